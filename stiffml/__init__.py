@@ -1,0 +1,32 @@
+"""Scientific machine learning on stiff systems: PETSc's time steppers, exact discrete adjoints, torch."""
+
+from stiffml.errors import SolveError, Status
+from stiffml.integration import ODEBlock, odeint, solve
+from stiffml.methods import BDF, METHODS, BackwardEuler, CrankNicolson, RungeKutta, Theta
+from stiffml.settings import LU, Discrete, Newton
+from stiffml.solution import Solution
+from stiffml.steps import Adaptive, Fixed, Grid, Recorded
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BDF",
+    "LU",
+    "METHODS",
+    "Adaptive",
+    "BackwardEuler",
+    "CrankNicolson",
+    "Discrete",
+    "Fixed",
+    "Grid",
+    "Newton",
+    "ODEBlock",
+    "Recorded",
+    "RungeKutta",
+    "Solution",
+    "SolveError",
+    "Status",
+    "Theta",
+    "odeint",
+    "solve",
+]

@@ -1,0 +1,196 @@
+"""Checks and defaults of a solve's arguments; every message names the argument and what to pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stiffml.batching import Func
+from stiffml.methods import METHODS, Method, resolve
+from stiffml.petsc import Tolerances
+from stiffml.settings import LU, Discrete, Newton
+from stiffml.state import Layout, State
+from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps
+
+JACOBIANS = ("auto", "dense")
+FIXED_NEWTON = 1e-10
+
+
+@dataclass(frozen=True)
+class Request:
+    """A checked solve: everything the engine needs, nothing left to default."""
+
+    method: Method
+    layout: Layout
+    t: Tensor
+    outputs: np.ndarray
+    direction: int
+    parameters: tuple[Tensor, ...]
+    steps: Steps
+    tolerances: Tolerances
+    newton: Newton
+    options: Mapping[str, object]
+
+
+def check(
+    func: Func,
+    y0: State,
+    t: Tensor,
+    *,
+    method: str | Method,
+    rtol: float | None,
+    atol: float | Tensor | None,
+    steps: Steps,
+    linear: LU | None,
+    jacobian: str,
+    batch_dims: int,
+    params: Iterable[Tensor],
+    adjoint: Discrete,
+    newton: Newton | None,
+    options: Mapping[str, object] | None,
+) -> Request:
+    """Raise TypeError or ValueError for anything wrong, else the request."""
+    method = resolve(method)
+    if not callable(func):
+        raise TypeError(f"func must be callable as func(t, y), not {type(func).__name__}")
+    layout = _layout(y0, batch_dims)
+    t, outputs, direction = _times(t)
+    _check_steps(steps, method, rtol, atol)
+    _check_implicit_only(method, newton=newton, linear=linear, jacobian=None if jacobian == "auto" else jacobian)
+    if jacobian not in JACOBIANS:
+        raise ValueError(f"jacobian must be one of {', '.join(JACOBIANS)}, not {jacobian!r}")
+    if linear is not None and not isinstance(linear, LU):
+        raise TypeError(f"linear must be LU(), not {linear!r}")
+    if not isinstance(adjoint, Discrete):
+        raise TypeError(f"adjoint must be Discrete(), not {adjoint!r}")
+    tolerances = _tolerances(rtol, atol, y0, layout)
+    return Request(
+        method=method,
+        layout=layout,
+        t=t,
+        outputs=outputs,
+        direction=direction,
+        parameters=_parameters(func, params),
+        steps=steps,
+        tolerances=tolerances,
+        newton=_newton(newton, steps, tolerances, layout.dtype),
+        options=dict(options or {}),
+    )
+
+
+def _layout(y0: State, batch_dims: int) -> Layout:
+    parts = y0 if isinstance(y0, tuple) else (y0,)
+    if not parts or not all(isinstance(part, Tensor) for part in parts):
+        raise TypeError(f"y0 must be a tensor or a tuple of tensors, not {type(y0).__name__}")
+    dtypes = {part.dtype for part in parts}
+    if len(dtypes) > 1 or dtypes - {torch.float64, torch.float32}:
+        raise TypeError(f"y0 must be float64 or float32 throughout, not {', '.join(map(str, dtypes))}")
+    devices = {part.device.type for part in parts}
+    if devices != {"cpu"}:
+        raise ValueError(f"y0 is on {', '.join(sorted(devices))}; only tensors on the CPU can be integrated")
+    if any(part.numel() == 0 for part in parts):
+        raise ValueError("y0 is empty")
+    least = min(part.dim() for part in parts)
+    if not 0 <= batch_dims <= least:
+        raise ValueError(f"batch_dims must lie between 0 and y0's {least} dimensions, not {batch_dims}")
+    if len({part.shape[:batch_dims] for part in parts}) > 1:
+        raise ValueError("y0: all tensors of a tuple must share the leading batch_dims dimensions")
+    layout = Layout.of(y0, batch_dims)
+    with torch.no_grad():
+        finite = torch.isfinite(layout.flatten(y0))
+    if not finite.all():
+        where = layout.component(int(finite.int().argmin()))
+        raise ValueError(f"y0 is not finite at component {list(where)}")
+    return layout
+
+
+def _times(t: Tensor) -> tuple[Tensor, np.ndarray, int]:
+    t = torch.as_tensor(t)
+    if t.dim() != 1 or len(t) == 0:
+        raise ValueError(f"t must be one-dimensional with at least one time, not of shape {tuple(t.shape)}")
+    if not t.is_floating_point():
+        t = t.double()
+    values = t.detach().cpu().double().numpy()
+    if not np.isfinite(values).all():
+        raise ValueError(f"t is not finite at position {int(np.argmin(np.isfinite(values)))}")
+    direction = -1 if len(values) > 1 and values[1] < values[0] else 1
+    outputs = direction * values
+    rising = np.diff(outputs) > 0
+    if not rising.all():
+        at = int(np.argmin(rising))
+        raise ValueError(
+            "t must be strictly increasing or strictly decreasing, "
+            f"but t[{at}] = {values[at]:.17g} and t[{at + 1}] = {values[at + 1]:.17g}"
+        )
+    return t, outputs, direction
+
+
+def _check_steps(steps: Steps, method: Method, rtol: float | None, atol: float | Tensor | None) -> None:
+    if not isinstance(steps, Adaptive | Fixed | Grid | Recorded):
+        raise TypeError(f"steps must be Adaptive(), Fixed(h) or Grid(substeps), not {steps!r}")
+    if isinstance(steps, Adaptive):
+        if not method.adaptive:
+            able = ", ".join(name for name, other in METHODS.items() if other.adaptive)
+            raise ValueError(
+                f"method: {method} has no error estimate to adapt steps with; pass steps=Fixed(h) or "
+                f"steps=Grid(substeps), or use one of {able}"
+            )
+    elif rtol is not None or atol is not None:
+        raise ValueError(
+            f"rtol and atol choose adaptive steps and have no effect with {type(steps).__name__}; leave "
+            "them out, or pass newton=Newton(rtol=…, atol=…) for the accuracy of the implicit stages"
+        )
+
+
+def _check_implicit_only(method: Method, **arguments: object) -> None:
+    if not method.implicit:
+        for name, value in arguments.items():
+            if value is not None:
+                raise ValueError(f"{name} has no effect with the explicit method {method}; leave it out")
+
+
+def _tolerances(rtol: float | None, atol: float | Tensor | None, y0: State, layout: Layout) -> Tolerances:
+    single = layout.dtype == torch.float32
+    rtol = (1e-4 if single else 1e-6) if rtol is None else float(rtol)
+    atol = (1e-6 if single else 1e-9) if atol is None else atol
+    resolution = 10 * torch.finfo(layout.dtype).eps
+    if not rtol >= resolution:
+        advice = "raise rtol or pass y0 as float64" if single else "raise rtol"
+        raise ValueError(f"rtol = {rtol:g} is below what {layout.dtype} resolves ({resolution:.1e}); {advice}")
+    if isinstance(atol, Tensor) and atol.dim() > 0:
+        if isinstance(y0, tuple) or atol.shape != y0.shape:
+            wanted = "a number" if isinstance(y0, tuple) else f"a number or of y0's shape {tuple(y0.shape)}"
+            raise ValueError(f"atol must be {wanted}, not of shape {tuple(atol.shape)}")
+        values: float | np.ndarray = layout.flatten(atol.detach()).double().numpy()
+    else:
+        values = float(atol)
+    if not np.all(np.asarray(values) > 0):
+        raise ValueError(f"atol must be positive, not {atol}")
+    return Tolerances(rtol, values)
+
+
+def _newton(newton: Newton | None, steps: Steps, tolerances: Tolerances, dtype: torch.dtype) -> Newton:
+    newton = newton or Newton()
+    eps = torch.finfo(dtype).eps
+    if isinstance(steps, Adaptive):
+        rtol = max(0.01 * tolerances.rtol, 4 * eps)
+        atol = 0.01 * float(np.min(tolerances.atol))
+    else:
+        rtol = max(FIXED_NEWTON, 100 * eps)
+        atol = 0.01 * rtol
+    return replace(newton, rtol=newton.rtol or rtol, atol=newton.atol or atol)
+
+
+def _parameters(func: Func, params: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    if isinstance(params, Tensor):
+        raise TypeError("params must be a sequence of tensors, not one tensor")
+    extra = tuple(params)
+    for position, tensor in enumerate(extra):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"params[{position}] must be a tensor, not {type(tensor).__name__}")
+    own = tuple(func.parameters()) if isinstance(func, nn.Module) else ()
+    return tuple({id(p): p for p in (*own, *extra)}.values())

@@ -1,0 +1,160 @@
+"""The user's function as du/ds = f(s, u; θ) on one flat float64 vector, with its derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stiffml.batching import Batching, Func, batching_of, evaluate_many
+from stiffml.state import Layout, State
+
+
+class Dynamics:
+    """``func`` seen by the solver.
+
+    The solver's time s runs forward: s = ``direction`` · t, so that a solve with decreasing times is
+    one of −f(−s, u). States are float64 whatever the user's dtype is; ``func`` sees its own dtype.
+
+    Attributes
+    ----------
+    parameters : tuple of Tensor
+        What gradients are wanted for.
+    rhs_evals, jacobians : int
+        States at which the function and its Jacobian were evaluated so far.
+    """
+
+    def __init__(
+        self, func: Func, layout: Layout, direction: int = 1, parameters: Iterable[Tensor] = ()
+    ) -> None:
+        self.func = func
+        self.layout = layout
+        self.direction = direction
+        self.parameters = tuple(p for p in parameters if p.requires_grad)
+        self.rhs_evals = 0
+        self.jacobians = 0
+        self._plain = not layout.is_tuple and layout.dtype == torch.float64
+        self._last_time = np.nan
+        self._last_state = np.empty(0)
+        self._last_slope = np.empty(0)
+
+    def evaluate(self, s: float, u: np.ndarray) -> np.ndarray:
+        """f at one state, without gradients; the last result is remembered, and must not be written to.
+
+        Implicit methods ask for f at an accepted state that Newton has just evaluated; comparing two
+        vectors costs far less than a call of the function.
+        """
+        if s == self._last_time and np.array_equal(u, self._last_state):
+            return self._last_slope
+        state = u.copy()
+        y = torch.from_numpy(state)
+        y = y.view(self.layout.shapes[0]) if self._plain else self.layout.unflatten(y.to(self.layout.dtype))
+        slope = self._checked(self.func(torch.tensor(self.direction * s, dtype=self.layout.dtype), y))
+        flat = slope.detach().reshape(-1) if self._plain else self.layout.flatten(slope).detach().double()
+        self.rhs_evals += 1
+        self._last_time, self._last_state = s, state
+        self._last_slope = flat.numpy() if self.direction > 0 else -flat.numpy()
+        return self._last_slope
+
+    @property
+    def last_slope(self) -> np.ndarray:
+        """The result of the last :meth:`evaluate`."""
+        return self._last_slope
+
+    def _checked(self, value: State) -> State:
+        parts = value if isinstance(value, tuple | list) else (value,)
+        if isinstance(value, tuple | list) != self.layout.is_tuple or not all(
+            isinstance(part, Tensor) for part in parts
+        ):
+            kind = "a tuple of tensors" if self.layout.is_tuple else "a tensor"
+            raise TypeError(f"func must return {kind} like y0, not {type(value).__name__}")
+        shapes = tuple(part.shape for part in parts)
+        if shapes != self.layout.shapes:
+            want, got = (
+                (tuple(map(tuple, s)) if self.layout.is_tuple else tuple(s[0]))
+                for s in (self.layout.shapes, shapes)
+            )
+            raise ValueError(f"func returned shape {got}, but y0 has shape {want}")
+        return tuple(parts) if self.layout.is_tuple else parts[0]
+
+    def _batching(self, s: Tensor, u: Tensor) -> Batching:
+        return batching_of(self.func, self.layout, self.direction * s[0].detach(), u[0].detach())
+
+    def _many(self, s: Tensor, u: Tensor) -> Tensor:
+        """f at K times (K,) and states (K, size), both float64, differentiable."""
+        self.rhs_evals += len(s)
+        dtype = self.layout.dtype
+        slopes = evaluate_many(
+            self.func, self.layout, self._batching(s, u), (self.direction * s).to(dtype), u.to(dtype)
+        )
+        return self.direction * slopes.double() if self.direction < 0 else slopes.double()
+
+    def evaluate_many(self, s: Tensor, u: Tensor) -> Tensor:
+        """f at K states without gradients: (K,), (K, size) -> (K, size)."""
+        with torch.no_grad():
+            return self._many(s, u)
+
+    def jacobian_at(self, s: float, u: np.ndarray) -> np.ndarray:
+        """∂f/∂u at one state as an array (samples, width, width)."""
+        time = torch.tensor([s], dtype=torch.float64)
+        return self.jacobian_blocks(time, torch.from_numpy(u.copy())[None])[0].numpy()
+
+    def jacobian_blocks(self, s: Tensor, u: Tensor) -> Tensor:
+        """∂f/∂u at K states: (K,), (K, size) -> (K, samples, width, width).
+
+        By replicated rows: f at ``width`` copies of each state, then one backward pass in which copy
+        r asks for row r of the Jacobian of every sample at once.
+        """
+        count, (samples, width) = len(s), (self.layout.samples, self.layout.width)
+        self.jacobians += count
+        eye = torch.eye(width, dtype=torch.float64)
+        with torch.enable_grad():
+            if self._batching(s, u) is Batching.LOOP:
+                leaf = u.detach().requires_grad_()
+                slopes = self._many(s, leaf).view(count, samples, width)
+                rows = [
+                    _gradient(slopes, leaf, eye[r].expand_as(slopes), retain=True) for r in range(width)
+                ]
+                grads = torch.stack(rows, dim=1)
+            else:
+                leaf = u.detach().repeat_interleave(width, dim=0).requires_grad_()
+                slopes = self._many(s.repeat_interleave(width), leaf).view(count, width, samples, width)
+                self.rhs_evals -= count * (width - 1)
+                cotangent = eye[None, :, None, :].expand_as(slopes)
+                grads = _gradient(slopes, leaf, cotangent)
+        return grads.view(count, width, samples, width).transpose(1, 2)
+
+    def state_vjp(self, s: Tensor, u: Tensor, cotangents: Tensor) -> Tensor:
+        """Jᵀw at K states: (K,), (K, size), (K, size) -> (K, size)."""
+        with torch.enable_grad():
+            leaf = u.detach().requires_grad_()
+            return _gradient(self._many(s, leaf), leaf, cotangents)
+
+    def vjp(
+        self, s: Tensor, u: Tensor, cotangents: Tensor, wrt_time: bool
+    ) -> tuple[Tensor, list[Tensor | None], Tensor]:
+        """Values of f at K states, and the products of ``cotangents`` (K, size) with ∂f/∂θ and ∂f/∂s.
+
+        Returns f (K, size), a gradient for each of ``parameters`` (None where f does not depend on
+        it), and wᵀ∂f/∂s (K,), zero unless ``wrt_time``.
+        """
+        times = s.detach().requires_grad_(wrt_time)
+        wanted: Sequence[Tensor] = [*self.parameters, *([times] if wrt_time else [])]
+        with torch.enable_grad():
+            slopes = self._many(times, u.detach())
+        if slopes.requires_grad and wanted:
+            grads = list(torch.autograd.grad(slopes, wanted, cotangents, allow_unused=True))
+        else:
+            grads = [None] * len(wanted)
+        time_part = grads.pop() if wrt_time else None
+        return slopes.detach(), grads, torch.zeros_like(s) if time_part is None else time_part
+
+
+def _gradient(outputs: Tensor, leaf: Tensor, cotangent: Tensor, retain: bool = False) -> Tensor:
+    """Gradient of the outputs with respect to leaf; zeros where they do not depend on it."""
+    if not outputs.requires_grad:
+        return torch.zeros_like(leaf)
+    (grad,) = torch.autograd.grad(outputs, leaf, cotangent, retain_graph=retain, allow_unused=True)
+    return torch.zeros_like(leaf) if grad is None else grad

@@ -1,0 +1,93 @@
+"""How a solve ends, and the error that says so."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stiffml.arguments import Request
+    from stiffml.solution import Solution
+
+
+class Status(enum.Enum):
+    """How a solve ended; only ``SUCCESS`` reached the last output time."""
+
+    SUCCESS = "success"
+    NEWTON_FAILED = "newton failed"
+    STEP_TOO_SMALL = "step too small"
+    MAX_STEPS = "step limit reached"
+    NON_FINITE = "non-finite value"
+
+
+class SolveError(RuntimeError):
+    """A solve stopped before its last output time.
+
+    Attributes
+    ----------
+    status : Status
+        What stopped it.
+    t : float
+        The time of the last accepted step.
+    h : float
+        The size of the step that could not be taken.
+    component : tuple of int or None
+        Index into the state (shaped like ``y0``; for a tuple state the first entry is the tensor's
+        position) of the component to look at, where one can be named.
+    hint : str
+        What to try.
+    solution : Solution or None
+        The outputs reached before the failure.
+    """
+
+    def __init__(
+        self,
+        status: Status,
+        reason: str,
+        hint: str,
+        *,
+        t: float,
+        h: float,
+        component: tuple[int, ...] | None = None,
+        solution: Solution | None = None,
+    ) -> None:
+        self.status = status
+        self.t = t
+        self.h = h
+        self.component = component
+        self.hint = hint
+        self.solution = solution
+        message = f"{reason} (t = {t:.10g}, step = {h:.3g}"
+        if component is not None:
+            message += f", component {list(component)}"
+        message += ")"
+        super().__init__(f"{message}. Try: {hint}")
+
+
+def explain(status: Status, request: Request) -> tuple[str, str]:
+    """The reason in words, and what to try, for a solve that stopped with ``status``."""
+    implicit = request.method.implicit
+    if status is Status.NON_FINITE:
+        return (
+            "func or the state became infinite or NaN after the time given",
+            "call func at that time and state; look for a square root, logarithm or power of a "
+            "negative number, an overflow, or parameters that are not finite"
+            + ("" if implicit else "; an explicit method on a stiff problem blows up: use method='bdf'"),
+        )
+    if status is Status.NEWTON_FAILED:
+        return (
+            "Newton's iteration did not converge, however much the step was cut",
+            "scale the state so that its components are of order one, use more and shorter steps or "
+            "steps=Adaptive(), newton=Newton(max_iterations=…); and check that func is smooth",
+        )
+    if status is Status.MAX_STEPS:
+        return (
+            "the step limit was reached",
+            "steps=Adaptive(max_steps=…), looser rtol and atol"
+            + ("" if implicit else "; the problem may be stiff: use method='bdf'"),
+        )
+    return (
+        "the step size became too small",
+        "a larger atol for the component named, looser rtol, or a smaller Adaptive(minimum=…); a jump "
+        "in func, or a solution that blows up in finite time, has this effect too",
+    )

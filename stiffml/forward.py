@@ -1,0 +1,222 @@
+"""The forward drive: from output times and step choice to a trajectory, one PETSc step at a time."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from stiffml.dynamics import Dynamics
+from stiffml.errors import Status
+from stiffml.methods import Method
+from stiffml.petsc import Stepper, Tolerances
+from stiffml.settings import Newton
+from stiffml.steps import Adaptive, Recorded, Steps, with_starting_ramp
+from stiffml.trajectory import Trajectory
+
+
+@dataclass
+class Failure:
+    """Why a run stopped: the last accepted time, the size that failed, the flat component to look at."""
+
+    status: Status
+    s: float
+    size: float
+    component: int | None
+
+
+@dataclass
+class Run:
+    """A forward run: what it leaves, how it ended, what it cost."""
+
+    trajectory: Trajectory
+    failure: Failure | None = None
+    ramp_steps: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    wall_s: float = 0.0
+
+
+class _Stop(Exception):
+    def __init__(self, failure: Failure) -> None:
+        self.failure = failure
+
+
+def integrate(
+    dynamics: Dynamics,
+    method: Method,
+    outputs: np.ndarray,
+    u0: np.ndarray,
+    steps: Steps,
+    tolerances: Tolerances,
+    newton: Newton,
+    options: Mapping[str, object],
+) -> Run:
+    """Integrate du/ds = f(s, u) through increasing ``outputs`` from ``u0`` (size,), both float64."""
+    began = time.perf_counter()
+    run = Run(Trajectory(outputs, u0))
+    if len(outputs) > 1:
+        _require_finite_slope(dynamics, outputs[0], u0, run)
+    if len(outputs) > 1 and run.failure is None:
+        adaptive = isinstance(steps, Adaptive)
+        if isinstance(steps, Adaptive):
+            bounds = (0.0, min(steps.maximum or math.inf, outputs[-1] - outputs[0]))
+        else:
+            bounds = (0.0, math.inf)
+        stepper = Stepper(
+            dynamics,
+            method,
+            float(outputs[0]),
+            u0,
+            tolerances=tolerances if adaptive else None,
+            newton=newton,
+            bounds=bounds,
+            options=options,
+            max_cuts=40 if adaptive else 12,
+        )
+        drive = _Drive(run, stepper, dynamics, method, tolerances)
+        try:
+            if isinstance(steps, Adaptive):
+                drive.adaptively(steps)
+            else:
+                drive.on_schedule(steps)
+        except _Stop as stop:
+            run.failure = stop.failure
+        run.counts = {
+            "rejected": stepper.rejected,
+            "newton_iterations": stepper.newton_iterations,
+            "krylov_iterations": stepper.krylov_iterations,
+        }
+        stepper.destroy()
+    run.wall_s = time.perf_counter() - began
+    return run
+
+
+def _require_finite_slope(dynamics: Dynamics, s: float, u: np.ndarray, run: Run) -> None:
+    finite = np.isfinite(dynamics.evaluate(s, u))
+    if not finite.all():
+        run.failure = Failure(Status.NON_FINITE, s, 0.0, int(np.argmin(finite)))
+
+
+class _Drive:
+    def __init__(
+        self, run: Run, stepper: Stepper, dynamics: Dynamics, method: Method, tolerances: Tolerances
+    ) -> None:
+        self._run, self._stepper, self._dynamics = run, stepper, dynamics
+        self._method, self._tolerances = method, tolerances
+        self._trajectory = run.trajectory
+        self._start = run.trajectory.outputs[0]  # of the step being taken
+        self._previous = stepper.state.copy()
+
+    def adaptively(self, steps: Adaptive) -> None:
+        outputs = self._trajectory.outputs
+        proposal = steps.initial or self._initial_size(outputs)
+        for target in outputs[1:]:
+            landed = False
+            while not landed:
+                if self._trajectory.n_steps >= steps.max_steps:
+                    raise self._stop(Status.MAX_STEPS, proposal)
+                remaining = target - self._start
+                lands = proposal >= remaining * (1 - 1e-9)
+                # Rather two even steps than a full one and a crumb.
+                size = remaining if lands else min(proposal, remaining / 2)
+                taken = self._step(size)
+                uncut = taken >= size * (1 - 1e-9)
+                landed = lands and uncut
+                if not landed and taken < max(steps.minimum or 0.0, 16 * np.spacing(abs(self._start))):
+                    raise self._stop(Status.STEP_TOO_SMALL, taken)
+                suggestion = self._stepper.next_size
+                shortened = uncut and size < proposal
+                # A step cut short only to land on an output says nothing against the size before it.
+                # Multistep formulas lose accuracy when the next step is many times longer.
+                if shortened and self._method.steps_of_history == 1:
+                    proposal = max(suggestion, proposal)
+                else:
+                    proposal = suggestion
+            self._trajectory.mark_output()
+
+    def on_schedule(self, steps: Steps) -> None:
+        outputs = self._trajectory.outputs
+        assert not isinstance(steps, Adaptive)
+        fractions = steps.fractions(outputs)
+        if self._method.starting_order and not isinstance(steps, Recorded):
+            asked = sum(len(ends) for ends in fractions)
+            fractions = with_starting_ramp(fractions, outputs, self._method.starting_order)
+            self._run.ramp_steps = sum(len(ends) for ends in fractions) - asked
+        for begin, end, ends in zip(outputs[:-1], outputs[1:], fractions, strict=True):
+            for fraction in ends:
+                # Not begin + 1.0·(end − begin), which may round away from end.
+                self._reach(end if fraction == 1 else begin + fraction * (end - begin))
+            self._trajectory.mark_output()
+
+    def _reach(self, target: float) -> None:
+        """Step to ``target``; where Newton fails, in halves, and halves of halves."""
+        smallest = (target - self._start) * 2.0**-16
+        targets = [target]
+        while targets:
+            start, size = self._start, targets[-1] - self._start
+            taken = self._step(size)
+            cuts = round(math.log2(size / taken)) if taken > 0 else 99
+            if taken < smallest:
+                raise self._stop(Status.NEWTON_FAILED, taken)
+            if cuts == 0:
+                targets.pop()
+            else:
+                targets.extend(start + size * 2.0**-i for i in range(1, cuts))
+
+    def _step(self, size: float) -> float:
+        """Take one step and keep it; the size PETSc took, which is less where the step was cut."""
+        status = self._stepper.step(size)
+        if status is not None:
+            raise self._stop(status, size)
+        state, end = self._stepper.state, self._stepper.time
+        taken = end - self._start
+        finite = np.isfinite(state)
+        if not finite.all():
+            raise _Stop(Failure(Status.NON_FINITE, self._start, taken, int(np.argmin(finite))))
+        if self._trajectory.n_steps == 0:
+            self._trajectory.half = self._stepper.half
+        self._previous = self._trajectory.last_state.copy()
+        self._trajectory.append(end, taken, state)
+        self._start = end
+        return taken
+
+    def _initial_size(self, outputs: np.ndarray) -> float:
+        """Hairer, Nørsett & Wanner, Solving ODEs I, section II.4, "Starting step size"."""
+        u0, s0 = self._previous, outputs[0]
+        weights = self._tolerances.atol + self._tolerances.rtol * np.abs(u0)
+
+        def norm(v: np.ndarray) -> float:
+            return float(np.sqrt(np.mean((v / weights) ** 2)))
+
+        f0 = self._dynamics.evaluate(s0, u0)
+        d0, d1 = norm(u0), norm(f0)
+        span = outputs[-1] - s0
+        h0 = min(1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1, span)
+        f1 = self._dynamics.evaluate(s0 + h0, u0 + h0 * f0)
+        d2 = norm(f1 - f0) / h0 if np.isfinite(f1).all() else 0.0
+        # PETSc's implicit methods begin with a step of order 1 or without an error estimate.
+        order = 1 if self._method.implicit else self._method.order
+        largest = max(d1, d2)
+        h1 = max(1e-6, h0 * 1e-3) if largest <= 1e-15 else (0.01 / largest) ** (1 / (order + 1))
+        return min(100 * h0, h1, span)
+
+    def _stop(self, status: Status, size: float) -> _Stop:
+        return _Stop(Failure(status, self._start, size, self._component(status)))
+
+    def _component(self, status: Status) -> int | None:
+        """The component most in the way: not finite, far from converged, or changing the fastest."""
+        if status is Status.NON_FINITE:
+            slope = self._dynamics.last_slope
+            finite = np.isfinite(slope)
+            return None if finite.all() else int(np.argmin(finite))
+        state = self._trajectory.last_state
+        if status is Status.NEWTON_FAILED:
+            change = self._stepper.newton_update
+        else:
+            change = state - self._previous
+        if change is None or not np.isfinite(change).all():
+            return None
+        return int(np.argmax(np.abs(change) / (self._tolerances.atol + self._tolerances.rtol * np.abs(state))))

@@ -1,0 +1,199 @@
+"""The door: ``solve``, ``odeint`` and ``ODEBlock``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from stiffml.arguments import check
+from stiffml.autograd import Integrate
+from stiffml.batching import Func
+from stiffml.dynamics import Dynamics
+from stiffml.errors import SolveError, Status, explain
+from stiffml.forward import Run, integrate
+from stiffml.methods import Method
+from stiffml.settings import LU, Discrete, Newton
+from stiffml.solution import Solution, Stats
+from stiffml.state import State
+from stiffml.steps import Adaptive, Steps
+
+
+def solve(
+    func: Func,
+    y0: State,
+    t: Tensor,
+    *,
+    method: str | Method = "bdf",
+    rtol: float | None = None,
+    atol: float | Tensor | None = None,
+    steps: Steps | None = None,
+    linear: LU | None = None,
+    jacobian: str = "auto",
+    batch_dims: int = 0,
+    params: Iterable[Tensor] = (),
+    adjoint: Discrete | None = None,
+    newton: Newton | None = None,
+    options: Mapping[str, object] | None = None,
+    throw: bool = True,
+) -> Solution:
+    """Integrate y' = func(t, y) from y0 at t[0] and return the states at all times of t.
+
+    The result is differentiable with respect to ``y0``, the parameters and ``t``; its gradient is
+    the exact discrete adjoint of the steps taken, which the backward pass holds fixed.
+
+    Parameters
+    ----------
+    func : callable or nn.Module
+        func(t, y) -> dy/dt in the shape of y; t is a 0-d tensor. Parameters of a module get
+        gradients; tensors that a plain callable closes over need ``params``.
+    y0 : Tensor or tuple of Tensor
+        Initial state, any shape, float64 or float32.
+    t : Tensor
+        (n,) output times, strictly increasing or decreasing; t[0] is the initial time.
+    method : str or Method
+        Default ``"bdf"``. A name of ``stiffml.METHODS`` or a method object.
+    rtol, atol : float, or for atol a Tensor shaped like y0
+        Tolerances of adaptive steps. Default 1e-6 and 1e-9 (float32: 1e-4 and 1e-6).
+    steps : Adaptive, Fixed, Grid or Recorded
+        Default ``Adaptive()``.
+    linear : LU
+        How Newton's linear systems are solved.
+    jacobian : str
+        ``"auto"`` or ``"dense"``: dense, one block a sample where ``batch_dims`` is given.
+    batch_dims : int
+        How many leading dimensions of y are independent samples. Default 0.
+    params : iterable of Tensor
+        Tensors besides a module's parameters that need gradients.
+    adjoint : Discrete
+        What the forward run keeps for the backward pass.
+    newton : Newton
+        By default tied to the step tolerances; tight for steps without error control.
+    options : mapping
+        PETSc options under this solve's own prefix, such as ``{"ts_adapt_safety": 0.8}``.
+    throw : bool
+        Whether a solve that stops early raises; otherwise the outputs reached are returned.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a wrong argument, before anything is solved; for options unknown to PETSc.
+    SolveError
+        If the solve stops early and ``throw`` is true; its ``solution`` holds the outputs reached.
+    Exception
+        Whatever ``func`` raises, unchanged.
+    """
+    request = check(
+        func,
+        y0,
+        t,
+        method=method,
+        rtol=rtol,
+        atol=atol,
+        steps=Adaptive() if steps is None else steps,
+        linear=linear,
+        jacobian=jacobian,
+        batch_dims=batch_dims,
+        params=params,
+        adjoint=Discrete() if adjoint is None else adjoint,
+        newton=newton,
+        options=options,
+    )
+    layout = request.layout
+    dynamics = Dynamics(func, layout, request.direction, request.parameters)
+    u0 = layout.flatten(y0)
+    runs: list[Run] = []
+    stats = Stats()
+
+    def run() -> Run:
+        runs.append(
+            integrate(
+                dynamics,
+                request.method,
+                request.outputs,
+                u0.detach().double().numpy(),
+                request.steps,
+                request.tolerances,
+                request.newton,
+                request.options,
+            )
+        )
+        return runs[0]
+
+    u = Integrate.apply(run, request.method, dynamics, stats, request.t, u0, *dynamics.parameters)
+    return _finish(runs[0], request, dynamics, stats, u, throw)
+
+
+def _finish(run: Run, request, dynamics: Dynamics, stats: Stats, u: Tensor, throw: bool) -> Solution:
+    trajectory, layout = run.trajectory, request.layout
+    vars(stats).update(
+        run.counts,
+        accepted=trajectory.n_steps,
+        ramp_steps=run.ramp_steps,
+        rhs_evals=dynamics.rhs_evals,
+        jacobians=dynamics.jacobians,
+        wall_s=run.wall_s,
+    )
+    error = None
+    if run.failure is not None:
+        failure = run.failure
+        error = SolveError(
+            failure.status,
+            *explain(failure.status, request),
+            t=request.direction * failure.s,
+            h=request.direction * failure.size,
+            component=None if failure.component is None else layout.component(failure.component),
+        )
+    solution = Solution(
+        t=request.t[: len(trajectory.output_steps)],
+        y=layout.unflatten(u),
+        status=Status.SUCCESS if error is None else error.status,
+        message="reached the last output time" if error is None else str(error),
+        stats=stats,
+        steps=trajectory.recorded(),
+    )
+    if error is not None and throw:
+        error.solution = solution
+        raise error
+    return solution
+
+
+def odeint(func: Func, y0: State, t: Tensor, **arguments) -> State:
+    """The states at the times of t, (len(t), *y0.shape), differentiable: ``solve(...).y``.
+
+    Takes the arguments of :func:`solve` except ``throw``.
+    """
+    if "throw" in arguments:
+        raise TypeError("odeint always raises if it cannot reach the last time; use solve for throw=False")
+    return solve(func, y0, t, **arguments).y
+
+
+class ODEBlock(nn.Module):
+    """A layer that integrates its input through the times t.
+
+    Parameters
+    ----------
+    func : callable or nn.Module
+        func(t, y) -> dy/dt; a module becomes a submodule.
+    t : Tensor
+        Times; a buffer that moves with the module but is not saved with its weights.
+    **arguments
+        As for :func:`odeint`.
+
+    ``forward(y0)`` returns the states at all times, (len(t), *y0.shape).
+    """
+
+    t: Tensor
+
+    def __init__(self, func: Func, t: Tensor, **arguments) -> None:
+        super().__init__()
+        self.func = func
+        self.register_buffer("t", torch.as_tensor(t), persistent=False)
+        self.arguments = arguments
+
+    def forward(self, y0: State) -> State:
+        return odeint(self.func, y0, self.t, **self.arguments)
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())

@@ -1,0 +1,166 @@
+"""Backward differentiation formulas on variable steps, as PETSc's TSBDF takes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stiffml.dynamics import Dynamics
+from stiffml.linearization import Linearization
+from stiffml.methods.base import Method, Nodes, Pending, Sweep
+from stiffml.trajectory import Trajectory
+
+HALF = -1
+"""Stands for the half step of the start where the states of a stencil are numbered."""
+
+
+@dataclass(frozen=True)
+class BDF(Method):
+    """α₀ u₁ + Σ αᵢ Uᵢ = f(t₁, u₁) with the k newest states Uᵢ; A-stable to order 2, stiffly stable to 6.
+
+    The α are the derivatives at t₁ of the Lagrange basis on the times of the stencil. PETSc starts
+    with backward Euler to t₀ + h/2, whose result u½ stays in the stencil until order k has k states of
+    its own; step m (from 0) then has order min(m + 2, k). The adjoint of a step solves
+    (α₀ I − J₁)ᵀ w = λ₁; f has the cotangent w and each Uᵢ receives −αᵢ w; u½ has an equation of its
+    own.
+
+    Parameters
+    ----------
+    order : int
+        1 to 6. Orders from 3 on are not A-stable (order 6: A(18°)).
+
+    Source: Hairer & Wanner, Solving ODEs II, section V.1; the start: PETSc, src/ts/impls/bdf/bdf.c.
+    """
+
+    order: int = 3
+
+    def __post_init__(self) -> None:
+        if self.order not in range(1, 7):
+            raise ValueError(f"BDF: order must be 1 to 6, not {self.order}")
+
+    implicit = True
+    adaptive = True
+
+    @property
+    def steps_of_history(self) -> int:
+        return self.order
+
+    @property
+    def starting_order(self) -> int:
+        return self.order if self.order >= 3 else 0
+
+    @property
+    def starts_with_half_step(self) -> bool:
+        return self.order > 1
+
+    def petsc_options(self) -> dict[str, object]:
+        return {"ts_type": "bdf", "ts_bdf_order": self.order}
+
+    def _stencil(self, n: int) -> list[int]:
+        """The states that step n (from 0) uses, the new one first, in PETSc's order."""
+        count = min(n + 2, self.order) if self.starts_with_half_step else 1
+        states = list(range(n + 1, max(n - count, -1), -1))
+        return states if len(states) == count + 1 else [*states, HALF]
+
+    def _coefficients(self, trajectory: Trajectory, first: int, last: int, differentiable: bool = False):
+        """α of every step of the segment and the stencil times they are computed from."""
+        times = trajectory.times
+        half = trajectory.half[0] if trajectory.half else np.nan
+        groups = []
+        for _, steps in groupby(range(first, last), key=lambda n: len(self._stencil(n))):
+            stencils = [self._stencil(n) for n in steps]
+            where = torch.tensor([[half if m == HALF else times[m] for m in s] for s in stencils])
+            where.requires_grad_(differentiable)
+            groups.append((stencils, where, lagrange_derivatives(where)))
+        return groups
+
+    def nodes(self, trajectory: Trajectory, dynamics: Dynamics, first: int, last: int) -> Nodes:
+        ends = slice(first + 1, last + 1)
+        s, u = torch.from_numpy(trajectory.times[ends]), trajectory.states[ends]
+        if first == 0 and trajectory.half is not None:
+            time, state = trajectory.half
+            s = torch.cat([s, torch.tensor([time], dtype=s.dtype)])
+            u = torch.cat([u, torch.from_numpy(state)[None]])
+        return Nodes(s, u)
+
+    def sweep(
+        self, trajectory: Trajectory, first: int, last: int, jacobian: Linearization, pending: Pending
+    ) -> Sweep:
+        rows = [
+            (stencil, alpha)
+            for stencils, _, alphas in self._coefficients(trajectory, first, last)
+            for stencil, alpha in zip(stencils, alphas.tolist(), strict=True)
+        ]
+        steps = last - first
+        with_half = first == 0 and trajectory.half is not None
+        w = np.zeros((steps + with_half, trajectory.states.shape[1]))
+        for k in reversed(range(steps)):
+            stencil, alpha = rows[k]
+            w[k] = jacobian.solve_transpose(k, alpha[0], pending.pop(stencil[0]))
+            for state, a in zip(stencil[1:], alpha[1:], strict=True):
+                pending.add(state, -a * w[k])
+        if with_half:
+            shift = 1 / (trajectory.sizes[0] / 2)
+            w[steps] = jacobian.solve_transpose(steps, shift, pending.pop(HALF))
+            pending.add(0, shift * w[steps])
+        return Sweep(w, w)
+
+    def time_gradient(
+        self,
+        trajectory: Trajectory,
+        first: int,
+        last: int,
+        sweep: Sweep,
+        slopes: np.ndarray,
+        node_gradient: np.ndarray,
+        boundaries: np.ndarray,
+    ) -> None:
+        w, states = sweep.multipliers, trajectory.states.numpy()
+        half_gradient = 0.0
+        k = 0
+        for stencils, where, alphas in self._coefficients(trajectory, first, last, differentiable=True):
+            # The residual is Σ αᵢ Uᵢ − f, so dL/dαᵢ = −w·Uᵢ; torch carries it on to the times.
+            cotangent = torch.empty_like(alphas)
+            for row, stencil in enumerate(stencils):
+                for i, m in enumerate(stencil):
+                    cotangent[row, i] = -float(w[k + row] @ (self._half(trajectory) if m == HALF else states[m]))
+            (gradient,) = torch.autograd.grad(alphas, where, cotangent)
+            for row, stencil in enumerate(stencils):
+                for m, value in zip(stencil, gradient[row].tolist(), strict=True):
+                    if m == HALF:
+                        half_gradient += value
+                    else:
+                        boundaries[m] += value
+            k += len(stencils)
+        boundaries[first + 1 : last + 1] += node_gradient[: last - first]
+        if len(w) > last - first:
+            # (u½ − u₀)/d − f = 0 with d = t½ − t₀ and the multiplier w, so dL/dd = w·f/d.
+            wrt_size = float(w[-1] @ slopes[-1]) / (trajectory.sizes[0] / 2)
+            half_gradient += node_gradient[-1] + wrt_size
+            boundaries[0] -= wrt_size
+            # t½ is the middle of the first step.
+            boundaries[0] += half_gradient / 2
+            boundaries[1] += half_gradient / 2
+
+    @staticmethod
+    def _half(trajectory: Trajectory) -> np.ndarray:
+        assert trajectory.half is not None
+        return trajectory.half[1]
+
+
+def lagrange_derivatives(times: Tensor) -> Tensor:
+    """ℓᵢ′(T₀) of the Lagrange basis on T₀ … T_k, for many stencils: (M, k+1) -> (M, k+1)."""
+    count = times.shape[1]
+    differences = times[:, :, None] - times[:, None, :]  # [i, j] = Tᵢ − Tⱼ
+    from_new = differences[:, 0, 1:]  # T₀ − Tⱼ
+    columns = [(1 / from_new).sum(dim=1)]
+    for i in range(1, count):
+        others = [j for j in range(1, count) if j != i]
+        numerator = differences[:, 0, others].prod(dim=1)
+        denominator = differences[:, i, [0, *others]].prod(dim=1)
+        columns.append(numerator / denominator)
+    return torch.stack(columns, dim=1)

@@ -1,0 +1,46 @@
+"""The capability table: every method by name. It drives the checks, the errors, the tests, the docs."""
+
+from __future__ import annotations
+
+import difflib
+
+from stiffml.methods.base import Method
+from stiffml.methods.bdf import BDF
+from stiffml.methods.rk import RungeKutta
+from stiffml.methods.tableaux import EXPLICIT
+from stiffml.methods.theta import BackwardEuler, CrankNicolson, Theta
+
+METHODS: dict[str, Method] = {
+    "beuler": BackwardEuler(),
+    "cn": CrankNicolson(),
+    "theta": Theta(0.55),
+    "bdf": BDF(),
+    **{f"bdf{order}": BDF(order) for order in range(1, 7)},
+    **{name: RungeKutta(name) for name in EXPLICIT},
+}
+"""What each is capable of stands in its attributes: ``order``, ``implicit``, ``adaptive``.
+
+``theta`` by name is θ = 0.55: nearly second order, yet damping the stiffest modes; ``Theta(θ)`` gives
+any other. ``bdf`` is the default order of :class:`BDF`.
+"""
+
+
+def resolve(method: str | Method) -> Method:
+    """A method from its name or from itself.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name; the message lists the known ones.
+    TypeError
+        For anything but a name or a method object.
+    """
+    if isinstance(method, Method):
+        return method
+    if not isinstance(method, str):
+        raise TypeError(f"method must be a name or a method object such as BDF(3), not {method!r}")
+    if method not in METHODS:
+        close = difflib.get_close_matches(method, METHODS, n=1)
+        meant = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"method: unknown name {method!r}.{meant} Known: {', '.join(METHODS)}")
+    return METHODS[method]

@@ -1,0 +1,48 @@
+"""When PETSc's Newton iteration stops: a test on the weighted update, with the contraction seen."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from stiffml.petsc.library import PETSc
+
+_Reason = PETSc.SNES.ConvergedReason
+
+
+class NewtonTest:
+    """SNES convergence test; see :class:`stiffml.Newton` for the rule.
+
+    PETSc's own test compares 2-norms of the residual, which mixes components of all scales and
+    depends on the step size; with BDF's extrapolated guess a tight relative tolerance can then not
+    be met at all.
+    """
+
+    def __init__(self, rtol: float, atol: float) -> None:
+        self._rtol, self._atol = rtol, atol
+        self._previous = math.inf
+        self.last_update: np.ndarray | None = None
+
+    def __call__(self, snes, iteration: int, norms: tuple[float, float, float]) -> int:
+        residual_norm = norms[2]
+        if not math.isfinite(residual_norm):
+            return _Reason.DIVERGED_FNORM_NAN
+        if iteration == 0:
+            self._previous = math.inf
+            return _Reason.CONVERGED_FNORM_ABS if residual_norm == 0 else _Reason.ITERATING
+        update = snes.getSolutionUpdate().array_r
+        state = np.abs(snes.getSolution().array_r)
+        scaled = update / (self._rtol * state + self._atol)
+        size = math.sqrt(scaled @ scaled / len(scaled))
+        previous, self._previous = self._previous, size
+        if size <= 1:
+            return _Reason.CONVERGED_SNORM_RELATIVE
+        if iteration > 1:
+            contraction = size / previous
+            if contraction < 1 and size * contraction / (1 - contraction) <= 1:
+                return _Reason.CONVERGED_SNORM_RELATIVE
+            # Updates that no longer shrink and are at the level of rounding: nothing is left to gain.
+            if contraction > 0.1 and np.abs(update).max() <= 1e-13 * state.max():
+                return _Reason.CONVERGED_SNORM_RELATIVE
+        return _Reason.ITERATING

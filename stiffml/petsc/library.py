@@ -1,0 +1,17 @@
+"""petsc4py, imported once, with an explanation when it is missing or too old."""
+
+try:
+    from petsc4py import PETSc
+except ImportError as error:
+    raise ImportError(
+        "stiffml needs petsc4py 3.26 (a conda package, a cluster's module, or `make demo` in stiffml's "
+        "source folder, which builds it)"
+    ) from error
+
+if PETSc.Sys.getVersion() < (3, 26, 0):
+    raise ImportError(f"stiffml needs PETSc 3.26 or newer, found {PETSc.Sys.getVersion()}")
+
+if PETSc.ScalarType().dtype != "float64":
+    raise ImportError(f"stiffml needs a PETSc of real float64 numbers, found {PETSc.ScalarType().dtype}")
+
+__all__ = ["PETSc"]

@@ -1,0 +1,54 @@
+"""PETSc options that belong to one solve: set under its own prefix, checked, and taken back."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+from stiffml.petsc.library import PETSc
+
+_numbers = itertools.count()
+
+
+class ScopedOptions:
+    """Options for one TS.
+
+    Parameters
+    ----------
+    managed : mapping
+        What stiffml sets itself; the caller may not override these.
+    extra : mapping
+        The caller's own, with or without a leading dash.
+
+    Raises
+    ------
+    ValueError
+        If ``extra`` names a managed option.
+    """
+
+    def __init__(self, managed: Mapping[str, object], extra: Mapping[str, object]) -> None:
+        self.prefix = f"stiffml_{next(_numbers)}_"
+        self._database = PETSc.Options(self.prefix)
+        self._extra = {name.lstrip("-"): value for name, value in extra.items()}
+        clashes = sorted(set(self._extra) & set(managed))
+        if clashes:
+            raise ValueError(
+                f"options: {', '.join(clashes)} is set by the arguments of the solve "
+                "(method, steps, rtol, atol, newton, linear); use those"
+            )
+        self._names = [*managed, *self._extra]
+        for name, value in {**managed, **self._extra}.items():
+            self._database.setValue(name, value)
+
+    def check_used(self) -> None:
+        """Raise ValueError if PETSc never looked at one of the caller's options."""
+        unused = [name for name in self._extra if not self._database.used(name)]
+        if unused:
+            raise ValueError(
+                f"options: PETSc made no use of {', '.join(unused)} "
+                "(unknown, or of no effect with this method and solver)"
+            )
+
+    def remove(self) -> None:
+        for name in self._names:
+            self._database.delValue(name)

@@ -1,0 +1,234 @@
+"""One PETSc TS that integrates du/ds = f(s, u) step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from stiffml.dynamics import Dynamics
+from stiffml.errors import Status
+from stiffml.methods import Method
+from stiffml.petsc.convergence import NewtonTest
+from stiffml.petsc.jacobian import BlockMatrix, DenseMatrix
+from stiffml.petsc.library import PETSc
+from stiffml.petsc.options import ScopedOptions
+from stiffml.settings import Newton
+
+_HUGE = 1e100
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """Error tolerances of adaptive steps; ``atol`` is (size,) or one number."""
+
+    rtol: float
+    atol: float | np.ndarray
+
+
+class Stepper:
+    """Takes the steps asked for, cutting those at which Newton fails or the error is too large.
+
+    A user exception in ``func`` leaves PETSc's vectors locked, so it ends the stepper: it is destroyed,
+    and the exception goes on unchanged.
+
+    Parameters
+    ----------
+    dynamics : Dynamics
+    method : Method
+    s0, u0 : float, ndarray
+        Initial time and state.
+    tolerances : Tolerances or None
+        None for steps known beforehand: then only a Newton failure cuts a step, in halves.
+    newton : Newton
+        With both tolerances set.
+    bounds : tuple of float
+        Smallest and largest step size.
+    options : mapping
+        The caller's PETSc options.
+    max_cuts : int
+        Cuts of one step in a row before the step has failed.
+
+    Attributes
+    ----------
+    half : tuple of float and ndarray, or None
+        Time and state of the half step with which PETSc's BDF starts, once the first step is taken.
+    met_non_finite : bool
+        Whether ``func`` returned a non-finite value during the last step of an explicit method.
+    """
+
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        method: Method,
+        s0: float,
+        u0: np.ndarray,
+        *,
+        tolerances: Tolerances | None,
+        newton: Newton,
+        bounds: tuple[float, float],
+        options: Mapping[str, object],
+        max_cuts: int,
+    ) -> None:
+        self._dynamics, self._method = dynamics, method
+        self._failure: BaseException | None = None
+        self._guard = not method.implicit and tolerances is not None
+        self.half: tuple[float, np.ndarray] | None = None
+        self._wants_half = method.starts_with_half_step
+        self.met_non_finite = False
+
+        managed = {
+            **method.petsc_options(),
+            "ts_adapt_type": "basic" if tolerances else "none",
+            "ts_adapt_scale_solve_failed": 0.25 if tolerances else 0.5,
+            "ts_max_step_rejections": max_cuts,
+            "ts_max_snes_failures": "unlimited",
+            "ts_exact_final_time": "stepover",
+            "snes_max_it": newton.max_iterations,
+        }
+        if tolerances:
+            managed |= {"ts_adapt_dt_min": bounds[0], "ts_adapt_dt_max": bounds[1]}
+        self._options = ScopedOptions(managed, options)
+
+        comm = PETSc.COMM_SELF
+        self._u = PETSc.Vec().createSeq(u0.size, comm=comm)
+        self._u.setArray(u0)
+        self._work = self._u.duplicate()
+        ts = self._ts = PETSc.TS().create(comm=comm)
+        ts.setOptionsPrefix(self._options.prefix)
+        ts.setProblemType(PETSc.TS.ProblemType.NONLINEAR)
+        ts.setTime(s0)
+        ts.setMaxSteps(2**31 - 1)
+        ts.setErrorIfStepFails(False)
+        if tolerances:
+            ts.setTolerances(tolerances.rtol, self._tolerance_vector(tolerances.atol))
+        ts.setSolution(self._u)
+        if method.implicit:
+            layout = dynamics.layout
+            self._matrix = (
+                DenseMatrix(layout.width)
+                if layout.samples == 1
+                else BlockMatrix(layout.samples, layout.width)
+            )
+            ts.setIFunction(self._ifunction, self._work)
+            ts.setIJacobian(self._ijacobian, self._matrix.mat, self._matrix.mat)
+            snes = ts.getSNES()
+            assert newton.rtol is not None and newton.atol is not None
+            snes.setConvergenceTest(NewtonTest(newton.rtol, newton.atol))
+            snes.getKSP().setType(PETSc.KSP.Type.PREONLY)
+            self._matrix.configure(snes.getKSP().getPC())
+        else:
+            ts.setRHSFunction(self._rhsfunction, self._work)
+        try:
+            ts.setFromOptions()
+        except BaseException:
+            self.destroy()
+            raise
+        self._options_checked = not options
+
+    def _tolerance_vector(self, atol: float | np.ndarray):
+        if np.ndim(atol) == 0:
+            return float(atol)
+        vector = self._u.duplicate()
+        vector.setArray(atol)
+        return vector
+
+    @property
+    def time(self) -> float:
+        return self._ts.getTime()
+
+    @property
+    def state(self) -> np.ndarray:
+        """The state after the last accepted step; a view that the next step overwrites."""
+        return self._u.array_r
+
+    @property
+    def next_size(self) -> float:
+        """What the error estimate suggests for the next step."""
+        return self._ts.getTimeStep()
+
+    @property
+    def rejected(self) -> int:
+        return self._ts.getStepRejections()
+
+    @property
+    def newton_iterations(self) -> int:
+        return self._ts.getSNESIterations() if self._method.implicit else 0
+
+    @property
+    def krylov_iterations(self) -> int:
+        return self._ts.getKSPIterations() if self._method.implicit else 0
+
+    @property
+    def newton_update(self) -> np.ndarray | None:
+        """The last update of Newton's iteration."""
+        return self._ts.getSNES().getSolutionUpdate().array_r if self._method.implicit else None
+
+    def step(self, size: float) -> Status | None:
+        """Take one step of at most ``size``; None if one was taken, else why not."""
+        ts = self._ts
+        ts.setTimeStep(size)
+        self.met_non_finite = False
+        try:
+            ts.step()
+        except BaseException as error:
+            failure = self._failure
+            self.destroy()
+            if failure is not None:
+                raise failure from failure.__cause__
+            if isinstance(error, PETSc.Error) and error.ierr == PETSC_ERR_FP:
+                return Status.NON_FINITE
+            raise
+        if not self._options_checked:
+            self._options.check_used()
+            self._options_checked = True
+        if ts.getConvergedReason() < 0:
+            return self._why_not()
+        self._wants_half = False  # only the first step has one
+        return None
+
+    def _why_not(self) -> Status:
+        if self.met_non_finite:
+            return Status.NON_FINITE
+        if self._method.implicit and self._ts.getSNES().getConvergedReason() < 0:
+            return Status.NEWTON_FAILED
+        return Status.STEP_TOO_SMALL
+
+    def destroy(self) -> None:
+        self._options.remove()
+        self._ts.destroy()
+
+    def _ifunction(self, ts, s: float, u, udot, residual) -> None:
+        try:
+            state = u.array_r
+            if self._wants_half and s < ts.getTime() + 0.75 * ts.getTimeStep():
+                # The last of these evaluations is at the converged half step.
+                self.half = (s, state.copy())
+            slope = self._dynamics.evaluate(s, state)
+            np.subtract(udot.array_r, slope, out=residual.array_w)
+        except BaseException as error:
+            self._failure = error
+            raise
+
+    def _ijacobian(self, ts, s: float, u, udot, shift: float, mat, pmat) -> None:
+        try:
+            self._matrix.fill(shift, self._dynamics.jacobian_at(s, u.array_r))
+        except BaseException as error:
+            self._failure = error
+            raise
+
+    def _rhsfunction(self, ts, s: float, u, slope) -> None:
+        try:
+            values = self._dynamics.evaluate(s, u.array_r)
+            if self._guard and not np.isfinite(values).all():
+                # An infinite error norm would end the run; an enormous one cuts the step.
+                self.met_non_finite = True
+                values = np.nan_to_num(values, nan=_HUGE, posinf=_HUGE, neginf=-_HUGE)
+            slope.setArray(values)
+        except BaseException as error:
+            self._failure = error
+            raise
+
+
+PETSC_ERR_FP = 72

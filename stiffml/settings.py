@@ -1,0 +1,59 @@
+"""The small objects with which a caller chooses how a solve is done: Newton, linear solver, adjoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Newton:
+    """When the Newton iteration of an implicit stage stops.
+
+    An iterate x with update δ is accepted once the expected remaining error, in the root-mean-square
+    norm weighted by ``atol + rtol |x|``, is at most 1. The expectation uses the contraction seen so
+    far, ρ/(1−ρ)·‖δ‖ (Hairer & Wanner, Solving ODEs II, section IV.8, eq. 8.10).
+
+    Parameters
+    ----------
+    rtol, atol : float, optional
+        Weights of that norm. By default 1 % of the step tolerance for adaptive steps, and 1e-10
+        for ``Fixed`` and ``Grid`` steps, where nothing else bounds the error. Float32 states raise
+        them to what float32 can resolve.
+    max_iterations : int
+        Iterations after which the stage has failed and the step is cut. Default 15.
+    """
+
+    rtol: float | None = None
+    atol: float | None = None
+    max_iterations: int = 15
+
+    def __post_init__(self) -> None:
+        for name in ("rtol", "atol"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"Newton: {name} must be positive, not {value}")
+        if self.max_iterations < 1:
+            raise ValueError(f"Newton: max_iterations must be at least 1, not {self.max_iterations}")
+
+
+@dataclass(frozen=True)
+class LU:
+    """Factorise the Jacobian: densely, or one dense block a sample where ``batch_dims`` is given."""
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """The exact adjoint of the steps taken.
+
+    Parameters
+    ----------
+    checkpoints : str
+        What the forward run keeps. ``"stages"``: everything the reverse sweep needs, so nothing is
+        recomputed but the function itself.
+    """
+
+    checkpoints: str = "stages"
+
+    def __post_init__(self) -> None:
+        if self.checkpoints != "stages":
+            raise ValueError(f'Discrete: checkpoints must be "stages", not {self.checkpoints!r}')

@@ -1,0 +1,125 @@
+"""What a solve returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from stiffml.errors import Status
+from stiffml.state import State
+from stiffml.steps import Recorded
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import xarray
+
+
+@dataclass
+class AdjointStats:
+    """Cost of the backward passes so far.
+
+    ``rhs_evals`` and ``jacobians`` count states at which f and ∂f/∂y were evaluated, however many
+    share a call.
+    """
+
+    rhs_evals: int = 0
+    jacobians: int = 0
+    wall_s: float = 0.0
+
+
+@dataclass
+class Stats:
+    """Cost of a solve.
+
+    ``accepted`` and ``rejected`` steps (rejected: error too large or Newton failed); ``ramp_steps``
+    that a multistep start added to the steps asked for; ``rhs_evals``, ``jacobians``: evaluations of
+    f and ∂f/∂y; ``newton_iterations``, ``krylov_iterations``; ``wall_s`` in seconds. ``adjoint`` is
+    None until a backward pass has run.
+    """
+
+    accepted: int = 0
+    rejected: int = 0
+    ramp_steps: int = 0
+    rhs_evals: int = 0
+    jacobians: int = 0
+    newton_iterations: int = 0
+    krylov_iterations: int = 0
+    wall_s: float = 0.0
+    adjoint: AdjointStats | None = None
+
+
+@dataclass
+class Solution:
+    """The states at the output times and how they were obtained.
+
+    Attributes
+    ----------
+    t : Tensor
+        Output times reached, (n,).
+    y : Tensor or tuple of Tensor
+        States, (n, *y0.shape), differentiable.
+    status : Status
+    message : str
+        The status in words.
+    stats : Stats
+    steps : Recorded
+        The steps taken, to be passed as ``steps=`` of another solve.
+    """
+
+    t: Tensor
+    y: State
+    status: Status
+    message: str
+    stats: Stats
+    steps: Recorded
+
+    @property
+    def success(self) -> bool:
+        return self.status is Status.SUCCESS
+
+    def to_xarray(self, names: Sequence[str] | None = None, units: str | None = None) -> xarray.Dataset:
+        """The outputs as an xarray Dataset over ``time``, with the statistics as attributes.
+
+        Parameters
+        ----------
+        names : sequence of str, optional
+            Names of the last dimension's components; they become the coordinate ``component``.
+        units : str, optional
+            Units of y.
+        """
+        import xarray
+
+        parts = self.y if isinstance(self.y, tuple) else (self.y,)
+        variables, coords = {}, {"time": self.t.detach().cpu().numpy()}
+        for position, part in enumerate(parts):
+            values = part.detach().cpu().numpy()
+            name = "y" if len(parts) == 1 else f"y{position}"
+            dims = ["time", *(f"{name}_dim{i}" for i in range(values.ndim - 1))]
+            if names is not None and values.ndim > 1:
+                if len(names) != values.shape[-1]:
+                    raise ValueError(f"names: {len(names)} given, but {name} has {values.shape[-1]} components")
+                dims[-1] = "component"
+                coords["component"] = list(names)
+            variables[name] = (dims, values, {"long_name": "state", **({"units": units} if units else {})})
+        stats = {key: value for key, value in vars(self.stats).items() if key != "adjoint"}
+        dataset = xarray.Dataset(
+            variables, coords, attrs={"status": self.status.value, "message": self.message, **stats}
+        )
+        dataset["time"].attrs["long_name"] = "time"
+        return dataset
+
+    def plot(self, names: Sequence[str] | None = None) -> matplotlib.figure.Figure:
+        """Every component over time, one panel each; see :func:`stiffml.plotting.plot_solution`."""
+        from stiffml.plotting import plot_solution
+
+        return plot_solution(self, names)
+
+
+def flat_components(solution: Solution) -> Tensor:
+    """All components of all parts: (n, components)."""
+    parts = solution.y if isinstance(solution.y, tuple) else (solution.y,)
+    return torch.cat([part.detach().reshape(len(part), -1) for part in parts], dim=1)

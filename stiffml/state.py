@@ -1,0 +1,81 @@
+"""The shape of the user's state, and its passage to and from one flat vector."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+State = Tensor | tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a tensor, or a tuple of tensors, lies in a flat vector of ``size`` numbers.
+
+    ``batch`` leading dimensions are independent samples: the flat vector is then ``samples`` rows of
+    ``width`` numbers, and the Jacobian is block-diagonal.
+    """
+
+    shapes: tuple[torch.Size, ...]
+    is_tuple: bool
+    dtype: torch.dtype
+    batch: tuple[int, ...]
+
+    @classmethod
+    def of(cls, y0: State, batch_dims: int) -> Layout:
+        parts = y0 if isinstance(y0, tuple) else (y0,)
+        shapes = tuple(part.shape for part in parts)
+        return cls(shapes, isinstance(y0, tuple), parts[0].dtype, tuple(shapes[0][:batch_dims]))
+
+    @property
+    def samples(self) -> int:
+        return math.prod(self.batch)
+
+    @property
+    def width(self) -> int:
+        return sum(math.prod(shape[len(self.batch) :]) for shape in self.shapes)
+
+    @property
+    def size(self) -> int:
+        return self.samples * self.width
+
+    def flatten(self, y: State) -> Tensor:
+        """State with any leading dimensions -> (..., size), in the state's dtype."""
+        parts = y if isinstance(y, tuple) else (y,)
+        n_batch = len(self.batch)
+        rows = []
+        for part, shape in zip(parts, self.shapes, strict=True):
+            lead = part.shape[: part.dim() - len(shape)]
+            rows.append(part.reshape(*lead, self.samples, math.prod(shape[n_batch:])))
+        joined = rows[0] if len(rows) == 1 else torch.cat(rows, dim=-1)
+        return joined.reshape(*joined.shape[:-2], self.size)
+
+    def unflatten(self, u: Tensor) -> State:
+        """(..., size) -> the state, with the same leading dimensions."""
+        lead = u.shape[:-1]
+        if not self.is_tuple:
+            return u.reshape(*lead, *self.shapes[0])
+        rows = u.reshape(*lead, self.samples, self.width)
+        n_batch = len(self.batch)
+        widths = [math.prod(shape[n_batch:]) for shape in self.shapes]
+        parts = torch.split(rows, widths, dim=-1)
+        return tuple(part.reshape(*lead, *shape) for part, shape in zip(parts, self.shapes, strict=True))
+
+    def component(self, index: int) -> tuple[int, ...]:
+        """The index into the user's state of flat component ``index``."""
+        n_batch = len(self.batch)
+        sample, offset = divmod(index, self.width)
+        for position, shape in enumerate(self.shapes):
+            inner = math.prod(shape[n_batch:])
+            if offset < inner:
+                flat = sample * inner + offset
+                where = []
+                for extent in reversed(shape):
+                    flat, at = divmod(flat, extent)
+                    where.append(at)
+                return ((position,) if self.is_tuple else ()) + tuple(reversed(where))
+            offset -= inner
+        raise IndexError(index)

@@ -1,0 +1,131 @@
+"""Which time steps a solve takes.
+
+Steps known beforehand (:class:`Fixed`, :class:`Grid`, :class:`Recorded`) are given as fractions of the
+output interval they lie in, so that moving an output time stretches the steps around it: this is what
+makes the gradient with respect to the output times well defined.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+Fractions = tuple[np.ndarray, ...]
+"""For each output interval, the ends of its steps as increasing fractions in (0, 1], the last one 1."""
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """Steps chosen by the method's error estimate, ending exactly on every output time.
+
+    Parameters
+    ----------
+    initial : float, optional
+        First step size to try; by default from the size of the function and its first difference
+        (Hairer, Nørsett & Wanner, Solving ODEs I, section II.4).
+    minimum, maximum : float, optional
+        Bounds on the step size. A solve that needs less than ``minimum`` fails.
+    max_steps : int
+        Accepted steps after which the solve fails. Default 100 000.
+    """
+
+    initial: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    max_steps: int = 100_000
+
+    def __post_init__(self) -> None:
+        for name in ("initial", "minimum", "maximum"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"Adaptive: {name} must be positive and finite, not {value}")
+        if self.max_steps < 1:
+            raise ValueError(f"Adaptive: max_steps must be at least 1, not {self.max_steps}")
+        low, high = self.minimum, self.maximum
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"Adaptive: minimum {low} is above maximum {high}")
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Equal steps of at most ``h`` in every output interval: as few as keep them no longer than ``h``."""
+
+    h: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.h < math.inf:
+            raise ValueError(f"Fixed: h must be positive and finite, not {self.h}")
+
+    def fractions(self, times: np.ndarray) -> Fractions:
+        # A hair above 1 keeps an interval of 10 h at 10 steps in spite of rounding.
+        counts = np.maximum(1, np.ceil(np.diff(times) / (self.h * (1 + 1e-9)))).astype(int)
+        return tuple(np.arange(1, n + 1) / n for n in counts)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Exactly ``substeps`` equal steps in every output interval."""
+
+    substeps: int = 1
+
+    def __post_init__(self) -> None:
+        if self.substeps < 1 or self.substeps != int(self.substeps):
+            raise ValueError(f"Grid: substeps must be a positive integer, not {self.substeps}")
+
+    def fractions(self, times: np.ndarray) -> Fractions:
+        ends = np.arange(1, self.substeps + 1) / self.substeps
+        return (ends,) * (len(times) - 1)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The very steps of an earlier solve, as ``Solution.steps`` holds them.
+
+    Serves to differentiate or repeat an adaptive run with its steps held fixed.
+    """
+
+    ends: Fractions
+
+    def fractions(self, times: np.ndarray) -> Fractions:
+        if len(self.ends) != len(times) - 1:
+            raise ValueError(
+                f"steps: Recorded holds {len(self.ends)} output intervals, but t has {len(times) - 1}"
+            )
+        return self.ends
+
+
+Steps = Adaptive | Fixed | Grid | Recorded
+
+
+def with_starting_ramp(fractions: Fractions, times: np.ndarray, order: int) -> Fractions:
+    """Refine the first steps of a multistep run whose own start is only second order.
+
+    PETSc's BDF starts with a half step of backward Euler, which leaves an error of O(h²) for good. A
+    first step of size h^(k/2)/2 (in units of the whole span) makes that error O(h^k); each next step
+    is at most 1.2 times longer, until the steps asked for are reached. Faster growth is unstable from
+    order 4 on.
+    """
+    growth = 1.2
+    span = times[-1] - times[0]
+    first = fractions[0][0] * (times[1] - times[0])
+    allowed = span * (first / span) ** (order / 2) / 2
+    refined = []
+    for ends, length in zip(fractions, np.diff(times), strict=True):
+        at, new = 0.0, []
+        for end in ends:
+            whole = True
+            while allowed < (end - at) * length * (1 - 1e-9):
+                whole = False
+                # Half of what is left, where a full step would leave a crumb.
+                step = min(allowed, (end - at) * length / 2)
+                at += step / length
+                new.append(at)
+                allowed = growth * step
+            # The ramp is over with the first step that needed no refinement.
+            allowed = np.inf if whole else growth * (end - at) * length
+            at = end
+            new.append(at)
+        refined.append(np.array(new))
+    return tuple(refined)
