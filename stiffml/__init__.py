@@ -1,5 +1,6 @@
 """Scientific machine learning on stiff systems: PETSc's time steppers, exact discrete adjoints, torch."""
 
+from stiffml.diagnostics import GradientReport, check_gradients
 from stiffml.errors import SolveError, Status
 from stiffml.integration import ODEBlock, odeint, solve
 from stiffml.methods import BDF, METHODS, BackwardEuler, CrankNicolson, RungeKutta, Theta
@@ -18,6 +19,7 @@ __all__ = [
     "CrankNicolson",
     "Discrete",
     "Fixed",
+    "GradientReport",
     "Grid",
     "Newton",
     "ODEBlock",
@@ -27,6 +29,7 @@ __all__ = [
     "SolveError",
     "Status",
     "Theta",
+    "check_gradients",
     "odeint",
     "solve",
 ]

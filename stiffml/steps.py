@@ -102,15 +102,15 @@ Steps = Adaptive | Fixed | Grid | Recorded
 def with_starting_ramp(fractions: Fractions, times: np.ndarray, order: int) -> Fractions:
     """Refine the first steps of a multistep run whose own start is only second order.
 
-    PETSc's BDF starts with a half step of backward Euler, which leaves an error of O(h²) for good. A
-    first step of size h^(k/2)/2 (in units of the whole span) makes that error O(h^k); each next step
-    is at most 1.2 times longer, until the steps asked for are reached. Faster growth is unstable from
-    order 4 on.
+    PETSc's BDF starts with a half step of backward Euler, which leaves an error of O(h²) for good. With
+    N steps asked for, the first becomes N^(k/2−1)·2 times shorter (so O(h^(k/2)) for equal steps), which
+    makes that error O(h^k); each next step is at most 1.2 times longer, until the steps asked for are
+    reached. Faster growth is unstable from order 4 on.
     """
     growth = 1.2
-    span = times[-1] - times[0]
+    asked = sum(len(ends) for ends in fractions)
     first = fractions[0][0] * (times[1] - times[0])
-    allowed = span * (first / span) ** (order / 2) / 2
+    allowed = first * asked ** (1 - order / 2) / 2
     refined = []
     for ends, length in zip(fractions, np.diff(times), strict=True):
         at, new = 0.0, []

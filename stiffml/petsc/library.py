@@ -1,6 +1,13 @@
 """petsc4py, imported once, with an explanation when it is missing or too old."""
 
+import sys
+
 try:
+    import petsc4py
+
+    if "petsc4py.PETSc" not in sys.modules:
+        # PETSc's own handler would turn Ctrl-C's relatives and crashes elsewhere into an MPI abort.
+        petsc4py.init(["stiffml", "-no_signal_handler"])
     from petsc4py import PETSc
 except ImportError as error:
     raise ImportError(

@@ -17,6 +17,7 @@ from stiffml.petsc.options import ScopedOptions
 from stiffml.settings import Newton
 
 _HUGE = 1e100
+_ERR_FP = 72  # PETSC_ERR_FP, raised for an error norm that is infinite or not a number
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Stepper:
         ts.setOptionsPrefix(self._options.prefix)
         ts.setProblemType(PETSc.TS.ProblemType.NONLINEAR)
         ts.setTime(s0)
-        ts.setMaxSteps(2**31 - 1)
+        ts.setMaxSteps(2**31 - 2)  # one more means: not set
         ts.setErrorIfStepFails(False)
         if tolerances:
             ts.setTolerances(tolerances.rtol, self._tolerance_vector(tolerances.atol))
@@ -173,12 +174,11 @@ class Stepper:
         try:
             ts.step()
         except BaseException as error:
-            failure = self._failure
-            self.destroy()
-            if failure is not None:
-                raise failure from failure.__cause__
-            if isinstance(error, PETSc.Error) and error.ierr == PETSC_ERR_FP:
+            if self._failure is None and isinstance(error, PETSc.Error) and error.ierr == _ERR_FP:
                 return Status.NON_FINITE
+            self.destroy()
+            if self._failure is not None:
+                raise self._failure from self._failure.__cause__
             raise
         if not self._options_checked:
             self._options.check_used()
@@ -229,6 +229,3 @@ class Stepper:
         except BaseException as error:
             self._failure = error
             raise
-
-
-PETSC_ERR_FP = 72

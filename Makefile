@@ -1,0 +1,22 @@
+# Two commands do everything: `make demo` and `make test`. Each creates .venv first if it is missing.
+PYTHON ?= python3
+
+.PHONY: demo test check clean
+
+demo: ## fit a neural ODE to Robertson's problem and draw the result
+	$(PYTHON) environment/bootstrap.py
+	rm -rf runs/demo
+	.venv/bin/stiffml fit robertson --out runs/demo
+
+test: ## run the tests
+	$(PYTHON) environment/bootstrap.py --extras test
+	.venv/bin/python -m pytest
+
+check: ## run the linters and the type checker
+	$(PYTHON) environment/bootstrap.py --extras test,develop
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+clean: ## remove the environment and the runs
+	rm -rf .venv runs

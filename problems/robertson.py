@@ -1,0 +1,47 @@
+"""Robertson's autocatalytic reaction: three species whose rates span nine orders of magnitude."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from problems.problem import Parameter, Problem, published
+
+
+def rhs(t: Tensor, y: Tensor, p: Mapping[str, Tensor]) -> Tensor:
+    """A → B (k1), B + B → B + C (k2), B + C → A + C (k3)."""
+    a, b, c = y[..., 0], y[..., 1], y[..., 2]
+    forward = p["k1"] * a
+    slow = p["k2"] * b * b
+    back = p["k3"] * b * c
+    return torch.stack([back - forward, forward - back - slow, slow], dim=-1)
+
+
+def problem() -> Problem:
+    return Problem(
+        name="robertson",
+        title="Robertson's autocatalytic reaction",
+        rhs=rhs,
+        y0=np.array([1.0, 0.0, 0.0]),
+        t_span=(0.0, 1e11),
+        parameters={
+            "k1": Parameter(0.04, "1/s", "A -> B"),
+            "k2": Parameter(3e7, "1/s", "B + B -> B + C"),
+            "k3": Parameter(1e4, "1/s", "B + C -> A + C"),
+        },
+        components=("A", "B", "C"),
+        units="1",
+        time_units="s",
+        invariants=np.ones((1, 3)),
+        bounds=(0.0, 1.0),
+        scale=np.array([1.0, 3.65e-5, 1.0]),
+        time_grid="log",
+        references=(published("robertson", rtol_valid=1e-12),),
+        stiffness="eigenvalues 0, 0 and -0.04 at the start; the third is about -2.2e3 after the first "
+        "0.01 s and tends to -1e4, while the solution moves over 1e11 s",
+        citation="H. H. Robertson, The solution of a set of reaction rate equations, in: J. Walsh (ed.), "
+        "Numerical Analysis: An Introduction, Academic Press (1966) 178-182",
+    )

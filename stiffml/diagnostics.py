@@ -1,0 +1,193 @@
+"""Checking a gradient against the very solve it belongs to: Taylor remainders and central differences."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from stiffml.batching import Func
+from stiffml.integration import solve
+from stiffml.methods import resolve
+from stiffml.settings import Newton
+from stiffml.state import State
+from stiffml.steps import Recorded
+
+EXPONENTS = (7, 9, 11, 13, 15, 17)
+"""Perturbations of relative size 2⁻ᵏ are tried, the largest first, until rounding shows."""
+
+
+@dataclass(frozen=True)
+class GradientCheck:
+    """One input's gradient.
+
+    ``rate``: by what power of ε the remainder L(p + εd) − L(p) − ε g·d falls; 2 for a right gradient, 1
+    for a wrong one, inf where the remainder is no more than rounding. ``error``: relative difference of
+    g·d from central differences.
+    """
+
+    name: str
+    rate: float
+    error: float
+
+    @property
+    def ok(self) -> bool:
+        return self.rate >= 1.9 and self.error <= 1e-6
+
+
+@dataclass(frozen=True)
+class GradientReport:
+    """The checks of all inputs; prints as a table."""
+
+    checks: tuple[GradientCheck, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every rate is at least 1.9 and every error at most 1e-6."""
+        return all(check.ok for check in self.checks)
+
+    def __getitem__(self, name: str) -> GradientCheck:
+        for check in self.checks:
+            if check.name == name:
+                return check
+        raise KeyError(f"no input {name!r}; checked were {', '.join(c.name for c in self.checks)}")
+
+    def __str__(self) -> str:
+        width = max(len(check.name) for check in self.checks)
+        lines = [f"{'input':{width}}  Taylor rate  relative error"]
+        for check in self.checks:
+            verdict = "" if check.ok else "  <- wrong"
+            lines.append(f"{check.name:{width}}  {check.rate:11.3f}  {check.error:14.1e}{verdict}")
+        return "\n".join(lines)
+
+
+def check_gradients(
+    func: Func, y0: State, t: Tensor, *, params: Iterable[Tensor] = (), seed: int = 0, **arguments
+) -> GradientReport:
+    """Compare the adjoint gradient with the solve itself, for y0, every parameter and t.
+
+    A quadratic loss of the outputs is differentiated by the adjoint of the solve asked for. Perturbed
+    solves repeat its steps (as fractions of the output intervals), since the adjoint holds them fixed;
+    the remainder of the first-order Taylor expansion must then fall as ε².
+
+    Parameters
+    ----------
+    func, y0, t, params
+        As for :func:`stiffml.solve`; float64, since float32 has no room for the test.
+    seed : int
+        Of the loss and the directions. Default 0.
+    **arguments
+        As for :func:`stiffml.solve`. ``newton`` is tight by default, since the adjoint is exact only
+        for steps solved exactly.
+
+    Returns
+    -------
+    GradientReport
+        With a check named ``y0`` (``y0[i]`` for a tuple), one for each parameter by its name, and ``t``.
+    """
+    method = resolve(arguments.get("method", "bdf"))
+    if method.implicit:
+        arguments.setdefault("newton", Newton(rtol=1e-12, atol=1e-14))
+    generator = torch.Generator().manual_seed(seed)
+    parts = y0 if isinstance(y0, tuple) else (y0,)
+    if any(part.dtype != torch.float64 for part in parts):
+        raise ValueError("check_gradients needs y0 in float64")
+    extra = list(params)
+
+    def run(state: tuple[Tensor, ...], times: Tensor, steps: Recorded | None) -> list[Tensor]:
+        chosen = dict(arguments)
+        if steps is not None:
+            chosen = {k: v for k, v in arguments.items() if k not in ("rtol", "atol")} | {"steps": steps}
+        y = state if isinstance(y0, tuple) else state[0]
+        solution = solve(func, y, times, params=extra, **chosen)
+        recorded.append(solution.steps)
+        return list(solution.y) if isinstance(solution.y, tuple) else [solution.y]
+
+    recorded: list[Recorded] = []
+    leaves = tuple(part.detach().clone().requires_grad_() for part in parts)
+    times = torch.as_tensor(t).detach().double().clone().requires_grad_()
+    outputs = run(leaves, times, None)
+    steps = recorded[0]
+    magnitudes = [out.detach().abs().amax(dim=0).clamp(min=1e-300) for out in outputs]
+    weights = [torch.rand(out.shape, generator=generator, dtype=out.dtype) + 0.5 for out in outputs]
+
+    def loss(values: list[Tensor]) -> Tensor:
+        scaled = [v / m for v, m in zip(values, magnitudes, strict=True)]
+        return sum(
+            ((w * (s + s**2 / 2)).sum() for w, s in zip(weights, scaled, strict=True)), torch.zeros(())
+        )
+
+    named = _named_inputs(func, extra)
+    inputs = [*leaves, times, *named.values()]
+    grads = torch.autograd.grad(loss(outputs), inputs, allow_unused=True)
+    gradients = [torch.zeros_like(i) if g is None else g for i, g in zip(inputs, grads, strict=True)]
+
+    def value() -> float:
+        with torch.no_grad():
+            return loss(run(tuple(leaf.detach() for leaf in leaves), times.detach(), steps)).item()
+
+    names = [f"y0[{i}]" for i in range(len(leaves))] if isinstance(y0, tuple) else ["y0"]
+    gaps = times.detach().diff().abs()
+    nearest = torch.minimum(torch.cat([gaps[:1], gaps]), torch.cat([gaps, gaps[-1:]]))
+    scales = [*magnitudes, nearest, *(p.detach().abs().mean().expand_as(p) for p in named.values())]
+    checks = [
+        _check(name, tensor, gradient, scale, value, generator)
+        for name, tensor, gradient, scale in zip(
+            [*names, "t", *named], inputs, gradients, scales, strict=True
+        )
+    ]
+    return GradientReport(tuple(checks))
+
+
+def _named_inputs(func: Func, extra: list[Tensor]) -> dict[str, Tensor]:
+    named = dict(func.named_parameters()) if isinstance(func, nn.Module) else {}
+    known = {id(p) for p in named.values()}
+    named |= {f"params[{i}]": p for i, p in enumerate(extra) if id(p) not in known}
+    return {name: p for name, p in named.items() if p.requires_grad}
+
+
+def _check(
+    name: str,
+    tensor: Tensor,
+    gradient: Tensor,
+    scale: Tensor,
+    value: Callable[[], float],
+    generator: torch.Generator,
+) -> GradientCheck:
+    # Along the signs of the gradient, so that its components add up instead of cancelling.
+    signs = torch.where(gradient < 0, -1.0, 1.0)
+    direction = signs * scale * (torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype) + 0.1)
+    slope = float((gradient * direction).sum())
+    original = tensor.detach().clone()
+
+    def at(epsilon: float) -> float:
+        with torch.no_grad():
+            tensor.copy_(original + epsilon * direction)
+        try:
+            return value()
+        finally:
+            with torch.no_grad():
+                tensor.copy_(original)
+
+    base = at(0.0)
+    noise = max(1e-14 * abs(base), abs(at(1e-15) - base))
+    remainders: list[float] = []
+    differences: list[float] = []
+    for exponent in EXPONENTS:
+        epsilon = 2.0**-exponent
+        up, down = at(epsilon), at(-epsilon)
+        differences.append((up - down) / (2 * epsilon))
+        remainder = abs(up - base - epsilon * slope)
+        if remainder < 100 * noise:
+            break
+        remainders.append(remainder)
+    # The smallest perturbations above rounding tell the most: a wrong gradient shows there last.
+    rate = math.log(remainders[-2] / remainders[-1], 4) if len(remainders) > 1 else math.inf
+    # Richardson extrapolation removes the ε² of central differences.
+    better = [(16 * fine - coarse) / 15 for coarse, fine in itertools.pairwise(differences)]
+    error = min(abs(d - slope) / max(abs(d), abs(slope), noise) for d in [*differences, *better])
+    return GradientCheck(name, rate, error)

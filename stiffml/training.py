@@ -1,0 +1,169 @@
+"""A training loop that survives: kills, restarts, failed solves and steps that go too far."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stiffml.errors import SolveError
+
+STATE = "training.pt"
+MAX_RETREATS = 12
+
+
+class TrainingError(RuntimeError):
+    """Training could not go on; the folder holds the state of the last good iteration."""
+
+
+@dataclass
+class History:
+    """What each finished iteration yielded: loss before its update, seconds, retreats."""
+
+    loss: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    retreats: list[int] = field(default_factory=list)
+
+    def to_xarray(self):
+        import xarray
+
+        data = {
+            "loss": (self.loss, "loss before the update", "1"),
+            "seconds": (self.seconds, "wall time of the iteration", "s"),
+            "retreats": (self.retreats, "times the preceding update was halved because the solve failed", "1"),
+        }
+        variables = {
+            name: ("iteration", np.array(values), {"long_name": long_name, "units": units})
+            for name, (values, long_name, units) in data.items()
+        }
+        return xarray.Dataset(variables, {"iteration": np.arange(len(self.loss))})
+
+
+def save_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Call ``write`` with a temporary path, then rename: a kill leaves the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class Trainer:
+    """Minimises ``loss()`` over the parameters of ``model``, saving its state as it goes.
+
+    A loss that is not finite, or a solve that fails, does not end the training: the update that led
+    there is halved until the loss can be computed again. The state is saved every ``save_every``
+    iterations and at the end; since an iteration depends on nothing but that state, a resumed run
+    ends with the same weights as an uninterrupted one.
+
+    Parameters
+    ----------
+    model : nn.Module
+    optimizer : torch.optim.Optimizer
+        Over the model's parameters.
+    loss : callable
+        () -> 0-d tensor.
+    folder : Path
+        Where the state is kept.
+    settings : dict
+        What a resumed run must agree on; compared with what the folder holds.
+    save_every : int
+        Default 25.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loss: Callable[[], Tensor],
+        folder: Path,
+        settings: dict[str, str | int | float],
+        save_every: int = 25,
+    ) -> None:
+        self.model, self.optimizer, self.loss = model, optimizer, loss
+        self.folder, self.settings, self.save_every = folder, settings, save_every
+        self.history = History()
+        self._before: list[Tensor] | None = None  # the weights before the last update
+
+    @property
+    def iteration(self) -> int:
+        """Iterations finished."""
+        return len(self.history.loss)
+
+    def save(self) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "history": vars(self.history),
+            "settings": self.settings,
+            "before": self._before,
+        }
+        save_atomically(self.folder / STATE, lambda path: torch.save(state, path))
+
+    def resume(self) -> bool:
+        """Load the folder's state if there is one; ValueError if it is of a run with other settings."""
+        path = self.folder / STATE
+        if not path.exists():
+            return False
+        state = torch.load(path, weights_only=True)
+        for name, value in self.settings.items():
+            held = state["settings"].get(name)
+            if held != value:
+                raise ValueError(f"{path} was made with {name} = {held}, not {value}; use another folder")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.history = History(**state["history"])
+        self._before = state["before"]
+        return True
+
+    def run(self, iterations: int, report: Callable[[int, float], None] = lambda i, loss: None) -> None:
+        """Train until ``iterations`` are finished in all.
+
+        Raises
+        ------
+        TrainingError
+            If not even the smallest part of an update leads to a loss that can be computed.
+        """
+        while self.iteration < iterations:
+            began = time.perf_counter()
+            loss, retreats = self._step_back_until_finite()
+            self._before = [p.detach().clone() for p in self.model.parameters()]
+            self.optimizer.step()
+            self.history.loss.append(loss)
+            self.history.seconds.append(time.perf_counter() - began)
+            self.history.retreats.append(retreats)
+            if self.iteration % self.save_every == 0 or self.iteration == iterations:
+                self.save()
+            report(self.iteration, loss)
+
+    def _step_back_until_finite(self) -> tuple[float, int]:
+        """Loss and gradients at the present weights, or at ones nearer to those before the update."""
+        problem = ""
+        for retreats in range(MAX_RETREATS):
+            self.optimizer.zero_grad()
+            try:
+                loss = self.loss()
+                loss.backward()
+            except SolveError as error:
+                problem = str(error)
+            else:
+                grads = [p.grad for p in self.model.parameters() if p.grad is not None]
+                if torch.isfinite(loss) and all(torch.isfinite(g).all() for g in grads):
+                    return loss.item(), retreats
+                problem = "the loss or its gradient is not finite"
+            if self._before is None:
+                break
+            with torch.no_grad():
+                for parameter, old in zip(self.model.parameters(), self._before, strict=True):
+                    parameter.copy_((parameter + old) / 2)
+        raise TrainingError(
+            f"iteration {self.iteration}: {problem}. Try another seed, a smaller learning rate, "
+            f"or go on from the last saved state in {self.folder}"
+        )
