@@ -8,7 +8,7 @@ from scipy.integrate import solve_ivp
 
 from problems.problem import Problem, Reference
 
-RTOL = 1e-12
+RTOL = 1e-13
 
 
 class ReferenceError(RuntimeError):
@@ -16,7 +16,7 @@ class ReferenceError(RuntimeError):
 
 
 def reference_trajectory(problem: Problem, times: np.ndarray) -> np.ndarray:
-    """States (len(times), n) to a relative error of about 1e-10, by scipy's Radau IIA.
+    """States (len(times), n) to a relative error of about 1e-10, by LSODA.
 
     Where the problem has published values, the integration goes on to them and is checked.
 
@@ -41,10 +41,10 @@ def reference_trajectory(problem: Problem, times: np.ndarray) -> np.ndarray:
         rhs,
         (times[0], wanted[-1]),
         problem.y0,
-        method="Radau",
+        method="LSODA",
         t_eval=wanted,
         rtol=RTOL,
-        atol=1e-18 * scale,
+        atol=1e-20 * scale,
         jac=jacobian,
     )
     if not result.success:

@@ -77,10 +77,10 @@ def _agrees(
 def evaluate_many(func: Func, layout: Layout, batching: Batching, t: Tensor, u: Tensor) -> Tensor:
     """f at K times (K,) and flat states (K, size) -> (K, size), differentiable."""
     if batching is Batching.NATIVE:
-        dims = {len(shape) for shape in layout.shapes}
-        if len(dims) > 1:
+        dims = len(layout.shapes[0])
+        if any(len(shape) != dims for shape in layout.shapes):
             raise ValueError("a time of one shape cannot broadcast against states of several")
-        return layout.flatten(func(t.reshape(-1, *(1,) * dims.pop()), layout.unflatten(u)))
+        return layout.flatten(func(t.view(-1, *(1,) * dims), layout.unflatten(u)))
     if batching is Batching.VMAP:
 
         def single(time: Tensor, state: Tensor) -> Tensor:

@@ -39,24 +39,63 @@ class Dynamics:
         self._last_time = np.nan
         self._last_state = np.empty(0)
         self._last_slope = np.empty(0)
+        self._last_blocks: np.ndarray | None = None
+        self._batching: Batching | None = None
+        width = layout.width
+        # Row r of copy r, for every sample: the cotangent of the replicated rows.
+        eye = torch.eye(width, dtype=torch.float64)
+        self._identity = eye[:, None, :].expand(width, layout.samples, width).reshape(width, layout.size)
 
-    def evaluate(self, s: float, u: np.ndarray) -> np.ndarray:
-        """f at one state, without gradients; the last result is remembered, and must not be written to.
+    def evaluate(self, s: float, u: np.ndarray, with_jacobian: bool = False) -> np.ndarray:
+        """f at one state, without gradients; the result is remembered, and must not be written to.
 
         Implicit methods ask for f at an accepted state that Newton has just evaluated; comparing two
-        vectors costs far less than a call of the function.
+        vectors costs far less than a call of the function. ``with_jacobian`` says that the Jacobian
+        will be wanted here too: one evaluation then yields both.
         """
         if s == self._last_time and np.array_equal(u, self._last_state):
             return self._last_slope
         state = u.copy()
-        y = torch.from_numpy(state)
+        if with_jacobian and self._mode(s, state) is not Batching.LOOP:
+            slope, self._last_blocks = self._slope_and_jacobian(s, state)
+        else:
+            slope, self._last_blocks = self._slope(s, state), None
+        self._last_time, self._last_state, self._last_slope = s, state, slope
+        return slope
+
+    def jacobian_at(self, s: float, u: np.ndarray) -> np.ndarray:
+        """∂f/∂u at one state as an array (samples, width, width)."""
+        if s == self._last_time and np.array_equal(u, self._last_state):
+            if self._last_blocks is not None:
+                return self._last_blocks
+            u = self._last_state
+        else:
+            u = u.copy()
+        if self._mode(s, u) is Batching.LOOP:
+            time = torch.tensor([s], dtype=torch.float64)
+            return self.jacobian_blocks(time, torch.from_numpy(u)[None])[0].numpy()
+        return self._slope_and_jacobian(s, u)[1]
+
+    def _slope(self, s: float, u: np.ndarray) -> np.ndarray:
+        y = torch.from_numpy(u)
         y = y.view(self.layout.shapes[0]) if self._plain else self.layout.unflatten(y.to(self.layout.dtype))
-        slope = self._checked(self.func(torch.tensor(self.direction * s, dtype=self.layout.dtype), y))
-        flat = slope.detach().reshape(-1) if self._plain else self.layout.flatten(slope).detach().double()
+        value = self._checked(self.func(torch.tensor(self.direction * s, dtype=self.layout.dtype), y))
+        flat = value.detach().reshape(-1) if self._plain else self.layout.flatten(value).detach().double()
         self.rhs_evals += 1
-        self._last_time, self._last_state = s, state
-        self._last_slope = flat.numpy() if self.direction > 0 else -flat.numpy()
-        return self._last_slope
+        return flat.numpy() if self.direction > 0 else -flat.numpy()
+
+    def _slope_and_jacobian(self, s: float, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """f and ∂f/∂u by replicated rows, as in :meth:`jacobian_blocks`, for one state."""
+        layout, width = self.layout, self.layout.width
+        leaf = torch.from_numpy(np.broadcast_to(u, (width, u.size)).copy()).requires_grad_()
+        with torch.enable_grad():
+            times = torch.full((width,), s, dtype=torch.float64)
+            slopes = self._many(times, leaf)
+            grads = _gradient(slopes, leaf, self._identity)
+        self.rhs_evals += 1 - width
+        self.jacobians += 1
+        blocks = grads.view(width, layout.samples, width).transpose(0, 1)
+        return slopes.detach()[0].numpy(), blocks.numpy()
 
     @property
     def last_slope(self) -> np.ndarray:
@@ -79,27 +118,26 @@ class Dynamics:
             raise ValueError(f"func returned shape {got}, but y0 has shape {want}")
         return tuple(parts) if self.layout.is_tuple else parts[0]
 
-    def _batching(self, s: Tensor, u: Tensor) -> Batching:
-        return batching_of(self.func, self.layout, self.direction * s[0].detach(), u[0].detach())
+    def _mode(self, s: float, u: np.ndarray) -> Batching:
+        if self._batching is None:
+            t = torch.tensor(self.direction * s, dtype=torch.float64)
+            self._batching = batching_of(self.func, self.layout, t, torch.from_numpy(u))
+        return self._batching
 
     def _many(self, s: Tensor, u: Tensor) -> Tensor:
         """f at K times (K,) and states (K, size), both float64, differentiable."""
         self.rhs_evals += len(s)
+        mode = self._batching or self._mode(float(s[0]), u[0].detach().numpy())
+        if self._plain and self.direction > 0:
+            return evaluate_many(self.func, self.layout, mode, s, u)
         dtype = self.layout.dtype
-        slopes = evaluate_many(
-            self.func, self.layout, self._batching(s, u), (self.direction * s).to(dtype), u.to(dtype)
-        )
-        return self.direction * slopes.double() if self.direction < 0 else slopes.double()
+        slopes = evaluate_many(self.func, self.layout, mode, (self.direction * s).to(dtype), u.to(dtype))
+        return self.direction * slopes.double()
 
     def evaluate_many(self, s: Tensor, u: Tensor) -> Tensor:
         """f at K states without gradients: (K,), (K, size) -> (K, size)."""
         with torch.no_grad():
             return self._many(s, u)
-
-    def jacobian_at(self, s: float, u: np.ndarray) -> np.ndarray:
-        """∂f/∂u at one state as an array (samples, width, width)."""
-        time = torch.tensor([s], dtype=torch.float64)
-        return self.jacobian_blocks(time, torch.from_numpy(u.copy())[None])[0].numpy()
 
     def jacobian_blocks(self, s: Tensor, u: Tensor) -> Tensor:
         """∂f/∂u at K states: (K,), (K, size) -> (K, samples, width, width).
@@ -111,7 +149,7 @@ class Dynamics:
         self.jacobians += count
         eye = torch.eye(width, dtype=torch.float64)
         with torch.enable_grad():
-            if self._batching(s, u) is Batching.LOOP:
+            if self._mode(float(s[0]), u[0].numpy()) is Batching.LOOP:
                 leaf = u.detach().requires_grad_()
                 slopes = self._many(s, leaf).view(count, samples, width)
                 rows = [

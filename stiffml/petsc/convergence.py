@@ -22,9 +22,23 @@ class NewtonTest:
     def __init__(self, rtol: float, atol: float) -> None:
         self._rtol, self._atol = rtol, atol
         self._previous = math.inf
-        self.last_update: np.ndarray | None = None
+        self._needed = 1  # iterations of the solve before
+        self._iteration = 0  # of the next residual evaluation
+
+    @property
+    def expects_jacobian(self) -> bool:
+        """Whether the residual evaluated next will probably be followed by a Jacobian there."""
+        return self._iteration < self._needed
 
     def __call__(self, snes, iteration: int, norms: tuple[float, float, float]) -> int:
+        reason = self._judge(snes, iteration, norms)
+        if reason == _Reason.ITERATING:
+            self._iteration = iteration + 1
+        else:
+            self._iteration, self._needed = 0, max(iteration, 1)
+        return reason
+
+    def _judge(self, snes, iteration: int, norms: tuple[float, float, float]) -> int:
         residual_norm = norms[2]
         if not math.isfinite(residual_norm):
             return _Reason.DIVERGED_FNORM_NAN

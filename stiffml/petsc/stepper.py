@@ -17,6 +17,7 @@ from stiffml.petsc.options import ScopedOptions
 from stiffml.settings import Newton
 
 _HUGE = 1e100
+_NARROW = 16  # up to this width a Jacobian that turns out not to be needed costs little
 _ERR_FP = 72  # PETSC_ERR_FP, raised for an error norm that is infinite or not a number
 
 
@@ -77,6 +78,7 @@ class Stepper:
         self._guard = not method.implicit and tolerances is not None
         self.half: tuple[float, np.ndarray] | None = None
         self._wants_half = method.starts_with_half_step
+        self._narrow = dynamics.layout.width <= _NARROW
         self.met_non_finite = False
 
         managed = {
@@ -116,7 +118,8 @@ class Stepper:
             ts.setIJacobian(self._ijacobian, self._matrix.mat, self._matrix.mat)
             snes = ts.getSNES()
             assert newton.rtol is not None and newton.atol is not None
-            snes.setConvergenceTest(NewtonTest(newton.rtol, newton.atol))
+            self._test = NewtonTest(newton.rtol, newton.atol)
+            snes.setConvergenceTest(self._test)
             snes.getKSP().setType(PETSc.KSP.Type.PREONLY)
             self._matrix.configure(snes.getKSP().getPC())
         else:
@@ -205,7 +208,7 @@ class Stepper:
             if self._wants_half and s < ts.getTime() + 0.75 * ts.getTimeStep():
                 # The last of these evaluations is at the converged half step.
                 self.half = (s, state.copy())
-            slope = self._dynamics.evaluate(s, state)
+            slope = self._dynamics.evaluate(s, state, self._narrow and self._test.expects_jacobian)
             np.subtract(udot.array_r, slope, out=residual.array_w)
         except BaseException as error:
             self._failure = error
