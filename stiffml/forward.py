@@ -128,13 +128,10 @@ class _Drive:
                 if not landed and taken < max(steps.minimum or 0.0, 16 * np.spacing(abs(self._start))):
                     raise self._stop(Status.STEP_TOO_SMALL, taken)
                 suggestion = self._stepper.next_size
-                shortened = uncut and size < proposal
-                # A step cut short only to land on an output says nothing against the size before it.
-                # Multistep formulas lose accuracy when the next step is many times longer.
-                if shortened and self._method.steps_of_history == 1:
-                    proposal = max(suggestion, proposal)
-                else:
-                    proposal = suggestion
+                if uncut and size < proposal:
+                    # Cut short only to land on an output, which says nothing against the size before.
+                    suggestion = max(suggestion, proposal)
+                proposal = min(suggestion, self._method.growth * taken)
             self._trajectory.mark_output()
 
     def on_schedule(self, steps: Steps) -> None:

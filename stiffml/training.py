@@ -97,6 +97,11 @@ class Trainer:
         """Iterations finished."""
         return len(self.history.loss)
 
+    @property
+    def saved(self) -> bool:
+        """Whether the folder holds a state."""
+        return (self.folder / STATE).exists()
+
     def save(self) -> None:
         state = {
             "model": self.model.state_dict(),
@@ -109,9 +114,9 @@ class Trainer:
 
     def resume(self) -> bool:
         """Load the folder's state if there is one; ValueError if it is of a run with other settings."""
-        path = self.folder / STATE
-        if not path.exists():
+        if not self.saved:
             return False
+        path = self.folder / STATE
         state = torch.load(path, weights_only=True)
         for name, value in self.settings.items():
             held = state["settings"].get(name)

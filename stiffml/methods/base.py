@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -64,9 +65,9 @@ class Method(ABC):
         """Whether PETSc has an error estimate for it."""
 
     @property
-    def steps_of_history(self) -> int:
-        """How many earlier states a step uses."""
-        return 1
+    def growth(self) -> float:
+        """How many times longer than the step before an adaptive step may be."""
+        return math.inf
 
     @property
     def starts_with_half_step(self) -> bool:

@@ -57,6 +57,7 @@ class NewtonTest:
             if contraction < 1 and size * contraction / (1 - contraction) <= 1:
                 return _Reason.CONVERGED_SNORM_RELATIVE
             # Updates that no longer shrink and are at the level of rounding: nothing is left to gain.
-            if contraction > 0.1 and np.abs(update).max() <= 1e-13 * state.max():
+            floor = 1e-10 * (state + 1e-8 * state.max())
+            if contraction > 0.3 and (np.abs(update) <= floor).all():
                 return _Reason.CONVERGED_SNORM_RELATIVE
         return _Reason.ITERATING

@@ -1,0 +1,76 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Scientific machine learning on stiff systems.")
+fit_app = typer.Typer(no_args_is_help=True, help="Fit a neural ODE to a stiff problem.")
+app.add_typer(fit_app, name="fit")
+console = Console()
+
+
+@app.callback()
+def main() -> None:
+    """Scientific machine learning on stiff systems."""
+
+
+@fit_app.command()
+def robertson(
+    method: Annotated[str, typer.Option(help="Time stepping method; stiffml.METHODS lists them.")] = "cn",
+    seed: Annotated[int, typer.Option(help="Of the initial weights. Results vary much between seeds.")] = 0,
+    iterations: Annotated[int, typer.Option(min=1, help="Iterations in all, resumed ones included.")] = 1500,
+    out: Annotated[Path, typer.Option(help="Folder for weights, netCDF files and the figure.")] = Path(
+        "runs/robertson"
+    ),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+) -> None:
+    """Fit a neural ODE to Robertson's problem: 40 observations, 155 weights."""
+    from stiffml.errors import SolveError
+    from stiffml.fits.robertson import fit
+    from stiffml.training import TrainingError
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.5f}  {task.fields[pace]:.3f} s/iteration "),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, refresh_per_second=4) as progress:
+        task = progress.add_task("fitting", total=iterations, loss=float("nan"), pace=float("nan"))
+        before = time.perf_counter()
+        pace = float("nan")
+
+        def report(iteration: int, loss: float) -> None:
+            nonlocal before, pace
+            now = time.perf_counter()
+            pace = now - before if pace != pace else 0.95 * pace + 0.05 * (now - before)
+            before = now
+            progress.update(task, completed=iteration, loss=loss, pace=pace)
+
+        try:
+            result = fit(out, method, seed, iterations, resume, report)
+        except (ValueError, FileExistsError, SolveError, TrainingError) as error:
+            progress.stop()
+            console.print(f"[red]{type(error).__name__}[/]: {error}", highlight=False)
+            raise typer.Exit(1) from None
+
+    stats = result.solution.stats
+    table = Table("fit", f"robertson, {method}, seed {seed}, {result.trainer.iteration} iterations")
+    table.add_row("scaled mean absolute error", f"{result.loss:.5f}")
+    table.add_row("steps (cut and repeated)", f"{stats.accepted} ({stats.rejected})")
+    table.add_row("Newton iterations", str(stats.newton_iterations))
+    worst = max(result.gradients.checks, key=lambda check: check.error)
+    least = min(check.rate for check in result.gradients.checks)
+    table.add_row("gradient check", f"Taylor rate {least:.2f} or more, error {worst.error:.0e} or less")
+    table.add_row("results", str(out))
+    console.print(table)
+    console.print("Other seeds end elsewhere: some fit less well, some not at all.")

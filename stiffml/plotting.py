@@ -1,0 +1,69 @@
+"""Figures of solutions and fits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray
+from matplotlib.figure import Figure
+
+from stiffml.solution import Solution, flat_components
+
+DATA, FIT = "#444444", "#c1440e"
+
+
+def plot_solution(solution: Solution, names: Sequence[str] | None = None) -> Figure:
+    """Every component over time, one panel each, at most 16.
+
+    The time axis is logarithmic where the times after the first span more than three decades.
+    """
+    time = solution.t.detach().numpy()
+    values = flat_components(solution).numpy()
+    shown = min(values.shape[1], 16)
+    columns = min(shown, 4)
+    rows = -(-shown // columns)
+    figure = Figure(figsize=(3.2 * columns, 2.4 * rows + 0.4), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
+    logarithmic = spans_decades(time)
+    for index, panel in enumerate(panels):
+        if index >= shown:
+            panel.set_visible(False)
+            continue
+        first = 1 if logarithmic else 0
+        panel.plot(time[first:], values[first:, index], color=FIT, lw=1.4, marker=".", ms=3)
+        panel.set_title(names[index] if names else f"y[{index}]", fontsize=10)
+        panel.grid(alpha=0.25)
+        if logarithmic:
+            panel.set_xscale("log")
+    for panel in panels[max(0, shown - columns) : shown]:
+        panel.set_xlabel("time")
+    if shown < values.shape[1]:
+        figure.suptitle(f"the first {shown} of {values.shape[1]} components", fontsize=10)
+    return figure
+
+
+def spans_decades(time: np.ndarray) -> bool:
+    """Whether the times after the first are positive and span more than three decades."""
+    later = time[1:]
+    return len(later) > 2 and bool((later > 0).all()) and later.max() / later.min() > 1e3
+
+
+def plot_fit(trajectory: xarray.Dataset, history: xarray.Dataset) -> Figure:
+    """Fitted species against data over logarithmic time, and the loss over the iterations."""
+    species = trajectory["species"].values
+    figure = Figure(figsize=(3.3 * (len(species) + 1), 3.3), layout="constrained")
+    *panels, last = figure.subplots(1, len(species) + 1)
+    time = trajectory["time"].values
+    for panel, name in zip(panels, species, strict=True):
+        one = trajectory.sel(species=name)
+        panel.plot(time[1:], one["data"][1:], "o", color=DATA, ms=3.5, mfc="none", label="data")
+        panel.plot(time[1:], one["fitted"][1:], color=FIT, lw=1.8, label="neural ODE")
+        panel.set(xscale="log", xlabel=f"time [{trajectory['time'].attrs['units']}]", title=f"species {name}")
+        panel.grid(alpha=0.25)
+    panels[0].set_ylabel("concentration")
+    panels[0].legend(frameon=False)
+    last.plot(history["iteration"] + 1, history["loss"], color=FIT, lw=0.9)
+    last.set(yscale="log", xlabel="iteration", title="scaled mean absolute error")
+    last.grid(alpha=0.25, which="both")
+    return figure

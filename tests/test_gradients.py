@@ -1,0 +1,101 @@
+"""Gradients of every method in every mode against the solve itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import SmallNetwork, times
+from torch import Tensor
+
+import problems
+from stiffml import METHODS, Adaptive, Fixed, Grid, check_gradients, solve
+from stiffml.adjoint import reverse
+from stiffml.methods import Method
+
+
+# Output times are uneven, two of them close together. Within bounds: a BDF of order 5 whose step grows
+# a hundredfold amplifies rounding until differences of its results mean nothing.
+
+
+def robertson():
+    problem = problems.load("robertson")
+    return problem.func("k1", "k2", "k3"), problem.initial_state(), times(0, 2e-3, 5e-3, 5.8e-3, 1.2e-2)
+
+
+def vanderpol():
+    problem = problems.load("vanderpol", eps=0.05)
+    return problem.func("eps"), problem.initial_state(), times(0, 0.2, 0.25, 0.5)
+
+
+def small_network():
+    # Decreasing times.
+    start = torch.tensor([0.5, -0.2, 0.1], dtype=torch.float64)
+    return SmallNetwork(), start, times(1, 0.7, 0.6, 0.1)
+
+
+CASES = {"robertson": robertson, "vanderpol": vanderpol, "network": small_network}
+FIXED = {"robertson": Fixed(8e-4), "vanderpol": Fixed(0.02), "network": Fixed(0.1)}
+GRID = {"robertson": Grid(4), "vanderpol": Grid(5), "network": Grid(3)}
+
+
+def modes():
+    for name, method in METHODS.items():
+        for case in CASES:
+            for steps in (Adaptive(), FIXED[case], GRID[case]):
+                if method.adaptive or not isinstance(steps, Adaptive):
+                    yield pytest.param(name, case, steps, id=f"{name}-{case}-{type(steps).__name__.lower()}")
+
+
+@pytest.mark.parametrize(("method", "case", "steps"), list(modes()))
+def test_gradients_match_the_solve(method: str, case: str, steps) -> None:
+    func, y0, t = CASES[case]()
+    # Loose: few steps suffice to show a wrong adjoint, and every step is paid for a hundred times.
+    tolerances = {"rtol": 1e-2, "atol": 1e-5} if isinstance(steps, Adaptive) else {}
+    report = check_gradients(func, y0, t, method=method, steps=steps, **tolerances)
+    assert report.ok, (
+        f"{method} on {case} with {steps}:\n{report}\nA Taylor rate of 1 means a wrong adjoint step; look at "
+        f"{type(METHODS[method]).__name__}.sweep, and for t alone at its time_gradient"
+    )
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("segment_steps", [1, 4])
+def test_one_step_at_a_time_gives_the_same_numbers(
+    name: str, segment_steps: int, network: SmallNetwork, start: Tensor
+) -> None:
+    whole = gradients_by_segments(METHODS[name], network, start, None)
+    parts = gradients_by_segments(METHODS[name], network, start, segment_steps)
+    for a, b in zip(whole, parts, strict=True):
+        # Different batch sizes round differently; nothing else may differ.
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+
+
+def gradients_by_segments(method: Method, func: SmallNetwork, y0: Tensor, segment_steps: int | None):
+    t = times(0, 0.5, 0.6, 2).requires_grad_()
+    y = solve(func, y0.requires_grad_(), t, method=method, steps=Fixed(0.1)).y
+    node = y.grad_fn.next_functions[0][0] if not hasattr(y.grad_fn, "trajectory") else y.grad_fn
+    gradients = reverse(
+        node.trajectory, method, node.dynamics, torch.ones(4, 3, dtype=torch.float64), True, segment_steps
+    )
+    return [gradients.u0, torch.from_numpy(gradients.times), *gradients.parameters]
+
+
+def test_a_wrong_gradient_is_noticed(network: SmallNetwork, start: Tensor, monkeypatch) -> None:
+    """The check must fail for the mistake it is there to find: f_θ taken at one end for both halves."""
+    from stiffml.methods.theta import Theta
+
+    right = Theta.sweep
+
+    def wrong(self, trajectory, first, last, jacobian, pending):
+        sweep = right(self, trajectory, first, last, jacobian, pending)
+        shifted = sweep.cotangents.copy()
+        shifted[:-1] += self.theta * trajectory.sizes[first:last, None] * sweep.multipliers
+        shifted[1:] -= self.theta * trajectory.sizes[first:last, None] * sweep.multipliers
+        return type(sweep)(shifted, sweep.multipliers)
+
+    assert check_gradients(network, start, times(0, 1), method="cn", steps=Grid(5)).ok
+    monkeypatch.setattr(Theta, "sweep", wrong)
+    report = check_gradients(network, start, times(0, 1), method="cn", steps=Grid(5))
+    assert report["hidden.weight"].rate < 1.5
+    assert report["hidden.weight"].error > 1e-3
+    assert "wrong" in str(report)
