@@ -99,33 +99,35 @@ class Recorded:
 Steps = Adaptive | Fixed | Grid | Recorded
 
 
+GROWTH = 1.2
+"""How many times longer than the one before a step of the starting ramp may be."""
+
+
 def with_starting_ramp(fractions: Fractions, times: np.ndarray, order: int) -> Fractions:
     """Refine the first steps of a multistep run whose own start is only second order.
 
     PETSc's BDF starts with a half step of backward Euler, which leaves an error of O(h²) for good. With
-    N steps asked for, the first becomes N^(k/2−1)·2 times shorter (so O(h^(k/2)) for equal steps), which
-    makes that error O(h^k); each next step is at most 1.2 times longer, until the steps asked for are
-    reached. Faster growth is unstable from order 4 on.
+    N steps asked for, the first becomes 2·N^(k/2−1) times shorter (so O(h^(k/2)) for equal steps), which
+    makes that error O(h^k). Steps then grow by ``GROWTH`` until they are as long as those asked for;
+    faster growth is unstable from order 4 on.
     """
-    growth = 1.2
     asked = sum(len(ends) for ends in fractions)
     first = fractions[0][0] * (times[1] - times[0])
     allowed = first * asked ** (1 - order / 2) / 2
     refined = []
     for ends, length in zip(fractions, np.diff(times), strict=True):
-        at, new = 0.0, []
-        for end in ends:
-            whole = True
-            while allowed < (end - at) * length * (1 - 1e-9):
-                whole = False
-                # Half of what is left, where a full step would leave a crumb.
-                step = min(allowed, (end - at) * length / 2)
-                at += step / length
-                new.append(at)
-                allowed = growth * step
-            # The ramp is over with the first step that needed no refinement.
-            allowed = np.inf if whole else growth * (end - at) * length
-            at = end
-            new.append(at)
-        refined.append(np.array(new))
+        count, size = len(ends), ends[0] * length
+        # Growing steps that must fill an interval exactly can get stuck at one step more than asked for;
+        # the ramp then ends with one larger jump.
+        enough = size * min(1.0, 1.1 * count / (count + 1))
+        if allowed >= enough:
+            refined.append(ends)
+            continue
+        sizes = np.minimum(allowed * GROWTH ** np.arange(4 * count + 400), size)
+        sizes = sizes[: np.searchsorted(np.cumsum(sizes), length) + 1]
+        sizes *= length / sizes.sum()
+        allowed = GROWTH * sizes[-1]
+        new = np.cumsum(sizes) / length
+        new[-1] = 1.0
+        refined.append(new)
     return tuple(refined)

@@ -51,7 +51,7 @@ class BDF(Method):
         # Variable-step BDF is zero-stable up to 2.41, 1.53, 1.28, 1.13 for orders 2 to 5 when every
         # step grows; a little more is harmless for the few steps of a run that do, while PETSc's factor
         # of 2 amplifies rounding a million times within 30 steps from order 4 on.
-        return (2.0, 2.0, 1.5, 1.3, 1.2, 1.1)[self.order - 1]
+        return (2.0, 2.0, 1.5, 1.25, 1.12, 1.05)[self.order - 1]
 
     @property
     def starting_order(self) -> int:
