@@ -57,12 +57,12 @@ class Layout:
         """(..., size) -> the state, with the same leading dimensions."""
         lead = u.shape[:-1]
         if not self.is_tuple:
-            return u.reshape(*lead, *self.shapes[0])
+            return u.reshape((*lead, *self.shapes[0]))
         rows = u.reshape(*lead, self.samples, self.width)
         n_batch = len(self.batch)
         widths = [math.prod(shape[n_batch:]) for shape in self.shapes]
         parts = torch.split(rows, widths, dim=-1)
-        return tuple(part.reshape(*lead, *shape) for part, shape in zip(parts, self.shapes, strict=True))
+        return tuple(part.reshape((*lead, *shape)) for part, shape in zip(parts, self.shapes, strict=True))
 
     def component(self, index: int) -> tuple[int, ...]:
         """The index into the user's state of flat component ``index``."""
