@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from stiffml.adjoint import reverse
 from stiffml.dynamics import Dynamics
@@ -33,25 +32,44 @@ class Integrate(torch.autograd.Function):
         trajectory = run().trajectory
         ctx.trajectory, ctx.method, ctx.dynamics, ctx.stats = trajectory, method, dynamics, stats
         # Saved so that torch notices parameters changed in place before the backward pass.
-        ctx.save_for_backward(t, *parameters)
+        ctx.save_for_backward(t, u0, *parameters)
         outputs = trajectory.states[trajectory.output_steps].to(u0.dtype)
         outputs[0] = u0  # exactly
         return outputs
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, cotangents: Tensor):
-        began = time.perf_counter()
-        dynamics, (t, *_) = ctx.dynamics, ctx.saved_tensors
-        before = dynamics.rhs_evals, dynamics.jacobians
-        wrt_time = ctx.needs_input_grad[4]
-        gradients = reverse(ctx.trajectory, ctx.method, dynamics, cotangents.double(), wrt_time)
-        adjoint = ctx.stats.adjoint = ctx.stats.adjoint or AdjointStats()
-        adjoint.rhs_evals += dynamics.rhs_evals - before[0]
-        adjoint.jacobians += dynamics.jacobians - before[1]
-        adjoint.wall_s += time.perf_counter() - began
-        wrt_t = None
-        if gradients.times is not None:
-            wrt_t = torch.from_numpy(dynamics.direction * gradients.times).to(t.dtype)
-        wrt_u0 = gradients.u0.to(cotangents.dtype)
-        return None, None, None, None, wrt_t, wrt_u0, *gradients.parameters
+        saved = ctx.saved_tensors
+        with torch.no_grad():
+            gradients = _reverse(ctx, saved[0], cotangents)
+        if torch.is_grad_enabled():  # create_graph=True: the gradient is to be differentiated again
+            gradients = [None if g is None else _Once.apply(g, cotangents, *saved) for g in gradients]
+        return None, None, None, None, *gradients
+
+
+def _reverse(ctx, t: Tensor, cotangents: Tensor) -> list[Tensor | None]:
+    """Gradients with respect to t, u0 and the parameters; counts its cost in the solve's statistics."""
+    began = time.perf_counter()
+    dynamics = ctx.dynamics
+    before = dynamics.rhs_evals, dynamics.jacobians
+    gradients = reverse(ctx.trajectory, ctx.method, dynamics, cotangents.double(), ctx.needs_input_grad[4])
+    adjoint = ctx.stats.adjoint = ctx.stats.adjoint or AdjointStats()
+    adjoint.rhs_evals += dynamics.rhs_evals - before[0]
+    adjoint.jacobians += dynamics.jacobians - before[1]
+    adjoint.wall_s += time.perf_counter() - began
+    wrt_t = None
+    if gradients.times is not None:
+        wrt_t = torch.from_numpy(dynamics.direction * gradients.times).to(t.dtype)
+    return [wrt_t, gradients.u0.to(cotangents.dtype), *gradients.parameters]
+
+
+class _Once(torch.autograd.Function):
+    """A gradient that says so when it is differentiated, instead of passing for a constant."""
+
+    @staticmethod
+    def forward(ctx, gradient: Tensor, *inputs: Tensor) -> Tensor:
+        return gradient.clone()
+
+    @staticmethod
+    def backward(ctx, cotangent: Tensor):
+        raise RuntimeError("stiffml: the gradient of a solve cannot be differentiated again")

@@ -26,7 +26,7 @@ def main() -> None:
 def robertson(
     method: Annotated[str, typer.Option(help="Time stepping method; stiffml.METHODS lists them.")] = "cn",
     seed: Annotated[int, typer.Option(help="Of the initial weights. Results vary much between seeds.")] = 0,
-    iterations: Annotated[int, typer.Option(min=1, help="Iterations in all, resumed ones included.")] = 1500,
+    iterations: Annotated[int, typer.Option(min=1, help="Iterations in all, resumed ones included.")] = 800,
     out: Annotated[Path, typer.Option(help="Folder for weights, netCDF files and the figure.")] = Path(
         "runs/robertson"
     ),

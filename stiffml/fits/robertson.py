@@ -24,7 +24,7 @@ from stiffml.solution import Solution
 from stiffml.steps import Adaptive, Grid, Steps
 from stiffml.training import Trainer, save_atomically
 
-DEFAULT_ITERATIONS = 1500
+DEFAULT_ITERATIONS = 800
 DEFAULT_SEED = 0
 LEARNING_RATE = 5e-3
 

@@ -17,6 +17,8 @@ class ScopedOptions:
     ----------
     managed : mapping
         What stiffml sets itself; the caller may not override these.
+    suggested : mapping
+        Further ones, which the caller may override.
     extra : mapping
         The caller's own, with or without a leading dash.
 
@@ -26,7 +28,9 @@ class ScopedOptions:
         If ``extra`` names a managed option.
     """
 
-    def __init__(self, managed: Mapping[str, object], extra: Mapping[str, object]) -> None:
+    def __init__(
+        self, managed: Mapping[str, object], suggested: Mapping[str, object], extra: Mapping[str, object]
+    ) -> None:
         self.prefix = f"stiffml_{next(_numbers)}_"
         self._database = PETSc.Options(self.prefix)
         self._extra = {name.lstrip("-"): value for name, value in extra.items()}
@@ -36,8 +40,9 @@ class ScopedOptions:
                 f"options: {', '.join(clashes)} is set by the arguments of the solve "
                 "(method, steps, rtol, atol, newton, linear); use those"
             )
-        self._names = [*managed, *self._extra]
-        for name, value in {**managed, **self._extra}.items():
+        values = {**managed, **suggested, **self._extra}
+        self._names = list(values)
+        for name, value in values.items():
             self._database.setValue(name, value)
 
     def check_used(self) -> None:

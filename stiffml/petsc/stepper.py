@@ -92,7 +92,10 @@ class Stepper:
         }
         if tolerances:
             managed |= {"ts_adapt_dt_min": bounds[0], "ts_adapt_dt_max": bounds[1]}
-        self._options = ScopedOptions(managed, options)
+        # Full Newton steps: for networks under training they took half the iterations of PETSc's default
+        # line search, which fails at the level of rounding besides. A step that diverges is cut.
+        suggested = {"snes_linesearch_type": "basic"} if method.implicit else {}
+        self._options = ScopedOptions(managed, suggested, options)
 
         comm = PETSc.COMM_SELF
         self._u = PETSc.Vec().createSeq(u0.size, comm=comm)
