@@ -8,6 +8,7 @@ change them; a second environment installs those wheels.
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import inspect
 import json
@@ -75,7 +76,7 @@ def wheel_key() -> str:
     compiler = subprocess.run([compiler_command(), "--version"], capture_output=True, text=True).stdout
     parts = [
         json.dumps(RECIPE, sort_keys=True),
-        inspect.getsource(Builder),
+        ast.dump(ast.parse(inspect.getsource(Builder))),  # not its comments
         *numpy_pins,
         sysconfig.get_platform(),
         sys.implementation.cache_tag or "",
@@ -91,7 +92,7 @@ def compiler_command() -> str:
 
 def check_machine() -> None:
     problems = []
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036 (this script is what an older Python meets first)
         problems.append(f"Python 3.10 or newer (this is {platform.python_version()}; set PYTHON=… for make)")
     if not (shutil.which("cc") or shutil.which("gcc")):
         problems.append("a C compiler (cc)")
@@ -232,14 +233,13 @@ class Builder:
     def repack(self, name: str, finish) -> Path:
         """Unpack the wheel, let ``finish`` change its files, and pack it again."""
         wheel = next(self.wheels.glob(f"{name}-*.whl"))
-        tool = [python_of(self.venv), "-m", "wheel"]
+        tool = [str(python_of(self.venv)), "-m", "wheel"]
         unpacked = self.folder / f"unpacked-{name}"
-        quiet = {"check": True, "stdout": subprocess.DEVNULL}
-        subprocess.run([*tool, "unpack", "-d", unpacked, wheel], **quiet)
+        subprocess.run([*tool, "unpack", "-d", unpacked, wheel], check=True, stdout=subprocess.DEVNULL)
         (inside,) = unpacked.iterdir()
         finish(inside)
         wheel.unlink()
-        subprocess.run([*tool, "pack", "-d", self.wheels, inside], **quiet)
+        subprocess.run([*tool, "pack", "-d", self.wheels, inside], check=True, stdout=subprocess.DEVNULL)
         return next(self.wheels.glob(f"{name}-*.whl"))
 
     def finish_petsc(self, inside: Path) -> None:

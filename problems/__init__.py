@@ -30,4 +30,4 @@ def load(name: str, **values: float) -> Problem:
         meant = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"no problem {name!r}.{meant} Known: {', '.join(_PROBLEMS)}")
     problem = _PROBLEMS[name]()
-    return problem.make(**values) if values else problem
+    return problem.make(None, None, **values) if values else problem

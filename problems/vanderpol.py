@@ -25,7 +25,7 @@ def problem() -> Problem:
         t_span=(0.0, 2.0),
         parameters={"eps": Parameter(1e-6, "1", "1/μ²: the smaller, the stiffer")},
         components=("position", "velocity"),
-        # Of the slow branches, where nearly all the time is spent; in the jumps velocities are of order 1/eps.
+        # Of the slow branches, where nearly all the time is spent; jumps reach velocities of order 1/eps.
         scale=np.array([2.0, 1.0]),
         references=(published("vanderpol", rtol_valid=1e-12),),
         stiffness="one eigenvalue about (1 - y²)/eps = -3e6 on the slow branches; positive, up to 1/eps, "

@@ -60,7 +60,9 @@ def check(
     layout = _layout(y0, batch_dims)
     t, outputs, direction = _times(t)
     _check_steps(steps, method, rtol, atol)
-    _check_implicit_only(method, newton=newton, linear=linear, jacobian=None if jacobian == "auto" else jacobian)
+    _check_implicit_only(
+        method, newton=newton, linear=linear, jacobian=None if jacobian == "auto" else jacobian
+    )
     if jacobian not in JACOBIANS:
         raise ValueError(f"jacobian must be one of {', '.join(JACOBIANS)}, not {jacobian!r}")
     if linear is not None and not isinstance(linear, LU):
@@ -160,7 +162,9 @@ def _tolerances(rtol: float | None, atol: float | Tensor | None, y0: State, layo
     resolution = 10 * torch.finfo(layout.dtype).eps
     if not rtol >= resolution:
         advice = "raise rtol or pass y0 as float64" if single else "raise rtol"
-        raise ValueError(f"rtol = {rtol:g} is below what {layout.dtype} resolves ({resolution:.1e}); {advice}")
+        raise ValueError(
+            f"rtol = {rtol:g} is below what {layout.dtype} resolves ({resolution:.1e}); {advice}"
+        )
     if isinstance(atol, Tensor) and atol.dim() > 0:
         if isinstance(y0, tuple) or atol.shape != y0.shape:
             wanted = "a number" if isinstance(y0, tuple) else f"a number or of y0's shape {tuple(y0.shape)}"

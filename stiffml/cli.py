@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Scientific machine learning on stiff systems.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Scientific machine learning on stiff systems."
+)
 fit_app = typer.Typer(no_args_is_help=True, help="Fit a neural ODE to a stiff problem.")
 app.add_typer(fit_app, name="fit")
 console = Console()
@@ -74,3 +76,7 @@ def robertson(
     table.add_row("results", str(out))
     console.print(table)
     console.print("Other seeds end elsewhere: some fit less well, some not at all.")
+
+
+if __name__ == "__main__":
+    app()

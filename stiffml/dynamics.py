@@ -77,12 +77,11 @@ class Dynamics:
         return self._slope_and_jacobian(s, u)[1]
 
     def _slope(self, s: float, u: np.ndarray) -> np.ndarray:
-        y = torch.from_numpy(u)
-        y = y.view(self.layout.shapes[0]) if self._plain else self.layout.unflatten(y.to(self.layout.dtype))
+        y = self.layout.unflatten(torch.from_numpy(u).to(self.layout.dtype))
         value = self._checked(self.func(torch.tensor(self.direction * s, dtype=self.layout.dtype), y))
-        flat = value.detach().reshape(-1) if self._plain else self.layout.flatten(value).detach().double()
         self.rhs_evals += 1
-        return flat.numpy() if self.direction > 0 else -flat.numpy()
+        flat = self.layout.flatten(value).detach().double().numpy()
+        return flat if self.direction > 0 else -flat
 
     def _slope_and_jacobian(self, s: float, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """f and ∂f/∂u by replicated rows, as in :meth:`jacobian_blocks`, for one state."""
@@ -152,9 +151,7 @@ class Dynamics:
             if self._mode(float(s[0]), u[0].numpy()) is Batching.LOOP:
                 leaf = u.detach().requires_grad_()
                 slopes = self._many(s, leaf).view(count, samples, width)
-                rows = [
-                    _gradient(slopes, leaf, eye[r].expand_as(slopes), retain=True) for r in range(width)
-                ]
+                rows = [_gradient(slopes, leaf, eye[r].expand_as(slopes), retain=True) for r in range(width)]
                 grads = torch.stack(rows, dim=1)
             else:
                 leaf = u.detach().repeat_interleave(width, dim=0).requires_grad_()
@@ -183,7 +180,7 @@ class Dynamics:
         with torch.enable_grad():
             slopes = self._many(times, u.detach())
         if slopes.requires_grad and wanted:
-            grads = list(torch.autograd.grad(slopes, wanted, cotangents, allow_unused=True))
+            grads: list[Tensor | None] = [*torch.autograd.grad(slopes, wanted, cotangents, allow_unused=True)]
         else:
             grads = [None] * len(wanted)
         time_part = grads.pop() if wrt_time else None

@@ -210,10 +210,10 @@ class _Drive:
             finite = np.isfinite(slope)
             return None if finite.all() else int(np.argmin(finite))
         state = self._trajectory.last_state
-        if status is Status.NEWTON_FAILED:
-            change = self._stepper.newton_update
-        else:
-            change = state - self._previous
+        newton = status is Status.NEWTON_FAILED
+        change = self._stepper.newton_update if newton else state - self._previous
         if change is None or not np.isfinite(change).all():
             return None
-        return int(np.argmax(np.abs(change) / (self._tolerances.atol + self._tolerances.rtol * np.abs(state))))
+        return int(
+            np.argmax(np.abs(change) / (self._tolerances.atol + self._tolerances.rtol * np.abs(state)))
+        )

@@ -94,14 +94,17 @@ class Solution:
         import xarray
 
         parts = self.y if isinstance(self.y, tuple) else (self.y,)
-        variables, coords = {}, {"time": self.t.detach().cpu().numpy()}
+        variables: dict[str, tuple] = {}
+        coords: dict[str, object] = {"time": self.t.detach().cpu().numpy()}
         for position, part in enumerate(parts):
             values = part.detach().cpu().numpy()
             name = "y" if len(parts) == 1 else f"y{position}"
             dims = ["time", *(f"{name}_dim{i}" for i in range(values.ndim - 1))]
             if names is not None and values.ndim > 1:
                 if len(names) != values.shape[-1]:
-                    raise ValueError(f"names: {len(names)} given, but {name} has {values.shape[-1]} components")
+                    raise ValueError(
+                        f"names: {len(names)} given, but {name} has {values.shape[-1]} components"
+                    )
                 dims[-1] = "component"
                 coords["component"] = list(names)
             variables[name] = (dims, values, {"long_name": "state", **({"units": units} if units else {})})

@@ -121,6 +121,7 @@ def with_starting_ramp(fractions: Fractions, times: np.ndarray, order: int) -> F
         # the ramp then ends with one larger jump.
         enough = size * min(1.0, 1.1 * count / (count + 1))
         if allowed >= enough:
+            allowed = np.inf
             refined.append(ends)
             continue
         sizes = np.minimum(allowed * GROWTH ** np.arange(4 * count + 400), size)

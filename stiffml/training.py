@@ -36,7 +36,11 @@ class History:
         data = {
             "loss": (self.loss, "loss before the update", "1"),
             "seconds": (self.seconds, "wall time of the iteration", "s"),
-            "retreats": (self.retreats, "times the preceding update was halved because the solve failed", "1"),
+            "retreats": (
+                self.retreats,
+                "times the preceding update was halved because the solve failed",
+                "1",
+            ),
         }
         variables = {
             name: ("iteration", np.array(values), {"long_name": long_name, "units": units})

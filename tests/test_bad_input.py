@@ -48,7 +48,10 @@ def _next_solve_works():
         ({"y0": Y0.float(), "rtol": 1e-8}, "rtol = 1e-08 is below what torch.float32 resolves.*float64"),
         ({"batch_dims": 2}, "batch_dims must lie between 0 and y0's 1 dimensions"),
         ({"steps": 0.1}, "steps must be Adaptive"),
-        ({"steps": Fixed(0.1), "rtol": 1e-6}, "rtol and atol choose adaptive steps and have no effect with Fixed"),
+        (
+            {"steps": Fixed(0.1), "rtol": 1e-6},
+            "rtol and atol choose adaptive steps and have no effect with Fixed",
+        ),
         ({"method": "rk4"}, "no error estimate to adapt steps with; pass steps=Fixed"),
         ({"method": "dopri5", "newton": Newton()}, "newton has no effect with the explicit method"),
         ({"method": "dopri5", "jacobian": "dense"}, "jacobian has no effect with the explicit method"),
@@ -150,7 +153,12 @@ def test_nan_from_func_at_the_start(method: str) -> None:
 def test_nan_from_func_on_the_way(method: str) -> None:
     """The square root of a quantity that reaches zero at t = 1: cut steps do not help, time is named."""
     with pytest.raises(SolveError) as caught:
-        solve(lambda t, y: torch.stack([-torch.ones_like(y[0]) / torch.sqrt(y[0]), -y[1]]), Y0, times(0, 5), method=method)
+        solve(
+            lambda t, y: torch.stack([-torch.ones_like(y[0]) / torch.sqrt(y[0]), -y[1]]),
+            Y0,
+            times(0, 5),
+            method=method,
+        )
     assert 0.6 < caught.value.t < 0.7, "y0² of y' = -1/sqrt(y) vanishes at t = 2/3"
     assert caught.value.solution is not None
     assert len(caught.value.solution.t) == 1

@@ -12,7 +12,6 @@ from stiffml import METHODS, Adaptive, Fixed, Grid, check_gradients, solve
 from stiffml.adjoint import reverse
 from stiffml.methods import Method
 
-
 # Output times are uneven, two of them close together. Within bounds: a BDF of order 5 whose step grows
 # a hundredfold amplifies rounding until differences of its results mean nothing.
 

@@ -216,7 +216,9 @@ def test_ode_block(network: SmallNetwork, start: Tensor) -> None:
     block = ODEBlock(network, T, method="cn", steps=Grid(3))
     y = block(start)
     assert y.shape == (3, 3)
-    assert {name for name, _ in block.named_parameters()} == {f"func.{n}" for n, _ in network.named_parameters()}
+    assert {name for name, _ in block.named_parameters()} == {
+        f"func.{n}" for n, _ in network.named_parameters()
+    }
     assert "t" not in block.state_dict()
     twin = copy.deepcopy(block)
     twin.load_state_dict(block.state_dict())

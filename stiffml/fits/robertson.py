@@ -7,6 +7,7 @@ Set-up of Zhang & Zhao, arXiv 2206.01298: 40 log-spaced observations to t = 100,
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ class Network(nn.Module):
         super().__init__()
         widths = [3, *[5] * 6, 3]
         layers: list[nn.Module] = []
-        for inputs, outputs in zip(widths[:-1], widths[1:], strict=True):
+        for inputs, outputs in itertools.pairwise(widths):
             layers += [nn.Linear(inputs, outputs, bias=False, dtype=torch.float64), nn.GELU()]
         self.layers = nn.Sequential(*layers[:-1])
         generator = torch.Generator().manual_seed(seed)
@@ -119,7 +120,9 @@ def fit(
     if resume:
         trainer.resume()
     elif trainer.saved:
-        raise FileExistsError(f"{folder} holds a run already; pass --resume to go on with it, or another --out")
+        raise FileExistsError(
+            f"{folder} holds a run already; pass --resume to go on with it, or another --out"
+        )
     trainer.run(iterations, report)
     with torch.no_grad():
         solution = simulate()
@@ -145,7 +148,9 @@ def _write(folder: Path, result: Result, network: Network) -> None:
 
     trajectory = trajectory_dataset(result)
     history = result.trainer.history.to_xarray()
-    history.attrs.update(result.trainer.settings, title="Training history of a neural ODE for Robertson's problem")
+    history.attrs.update(
+        result.trainer.settings, title="Training history of a neural ODE for Robertson's problem"
+    )
     figure = plot_fit(trajectory, history)
     save_atomically(folder / "weights.pt", lambda path: torch.save(network.state_dict(), path))
     save_atomically(folder / "trajectory.nc", lambda path: trajectory.to_netcdf(path, engine="h5netcdf"))
@@ -166,7 +171,11 @@ def trajectory_dataset(result: Result):
         {
             "fitted": (dims, fitted, {"long_name": "concentration, neural ODE", "units": problem.units}),
             "data": (dims, data.y, {"long_name": "concentration, reference", "units": problem.units}),
-            "lowest": ("species", data.lowest, {"long_name": "offset of the scaling", "units": problem.units}),
+            "lowest": (
+                "species",
+                data.lowest,
+                {"long_name": "offset of the scaling", "units": problem.units},
+            ),
             "range": ("species", data.ranges, {"long_name": "factor of the scaling", "units": problem.units}),
         },
         {"time": data.times.numpy(), "species": list(problem.components)},

@@ -132,7 +132,9 @@ class BDF(Method):
             cotangent = torch.empty_like(alphas)
             for row, stencil in enumerate(stencils):
                 for i, m in enumerate(stencil):
-                    cotangent[row, i] = -float(w[k + row] @ (self._half(trajectory) if m == HALF else states[m]))
+                    cotangent[row, i] = -float(
+                        w[k + row] @ (self._half(trajectory) if m == HALF else states[m])
+                    )
             (gradient,) = torch.autograd.grad(alphas, where, cotangent)
             for row, stencil in enumerate(stencils):
                 for m, value in zip(stencil, gradient[row].tolist(), strict=True):

@@ -59,7 +59,9 @@ class RungeKutta(Method):
         start, sizes = trajectory.times[first:last], trajectory.sizes[first:last]
         u0 = trajectory.states[first:last]
         h = torch.from_numpy(sizes)[:, None]
-        times, states, slopes = [], [], []
+        times: list[torch.Tensor] = []
+        states: list[torch.Tensor] = []
+        slopes: list[torch.Tensor] = []
         for i, row in enumerate(self.tableau.a):
             stage = u0 + h * sum((a * k for a, k in zip(row, slopes, strict=False) if a), torch.zeros(()))
             times.append(torch.from_numpy(start + self.tableau.c[i] * sizes))

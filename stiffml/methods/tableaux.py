@@ -39,7 +39,9 @@ EXPLICIT = {
         [2 / 9, 1 / 3, 4 / 9, 0.0],
         embedded=True,
     ),
-    "rk4": _tableau("4", 4, [[], [1 / 2], [0, 1 / 2], [0, 0, 1]], [1 / 6, 1 / 3, 1 / 3, 1 / 6], embedded=False),
+    "rk4": _tableau(
+        "4", 4, [[], [1 / 2], [0, 1 / 2], [0, 0, 1]], [1 / 6, 1 / 3, 1 / 3, 1 / 6], embedded=False
+    ),
     "dopri5": _tableau(
         "5dp",
         5,

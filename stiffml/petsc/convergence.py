@@ -41,7 +41,7 @@ class NewtonTest:
     def _judge(self, snes, iteration: int, norms: tuple[float, float, float]) -> int:
         residual_norm = norms[2]
         if not math.isfinite(residual_norm):
-            return _Reason.DIVERGED_FNORM_NAN
+            return _Reason.DIVERGED_FUNCTION_NANORINF
         if iteration == 0:
             self._previous = math.inf
             return _Reason.CONVERGED_FNORM_ABS if residual_norm == 0 else _Reason.ITERATING

@@ -1,6 +1,7 @@
 """petsc4py, imported once, with an explanation when it is missing or too old."""
 
 import sys
+from typing import Any
 
 try:
     import petsc4py
@@ -8,12 +9,14 @@ try:
     if "petsc4py.PETSc" not in sys.modules:
         # PETSc's own handler would turn Ctrl-C's relatives and crashes elsewhere into an MPI abort.
         petsc4py.init(["stiffml", "-no_signal_handler"])
-    from petsc4py import PETSc
+    from petsc4py import PETSc as _petsc
 except ImportError as error:
     raise ImportError(
         "stiffml needs petsc4py 3.26 (a conda package, a cluster's module, or `make demo` in stiffml's "
         "source folder, which builds it)"
     ) from error
+
+PETSc: Any = _petsc  # its type stubs lag behind the module
 
 if PETSc.Sys.getVersion() < (3, 26, 0):
     raise ImportError(f"stiffml needs PETSc 3.26 or newer, found {PETSc.Sys.getVersion()}")

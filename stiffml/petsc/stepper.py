@@ -120,7 +120,8 @@ class Stepper:
             ts.setIFunction(self._ifunction, self._work)
             ts.setIJacobian(self._ijacobian, self._matrix.mat, self._matrix.mat)
             snes = ts.getSNES()
-            assert newton.rtol is not None and newton.atol is not None
+            assert newton.rtol
+            assert newton.atol
             self._test = NewtonTest(newton.rtol, newton.atol)
             snes.setConvergenceTest(self._test)
             snes.getKSP().setType(PETSc.KSP.Type.PREONLY)

@@ -1,0 +1,174 @@
+"""The Robertson fit and its command line: results, resuming, failures on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray
+from torch import nn
+from typer.testing import CliRunner
+
+import stiffml.fits.robertson as robertson
+from stiffml import SolveError, Status
+from stiffml.cli import app
+from stiffml.diagnostics import GradientCheck
+from stiffml.training import STATE, Trainer, TrainingError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _observations_once(request):
+    """The reference trajectory takes seconds; the tests of this file share it."""
+    data = robertson.observations()
+    patch = pytest.MonkeyPatch()
+    patch.setattr(robertson, "observations", lambda: data)
+    yield
+    patch.undo()
+
+
+@pytest.fixture
+def _without_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gradient check at the end of a fit takes most of the time of a short one."""
+    report = robertson.GradientReport((GradientCheck("y0", 2.0, 0.0),))
+    monkeypatch.setattr(robertson, "check_gradients", lambda *args, **kwargs: report)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "weights.pt", weights_only=True)
+
+
+def test_network_has_the_published_shape() -> None:
+    assert sum(p.numel() for p in robertson.Network(0).parameters()) == 155
+
+
+def test_observations_are_the_published_ones() -> None:
+    data = robertson.observations()
+    assert data.scaled.shape == (41, 3)
+    np.testing.assert_allclose(data.lowest, [0.61723, 0, 0], atol=1e-5)
+    np.testing.assert_allclose(data.ranges, [0.38277, 3.6486e-5, 0.38276], rtol=2e-5)
+    assert data.scaled.min() == 0
+    assert data.scaled.max() == 1
+
+
+def test_fit_writes_what_it_promises(tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        app, ["fit", "robertson", "--iterations", "3", "--out", str(tmp_path / "run")]
+    )
+    assert result.exit_code == 0, result.output
+    for word in ("scaled mean absolute error", "Newton iterations", "gradient check", "Other seeds"):
+        assert word in result.output
+    run = tmp_path / "run"
+    assert sorted(p.name for p in run.iterdir()) == [
+        "fit.png",
+        "history.nc",
+        STATE,
+        "trajectory.nc",
+        "weights.pt",
+    ]
+    with xarray.open_dataset(run / "trajectory.nc", engine="h5netcdf") as trajectory:
+        assert trajectory["fitted"].dims == ("time", "species")
+        assert trajectory["time"].attrs["units"] == "s"
+        assert trajectory["species"].values.tolist() == ["A", "B", "C"]
+        assert trajectory.attrs["seed"] == 0
+    with xarray.open_dataset(run / "history.nc", engine="h5netcdf") as history:
+        assert history["loss"].shape == (3,)
+        assert history["seconds"].attrs["units"] == "s"
+    assert (run / "fit.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("_without_the_check")
+def test_resumed_fit_ends_with_the_same_weights(tmp_path: Path) -> None:
+    straight, halves = tmp_path / "straight", tmp_path / "halves"
+    robertson.fit(straight, iterations=8)
+    robertson.fit(halves, iterations=5)
+    robertson.fit(halves, iterations=8, resume=True)
+    for name, value in weights(straight).items():
+        assert torch.equal(value, weights(halves)[name]), f"{name} differs after resuming"
+
+
+def test_killed_fit_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    """A real process, killed without warning in the middle of training."""
+    killed, straight = tmp_path / "killed", tmp_path / "straight"
+    command = [
+        sys.executable,
+        "-m",
+        "stiffml.cli",
+        "fit",
+        "robertson",
+        "--iterations",
+        "40",
+        "--out",
+        str(killed),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (killed / STATE).exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert (killed / STATE).exists(), "nothing was saved before the deadline"
+    assert not (killed / "weights.pt").exists(), "it was killed too late to show anything"
+    assert subprocess.run([*command, "--resume"], stdout=subprocess.DEVNULL).returncode == 0
+    subprocess.run([*command[:-1], str(straight)], check=True, stdout=subprocess.DEVNULL)
+    for name, value in weights(straight).items():
+        assert torch.equal(value, weights(killed)[name]), f"{name} differs after the kill"
+
+
+@pytest.mark.usefixtures("_without_the_check")
+def test_command_line_says_what_is_wrong(tmp_path: Path) -> None:
+    run = CliRunner().invoke
+    result = run(app, ["fit", "robertson", "--method", "rk45", "--out", str(tmp_path / "a")])
+    assert result.exit_code == 1
+    assert "unknown name 'rk45'" in result.output
+    assert not (tmp_path / "a").exists()
+    robertson.fit(tmp_path / "b", iterations=1)
+    result = run(app, ["fit", "robertson", "--out", str(tmp_path / "b")])
+    assert result.exit_code == 1
+    assert "--resume" in result.output
+    result = run(app, ["fit", "robertson", "--seed", "3", "--resume", "--out", str(tmp_path / "b")])
+    assert result.exit_code == 1
+    assert "seed = 0, not 3" in " ".join(result.output.split())
+
+
+def quadratic(folder: Path, fails) -> tuple[nn.Linear, Trainer]:
+    model = nn.Linear(2, 1, dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(1.0)
+
+    def loss() -> torch.Tensor:
+        if fails(model):
+            raise SolveError(Status.NEWTON_FAILED, "no solution", "something else", t=0.0, h=1.0)
+        return sum(p.square().sum() for p in model.parameters())
+
+    return model, Trainer(model, torch.optim.SGD(model.parameters(), lr=0.4), loss, folder, {})
+
+
+def test_training_retreats_from_weights_that_cannot_be_solved(tmp_path: Path) -> None:
+    """Below 0.5 the solve fails: the update from 1 to 0.2 is halved once, and training goes on."""
+    _, trainer = quadratic(tmp_path, lambda m: bool(m.bias.item() < 0.5))
+    trainer.run(2)
+    assert trainer.history.retreats == [0, 1]
+    assert trainer.history.loss[1] == pytest.approx(3 * 0.6**2)
+
+
+def test_training_that_cannot_go_on_explains_itself(tmp_path: Path) -> None:
+    _, trainer = quadratic(tmp_path, lambda m: m.bias.item() != 1.0)
+    with pytest.raises(TrainingError, match=r"iteration 1: no solution.*another seed"):
+        trainer.run(2)
+
+
+def test_a_damaged_state_is_not_executed(tmp_path: Path) -> None:
+    import pickle
+
+    (tmp_path / STATE).write_bytes(pickle.dumps(print))
+    _, trainer = quadratic(tmp_path, lambda m: False)
+    with pytest.raises(pickle.UnpicklingError):
+        trainer.resume()
