@@ -16,8 +16,8 @@ from torch import Tensor
 from stiffml.dynamics import Dynamics
 from stiffml.linearization import DenseBlocks, Linearization, Products
 from stiffml.methods import Method
-from stiffml.methods.base import Nodes, Pending
-from stiffml.trajectory import Trajectory
+from stiffml.methods.base import AtNodes, Nodes, Pending
+from stiffml.trajectory import Segment, Trajectory
 
 SEGMENT_NUMBERS = 4_000_000
 """How many float64 numbers the replicated states of a segment may take (32 MB)."""
@@ -64,16 +64,16 @@ def reverse(
     last = trajectory.output_steps[-1]
     while last > 0:
         first = max(0, last - length)
-        nodes = method.nodes(trajectory, dynamics, first, last)
-        sweep = method.sweep(trajectory, first, last, _linearize(method, dynamics, nodes), pending)
-        slopes, grads, node_gradient = dynamics.vjp(
+        segment = Segment(trajectory, first, last)
+        nodes = method.nodes(segment, dynamics)
+        sweep = method.sweep(segment, _linearize(method, dynamics, nodes), pending)
+        slopes, grads, wrt_node_time = dynamics.vjp(
             nodes.s, nodes.u, torch.from_numpy(sweep.cotangents), wrt_time
         )
         parameters = [_plus(total, part) for total, part in zip(parameters, grads, strict=True)]
         if wrt_time:
-            method.time_gradient(
-                trajectory, first, last, sweep, slopes.numpy(), node_gradient.numpy(), boundaries
-            )
+            at_nodes = AtNodes(slopes.numpy(), wrt_node_time.numpy())
+            method.time_gradient(segment, sweep, at_nodes, boundaries)
         last = first
     times = trajectory.output_gradient(boundaries) if wrt_time else None
     return Gradients(torch.from_numpy(np.array(pending.pop(0))), parameters, times)

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from stiffml.batching import Func
 from stiffml.methods import METHODS, Method, resolve
-from stiffml.petsc import Tolerances
-from stiffml.settings import LU, Discrete, Newton
+from stiffml.settings import LU, Discrete, Newton, Tolerances
 from stiffml.state import Layout, State
 from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps
 

@@ -6,7 +6,6 @@ import enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stiffml.arguments import Request
     from stiffml.solution import Solution
 
 
@@ -64,9 +63,11 @@ class SolveError(RuntimeError):
         super().__init__(f"{message}. Try: {hint}")
 
 
-def explain(status: Status, request: Request) -> tuple[str, str]:
-    """The reason in words, and what to try, for a solve that stopped with ``status``."""
-    implicit = request.method.implicit
+def explain(status: Status, implicit: bool) -> tuple[str, str]:
+    """The reason in words, and what to try, for a solve that stopped with ``status``.
+
+    ``implicit`` says whether the method was.
+    """
     if status is Status.NON_FINITE:
         return (
             "func or the state became infinite or NaN after the time given",

@@ -12,8 +12,8 @@ import numpy as np
 from stiffml.dynamics import Dynamics
 from stiffml.errors import Status
 from stiffml.methods import Method
-from stiffml.petsc import Stepper, Tolerances
-from stiffml.settings import Newton
+from stiffml.petsc import Stepper
+from stiffml.settings import Newton, Tolerances
 from stiffml.steps import Adaptive, Recorded, Steps, with_starting_ramp
 from stiffml.trajectory import Trajectory
 

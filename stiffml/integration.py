@@ -140,7 +140,7 @@ def _finish(run: Run, request, dynamics: Dynamics, stats: Stats, u: Tensor, thro
         failure = run.failure
         error = SolveError(
             failure.status,
-            *explain(failure.status, request),
+            *explain(failure.status, request.method.implicit),
             t=request.direction * failure.s,
             h=request.direction * failure.size,
             component=None if failure.component is None else layout.component(failure.component),

@@ -8,18 +8,14 @@ import numpy as np
 import xarray
 from matplotlib.figure import Figure
 
-from stiffml.solution import Solution, flat_components
-
 DATA, FIT = "#444444", "#c1440e"
 
 
-def plot_solution(solution: Solution, names: Sequence[str] | None = None) -> Figure:
-    """Every component over time, one panel each, at most 16.
+def plot_states(time: np.ndarray, values: np.ndarray, names: Sequence[str] | None = None) -> Figure:
+    """Every component of states (n, components) over times (n,), one panel each, at most 16.
 
     The time axis is logarithmic where the times after the first span more than three decades.
     """
-    time = solution.t.detach().numpy()
-    values = flat_components(solution).numpy()
     shown = min(values.shape[1], 16)
     columns = min(shown, 4)
     rows = -(-shown // columns)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Newton:
@@ -34,6 +36,14 @@ class Newton:
                 raise ValueError(f"Newton: {name} must be positive, not {value}")
         if self.max_iterations < 1:
             raise ValueError(f"Newton: max_iterations must be at least 1, not {self.max_iterations}")
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """Error tolerances of adaptive steps; ``atol`` is one number or one a flat component, (size,)."""
+
+    rtol: float
+    atol: float | np.ndarray
 
 
 @dataclass(frozen=True)

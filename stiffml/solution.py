@@ -116,13 +116,9 @@ class Solution:
         return dataset
 
     def plot(self, names: Sequence[str] | None = None) -> matplotlib.figure.Figure:
-        """Every component over time, one panel each; see :func:`stiffml.plotting.plot_solution`."""
-        from stiffml.plotting import plot_solution
+        """Every component over time, one panel each; see :func:`stiffml.plotting.plot_states`."""
+        from stiffml.plotting import plot_states
 
-        return plot_solution(self, names)
-
-
-def flat_components(solution: Solution) -> Tensor:
-    """All components of all parts: (n, components)."""
-    parts = solution.y if isinstance(solution.y, tuple) else (solution.y,)
-    return torch.cat([part.detach().reshape(len(part), -1) for part in parts], dim=1)
+        parts = self.y if isinstance(self.y, tuple) else (self.y,)
+        columns = [part.detach().reshape(len(part), -1) for part in parts]
+        return plot_states(self.t.detach().numpy(), torch.cat(columns, dim=1).numpy(), names)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,6 +20,8 @@ class Trajectory:
         Output times in solver time, the first one the start.
     output_steps : list of int
         For each output reached so far, the number of steps taken to it.
+    n_steps : int
+        Steps accepted.
     half : tuple of float and ndarray, or None
         Time and state of the half step with which a BDF run of order 2 or more starts.
     """
@@ -26,45 +30,44 @@ class Trajectory:
         self.outputs = outputs
         self.output_steps = [0]
         self.half: tuple[float, np.ndarray] | None = None
-        self._times = [float(outputs[0])]
-        self._sizes: list[float] = []
+        self.n_steps = 0
+        self._times = np.empty(64)
+        self._sizes = np.empty(64)
         self._states = np.empty((64, u0.size))
-        self._states[0] = u0
+        self._times[0], self._states[0] = outputs[0], u0
 
     def append(self, time: float, size: float, state: np.ndarray) -> None:
-        count = len(self._times)
-        if count == len(self._states):
-            self._states = np.concatenate([self._states, np.empty_like(self._states)])
-        self._states[count] = state
-        self._times.append(time)
-        self._sizes.append(size)
+        if self.n_steps + 1 == len(self._times):
+            self._times, self._sizes, self._states = (
+                np.concatenate([kept, np.empty_like(kept)])
+                for kept in (self._times, self._sizes, self._states)
+            )
+        self._sizes[self.n_steps] = size
+        self.n_steps += 1
+        self._times[self.n_steps], self._states[self.n_steps] = time, state
 
     def mark_output(self) -> None:
         """The last step ended on the next output time."""
-        self.output_steps.append(len(self._sizes))
+        self.output_steps.append(self.n_steps)
 
     @property
     def last_state(self) -> np.ndarray:
-        return self._states[len(self._sizes)]
-
-    @property
-    def n_steps(self) -> int:
-        return len(self._sizes)
+        return self._states[self.n_steps]
 
     @property
     def times(self) -> np.ndarray:
         """(n_steps + 1,) step ends as PETSc added them up: equal to the outputs within rounding."""
-        return np.array(self._times)
+        return self._times[: self.n_steps + 1]
 
     @property
     def sizes(self) -> np.ndarray:
         """(n_steps,)"""
-        return np.array(self._sizes)
+        return self._sizes[: self.n_steps]
 
     @property
     def states(self) -> Tensor:
         """(n_steps + 1, size) float64; a view, not a copy."""
-        return torch.from_numpy(self._states[: len(self._times)])
+        return torch.from_numpy(self._states[: self.n_steps + 1])
 
     def recorded(self) -> Recorded:
         """The steps of every interval that was completed, for taking them again."""
@@ -87,3 +90,36 @@ class Trajectory:
             gradient[j] += inside @ (1 - ends)
             gradient[j + 1] += inside @ ends
         return gradient
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The steps ``first`` … ``last`` − 1 of a trajectory, which are differentiated together."""
+
+    trajectory: Trajectory
+    first: int
+    last: int
+
+    @property
+    def steps(self) -> int:
+        return self.last - self.first
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """(steps,)"""
+        return self.trajectory.sizes[self.first : self.last]
+
+    @property
+    def times(self) -> np.ndarray:
+        """(steps + 1,) ends of the steps, the start of the first included."""
+        return self.trajectory.times[self.first : self.last + 1]
+
+    @property
+    def states(self) -> Tensor:
+        """(steps + 1, size) states at ``times``."""
+        return self.trajectory.states[self.first : self.last + 1]
+
+    @property
+    def half(self) -> tuple[float, np.ndarray] | None:
+        """The starting half step, if it belongs to the first step of this segment."""
+        return self.trajectory.half if self.first == 0 else None

@@ -88,11 +88,11 @@ def test_a_wrong_gradient_is_noticed(network: SmallNetwork, start: Tensor, monke
 
     right = Theta.sweep
 
-    def wrong(self, trajectory, first, last, jacobian, pending):
-        sweep = right(self, trajectory, first, last, jacobian, pending)
+    def wrong(self, segment, jacobian, pending):
+        sweep = right(self, segment, jacobian, pending)
         shifted = sweep.cotangents.copy()
-        shifted[:-1] += self.theta * trajectory.sizes[first:last, None] * sweep.multipliers
-        shifted[1:] -= self.theta * trajectory.sizes[first:last, None] * sweep.multipliers
+        shifted[:-1] += self.theta * segment.sizes[:, None] * sweep.multipliers
+        shifted[1:] -= self.theta * segment.sizes[:, None] * sweep.multipliers
         return type(sweep)(shifted, sweep.multipliers)
 
     assert check_gradients(network, start, times(0, 1), method="cn", steps=Grid(5)).ok

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stiffml.dynamics import Dynamics
 from stiffml.linearization import Linearization
-from stiffml.trajectory import Trajectory
+from stiffml.trajectory import Segment
 
 
 class Pending(dict[int, np.ndarray]):
@@ -31,6 +31,14 @@ class Nodes:
 
 
 @dataclass(frozen=True)
+class AtNodes:
+    """f at the nodes, (M, size), and dL/d(node time) through f, (M,)."""
+
+    slopes: np.ndarray
+    time_gradient: np.ndarray
+
+
+@dataclass(frozen=True)
 class Sweep:
     """What reversing a segment yields besides what it leaves in ``Pending``.
 
@@ -45,8 +53,8 @@ class Sweep:
 class Method(ABC):
     """A one-step or multistep method: how PETSc is told of it, and the adjoint of its step.
 
-    The adjoint works on segments, the steps ``first`` … ``last`` − 1 of a trajectory: their nodes are
-    differentiated in one call, then the segment is swept backwards with small linear algebra only.
+    The adjoint works on segments of a trajectory: their nodes are differentiated in one call, then the
+    segment is swept backwards with small linear algebra only.
     """
 
     @property
@@ -84,27 +92,15 @@ class Method(ABC):
         """PETSc's names for this method, without prefix."""
 
     @abstractmethod
-    def nodes(self, trajectory: Trajectory, dynamics: Dynamics, first: int, last: int) -> Nodes:
+    def nodes(self, segment: Segment, dynamics: Dynamics) -> Nodes:
         """Where the steps of the segment evaluated f."""
 
     @abstractmethod
-    def sweep(
-        self, trajectory: Trajectory, first: int, last: int, jacobian: Linearization, pending: Pending
-    ) -> Sweep:
+    def sweep(self, segment: Segment, jacobian: Linearization, pending: Pending) -> Sweep:
         """Reverse the segment: take dL/du of its states from ``pending``, leave that of earlier ones."""
 
     @abstractmethod
     def time_gradient(
-        self,
-        trajectory: Trajectory,
-        first: int,
-        last: int,
-        sweep: Sweep,
-        slopes: np.ndarray,
-        node_gradient: np.ndarray,
-        boundaries: np.ndarray,
+        self, segment: Segment, sweep: Sweep, at_nodes: AtNodes, boundaries: np.ndarray
     ) -> None:
-        """Add dL/d(step ends) to ``boundaries`` (n_steps + 1,).
-
-        ``slopes`` (M, size) is f at the nodes and ``node_gradient`` (M,) is dL/d(node time) through f.
-        """
+        """Add dL/d(step ends) to ``boundaries`` (n_steps + 1,), which covers the whole trajectory."""

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from stiffml.dynamics import Dynamics
 from stiffml.linearization import Linearization
-from stiffml.methods.base import Method, Nodes, Pending, Sweep
-from stiffml.trajectory import Trajectory
+from stiffml.methods.base import AtNodes, Method, Nodes, Pending, Sweep
+from stiffml.trajectory import Segment
 
 HALF = -1
 """Stands for the half step of the start where the states of a stencil are numbered."""
@@ -71,89 +71,79 @@ class BDF(Method):
         states = list(range(n + 1, max(n - count, -1), -1))
         return states if len(states) == count + 1 else [*states, HALF]
 
-    def _coefficients(self, trajectory: Trajectory, first: int, last: int, differentiable: bool = False):
-        """α of every step of the segment and the stencil times they are computed from."""
-        times = trajectory.times
-        half = trajectory.half[0] if trajectory.half else np.nan
+    def _coefficients(self, segment: Segment, differentiable: bool = False) -> list[_Coefficients]:
+        """The α of every step of the segment, with the steps of one order together."""
+        times, half = segment.trajectory.times, segment.trajectory.half
         groups = []
-        for _, steps in groupby(range(first, last), key=lambda n: len(self._stencil(n))):
+        for _, steps in groupby(range(segment.first, segment.last), key=lambda n: len(self._stencil(n))):
             stencils = [self._stencil(n) for n in steps]
-            where = torch.tensor([[half if m == HALF else times[m] for m in s] for s in stencils])
+            where = torch.tensor([[half[0] if m == HALF and half else times[m] for m in s] for s in stencils])
             with torch.set_grad_enabled(differentiable):
                 where.requires_grad_(differentiable)
-                groups.append((stencils, where, lagrange_derivatives(where)))
+                groups.append(_Coefficients(stencils, where, lagrange_derivatives(where)))
         return groups
 
-    def nodes(self, trajectory: Trajectory, dynamics: Dynamics, first: int, last: int) -> Nodes:
-        ends = slice(first + 1, last + 1)
-        s, u = torch.from_numpy(trajectory.times[ends]), trajectory.states[ends]
-        if first == 0 and trajectory.half is not None:
-            time, state = trajectory.half
+    def nodes(self, segment: Segment, dynamics: Dynamics) -> Nodes:
+        s, u = torch.from_numpy(segment.times[1:]), segment.states[1:]
+        if segment.half is not None:
+            time, state = segment.half
             s = torch.cat([s, torch.tensor([time], dtype=s.dtype)])
             u = torch.cat([u, torch.from_numpy(state)[None]])
         return Nodes(s, u)
 
-    def sweep(
-        self, trajectory: Trajectory, first: int, last: int, jacobian: Linearization, pending: Pending
-    ) -> Sweep:
+    def sweep(self, segment: Segment, jacobian: Linearization, pending: Pending) -> Sweep:
         rows = [
             (stencil, alpha)
-            for stencils, _, alphas in self._coefficients(trajectory, first, last)
-            for stencil, alpha in zip(stencils, alphas.tolist(), strict=True)
+            for group in self._coefficients(segment)
+            for stencil, alpha in zip(group.stencils, group.alphas.tolist(), strict=True)
         ]
-        steps = last - first
-        with_half = first == 0 and trajectory.half is not None
-        w = np.zeros((steps + with_half, trajectory.states.shape[1]))
-        for k in reversed(range(steps)):
+        with_half = segment.half is not None
+        w = np.zeros((segment.steps + with_half, segment.states.shape[1]))
+        for k in reversed(range(segment.steps)):
             stencil, alpha = rows[k]
             w[k] = jacobian.solve_transpose(k, alpha[0], pending.pop(stencil[0]))
             for state, a in zip(stencil[1:], alpha[1:], strict=True):
                 pending.add(state, -a * w[k])
         if with_half:
-            shift = 1 / (trajectory.sizes[0] / 2)
-            w[steps] = jacobian.solve_transpose(steps, shift, pending.pop(HALF))
-            pending.add(0, shift * w[steps])
+            shift = 2 / segment.sizes[0]
+            w[-1] = jacobian.solve_transpose(segment.steps, shift, pending.pop(HALF))
+            pending.add(0, shift * w[-1])
         return Sweep(w, w)
 
     def time_gradient(
-        self,
-        trajectory: Trajectory,
-        first: int,
-        last: int,
-        sweep: Sweep,
-        slopes: np.ndarray,
-        node_gradient: np.ndarray,
-        boundaries: np.ndarray,
+        self, segment: Segment, sweep: Sweep, at_nodes: AtNodes, boundaries: np.ndarray
     ) -> None:
-        w, states = sweep.multipliers, trajectory.states.numpy()
+        w, half, states = sweep.multipliers, segment.trajectory.half, segment.trajectory.states.numpy()
         k = 0
-        for stencils, where, alphas in self._coefficients(trajectory, first, last, differentiable=True):
+        for group in self._coefficients(segment, differentiable=True):
             # The residual is Σ αᵢ Uᵢ − f, so dL/dαᵢ = −w·Uᵢ; torch carries it on to the times.
-            cotangent = torch.empty_like(alphas)
-            for row, stencil in enumerate(stencils):
-                for i, m in enumerate(stencil):
-                    cotangent[row, i] = -float(
-                        w[k + row] @ (self._half(trajectory) if m == HALF else states[m])
-                    )
-            (gradient,) = torch.autograd.grad(alphas, where, cotangent)
-            for row, stencil in enumerate(stencils):
-                for m, value in zip(stencil, gradient[row].tolist(), strict=True):
+            cotangent = torch.empty_like(group.alphas)
+            for row, stencil in enumerate(group.stencils):
+                used = [half[1] if m == HALF and half else states[m] for m in stencil]
+                cotangent[row] = torch.tensor([-float(w[k + row] @ u) for u in used])
+            (gradient,) = torch.autograd.grad(group.alphas, group.times, cotangent)
+            for stencil, values in zip(group.stencils, gradient.tolist(), strict=True):
+                for m, value in zip(stencil, values, strict=True):
                     if m == HALF:
                         boundaries[:2] += value / 2  # t½ is the middle of the first step
                     else:
                         boundaries[m] += value
-            k += len(stencils)
-        boundaries[first + 1 : last + 1] += node_gradient[: last - first]
-        if len(w) > last - first:
+            k += len(group.stencils)
+        boundaries[segment.first + 1 : segment.last + 1] += at_nodes.time_gradient[: segment.steps]
+        if segment.half is not None:
             # (u½ − u₀)/d − f = 0 with d = t½ − t₀ and the multiplier w, so dL/dd = w·f/d.
-            wrt_size = float(w[-1] @ slopes[-1]) / (trajectory.sizes[0] / 2)
+            wrt_size = float(w[-1] @ at_nodes.slopes[-1]) * 2 / segment.sizes[0]
             boundaries[0] -= wrt_size
-            boundaries[:2] += (node_gradient[-1] + wrt_size) / 2
+            boundaries[:2] += (at_nodes.time_gradient[-1] + wrt_size) / 2
 
-    @staticmethod
-    def _half(trajectory: Trajectory) -> np.ndarray:
-        assert trajectory.half is not None
-        return trajectory.half[1]
+
+@dataclass(frozen=True)
+class _Coefficients:
+    """Steps of one order: their stencils, the times of these (M, k+1), and the α (M, k+1)."""
+
+    stencils: list[list[int]]
+    times: Tensor
+    alphas: Tensor
 
 
 def lagrange_derivatives(times: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ import torch
 
 from stiffml.dynamics import Dynamics
 from stiffml.linearization import Linearization
-from stiffml.methods.base import Method, Nodes, Pending, Sweep
-from stiffml.trajectory import Trajectory
+from stiffml.methods.base import AtNodes, Method, Nodes, Pending, Sweep
+from stiffml.trajectory import Segment
 
 
 @dataclass(frozen=True)
@@ -48,45 +48,33 @@ class Theta(Method):
             return {"ts_type": "beuler"}
         return {"ts_type": "theta", "ts_theta_theta": self.theta, "ts_theta_endpoint": True}
 
-    def nodes(self, trajectory: Trajectory, dynamics: Dynamics, first: int, last: int) -> Nodes:
-        ends = slice(first, last + 1)
-        return Nodes(torch.from_numpy(trajectory.times[ends]), trajectory.states[ends])
+    def nodes(self, segment: Segment, dynamics: Dynamics) -> Nodes:
+        return Nodes(torch.from_numpy(segment.times), segment.states)
 
-    def sweep(
-        self, trajectory: Trajectory, first: int, last: int, jacobian: Linearization, pending: Pending
-    ) -> Sweep:
-        size = trajectory.states.shape[1]
-        sizes = trajectory.sizes[first:last]
-        implicit, explicit = self.theta * sizes, (1 - self.theta) * sizes
-        multipliers = np.empty((last - first, size))
-        for k in reversed(range(last - first)):
+    def sweep(self, segment: Segment, jacobian: Linearization, pending: Pending) -> Sweep:
+        implicit, explicit = self.theta * segment.sizes, (1 - self.theta) * segment.sizes
+        multipliers = np.empty((segment.steps, segment.states.shape[1]))
+        for k in reversed(range(segment.steps)):
             shift = 1 / implicit[k]
-            mu = jacobian.solve_transpose(k + 1, shift, pending.pop(first + k + 1)) * shift
+            mu = jacobian.solve_transpose(k + 1, shift, pending.pop(segment.first + k + 1)) * shift
             multipliers[k] = mu
             if explicit[k]:
-                pending.add(first + k, mu + explicit[k] * jacobian.apply_transpose(k, mu))
+                pending.add(segment.first + k, mu + explicit[k] * jacobian.apply_transpose(k, mu))
             else:
-                pending.add(first + k, mu)
-        cotangents = np.zeros((last - first + 1, size))
+                pending.add(segment.first + k, mu)
+        cotangents = np.zeros((segment.steps + 1, multipliers.shape[1]))
         cotangents[1:] = implicit[:, None] * multipliers
         cotangents[:-1] += explicit[:, None] * multipliers
         return Sweep(cotangents, multipliers)
 
     def time_gradient(
-        self,
-        trajectory: Trajectory,
-        first: int,
-        last: int,
-        sweep: Sweep,
-        slopes: np.ndarray,
-        node_gradient: np.ndarray,
-        boundaries: np.ndarray,
+        self, segment: Segment, sweep: Sweep, at_nodes: AtNodes, boundaries: np.ndarray
     ) -> None:
-        mean = self.theta * slopes[1:] + (1 - self.theta) * slopes[:-1]
+        mean = self.theta * at_nodes.slopes[1:] + (1 - self.theta) * at_nodes.slopes[:-1]
         wrt_size = np.einsum("ks,ks->k", sweep.multipliers, mean)
-        boundaries[first + 1 : last + 1] += wrt_size
-        boundaries[first:last] -= wrt_size
-        boundaries[first : last + 1] += node_gradient
+        boundaries[segment.first + 1 : segment.last + 1] += wrt_size
+        boundaries[segment.first : segment.last] -= wrt_size
+        boundaries[segment.first : segment.last + 1] += at_nodes.time_gradient
 
 
 def BackwardEuler() -> Theta:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,19 +13,11 @@ from stiffml.petsc.convergence import NewtonTest
 from stiffml.petsc.jacobian import BlockMatrix, DenseMatrix
 from stiffml.petsc.library import PETSc
 from stiffml.petsc.options import ScopedOptions
-from stiffml.settings import Newton
+from stiffml.settings import Newton, Tolerances
 
 _HUGE = 1e100
 _NARROW = 16  # up to this width a Jacobian that turns out not to be needed costs little
 _ERR_FP = 72  # PETSC_ERR_FP, raised for an error norm that is infinite or not a number
-
-
-@dataclass(frozen=True)
-class Tolerances:
-    """Error tolerances of adaptive steps; ``atol`` is (size,) or one number."""
-
-    rtol: float
-    atol: float | np.ndarray
 
 
 class Stepper:
