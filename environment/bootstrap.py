@@ -34,12 +34,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--extras", default="", help="extras to install, such as test,develop")
     extras = parser.parse_args().extras
-    wanted = fingerprint(extras)
-    if STAMP.exists() and wanted in STAMP.read_text().split():
+    check_machine()
+    base = fingerprint()
+    # What was installed from other versions or for another Python is void, not only what is missing.
+    done = STAMP.read_text().split() if STAMP.exists() else []
+    done = done if done[:1] == [base] else [base]
+    if f"[{extras}]" in done and usable(VENV):
         return
     began = time.monotonic()
-    check_machine()
-    if not python_of(VENV).exists():
+    if not usable(VENV):
         say(f"creating {VENV.name}")
         create(VENV)
     # mpich and torch first, so that nothing later asks the resolver for other ones.
@@ -51,8 +54,7 @@ def main() -> None:
     target = f"{ROOT}[{extras}]" if extras else str(ROOT)
     pip(VENV, "install", "-q", "--no-build-isolation", "-e", target, *constrained())
     subprocess.run([python_of(VENV), "-c", "import stiffml"], check=True, cwd=VENV)
-    done = STAMP.read_text().split() if STAMP.exists() else []
-    STAMP.write_text("\n".join({*done[-4:], wanted}) + "\n")
+    STAMP.write_text("\n".join([*done, f"[{extras}]"]) + "\n")
     say(f"environment ready after {minutes(time.monotonic() - began)}")
 
 
@@ -64,9 +66,9 @@ def minutes(seconds: float) -> str:
     return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
 
 
-def fingerprint(extras: str) -> str:
+def fingerprint() -> str:
     """Changes with anything that this script would install differently."""
-    parts = [wheel_key(), extras, CONSTRAINTS.read_text(), (ROOT / "pyproject.toml").read_text(), str(ROOT)]
+    parts = [wheel_key(), CONSTRAINTS.read_text(), (ROOT / "pyproject.toml").read_text(), str(ROOT)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
@@ -108,8 +110,18 @@ def python_of(venv: Path) -> Path:
     return venv / "bin" / "python"
 
 
+def usable(venv: Path) -> bool:
+    """Whether ``venv`` is whole (a creation may have been interrupted) and of the Python running this."""
+    if not python_of(venv).exists():
+        return False
+    ask = "import pip, sys; print(sys.implementation.cache_tag)"
+    result = subprocess.run([str(python_of(venv)), "-c", ask], capture_output=True, text=True)
+    return result.stdout.strip() == sys.implementation.cache_tag
+
+
 def create(venv: Path) -> None:
-    result = subprocess.run([sys.executable, "-m", "venv", str(venv)], capture_output=True, text=True)
+    command = [sys.executable, "-m", "venv", "--clear", str(venv)]
+    result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
         shutil.rmtree(venv, ignore_errors=True)
         sys.exit(f"could not create a virtual environment:\n{result.stdout}{result.stderr}")

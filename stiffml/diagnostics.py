@@ -136,7 +136,9 @@ def check_gradients(
     names = [f"y0[{i}]" for i in range(len(leaves))] if isinstance(y0, tuple) else ["y0"]
     gaps = times.detach().diff().abs()
     nearest = torch.minimum(torch.cat([gaps[:1], gaps]), torch.cat([gaps, gaps[-1:]]))
-    scales = [*magnitudes, nearest, *(p.detach().abs().mean().expand_as(p) for p in named.values())]
+    sizes = [p.detach().abs().mean() for p in named.values()]
+    sizes = [torch.ones_like(size) if size == 0 else size for size in sizes]
+    scales = [*magnitudes, nearest, *(s.expand_as(p) for s, p in zip(sizes, named.values(), strict=True))]
     checks = [
         _check(name, tensor, gradient, scale, value, generator)
         for name, tensor, gradient, scale in zip(

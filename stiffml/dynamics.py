@@ -180,7 +180,9 @@ class Dynamics:
         with torch.enable_grad():
             slopes = self._many(times, u.detach())
         if slopes.requires_grad and wanted:
-            grads: list[Tensor | None] = [*torch.autograd.grad(slopes, wanted, cotangents, allow_unused=True)]
+            grads: list[Tensor | None] = [
+                *torch.autograd.grad(slopes, wanted, cotangents, retain_graph=True, allow_unused=True)
+            ]
         else:
             grads = [None] * len(wanted)
         time_part = grads.pop() if wrt_time else None

@@ -76,20 +76,22 @@ def integrate(
             options=options,
             max_cuts=40 if adaptive else 12,
         )
-        drive = _Drive(run, stepper, dynamics, method, tolerances)
         try:
-            if isinstance(steps, Adaptive):
-                drive.adaptively(steps)
-            else:
-                drive.on_schedule(steps)
-        except _Stop as stop:
-            run.failure = stop.failure
-        run.counts = {
-            "rejected": stepper.rejected,
-            "newton_iterations": stepper.newton_iterations,
-            "krylov_iterations": stepper.krylov_iterations,
-        }
-        stepper.destroy()
+            drive = _Drive(run, stepper, dynamics, method, tolerances)
+            try:
+                if isinstance(steps, Adaptive):
+                    drive.adaptively(steps)
+                else:
+                    drive.on_schedule(steps)
+            except _Stop as stop:
+                run.failure = stop.failure
+            run.counts = {
+                "rejected": stepper.rejected,
+                "newton_iterations": stepper.newton_iterations,
+                "krylov_iterations": stepper.krylov_iterations,
+            }
+        finally:
+            stepper.destroy()
     run.wall_s = time.perf_counter() - began
     return run
 
@@ -112,7 +114,8 @@ class _Drive:
 
     def adaptively(self, steps: Adaptive) -> None:
         outputs = self._trajectory.outputs
-        proposal = steps.initial or self._initial_size(outputs)
+        minimum = steps.minimum or 0.0
+        proposal = min(steps.initial or max(self._initial_size(outputs), minimum), steps.maximum or math.inf)
         for target in outputs[1:]:
             landed = False
             while not landed:
@@ -125,12 +128,13 @@ class _Drive:
                 taken = self._step(size)
                 uncut = taken >= size * (1 - 1e-9)
                 landed = lands and uncut
-                if not landed and taken < max(steps.minimum or 0.0, 16 * np.spacing(abs(self._start))):
-                    raise self._stop(Status.STEP_TOO_SMALL, taken)
                 suggestion = self._stepper.next_size
                 if uncut and size < proposal:
                     # Cut short only to land on an output, which says nothing against the size before.
                     suggestion = max(suggestion, proposal)
+                wanted = suggestion if uncut else taken
+                if not landed and wanted < max(minimum, 16 * np.spacing(abs(self._start))):
+                    raise self._stop(Status.STEP_TOO_SMALL, taken)
                 proposal = min(suggestion, self._method.growth * taken)
             self._trajectory.mark_output()
 

@@ -106,6 +106,9 @@ def solve(
     runs: list[Run] = []
     stats = Stats()
 
+    # Jacobians need autograd, which inference mode would switch off for good.
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def run() -> Run:
         runs.append(
             integrate(
@@ -190,6 +193,8 @@ class ODEBlock(nn.Module):
         super().__init__()
         self.func = func
         self.register_buffer("t", torch.as_tensor(t), persistent=False)
+        if "params" in arguments:
+            arguments["params"] = tuple(arguments["params"])  # an iterator would serve one forward only
         self.arguments = arguments
 
     def forward(self, y0: State) -> State:

@@ -44,7 +44,7 @@ class Layout:
 
     def flatten(self, y: State) -> Tensor:
         """State with any leading dimensions -> (..., size), in the state's dtype."""
-        parts = y if isinstance(y, tuple) else (y,)
+        parts = y if isinstance(y, tuple | list) else (y,)
         n_batch = len(self.batch)
         rows = []
         for part, shape in zip(parts, self.shapes, strict=True):

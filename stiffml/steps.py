@@ -124,7 +124,7 @@ def with_starting_ramp(fractions: Fractions, times: np.ndarray, order: int) -> F
             allowed = np.inf
             refined.append(ends)
             continue
-        sizes = np.minimum(allowed * GROWTH ** np.arange(4 * count + 400), size)
+        sizes = np.minimum(allowed * GROWTH ** np.minimum(np.arange(count + 400), 400), size)
         sizes = sizes[: np.searchsorted(np.cumsum(sizes), length) + 1]
         sizes *= length / sizes.sum()
         allowed = GROWTH * sizes[-1]

@@ -19,7 +19,7 @@ MAX_RETREATS = 12
 
 
 class TrainingError(RuntimeError):
-    """Training could not go on; the folder holds the state of the last good iteration."""
+    """Training could not go on; the folder holds the last weights at which the loss could be computed."""
 
 
 @dataclass
@@ -142,7 +142,7 @@ class Trainer:
         """
         while self.iteration < iterations:
             began = time.perf_counter()
-            loss, retreats = self._step_back_until_finite()
+            loss, retreats = self._step_back_or_save()
             self._before = [p.detach().clone() for p in self.model.parameters()]
             self.optimizer.step()
             self.history.loss.append(loss)
@@ -151,6 +151,21 @@ class Trainer:
             if self.iteration % self.save_every == 0 or self.iteration == iterations:
                 self.save()
             report(self.iteration, loss)
+        # The last update has not been tried yet: what is left behind must be weights that work.
+        self._step_back_or_save()
+        self.save()
+
+    def _step_back_or_save(self) -> tuple[float, int]:
+        """As :meth:`_step_back_until_finite`, but a failure leaves the last good weights, saved."""
+        try:
+            return self._step_back_until_finite()
+        except TrainingError:
+            if self._before is not None:
+                with torch.no_grad():
+                    for parameter, old in zip(self.model.parameters(), self._before, strict=True):
+                        parameter.copy_(old)
+                self.save()
+            raise
 
     def _step_back_until_finite(self) -> tuple[float, int]:
         """Loss and gradients at the present weights, or at ones nearer to those before the update."""

@@ -65,6 +65,11 @@ def test_method_objects_and_names_agree(start: Tensor) -> None:
         assert torch.equal(a, b)
 
 
+def test_a_list_is_as_good_as_a_tuple(start: Tensor) -> None:
+    a, b = odeint(lambda t, y: [-y[0], -y[1]], (start, start[:1]), T, method="cn", steps=Grid(3))
+    torch.testing.assert_close(a[:, :1], b)
+
+
 def test_tuple_state(network: SmallNetwork, start: Tensor) -> None:
     def split(t: Tensor, y: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         slope = network(t, torch.cat([y[0], y[1].reshape(-1)]))
@@ -122,6 +127,37 @@ def test_function_that_branches_on_values(start: Tensor) -> None:
 
     report = check_gradients(branching, start, T, method="cn", steps=Grid(4))
     assert report.ok, report
+
+
+def test_function_whose_coupling_shows_late(start: Tensor) -> None:
+    """What mixes components must never mix the rows of a batch, even where the start does not tell."""
+
+    def relu(t: Tensor, y: Tensor) -> Tensor:
+        return -y + torch.relu(y.sum() - 3) * torch.tensor([0, -5.0], dtype=y.dtype) + y.new_tensor([3, 1.0])
+
+    def step(t: Tensor, y: Tensor) -> Tensor:
+        return (
+            -y + torch.where(y.sum() > 3, 3 - y.sum(), 0.0) * y.new_tensor([0, 5.0]) + y.new_tensor([3, 1.0])
+        )
+
+    y0 = torch.full((2,), 0.1, dtype=torch.float64)
+    for func in (relu, step):
+        implicit, explicit = (odeint(func, y0, times(0, 5), method=m)[-1] for m in ("bdf", "dopri5"))
+        torch.testing.assert_close(implicit, explicit, rtol=1e-3, atol=1e-4)
+    gate = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    report = check_gradients(
+        lambda t, y: -y + gate * torch.softmax(y, 0), start, T, method="cn", steps=Grid(4), params=[gate]
+    )
+    assert report.ok, report
+    assert report["params[0]"].rate < 3, "a zero parameter must be moved, or its check means nothing"
+
+
+def test_inference_mode(network: SmallNetwork, start: Tensor) -> None:
+    reference = solve(network, start, T, method="cn", steps=Grid(3))
+    with torch.inference_mode():
+        solution = solve(network, start, T, method="cn", steps=Grid(3))
+    assert torch.equal(solution.y, reference.y.detach())
+    assert solution.stats.newton_iterations == reference.stats.newton_iterations
 
 
 def test_function_that_ignores_the_state_or_the_parameters(start: Tensor) -> None:
@@ -223,6 +259,10 @@ def test_ode_block(network: SmallNetwork, start: Tensor) -> None:
     twin = copy.deepcopy(block)
     twin.load_state_dict(block.state_dict())
     assert torch.equal(twin(start), y)
+    closure = ODEBlock(lambda t, y: network(t, y), T, method="cn", steps=Grid(3), params=network.parameters())
+    for _ in range(2):  # an iterator of parameters serves every forward
+        (gradient,) = torch.autograd.grad(closure(start).sum(), network.out.bias)
+        assert gradient.abs().max() > 0
     # Twice in one network: gradients add up as for any layer.
     block(block(start)[-1])[-1].sum().backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())

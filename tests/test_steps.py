@@ -43,6 +43,12 @@ def test_ramp_starts_small_grows_slowly_and_ends(gaps: list[float], substeps: in
     assert all((np.diff(ends) > 0).all() and ends[-1] == 1 for ends in ramped)
 
 
+def test_long_ramps_do_not_overflow() -> None:
+    with np.errstate(all="raise"):
+        (ends,) = with_starting_ramp(Grid(2000).fractions(np.array([0.0, 1.0])), np.array([0.0, 1.0]), 3)
+    assert len(ends) < 2050
+
+
 def test_recorded_steps_belong_to_their_intervals() -> None:
     with pytest.raises(ValueError, match="2 output intervals, but t has 1"):
         Recorded((np.ones(1), np.ones(1))).fractions(np.array([0.0, 1.0]))

@@ -77,7 +77,8 @@ class BDF(Method):
         groups = []
         for _, steps in groupby(range(segment.first, segment.last), key=lambda n: len(self._stencil(n))):
             stencils = [self._stencil(n) for n in steps]
-            where = torch.tensor([[half[0] if m == HALF and half else times[m] for m in s] for s in stencils])
+            rows = [[half[0] if m == HALF and half else times[m] for m in s] for s in stencils]
+            where = torch.tensor(rows, dtype=torch.float64)
             with torch.set_grad_enabled(differentiable):
                 where.requires_grad_(differentiable)
                 groups.append(_Coefficients(stencils, where, lagrange_derivatives(where)))
@@ -120,7 +121,7 @@ class BDF(Method):
             cotangent = torch.empty_like(group.alphas)
             for row, stencil in enumerate(group.stencils):
                 used = [half[1] if m == HALF and half else states[m] for m in stencil]
-                cotangent[row] = torch.tensor([-float(w[k + row] @ u) for u in used])
+                cotangent[row] = torch.tensor([-float(w[k + row] @ u) for u in used], dtype=cotangent.dtype)
             (gradient,) = torch.autograd.grad(group.alphas, group.times, cotangent)
             for stencil, values in zip(group.stencils, gradient.tolist(), strict=True):
                 for m, value in zip(stencil, values, strict=True):

@@ -8,6 +8,11 @@ from collections.abc import Mapping
 from stiffml.petsc.library import PETSc
 
 _numbers = itertools.count()
+_ELSEWHERE = (
+    *("ts_rtol", "ts_atol", "ts_time_step", "ts_dt"),
+    *("ts_max_steps", "ts_max_time", "ts_init_time", "ts_run_steps"),
+)
+"""Options that PETSc takes, but whose effect the arguments of the solve would undo or contradict."""
 
 
 class ScopedOptions:
@@ -34,7 +39,7 @@ class ScopedOptions:
         self.prefix = f"stiffml_{next(_numbers)}_"
         self._database = PETSc.Options(self.prefix)
         self._extra = {name.lstrip("-"): value for name, value in extra.items()}
-        clashes = sorted(set(self._extra) & set(managed))
+        clashes = sorted(set(self._extra) & {*managed, *_ELSEWHERE})
         if clashes:
             raise ValueError(
                 f"options: {', '.join(clashes)} is set by the arguments of the solve "

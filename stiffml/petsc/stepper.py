@@ -161,23 +161,30 @@ class Stepper:
 
     @property
     def newton_update(self) -> np.ndarray | None:
-        """The last update of Newton's iteration."""
-        return self._ts.getSNES().getSolutionUpdate().array_r if self._method.implicit else None
+        """The last update of Newton's iteration, if that did not converge."""
+        if not self._method.implicit or self._ts.getSNES().getConvergedReason() >= 0:
+            return None
+        return self._ts.getSNES().getSolutionUpdate().array_r
 
     def step(self, size: float) -> Status | None:
         """Take one step of at most ``size``; None if one was taken, else why not."""
         ts = self._ts
         ts.setTimeStep(size)
         self.met_non_finite = False
+        failure: BaseException | None = None
         try:
             ts.step()
         except BaseException as error:
-            if self._failure is None and isinstance(error, PETSc.Error) and error.ierr == _ERR_FP:
+            failure = self._failure or error
+        if isinstance(failure, PETSc.Error):
+            if failure.ierr == _ERR_FP:
                 return Status.NON_FINITE
+            # What Python code called by PETSc raised is the cause of PETSc's own error.
+            failure = failure.__cause__ or failure
+        if failure is not None:
+            # Outside the handler, so that the caller's exception keeps its own context.
             self.destroy()
-            if self._failure is not None:
-                raise self._failure from self._failure.__cause__
-            raise
+            raise failure
         if not self._options_checked:
             self._options.check_used()
             self._options_checked = True
@@ -194,6 +201,7 @@ class Stepper:
         return Status.STEP_TOO_SMALL
 
     def destroy(self) -> None:
+        """Free the TS and take the options back; may be called again."""
         self._options.remove()
         self._ts.destroy()
 
