@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -41,10 +42,6 @@ class Dynamics:
         self._last_slope = np.empty(0)
         self._last_blocks: np.ndarray | None = None
         self._batching: Batching | None = None
-        width = layout.width
-        # Row r of copy r, for every sample: the cotangent of the replicated rows.
-        eye = torch.eye(width, dtype=torch.float64)
-        self._identity = eye[:, None, :].expand(width, layout.samples, width).reshape(width, layout.size)
 
     def evaluate(self, s: float, u: np.ndarray, with_jacobian: bool = False) -> np.ndarray:
         """f at one state, without gradients; the result is remembered, and must not be written to.
@@ -95,6 +92,13 @@ class Dynamics:
         self.jacobians += 1
         blocks = grads.view(width, layout.samples, width).transpose(0, 1)
         return slopes.detach()[0].numpy(), blocks.numpy()
+
+    @cached_property
+    def _identity(self) -> Tensor:
+        """The cotangent of the replicated rows: copy r asks for row r of every sample's Jacobian."""
+        width, samples = self.layout.width, self.layout.samples
+        eye = torch.eye(width, dtype=torch.float64)
+        return eye[:, None, :].expand(width, samples, width).reshape(width, self.layout.size)
 
     @property
     def last_slope(self) -> np.ndarray:
