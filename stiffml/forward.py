@@ -61,10 +61,9 @@ def integrate(
         _require_finite_slope(dynamics, outputs[0], u0, run)
     if len(outputs) > 1 and run.failure is None:
         adaptive = isinstance(steps, Adaptive)
-        if isinstance(steps, Adaptive):
-            bounds = (0.0, min(steps.maximum or math.inf, outputs[-1] - outputs[0]))
-        else:
-            bounds = (0.0, math.inf)
+        largest = outputs[-1] - outputs[0]
+        if isinstance(steps, Adaptive) and steps.maximum is not None:
+            largest = min(largest, steps.maximum)
         stepper = Stepper(
             dynamics,
             method,
@@ -72,7 +71,7 @@ def integrate(
             u0,
             tolerances=tolerances if adaptive else None,
             newton=newton,
-            bounds=bounds,
+            largest=largest,
             options=options,
             max_cuts=40 if adaptive else 12,
         )

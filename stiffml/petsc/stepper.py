@@ -36,8 +36,8 @@ class Stepper:
         None for steps known beforehand: then only a Newton failure cuts a step, in halves.
     newton : Newton
         With both tolerances set.
-    bounds : tuple of float
-        Smallest and largest step size.
+    largest : float
+        Largest step size the error estimate may suggest.
     options : mapping
         The caller's PETSc options.
     max_cuts : int
@@ -60,7 +60,7 @@ class Stepper:
         *,
         tolerances: Tolerances | None,
         newton: Newton,
-        bounds: tuple[float, float],
+        largest: float,
         options: Mapping[str, object],
         max_cuts: int,
     ) -> None:
@@ -82,7 +82,8 @@ class Stepper:
             "snes_max_it": newton.max_iterations,
         }
         if tolerances:
-            managed |= {"ts_adapt_dt_min": bounds[0], "ts_adapt_dt_max": bounds[1]}
+            # With a smallest size PETSc would accept a step of that size whatever its error.
+            managed |= {"ts_adapt_dt_min": 0.0, "ts_adapt_dt_max": largest}
         # Full Newton steps: for networks under training they took half the iterations of PETSc's default
         # line search, which fails at the level of rounding besides. A step that diverges is cut.
         suggested = {"snes_linesearch_type": "basic"} if method.implicit else {}
