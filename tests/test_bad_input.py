@@ -215,6 +215,16 @@ def test_explicit_blow_up_names_an_implicit_method() -> None:
         solve(lambda t, y: -1e6 * y**3, Y0, times(0, 10), method="rk4", steps=Fixed(0.5))
 
 
+def test_an_explicit_step_far_too_long_is_cut() -> None:
+    """Its stages overflow; the error norm must reject the step, not end the run."""
+    solution = solve(
+        lambda t, y: -1e3 * y**5, 10 * Y0, times(0, 1e-6), method="dopri5", steps=Adaptive(initial=1e-6)
+    )
+    exact = ((10 * Y0) ** -4 + 4e3 * 1e-6) ** -0.25
+    torch.testing.assert_close(solution.y[-1], exact, rtol=1e-5, atol=0)
+    assert solution.stats.rejected > 0
+
+
 def test_step_limit() -> None:
     with pytest.raises(SolveError, match=r"step limit.*max_steps") as caught:
         solve(decay, Y0, times(0, 1e3), method="bdf", steps=Adaptive(max_steps=5))

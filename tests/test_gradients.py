@@ -51,7 +51,9 @@ def test_gradients_match_the_solve(method: str, case: str, steps) -> None:
     if method == "bdf6" and case == "robertson":
         t = times(0, 2e-3, 5e-3, 8e-3, 1.2e-2)  # order 6 stands no more growth than this
     # Loose: few steps suffice to show a wrong adjoint, and every step is paid for a hundred times.
-    tolerances = {"rtol": 1e-2, "atol": 1e-4} if isinstance(steps, Adaptive) else {}
+    # Robertson's second species is 4e-5: a larger atol would leave it to itself.
+    atol = 1e-5 if case == "robertson" else 1e-4
+    tolerances = {"rtol": 1e-2, "atol": atol} if isinstance(steps, Adaptive) else {}
     report = check_gradients(func, y0, t, method=method, steps=steps, **tolerances)
     assert report.ok, (
         f"{method} on {case} with {steps}:\n{report}\nA Taylor rate of 1 means a wrong adjoint step; look at "
@@ -66,10 +68,13 @@ def test_one_step_at_a_time_gives_the_same_numbers(
 ) -> None:
     whole = gradients_by_segments(METHODS[name], network, start, None)
     parts = gradients_by_segments(METHODS[name], network, start, segment_steps)
-    for a, b in zip(whole, parts, strict=True):
-        # Different batch sizes round differently; nothing else may differ. The coefficients of BDF 5
-        # multiply that rounding by a few thousand.
-        assert (a - b).abs().max() <= 1e-11 * a.abs().max()
+    # Different batch sizes round differently; nothing else may differ. The coefficients of BDF 5 multiply
+    # that rounding by a few thousand. Its dL/dt is a sum of terms of size 1/h² that cancel, and the ramp
+    # begins with h = 6e-4.
+    shortest = 0.1 if METHODS[name].starting_order == 0 else 0.1 * 20 ** (1 - METHODS[name].order / 2) / 2
+    bounds = [1e-11, max(1e-11, 2.2e-16 / shortest**2), *[1e-11] * len(list(network.parameters()))]
+    for a, b, bound in zip(whole, parts, bounds, strict=True):
+        assert (a - b).abs().max() <= bound * a.abs().max()
 
 
 def gradients_by_segments(method: Method, func: SmallNetwork, y0: Tensor, segment_steps: int | None):

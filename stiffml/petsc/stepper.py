@@ -17,6 +17,7 @@ from stiffml.settings import Newton, Tolerances
 
 _HUGE = 1e100
 _NARROW = 16  # up to this width a Jacobian that turns out not to be needed costs little
+_STEP_REJECTED = PETSc.TS.ConvergedReason.DIVERGED_STEP_REJECTED
 _ERR_FP = 72  # PETSC_ERR_FP, raised for an error norm that is infinite or not a number
 
 
@@ -48,7 +49,7 @@ class Stepper:
     half : tuple of float and ndarray, or None
         Time and state of the half step with which PETSc's BDF starts, once the first step is taken.
     met_non_finite : bool
-        Whether ``func`` returned a non-finite value during the last step of an explicit method.
+        Whether ``func`` returned a non-finite or enormous value in the last step of an explicit method.
     """
 
     def __init__(
@@ -71,12 +72,14 @@ class Stepper:
         self._wants_half = method.starts_with_half_step
         self._narrow = dynamics.layout.width <= _NARROW
         self.met_non_finite = False
+        self._replaced = 0
+        self._max_cuts = max_cuts
 
         managed = {
             **method.petsc_options(),
             "ts_adapt_type": "basic" if tolerances else "none",
             "ts_adapt_scale_solve_failed": 0.25 if tolerances else 0.5,
-            "ts_max_step_rejections": max_cuts,
+            "ts_max_step_rejections": 0 if self._guard else max_cuts,
             "ts_max_snes_failures": "unlimited",
             "ts_exact_final_time": "stepover",
             "snes_max_it": newton.max_iterations,
@@ -169,6 +172,21 @@ class Stepper:
 
     def step(self, size: float) -> Status | None:
         """Take one step of at most ``size``; None if one was taken, else why not."""
+        if not self._guard:
+            return self._try_step(size)
+        # PETSc undoes a rejected explicit step by subtracting its increment, which leaves nothing of the
+        # state where that was enormous; so each attempt is begun here, from a copy.
+        before = self.state.copy()
+        for _ in range(self._max_cuts):
+            status = self._try_step(size)
+            if status is None or self._ts.getConvergedReason() != _STEP_REJECTED:
+                return status
+            self._u.setArray(before)
+            self._ts.restartStep()  # the slope kept from the stage before is the rejected one's
+            size = self._ts.getTimeStep()
+        return status
+
+    def _try_step(self, size: float) -> Status | None:
         ts = self._ts
         ts.setTimeStep(size)
         self.met_non_finite = False
@@ -228,10 +246,14 @@ class Stepper:
     def _rhsfunction(self, ts, s: float, u, slope) -> None:
         try:
             values = self._dynamics.evaluate(s, u.array_r)
-            if self._guard and not np.isfinite(values).all():
-                # An infinite error norm would end the run; an enormous one cuts the step.
+            if self._guard and not np.abs(values).max() <= _HUGE:
+                # An infinite error norm, or one whose square overflows, would end the run; an enormous
+                # one cuts the step. No two stages get the same: in the error estimate, whose weights
+                # add up to zero, equal ones would cancel.
                 self.met_non_finite = True
-                values = np.nan_to_num(values, nan=_HUGE, posinf=_HUGE, neginf=-_HUGE)
+                self._replaced += 1
+                huge = _HUGE / (1 + self._replaced % 7)
+                values = np.clip(np.nan_to_num(values, nan=huge), -huge, huge)
             slope.setArray(values)
         except BaseException as error:
             self._failure = error
