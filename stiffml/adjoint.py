@@ -13,17 +13,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stiffml.checkpoints import Checkpoints
+from stiffml.curvature import Curvature
 from stiffml.dynamics import Dynamics
+from stiffml.equations import Block, Equations, Nodes
 from stiffml.linearization import DenseBlocks, Linearization, Products
 from stiffml.methods import Method
-from stiffml.methods.base import AtNodes, Nodes, Pending
+from stiffml.replay import with_stages
+from stiffml.sweep import Pending, sweep
+from stiffml.system import System
+from stiffml.times import AtNodes, TimeGradient
 from stiffml.trajectory import Segment, Trajectory
 
 SEGMENT_NUMBERS = 4_000_000
 """How many float64 numbers the replicated states of a segment may take (32 MB)."""
 
 WIDEST_EXPLICIT_BLOCK = 16
-"""Explicit methods need only products with Jᵀ; up to this width whole Jacobians are faster."""
+"""Where only products with Jᵀ are needed, whole Jacobians are faster up to this width."""
 
 
 @dataclass
@@ -37,8 +43,9 @@ class Gradients:
 
 def reverse(
     trajectory: Trajectory,
+    checkpoints: Checkpoints,
     method: Method,
-    dynamics: Dynamics,
+    system: System,
     cotangents: Tensor,
     wrt_time: bool = False,
     segment_steps: int | None = None,
@@ -57,44 +64,109 @@ def reverse(
     pending = Pending()
     for step, row in zip(trajectory.output_steps, cotangents.numpy(), strict=True):
         pending.add(step, row)
-    length = segment_steps or _segment_steps(method, dynamics)
-    boundaries = np.zeros(trajectory.n_steps + 1)
-    parameters: list[Tensor | None] = [None] * len(dynamics.parameters)
+    longest = segment_steps or longest_segment(method, system)
+    total = _Total(system, TimeGradient(trajectory) if wrt_time else None)
     # Steps after the last output (of a run that failed) have no influence on what was returned.
-    last = trajectory.output_steps[-1]
-    while last > 0:
-        first = max(0, last - length)
-        segment = Segment(trajectory, first, last)
-        nodes = method.nodes(segment, dynamics)
-        sweep = method.sweep(segment, _linearize(method, dynamics, nodes), pending)
-        slopes, grads, wrt_node_time = dynamics.vjp(
-            nodes.s, nodes.u, torch.from_numpy(sweep.cotangents), wrt_time
-        )
-        parameters = [_plus(total, part) for total, part in zip(parameters, grads, strict=True)]
-        if wrt_time:
-            at_nodes = AtNodes(slopes.numpy(), wrt_node_time.numpy())
-            method.time_gradient(segment, sweep, at_nodes, boundaries)
-        last = first
-    times = trajectory.output_gradient(boundaries) if wrt_time else None
-    return Gradients(torch.from_numpy(np.array(pending.pop(0))), parameters, times)
+    for segment in checkpoints.segments(trajectory, trajectory.output_steps[-1], longest, method.history):
+        _reverse_segment(segment, method, system, pending, total)
+    times = None if total.times is None else trajectory.output_gradient(total.times.boundaries)
+    u0 = pending.pop(0, None)
+    zero = np.zeros(system.layout.size)
+    return Gradients(torch.from_numpy(np.array(zero if u0 is None else u0)), total.parameters, times)
 
 
-def _segment_steps(method: Method, dynamics: Dynamics) -> int:
-    layout = dynamics.layout
-    copies = layout.width if _needs_blocks(method, dynamics) else 1
+def longest_segment(method: Method, system: System) -> int:
+    """How many steps fit into ``SEGMENT_NUMBERS``."""
+    layout = system.layout
+    copies = layout.width if _needs_blocks(method.implicit, system.f) else 1
     return max(1, SEGMENT_NUMBERS // (layout.size * copies * 8))
 
 
-def _needs_blocks(method: Method, dynamics: Dynamics) -> bool:
-    return method.implicit or dynamics.layout.width <= WIDEST_EXPLICIT_BLOCK
+class _Total:
+    """What the segments add to: dL/dθ, and dL/dt where wanted."""
+
+    def __init__(self, system: System, times: TimeGradient | None) -> None:
+        self.system, self.times = system, times
+        self.parameters: list[Tensor | None] = [None] * len(system.parameters)
+
+    def add(self, gradients: list[Tensor | None]) -> None:
+        for position, part in enumerate(gradients):
+            held = self.parameters[position]
+            if part is not None:
+                self.parameters[position] = part if held is None else held + part
 
 
-def _linearize(method: Method, dynamics: Dynamics, nodes: Nodes) -> Linearization:
-    kind = DenseBlocks if _needs_blocks(method, dynamics) else Products
-    return kind(dynamics, nodes.s, nodes.u)
+def _reverse_segment(
+    segment: Segment, method: Method, system: System, pending: Pending, total: _Total
+) -> None:
+    segment = with_stages(segment, method, system)
+    equations = Equations(segment, method.blocks(segment, system.form))
+    f = linearize(equations.f_nodes, method.implicit, system.f, system)
+    g = None if system.g is None else linearize(equations.g_nodes, False, system.g, system)
+    curvatures = [_curvature(equations, block, system.f) for block in equations.blocks]
+    swept = sweep(equations, system, f, g, curvatures, pending)
+    at_f = _through(system.f, equations.f_nodes, swept.f, total)
+    at_g = None
+    if system.g is not None and swept.g is not None:
+        at_g = _through(system.g, equations.g_nodes, swept.g, total)
+    for number, block in enumerate(equations.blocks):
+        multipliers, curvature, wrt_tau = swept.multipliers[number], curvatures[number], None
+        if curvature is not None:
+            parameters, wrt_s, wrt_tau = curvature.gradients(multipliers)
+            total.add(parameters)
+            if total.times is not None:
+                total.times.add(block.known[:, block.pattern.base], wrt_s)
+        if system.mass_has_gradient:
+            wrt_mass = _mass_gradient(equations, block, multipliers, system)
+            total.add([*[None] * len(system.f.parameters), wrt_mass])
+        if total.times is not None:
+            total.times.add_block(equations, number, system, multipliers, at_f, at_g, wrt_tau)
 
 
-def _plus(total: Tensor | None, part: Tensor | None) -> Tensor | None:
-    if total is None or part is None:
-        return part if total is None else total
-    return total + part
+def linearize(nodes: Nodes, solves: bool, dynamics: Dynamics, system: System) -> Linearization:
+    """The Jacobian at the nodes, as blocks where systems are to be solved or blocks are small."""
+    if _needs_blocks(solves, dynamics):
+        return DenseBlocks(dynamics, nodes.s, nodes.u, system.mass, constant=solves and system.linear)
+    return Products(dynamics, nodes.s, nodes.u)
+
+
+def _needs_blocks(solves: bool, dynamics: Dynamics) -> bool:
+    return solves or dynamics.layout.width <= WIDEST_EXPLICIT_BLOCK
+
+
+def _curvature(equations: Equations, block: Block, dynamics: Dynamics) -> Curvature | None:
+    pattern = block.pattern
+    if not pattern.has_rosenbrock:
+        return None
+    states = block.state_of(pattern.base)
+    assert states is not None
+    directions = {row.index: equations.column(block, row.column) for row in pattern.rows if row.rosenbrock}
+    s, u = equations.segment.times_at(states), equations.segment.states_at(states)
+    return Curvature(
+        dynamics, torch.from_numpy(s), torch.from_numpy(u), directions, block.numbers.tau.numpy()
+    )
+
+
+def _through(dynamics: Dynamics, nodes: Nodes, cotangents: np.ndarray, total: _Total) -> AtNodes:
+    """Carry dL/df at the nodes on to the parameters, and to the times of the states among them."""
+    wrt_time = total.times is not None
+    slopes, parameters, wrt_s = dynamics.vjp(nodes.s, nodes.u, torch.from_numpy(cotangents), wrt_time)
+    total.add(parameters)
+    at = AtNodes(nodes, slopes.numpy(), wrt_s.numpy())
+    if total.times is not None:
+        total.times.add_nodes(at)
+    return at
+
+
+def _mass_gradient(equations: Equations, block: Block, multipliers: np.ndarray, system: System) -> Tensor:
+    """dL/dM = −Σ w (Σ_c α_c x_c)ᵀ over the rows that M weighs."""
+    assert system.mass is not None
+    gradient = np.zeros(1)
+    alpha = block.numbers.alpha.numpy()
+    for row in block.pattern.rows:
+        if row.weighted:
+            combined = sum(
+                alpha[:, row.index, c, None] * equations.column(block, c) for c in (*row.alpha, row.column)
+            )
+            gradient = gradient - system.mass.gradient(multipliers[row.index], np.asarray(combined))
+    return system.mass.as_given(gradient)

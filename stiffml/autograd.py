@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from stiffml.adjoint import reverse
-from stiffml.dynamics import Dynamics
 from stiffml.forward import Run
 from stiffml.methods import Method
 from stiffml.solution import AdjointStats, Stats
+from stiffml.system import System
 
 
 class Integrate(torch.autograd.Function):
@@ -23,17 +23,16 @@ class Integrate(torch.autograd.Function):
         ctx,
         run: Callable[[], Run],
         method: Method,
-        dynamics: Dynamics,
+        system: System,
         stats: Stats,
         t: Tensor,
         u0: Tensor,
         *parameters: Tensor,
     ) -> Tensor:
-        trajectory = run().trajectory
-        ctx.trajectory, ctx.method, ctx.dynamics, ctx.stats = trajectory, method, dynamics, stats
+        ctx.run, ctx.method, ctx.system, ctx.stats = run(), method, system, stats
         # Saved so that torch notices parameters changed in place before the backward pass.
         ctx.save_for_backward(t, u0, *parameters)
-        outputs = trajectory.states[trajectory.output_steps].to(u0.dtype)
+        outputs = torch.from_numpy(ctx.run.outputs.rows).to(u0.dtype, copy=True)
         outputs[0] = u0  # exactly
         return outputs
 
@@ -50,16 +49,18 @@ class Integrate(torch.autograd.Function):
 def _reverse(ctx, t: Tensor, cotangents: Tensor) -> list[Tensor | None]:
     """Gradients with respect to t, u0 and the parameters; counts its cost in the solve's statistics."""
     began = time.perf_counter()
-    dynamics = ctx.dynamics
-    before = dynamics.rhs_evals, dynamics.jacobians
-    gradients = reverse(ctx.trajectory, ctx.method, dynamics, cotangents.double(), ctx.needs_input_grad[4])
+    system, run = ctx.system, ctx.run
+    before = system.rhs_evals, system.f.jacobians
+    gradients = reverse(
+        run.trajectory, run.checkpoints, ctx.method, system, cotangents.double(), ctx.needs_input_grad[4]
+    )
     adjoint = ctx.stats.adjoint = ctx.stats.adjoint or AdjointStats()
-    adjoint.rhs_evals += dynamics.rhs_evals - before[0]
-    adjoint.jacobians += dynamics.jacobians - before[1]
+    adjoint.rhs_evals += system.rhs_evals - before[0]
+    adjoint.jacobians += system.f.jacobians - before[1]
     adjoint.wall_s += time.perf_counter() - began
     wrt_t = None
     if gradients.times is not None:
-        wrt_t = torch.from_numpy(dynamics.direction * gradients.times).to(t.dtype)
+        wrt_t = torch.from_numpy(system.direction * gradients.times).to(t.dtype)
     return [wrt_t, gradients.u0.to(cotangents.dtype), *gradients.parameters]
 
 

@@ -192,6 +192,85 @@ class Dynamics:
         time_part = grads.pop() if wrt_time else None
         return slopes.detach(), grads, torch.zeros_like(s) if time_part is None else time_part
 
+    def state_jvp(self, s: Tensor, u: Tensor, directions: Tensor) -> Tensor:
+        """J v at K states: (K,), (K, size), (K, size) -> (K, size)."""
+        with torch.enable_grad():
+            leaf = u.detach().requires_grad_()
+            return self._derivative(self._many(s, leaf), [leaf], [directions]).detach()
+
+    def jvp(self, s: Tensor, u: Tensor, parameters: Sequence[Tensor | None]) -> Tensor:
+        """∂f/∂θ in a direction given for each of ``parameters`` (None: none): -> (K, size)."""
+        wanted = [p for p, v in zip(self.parameters, parameters, strict=True) if v is not None]
+        with torch.enable_grad():
+            slopes = self._many(s, u.detach())
+            return self._derivative(slopes, wanted, [v for v in parameters if v is not None]).detach()
+
+    @staticmethod
+    def _derivative(slopes: Tensor, inputs: Sequence[Tensor], directions: Sequence[Tensor]) -> Tensor:
+        """The derivative of the slopes along directions of the inputs, itself differentiable.
+
+        By differentiating a vector-Jacobian product with respect to its vector, in which it is linear:
+        much cheaper than torch's forward mode.
+        """
+        probe = torch.zeros_like(slopes, requires_grad=True)
+        if not slopes.requires_grad or not inputs:
+            return torch.zeros_like(slopes)
+        products = torch.autograd.grad(slopes, inputs, probe, create_graph=True, allow_unused=True)
+        along = [(p * v).sum() for p, v in zip(products, directions, strict=True) if p is not None]
+        total = sum(along, torch.zeros(()))
+        if not total.requires_grad:
+            return torch.zeros_like(slopes)
+        (derivative,) = torch.autograd.grad(total, probe, create_graph=True, allow_unused=True)
+        return torch.zeros_like(slopes) if derivative is None else derivative
+
+    def time_derivative(self, s: Tensor, u: Tensor) -> Tensor:
+        """∂f/∂s at K states: -> (K, size)."""
+        with torch.enable_grad():
+            times = s.detach().clone().requires_grad_()
+            return self._derivative(self._many(times, u.detach()), [times], [torch.ones_like(s)]).detach()
+
+    def directional_blocks(self, s: Tensor, u: Tensor, y: Tensor, tau: Tensor) -> Tensor:
+        """∂/∂u of D = J y + τ ∂f/∂s at K states: -> (K, samples, width, width)."""
+        count, (samples, width) = len(s), (self.layout.samples, self.layout.width)
+        eye = torch.eye(width, dtype=torch.float64)
+        loop = self._mode(float(s[0]), u[0].numpy()) is Batching.LOOP
+        copies = 1 if loop else width
+        with torch.enable_grad():
+            leaf = u.detach().repeat_interleave(copies, dim=0).requires_grad_()
+            times = s.repeat_interleave(copies).requires_grad_()
+            along = [y.repeat_interleave(copies, dim=0), tau.repeat_interleave(copies)]
+            slopes = self._derivative(self._many(times, leaf), [leaf, times], along)
+            slopes = slopes.view(count, copies, samples, width)
+            self.rhs_evals -= count * (copies - 1)
+            if loop:
+                rows = [_gradient(slopes, leaf, eye[r].expand_as(slopes), retain=True) for r in range(width)]
+                grads = torch.stack(rows, dim=1)
+            else:
+                grads = _gradient(slopes, leaf, eye[None, :, None, :].expand_as(slopes))
+        return grads.view(count, width, samples, width).transpose(1, 2)
+
+    def directional_vjp(
+        self, s: Tensor, u: Tensor, y: Tensor, tau: Tensor, cotangents: Tensor, others: bool
+    ) -> tuple[Tensor, list[Tensor | None], Tensor, Tensor]:
+        """Products of ``cotangents`` (K, size) with the derivatives of D = J y + τ ∂f/∂s at K states.
+
+        Returns those with respect to u (K, size), and if ``others`` to each of ``parameters`` (summed
+        over the states), s (K,) and τ (K,).
+        """
+        with torch.enable_grad():
+            leaf, times = u.detach().requires_grad_(), s.detach().clone().requires_grad_()
+            tau = tau.detach().requires_grad_()
+            slopes = self._derivative(self._many(times, leaf), [leaf, times], [y, tau])
+            inputs = [leaf, *([times, tau, *self.parameters] if others else [])]
+            if slopes.requires_grad:
+                grads = list(torch.autograd.grad(slopes, inputs, cotangents, allow_unused=True))
+            else:
+                grads = [None] * len(inputs)
+        zeros = [torch.zeros_like(value) for value in (leaf, times, tau)]
+        parts = [*grads[:3], *[None] * (3 - len(grads[:3]))]
+        wrt_u, wrt_s, wrt_tau = (z if g is None else g for z, g in zip(zeros, parts, strict=True))
+        return wrt_u.detach(), grads[3:], wrt_s.detach(), wrt_tau.detach()
+
 
 def _gradient(outputs: Tensor, leaf: Tensor, cotangent: Tensor, retain: bool = False) -> Tensor:
     """Gradient of the outputs with respect to leaf; zeros where they do not depend on it."""

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stiffml.dynamics import Dynamics
+from stiffml.checkpoints import Checkpoints, InMemory
 from stiffml.errors import Status
 from stiffml.methods import Method
 from stiffml.petsc import Stepper
 from stiffml.settings import Newton, Tolerances
 from stiffml.steps import Adaptive, Recorded, Steps, with_starting_ramp
-from stiffml.trajectory import Trajectory
+from stiffml.system import System
+from stiffml.trajectory import Growing, Trajectory
 
 
 @dataclass
@@ -33,6 +34,8 @@ class Run:
     """A forward run: what it leaves, how it ended, what it cost."""
 
     trajectory: Trajectory
+    checkpoints: Checkpoints
+    outputs: Growing
     failure: Failure | None = None
     ramp_steps: int = 0
     counts: dict[str, int] = field(default_factory=dict)
@@ -45,7 +48,7 @@ class _Stop(Exception):
 
 
 def integrate(
-    dynamics: Dynamics,
+    system: System,
     method: Method,
     outputs: np.ndarray,
     u0: np.ndarray,
@@ -54,18 +57,20 @@ def integrate(
     newton: Newton,
     options: Mapping[str, object],
 ) -> Run:
-    """Integrate du/ds = f(s, u) through increasing ``outputs`` from ``u0`` (size,), both float64."""
+    """Integrate M du/ds = f + g through increasing ``outputs`` from ``u0`` (size,), both float64."""
     began = time.perf_counter()
-    run = Run(Trajectory(outputs, u0))
+    run = Run(Trajectory(outputs), InMemory(u0.size), Growing((u0.size,)))
+    run.checkpoints.start(u0)
+    run.outputs.append(u0)
     if len(outputs) > 1:
-        _require_finite_slope(dynamics, outputs[0], u0, run)
+        _require_finite_slope(system, outputs[0], u0, run)
     if len(outputs) > 1 and run.failure is None:
         adaptive = isinstance(steps, Adaptive)
         largest = outputs[-1] - outputs[0]
         if isinstance(steps, Adaptive) and steps.maximum is not None:
             largest = min(largest, steps.maximum)
         stepper = Stepper(
-            dynamics,
+            system,
             method,
             float(outputs[0]),
             u0,
@@ -76,7 +81,7 @@ def integrate(
             max_cuts=40 if adaptive else 12,
         )
         try:
-            drive = _Drive(run, stepper, dynamics, method, tolerances)
+            drive = _Drive(run, stepper, system, method, tolerances, u0)
             try:
                 if isinstance(steps, Adaptive):
                     drive.adaptively(steps)
@@ -95,21 +100,28 @@ def integrate(
     return run
 
 
-def _require_finite_slope(dynamics: Dynamics, s: float, u: np.ndarray, run: Run) -> None:
-    finite = np.isfinite(dynamics.evaluate(s, u))
-    if not finite.all():
-        run.failure = Failure(Status.NON_FINITE, s, 0.0, int(np.argmin(finite)))
+def _require_finite_slope(system: System, s: float, u: np.ndarray, run: Run) -> None:
+    for part in (system.f, system.g):
+        finite = True if part is None else np.isfinite(part.evaluate(s, u))
+        if not np.all(finite):
+            run.failure = Failure(Status.NON_FINITE, s, 0.0, int(np.argmin(finite)))
 
 
 class _Drive:
     def __init__(
-        self, run: Run, stepper: Stepper, dynamics: Dynamics, method: Method, tolerances: Tolerances
+        self,
+        run: Run,
+        stepper: Stepper,
+        system: System,
+        method: Method,
+        tolerances: Tolerances,
+        u0: np.ndarray,
     ) -> None:
-        self._run, self._stepper, self._dynamics = run, stepper, dynamics
+        self._run, self._stepper, self._system = run, stepper, system
         self._method, self._tolerances = method, tolerances
         self._trajectory = run.trajectory
         self._start = run.trajectory.outputs[0]  # of the step being taken
-        self._previous = stepper.state.copy()
+        self._state = self._previous = u0
 
     def adaptively(self, steps: Adaptive) -> None:
         outputs = self._trajectory.outputs
@@ -135,7 +147,7 @@ class _Drive:
                 if not landed and wanted < max(minimum, 16 * np.spacing(abs(self._start))):
                     raise self._stop(Status.STEP_TOO_SMALL, taken)
                 proposal = min(suggestion, self._method.growth * taken)
-            self._trajectory.mark_output()
+            self._mark_output()
 
     def on_schedule(self, steps: Steps) -> None:
         outputs = self._trajectory.outputs
@@ -149,7 +161,7 @@ class _Drive:
             for fraction in ends:
                 # Not begin + 1.0·(end − begin), which may round away from end.
                 self._reach(end if fraction == 1 else begin + fraction * (end - begin))
-            self._trajectory.mark_output()
+            self._mark_output()
 
     def _reach(self, target: float) -> None:
         """Step to ``target``; where Newton fails, in halves, and halves of halves."""
@@ -178,24 +190,29 @@ class _Drive:
             raise _Stop(Failure(Status.NON_FINITE, self._start, taken, int(np.argmin(finite))))
         if self._trajectory.n_steps == 0:
             self._trajectory.half = self._stepper.half
-        self._previous = self._trajectory.last_state.copy()
-        self._trajectory.append(end, taken, state)
+        self._previous, self._state = self._state, state.copy()
+        self._trajectory.append(end, taken)
+        self._run.checkpoints.append(self._state, self._stepper.stages)
         self._start = end
         return taken
 
+    def _mark_output(self) -> None:
+        self._trajectory.mark_output()
+        self._run.outputs.append(self._state)
+
     def _initial_size(self, outputs: np.ndarray) -> float:
         """Hairer, Nørsett & Wanner, Solving ODEs I, section II.4, "Starting step size"."""
-        u0, s0 = self._previous, outputs[0]
+        u0, s0 = self._state, outputs[0]
         weights = self._tolerances.atol + self._tolerances.rtol * np.abs(u0)
 
         def norm(v: np.ndarray) -> float:
             return float(np.sqrt(np.mean((v / weights) ** 2)))
 
-        f0 = self._dynamics.evaluate(s0, u0)
+        f0 = self._system.derivative(s0, u0)
         d0, d1 = norm(u0), norm(f0)
         span = outputs[-1] - s0
         h0 = min(1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1, span)
-        f1 = self._dynamics.evaluate(s0 + h0, u0 + h0 * f0)
+        f1 = self._system.derivative(s0 + h0, u0 + h0 * f0)
         d2 = norm(f1 - f0) / h0 if np.isfinite(f1).all() else 0.0
         # PETSc's implicit methods begin with a step of order 1 or without an error estimate.
         order = 1 if self._method.implicit else self._method.order
@@ -209,10 +226,12 @@ class _Drive:
     def _component(self, status: Status) -> int | None:
         """The component most in the way: not finite, far from converged, or changing the fastest."""
         if status is Status.NON_FINITE:
-            slope = self._dynamics.last_slope
-            finite = np.isfinite(slope)
-            return None if finite.all() else int(np.argmin(finite))
-        state = self._trajectory.last_state
+            for part in (self._system.f, self._system.g):
+                finite = np.isfinite([0.0] if part is None else part.last_slope)
+                if not finite.all():
+                    return int(np.argmin(finite))
+            return None
+        state = self._state
         newton = status is Status.NEWTON_FAILED
         change = self._stepper.newton_update if newton else state - self._previous
         if change is None or not np.isfinite(change).all():

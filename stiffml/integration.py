@@ -18,6 +18,7 @@ from stiffml.settings import LU, Discrete, Newton
 from stiffml.solution import Solution, Stats
 from stiffml.state import State
 from stiffml.steps import Adaptive, Steps
+from stiffml.system import System
 
 
 def solve(
@@ -101,7 +102,7 @@ def solve(
         options=options,
     )
     layout = request.layout
-    dynamics = Dynamics(func, layout, request.direction, request.parameters)
+    system = System(Dynamics(func, layout, request.direction, request.parameters))
     u0 = layout.flatten(y0)
     runs: list[Run] = []
     stats = Stats()
@@ -112,7 +113,7 @@ def solve(
     def run() -> Run:
         runs.append(
             integrate(
-                dynamics,
+                system,
                 request.method,
                 request.outputs,
                 u0.detach().double().numpy(),
@@ -124,18 +125,18 @@ def solve(
         )
         return runs[0]
 
-    u = Integrate.apply(run, request.method, dynamics, stats, request.t, u0, *dynamics.parameters)
-    return _finish(runs[0], request, dynamics, stats, u, throw)
+    u = Integrate.apply(run, request.method, system, stats, request.t, u0, *system.parameters)
+    return _finish(runs[0], request, system, stats, u, throw)
 
 
-def _finish(run: Run, request, dynamics: Dynamics, stats: Stats, u: Tensor, throw: bool) -> Solution:
+def _finish(run: Run, request, system: System, stats: Stats, u: Tensor, throw: bool) -> Solution:
     trajectory, layout = run.trajectory, request.layout
     vars(stats).update(
         run.counts,
         accepted=trajectory.n_steps,
         ramp_steps=run.ramp_steps,
-        rhs_evals=dynamics.rhs_evals,
-        jacobians=dynamics.jacobians,
+        rhs_evals=system.rhs_evals,
+        jacobians=system.f.jacobians,
         wall_s=run.wall_s,
     )
     error = None

@@ -1,4 +1,4 @@
-"""The Jacobian J = ∂f/∂u at a set of states, as the reverse sweep needs it: Jᵀv and (shift·I − J)⁻ᵀv."""
+"""The Jacobian J = ∂f/∂u at a set of states: products with it, and systems (a·M − b·J) x = v."""
 
 from __future__ import annotations
 
@@ -10,56 +10,102 @@ from scipy.linalg import lapack
 from torch import Tensor
 
 from stiffml.dynamics import Dynamics
+from stiffml.mass import Mass
 
 
 class Linearization(ABC):
-    """J at K states; ``k`` below is the position of a state among them, vectors are (size,) arrays."""
+    """J at K states.
+
+    ``k`` is the position of a state among them; vectors are (size,) arrays, or (P, size) for P of them.
+    """
 
     @abstractmethod
-    def apply_transpose(self, k: int, v: np.ndarray) -> np.ndarray:
-        """J_kᵀ v."""
+    def apply(self, k: int, v: np.ndarray, transpose: bool = False) -> np.ndarray:
+        """J_k v or J_kᵀ v."""
 
     @abstractmethod
-    def solve_transpose(self, k: int, shift: float, v: np.ndarray) -> np.ndarray:
-        """The x of (shift·I − J_k)ᵀ x = v."""
+    def solve(self, k: int, a: float, b: float, v: np.ndarray, transpose: bool = False) -> np.ndarray:
+        """The x of (a·M − b·J_k) x = v, or of the transposed system."""
 
 
 class DenseBlocks(Linearization):
-    """One dense block a sample, all evaluated in one call and factorised when first solved with."""
+    """One dense block a sample, all evaluated in one call and factorised when first solved with.
 
-    def __init__(self, dynamics: Dynamics, s: Tensor, u: Tensor) -> None:
+    ``constant`` says that J is the same at all states: it is then evaluated at the first alone.
+    """
+
+    def __init__(
+        self, dynamics: Dynamics, s: Tensor, u: Tensor, mass: Mass | None, constant: bool = False
+    ) -> None:
+        if constant:
+            s, u = s[:1], u[:1]
+        self._constant = constant
         self._blocks = dynamics.jacobian_blocks(s, u).contiguous().numpy()  # (K, samples, width, width)
         self._samples, self._width = self._blocks.shape[1:3]
-        self._eye = np.eye(self._width)
+        self._mass = np.eye(self._width)[None] if mass is None else mass.blocks
+        self._factors: dict[tuple[int, float, float], _One | _Many] = {}
 
-    def apply_transpose(self, k: int, v: np.ndarray) -> np.ndarray:
+    def apply(self, k: int, v: np.ndarray, transpose: bool = False) -> np.ndarray:
+        block = self._blocks[0 if self._constant else k]
         if self._samples == 1:
-            return v @ self._blocks[k, 0]
-        rows = v.reshape(self._samples, 1, self._width) @ self._blocks[k]
-        return rows.reshape(-1)
+            return v @ (block[0] if transpose else block[0].T)
+        rows = v.reshape(-1, self._samples, 1, self._width) @ (block if transpose else block.swapaxes(1, 2))
+        return rows.reshape(v.shape)
 
-    def solve_transpose(self, k: int, shift: float, v: np.ndarray) -> np.ndarray:
-        if self._samples == 1:
-            # LAPACK directly: for a few unknowns, checks and wrappers would cost more than the solve.
-            factors, pivots, info = lapack.dgetrf(shift * self._eye - self._blocks[k, 0])
-            if info > 0:
-                raise np.linalg.LinAlgError("the matrix shift·I − J of the adjoint solve is singular")
-            x, _ = lapack.dgetrs(factors, pivots, v, trans=1)
-            return x
-        matrices = torch.from_numpy(shift * self._eye - self._blocks[k])
-        rhs = torch.from_numpy(v).view(self._samples, self._width, 1)
-        return torch.linalg.solve(matrices.mT, rhs).reshape(-1).numpy()
+    def solve(self, k: int, a: float, b: float, v: np.ndarray, transpose: bool = False) -> np.ndarray:
+        key = (0 if self._constant else k, a, b)
+        factors = self._factors.get(key)
+        if factors is None:
+            # The stages of a step share one matrix; a constant Jacobian has one for each step size.
+            if not self._constant or len(self._factors) > 20:
+                self._factors.clear()
+            matrix = a * self._mass - b * self._blocks[key[0]]
+            factors = self._factors[key] = _One(matrix[0]) if self._samples == 1 else _Many(matrix)
+        return factors.solve(v, transpose)
+
+
+class _One:
+    """LU factors of one matrix. LAPACK directly: for a few unknowns, wrappers would cost more."""
+
+    def __init__(self, matrix: np.ndarray) -> None:
+        self._lu, self._pivots, info = lapack.dgetrf(matrix)
+        if info > 0:
+            raise np.linalg.LinAlgError(SINGULAR)
+
+    def solve(self, v: np.ndarray, transpose: bool) -> np.ndarray:
+        x, _ = lapack.dgetrs(self._lu, self._pivots, v.T, trans=int(transpose))
+        return x.T
+
+
+class _Many:
+    """LU factors of one matrix a sample."""
+
+    def __init__(self, matrices: np.ndarray) -> None:
+        self._shape = matrices.shape[:2]
+        self._lu, self._pivots, info = torch.linalg.lu_factor_ex(torch.from_numpy(matrices))
+        if info.any():
+            raise np.linalg.LinAlgError(f"{SINGULAR} of sample {int(info.argmax())}")
+
+    def solve(self, v: np.ndarray, transpose: bool) -> np.ndarray:
+        columns = torch.from_numpy(v).reshape(-1, *self._shape).permute(1, 2, 0)
+        x = torch.linalg.lu_solve(self._lu, self._pivots, columns.contiguous(), adjoint=transpose)
+        return x.permute(2, 0, 1).reshape(v.shape).numpy()
+
+
+SINGULAR = "the matrix a·M − b·∂f/∂y of a linear solve is singular"
 
 
 class Products(Linearization):
-    """Jᵀv by one reverse pass a product: for explicit methods, whose adjoint solves nothing."""
+    """J v and Jᵀ v by automatic differentiation: where nothing has to be solved."""
 
     def __init__(self, dynamics: Dynamics, s: Tensor, u: Tensor) -> None:
         self._dynamics, self._s, self._u = dynamics, s, u
 
-    def apply_transpose(self, k: int, v: np.ndarray) -> np.ndarray:
-        at = slice(k, k + 1)
-        return self._dynamics.state_vjp(self._s[at], self._u[at], torch.from_numpy(v)[None])[0].numpy()
+    def apply(self, k: int, v: np.ndarray, transpose: bool = False) -> np.ndarray:
+        rows = torch.from_numpy(np.atleast_2d(v))
+        s, u = self._s[k : k + 1].expand(len(rows)), self._u[k : k + 1].expand(len(rows), -1)
+        product = self._dynamics.state_vjp(s, u, rows) if transpose else self._dynamics.state_jvp(s, u, rows)
+        return product.numpy().reshape(v.shape)
 
-    def solve_transpose(self, k: int, shift: float, v: np.ndarray) -> np.ndarray:
-        raise NotImplementedError("an explicit method's adjoint has no linear system to solve")
+    def solve(self, k: int, a: float, b: float, v: np.ndarray, transpose: bool = False) -> np.ndarray:
+        raise NotImplementedError("an explicit method has no linear system to solve")

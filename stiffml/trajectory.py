@@ -5,14 +5,36 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from stiffml.equations import HALF
 from stiffml.steps import Recorded
 
 
+class Growing:
+    """Rows of one shape in memory, appended one by one."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._rows = np.empty((64, *shape))
+        self.count = 0
+
+    def append(self, row: np.ndarray | float) -> None:
+        if self.count == len(self._rows):
+            grown = np.empty((2 * self.count, *self._rows.shape[1:]))
+            grown[: self.count] = self._rows
+            self._rows = grown
+        self._rows[self.count] = row
+        self.count += 1
+
+    @property
+    def rows(self) -> np.ndarray:
+        """(count, *shape); a view, valid until the next append."""
+        return self._rows[: self.count]
+
+
 class Trajectory:
-    """The accepted steps of one run: times and states at their ends, and where the outputs lie.
+    """The accepted steps of one run: when they ended, and where the outputs lie among them.
+
+    What was kept of the states is elsewhere, in :mod:`stiffml.checkpoints`: this is small.
 
     Attributes
     ----------
@@ -20,54 +42,39 @@ class Trajectory:
         Output times in solver time, the first one the start.
     output_steps : list of int
         For each output reached so far, the number of steps taken to it.
-    n_steps : int
-        Steps accepted.
     half : tuple of float and ndarray, or None
         Time and state of the half step with which a BDF run of order 2 or more starts.
     """
 
-    def __init__(self, outputs: np.ndarray, u0: np.ndarray) -> None:
+    def __init__(self, outputs: np.ndarray) -> None:
         self.outputs = outputs
         self.output_steps = [0]
         self.half: tuple[float, np.ndarray] | None = None
-        self.n_steps = 0
-        self._times = np.empty(64)
-        self._sizes = np.empty(64)
-        self._states = np.empty((64, u0.size))
-        self._times[0], self._states[0] = outputs[0], u0
+        self._times, self._sizes = Growing(()), Growing(())
+        self._times.append(outputs[0])
 
-    def append(self, time: float, size: float, state: np.ndarray) -> None:
-        if self.n_steps + 1 == len(self._times):
-            self._times, self._sizes, self._states = (
-                np.concatenate([kept, np.empty_like(kept)])
-                for kept in (self._times, self._sizes, self._states)
-            )
-        self._sizes[self.n_steps] = size
-        self.n_steps += 1
-        self._times[self.n_steps], self._states[self.n_steps] = time, state
+    def append(self, time: float, size: float) -> None:
+        self._sizes.append(size)
+        self._times.append(time)
 
     def mark_output(self) -> None:
         """The last step ended on the next output time."""
         self.output_steps.append(self.n_steps)
 
     @property
-    def last_state(self) -> np.ndarray:
-        return self._states[self.n_steps]
+    def n_steps(self) -> int:
+        """Steps accepted."""
+        return self._sizes.count
 
     @property
     def times(self) -> np.ndarray:
         """(n_steps + 1,) step ends as PETSc added them up: equal to the outputs within rounding."""
-        return self._times[: self.n_steps + 1]
+        return self._times.rows
 
     @property
     def sizes(self) -> np.ndarray:
         """(n_steps,)"""
-        return self._sizes[: self.n_steps]
-
-    @property
-    def states(self) -> Tensor:
-        """(n_steps + 1, size) float64; a view, not a copy."""
-        return torch.from_numpy(self._states[: self.n_steps + 1])
+        return self._sizes.rows
 
     def recorded(self) -> Recorded:
         """The steps of every interval that was completed, for taking them again."""
@@ -94,11 +101,24 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Segment:
-    """The steps ``first`` … ``last`` − 1 of a trajectory, which are differentiated together."""
+    """The steps ``first`` … ``last`` − 1 of a trajectory, with the states that they join.
+
+    Attributes
+    ----------
+    origin : int
+        Which state ``states`` begins with: ``first``, or earlier ones that multistep formulas use.
+    states : ndarray
+        (last + 1 − origin, size)
+    stages : ndarray or None
+        (steps, stages, size) the vectors that only one step knows of; None until they are solved for.
+    """
 
     trajectory: Trajectory
     first: int
     last: int
+    origin: int
+    states: np.ndarray
+    stages: np.ndarray | None = None
 
     @property
     def steps(self) -> int:
@@ -114,12 +134,23 @@ class Segment:
         """(steps + 1,) ends of the steps, the start of the first included."""
         return self.trajectory.times[self.first : self.last + 1]
 
-    @property
-    def states(self) -> Tensor:
-        """(steps + 1, size) states at ``times``."""
-        return self.trajectory.states[self.first : self.last + 1]
+    def times_at(self, states: np.ndarray) -> np.ndarray:
+        """(N,) numbers of states, ``HALF`` among them -> (N,) their times."""
+        times = self.trajectory.times[states]
+        if self.trajectory.half is not None:
+            times = np.where(states == HALF, self.trajectory.half[0], times)
+        return times
 
-    @property
-    def half(self) -> tuple[float, np.ndarray] | None:
-        """The starting half step, if it belongs to the first step of this segment."""
-        return self.trajectory.half if self.first == 0 else None
+    def states_at(self, states: np.ndarray) -> np.ndarray:
+        """(N,) numbers of states, ``HALF`` among them -> (N, size); a view where they are consecutive."""
+        if len(states) and states[0] >= 0 and states[-1] - states[0] == len(states) - 1:
+            return self.states[states[0] - self.origin : states[-1] + 1 - self.origin]
+        values = self.states[np.maximum(states, self.origin) - self.origin]
+        if self.trajectory.half is not None:
+            values[states == HALF] = self.trajectory.half[1]
+        return values
+
+    def stage(self, first: int, steps: int, stage: int) -> np.ndarray:
+        """(steps, size) one stage of the steps from ``first`` on."""
+        assert self.stages is not None, "the stages of this segment were not solved for"
+        return self.stages[first - self.first : first - self.first + steps, stage]

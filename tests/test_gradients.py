@@ -80,28 +80,28 @@ def test_one_step_at_a_time_gives_the_same_numbers(
 def gradients_by_segments(method: Method, func: SmallNetwork, y0: Tensor, segment_steps: int | None):
     t = times(0, 0.5, 0.6, 2).requires_grad_()
     y = solve(func, y0.requires_grad_(), t, method=method, steps=Fixed(0.1)).y
-    node = y.grad_fn.next_functions[0][0] if not hasattr(y.grad_fn, "trajectory") else y.grad_fn
-    gradients = reverse(
-        node.trajectory, method, node.dynamics, torch.ones(4, 3, dtype=torch.float64), True, segment_steps
-    )
+    node = y.grad_fn.next_functions[0][0] if not hasattr(y.grad_fn, "run") else y.grad_fn
+    run, ones = node.run, torch.ones(4, 3, dtype=torch.float64)
+    gradients = reverse(run.trajectory, run.checkpoints, method, node.system, ones, True, segment_steps)
     return [gradients.u0, torch.from_numpy(gradients.times), *gradients.parameters]
 
 
 def test_a_wrong_gradient_is_noticed(network: SmallNetwork, start: Tensor, monkeypatch) -> None:
     """The check must fail for the mistake it is there to find: f_θ taken at one end for both halves."""
-    from stiffml.methods.theta import Theta
+    from stiffml import adjoint
 
-    right = Theta.sweep
+    right = adjoint.sweep
 
-    def wrong(self, segment, jacobian, pending):
-        sweep = right(self, segment, jacobian, pending)
-        shifted = sweep.cotangents.copy()
-        shifted[:-1] += self.theta * segment.sizes[:, None] * sweep.multipliers
-        shifted[1:] -= self.theta * segment.sizes[:, None] * sweep.multipliers
-        return type(sweep)(shifted, sweep.multipliers)
+    def wrong(equations, *others):
+        swept = right(equations, *others)
+        h = torch.from_numpy(equations.segment.sizes)[:, None].numpy()
+        w = swept.multipliers[0][0]
+        swept.f[:-1] += h / 2 * w
+        swept.f[1:] -= h / 2 * w
+        return swept
 
     assert check_gradients(network, start, times(0, 1), method="cn", steps=Grid(5)).ok
-    monkeypatch.setattr(Theta, "sweep", wrong)
+    monkeypatch.setattr(adjoint, "sweep", wrong)
     report = check_gradients(network, start, times(0, 1), method="cn", steps=Grid(5))
     assert report["hidden.weight"].rate < 1.5
     assert report["hidden.weight"].error > 1e-3

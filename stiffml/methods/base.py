@@ -1,61 +1,18 @@
-"""What every time stepping method says of itself, and the role of its adjoint step."""
+"""What every time stepping method says of itself, and the equations of its step."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
-from stiffml.dynamics import Dynamics
-from stiffml.linearization import Linearization
+from stiffml.equations import Block, Form, Scheme
 from stiffml.trajectory import Segment
 
 
-class Pending(dict[int, np.ndarray]):
-    """Cotangents of states whose step has not been reversed yet, by the number of steps to the state."""
-
-    def add(self, state: int, cotangent: np.ndarray) -> None:
-        held = self.get(state)
-        self[state] = cotangent if held is None else held + cotangent
-
-
-@dataclass(frozen=True)
-class Nodes:
-    """The points (s, u) at which the steps of a segment evaluated f: (M,) and (M, size)."""
-
-    s: Tensor
-    u: Tensor
-
-
-@dataclass(frozen=True)
-class AtNodes:
-    """f at the nodes, (M, size), and dL/d(node time) through f, (M,)."""
-
-    slopes: np.ndarray
-    time_gradient: np.ndarray
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """What reversing a segment yields besides what it leaves in ``Pending``.
-
-    ``cotangents`` (M, size): dL/df at every node. ``multipliers`` (steps, …, size): what the method's
-    ``time_gradient`` needs to know of each step.
-    """
-
-    cotangents: np.ndarray
-    multipliers: np.ndarray
-
-
 class Method(ABC):
-    """A one-step or multistep method: how PETSc is told of it, and the adjoint of its step.
-
-    The adjoint works on segments of a trajectory: their nodes are differentiated in one call, then the
-    segment is swept backwards with small linear algebra only.
-    """
+    """A one-step or multistep method: how PETSc is told of it, and the equations of its step."""
 
     @property
     @abstractmethod
@@ -78,6 +35,11 @@ class Method(ABC):
         return math.inf
 
     @property
+    def history(self) -> int:
+        """How many vectors a step starts from at most."""
+        return 1
+
+    @property
     def starts_with_half_step(self) -> bool:
         """Whether PETSc begins with a hidden half step of backward Euler."""
         return False
@@ -92,15 +54,18 @@ class Method(ABC):
         """PETSc's names for this method, without prefix."""
 
     @abstractmethod
-    def nodes(self, segment: Segment, dynamics: Dynamics) -> Nodes:
-        """Where the steps of the segment evaluated f."""
+    def blocks(self, segment: Segment, form: Form) -> list[Block]:
+        """The equations of the segment's steps, those of one pattern together."""
+
+
+class OneStep(Method):
+    """A method whose steps start from one state and have all the same pattern."""
 
     @abstractmethod
-    def sweep(self, segment: Segment, jacobian: Linearization, pending: Pending) -> Sweep:
-        """Reverse the segment: take dL/du of its states from ``pending``, leave that of earlier ones."""
+    def scheme(self, form: Form) -> Scheme:
+        """The equations of a step from ``times[:, 0]`` to ``times[:, 1]``."""
 
-    @abstractmethod
-    def time_gradient(
-        self, segment: Segment, sweep: Sweep, at_nodes: AtNodes, boundaries: np.ndarray
-    ) -> None:
-        """Add dL/d(step ends) to ``boundaries`` (n_steps + 1,), which covers the whole trajectory."""
+    def blocks(self, segment: Segment, form: Form) -> list[Block]:
+        known = np.arange(segment.first, segment.last)[:, None]
+        times = np.stack([segment.times[:-1], segment.times[1:]], axis=1)
+        return [Block(self.scheme(form), segment.first, known, times)]

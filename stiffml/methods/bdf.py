@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.dynamics import Dynamics
-from stiffml.linearization import Linearization
-from stiffml.methods.base import AtNodes, Method, Nodes, Pending, Sweep
+from stiffml.equations import HALF, Block, Form, Numbers, Pattern, Scheme
+from stiffml.methods.base import Method
 from stiffml.trajectory import Segment
-
-HALF = -1
-"""Stands for the half step of the start where the states of a stencil are numbered."""
 
 
 @dataclass(frozen=True)
@@ -65,86 +62,62 @@ class BDF(Method):
     def petsc_options(self) -> dict[str, object]:
         return {"ts_type": "bdf", "ts_bdf_order": self.order}
 
-    def _stencil(self, n: int) -> list[int]:
-        """The states that step n (from 0) uses, the new one first, in PETSc's order."""
+    @property
+    def history(self) -> int:
+        return self.order
+
+    def _known(self, n: int) -> list[int]:
+        """The states that step n (from 0) starts from, the newest last."""
         count = min(n + 2, self.order) if self.starts_with_half_step else 1
-        states = list(range(n + 1, max(n - count, -1), -1))
-        return states if len(states) == count + 1 else [*states, HALF]
+        states = list(range(max(n - count + 1, 0), n + 1))
+        # Column by column the first step determines the half step, so it does not start from it.
+        return states if len(states) == count or n == 0 else [HALF, *states]
 
-    def _coefficients(self, segment: Segment, differentiable: bool = False) -> list[_Coefficients]:
-        """The α of every step of the segment, with the steps of one order together."""
-        times, half = segment.trajectory.times, segment.trajectory.half
-        groups = []
-        for _, steps in groupby(range(segment.first, segment.last), key=lambda n: len(self._stencil(n))):
-            stencils = [self._stencil(n) for n in steps]
-            rows = [[half[0] if m == HALF and half else times[m] for m in s] for s in stencils]
-            where = torch.tensor(rows, dtype=torch.float64)
-            with torch.set_grad_enabled(differentiable):
-                where.requires_grad_(differentiable)
-                groups.append(_Coefficients(stencils, where, lagrange_derivatives(where)))
-        return groups
+    def blocks(self, segment: Segment, form: Form) -> list[Block]:
+        blocks = []
+        for _, group in groupby(range(segment.first, segment.last), key=self._kind):
+            steps = list(group)
+            known = np.array([self._known(n) for n in steps])
+            ends = segment.times_at(np.array(steps) + 1)
+            times = np.column_stack([*(segment.times_at(column) for column in known.T), ends])
+            starting = self.starts_with_half_step and steps[0] == 0
+            scheme = Scheme(_START, _starting_numbers) if starting else _scheme(known.shape[1])
+            blocks.append(Block(scheme, steps[0], known, times))
+        return blocks
 
-    def nodes(self, segment: Segment, dynamics: Dynamics) -> Nodes:
-        s, u = torch.from_numpy(segment.times[1:]), segment.states[1:]
-        if segment.half is not None:
-            time, state = segment.half
-            s = torch.cat([s, torch.tensor([time], dtype=s.dtype)])
-            u = torch.cat([u, torch.from_numpy(state)[None]])
-        return Nodes(s, u)
-
-    def sweep(self, segment: Segment, jacobian: Linearization, pending: Pending) -> Sweep:
-        rows = [
-            (stencil, alpha)
-            for group in self._coefficients(segment)
-            for stencil, alpha in zip(group.stencils, group.alphas.tolist(), strict=True)
-        ]
-        with_half = segment.half is not None
-        w = np.zeros((segment.steps + with_half, segment.states.shape[1]))
-        for k in reversed(range(segment.steps)):
-            stencil, alpha = rows[k]
-            w[k] = jacobian.solve_transpose(k, alpha[0], pending.pop(stencil[0]))
-            for state, a in zip(stencil[1:], alpha[1:], strict=True):
-                pending.add(state, -a * w[k])
-        if with_half:
-            shift = 2 / segment.sizes[0]
-            w[-1] = jacobian.solve_transpose(segment.steps, shift, pending.pop(HALF))
-            pending.add(0, shift * w[-1])
-        return Sweep(w, w)
-
-    def time_gradient(
-        self, segment: Segment, sweep: Sweep, at_nodes: AtNodes, boundaries: np.ndarray
-    ) -> None:
-        w, half, states = sweep.multipliers, segment.trajectory.half, segment.trajectory.states.numpy()
-        k = 0
-        for group in self._coefficients(segment, differentiable=True):
-            # The residual is Σ αᵢ Uᵢ − f, so dL/dαᵢ = −w·Uᵢ; torch carries it on to the times.
-            cotangent = torch.empty_like(group.alphas)
-            for row, stencil in enumerate(group.stencils):
-                used = [half[1] if m == HALF and half else states[m] for m in stencil]
-                cotangent[row] = torch.tensor([-float(w[k + row] @ u) for u in used], dtype=cotangent.dtype)
-            (gradient,) = torch.autograd.grad(group.alphas, group.times, cotangent)
-            for stencil, values in zip(group.stencils, gradient.tolist(), strict=True):
-                for m, value in zip(stencil, values, strict=True):
-                    if m == HALF:
-                        boundaries[:2] += value / 2  # t½ is the middle of the first step
-                    else:
-                        boundaries[m] += value
-            k += len(group.stencils)
-        boundaries[segment.first + 1 : segment.last + 1] += at_nodes.time_gradient[: segment.steps]
-        if segment.half is not None:
-            # (u½ − u₀)/d − f = 0 with d = t½ − t₀ and the multiplier w, so dL/dd = w·f/d.
-            wrt_size = float(w[-1] @ at_nodes.slopes[-1]) * 2 / segment.sizes[0]
-            boundaries[0] -= wrt_size
-            boundaries[:2] += (at_nodes.time_gradient[-1] + wrt_size) / 2
+    def _kind(self, n: int) -> tuple[bool, int]:
+        return n == 0, len(self._known(n))
 
 
-@dataclass(frozen=True)
-class _Coefficients:
-    """Steps of one order: their stencils, the times of these (M, k+1), and the α (M, k+1)."""
+_START = Pattern(1, alpha=[[1, 1, 0], [1, 1, 1]], beta=[[0, 1, 0], [0, 0, 1]], keeps_half=True)
+"""u½ by backward Euler, then u₁ from u₀ and u½."""
 
-    stencils: list[list[int]]
-    times: Tensor
-    alphas: Tensor
+
+def _starting_numbers(times: Tensor) -> Numbers:
+    begin, end = times.unbind(dim=1)
+    middle = (begin + end) / 2
+    shift, nothing = 1 / (middle - begin), torch.zeros_like(begin)
+    half = torch.stack([-shift, shift, nothing], dim=1)
+    whole = lagrange_derivatives(torch.stack([end, middle, begin], dim=1)).flip(1)
+    return _with_f_at_the_end(_START, torch.stack([half, whole], dim=1))
+
+
+@cache
+def _scheme(count: int) -> Scheme:
+    """Steps that start from ``count`` states."""
+    pattern = Pattern(count, alpha=np.ones((1, count + 1)), beta=np.eye(1, count + 1, count))
+
+    def numbers(times: Tensor) -> Numbers:
+        return _with_f_at_the_end(pattern, lagrange_derivatives(times.flip(1)).flip(1)[:, None])
+
+    return Scheme(pattern, numbers)
+
+
+def _with_f_at_the_end(pattern: Pattern, alpha: Tensor) -> Numbers:
+    beta = torch.as_tensor(pattern.beta, dtype=alpha.dtype).expand_as(alpha)
+    none = torch.zeros_like(beta)
+    nowhere = none[:, 0]  # f is evaluated at states only, whose times are known
+    return Numbers(alpha, beta, none, nowhere, nowhere, none[:, :, 0])
 
 
 def lagrange_derivatives(times: Tensor) -> Tensor:

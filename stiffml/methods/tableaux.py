@@ -1,60 +1,220 @@
-"""Coefficients of the explicit Runge-Kutta methods, as PETSc has them under its own names."""
+"""The tableaux of PETSc's Runge-Kutta, additive and Rosenbrock-W methods, from ``tableaux.json``.
+
+The coefficients are PETSc's to the last bit, misprints included, so that equations written with them are
+those PETSc solves. Where they do not have the order PETSc states, ``tests/test_tableaux.py`` says so.
+"""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from typing import Any
 
 import numpy as np
+from scipy.linalg import solve_triangular
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Butcher:
+    """One part of a Runge-Kutta method: a (s, s) lower triangular, b (s,), c (s,) the row sums of a."""
+
+    a: np.ndarray
+    b: np.ndarray
+    c: np.ndarray
+
+    @property
+    def stages(self) -> int:
+        return len(self.b)
+
+    @property
+    def explicit_first_stage(self) -> bool:
+        """Whether the first stage is the state that the step starts from."""
+        return not self.a[0].any()
+
+    @property
+    def stiffly_accurate(self) -> bool:
+        """Whether the last stage is the new state."""
+        return bool((self.b == self.a[-1]).all())
+
+    @cached_property
+    def r_infinity(self) -> float:
+        """Stability function at infinity; ``inf`` where it grows."""
+        return _stability_at_infinity(self.a, self.b)
+
+
+@dataclass(frozen=True, eq=False)
+class Interpolation:
+    """Weights (s, p) of the stages' slopes for dense output, of the parts that the method has.
+
+    PETSc computes, at t + τh for 0 ≤ τ ≤ 1,
+
+        Y₁ + h Σᵢ (Σⱼ τʲ Bᵢⱼ) kᵢ,  j = 1 … p,
+
+    for ``rk`` with kᵢ = f(Yᵢ); for ``arkimex`` with one such sum for the implicit part, over the slopes
+    kᵢ = (Yᵢ − Zᵢ) / (h âᵢᵢ) that the stages imply (Zᵢ: what was known of a stage before it was solved), and
+    one for the explicit part. The base is the first stage Y₁, not the old state: the two are the same only
+    if the first stage is explicit.
+    """
+
+    implicit: np.ndarray | None
+    explicit: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
 class Tableau:
-    """a (s, s), b (s,); ``embedded`` says whether PETSc has an error estimate for it."""
+    """An explicit, a diagonally implicit or an additive Runge-Kutta method: the parts it has.
+
+    ``order`` is what PETSc states; ``embedded`` says whether it has an error estimate; ``interpolation`` is
+    None where PETSc has no dense output or only a straight line from the first stage.
+    """
+
+    petsc_name: str
+    order: int
+    implicit: Butcher | None
+    explicit: Butcher | None
+    embedded: bool
+    interpolation: Interpolation | None
+
+
+@dataclass(frozen=True, eq=False)
+class Rosenbrock:
+    """A Rosenbrock-W method, kᵢ = h f(u₀ + Σ aᵢⱼ kⱼ) + h J Σ γᵢⱼ kⱼ and u₁ = u₀ + Σ bᵢ kᵢ.
+
+    ``a`` (s, s) strictly lower triangular (α in the literature), ``gamma`` (s, s) lower triangular, ``b``
+    (s,). PETSc solves for yᵢ = Σ γᵢⱼ kⱼ instead of kᵢ; the properties after the fields are for that form.
+    A stage with γᵢᵢ = 0 is explicit, and there yᵢ stands for kᵢ + Σ_{j<i} γᵢⱼ kⱼ.
+
+    ``interpolation`` (s, p) is None where PETSc has no dense output or only a straight line. With it PETSc
+    computes u₀ + Σᵢ (Σⱼ τʲ Bᵢⱼ) kᵢ at t + τh, j = 1 … p. The base is the state the step started from, and
+    no h appears because kᵢ has it.
+    """
 
     petsc_name: str
     order: int
     a: np.ndarray
+    gamma: np.ndarray
     b: np.ndarray
     embedded: bool
+    interpolation: np.ndarray | None
 
     @property
-    def c(self) -> np.ndarray:
+    def stages(self) -> int:
+        return len(self.b)
+
+    @property
+    def a_sum(self) -> np.ndarray:
+        """(s,) PETSc evaluates stage i at t + h times this."""
         return self.a.sum(axis=1)
 
+    @property
+    def gamma_sum(self) -> np.ndarray:
+        """(s,) weights of ∂f/∂t; PETSc has them, but leaves that term out: t counts as a constant in J."""
+        return self.gamma.sum(axis=1)
 
-def _tableau(petsc_name: str, order: int, rows: list[list[float]], b: list[float], embedded: bool) -> Tableau:
-    a = np.zeros((len(b), len(b)))
-    for i, row in enumerate(rows):
-        a[i, : len(row)] = row
-    return Tableau(petsc_name, order, a, np.array(b), embedded)
+    @property
+    def constant_gamma(self) -> bool:
+        """Whether one factorised matrix serves all stages."""
+        diagonal = np.diag(self.gamma)
+        return bool(diagonal[0] != 0 and (diagonal == diagonal[0]).all())
 
+    @cached_property
+    def gamma_inverse(self) -> np.ndarray:
+        """(s, s) k in terms of y; inverse of Γ with ones in place of zeros on its diagonal."""
+        diagonal = np.diag(self.gamma)
+        filled = self.gamma + np.diag(np.where(diagonal == 0, 1.0, 0.0))
+        return solve_triangular(filled, np.eye(self.stages), lower=True)
+
+    @cached_property
+    def at(self) -> np.ndarray:
+        """(s, s) stage i is evaluated at u₀ + Σ atᵢⱼ yⱼ."""
+        return self.a @ self.gamma_inverse
+
+    @cached_property
+    def bt(self) -> np.ndarray:
+        """(s,) u₁ = u₀ + Σ btᵢ yᵢ."""
+        return self.b @ self.gamma_inverse
+
+    @cached_property
+    def explicit_correction(self) -> np.ndarray:
+        """(s, s) weights of h J yⱼ in an explicit stage, its row of ΓΓ⁻¹; rows of the identity elsewhere."""
+        return self.gamma @ self.gamma_inverse
+
+    @cached_property
+    def transformed_interpolation(self) -> np.ndarray | None:
+        """(s, p) the interpolation is u₀ + Σᵢ (Σⱼ τʲ B̃ᵢⱼ) yᵢ."""
+        return None if self.interpolation is None else self.gamma_inverse.T @ self.interpolation
+
+    @cached_property
+    def r_infinity(self) -> float:
+        """Stability function at infinity, with the exact Jacobian; ``inf`` where it grows."""
+        return _stability_at_infinity(self.a + self.gamma, self.b)
+
+
+def _stability_at_infinity(a: np.ndarray, b: np.ndarray) -> float:
+    """lim R(z) for z → ∞ of R(z) = 1 + z bᵀ(I − za)⁻¹ 1, with a (s, s) lower triangular, perhaps singular.
+
+    Stage by stage, with zYᵢ as a Laurent series: an explicit stage raises its highest power by one.
+    """
+    highest = int((np.diag(a) == 0).sum())
+    length = 2 * highest + 1  # powers highest … −highest: as many as one loses by multiplying with z
+    one = np.zeros(length)
+    one[highest] = 1
+    slopes = np.zeros((len(b), length))
+    for i, row in enumerate(a):
+        known = one + row[:i] @ slopes[:i]
+        if row[i] == 0:
+            slopes[i, :-1] = known[1:]
+        else:
+            for m in range(length):  # z / (1 − za) = −(1/a) Σ (za)⁻ᵐ
+                slopes[i, m:] -= known[: length - m] / row[i] ** (m + 1)
+    result = one + b @ slopes
+    grows = np.abs(result[:highest]).max(initial=0) > 1e-9
+    return float("inf") if grows else float(result[highest])
+
+
+def _matrix(values: list | None) -> np.ndarray | None:
+    return None if values is None else np.array(values, dtype=np.float64)
+
+
+def _butcher(entry: dict[str, Any] | None) -> Butcher | None:
+    return None if entry is None else Butcher(*(np.array(entry[key], dtype=np.float64) for key in "abc"))
+
+
+def _tableau(name: str, entry: dict[str, Any]) -> Tableau:
+    weights = entry["interpolation"]
+    return Tableau(
+        petsc_name=name,
+        order=entry["order"],
+        implicit=_butcher(entry.get("implicit")),
+        explicit=_butcher(entry.get("explicit")),
+        embedded=entry["embedded"],
+        interpolation=weights
+        and Interpolation(_matrix(weights.get("implicit")), _matrix(weights.get("explicit"))),
+    )
+
+
+def _rosenbrock(name: str, entry: dict[str, Any]) -> Rosenbrock:
+    a, gamma, b = (np.array(entry[key], dtype=np.float64) for key in ("a", "gamma", "b"))
+    interpolation = _matrix(entry["interpolation"])
+    return Rosenbrock(name, entry["order"], a, gamma, b, entry["embedded"], interpolation)
+
+
+_DATA = json.loads(files("stiffml.methods").joinpath("tableaux.json").read_text(encoding="utf-8"))
 
 EXPLICIT = {
-    "euler": _tableau("1fe", 1, [[]], [1.0], embedded=False),
-    "midpoint": _tableau("2b", 2, [[], [1 / 2]], [0.0, 1.0], embedded=False),
-    "bosh3": _tableau(
-        "3bs",
-        3,
-        [[], [1 / 2], [0, 3 / 4], [2 / 9, 1 / 3, 4 / 9]],
-        [2 / 9, 1 / 3, 4 / 9, 0.0],
-        embedded=True,
-    ),
-    "rk4": _tableau(
-        "4", 4, [[], [1 / 2], [0, 1 / 2], [0, 0, 1]], [1 / 6, 1 / 3, 1 / 3, 1 / 6], embedded=False
-    ),
-    "dopri5": _tableau(
-        "5dp",
-        5,
-        [
-            [],
-            [1 / 5],
-            [3 / 40, 9 / 40],
-            [44 / 45, -56 / 15, 32 / 9],
-            [19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729],
-            [9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656],
-            [35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84],
-        ],
-        [35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84, 0.0],
-        embedded=True,
-    ),
+    name: _tableau(petsc_name, _DATA["rk"][petsc_name])
+    for name, petsc_name in (
+        ("euler", "1fe"),
+        ("midpoint", "2b"),
+        ("bosh3", "3bs"),
+        ("rk4", "4"),
+        ("dopri5", "5dp"),
+    )
 }
+"""Explicit methods by stiffml's names."""
+
+DIRK = {name: _tableau(name, entry) for name, entry in _DATA["dirk"].items()}
+ARKIMEX = {name: _tableau(name, entry) for name, entry in _DATA["arkimex"].items()}
+ROSENBROCK = {name: _rosenbrock(name, entry) for name, entry in _DATA["rosw"].items()}

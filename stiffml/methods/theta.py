@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
+from torch import Tensor
 
-from stiffml.dynamics import Dynamics
-from stiffml.linearization import Linearization
-from stiffml.methods.base import AtNodes, Method, Nodes, Pending, Sweep
-from stiffml.trajectory import Segment
+from stiffml.equations import Form, Numbers, Pattern, Scheme
+from stiffml.methods.base import OneStep
 
 
 @dataclass(frozen=True)
-class Theta(Method):
-    """u₁ = u₀ + h(θ f(t₁, u₁) + (1−θ) f(t₀, u₀)); A-stable, order 1, or 2 for θ = 1/2.
+class Theta(OneStep):
+    """M(u₁ − u₀) = h(θ f(t₁, u₁) + (1−θ) f(t₀, u₀)); A-stable, order 1, or 2 for θ = 1/2.
 
-    The adjoint of a step solves (I − hθJ₁)ᵀ μ = λ₁; f at the two ends then has the cotangents hθμ and
-    h(1−θ)μ, and λ₀ = μ + h(1−θ) J₀ᵀ μ. The two ends have different states: the parameter gradient
+    The adjoint of a step solves (M − hθJ₁)ᵀ μ = λ₁; f at the two ends then has the cotangents hθμ and
+    h(1−θ)μ, and λ₀ = Mᵀμ + h(1−θ) J₀ᵀ μ. The two ends have different states: the parameter gradient
     needs ∂f/∂θ at both.
 
     Parameters
@@ -48,33 +46,20 @@ class Theta(Method):
             return {"ts_type": "beuler"}
         return {"ts_type": "theta", "ts_theta_theta": self.theta, "ts_theta_endpoint": True}
 
-    def nodes(self, segment: Segment, dynamics: Dynamics) -> Nodes:
-        return Nodes(torch.from_numpy(segment.times), segment.states)
+    def scheme(self, form: Form) -> Scheme:
+        weights = torch.tensor([[1 - self.theta, self.theta]], dtype=torch.float64)
 
-    def sweep(self, segment: Segment, jacobian: Linearization, pending: Pending) -> Sweep:
-        implicit, explicit = self.theta * segment.sizes, (1 - self.theta) * segment.sizes
-        multipliers = np.empty((segment.steps, segment.states.shape[1]))
-        for k in reversed(range(segment.steps)):
-            shift = 1 / implicit[k]
-            mu = jacobian.solve_transpose(k + 1, shift, pending.pop(segment.first + k + 1)) * shift
-            multipliers[k] = mu
-            if explicit[k]:
-                pending.add(segment.first + k, mu + explicit[k] * jacobian.apply_transpose(k, mu))
-            else:
-                pending.add(segment.first + k, mu)
-        cotangents = np.zeros((segment.steps + 1, multipliers.shape[1]))
-        cotangents[1:] = implicit[:, None] * multipliers
-        cotangents[:-1] += explicit[:, None] * multipliers
-        return Sweep(cotangents, multipliers)
+        def numbers(times: Tensor) -> Numbers:
+            h = (times[:, 1] - times[:, 0])[:, None, None]
+            alpha = torch.tensor([[-1.0, 1.0]], dtype=h.dtype).expand(len(h), 1, 2)
+            none = torch.zeros_like(alpha)
+            return Numbers(alpha, h * weights, none, times, times, none[:, :, 0])
 
-    def time_gradient(
-        self, segment: Segment, sweep: Sweep, at_nodes: AtNodes, boundaries: np.ndarray
-    ) -> None:
-        mean = self.theta * at_nodes.slopes[1:] + (1 - self.theta) * at_nodes.slopes[:-1]
-        wrt_size = np.einsum("ks,ks->k", sweep.multipliers, mean)
-        boundaries[segment.first + 1 : segment.last + 1] += wrt_size
-        boundaries[segment.first : segment.last] -= wrt_size
-        boundaries[segment.first : segment.last + 1] += at_nodes.time_gradient
+        return Scheme(_PATTERN_END if self.theta == 1 else _PATTERN_BOTH, numbers)
+
+
+_PATTERN_BOTH = Pattern(1, alpha=[[1, 1]], beta=[[1, 1]])
+_PATTERN_END = Pattern(1, alpha=[[1, 1]], beta=[[0, 1]])
 
 
 def BackwardEuler() -> Theta:

@@ -1,47 +1,90 @@
-"""The matrix shift·I − J that PETSc factorises: one dense matrix, or one dense block a sample."""
+"""The matrix shift·M − J that PETSc factorises: one dense matrix, or one dense block a sample."""
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 
 from stiffml.petsc.library import PETSc
+from stiffml.system import System
 
 
-class DenseMatrix:
+class ShiftedMatrix(ABC):
+    """shift·M − J as a PETSc matrix with its solver.
+
+    With a constant J the matrix is filled, and so factorised, only when the shift changes.
+    """
+
+    def __init__(self, system: System) -> None:
+        width = system.layout.width
+        self._mass = np.eye(width)[None] if system.mass is None else system.mass.blocks
+        self._constant = system.linear
+        self._blocks: np.ndarray | None = None
+        self._shift = np.nan
+
+    mat: Any
+    """The PETSc matrix."""
+
+    @abstractmethod
+    def configure(self, pc) -> None:
+        """Make the preconditioner an exact solver."""
+
+    @abstractmethod
+    def _set(self, blocks: np.ndarray) -> None:
+        """Take new values, (samples, width, width)."""
+
+    def fill(self, shift: float, jacobian: Callable[[], np.ndarray]) -> None:
+        """``jacobian()`` is (samples, width, width)."""
+        if self._constant:
+            if shift == self._shift:
+                return
+            if self._blocks is None:
+                self._blocks = jacobian()
+        self._shift = shift
+        self._set(shift * self._mass - (self._blocks if self._blocks is not None else jacobian()))
+
+
+def matrix_for(system: System) -> ShiftedMatrix:
+    return _Dense(system) if system.layout.samples == 1 else _Blocks(system)
+
+
+class _Dense(ShiftedMatrix):
     """A PETSc dense matrix, factorised by LAPACK inside PETSc."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, system: System) -> None:
+        super().__init__(system)
+        width = system.layout.width
         self.mat = PETSc.Mat().createDense((width, width), comm=PETSc.COMM_SELF)
         self.mat.setUp()
-        self._diagonal = np.arange(width)
 
     def configure(self, pc) -> None:
         pc.setType(PETSc.PC.Type.LU)
 
-    def fill(self, shift: float, blocks: np.ndarray) -> None:
-        values = self.mat.getDenseArray()
-        np.negative(blocks[0], out=values)
-        values[self._diagonal, self._diagonal] += shift
+    def _set(self, blocks: np.ndarray) -> None:
+        self.mat.getDenseArray()[:] = blocks[0]
         self.mat.assemble()
 
 
-class BlockMatrix:
+class _Blocks(ShiftedMatrix):
     """A shell matrix and the preconditioner that solves with it exactly, all samples in one call."""
 
-    def __init__(self, samples: int, width: int) -> None:
-        size = samples * width
-        self._operator = _BlockOperator(samples, width)
-        self.mat = PETSc.Mat().createPython((size, size), self._operator, comm=PETSc.COMM_SELF)
+    def __init__(self, system: System) -> None:
+        super().__init__(system)
+        layout = system.layout
+        self._operator = _BlockOperator(layout.samples, layout.width)
+        self.mat = PETSc.Mat().createPython((layout.size, layout.size), self._operator, comm=PETSc.COMM_SELF)
         self.mat.setUp()
-        self._eye = np.eye(width)
 
     def configure(self, pc) -> None:
         pc.setType(PETSc.PC.Type.PYTHON)
         pc.setPythonContext(_BlockSolver(self._operator))
 
-    def fill(self, shift: float, blocks: np.ndarray) -> None:
-        self._operator.blocks = torch.from_numpy(shift * self._eye - blocks)
+    def _set(self, blocks: np.ndarray) -> None:
+        self._operator.blocks = torch.from_numpy(blocks)
         self.mat.assemble()
 
 

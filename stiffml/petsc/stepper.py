@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from stiffml.dynamics import Dynamics
 from stiffml.errors import Status
 from stiffml.methods import Method
 from stiffml.petsc.convergence import NewtonTest
-from stiffml.petsc.jacobian import BlockMatrix, DenseMatrix
+from stiffml.petsc.jacobian import matrix_for
 from stiffml.petsc.library import PETSc
 from stiffml.petsc.options import ScopedOptions
 from stiffml.settings import Newton, Tolerances
+from stiffml.system import System
 
 _HUGE = 1e100
 _NARROW = 16  # up to this width a Jacobian that turns out not to be needed costs little
@@ -29,7 +29,7 @@ class Stepper:
 
     Parameters
     ----------
-    dynamics : Dynamics
+    system : System
     method : Method
     s0, u0 : float, ndarray
         Initial time and state.
@@ -54,7 +54,7 @@ class Stepper:
 
     def __init__(
         self,
-        dynamics: Dynamics,
+        system: System,
         method: Method,
         s0: float,
         u0: np.ndarray,
@@ -65,12 +65,13 @@ class Stepper:
         options: Mapping[str, object],
         max_cuts: int,
     ) -> None:
-        self._dynamics, self._method = dynamics, method
+        self._system, self._method = system, method
+        layout = system.layout
         self._failure: BaseException | None = None
         self._guard = not method.implicit and tolerances is not None
         self.half: tuple[float, np.ndarray] | None = None
         self._wants_half = method.starts_with_half_step
-        self._narrow = dynamics.layout.width <= _NARROW
+        self._narrow = layout.width <= _NARROW
         self.met_non_finite = False
         self._replaced = 0
         self._max_cuts = max_cuts
@@ -106,12 +107,7 @@ class Stepper:
             ts.setTolerances(tolerances.rtol, self._tolerance_vector(tolerances.atol))
         ts.setSolution(self._u)
         if method.implicit:
-            layout = dynamics.layout
-            self._matrix = (
-                DenseMatrix(layout.width)
-                if layout.samples == 1
-                else BlockMatrix(layout.samples, layout.width)
-            )
+            self._matrix = matrix_for(system)
             ts.setIFunction(self._ifunction, self._work)
             ts.setIJacobian(self._ijacobian, self._matrix.mat, self._matrix.mat)
             snes = ts.getSNES()
@@ -145,6 +141,11 @@ class Stepper:
     def state(self) -> np.ndarray:
         """The state after the last accepted step; a view that the next step overwrites."""
         return self._u.array_r
+
+    @property
+    def stages(self) -> np.ndarray | None:
+        """The stages of the last accepted step, (stages, size); None where they follow from the states."""
+        return None
 
     @property
     def next_size(self) -> float:
@@ -230,22 +231,23 @@ class Stepper:
             if self._wants_half and s < ts.getTime() + 0.75 * ts.getTimeStep():
                 # The last of these evaluations is at the converged half step.
                 self.half = (s, state.copy())
-            slope = self._dynamics.evaluate(s, state, self._narrow and self._test.expects_jacobian)
-            np.subtract(udot.array_r, slope, out=residual.array_w)
+            slope = self._system.f.evaluate(s, state, self._narrow and self._test.expects_jacobian)
+            np.subtract(self._system.weigh(udot.array_r), slope, out=residual.array_w)
         except BaseException as error:
             self._failure = error
             raise
 
     def _ijacobian(self, ts, s: float, u, udot, shift: float, mat, pmat) -> None:
         try:
-            self._matrix.fill(shift, self._dynamics.jacobian_at(s, u.array_r))
+            self._matrix.fill(shift, lambda: self._system.f.jacobian_at(s, u.array_r))
         except BaseException as error:
             self._failure = error
             raise
 
     def _rhsfunction(self, ts, s: float, u, slope) -> None:
         try:
-            values = self._dynamics.evaluate(s, u.array_r)
+            part = self._system.f if self._system.g is None else self._system.g
+            values = part.evaluate(s, u.array_r)
             if self._guard and not np.abs(values).max() <= _HUGE:
                 # An infinite error norm, or one whose square overflows, would end the run; an enormous
                 # one cuts the step. No two stages get the same: in the error estimate, whose weights

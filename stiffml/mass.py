@@ -1,0 +1,92 @@
+"""The constant mass matrix M of M y' = f(t, y)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stiffml.state import Layout
+
+
+class Mass:
+    """M, dense or diagonal, the same for all samples or one a sample; it may be singular.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        With w numbers a sample: diagonal as (w,) or in the shape of a sample, dense as (w, w); either
+        with the batch dimensions in front where samples differ.
+    layout : Layout
+
+    Attributes
+    ----------
+    tensor : Tensor
+        As given; its gradient is taken if it requires one.
+    blocks : ndarray
+        (samples or 1, w, w) float64.
+
+    Raises
+    ------
+    ValueError
+        For another shape, or values that are not finite.
+    """
+
+    def __init__(self, tensor: Tensor, layout: Layout) -> None:
+        width, batch = layout.width, layout.batch
+        samples = {(1,): (), (layout.samples,): batch}
+        diagonal = {(width,)} | ({layout.shapes[0][len(batch) :]} if len(layout.shapes) == 1 else set())
+        for count, lead in samples.items():
+            if tensor.shape in {(*lead, *shape) for shape in diagonal}:
+                self.diagonal, self._shape = True, (*count, width)
+                break
+            if tensor.shape == (*lead, width, width):
+                self.diagonal, self._shape = False, (*count, width, width)
+                break
+        else:
+            raise ValueError(
+                f"mass must have shape ({width},) or ({width}, {width}) for the {width} components of a "
+                f"sample, with y0's {len(batch)} batch dimensions in front or without, "
+                f"not {tuple(tensor.shape)}"
+            )
+        self.tensor = tensor
+        self._layout = layout
+        values = tensor.detach().double().numpy().reshape(self._shape)
+        if not np.isfinite(values).all():
+            raise ValueError("mass is not finite")
+        self._diagonal = values if self.diagonal else None
+        eye = np.eye(width)
+        self.blocks = values[:, :, None] * eye if self.diagonal else values
+
+    def apply(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
+        """M v or Mᵀ v for vectors (…, size)."""
+        rows = v.reshape(*v.shape[:-1], self._layout.samples, self._layout.width)
+        if self._diagonal is not None:
+            return (self._diagonal * rows).reshape(v.shape)
+        blocks = self.blocks if transpose else self.blocks.swapaxes(-1, -2)
+        return (rows[..., None, :] @ blocks)[..., 0, :].reshape(v.shape)
+
+    def constraints(self, tolerance: float = 1e-12) -> tuple[np.ndarray, np.ndarray]:
+        """The left and right null spaces of each block, as projectors (samples or 1, w, w).
+
+        ``left`` picks from f what must be zero, the algebraic equations; ``right`` the directions of y
+        that they determine, the algebraic variables.
+        """
+        u, sizes, vt = np.linalg.svd(self.blocks)
+        null = (sizes <= tolerance * sizes.max(axis=-1, keepdims=True))[..., None, :].astype(float)
+        return (u * null) @ u.swapaxes(-1, -2), (vt.swapaxes(-1, -2) * null) @ vt
+
+    @property
+    def singular(self) -> bool:
+        return bool(np.any(self.constraints()[0]))
+
+    def gradient(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Σ leftᵢ rightᵢᵀ over N pairs (N, size), restricted to the entries M has."""
+        layout = self._layout
+        left, right = (v.reshape(-1, layout.samples, layout.width) for v in (left, right))
+        total = np.einsum("nsi,nsi->si" if self.diagonal else "nsi,nsj->sij", left, right)
+        return total if self._shape[0] == layout.samples else total.sum(axis=0, keepdims=True)
+
+    def as_given(self, gradient: np.ndarray) -> Tensor:
+        """A gradient in the shape and dtype of ``tensor``."""
+        return torch.from_numpy(gradient).reshape(self.tensor.shape).to(self.tensor.dtype)

@@ -1,0 +1,69 @@
+"""The equations of a Runge-Kutta step, explicit, diagonally implicit or both: from its tableau."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stiffml.equations import Numbers, Pattern, Scheme
+from stiffml.methods.tableaux import Butcher
+
+
+def stage_scheme(f: Butcher, g: Butcher | None = None, mass: bool = False) -> Scheme:
+    """M(Yᵢ − u₀) = h Σ aᵢⱼ f(Yⱼ) + h Σ âᵢⱼ g(Yⱼ), and u₁ = u₀ + h Σ (bᵢ f(Yᵢ) + b̂ᵢ g(Yᵢ)).
+
+    An explicit first stage is u₀ itself; the last stage of a stiffly accurate tableau is u₁ itself.
+    With a mass matrix, which may be singular, the slopes M⁻¹f(Yᵢ) are not to be had: an update that is
+    not a stage is then written with the slopes that the stages imply, u₁ = u₀ + Σᵢ (bA⁻¹)ᵢ (Yᵢ − u₀).
+
+    Parameters
+    ----------
+    f, g : Butcher
+        The tableaux of both parts; g only for an additive method.
+    mass : bool
+        Whether there is a mass matrix. Not with g.
+    """
+    count = len(f.b)
+    first_is_old = f.explicit_first_stage and f.c[0] == 0 and (g is None or g.c[0] == 0)
+    last_is_new = f.stiffly_accurate and (g is None or g.stiffly_accurate)
+    columns = list(range(count)) if first_is_old else list(range(1, count + 1))
+    total = columns[-1] + 1 if last_is_new else columns[-1] + 2
+    rows = total - 1
+    solved = [i for i in range(count) if columns[i] > 0]
+
+    alpha = np.zeros((rows, total))
+    beta, epsilon = np.zeros((rows, total)), np.zeros((rows, total))
+    weighted = np.ones(rows, dtype=bool)
+    for i in solved:
+        alpha[columns[i] - 1, [0, columns[i]]] = -1, 1
+        beta[columns[i] - 1, columns] = f.a[i]
+        if g is not None:
+            epsilon[columns[i] - 1, columns] = g.a[i]
+    if not last_is_new:
+        alpha[-1, [0, -1]] = -1, 1
+        if mass:
+            implied = np.linalg.solve(f.a.T, f.b)
+            weighted[-1] = False
+            alpha[-1, columns] -= implied
+            alpha[-1, 0] += implied.sum()
+        else:
+            beta[-1, columns] = f.b
+            if g is not None:
+                epsilon[-1, columns] = g.b
+    c_f, c_g = np.zeros(total), np.zeros(total)
+    c_f[columns] = f.c
+    c_g[columns] = f.c if g is None else g.c
+    pattern = Pattern(1, alpha, beta, epsilon, weighted)
+    constants = [torch.from_numpy(values) for values in (alpha, beta, epsilon, c_f, c_g)]
+
+    def numbers(times: Tensor) -> Numbers:
+        alpha, beta, epsilon, c_f, c_g = constants
+        begin, h = times[:, :1], times[:, 1:] - times[:, :1]
+        size = h[:, :, None]
+        fixed = alpha.expand(len(times), rows, total)
+        return Numbers(
+            fixed, size * beta, size * epsilon, begin + h * c_f, begin + h * c_g, fixed[:, :, 0] * 0
+        )
+
+    return Scheme(pattern, numbers)

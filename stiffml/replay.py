@@ -1,0 +1,165 @@
+"""Solving the equations of recorded steps again: for stages that were not kept, and for states that were not.
+
+PETSc takes the steps of a run; this takes recorded ones once more, at the same times, side by side where
+their states are known. Newton's iteration goes on until only rounding is left, so that what is recomputed
+agrees with what the run found to within the run's own Newton tolerance, and with itself exactly.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from stiffml.equations import Block, Row
+from stiffml.methods import Method
+from stiffml.system import System
+from stiffml.trajectory import Segment, Trajectory
+
+MAX_ITERATIONS = 50
+
+
+class ReplayError(RuntimeError):
+    """A recorded step could not be repeated."""
+
+
+def with_stages(segment: Segment, method: Method, system: System) -> Segment:
+    """The segment with the stages of its steps, solved for side by side unless they were kept."""
+    blocks = method.blocks(segment, system.form)
+    if segment.stages is not None or not any(block.pattern.stages for block in blocks):
+        return segment
+    solved = [_BlockSolver(block, segment, system).stages() for block in blocks]
+    return dataclasses.replace(segment, stages=np.concatenate(solved))
+
+
+def repeat_step(
+    trajectory: Trajectory, step: int, origin: int, states: np.ndarray, method: Method, system: System
+) -> np.ndarray:
+    """The state at the end of one recorded step.
+
+    ``states`` (step + 1 − origin, size): those before it, as many as the method's steps start from.
+    """
+    # The new state is part of a segment; what it will hold is not known yet.
+    segment = Segment(trajectory, step, step + 1, origin, np.concatenate([states, states[-1:]]))
+    (block,) = method.blocks(segment, system.form)
+    return _BlockSolver(block, segment, system).new_state()
+
+
+class _BlockSolver:
+    """Solves the rows of K steps of one pattern, one row after the other."""
+
+    def __init__(self, block: Block, segment: Segment, system: System) -> None:
+        self.block, self.pattern, self.segment, self.system = block, block.pattern, segment, system
+        self.numbers = block.numbers
+        self.x: dict[int, np.ndarray] = {
+            c: segment.states_at(block.known[:, c]) for c in range(self.pattern.history)
+        }
+        self._values: dict[tuple[str, int], np.ndarray] = {}
+        self._base: tuple[np.ndarray, np.ndarray] | None = None
+
+    def stages(self) -> np.ndarray:
+        """(K, stages, size)"""
+        stages = self.pattern.stages
+        if self.pattern.keeps_half:
+            self.x[self.pattern.history] = self.segment.states_at(self.block.state_of(self.pattern.history))
+        for row in self.pattern.rows:
+            if row.column in stages:
+                self.x[row.column] = self._solve(row)
+        parts = [self.x[c] for c in stages]
+        return (
+            np.stack(parts, axis=1)
+            if parts
+            else np.empty((self.block.steps, 0, self.segment.states.shape[1]))
+        )
+
+    def new_state(self) -> np.ndarray:
+        """(size,) for a single step."""
+        for row in self.pattern.rows:
+            half = self.pattern.keeps_half and row.index == 0
+            self.x[row.column] = (
+                self.segment.states_at(self.block.state_of(row.column)) if half else self._solve(row)
+            )
+        return self.x[self.pattern.columns - 1][0]
+
+    def _times(self, name: str, c: int) -> torch.Tensor:
+        states = self.block.state_of(c)
+        if states is not None:
+            return torch.from_numpy(np.array(self.segment.times_at(states)))
+        return getattr(self.numbers, f"s_{name}")[:, c]
+
+    def _value(self, name: str, c: int) -> np.ndarray:
+        """f or g at a column, (K, size)."""
+        key = (name, c)
+        if key not in self._values:
+            part = getattr(self.system, name)
+            u = torch.from_numpy(np.ascontiguousarray(self.x[c]))
+            self._values[key] = part.evaluate_many(self._times(name, c), u).numpy()
+        return self._values[key]
+
+    def _solve(self, row: Row) -> np.ndarray:
+        alpha, beta, epsilon = (
+            values[:, row.index].numpy()[:, :, None]
+            for values in (self.numbers.alpha, self.numbers.beta, self.numbers.epsilon)
+        )
+        size = self.segment.states.shape[1]
+        known = np.zeros((self.block.steps, size))
+        for c in row.alpha:
+            known -= alpha[:, c] * self.x[c]
+        if row.weighted:
+            known = self.system.weigh(known)
+        for c in row.beta:
+            known += beta[:, c] * self._value("f", c)
+        for c in row.epsilon:
+            known += epsilon[:, c] * self._value("g", c)
+        own = alpha[:, row.column]
+        if row.solves:
+            return self._newton(row, own, beta[:, row.column], known)
+        if row.rosenbrock:
+            return self._rosenbrock(row, own, known)
+        return known / own
+
+    def _newton(self, row: Row, alpha: np.ndarray, beta: np.ndarray, known: np.ndarray) -> np.ndarray:
+        """The x of α M x − β f(s, x) = known, started from the vector before."""
+        f, s = self.system.f, self._times("f", row.column)
+        x = np.array(self.x[row.column - 1])
+        before = np.inf
+        for _ in range(MAX_ITERATIONS):
+            u = torch.from_numpy(x)
+            residual = alpha * self.system.weigh(x) - beta * f.evaluate_many(s, u).numpy() - known
+            update = self._linear_solve(alpha, beta, f.jacobian_blocks(s, u).numpy(), residual)
+            x = x - update
+            scale = np.abs(x) + 1e-8 * np.abs(x).max(axis=1, keepdims=True) + 1e-300
+            change = float((np.abs(update) / scale).max())
+            if not np.isfinite(change):
+                break
+            # Newton converges quadratically: what the next update would be.
+            if change**3 <= 1e-17 * before**2 or (change > 0.3 * before and change < 1e-9):
+                return x
+            before = change
+        where = float(self.segment.times[0])
+        raise ReplayError(
+            f"a step recorded near t = {self.system.direction * where:.10g} could not be repeated: Newton's "
+            "iteration did not converge. Try: Discrete(checkpoints='stages'), which repeats nothing, or "
+            "steps=Adaptive() with a smaller rtol"
+        )
+
+    def _rosenbrock(self, row: Row, alpha: np.ndarray, known: np.ndarray) -> np.ndarray:
+        """The y of (α M − J) y = known + τ ∂f/∂s, with J and ∂f/∂s at the old state."""
+        f = self.system.f
+        if self._base is None:
+            u = torch.from_numpy(np.ascontiguousarray(self.x[self.pattern.base]))
+            s = self._times("f", self.pattern.base)
+            self._base = f.jacobian_blocks(s, u).numpy(), f.time_derivative(s, u).numpy()
+        jacobians, wrt_time = self._base
+        known = known + self.numbers.tau[:, row.index].numpy()[:, None] * wrt_time
+        return self._linear_solve(alpha, np.ones_like(alpha), jacobians, known)
+
+    def _linear_solve(self, a: np.ndarray, b: np.ndarray, jacobians: np.ndarray, v: np.ndarray) -> np.ndarray:
+        samples, width = jacobians.shape[1:3]
+        mass = np.eye(width)[None] if self.system.mass is None else self.system.mass.blocks
+        matrices = a[:, :, None, None] * mass - b[:, :, None, None] * jacobians
+        x = torch.linalg.solve(
+            torch.from_numpy(matrices), torch.from_numpy(v).view(len(v), samples, width, 1)
+        )
+        return x.reshape(v.shape).numpy()

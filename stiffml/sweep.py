@@ -1,0 +1,166 @@
+"""Through the equations of a segment backwards: from dL/du of its states to dL/df at its nodes.
+
+For each row, last first, with x̄ the cotangent of the vector it determines:
+
+    (α L − β J)ᵀ w = x̄,   then   x̄_c −= α_c Lᵀ w,   f̄_c += β_c w,   ḡ_c += ε_c w,
+
+and once all rows that use f(x_c) are done, x̄_c += J_cᵀ f̄_c. These are the equations of the discrete
+adjoint for any method (Hager, Numer. Math. 87 (2000), for Runge-Kutta ones).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from stiffml.curvature import Curvature
+from stiffml.equations import HALF, Block, Equations, Row
+from stiffml.linearization import Linearization
+from stiffml.system import System
+
+
+class Pending(dict[int, np.ndarray]):
+    """Cotangents of states whose step has not been reversed yet, by the number of steps to the state."""
+
+    def add(self, state: int, cotangent: np.ndarray) -> None:
+        held = self.get(state)
+        self[state] = cotangent if held is None else held + cotangent
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What reversing a segment yields besides what it leaves in ``Pending``.
+
+    ``f``, ``g``: dL/df and dL/dg at the nodes, (M, size). ``multipliers``: for each block the w of its
+    rows, (rows, steps, size).
+    """
+
+    f: np.ndarray
+    g: np.ndarray | None
+    multipliers: list[np.ndarray]
+
+
+def sweep(
+    equations: Equations,
+    system: System,
+    f: Linearization,
+    g: Linearization | None,
+    curvatures: list[Curvature | None],
+    pending: Pending,
+) -> Swept:
+    """Reverse a segment: take dL/du of its states from ``pending``, leave that of earlier ones."""
+    swept = Swept(
+        np.zeros(equations.f_nodes.u.shape),
+        None if g is None else np.zeros(equations.g_nodes.u.shape),
+        [np.zeros((len(b.pattern.rows), b.steps, equations.size)) for b in equations.blocks],
+    )
+    for number in reversed(range(len(equations.blocks))):
+        step = _Step(equations, number, system, f, g, curvatures[number], swept)
+        for k in reversed(range(equations.blocks[number].steps)):
+            step.reverse(k, pending)
+    return swept
+
+
+class _Step:
+    """One step of a block, backwards."""
+
+    def __init__(
+        self,
+        equations: Equations,
+        number: int,
+        system: System,
+        f: Linearization,
+        g: Linearization | None,
+        curvature: Curvature | None,
+        swept: Swept,
+    ) -> None:
+        self.block: Block = equations.blocks[number]
+        self.pattern = self.block.pattern
+        self.f, self.g, self.system, self.curvature = f, g, system, curvature
+        self.f_index = equations.f_nodes.index[number]
+        self.g_index = equations.g_nodes.index[number] if g is not None else []
+        self.f_cotangents, self.g_cotangents = swept.f, swept.g
+        self.multipliers = swept.multipliers[number]
+        numbers = self.block.numbers
+        self.alpha, self.beta, self.epsilon = (
+            values.tolist() for values in (numbers.alpha, numbers.beta, numbers.epsilon)
+        )
+
+    def reverse(self, k: int, pending: Pending) -> None:
+        pattern, block = self.pattern, self.block
+        # Of every column: its cotangent, and those of f and g there, as far as known.
+        self.x: list[np.ndarray | None] = [None] * pattern.columns
+        self.at_f: list[np.ndarray | None] = [None] * pattern.columns
+        self.at_g: list[np.ndarray | None] = [None] * pattern.columns
+        self.x[-1] = pending.pop(block.first + k + 1, None)
+        if pattern.keeps_half:
+            self.x[pattern.history] = pending.pop(HALF, None)
+        held: dict[int, np.ndarray] = {}
+        for row in reversed(pattern.rows):
+            w = self._reverse_row(row, k)
+            if w is not None and row.rosenbrock:
+                held[row.index] = w
+        if held and self.curvature is not None:
+            self._add(self.x, pattern.base, self.curvature.apply_transpose(k, held))
+        for c in range(pattern.history):
+            cotangent = self._with_f_and_g(c, k)
+            if cotangent is not None:
+                pending.add(int(block.known[k, c]), cotangent)
+        self._keep(k)
+
+    def _reverse_row(self, row: Row, k: int) -> np.ndarray | None:
+        c = row.column
+        cotangent = self._with_f_and_g(c, k)
+        if cotangent is None:
+            return None
+        alpha, beta, epsilon = self.alpha[k][row.index], self.beta[k][row.index], self.epsilon[k][row.index]
+        if row.solves:
+            w = self.f.solve(self._node(c, k), alpha[c], beta[c], cotangent, transpose=True)
+            self._add(self.at_f, c, beta[c] * w)
+        elif row.rosenbrock:
+            w = self.f.solve(self._node(self.pattern.base, k), alpha[c], 1.0, cotangent, transpose=True)
+        elif row.weighted and self.system.mass is not None:
+            raise AssertionError("an explicit stage cannot have a mass matrix")
+        else:
+            w = cotangent / alpha[c]
+        self.multipliers[row.index, k] = w
+        weighed = self.system.weigh(w, transpose=True) if row.weighted else w
+        for other in row.alpha:
+            self._add(self.x, other, -alpha[other] * weighed)
+        for other in row.beta:
+            self._add(self.at_f, other, beta[other] * w)
+        for other in row.epsilon:
+            self._add(self.at_g, other, epsilon[other] * w)
+        return w
+
+    def _with_f_and_g(self, c: int, k: int) -> np.ndarray | None:
+        """The cotangent of column c with what came to it through f and g there, from later rows."""
+        total = self.x[c]
+        for cotangent, part, index in (
+            (self.at_f[c], self.f, self.f_index),
+            (self.at_g[c], self.g, self.g_index),
+        ):
+            if cotangent is not None and part is not None:
+                through = part.apply(int(index[c][k]), cotangent, transpose=True)
+                total = through if total is None else total + through
+        return total
+
+    def _node(self, c: int, k: int) -> int:
+        index = self.f_index[c]
+        assert index is not None
+        return int(index[k])
+
+    @staticmethod
+    def _add(to: list[np.ndarray | None], c: int, value: np.ndarray) -> None:
+        held = to[c]
+        to[c] = value if held is None else held + value
+
+    def _keep(self, k: int) -> None:
+        for cotangents, totals, index in (
+            (self.at_f, self.f_cotangents, self.f_index),
+            (self.at_g, self.g_cotangents, self.g_index),
+        ):
+            for c, cotangent in enumerate(cotangents):
+                if cotangent is not None and totals is not None:
+                    totals[index[c][k]] += cotangent

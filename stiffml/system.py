@@ -1,0 +1,68 @@
+"""M y' = f(t, y) + g(t, y): what is integrated, put together from its parts."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from stiffml.dynamics import Dynamics
+from stiffml.equations import Form
+from stiffml.mass import Mass
+from stiffml.state import Layout
+
+
+class System:
+    """The parts of a problem on flat vectors.
+
+    Attributes
+    ----------
+    f : Dynamics
+        The right-hand side, or its implicit part.
+    g : Dynamics or None
+        The explicit part of an additive method.
+    mass : Mass or None
+        None for the identity.
+    parameters : tuple of Tensor
+        What gradients are wanted for: those of f and g, then the mass matrix if it requires one.
+    linear : bool
+        Whether the Jacobian of f is constant.
+    """
+
+    def __init__(
+        self, f: Dynamics, g: Dynamics | None = None, mass: Mass | None = None, linear: bool = False
+    ) -> None:
+        self.f, self.g, self.mass, self.linear = f, g, mass, linear
+        self.mass_has_gradient = mass is not None and mass.tensor.requires_grad
+
+    @property
+    def layout(self) -> Layout:
+        return self.f.layout
+
+    @property
+    def direction(self) -> int:
+        return self.f.direction
+
+    @property
+    def form(self) -> Form:
+        return Form(split=self.g is not None, mass=self.mass is not None)
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        own = self.f.parameters
+        return (*own, self.mass.tensor) if self.mass is not None and self.mass_has_gradient else own
+
+    @property
+    def rhs_evals(self) -> int:
+        return self.f.rhs_evals + (0 if self.g is None else self.g.rhs_evals)
+
+    def weigh(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
+        """M v, or Mᵀ v, for vectors (…, size)."""
+        return v if self.mass is None else self.mass.apply(v, transpose)
+
+    def derivative(self, s: float, u: np.ndarray) -> np.ndarray:
+        """du/ds at one state; with a singular mass matrix that of least size."""
+        slope = self.f.evaluate(s, u)
+        if self.mass is not None:
+            rows = slope.reshape(self.layout.samples, 1, self.layout.width)
+            slope = (rows @ np.linalg.pinv(self.mass.blocks).swapaxes(-1, -2)).reshape(-1)
+        return slope if self.g is None else slope + self.g.evaluate(s, u)

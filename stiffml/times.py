@@ -1,0 +1,95 @@
+"""dL/d(step ends), through everything that the times of a step enter: its numbers and its node times."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stiffml.equations import HALF, STAGE, Block, Equations, Nodes
+from stiffml.system import System
+from stiffml.trajectory import Trajectory
+
+
+class AtNodes(NamedTuple):
+    """One part of the right-hand side at its nodes: values (M, size), and dL/d(node time) (M,)."""
+
+    nodes: Nodes
+    slopes: np.ndarray
+    wrt_s: np.ndarray
+
+
+class TimeGradient:
+    """dL/d(step ends) of a trajectory, added up segment by segment.
+
+    Attributes
+    ----------
+    boundaries : ndarray
+        (n_steps + 1,)
+    """
+
+    def __init__(self, trajectory: Trajectory) -> None:
+        self.boundaries = np.zeros(trajectory.n_steps + 1)
+
+    def add(self, states: np.ndarray, values: np.ndarray) -> None:
+        """dL/d(the times of states), (N,)."""
+        half = states == HALF
+        np.add.at(self.boundaries, states[~half], values[~half])
+        self.boundaries[:2] += values[half].sum() / 2  # t½ is the middle of the first step
+
+    def add_nodes(self, at: AtNodes) -> None:
+        """Through the evaluation of f at states; stages get their times from the numbers."""
+        states = at.nodes.states
+        self.add(states[states != STAGE], at.wrt_s[states != STAGE])
+
+    def add_block(
+        self,
+        equations: Equations,
+        number: int,
+        system: System,
+        multipliers: np.ndarray,
+        f: AtNodes,
+        g: AtNodes | None,
+        wrt_tau: np.ndarray | None,
+    ) -> None:
+        """Through the numbers of a block, of which torch knows how they depend on the times.
+
+        A row's residual is L Σ α x − Σ β f − Σ ε g − [J y + τ ∂f/∂s], so with its multiplier w
+        dL/dα_c = −w·L x_c, dL/dβ_c = w·f(x_c) and dL/dε_c = w·g(x_c).
+        """
+        block = equations.blocks[number]
+        times, numbers = block.differentiable_numbers()
+        cotangents = [torch.zeros_like(values) for values in numbers]
+        wrt_alpha, wrt_beta, wrt_epsilon, wrt_s_f, wrt_s_g, to_tau = cotangents
+        for row in block.pattern.rows:
+            r, w = row.index, multipliers[row.index]
+            weighed = system.weigh(w, transpose=True) if row.weighted else w
+            for c in (*row.alpha, row.column):
+                wrt_alpha[:, r, c] = -_products(weighed, equations.column(block, c))
+            for c in (*row.beta, *([row.column] if row.solves else [])):
+                wrt_beta[:, r, c] = _products(w, f.slopes[f.nodes.index[number][c]])
+            for c in row.epsilon if g is not None else ():
+                wrt_epsilon[:, r, c] = _products(w, g.slopes[g.nodes.index[number][c]])
+        for at, wrt_s in ((f, wrt_s_f), (g, wrt_s_g)):
+            for c in block.pattern.stages if at is not None else ():
+                where = at.nodes.index[number][c]
+                if where is not None:
+                    wrt_s[:, c] = torch.from_numpy(at.wrt_s[where])
+        if wrt_tau is not None:
+            to_tau.copy_(torch.from_numpy(wrt_tau))
+        self._through(block, times, list(numbers), cotangents)
+
+    def _through(self, block: Block, times: Tensor, numbers: list[Tensor], cotangents: list[Tensor]) -> None:
+        moving = [(n, c) for n, c in zip(numbers, cotangents, strict=True) if n.requires_grad]
+        (gradient,) = torch.autograd.grad([n for n, _ in moving], times, [c for _, c in moving])
+        values = gradient.numpy()
+        for c in range(block.pattern.history):
+            self.add(block.known[:, c], values[:, c])
+        self.add(np.arange(block.first + 1, block.first + block.steps + 1), values[:, -1])
+
+
+def _products(a: np.ndarray, b: np.ndarray) -> Tensor:
+    """(K, size), (K, size) -> (K,)."""
+    return torch.from_numpy(np.einsum("ks,ks->k", a, b))
