@@ -3,15 +3,28 @@
 from stiffml.diagnostics import GradientReport, check_gradients
 from stiffml.errors import SolveError, Status
 from stiffml.integration import ODEBlock, odeint, solve
-from stiffml.methods import BDF, METHODS, BackwardEuler, CrankNicolson, RungeKutta, Theta
+from stiffml.methods import (
+    ARKIMEX,
+    BDF,
+    DIRK,
+    METHODS,
+    BackwardEuler,
+    CrankNicolson,
+    Rosenbrock,
+    RungeKutta,
+    Theta,
+)
 from stiffml.settings import LU, Discrete, Newton
 from stiffml.solution import Solution
+from stiffml.split import Split
 from stiffml.steps import Adaptive, Fixed, Grid, Recorded
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ARKIMEX",
     "BDF",
+    "DIRK",
     "LU",
     "METHODS",
     "Adaptive",
@@ -24,9 +37,11 @@ __all__ = [
     "Newton",
     "ODEBlock",
     "Recorded",
+    "Rosenbrock",
     "RungeKutta",
     "Solution",
     "SolveError",
+    "Split",
     "Status",
     "Theta",
     "check_gradients",

@@ -10,10 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from stiffml.batching import Func
+from stiffml.dynamics import Dynamics
+from stiffml.mass import Mass
 from stiffml.methods import METHODS, Method, resolve
 from stiffml.settings import LU, Discrete, Newton, Tolerances
+from stiffml.split import Split
 from stiffml.state import Layout, State
 from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps
+from stiffml.system import System
 
 JACOBIANS = ("auto", "dense")
 FIXED_NEWTON = 1e-10
@@ -24,11 +28,9 @@ class Request:
     """A checked solve: everything the engine needs, nothing left to default."""
 
     method: Method
-    layout: Layout
+    system: System
     t: Tensor
     outputs: np.ndarray
-    direction: int
-    parameters: tuple[Tensor, ...]
     steps: Steps
     tolerances: Tolerances
     newton: Newton
@@ -47,6 +49,7 @@ def check(
     linear: LU | None,
     jacobian: str,
     batch_dims: int,
+    mass: Tensor | None,
     params: Iterable[Tensor],
     adjoint: Discrete,
     newton: Newton | None,
@@ -59,9 +62,9 @@ def check(
     layout = _layout(y0, batch_dims)
     t, outputs, direction = _times(t)
     _check_steps(steps, method, rtol, atol)
-    _check_implicit_only(
-        method, newton=newton, linear=linear, jacobian=None if jacobian == "auto" else jacobian
-    )
+    _check_implicit_only(method, linear=linear, jacobian=None if jacobian == "auto" else jacobian)
+    if newton is not None and not method.newton:
+        raise ValueError(f"newton has no effect with {method}, whose steps solve linear systems or none")
     if jacobian not in JACOBIANS:
         raise ValueError(f"jacobian must be one of {', '.join(JACOBIANS)}, not {jacobian!r}")
     if linear is not None and not isinstance(linear, LU):
@@ -71,11 +74,9 @@ def check(
     tolerances = _tolerances(rtol, atol, y0, layout)
     return Request(
         method=method,
-        layout=layout,
+        system=_system(func, layout, direction, _parameters(func, params), method, mass),
         t=t,
         outputs=outputs,
-        direction=direction,
-        parameters=_parameters(func, params),
         steps=steps,
         tolerances=tolerances,
         newton=_newton(newton, steps, tolerances, layout.dtype),
@@ -197,3 +198,50 @@ def _parameters(func: Func, params: Iterable[Tensor]) -> tuple[Tensor, ...]:
             raise TypeError(f"params[{position}] must be a tensor, not {type(tensor).__name__}")
     own = tuple(func.parameters()) if isinstance(func, nn.Module) else ()
     return tuple({id(p): p for p in (*own, *extra)}.values())
+
+
+def _system(
+    func: Func,
+    layout: Layout,
+    direction: int,
+    parameters: tuple[Tensor, ...],
+    method: Method,
+    mass: Tensor | None,
+) -> System:
+    matrix = None if mass is None else _mass(mass, layout, method)
+    if isinstance(func, Split) and method.split:
+        if mass is not None:
+            raise ValueError(
+                f"mass: {method} with Split needs an identity mass matrix; solve M y' = f + g for y', or pass "
+                "the sum as one function, which is then implicit as a whole"
+            )
+        parts = (Dynamics(part, layout, direction, parameters) for part in (func.implicit, func.explicit))
+        return System(*parts, linear=func.linear)
+    if not method.whole:
+        able = ", ".join(name for name, other in METHODS.items() if other.split and other.whole)
+        raise ValueError(
+            f"method: {method} is not stiffly accurate and needs Split(implicit, explicit); for a right-hand "
+            f"side that is implicit as a whole use one of {able}"
+        )
+    return System(Dynamics(func, layout, direction, parameters), mass=matrix)
+
+
+def _mass(mass: Tensor, layout: Layout, method: Method) -> Mass:
+    if not isinstance(mass, Tensor):
+        raise TypeError(f"mass must be a tensor, not {type(mass).__name__}")
+    if not method.mass:
+        able = ", ".join(name for name, other in METHODS.items() if other.mass)
+        raise ValueError(f"mass: {method} takes no mass matrix; use one of {able}")
+    matrix = Mass(mass, layout)
+    if matrix.singular:
+        if not method.dae:
+            able = ", ".join(name for name, other in METHODS.items() if other.dae)
+            raise ValueError(
+                f"mass is singular, and {method} does not integrate such problems; use one of {able}"
+            )
+        if method.explicit_first_stage and not matrix.has_zero_rows:
+            raise ValueError(
+                f"mass: {method} begins with an explicit stage, for which every algebraic equation must be a "
+                "zero row of the mass matrix; combine equations so, or use a method such as bdf"
+            )
+    return matrix

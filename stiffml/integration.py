@@ -7,18 +7,17 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from stiffml.arguments import check
+from stiffml.arguments import Request, check
 from stiffml.autograd import Integrate
 from stiffml.batching import Func
-from stiffml.dynamics import Dynamics
 from stiffml.errors import SolveError, Status, explain
 from stiffml.forward import Run, integrate
+from stiffml.initialization import Constraints, MakeConsistent
 from stiffml.methods import Method
 from stiffml.settings import LU, Discrete, Newton
 from stiffml.solution import Solution, Stats
 from stiffml.state import State
 from stiffml.steps import Adaptive, Steps
-from stiffml.system import System
 
 
 def solve(
@@ -33,6 +32,8 @@ def solve(
     linear: LU | None = None,
     jacobian: str = "auto",
     batch_dims: int = 0,
+    mass: Tensor | None = None,
+    make_consistent: bool = False,
     params: Iterable[Tensor] = (),
     adjoint: Discrete | None = None,
     newton: Newton | None = None,
@@ -65,6 +66,13 @@ def solve(
         ``"auto"`` or ``"dense"``: dense, one block a sample where ``batch_dims`` is given.
     batch_dims : int
         How many leading dimensions of y are independent samples. Default 0.
+    mass : Tensor
+        M of M y' = func(t, y): for the w components of a sample (w,), or in a sample's shape, if it is
+        diagonal, or (w, w); with the batch dimensions in front if it differs between samples. It may be
+        singular (an index-1 DAE), and gets a gradient if it requires one. Default: the identity.
+    make_consistent : bool
+        Whether the algebraic variables of y0 are first changed so that the algebraic equations of a singular
+        mass matrix hold; the gradient includes this. Default False: inconsistent values are an error.
     params : iterable of Tensor
         Tensors besides a module's parameters that need gradients.
     adjoint : Discrete
@@ -96,14 +104,14 @@ def solve(
         linear=linear,
         jacobian=jacobian,
         batch_dims=batch_dims,
+        mass=mass,
         params=params,
         adjoint=Discrete() if adjoint is None else adjoint,
         newton=newton,
         options=options,
     )
-    layout = request.layout
-    system = System(Dynamics(func, layout, request.direction, request.parameters))
-    u0 = layout.flatten(y0)
+    system = request.system
+    u0 = _initial(request, y0, make_consistent)
     runs: list[Run] = []
     stats = Stats()
 
@@ -126,11 +134,29 @@ def solve(
         return runs[0]
 
     u = Integrate.apply(run, request.method, system, stats, request.t, u0, *system.parameters)
-    return _finish(runs[0], request, system, stats, u, throw)
+    return _finish(runs[0], request, stats, u, throw)
 
 
-def _finish(run: Run, request, system: System, stats: Stats, u: Tensor, throw: bool) -> Solution:
-    trajectory, layout = run.trajectory, request.layout
+def _initial(request: Request, y0: State, make_consistent: bool) -> Tensor:
+    """The flat initial state, checked against the algebraic equations if there are any."""
+    system = request.system
+    u0 = system.layout.flatten(y0)
+    if system.mass is None or not system.mass.singular:
+        if make_consistent:
+            raise ValueError("make_consistent has no effect without a singular mass matrix; leave it out")
+        return u0
+    s0 = float(request.outputs[0])
+    with torch.inference_mode(False):
+        if make_consistent:
+            return MakeConsistent.apply(system, s0, request.t[0], u0, *system.parameters)
+        with torch.no_grad():
+            Constraints(system, s0).check(u0.detach().double().numpy(), request.tolerances)
+    return u0
+
+
+def _finish(run: Run, request: Request, stats: Stats, u: Tensor, throw: bool) -> Solution:
+    trajectory, system = run.trajectory, request.system
+    layout = system.layout
     vars(stats).update(
         run.counts,
         accepted=trajectory.n_steps,
@@ -145,8 +171,8 @@ def _finish(run: Run, request, system: System, stats: Stats, u: Tensor, throw: b
         error = SolveError(
             failure.status,
             *explain(failure.status, request.method.implicit),
-            t=request.direction * failure.s,
-            h=request.direction * failure.size,
+            t=system.direction * failure.s,
+            h=system.direction * failure.size,
             component=None if failure.component is None else layout.component(failure.component),
         )
     solution = Solution(

@@ -80,6 +80,14 @@ class Mass:
     def singular(self) -> bool:
         return bool(np.any(self.constraints()[0]))
 
+    @property
+    def has_zero_rows(self) -> bool:
+        """Whether every algebraic equation is a row of zeros, rather than a combination of rows."""
+        zero = ~self.blocks.any(axis=-1)
+        return bool(
+            (zero.sum(axis=-1) == np.round(np.trace(self.constraints()[0], axis1=-2, axis2=-1))).all()
+        )
+
     def gradient(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """Σ leftᵢ rightᵢᵀ over N pairs (N, size), restricted to the entries M has."""
         layout = self._layout

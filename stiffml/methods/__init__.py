@@ -1,17 +1,23 @@
 """Time stepping methods: one file a family, and the table of what each can do."""
 
+from stiffml.methods.arkimex import ARKIMEX
 from stiffml.methods.base import Method
 from stiffml.methods.bdf import BDF
+from stiffml.methods.dirk import DIRK
 from stiffml.methods.rk import RungeKutta
+from stiffml.methods.rosenbrock import Rosenbrock
 from stiffml.methods.table import METHODS, resolve
 from stiffml.methods.theta import BackwardEuler, CrankNicolson, Theta
 
 __all__ = [
+    "ARKIMEX",
     "BDF",
+    "DIRK",
     "METHODS",
     "BackwardEuler",
     "CrankNicolson",
     "Method",
+    "Rosenbrock",
     "RungeKutta",
     "Theta",
     "resolve",

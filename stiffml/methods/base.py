@@ -30,6 +30,41 @@ class Method(ABC):
         """Whether PETSc has an error estimate for it."""
 
     @property
+    def newton(self) -> bool:
+        """Whether that takes Newton's iteration."""
+        return self.implicit
+
+    @property
+    def split(self) -> bool:
+        """Whether it takes the parts of a ``Split`` each in its own way; any method takes their sum."""
+        return False
+
+    @property
+    def whole(self) -> bool:
+        """Whether it takes a right-hand side that is not split."""
+        return True
+
+    @property
+    def mass(self) -> bool:
+        """Whether it takes a mass matrix."""
+        return self.implicit
+
+    @property
+    def dae(self) -> bool:
+        """Whether the mass matrix may be singular."""
+        return self.mass
+
+    @property
+    def explicit_first_stage(self) -> bool:
+        """Whether an implicit step begins with the slope at the old state."""
+        return False
+
+    @property
+    def time_is_state(self) -> bool:
+        """Whether PETSc's form of it is right for autonomous problems only."""
+        return False
+
+    @property
     def growth(self) -> float:
         """How many times longer than the step before an adaptive step may be."""
         return math.inf
@@ -48,6 +83,10 @@ class Method(ABC):
     def starting_order(self) -> int:
         """The order above which scheduled steps need a starting ramp; 0 where none is needed."""
         return 0
+
+    def kept_stages(self, form: Form) -> range:
+        """Which of PETSc's stages the run keeps, because solving for them again takes Newton's iteration."""
+        return range(0)
 
     @abstractmethod
     def petsc_options(self) -> dict[str, object]:

@@ -57,4 +57,6 @@ class RungeKutta(OneStep):
 
 @cache
 def _scheme(name: str) -> Scheme:
-    return stage_scheme(EXPLICIT[name].explicit)
+    tableau = EXPLICIT[name].explicit
+    assert tableau is not None
+    return stage_scheme(tableau)

@@ -24,9 +24,8 @@ def stage_scheme(f: Butcher, g: Butcher | None = None, mass: bool = False) -> Sc
     mass : bool
         Whether there is a mass matrix. Not with g.
     """
-    count = len(f.b)
-    first_is_old = f.explicit_first_stage and f.c[0] == 0 and (g is None or g.c[0] == 0)
-    last_is_new = f.stiffly_accurate and (g is None or g.stiffly_accurate)
+    count = f.stages
+    first_is_old, last_is_new = _shared(f, g)
     columns = list(range(count)) if first_is_old else list(range(1, count + 1))
     total = columns[-1] + 1 if last_is_new else columns[-1] + 2
     rows = total - 1
@@ -67,3 +66,15 @@ def stage_scheme(f: Butcher, g: Butcher | None = None, mass: bool = False) -> Sc
         )
 
     return Scheme(pattern, numbers)
+
+
+def kept_stages(f: Butcher, g: Butcher | None = None) -> range:
+    """The stages that are neither the old nor the new state."""
+    first_is_old, last_is_new = _shared(f, g)
+    return range(int(first_is_old), f.stages - int(last_is_new))
+
+
+def _shared(f: Butcher, g: Butcher | None) -> tuple[bool, bool]:
+    """Whether the first stage is the old state, and the last one the new."""
+    first = f.explicit_first_stage and f.c[0] == 0 and (g is None or g.c[0] == 0)
+    return first, f.stiffly_accurate and (g is None or g.stiffly_accurate)

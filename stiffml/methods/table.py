@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 
+from stiffml.methods import tableaux
+from stiffml.methods.arkimex import ARKIMEX
 from stiffml.methods.base import Method
 from stiffml.methods.bdf import BDF
+from stiffml.methods.dirk import DIRK
 from stiffml.methods.rk import RungeKutta
-from stiffml.methods.tableaux import EXPLICIT
+from stiffml.methods.rosenbrock import VARYING, Rosenbrock, constant_gamma
 from stiffml.methods.theta import BackwardEuler, CrankNicolson, Theta
 
 METHODS: dict[str, Method] = {
@@ -16,9 +19,13 @@ METHODS: dict[str, Method] = {
     "theta": Theta(0.55),
     "bdf": BDF(),
     **{f"bdf{order}": BDF(order) for order in range(1, 7)},
-    **{name: RungeKutta(name) for name in EXPLICIT},
+    **{f"rosw-{name}": Rosenbrock(name) for name in constant_gamma()},
+    **{f"arkimex-{name}": ARKIMEX(name) for name in tableaux.ARKIMEX},
+    **{f"dirk-{name}": DIRK(name) for name in tableaux.DIRK},
+    **{name: RungeKutta(name) for name in tableaux.EXPLICIT},
 }
-"""What each is capable of stands in its attributes: ``order``, ``implicit``, ``adaptive``.
+"""What each is capable of stands in the attributes of :class:`Method`: ``order``, ``adaptive``, ``split``,
+``mass``, ``dae`` and so on.
 
 ``theta`` by name is θ = 0.55: nearly second order, yet damping the stiffest modes; ``Theta(θ)`` gives
 any other. ``bdf`` is the default order of :class:`BDF`.
@@ -39,6 +46,8 @@ def resolve(method: str | Method) -> Method:
         return method
     if not isinstance(method, str):
         raise TypeError(f"method must be a name or a method object such as BDF(3), not {method!r}")
+    if method.removeprefix("rosw-") in VARYING:
+        Rosenbrock(method.removeprefix("rosw-"))  # explains itself
     if method not in METHODS:
         close = difflib.get_close_matches(method, METHODS, n=1)
         meant = f" Did you mean {close[0]!r}?" if close else ""

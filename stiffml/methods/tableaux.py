@@ -55,7 +55,7 @@ class Interpolation:
     for ``rk`` with kᵢ = f(Yᵢ); for ``arkimex`` with one such sum for the implicit part, over the slopes
     kᵢ = (Yᵢ − Zᵢ) / (h âᵢᵢ) that the stages imply (Zᵢ: what was known of a stage before it was solved), and
     one for the explicit part. The base is the first stage Y₁, not the old state: the two are the same only
-    if the first stage is explicit.
+    if the first stage is explicit. Nor do all weights give the new state at τ = 1.
     """
 
     implicit: np.ndarray | None
@@ -66,7 +66,7 @@ class Interpolation:
 class Tableau:
     """An explicit, a diagonally implicit or an additive Runge-Kutta method: the parts it has.
 
-    ``order`` is what PETSc states; ``embedded`` says whether it has an error estimate; ``interpolation`` is
+    ``embedded`` says whether it has an error estimate; ``interpolation`` is
     None where PETSc has no dense output or only a straight line from the first stage.
     """
 
@@ -88,7 +88,7 @@ class Rosenbrock:
 
     ``interpolation`` (s, p) is None where PETSc has no dense output or only a straight line. With it PETSc
     computes u₀ + Σᵢ (Σⱼ τʲ Bᵢⱼ) kᵢ at t + τh, j = 1 … p. The base is the state the step started from, and
-    no h appears because kᵢ has it.
+    no h appears because kᵢ has it. Not all weights give the new state at τ = 1.
     """
 
     petsc_name: str
@@ -182,16 +182,23 @@ def _butcher(entry: dict[str, Any] | None) -> Butcher | None:
     return None if entry is None else Butcher(*(np.array(entry[key], dtype=np.float64) for key in "abc"))
 
 
+_MISSED = {"bpr3": 1, "1bee": 1}
+"""Orders of ``arkimex`` tables that do not have the one PETSc states: ``bpr3`` has 3/5 where 3/4 belongs in
+its last explicit stage (its implicit part alone has order 3), ``1bee`` is two half steps of backward Euler."""
+
+
 def _tableau(name: str, entry: dict[str, Any]) -> Tableau:
     weights = entry["interpolation"]
+    interpolation = None
+    if weights is not None:
+        interpolation = Interpolation(_matrix(weights.get("implicit")), _matrix(weights.get("explicit")))
     return Tableau(
         petsc_name=name,
-        order=entry["order"],
+        order=_MISSED.get(name, entry["order"]),
         implicit=_butcher(entry.get("implicit")),
         explicit=_butcher(entry.get("explicit")),
         embedded=entry["embedded"],
-        interpolation=weights
-        and Interpolation(_matrix(weights.get("implicit")), _matrix(weights.get("explicit"))),
+        interpolation=interpolation,
     )
 
 

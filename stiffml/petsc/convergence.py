@@ -19,8 +19,9 @@ class NewtonTest:
     be met at all.
     """
 
-    def __init__(self, rtol: float, atol: float) -> None:
-        self._rtol, self._atol = rtol, atol
+    def __init__(self, rtol: float, atol: float, max_iterations: int) -> None:
+        self._rtol, self._atol, self._max_iterations = rtol, atol, max_iterations
+        self.solves = 0  # that have ended
         self._previous = math.inf
         self._needed = 1  # iterations of the solve before
         self._iteration = 0  # of the next residual evaluation
@@ -36,6 +37,8 @@ class NewtonTest:
             self._iteration = iteration + 1
         else:
             self._iteration, self._needed = 0, max(iteration, 1)
+        if reason != _Reason.ITERATING or iteration >= self._max_iterations:
+            self.solves += 1
         return reason
 
     def _judge(self, snes, iteration: int, norms: tuple[float, float, float]) -> int:

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from stiffml.petsc.formulation import Formulation
 from stiffml.petsc.library import PETSc
-from stiffml.system import System
+
+_START = 1e15
+"""A shift above this marks the solve for the slope at the start; PETSc scales that matrix afterwards."""
 
 
 class ShiftedMatrix(ABC):
@@ -19,10 +22,8 @@ class ShiftedMatrix(ABC):
     With a constant J the matrix is filled, and so factorised, only when the shift changes.
     """
 
-    def __init__(self, system: System) -> None:
-        width = system.layout.width
-        self._mass = np.eye(width)[None] if system.mass is None else system.mass.blocks
-        self._constant = system.linear
+    def __init__(self, problem: Formulation) -> None:
+        self._mass, self._constant = problem.mass, problem.constant
         self._blocks: np.ndarray | None = None
         self._shift = np.nan
 
@@ -40,7 +41,7 @@ class ShiftedMatrix(ABC):
     def fill(self, shift: float, jacobian: Callable[[], np.ndarray]) -> None:
         """``jacobian()`` is (samples, width, width)."""
         if self._constant:
-            if shift == self._shift:
+            if shift == self._shift and shift < _START:
                 return
             if self._blocks is None:
                 self._blocks = jacobian()
@@ -48,17 +49,16 @@ class ShiftedMatrix(ABC):
         self._set(shift * self._mass - (self._blocks if self._blocks is not None else jacobian()))
 
 
-def matrix_for(system: System) -> ShiftedMatrix:
-    return _Dense(system) if system.layout.samples == 1 else _Blocks(system)
+def matrix_for(problem: Formulation) -> ShiftedMatrix:
+    return _Dense(problem) if problem.samples == 1 else _Blocks(problem)
 
 
 class _Dense(ShiftedMatrix):
     """A PETSc dense matrix, factorised by LAPACK inside PETSc."""
 
-    def __init__(self, system: System) -> None:
-        super().__init__(system)
-        width = system.layout.width
-        self.mat = PETSc.Mat().createDense((width, width), comm=PETSc.COMM_SELF)
+    def __init__(self, problem: Formulation) -> None:
+        super().__init__(problem)
+        self.mat = PETSc.Mat().createDense((problem.width, problem.width), comm=PETSc.COMM_SELF)
         self.mat.setUp()
 
     def configure(self, pc) -> None:
@@ -72,11 +72,11 @@ class _Dense(ShiftedMatrix):
 class _Blocks(ShiftedMatrix):
     """A shell matrix and the preconditioner that solves with it exactly, all samples in one call."""
 
-    def __init__(self, system: System) -> None:
-        super().__init__(system)
-        layout = system.layout
-        self._operator = _BlockOperator(layout.samples, layout.width)
-        self.mat = PETSc.Mat().createPython((layout.size, layout.size), self._operator, comm=PETSc.COMM_SELF)
+    def __init__(self, problem: Formulation) -> None:
+        super().__init__(problem)
+        self._operator = _BlockOperator(problem.samples, problem.width)
+        size = (problem.size, problem.size)
+        self.mat = PETSc.Mat().createPython(size, self._operator, comm=PETSc.COMM_SELF)
         self.mat.setUp()
 
     def configure(self, pc) -> None:
@@ -96,6 +96,9 @@ class _BlockOperator:
     def mult(self, mat, x, y) -> None:
         product = self.blocks @ torch.from_numpy(x.array_r.copy()).view(self.shape)
         y.setArray(product.numpy().ravel())
+
+    def scale(self, mat, factor: float) -> None:
+        self.blocks = self.blocks * factor
 
 
 class _BlockSolver:

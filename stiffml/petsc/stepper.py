@@ -9,9 +9,11 @@ import numpy as np
 from stiffml.errors import Status
 from stiffml.methods import Method
 from stiffml.petsc.convergence import NewtonTest
+from stiffml.petsc.formulation import Formulation, TimeAsState
 from stiffml.petsc.jacobian import matrix_for
 from stiffml.petsc.library import PETSc
 from stiffml.petsc.options import ScopedOptions
+from stiffml.petsc.stages import read_stages
 from stiffml.settings import Newton, Tolerances
 from stiffml.system import System
 
@@ -66,36 +68,51 @@ class Stepper:
         max_cuts: int,
     ) -> None:
         self._system, self._method = system, method
-        layout = system.layout
+        self._problem = TimeAsState(system) if method.time_is_state else Formulation(system)
+        self._kept = method.kept_stages(system.form)
         self._failure: BaseException | None = None
         self._guard = not method.implicit and tolerances is not None
         self.half: tuple[float, np.ndarray] | None = None
         self._wants_half = method.starts_with_half_step
-        self._narrow = layout.width <= _NARROW
+        self._finds_start_slope = method.explicit_first_stage and system.g is None
+        self._narrow = system.layout.width <= _NARROW
         self.met_non_finite = False
         self._replaced = 0
         self._max_cuts = max_cuts
+        self._newton, self._tolerances = newton, tolerances
+        self._failed_solves = 0
 
         managed = {
             **method.petsc_options(),
             "ts_adapt_type": "basic" if tolerances else "none",
-            "ts_adapt_scale_solve_failed": 0.25 if tolerances else 0.5,
+            "ts_adapt_scale_solve_failed": self._shrink,
             "ts_max_step_rejections": 0 if self._guard else max_cuts,
-            "ts_max_snes_failures": "unlimited",
+            # A failed solve leaves PETSc's Rosenbrock methods with a Jacobian they never renew.
+            "ts_max_snes_failures": "unlimited" if method.newton else 1,
             "ts_exact_final_time": "stepover",
-            "snes_max_it": newton.max_iterations,
         }
         if tolerances:
             # With a smallest size PETSc would accept a step of that size whatever its error.
             managed |= {"ts_adapt_dt_min": 0.0, "ts_adapt_dt_max": largest}
-        # Full Newton steps: for networks under training they took half the iterations of PETSc's default
-        # line search, which fails at the level of rounding besides. A step that diverges is cut.
-        suggested = {"snes_linesearch_type": "basic"} if method.implicit else {}
+        suggested = {}
+        if method.newton:
+            managed["snes_max_it"] = newton.max_iterations
+            # Full Newton steps: for networks under training they took half the iterations of PETSc's
+            # default line search, which fails at the level of rounding besides. A step that diverges is cut.
+            suggested["snes_linesearch_type"] = "basic"
         self._options = ScopedOptions(managed, suggested, options)
+        self._options_checked = not options
+        self._create(s0, u0)
 
-        comm = PETSc.COMM_SELF
-        self._u = PETSc.Vec().createSeq(u0.size, comm=comm)
-        self._u.setArray(u0)
+    @property
+    def _shrink(self) -> float:
+        """By what a step is cut when it cannot be solved for."""
+        return 0.25 if self._tolerances else 0.5
+
+    def _create(self, s0: float, u0: np.ndarray) -> None:
+        comm, problem = PETSc.COMM_SELF, self._problem
+        self._u = PETSc.Vec().createSeq(problem.size, comm=comm)
+        self._u.setArray(problem.enter(s0, u0))
         self._work = self._u.duplicate()
         ts = self._ts = PETSc.TS().create(comm=comm)
         ts.setOptionsPrefix(self._options.prefix)
@@ -103,28 +120,32 @@ class Stepper:
         ts.setTime(s0)
         ts.setMaxSteps(2**31 - 2)  # one more means: not set
         ts.setErrorIfStepFails(False)
-        if tolerances:
+        if self._tolerances:
+            tolerances = problem.tolerances(self._tolerances)
             ts.setTolerances(tolerances.rtol, self._tolerance_vector(tolerances.atol))
         ts.setSolution(self._u)
-        if method.implicit:
-            self._matrix = matrix_for(system)
-            ts.setIFunction(self._ifunction, self._work)
-            ts.setIJacobian(self._ijacobian, self._matrix.mat, self._matrix.mat)
-            snes = ts.getSNES()
-            assert newton.rtol
-            assert newton.atol
-            self._test = NewtonTest(newton.rtol, newton.atol)
-            snes.setConvergenceTest(self._test)
-            snes.getKSP().setType(PETSc.KSP.Type.PREONLY)
-            self._matrix.configure(snes.getKSP().getPC())
-        else:
-            ts.setRHSFunction(self._rhsfunction, self._work)
+        if self._method.implicit:
+            self._set_implicit(ts)
+        if not self._method.implicit or self._system.g is not None:
+            ts.setRHSFunction(self._rhsfunction, self._work.duplicate())
         try:
             ts.setFromOptions()
         except BaseException:
             self.destroy()
             raise
-        self._options_checked = not options
+
+    def _set_implicit(self, ts) -> None:
+        self._matrix = matrix_for(self._problem)
+        ts.setIFunction(self._ifunction, self._work)
+        ts.setIJacobian(self._ijacobian, self._matrix.mat, self._matrix.mat)
+        snes = ts.getSNES()
+        if self._method.newton:
+            assert self._newton.rtol
+            assert self._newton.atol
+            self._test = NewtonTest(self._newton.rtol, self._newton.atol, self._newton.max_iterations)
+            snes.setConvergenceTest(self._test)
+        snes.getKSP().setType(PETSc.KSP.Type.PREONLY)
+        self._matrix.configure(snes.getKSP().getPC())
 
     def _tolerance_vector(self, atol: float | np.ndarray):
         if np.ndim(atol) == 0:
@@ -140,12 +161,12 @@ class Stepper:
     @property
     def state(self) -> np.ndarray:
         """The state after the last accepted step; a view that the next step overwrites."""
-        return self._u.array_r
+        return self._problem.leave(self._u.array_r)
 
     @property
     def stages(self) -> np.ndarray | None:
-        """The stages of the last accepted step, (stages, size); None where they follow from the states."""
-        return None
+        """The stages of the last step, (stages, size); None where they follow from the states."""
+        return read_stages(self._ts, self._kept, self._problem.size) if self._kept else None
 
     @property
     def next_size(self) -> float:
@@ -154,7 +175,7 @@ class Stepper:
 
     @property
     def rejected(self) -> int:
-        return self._ts.getStepRejections()
+        return self._ts.getStepRejections() + self._failed_solves
 
     @property
     def newton_iterations(self) -> int:
@@ -167,14 +188,19 @@ class Stepper:
     @property
     def newton_update(self) -> np.ndarray | None:
         """The last update of Newton's iteration, if that did not converge."""
-        if not self._method.implicit or self._ts.getSNES().getConvergedReason() >= 0:
+        if not self._method.newton or self._ts.getSNES().getConvergedReason() >= 0:
             return None
         return self._ts.getSNES().getSolutionUpdate().array_r
 
     def step(self, size: float) -> Status | None:
         """Take one step of at most ``size``; None if one was taken, else why not."""
-        if not self._guard:
-            return self._try_step(size)
+        if self._guard:
+            return self._guarded_step(size)
+        if self._method.implicit and not self._method.newton:
+            return self._linear_step(size)
+        return self._try_step(size)
+
+    def _guarded_step(self, size: float) -> Status | None:
         # PETSc undoes a rejected explicit step by subtracting its increment, which leaves nothing of the
         # state where that was enormous; so each attempt is begun here, from a copy.
         before = self.state.copy()
@@ -185,6 +211,19 @@ class Stepper:
             self._u.setArray(before)
             self._ts.restartStep()  # the slope kept from the stage before is the rejected one's
             size = self._ts.getTimeStep()
+        return status
+
+    def _linear_step(self, size: float) -> Status | None:
+        # After a failed solve the TS is of no use any more: the next attempt gets a fresh one.
+        start, before = self.time, self.state.copy()
+        for _ in range(self._max_cuts):
+            status = self._try_step(size)
+            if status is not Status.NEWTON_FAILED:
+                return status
+            self._failed_solves += 1 + self._ts.getStepRejections()
+            self._ts.destroy()
+            self._create(start, before)
+            size *= self._shrink
         return status
 
     def _try_step(self, size: float) -> Status | None:
@@ -227,19 +266,30 @@ class Stepper:
 
     def _ifunction(self, ts, s: float, u, udot, residual) -> None:
         try:
-            state = u.array_r
+            state, s = u.array_r, self._right_time(ts, s)
             if self._wants_half and s < ts.getTime() + 0.75 * ts.getTimeStep():
                 # The last of these evaluations is at the converged half step.
                 self.half = (s, state.copy())
-            slope = self._system.f.evaluate(s, state, self._narrow and self._test.expects_jacobian)
-            np.subtract(self._system.weigh(udot.array_r), slope, out=residual.array_w)
+            slope = self._problem.slope(s, state, self._narrow and self._expects_jacobian(s, ts))
+            np.subtract(self._problem.weigh(udot.array_r), slope, out=residual.array_w)
         except BaseException as error:
             self._failure = error
             raise
 
+    def _right_time(self, ts, s: float) -> float:
+        # For the slope with which methods of an explicit first stage start, PETSc solves at a time that was
+        # never set.
+        starting = self._finds_start_slope and self._test.solves == 0
+        return ts.getTime() if starting else s
+
+    def _expects_jacobian(self, s: float, ts) -> bool:
+        # A Rosenbrock step takes its Jacobian at its start.
+        return self._test.expects_jacobian if self._method.newton else s == ts.getTime()
+
     def _ijacobian(self, ts, s: float, u, udot, shift: float, mat, pmat) -> None:
         try:
-            self._matrix.fill(shift, lambda: self._system.f.jacobian_at(s, u.array_r))
+            s = self._right_time(ts, s)
+            self._matrix.fill(shift, lambda: self._problem.jacobian(s, u.array_r))
         except BaseException as error:
             self._failure = error
             raise

@@ -1,0 +1,121 @@
+"""Initial values of differential-algebraic problems: whether they fit the algebraic equations."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from stiffml.settings import Tolerances
+from stiffml.system import System
+
+MAX_ITERATIONS = 50
+
+
+class Constraints:
+    """The algebraic equations P f(s, u) = 0 of a system with a singular mass matrix.
+
+    P projects on the left null space of M. For index 1, K = P ∂f/∂u + M is regular: it decides on the
+    algebraic variables by the equations and on the others by M.
+
+    Parameters
+    ----------
+    system : System
+    s : float
+        The initial time.
+    """
+
+    def __init__(self, system: System, s: float) -> None:
+        assert system.mass is not None
+        self._system, self._s = system, s
+        self._left, _ = system.mass.constraints()
+        self._mass = system.mass.blocks
+
+    def residual(self, u: np.ndarray) -> np.ndarray:
+        """(size,) P f"""
+        return self.project(self._system.f.evaluate(self._s, u))
+
+    def project(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
+        layout = self._system.layout
+        blocks = self._left.swapaxes(-1, -2) if transpose else self._left
+        return (blocks @ v.reshape(layout.samples, layout.width, 1)).reshape(-1)
+
+    def solve(self, u: np.ndarray, v: np.ndarray, transpose: bool = False) -> np.ndarray:
+        """The x of K x = v with K at u, or of Kᵀ x = v.
+
+        Raises
+        ------
+        ValueError
+            If K is singular: the problem has a higher index, or equations that contradict each other.
+        """
+        layout = self._system.layout
+        matrix = self._left @ self._system.f.jacobian_at(self._s, u) + self._mass
+        # Rank by singular values relative to the rows' sizes: LU of a singular matrix passes by rounding.
+        rows = np.abs(matrix).max(axis=-1, keepdims=True)
+        smallest = np.linalg.svd(matrix / np.where(rows > 0, rows, 1), compute_uv=False).min()
+        if not smallest > 1e-13:
+            raise ValueError(
+                "mass: the algebraic equations do not determine the algebraic variables at y0 (their Jacobian "
+                "is singular), so the problem is not of index 1; differentiate the constraints, or check y0"
+            )
+        if transpose:
+            matrix = matrix.swapaxes(-1, -2)
+        return np.linalg.solve(matrix, v.reshape(layout.samples, layout.width, 1)).reshape(-1)
+
+    def check(self, u: np.ndarray, tolerances: Tolerances) -> None:
+        """Raise ValueError unless u is consistent within the tolerances."""
+        residual = self.residual(u)
+        correction = np.abs(self.solve(u, residual))
+        scaled = correction / (tolerances.atol + tolerances.rtol * np.abs(u))
+        worst = int(np.argmax(scaled))
+        if not scaled[worst] <= 1:
+            where = self._system.layout.component(worst)
+            raise ValueError(
+                f"y0 is not consistent: the algebraic equations have the residual {np.abs(residual).max():.3g}, "
+                f"and component {list(where)} is off by about {correction[worst]:.3g}; pass consistent values, "
+                "or make_consistent=True"
+            )
+
+    def satisfy(self, u: np.ndarray) -> np.ndarray:
+        """u with its algebraic variables changed so that the algebraic equations hold."""
+        size = np.inf
+        for _ in range(MAX_ITERATIONS):
+            change = self.solve(u, self.residual(u))
+            u = u - change
+            before, size = size, float((np.abs(change) / (np.abs(u) + 1e-8 * np.abs(u).max() + 1e-300)).max())
+            if size**3 <= 1e-17 * before**2 or (size > 0.3 * before and size < 1e-9):
+                return u
+            if not np.isfinite(size):
+                break
+        raise ValueError(
+            "make_consistent: Newton's iteration for the algebraic variables did not converge; pass a y0 that "
+            "is closer to consistent"
+        )
+
+
+class MakeConsistent(torch.autograd.Function):
+    """(t0, u0, *parameters) -> consistent u0, by the implicit function theorem on P f(u) + M(u − u0) = 0."""
+
+    @staticmethod
+    def forward(ctx, system: System, s: float, t0: Tensor, u0: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.constraints, ctx.system, ctx.s = Constraints(system, s), system, s
+        ctx.state = ctx.constraints.satisfy(u0.detach().double().numpy())
+        ctx.save_for_backward(t0, *parameters)  # so that torch notices changes made in place
+        return torch.from_numpy(ctx.state).to(u0.dtype, copy=True)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, cotangent: Tensor):
+        t0, *parameters = ctx.saved_tensors
+        system, constraints = ctx.system, ctx.constraints
+        w = constraints.solve(ctx.state, cotangent.double().numpy(), transpose=True)
+        into_f = torch.from_numpy(-constraints.project(w, transpose=True))[None]
+        time = torch.tensor([ctx.s], dtype=torch.float64)
+        _, gradients, wrt_s = system.f.vjp(
+            time, torch.from_numpy(ctx.state)[None], into_f, ctx.needs_input_grad[2]
+        )
+        wrt_u0 = torch.from_numpy(system.weigh(w, transpose=True)).to(cotangent.dtype)
+        wrt_t0 = (system.direction * wrt_s[0]).to(t0.dtype)
+        gradients += [None] * (len(parameters) - len(gradients))  # M's null space is taken as fixed
+        return None, None, wrt_t0, wrt_u0, *gradients

@@ -1,0 +1,89 @@
+"""Additive Runge-Kutta methods: one part of the right-hand side implicit, the other explicit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from stiffml.equations import Form, Scheme
+from stiffml.methods.base import OneStep
+from stiffml.methods.dirk import takes_mass
+from stiffml.methods.stages import kept_stages, stage_scheme
+from stiffml.methods.tableaux import ARKIMEX as TABLEAUX
+from stiffml.methods.tableaux import Butcher
+
+
+@dataclass(frozen=True)
+class ARKIMEX(OneStep):
+    """Yᵢ = u₀ + h Σ_{j≤i} aᵢⱼ f(Yⱼ) + h Σ_{j<i} âᵢⱼ g(Yⱼ), u₁ = u₀ + h Σ (bᵢ f(Yᵢ) + b̂ᵢ g(Yᵢ)).
+
+    f and g are the parts of ``Split(implicit=f, explicit=g)``. Any other right-hand side is taken
+    implicitly as a whole, and may then have a mass matrix.
+
+    Parameters
+    ----------
+    name : str
+        PETSc's name, such as ``3`` or ``ars443``.
+
+    Source: Kennedy & Carpenter, Appl. Numer. Math. 44 (2003) for ``3 4 5``; Ascher, Ruuth & Spiteri, Appl.
+    Numer. Math. 25 (1997) for ``ars…``; Giraldo, Kelly & Constantinescu, SIAM J. Sci. Comput. 35 (2013) for
+    ``2c 2d 2e``; Pareschi & Russo, J. Sci. Comput. 25 (2005) for ``prssp2 l2 a2``.
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if self.name not in TABLEAUX:
+            raise ValueError(f"ARKIMEX: name must be one of {', '.join(TABLEAUX)}, not {self.name!r}")
+
+    implicit = True
+    split = True
+
+    @property
+    def tableau(self) -> Butcher:
+        """Of the implicit part."""
+        tableau = TABLEAUX[self.name].implicit
+        assert tableau is not None
+        return tableau
+
+    @property
+    def order(self) -> int:
+        return TABLEAUX[self.name].order
+
+    @property
+    def adaptive(self) -> bool:
+        return TABLEAUX[self.name].embedded
+
+    @property
+    def whole(self) -> bool:
+        # PETSc takes the slope of an explicit first stage from the step before, which ends on a stage
+        # only if the tableau is stiffly accurate.
+        return self.tableau.stiffly_accurate or not self.tableau.explicit_first_stage
+
+    @property
+    def mass(self) -> bool:
+        return self.whole and takes_mass(self.tableau)
+
+    @property
+    def dae(self) -> bool:
+        return self.mass and self.tableau.stiffly_accurate
+
+    @property
+    def explicit_first_stage(self) -> bool:
+        return self.tableau.explicit_first_stage
+
+    def petsc_options(self) -> dict[str, object]:
+        return {"ts_type": "arkimex", "ts_arkimex_type": self.name}
+
+    def scheme(self, form: Form) -> Scheme:
+        return _scheme(self.name, form)
+
+    def kept_stages(self, form: Form) -> range:
+        return kept_stages(self.tableau, TABLEAUX[self.name].explicit if form.split else None)
+
+
+@cache
+def _scheme(name: str, form: Form) -> Scheme:
+    tableau = TABLEAUX[name]
+    assert tableau.implicit is not None
+    return stage_scheme(tableau.implicit, tableau.explicit if form.split else None, mass=form.mass)

@@ -1,0 +1,85 @@
+"""Diagonally implicit Runge-Kutta methods: every stage solves for itself alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from stiffml.equations import Form, Scheme
+from stiffml.methods.base import OneStep
+from stiffml.methods.stages import kept_stages, stage_scheme
+from stiffml.methods.tableaux import DIRK as TABLEAUX
+from stiffml.methods.tableaux import Butcher
+
+
+@dataclass(frozen=True)
+class DIRK(OneStep):
+    """M(Yᵢ − u₀) = h Σ_{j≤i} aᵢⱼ f(t₀ + cⱼh, Yⱼ), u₁ = u₀ + h M⁻¹ Σ bᵢ f(Yᵢ); orders 2 to 8.
+
+    Parameters
+    ----------
+    name : str
+        PETSc's name, such as ``s212`` or ``es324sal``: e for an explicit first stage, s for equal diagonal
+        entries, the order, the order of the error estimate, the number of stages; a for A-stable, l for
+        L-stable, sa for stiffly accurate.
+
+    Source: Kennedy & Carpenter, Diagonally Implicit Runge-Kutta Methods (NASA/TM-2016-219173); Al Jahdali et
+    al., arXiv 2205.13399 for the higher orders. Adjoint: Hager, Numer. Math. 87 (2000), eq. 10.
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if self.name not in TABLEAUX:
+            raise ValueError(f"DIRK: name must be one of {', '.join(TABLEAUX)}, not {self.name!r}")
+
+    implicit = True
+
+    @property
+    def tableau(self) -> Butcher:
+        tableau = TABLEAUX[self.name].implicit
+        assert tableau is not None
+        return tableau
+
+    @property
+    def order(self) -> int:
+        return TABLEAUX[self.name].order
+
+    @property
+    def adaptive(self) -> bool:
+        return TABLEAUX[self.name].embedded
+
+    @property
+    def mass(self) -> bool:
+        return takes_mass(self.tableau)
+
+    @property
+    def dae(self) -> bool:
+        return self.mass and self.tableau.stiffly_accurate
+
+    @property
+    def explicit_first_stage(self) -> bool:
+        return self.tableau.explicit_first_stage
+
+    def petsc_options(self) -> dict[str, object]:
+        return {"ts_type": "dirk", "ts_dirk_type": self.name}
+
+    def scheme(self, form: Form) -> Scheme:
+        return _scheme(self.name, form.mass)
+
+    def kept_stages(self, form: Form) -> range:
+        return kept_stages(self.tableau)
+
+
+def takes_mass(tableau: Butcher) -> bool:
+    """Whether a step never needs a slope M⁻¹f that no stage implies."""
+    return tableau.stiffly_accurate or bool(np.diag(tableau.a).all())
+
+
+@cache
+def _scheme(name: str, mass: bool) -> Scheme:
+    tableau = TABLEAUX[name].implicit
+    assert tableau is not None
+    return stage_scheme(tableau, mass=mass)

@@ -1,0 +1,129 @@
+"""Rosenbrock-W methods: a step solves linear systems only, all with the Jacobian at its start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stiffml.equations import Form, Numbers, Pattern, Scheme
+from stiffml.methods.base import OneStep
+from stiffml.methods.tableaux import ROSENBROCK
+
+VARYING = {name for name, tableau in ROSENBROCK.items() if not tableau.constant_gamma}
+"""Tables whose γᵢᵢ are not all the same: PETSc then overwrites J within a step, and diverges or reads
+memory it never set."""
+
+
+@dataclass(frozen=True)
+class Rosenbrock(OneStep):
+    """(M/(hγ) − J) yᵢ = f(t₀ + cᵢh, Zᵢ) − M Σ_{j<i} dᵢⱼ yⱼ/h + hγᵢ ∂f/∂t, Zᵢ = u₀ + Σ ãᵢⱼ yⱼ, u₁ = u₀ + Σ b̃ᵢ yᵢ.
+
+    J and ∂f/∂t are those at (t₀, u₀), so one factorisation serves all stages, forward and transposed; γᵢ
+    is the row sum of Γ. The term with ∂f/∂t is what carrying t as one more state gives, which is how
+    PETSc is made to take it. The adjoint of a step goes through the stages backwards, and the
+    derivative of J yᵢ + hγᵢ ∂f/∂t with respect to u₀, θ and t₀ takes part.
+
+    Parameters
+    ----------
+    name : str
+        PETSc's name, such as ``ra34pw2`` or ``rodas3``.
+
+    Raises
+    ------
+    ValueError
+        For a name PETSc has a table of, but does not integrate with correctly.
+
+    Source: Hairer & Wanner, Solving ODEs II, section IV.7, eqs. 7.4 and 7.25; Rang & Angermann, BIT 45 (2005)
+    for ``ra3pw ra34pw2``; Sandu et al., Atmos. Environ. 31 (1997) for ``rodas3 sandu3``; Rang, J. Comput.
+    Appl. Math. 286 (2015) for ``r34prw r3prl2 rodaspr rodaspr2``.
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if self.name in VARYING:
+            raise ValueError(
+                f"Rosenbrock: {self.name!r} has stages with different γ; PETSc then loses the Jacobian "
+                f"within a step. Use one of {', '.join(constant_gamma())}"
+            )
+        if self.name not in ROSENBROCK:
+            raise ValueError(
+                f"Rosenbrock: name must be one of {', '.join(constant_gamma())}, not {self.name!r}"
+            )
+
+    implicit = True
+    newton = False
+    time_is_state = True
+
+    @property
+    def order(self) -> int:
+        return ROSENBROCK[self.name].order
+
+    @property
+    def adaptive(self) -> bool:
+        return ROSENBROCK[self.name].embedded
+
+    mass = True
+
+    @property
+    def dae(self) -> bool:
+        # What a step leaves of an inconsistency in the algebraic equations.
+        return abs(ROSENBROCK[self.name].r_infinity) < 0.99
+
+    def petsc_options(self) -> dict[str, object]:
+        return {"ts_type": "rosw", "ts_rosw_type": self.name}
+
+    def scheme(self, form: Form) -> Scheme:
+        return _scheme(self.name)
+
+
+def constant_gamma() -> list[str]:
+    """The names that can be used."""
+    return [name for name in ROSENBROCK if name not in VARYING]
+
+
+@cache
+def _scheme(name: str) -> Scheme:
+    tableau = ROSENBROCK[name]
+    stages = tableau.stages
+    # Columns: u₀, then each Zᵢ that is not u₀ itself with its yᵢ, then u₁.
+    z_columns, y_columns, column = [], [], 0
+    for i in range(stages):
+        if tableau.a[i].any():
+            column += 1
+            z_columns.append(column)
+        else:
+            z_columns.append(0)
+        column += 1
+        y_columns.append(column)
+    total = column + 2
+    fixed, per_h, beta = (np.zeros((total - 1, total)) for _ in range(3))
+    rosenbrock = np.zeros(total - 1, dtype=bool)
+    for i in range(stages):
+        z, y = z_columns[i], y_columns[i]
+        if z:
+            fixed[z - 1, [0, z]] = -1, 1
+            fixed[z - 1, y_columns[:i]] = -tableau.at[i, :i]
+        per_h[y - 1, y_columns[: i + 1]] = tableau.gamma_inverse[i, : i + 1]
+        beta[y - 1, z] = 1
+        rosenbrock[y - 1] = True
+    fixed[-1, [0, -1]] = -1, 1
+    fixed[-1, y_columns] = -tableau.bt
+    c, gamma = np.zeros(total), np.zeros(total - 1)
+    c[z_columns] = tableau.a_sum
+    gamma[np.array(y_columns) - 1] = tableau.gamma_sum
+    pattern = Pattern(1, fixed + per_h, beta, weighted=rosenbrock, rosenbrock=rosenbrock)
+    constants = [torch.from_numpy(values) for values in (fixed, per_h, beta, c, gamma)]
+
+    def numbers(times: Tensor) -> Numbers:
+        fixed, per_h, beta, c, gamma = constants
+        begin, h = times[:, :1], times[:, 1:] - times[:, :1]
+        alpha = fixed + per_h / h[:, :, None]
+        beta = beta.expand(len(times), *beta.shape)
+        return Numbers(alpha, beta, beta * 0, begin + h * c, begin.expand(len(times), total), h * gamma)
+
+    return Scheme(pattern, numbers)

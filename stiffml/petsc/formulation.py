@@ -1,0 +1,108 @@
+"""The implicit problem M u' = f(s, u) in the form that PETSc is given it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from stiffml.settings import Tolerances
+from stiffml.system import System
+
+
+class Formulation:
+    """The problem as it is.
+
+    Attributes
+    ----------
+    samples, width : int
+        The Jacobian has one block of (width, width) a sample.
+    mass : ndarray
+        (samples or 1, width, width)
+    constant : bool
+        Whether the Jacobian is.
+    """
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self.samples, self.width = system.layout.samples, system.layout.width
+        self.constant = system.linear
+        self.mass = np.eye(self.width)[None] if system.mass is None else system.mass.blocks
+
+    @property
+    def size(self) -> int:
+        return self.samples * self.width
+
+    def enter(self, s: float, u: np.ndarray) -> np.ndarray:
+        """The vector for a state."""
+        return u
+
+    def leave(self, vector: np.ndarray) -> np.ndarray:
+        """The state of a vector."""
+        return vector
+
+    def tolerances(self, tolerances: Tolerances) -> Tolerances:
+        """Those that measure errors of the vector as the given ones measure errors of the state."""
+        return tolerances
+
+    def weigh(self, vector: np.ndarray) -> np.ndarray:
+        """M times a vector."""
+        return self._system.weigh(vector)
+
+    def slope(self, s: float, vector: np.ndarray, with_jacobian: bool) -> np.ndarray:
+        """f; ``with_jacobian`` says that the Jacobian will be wanted here too."""
+        return self._system.f.evaluate(s, vector, with_jacobian)
+
+    def jacobian(self, s: float, vector: np.ndarray) -> np.ndarray:
+        """(samples, width, width)"""
+        return self._system.f.jacobian_at(s, vector)
+
+
+class TimeAsState(Formulation):
+    """With time as one more component of every sample, s' = 1.
+
+    PETSc's Rosenbrock methods leave out ∂f/∂s; as part of the Jacobian of the larger, autonomous problem
+    it is where it belongs.
+    """
+
+    def __init__(self, system: System) -> None:
+        super().__init__(system)
+        self.width += 1
+        self.constant = False
+        mass = np.zeros((len(self.mass), self.width, self.width))
+        mass[:, :-1, :-1], mass[:, -1, -1] = self.mass, 1
+        self.mass = mass
+
+    def enter(self, s: float, u: np.ndarray) -> np.ndarray:
+        rows = np.empty((self.samples, self.width))
+        rows[:, :-1], rows[:, -1] = u.reshape(self.samples, -1), s
+        return rows.ravel()
+
+    def leave(self, vector: np.ndarray) -> np.ndarray:
+        return vector.reshape(self.samples, self.width)[:, :-1].ravel()
+
+    def tolerances(self, tolerances: Tolerances) -> Tolerances:
+        # Time has no error, but counts in PETSc's mean over all components.
+        scale = math.sqrt((self.width - 1) / self.width)
+        atol = np.broadcast_to(tolerances.atol, self.samples * (self.width - 1))
+        return Tolerances(scale * tolerances.rtol, scale * self.enter(1.0, atol))
+
+    def weigh(self, vector: np.ndarray) -> np.ndarray:
+        weighed = vector.reshape(self.samples, self.width).copy()
+        weighed[:, :-1] = self._system.weigh(self.leave(vector)).reshape(self.samples, -1)
+        return weighed.ravel()
+
+    def slope(self, s: float, vector: np.ndarray, with_jacobian: bool) -> np.ndarray:
+        time = float(vector[self.width - 1])
+        return self.enter(1.0, self._system.f.evaluate(time, self.leave(vector), with_jacobian))
+
+    def jacobian(self, s: float, vector: np.ndarray) -> np.ndarray:
+        time, u = float(vector[self.width - 1]), self.leave(vector).copy()  # PETSc's own is read-only
+        blocks = np.zeros((self.samples, self.width, self.width))
+        blocks[:, :-1, :-1] = self._system.f.jacobian_at(time, u)
+        wrt_time = self._system.f.time_derivative(
+            torch.tensor([time], dtype=torch.float64), torch.from_numpy(u)[None]
+        )
+        blocks[:, :-1, -1] = wrt_time.numpy().reshape(self.samples, -1)
+        return blocks

@@ -1,0 +1,42 @@
+"""The stages of a step, for which petsc4py has no call: read through PETSc's C interface."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+
+import numpy as np
+
+from stiffml.petsc.library import PETSc
+
+_INT = ctypes.c_int64 if np.dtype(PETSc.IntType).itemsize == 8 else ctypes.c_int32
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    # petsc4py's own module: looking a symbol up in it finds those of the libpetsc it is linked to.
+    library = ctypes.CDLL(PETSc.__file__)
+    library.TSGetStages.argtypes = [ctypes.c_void_p, ctypes.POINTER(_INT), ctypes.POINTER(ctypes.c_void_p)]
+    for name in ("VecGetArrayRead", "VecRestoreArrayRead"):
+        getattr(library, name).argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)]
+    return library
+
+
+def read_stages(ts, which: range, size: int) -> np.ndarray:
+    """(len(which), size) the stages of the last step of ``ts``, numbered from 0; a copy."""
+    library = _library()
+    count, vectors = _INT(), ctypes.c_void_p()
+    _check(library.TSGetStages(ts.handle, ctypes.byref(count), ctypes.byref(vectors)))
+    handles = ctypes.cast(vectors, ctypes.POINTER(ctypes.c_void_p))
+    stages = np.empty((len(which), size))
+    for row, stage in enumerate(which):
+        values = ctypes.c_void_p()
+        _check(library.VecGetArrayRead(handles[stage], ctypes.byref(values)))
+        stages[row] = np.ctypeslib.as_array(ctypes.cast(values, ctypes.POINTER(ctypes.c_double)), (size,))
+        _check(library.VecRestoreArrayRead(handles[stage], ctypes.byref(values)))
+    return stages
+
+
+def _check(code: int) -> None:
+    if code:
+        raise PETSc.Error(code)
