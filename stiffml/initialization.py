@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from stiffml.newton import MAX_ITERATIONS, Rounding
 from stiffml.settings import Tolerances
 from stiffml.system import System
-
-MAX_ITERATIONS = 50
 
 
 class Constraints:
@@ -79,14 +78,14 @@ class Constraints:
 
     def satisfy(self, u: np.ndarray) -> np.ndarray:
         """u with its algebraic variables changed so that the algebraic equations hold."""
-        size = np.inf
+        rounding = Rounding()
         for _ in range(MAX_ITERATIONS):
             change = self.solve(u, self.residual(u))
             u = u - change
-            before, size = size, float((np.abs(change) / (np.abs(u) + 1e-8 * np.abs(u).max() + 1e-300)).max())
-            if size**3 <= 1e-17 * before**2 or (size > 0.3 * before and size < 1e-9):
-                return u
-            if not np.isfinite(size):
+            try:
+                if rounding.reached(change, u):
+                    return u
+            except FloatingPointError:
                 break
         raise ValueError(
             "make_consistent: Newton's iteration for the algebraic variables did not converge; pass a y0 that "

@@ -14,11 +14,9 @@ import torch
 
 from stiffml.equations import Block, Row
 from stiffml.methods import Method
+from stiffml.newton import MAX_ITERATIONS, Rounding
 from stiffml.system import System
 from stiffml.trajectory import Segment, Trajectory
-
-MAX_ITERATIONS = 50
-
 
 class ReplayError(RuntimeError):
     """A recorded step could not be repeated."""
@@ -123,20 +121,17 @@ class _BlockSolver:
         """The x of α M x − β f(s, x) = known, started from the vector before."""
         f, s = self.system.f, self._times("f", row.column)
         x = np.array(self.x[row.column - 1])
-        before = np.inf
+        rounding = Rounding()
         for _ in range(MAX_ITERATIONS):
             u = torch.from_numpy(x)
             residual = alpha * self.system.weigh(x) - beta * f.evaluate_many(s, u).numpy() - known
             update = self._linear_solve(alpha, beta, f.jacobian_blocks(s, u).numpy(), residual)
             x = x - update
-            scale = np.abs(x) + 1e-8 * np.abs(x).max(axis=1, keepdims=True) + 1e-300
-            change = float((np.abs(update) / scale).max())
-            if not np.isfinite(change):
+            try:
+                if rounding.reached(update, x):
+                    return x
+            except FloatingPointError:
                 break
-            # Newton converges quadratically: what the next update would be.
-            if change**3 <= 1e-17 * before**2 or (change > 0.3 * before and change < 1e-9):
-                return x
-            before = change
         where = float(self.segment.times[0])
         raise ReplayError(
             f"a step recorded near t = {self.system.direction * where:.10g} could not be repeated: Newton's "
