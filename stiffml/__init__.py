@@ -14,7 +14,7 @@ from stiffml.methods import (
     RungeKutta,
     Theta,
 )
-from stiffml.settings import LU, Discrete, Newton
+from stiffml.settings import LU, Discrete, Disk, Newton
 from stiffml.solution import Solution
 from stiffml.split import Split
 from stiffml.steps import Adaptive, Fixed, Grid, Recorded
@@ -31,6 +31,7 @@ __all__ = [
     "BackwardEuler",
     "CrankNicolson",
     "Discrete",
+    "Disk",
     "Fixed",
     "GradientReport",
     "Grid",

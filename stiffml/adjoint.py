@@ -19,11 +19,11 @@ from stiffml.dynamics import Dynamics
 from stiffml.equations import Block, Equations, Nodes
 from stiffml.linearization import DenseBlocks, Linearization, Products
 from stiffml.methods import Method
-from stiffml.replay import with_stages
+from stiffml.replay import Replay
 from stiffml.sweep import Pending, sweep
 from stiffml.system import System
 from stiffml.times import AtNodes, TimeGradient
-from stiffml.trajectory import Segment, Trajectory
+from stiffml.trajectory import Segment
 
 SEGMENT_NUMBERS = 4_000_000
 """How many float64 numbers the replicated states of a segment may take (32 MB)."""
@@ -42,18 +42,20 @@ class Gradients:
 
 
 def reverse(
-    trajectory: Trajectory,
+    replay: Replay,
     checkpoints: Checkpoints,
-    method: Method,
-    system: System,
     cotangents: Tensor,
     wrt_time: bool = False,
     segment_steps: int | None = None,
 ) -> Gradients:
-    """Reverse all steps of ``trajectory``.
+    """Reverse all steps of a run.
 
     Parameters
     ----------
+    replay : Replay
+        The trajectory, with the method and the system that it is one of.
+    checkpoints : Checkpoints
+        What was kept of its states.
     cotangents : Tensor
         dL/dy at the outputs reached, (n_outputs, size) float64.
     wrt_time : bool
@@ -61,14 +63,15 @@ def reverse(
     segment_steps : int, optional
         Steps a segment; by default as many as fit into ``SEGMENT_NUMBERS``.
     """
+    trajectory, method, system = replay.trajectory, replay.method, replay.system
     pending = Pending()
     for step, row in zip(trajectory.output_steps, cotangents.numpy(), strict=True):
         pending.add(step, row)
     longest = segment_steps or longest_segment(method, system)
     total = _Total(system, TimeGradient(trajectory) if wrt_time else None)
     # Steps after the last output (of a run that failed) have no influence on what was returned.
-    for segment in checkpoints.segments(trajectory, trajectory.output_steps[-1], longest, method.history):
-        _reverse_segment(segment, method, system, pending, total)
+    for segment in checkpoints.segments(replay, trajectory.output_steps[-1], longest):
+        _reverse_segment(replay, segment, pending, total)
     times = None if total.times is None else trajectory.output_gradient(total.times.boundaries)
     u0 = pending.pop(0, None)
     zero = np.zeros(system.layout.size)
@@ -96,11 +99,10 @@ class _Total:
                 self.parameters[position] = part if held is None else held + part
 
 
-def _reverse_segment(
-    segment: Segment, method: Method, system: System, pending: Pending, total: _Total
-) -> None:
-    segment = with_stages(segment, method, system)
-    equations = Equations(segment, method.blocks(segment, system.form))
+def _reverse_segment(replay: Replay, segment: Segment, pending: Pending, total: _Total) -> None:
+    method, system = replay.method, replay.system
+    segment = replay.with_stages(segment)
+    equations = Equations(segment, replay.blocks(segment))
     f = linearize(equations.f_nodes, method.implicit, system.f, system)
     g = None if system.g is None else linearize(equations.g_nodes, False, system.g, system)
     curvatures = [_curvature(equations, block, system.f) for block in equations.blocks]

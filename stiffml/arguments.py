@@ -35,6 +35,7 @@ class Request:
     tolerances: Tolerances
     newton: Newton
     options: Mapping[str, object]
+    adjoint: Discrete
 
 
 def check(
@@ -81,6 +82,7 @@ def check(
         tolerances=tolerances,
         newton=_newton(newton, steps, tolerances, layout.dtype),
         options=dict(options or {}),
+        adjoint=adjoint,
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from stiffml.adjoint import reverse
 from stiffml.forward import Run
 from stiffml.methods import Method
+from stiffml.replay import Replay
 from stiffml.solution import AdjointStats, Stats
 from stiffml.system import System
 
@@ -51,9 +52,8 @@ def _reverse(ctx, t: Tensor, cotangents: Tensor) -> list[Tensor | None]:
     began = time.perf_counter()
     system, run = ctx.system, ctx.run
     before = system.rhs_evals, system.f.jacobians
-    gradients = reverse(
-        run.trajectory, run.checkpoints, ctx.method, system, cotangents.double(), ctx.needs_input_grad[4]
-    )
+    replay = Replay(run.trajectory, ctx.method, system)
+    gradients = reverse(replay, run.checkpoints, cotangents.double(), ctx.needs_input_grad[4])
     adjoint = ctx.stats.adjoint = ctx.stats.adjoint or AdjointStats()
     adjoint.rhs_evals += system.rhs_evals - before[0]
     adjoint.jacobians += system.f.jacobians - before[1]

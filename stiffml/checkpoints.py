@@ -2,54 +2,196 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import numpy as np
+from checkpoint_schedules import Copy, EndReverse, Forward, Move, Reverse, Revolve
 
-from stiffml.trajectory import Growing, Segment, Trajectory
+from stiffml.replay import Replay
+from stiffml.settings import Discrete, Disk
+from stiffml.trajectory import Growing, Segment
 
 
 class Checkpoints(ABC):
     """The states of a run, kept or recomputable."""
 
     @abstractmethod
-    def start(self, state: np.ndarray) -> None:
-        """Keep the initial state."""
-
-    @abstractmethod
     def append(self, state: np.ndarray, stages: np.ndarray | None) -> None:
-        """A step was accepted: its end, and the stages (stages, size) it determined on its way."""
+        """Keep the initial state, or the end of a step and the stages (stages, size) on its way.
+
+        Raises
+        ------
+        OSError
+            If there is no room; what was kept before is still good.
+        """
 
     @abstractmethod
-    def segments(self, trajectory: Trajectory, last: int, longest: int, history: int) -> Iterator[Segment]:
-        """The steps up to ``last``, from the last back to the first, ``longest`` steps at a time.
+    def segments(self, replay: Replay, last: int, longest: int) -> Iterator[Segment]:
+        """The steps up to ``last``, from the last back to the first, at most ``longest`` at a time.
 
-        ``history`` is the number of states the method's steps start from. May be iterated again.
+        May be asked for again.
         """
 
 
-class InMemory(Checkpoints):
-    """Every state, and the stages where the method hands them over."""
+def checkpoints_for(adjoint: Discrete, size: int, history: int, expected_steps: int | None) -> Checkpoints:
+    """The store that a setting asks for.
 
-    def __init__(self, size: int) -> None:
+    ``size``: numbers in a state. ``history``: states that the method's steps start from.
+    ``expected_steps``: how many there will be, if that is known.
+    """
+    wanted = adjoint.checkpoints
+    if isinstance(wanted, Disk):
+        return OnDisk(wanted.folder, size)
+    if isinstance(wanted, int):
+        return Thinned(max(1, wanted // history), history, expected_steps)
+    return InMemory(size, with_stages=wanted == "stages")
+
+
+class InMemory(Checkpoints):
+    """Every state, and on request the stages where the method hands them over."""
+
+    def __init__(self, size: int, with_stages: bool) -> None:
         self._states = Growing((size,))
         self._stages: Growing | None = None
-
-    def start(self, state: np.ndarray) -> None:
-        self._states.append(state)
+        self._with_stages = with_stages
 
     def append(self, state: np.ndarray, stages: np.ndarray | None) -> None:
         self._states.append(state)
-        if stages is not None:
+        if stages is not None and self._with_stages:
             if self._stages is None:
                 self._stages = Growing(stages.shape)
             self._stages.append(stages)
 
-    def segments(self, trajectory: Trajectory, last: int, longest: int, history: int) -> Iterator[Segment]:
-        while last > 0:
-            first = max(0, last - longest)
-            origin = max(0, first - history + 1)
-            stages = None if self._stages is None else self._stages.rows[first:last]
-            yield Segment(trajectory, first, last, origin, self._states.rows[origin : last + 1], stages)
-            last = first
+    def segments(self, replay: Replay, last: int, longest: int) -> Iterator[Segment]:
+        for first, origin, end in _windows(last, longest, replay.method.history):
+            stages = None if self._stages is None else self._stages.rows[first:end]
+            yield Segment(replay.trajectory, first, end, origin, self._states.rows[origin : end + 1], stages)
+
+
+class OnDisk(Checkpoints):
+    """Every state in a file without a name, which the system removes with the last reference to it.
+
+    So nothing is left behind, however the process ends.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], size: int) -> None:
+        self._size, self._count = size, 0
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)
+
+    def append(self, state: np.ndarray, stages: np.ndarray | None) -> None:
+        # At a given place, so that a process forked from this one does not move ours.
+        data, offset = memoryview(np.ascontiguousarray(state)).cast("B"), self._count * self._size * 8
+        while len(data):
+            written = os.pwrite(self._file.fileno(), data, offset)
+            data, offset = data[written:], offset + written
+        self._count += 1
+
+    def segments(self, replay: Replay, last: int, longest: int) -> Iterator[Segment]:
+        for first, origin, end in _windows(last, longest, replay.method.history):
+            yield Segment(replay.trajectory, first, end, origin, self._read(origin, end + 1))
+
+    def _read(self, first: int, last: int) -> np.ndarray:
+        states = np.empty((last - first, self._size))
+        data, offset = memoryview(states).cast("B"), first * self._size * 8
+        while len(data):
+            read = os.preadv(self._file.fileno(), [data], offset)
+            if not read:
+                raise OSError("a checkpoint file has lost its end")
+            data, offset = data[read:], offset + read
+        return states
+
+
+def _windows(last: int, longest: int, history: int) -> Iterator[tuple[int, int, int]]:
+    """(first, origin, last) of segments from the end: their steps, and the first state these start from."""
+    while last > 0:
+        first = max(0, last - longest)
+        yield first, max(0, first - history + 1), last
+        last = first
+
+
+class Thinned(Checkpoints):
+    """At most ``slots`` snapshots; what lies between is taken again from the snapshot before.
+
+    A snapshot is the state after a number of steps, with the earlier ones that a multistep method needs.
+    Where the number of steps is known beforehand they are placed as Revolve places them (Griewank & Walther,
+    ACM Trans. Math. Softw. 26 (2000)); else every second one is dropped whenever there are too many.
+    Backwards, each gap is scheduled by Revolve with the slots that have become free.
+    """
+
+    def __init__(self, slots: int, history: int, expected_steps: int | None) -> None:
+        self._slots, self._history = slots, history
+        self._planned = None if expected_steps is None else _positions(expected_steps, slots)
+        self._snapshots: dict[int, np.ndarray] = {}
+        self._recent: list[np.ndarray] = []
+        self._stride = 1
+        self._count = 0
+
+    def append(self, state: np.ndarray, stages: np.ndarray | None) -> None:
+        self._recent = [*self._recent[-(self._history - 1) :], state] if self._history > 1 else [state]
+        n, self._count = self._count, self._count + 1
+        if self._planned is not None:
+            if n in self._planned:
+                self._snapshots[n] = np.array(self._recent)
+        elif n % self._stride == 0:
+            if len(self._snapshots) == self._slots and n > 0:
+                self._stride *= 2
+                while len([m for m in self._snapshots if m % self._stride == 0]) == self._slots > 1:
+                    self._stride *= 2
+                self._snapshots = {m: s for m, s in self._snapshots.items() if m % self._stride == 0}
+            if n % self._stride == 0 and len(self._snapshots) < self._slots:
+                self._snapshots[n] = np.array(self._recent)
+
+    def segments(self, replay: Replay, last: int, longest: int) -> Iterator[Segment]:
+        held = dict(self._snapshots)
+        for begin in sorted(held, reverse=True):
+            if begin < last:
+                yield from self._gap(replay, held, begin, last, longest)
+                last = begin
+            del held[begin]
+
+    def _gap(
+        self, replay: Replay, held: dict[int, np.ndarray], begin: int, end: int, longest: int
+    ) -> Iterator[Segment]:
+        """The steps from a snapshot to ``end``, backwards."""
+        free = self._slots - len(held) + 1  # the snapshot itself serves as one
+        if end - begin <= min(free * self._history, longest):
+            yield self._taken_again(replay, held[begin], begin, end)
+            return
+        stored, work, ready = {begin: held[begin]}, held[begin], None
+        for action in Revolve(end - begin, free):
+            if isinstance(action, Forward):
+                for n in range(begin + action.n0, begin + action.n1):
+                    if n == begin + action.n0 and action.write_ics:
+                        stored[n] = work
+                    ready = replay.step(n, work)
+                    work = ready.states[-self._history :]
+            elif isinstance(action, Copy | Move):
+                n = begin + action.n
+                work = stored.pop(n) if isinstance(action, Move) else stored[n]
+            elif isinstance(action, Reverse):
+                assert ready is not None
+                yield ready
+            elif isinstance(action, EndReverse):
+                return
+
+    def _taken_again(self, replay: Replay, snapshot: np.ndarray, begin: int, end: int) -> Segment:
+        """All steps of a gap that is small enough to hold."""
+        work, states = snapshot, [*snapshot]
+        for n in range(begin, end):
+            work = replay.step(n, work).states[-self._history :]
+            states.append(work[-1])
+        return Segment(replay.trajectory, begin, end, begin + 1 - len(snapshot), np.array(states))
+
+
+def _positions(steps: int, slots: int) -> set[int]:
+    """Where Revolve takes snapshots on its way forward."""
+    positions = set()
+    for action in Revolve(max(steps, 1), slots):
+        if isinstance(action, Forward) and action.write_ics:
+            positions.add(action.n0)
+        if isinstance(action, Reverse):
+            break
+    return positions | {0}

@@ -17,6 +17,7 @@ class Status(enum.Enum):
     STEP_TOO_SMALL = "step too small"
     MAX_STEPS = "step limit reached"
     NON_FINITE = "non-finite value"
+    NO_ROOM = "no room for checkpoints"
 
 
 class SolveError(RuntimeError):
@@ -80,6 +81,11 @@ def explain(status: Status, implicit: bool) -> tuple[str, str]:
             "Newton's iteration did not converge, however much the step was cut",
             "scale the state so that its components are of order one, use more and shorter steps or "
             "steps=Adaptive(), newton=Newton(max_iterations=…); and check that func is smooth",
+        )
+    if status is Status.NO_ROOM:
+        return (
+            "a checkpoint could not be written",
+            "a folder with more room, or fewer checkpoints in memory: adjoint=Discrete(checkpoints=50)",
         )
     if status is Status.MAX_STEPS:
         return (

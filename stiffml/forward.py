@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stiffml.checkpoints import Checkpoints, InMemory
+from stiffml.checkpoints import Checkpoints, checkpoints_for
 from stiffml.errors import Status
 from stiffml.methods import Method
 from stiffml.petsc import Stepper
-from stiffml.settings import Newton, Tolerances
-from stiffml.steps import Adaptive, Recorded, Steps, with_starting_ramp
+from stiffml.settings import Discrete, Newton, Tolerances
+from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps, with_ramps
 from stiffml.system import System
 from stiffml.trajectory import Growing, Trajectory
 
@@ -27,6 +27,7 @@ class Failure:
     s: float
     size: float
     component: int | None
+    detail: str = ""
 
 
 @dataclass
@@ -56,11 +57,14 @@ def integrate(
     tolerances: Tolerances,
     newton: Newton,
     options: Mapping[str, object],
+    adjoint: Discrete,
 ) -> Run:
     """Integrate M du/ds = f + g through increasing ``outputs`` from ``u0`` (size,), both float64."""
     began = time.perf_counter()
-    run = Run(Trajectory(outputs), InMemory(u0.size), Growing((u0.size,)))
-    run.checkpoints.start(u0)
+    expected = None if isinstance(steps, Adaptive) else _asked(steps, outputs)
+    checkpoints = checkpoints_for(adjoint, u0.size, method.history, expected)
+    run = Run(Trajectory(outputs), checkpoints, Growing((u0.size,)))
+    checkpoints.append(u0, None)
     run.outputs.append(u0)
     if len(outputs) > 1:
         _require_finite_slope(system, outputs[0], u0, run)
@@ -105,6 +109,10 @@ def _require_finite_slope(system: System, s: float, u: np.ndarray, run: Run) -> 
         finite = True if part is None else np.isfinite(part.evaluate(s, u))
         if not np.all(finite):
             run.failure = Failure(Status.NON_FINITE, s, 0.0, int(np.argmin(finite)))
+
+
+def _asked(steps: Fixed | Grid | Recorded, outputs: np.ndarray) -> int:
+    return sum(len(ends) for ends in steps.fractions(outputs)) if len(outputs) > 1 else 0
 
 
 class _Drive:
@@ -153,9 +161,9 @@ class _Drive:
         outputs = self._trajectory.outputs
         assert not isinstance(steps, Adaptive)
         fractions = steps.fractions(outputs)
-        if self._method.starting_order and not isinstance(steps, Recorded):
+        if self._method.history > 1 and not isinstance(steps, Recorded):
             asked = sum(len(ends) for ends in fractions)
-            fractions = with_starting_ramp(fractions, outputs, self._method.starting_order)
+            fractions = with_ramps(fractions, outputs, self._method.starting_order, self._method.growth)
             self._run.ramp_steps = sum(len(ends) for ends in fractions) - asked
         for begin, end, ends in zip(outputs[:-1], outputs[1:], fractions, strict=True):
             for fraction in ends:
@@ -191,8 +199,11 @@ class _Drive:
         if self._trajectory.n_steps == 0:
             self._trajectory.half = self._stepper.half
         self._previous, self._state = self._state, state.copy()
+        try:
+            self._run.checkpoints.append(self._state, self._stepper.stages)
+        except OSError as error:
+            raise _Stop(Failure(Status.NO_ROOM, self._start, taken, None, str(error))) from error
         self._trajectory.append(end, taken)
-        self._run.checkpoints.append(self._state, self._stepper.stages)
         self._start = end
         return taken
 

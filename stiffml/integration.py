@@ -129,6 +129,7 @@ def solve(
                 request.tolerances,
                 request.newton,
                 request.options,
+                request.adjoint,
             )
         )
         return runs[0]
@@ -168,9 +169,11 @@ def _finish(run: Run, request: Request, stats: Stats, u: Tensor, throw: bool) ->
     error = None
     if run.failure is not None:
         failure = run.failure
+        reason, hint = explain(failure.status, request.method.implicit)
         error = SolveError(
             failure.status,
-            *explain(failure.status, request.method.implicit),
+            f"{reason}: {failure.detail}" if failure.detail else reason,
+            hint,
             t=system.direction * failure.s,
             h=system.direction * failure.size,
             component=None if failure.component is None else layout.component(failure.component),

@@ -12,36 +12,44 @@ import dataclasses
 import numpy as np
 import torch
 
-from stiffml.equations import Block, Row
+from stiffml.equations import HALF, Block, Row
 from stiffml.methods import Method
 from stiffml.newton import MAX_ITERATIONS, Rounding
 from stiffml.system import System
 from stiffml.trajectory import Segment, Trajectory
 
+
 class ReplayError(RuntimeError):
     """A recorded step could not be repeated."""
 
 
-def with_stages(segment: Segment, method: Method, system: System) -> Segment:
-    """The segment with the stages of its steps, solved for side by side unless they were kept."""
-    blocks = method.blocks(segment, system.form)
-    if segment.stages is not None or not any(block.pattern.stages for block in blocks):
-        return segment
-    solved = [_BlockSolver(block, segment, system).stages() for block in blocks]
-    return dataclasses.replace(segment, stages=np.concatenate(solved))
+class Replay:
+    """Takes the recorded steps of a trajectory again."""
 
+    def __init__(self, trajectory: Trajectory, method: Method, system: System) -> None:
+        self.trajectory, self.method, self.system = trajectory, method, system
 
-def repeat_step(
-    trajectory: Trajectory, step: int, origin: int, states: np.ndarray, method: Method, system: System
-) -> np.ndarray:
-    """The state at the end of one recorded step.
+    def blocks(self, segment: Segment) -> list[Block]:
+        """The equations of a segment."""
+        return self.method.blocks(segment, self.system.form)
 
-    ``states`` (step + 1 − origin, size): those before it, as many as the method's steps start from.
-    """
-    # The new state is part of a segment; what it will hold is not known yet.
-    segment = Segment(trajectory, step, step + 1, origin, np.concatenate([states, states[-1:]]))
-    (block,) = method.blocks(segment, system.form)
-    return _BlockSolver(block, segment, system).new_state()
+    def with_stages(self, segment: Segment) -> Segment:
+        """The segment with the stages of its steps, solved for side by side unless they were kept."""
+        blocks = self.blocks(segment)
+        if segment.stages is not None or not any(block.pattern.stages for block in blocks):
+            return segment
+        solved = [_BlockSolver(block, segment, self.system).stages() for block in blocks]
+        return dataclasses.replace(segment, stages=np.concatenate(solved))
+
+    def step(self, step: int, states: np.ndarray) -> Segment:
+        """One step, as a segment, from ``states`` (N, size): those before it that it starts from."""
+        origin = step + 1 - len(states)
+        # What the new state will be is not known yet; its row is there.
+        segment = Segment(self.trajectory, step, step + 1, origin, np.concatenate([states, states[-1:]]))
+        (block,) = self.blocks(segment)
+        solver = _BlockSolver(block, segment, self.system)
+        segment.states[-1] = solver.new_state()
+        return dataclasses.replace(segment, stages=solver.stages())
 
 
 class _BlockSolver:
@@ -62,7 +70,7 @@ class _BlockSolver:
         if self.pattern.keeps_half:
             self.x[self.pattern.history] = self.segment.states_at(self.block.state_of(self.pattern.history))
         for row in self.pattern.rows:
-            if row.column in stages:
+            if row.column in stages and row.column not in self.x:
                 self.x[row.column] = self._solve(row)
         parts = [self.x[c] for c in stages]
         return (
@@ -75,10 +83,11 @@ class _BlockSolver:
         """(size,) for a single step."""
         for row in self.pattern.rows:
             half = self.pattern.keeps_half and row.index == 0
-            self.x[row.column] = (
-                self.segment.states_at(self.block.state_of(row.column)) if half else self._solve(row)
-            )
+            self.x[row.column] = self._half() if half else self._solve(row)
         return self.x[self.pattern.columns - 1][0]
+
+    def _half(self) -> np.ndarray:
+        return self.segment.states_at(np.full(self.block.steps, HALF))
 
     def _times(self, name: str, c: int) -> torch.Tensor:
         states = self.block.state_of(c)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,18 +53,51 @@ class LU:
 
 
 @dataclass(frozen=True)
+class Disk:
+    """Keep checkpoints in a file in ``folder``, which must exist.
+
+    The file has no name: it is gone with the last reference to the solution, or with the process.
+    """
+
+    folder: str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
 class Discrete:
     """The exact adjoint of the steps taken.
 
     Parameters
     ----------
-    checkpoints : str
-        What the forward run keeps. ``"stages"``: everything the reverse sweep needs, so nothing is
-        recomputed but the function itself.
+    checkpoints : str, int or Disk
+        What the forward run keeps.
+
+        - ``"stages"`` (default): all states, and the stages that took Newton's iteration to find. The
+          fastest.
+        - ``"solutions"``: all states; stages are solved for again.
+        - an int: at most so many states. The rest is recomputed, each step a few times (once more for
+          every time that the number of steps grows about as the number of checkpoints does). A step of
+          ``bdf`` starts from as many states as its order, which are kept together: it needs more of
+          them.
+        - ``Disk(folder)``: all states, in a file.
+
+        Gradients differ by what Newton's iteration leaves, not more.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
     """
 
-    checkpoints: str = "stages"
+    checkpoints: str | int | Disk = "stages"
 
     def __post_init__(self) -> None:
-        if self.checkpoints != "stages":
-            raise ValueError(f'Discrete: checkpoints must be "stages", not {self.checkpoints!r}')
+        wanted = self.checkpoints
+        if isinstance(wanted, bool) or not (
+            wanted in ("stages", "solutions")
+            or isinstance(wanted, Disk)
+            or (isinstance(wanted, int) and wanted > 0)
+        ):
+            raise ValueError(
+                'Discrete: checkpoints must be "stages", "solutions", a positive number of states or '
+                f"Disk(folder), not {wanted!r}"
+            )

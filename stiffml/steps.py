@@ -100,34 +100,49 @@ Steps = Adaptive | Fixed | Grid | Recorded
 
 
 GROWTH = 1.2
-"""How many times longer than the one before a step of the starting ramp may be."""
+"""How many times longer than the one before a step of a ramp may be."""
+
+JUMP = 10.0
+"""How many times longer than the one before a step of a multistep run may be without a ramp."""
 
 
-def with_starting_ramp(fractions: Fractions, times: np.ndarray, order: int) -> Fractions:
-    """Refine the first steps of a multistep run whose own start is only second order.
+def with_ramps(
+    fractions: Fractions, times: np.ndarray, starting_order: int, growth: float = GROWTH
+) -> Fractions:
+    """Refine the steps of a multistep run where they would grow too fast.
 
     PETSc's BDF starts with a half step of backward Euler, which leaves an error of O(h²) for good. With
-    N steps asked for, the first becomes 2·N^(k/2−1) times shorter (so O(h^(k/2)) for equal steps), which
-    makes that error O(h^k). Steps then grow by ``GROWTH`` until they are as long as those asked for;
-    faster growth is unstable from order 4 on.
+    N steps asked for and ``starting_order`` k > 0, the first becomes 2·N^(k/2−1) times shorter (so
+    O(h^(k/2)) for equal steps), which makes that error O(h^k). Steps then grow by ``GROWTH`` until they
+    are as long as those asked for; faster growth is unstable from order 4 on. After outputs
+    that lie close together, where a jump would multiply rounding by a power of itself, they grow by
+    ``growth``, for as long as that takes.
     """
     asked = sum(len(ends) for ends in fractions)
     first = fractions[0][0] * (times[1] - times[0])
-    allowed = first * asked ** (1 - order / 2) / 2
+    allowed = first * asked ** (1 - starting_order / 2) / 2 if starting_order else np.inf
     refined = []
+    previous, factor = np.inf, GROWTH
     for ends, length in zip(fractions, np.diff(times), strict=True):
         count, size = len(ends), ends[0] * length
+        if size > JUMP * previous:
+            factor = min(factor, growth)
+            allowed = min(allowed, factor * previous)
         # Growing steps that must fill an interval exactly can get stuck at one step more than asked for;
         # the ramp then ends with one larger jump.
         enough = size * min(1.0, 1.1 * count / (count + 1))
         if allowed >= enough:
             allowed = np.inf
             refined.append(ends)
+            previous = size
             continue
-        sizes = np.minimum(allowed * GROWTH ** np.minimum(np.arange(count + 400), 400), size)
+        growing = math.ceil(math.log(size / allowed, factor)) + 1
+        powers = np.minimum(np.arange(count + growing), growing)
+        sizes = np.minimum(allowed * factor**powers, size)
         sizes = sizes[: np.searchsorted(np.cumsum(sizes), length) + 1]
         sizes *= length / sizes.sum()
-        allowed = GROWTH * sizes[-1]
+        previous = sizes[-1]
+        allowed = factor * previous
         new = np.cumsum(sizes) / length
         new[-1] = 1.0
         refined.append(new)

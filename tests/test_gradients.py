@@ -11,6 +11,7 @@ import problems
 from stiffml import METHODS, Adaptive, Fixed, Grid, check_gradients, solve
 from stiffml.adjoint import reverse
 from stiffml.methods import Method
+from stiffml.replay import Replay
 
 # Output times are uneven, two of them close together. Within bounds: a BDF of order 5 whose step grows
 # a hundredfold amplifies rounding until differences of its results mean nothing.
@@ -82,7 +83,8 @@ def gradients_by_segments(method: Method, func: SmallNetwork, y0: Tensor, segmen
     y = solve(func, y0.requires_grad_(), t, method=method, steps=Fixed(0.1)).y
     node = y.grad_fn.next_functions[0][0] if not hasattr(y.grad_fn, "run") else y.grad_fn
     run, ones = node.run, torch.ones(4, 3, dtype=torch.float64)
-    gradients = reverse(run.trajectory, run.checkpoints, method, node.system, ones, True, segment_steps)
+    replay = Replay(run.trajectory, method, node.system)
+    gradients = reverse(replay, run.checkpoints, ones, True, segment_steps)
     return [gradients.u0, torch.from_numpy(gradients.times), *gradients.parameters]
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stiffml import Fixed, Grid, Recorded
-from stiffml.steps import GROWTH, with_starting_ramp
+from stiffml.steps import GROWTH, with_ramps
 
 gaps = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=8)
 
@@ -32,7 +32,7 @@ def test_rounding_does_not_add_a_step() -> None:
 def test_ramp_starts_small_grows_slowly_and_ends(gaps: list[float], substeps: int, order: int) -> None:
     times = np.concatenate([[0.0], np.cumsum(gaps)])
     asked = Grid(substeps).fractions(times)
-    ramped = with_starting_ramp(asked, times, order)
+    ramped = with_ramps(asked, times, order)
     count = substeps * len(gaps)
     sizes = [np.diff(ends, prepend=0) * length for ends, length in zip(ramped, gaps, strict=True)]
     assert sizes[0][0] <= gaps[0] / substeps * count ** (1 - order / 2) / 2 * (1 + 1e-9)
@@ -45,7 +45,7 @@ def test_ramp_starts_small_grows_slowly_and_ends(gaps: list[float], substeps: in
 
 def test_long_ramps_do_not_overflow() -> None:
     with np.errstate(all="raise"):
-        (ends,) = with_starting_ramp(Grid(2000).fractions(np.array([0.0, 1.0])), np.array([0.0, 1.0]), 3)
+        (ends,) = with_ramps(Grid(2000).fractions(np.array([0.0, 1.0])), np.array([0.0, 1.0]), 3)
     assert len(ends) < 2050
 
 
