@@ -14,6 +14,7 @@ from stiffml.methods import (
     RungeKutta,
     Theta,
 )
+from stiffml.sensitivities import Sensitivities, sensitivities
 from stiffml.settings import LU, Discrete, Disk, Newton
 from stiffml.solution import Solution
 from stiffml.split import Split
@@ -39,6 +40,7 @@ __all__ = [
     "ODEBlock",
     "Recorded",
     "Rosenbrock",
+    "Sensitivities",
     "RungeKutta",
     "Solution",
     "SolveError",
@@ -47,5 +49,6 @@ __all__ = [
     "Theta",
     "check_gradients",
     "odeint",
+    "sensitivities",
     "solve",
 ]

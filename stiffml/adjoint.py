@@ -68,7 +68,7 @@ def reverse(
     for step, row in zip(trajectory.output_steps, cotangents.numpy(), strict=True):
         pending.add(step, row)
     longest = segment_steps or longest_segment(method, system)
-    total = _Total(system, TimeGradient(trajectory) if wrt_time else None)
+    total = Total(system, TimeGradient(trajectory) if wrt_time else None)
     # Steps after the last output (of a run that failed) have no influence on what was returned.
     for segment in checkpoints.segments(replay, trajectory.output_steps[-1], longest):
         _reverse_segment(replay, segment, pending, total)
@@ -85,7 +85,7 @@ def longest_segment(method: Method, system: System) -> int:
     return max(1, SEGMENT_NUMBERS // (layout.size * copies * 8))
 
 
-class _Total:
+class Total:
     """What the segments add to: dL/dθ, and dL/dt where wanted."""
 
     def __init__(self, system: System, times: TimeGradient | None) -> None:
@@ -99,7 +99,7 @@ class _Total:
                 self.parameters[position] = part if held is None else held + part
 
 
-def _reverse_segment(replay: Replay, segment: Segment, pending: Pending, total: _Total) -> None:
+def _reverse_segment(replay: Replay, segment: Segment, pending: Pending, total: Total) -> None:
     method, system = replay.method, replay.system
     segment = replay.with_stages(segment)
     equations = Equations(segment, replay.blocks(segment))
@@ -149,7 +149,7 @@ def _curvature(equations: Equations, block: Block, dynamics: Dynamics) -> Curvat
     )
 
 
-def _through(dynamics: Dynamics, nodes: Nodes, cotangents: np.ndarray, total: _Total) -> AtNodes:
+def _through(dynamics: Dynamics, nodes: Nodes, cotangents: np.ndarray, total: Total) -> AtNodes:
     """Carry dL/df at the nodes on to the parameters, and to the times of the states among them."""
     wrt_time = total.times is not None
     slopes, parameters, wrt_s = dynamics.vjp(nodes.s, nodes.u, torch.from_numpy(cotangents), wrt_time)

@@ -214,8 +214,8 @@ def _system(
     if isinstance(func, Split) and method.split:
         if mass is not None:
             raise ValueError(
-                f"mass: {method} with Split needs an identity mass matrix; solve M y' = f + g for y', or pass "
-                "the sum as one function, which is then implicit as a whole"
+                f"mass: {method} with Split needs an identity mass matrix; solve M y' = f + g for y', or "
+                "pass the sum as one function, which is then implicit as a whole"
             )
         parts = (Dynamics(part, layout, direction, parameters) for part in (func.implicit, func.explicit))
         return System(*parts, linear=func.linear)

@@ -35,6 +35,10 @@ class Checkpoints(ABC):
         May be asked for again.
         """
 
+    @abstractmethod
+    def forwards(self, replay: Replay, last: int, longest: int) -> Iterator[Segment]:
+        """The same steps from the first on."""
+
 
 def checkpoints_for(adjoint: Discrete, size: int, history: int, expected_steps: int | None) -> Checkpoints:
     """The store that a setting asks for.
@@ -67,8 +71,15 @@ class InMemory(Checkpoints):
 
     def segments(self, replay: Replay, last: int, longest: int) -> Iterator[Segment]:
         for first, origin, end in _windows(last, longest, replay.method.history):
-            stages = None if self._stages is None else self._stages.rows[first:end]
-            yield Segment(replay.trajectory, first, end, origin, self._states.rows[origin : end + 1], stages)
+            yield self._segment(replay, first, origin, end)
+
+    def forwards(self, replay: Replay, last: int, longest: int) -> Iterator[Segment]:
+        for first, origin, end in reversed(list(_windows(last, longest, replay.method.history))):
+            yield self._segment(replay, first, origin, end)
+
+    def _segment(self, replay: Replay, first: int, origin: int, end: int) -> Segment:
+        stages = None if self._stages is None else self._stages.rows[first:end]
+        return Segment(replay.trajectory, first, end, origin, self._states.rows[origin : end + 1], stages)
 
 
 class OnDisk(Checkpoints):
@@ -91,6 +102,10 @@ class OnDisk(Checkpoints):
 
     def segments(self, replay: Replay, last: int, longest: int) -> Iterator[Segment]:
         for first, origin, end in _windows(last, longest, replay.method.history):
+            yield Segment(replay.trajectory, first, end, origin, self._read(origin, end + 1))
+
+    def forwards(self, replay: Replay, last: int, longest: int) -> Iterator[Segment]:
+        for first, origin, end in reversed(list(_windows(last, longest, replay.method.history))):
             yield Segment(replay.trajectory, first, end, origin, self._read(origin, end + 1))
 
     def _read(self, first: int, last: int) -> np.ndarray:
@@ -151,6 +166,13 @@ class Thinned(Checkpoints):
                 yield from self._gap(replay, held, begin, last, longest)
                 last = begin
             del held[begin]
+
+    def forwards(self, replay: Replay, last: int, longest: int) -> Iterator[Segment]:
+        work = self._snapshots[0]
+        for n in range(last):
+            segment = replay.step(n, work)
+            work = segment.states[-self._history :]
+            yield segment
 
     def _gap(
         self, replay: Replay, held: dict[int, np.ndarray], begin: int, end: int, longest: int

@@ -198,12 +198,33 @@ class Dynamics:
             leaf = u.detach().requires_grad_()
             return self._derivative(self._many(s, leaf), [leaf], [directions]).detach()
 
-    def jvp(self, s: Tensor, u: Tensor, parameters: Sequence[Tensor | None]) -> Tensor:
-        """∂f/∂θ in a direction given for each of ``parameters`` (None: none): -> (K, size)."""
-        wanted = [p for p, v in zip(self.parameters, parameters, strict=True) if v is not None]
+    def jvps(self, s: Tensor, u: Tensor, directions: Sequence[Sequence[Tensor | None]]) -> Tensor:
+        """∂f/∂θ along P directions, each given by parameter (None: no change): -> (P, K, size)."""
+        result = torch.zeros(len(directions), *u.shape, dtype=torch.float64)
         with torch.enable_grad():
             slopes = self._many(s, u.detach())
-            return self._derivative(slopes, wanted, [v for v in parameters if v is not None]).detach()
+            for row, direction in zip(result, directions, strict=True):
+                pairs = [(p, v) for p, v in zip(self.parameters, direction, strict=True) if v is not None]
+                if pairs:
+                    row.copy_(self._derivative(slopes, *zip(*pairs, strict=True)).detach())
+        return result
+
+    def second_vjp(
+        self, s: Tensor, u: Tensor, cotangents: Tensor, tangents: Tensor, direction: Sequence[Tensor | None]
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """The derivatives of Jᵀf̄ (K, size) and f_θᵀf̄ along (``tangents`` of u, ``direction`` of θ)."""
+        with torch.enable_grad():
+            leaf = u.detach().clone().requires_grad_()
+            slopes = self._many(s, leaf)
+            moved = [(leaf, tangents)]
+            moved += [(p, v) for p, v in zip(self.parameters, direction, strict=True) if v is not None]
+            inputs = [leaf, *self.parameters]
+            if slopes.requires_grad:
+                change = (self._derivative(slopes, *zip(*moved, strict=True)) * cotangents).sum()
+            if not slopes.requires_grad or not change.requires_grad:
+                return torch.zeros_like(u), [None] * len(self.parameters)
+            wrt_u, *parameters = torch.autograd.grad(change, inputs, allow_unused=True)
+        return torch.zeros_like(u) if wrt_u is None else wrt_u, parameters
 
     @staticmethod
     def _derivative(slopes: Tensor, inputs: Sequence[Tensor], directions: Sequence[Tensor]) -> Tensor:
@@ -215,7 +236,7 @@ class Dynamics:
         probe = torch.zeros_like(slopes, requires_grad=True)
         if not slopes.requires_grad or not inputs:
             return torch.zeros_like(slopes)
-        products = torch.autograd.grad(slopes, inputs, probe, create_graph=True, allow_unused=True)
+        products = torch.autograd.grad(slopes, list(inputs), probe, create_graph=True, allow_unused=True)
         along = [(p * v).sum() for p, v in zip(products, directions, strict=True) if p is not None]
         total = sum(along, torch.zeros(()))
         if not total.requires_grad:

@@ -55,8 +55,8 @@ class Constraints:
         smallest = np.linalg.svd(matrix / np.where(rows > 0, rows, 1), compute_uv=False).min()
         if not smallest > 1e-13:
             raise ValueError(
-                "mass: the algebraic equations do not determine the algebraic variables at y0 (their Jacobian "
-                "is singular), so the problem is not of index 1; differentiate the constraints, or check y0"
+                "mass: the algebraic equations do not determine the algebraic variables at y0 (their "
+                "Jacobian is singular), so the problem is not of index 1; differentiate the constraints, or check y0"
             )
         if transpose:
             matrix = matrix.swapaxes(-1, -2)
@@ -71,9 +71,9 @@ class Constraints:
         if not scaled[worst] <= 1:
             where = self._system.layout.component(worst)
             raise ValueError(
-                f"y0 is not consistent: the algebraic equations have the residual {np.abs(residual).max():.3g}, "
-                f"and component {list(where)} is off by about {correction[worst]:.3g}; pass consistent values, "
-                "or make_consistent=True"
+                f"y0 is not consistent: the algebraic equations have the residual "
+                f"{np.abs(residual).max():.3g}, and component {list(where)} is off by about "
+                f"{correction[worst]:.3g}; pass consistent values, or make_consistent=True"
             )
 
     def satisfy(self, u: np.ndarray) -> np.ndarray:
@@ -88,8 +88,8 @@ class Constraints:
             except FloatingPointError:
                 break
         raise ValueError(
-            "make_consistent: Newton's iteration for the algebraic variables did not converge; pass a y0 that "
-            "is closer to consistent"
+            "make_consistent: Newton's iteration for the algebraic variables did not converge; pass a y0 "
+            "that is closer to consistent"
         )
 
 

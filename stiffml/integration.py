@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from stiffml.arguments import Request, check
-from stiffml.autograd import Integrate
+from stiffml.autograd import Integrate, Record
 from stiffml.batching import Func
 from stiffml.errors import SolveError, Status, explain
-from stiffml.forward import Run, integrate
+from stiffml.forward import integrate
 from stiffml.initialization import Constraints, MakeConsistent
 from stiffml.methods import Method
+from stiffml.replay import Replay
 from stiffml.settings import LU, Discrete, Newton
 from stiffml.solution import Solution, Stats
 from stiffml.state import State
@@ -112,30 +113,28 @@ def solve(
     )
     system = request.system
     u0 = _initial(request, y0, make_consistent)
-    runs: list[Run] = []
-    stats = Stats()
+    records: list[Record] = []
 
     # Jacobians need autograd, which inference mode would switch off for good.
     @torch.inference_mode(False)
     @torch.no_grad()
-    def run() -> Run:
-        runs.append(
-            integrate(
-                system,
-                request.method,
-                request.outputs,
-                u0.detach().double().numpy(),
-                request.steps,
-                request.tolerances,
-                request.newton,
-                request.options,
-                request.adjoint,
-            )
+    def run() -> Record:
+        done = integrate(
+            system,
+            request.method,
+            request.outputs,
+            u0.detach().double().numpy(),
+            request.steps,
+            request.tolerances,
+            request.newton,
+            request.options,
+            request.adjoint,
         )
-        return runs[0]
+        records.append(Record(done, Replay(done.trajectory, request.method, system), Stats()))
+        return records[0]
 
-    u = Integrate.apply(run, request.method, system, stats, request.t, u0, *system.parameters)
-    return _finish(runs[0], request, stats, u, throw)
+    u = Integrate.apply(run, request.t, u0, *system.parameters)
+    return _finish(records[0], request, u, throw)
 
 
 def _initial(request: Request, y0: State, make_consistent: bool) -> Tensor:
@@ -155,7 +154,8 @@ def _initial(request: Request, y0: State, make_consistent: bool) -> Tensor:
     return u0
 
 
-def _finish(run: Run, request: Request, stats: Stats, u: Tensor, throw: bool) -> Solution:
+def _finish(record: Record, request: Request, u: Tensor, throw: bool) -> Solution:
+    run, stats = record.run, record.stats
     trajectory, system = run.trajectory, request.system
     layout = system.layout
     vars(stats).update(
@@ -185,6 +185,7 @@ def _finish(run: Run, request: Request, stats: Stats, u: Tensor, throw: bool) ->
         message="reached the last output time" if error is None else str(error),
         stats=stats,
         steps=trajectory.recorded(),
+        record=record,
     )
     if error is not None and throw:
         error.solution = solution

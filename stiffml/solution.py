@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +16,8 @@ from stiffml.steps import Recorded
 if TYPE_CHECKING:
     import matplotlib.figure
     import xarray
+
+    from stiffml.autograd import Record
 
 
 @dataclass
@@ -68,6 +70,8 @@ class Solution:
     stats : Stats
     steps : Recorded
         The steps taken, to be passed as ``steps=`` of another solve.
+    record : Record
+        What the engine keeps; for stiffml's own use.
     """
 
     t: Tensor
@@ -76,6 +80,7 @@ class Solution:
     message: str
     stats: Stats
     steps: Recorded
+    record: Record = field(repr=False)
 
     @property
     def success(self) -> bool:

@@ -48,15 +48,19 @@ def sweep(
     g: Linearization | None,
     curvatures: list[Curvature | None],
     pending: Pending,
+    sources: dict[str, np.ndarray] | None = None,
 ) -> Swept:
-    """Reverse a segment: take dL/du of its states from ``pending``, leave that of earlier ones."""
+    """Reverse a segment: take dL/du of its states from ``pending``, leave that of earlier ones.
+
+    ``sources`` adds to dL/dx of the stages, by the nodes of f and g that they are.
+    """
     swept = Swept(
         np.zeros(equations.f_nodes.u.shape),
         None if g is None else np.zeros(equations.g_nodes.u.shape),
         [np.zeros((len(b.pattern.rows), b.steps, equations.size)) for b in equations.blocks],
     )
     for number in reversed(range(len(equations.blocks))):
-        step = _Step(equations, number, system, f, g, curvatures[number], swept)
+        step = _Step(equations, number, system, f, g, curvatures[number], swept, sources or {})
         for k in reversed(range(equations.blocks[number].steps)):
             step.reverse(k, pending)
     return swept
@@ -74,6 +78,7 @@ class _Step:
         g: Linearization | None,
         curvature: Curvature | None,
         swept: Swept,
+        sources: dict[str, np.ndarray],
     ) -> None:
         self.block: Block = equations.blocks[number]
         self.pattern = self.block.pattern
@@ -82,10 +87,14 @@ class _Step:
         self.g_index = equations.g_nodes.index[number] if g is not None else []
         self.f_cotangents, self.g_cotangents = swept.f, swept.g
         self.multipliers = swept.multipliers[number]
+        self.sources = [(sources[name], index) for name, index in self._indices() if name in sources]
         numbers = self.block.numbers
         self.alpha, self.beta, self.epsilon = (
             values.tolist() for values in (numbers.alpha, numbers.beta, numbers.epsilon)
         )
+
+    def _indices(self) -> list[tuple[str, list[np.ndarray | None]]]:
+        return [("f", self.f_index), ("g", self.g_index)]
 
     def reverse(self, k: int, pending: Pending) -> None:
         pattern, block = self.pattern, self.block
@@ -96,6 +105,11 @@ class _Step:
         self.x[-1] = pending.pop(block.first + k + 1, None)
         if pattern.keeps_half:
             self.x[pattern.history] = pending.pop(HALF, None)
+        for values, index in self.sources:
+            for c in pattern.stages:
+                where = index[c]
+                if where is not None:
+                    self._add(self.x, c, values[where[k]])
         held: dict[int, np.ndarray] = {}
         for row in reversed(pattern.rows):
             w = self._reverse_row(row, k)

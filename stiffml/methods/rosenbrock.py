@@ -20,7 +20,9 @@ memory it never set."""
 
 @dataclass(frozen=True)
 class Rosenbrock(OneStep):
-    """(M/(hγ) − J) yᵢ = f(t₀ + cᵢh, Zᵢ) − M Σ_{j<i} dᵢⱼ yⱼ/h + hγᵢ ∂f/∂t, Zᵢ = u₀ + Σ ãᵢⱼ yⱼ, u₁ = u₀ + Σ b̃ᵢ yᵢ.
+    """Linearly implicit stages: (M/(hγ) − J) yᵢ = f(t₀ + cᵢh, Zᵢ) − M Σ_{j<i} dᵢⱼ yⱼ/h + hγᵢ ∂f/∂t.
+
+    Here Zᵢ = u₀ + Σ ãᵢⱼ yⱼ, and u₁ = u₀ + Σ b̃ᵢ yᵢ.
 
     J and ∂f/∂t are those at (t₀, u₀), so one factorisation serves all stages, forward and transposed; γᵢ
     is the row sum of Γ. The term with ∂f/∂t is what carrying t as one more state gives, which is how

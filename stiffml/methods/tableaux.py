@@ -183,8 +183,9 @@ def _butcher(entry: dict[str, Any] | None) -> Butcher | None:
 
 
 _MISSED = {"bpr3": 1, "1bee": 1}
-"""Orders of ``arkimex`` tables that do not have the one PETSc states: ``bpr3`` has 3/5 where 3/4 belongs in
-its last explicit stage (its implicit part alone has order 3), ``1bee`` is two half steps of backward Euler."""
+"""Orders of ``arkimex`` tables that do not have the one PETSc states: ``bpr3`` has 3/5 where 3/4 belongs
+in its last explicit stage (its implicit part alone has order 3), ``1bee`` is two half steps of backward
+Euler."""
 
 
 def _tableau(name: str, entry: dict[str, Any]) -> Tableau:
