@@ -7,6 +7,7 @@ gradient taken in one more call. A segment of one step gives the same numbers wi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from stiffml.checkpoints import Checkpoints
 from stiffml.curvature import Curvature
 from stiffml.dynamics import Dynamics
 from stiffml.equations import Block, Equations, Nodes
+from stiffml.interpolation import Reading
 from stiffml.linearization import DenseBlocks, Linearization, Products
 from stiffml.methods import Method
 from stiffml.replay import Replay
@@ -34,16 +36,19 @@ WIDEST_EXPLICIT_BLOCK = 16
 
 @dataclass
 class Gradients:
-    """dL/du0 (size,), dL/dθ (None where f does not depend on it), dL/d(output times) in solver time."""
+    """dL/du0 (size,), dL/dθ (None where f does not depend on it), and if wanted, in solver time, dL/d(times
+    that steps end on) and dL/d(times of outputs between steps)."""
 
     u0: Tensor
     parameters: list[Tensor | None]
     times: np.ndarray | None
+    between: np.ndarray | None
 
 
 def reverse(
     replay: Replay,
     checkpoints: Checkpoints,
+    readings: Sequence[Reading],
     cotangents: Tensor,
     wrt_time: bool = False,
     segment_steps: int | None = None,
@@ -56,8 +61,10 @@ def reverse(
         The trajectory, with the method and the system that it is one of.
     checkpoints : Checkpoints
         What was kept of its states.
+    readings : sequence of Reading
+        How the outputs were read from the states.
     cotangents : Tensor
-        dL/dy at the outputs reached, (n_outputs, size) float64.
+        dL/dy at the outputs, (n_outputs, size) float64.
     wrt_time : bool
         Whether dL/dt is wanted.
     segment_steps : int, optional
@@ -65,17 +72,25 @@ def reverse(
     """
     trajectory, method, system = replay.trajectory, replay.method, replay.system
     pending = Pending()
-    for step, row in zip(trajectory.output_steps, cotangents.numpy(), strict=True):
-        pending.add(step, row)
+    for reading, row in zip(readings, cotangents.numpy(), strict=True):
+        pending.read(reading, row)
     longest = segment_steps or longest_segment(method, system)
     total = Total(system, TimeGradient(trajectory) if wrt_time else None)
     # Steps after the last output (of a run that failed) have no influence on what was returned.
-    for segment in checkpoints.segments(replay, trajectory.output_steps[-1], longest):
+    for segment in checkpoints.segments(replay, last_state(readings), longest):
         _reverse_segment(replay, segment, pending, total)
-    times = None if total.times is None else trajectory.output_gradient(total.times.boundaries)
+    times = between = None
+    if total.times is not None:
+        between = total.times.add_readings(readings, cotangents.numpy())
+        times = trajectory.output_gradient(total.times.boundaries)
     u0 = pending.pop(0, None)
     zero = np.zeros(system.layout.size)
-    return Gradients(torch.from_numpy(np.array(zero if u0 is None else u0)), total.parameters, times)
+    return Gradients(torch.from_numpy(np.array(zero if u0 is None else u0)), total.parameters, times, between)
+
+
+def last_state(readings: Sequence[Reading]) -> int:
+    """The last state that outputs were read from."""
+    return max(int(reading.states.max()) for reading in readings)
 
 
 def longest_segment(method: Method, system: System) -> int:

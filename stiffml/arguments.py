@@ -20,6 +20,7 @@ from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps
 from stiffml.system import System
 
 JACOBIANS = ("auto", "dense")
+OUTPUTS = ("steps", "interpolate")
 FIXED_NEWTON = 1e-10
 
 
@@ -31,6 +32,7 @@ class Request:
     system: System
     t: Tensor
     outputs: np.ndarray
+    between: np.ndarray
     steps: Steps
     tolerances: Tolerances
     newton: Newton
@@ -47,6 +49,7 @@ def check(
     rtol: float | None,
     atol: float | Tensor | None,
     steps: Steps,
+    outputs: str,
     linear: LU | None,
     jacobian: str,
     batch_dims: int,
@@ -61,7 +64,10 @@ def check(
     if not callable(func):
         raise TypeError(f"func must be callable as func(t, y), not {type(func).__name__}")
     layout = _layout(y0, batch_dims)
-    t, outputs, direction = _times(t)
+    t, times, direction = _times(t)
+    if outputs not in OUTPUTS:
+        raise ValueError(f"outputs must be one of {', '.join(OUTPUTS)}, not {outputs!r}")
+    interpolated = outputs == "interpolate" and len(times) > 2
     _check_steps(steps, method, rtol, atol)
     _check_implicit_only(method, linear=linear, jacobian=None if jacobian == "auto" else jacobian)
     if newton is not None and not method.newton:
@@ -77,7 +83,8 @@ def check(
         method=method,
         system=_system(func, layout, direction, _parameters(func, params), method, mass),
         t=t,
-        outputs=outputs,
+        outputs=times[[0, -1]] if interpolated else times,
+        between=times[1:-1] if interpolated else times[:0],
         steps=steps,
         tolerances=tolerances,
         newton=_newton(newton, steps, tolerances, layout.dtype),

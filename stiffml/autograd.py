@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from stiffml.adjoint import reverse
 from stiffml.forward import Run
+from stiffml.interpolation import Reading
 from stiffml.replay import Replay
 from stiffml.second import differentiate_again
 from stiffml.solution import AdjointStats, Stats
@@ -27,56 +29,80 @@ class Record:
     stats: Stats
 
 
+class Outputs(NamedTuple):
+    """Outputs of a run: how they were read, and their values (n, size)."""
+
+    record: Record
+    readings: Sequence[Reading]
+    values: np.ndarray
+
+
 class Integrate(torch.autograd.Function):
-    """(t, u0, *parameters) -> states at the outputs reached, (n, size) in u0's dtype."""
+    """(times that steps end on, times of outputs between them, u0, *parameters) -> outputs (n, size).
+
+    ``compute`` yields the outputs, by a forward run or from one; they are in u0's dtype.
+    """
 
     @staticmethod
-    def forward(ctx, run: Callable[[], Record], t: Tensor, u0: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.record = run()
+    def forward(
+        ctx, compute: Callable[[], Outputs], t: Tensor, between: Tensor, u0: Tensor, *parameters: Tensor
+    ) -> Tensor:
+        ctx.outputs = compute()
         # Saved so that torch notices parameters changed in place before the backward pass.
-        ctx.save_for_backward(t, u0, *parameters)
-        outputs = torch.from_numpy(ctx.record.run.outputs.rows).to(u0.dtype, copy=True)
-        outputs[0] = u0  # exactly
-        return outputs
+        ctx.save_for_backward(t, between, u0, *parameters)
+        values = torch.from_numpy(ctx.outputs.values).to(u0.dtype, copy=True)
+        return values
 
     @staticmethod
     def backward(ctx, cotangents: Tensor):
-        wrt_time = ctx.needs_input_grad[1]
-        return None, *_Reverse.apply(ctx.record, wrt_time, cotangents, *ctx.saved_tensors)
+        wrt_time = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
+        return None, *_Reverse.apply(ctx.outputs, wrt_time, cotangents, *ctx.saved_tensors)
 
 
 class _Reverse(torch.autograd.Function):
-    """(cotangents, t, u0, *parameters) -> gradients with respect to t, u0 and the parameters."""
+    """(cotangents, t, between, u0, *parameters) -> gradients with respect to all but the first."""
 
     @staticmethod
-    def forward(ctx, record: Record, wrt_time: bool, cotangents: Tensor, t: Tensor, u0: Tensor, *parameters):
-        ctx.record = record
-        ctx.save_for_backward(cotangents, t, u0, *parameters)
+    def forward(ctx, outputs: Outputs, wrt_time: bool, cotangents: Tensor, *inputs: Tensor):
+        ctx.outputs = outputs
+        ctx.save_for_backward(cotangents, *inputs)
         ctx.set_materialize_grads(False)
+        t, between, u0, *_ = inputs
+        record = outputs.record
         system = record.replay.system
         began, before = time.perf_counter(), (system.rhs_evals, system.f.jacobians)
-        gradients = reverse(record.replay, record.run.checkpoints, cotangents.double(), wrt_time)
+        gradients = reverse(
+            record.replay, record.run.checkpoints, outputs.readings, cotangents.double(), wrt_time
+        )
         adjoint = record.stats.adjoint = record.stats.adjoint or AdjointStats()
         adjoint.rhs_evals += system.rhs_evals - before[0]
         adjoint.jacobians += system.f.jacobians - before[1]
         adjoint.wall_s += time.perf_counter() - began
-        wrt_t = None
-        if gradients.times is not None:
+        wrt_t = wrt_between = None
+        if gradients.times is not None and gradients.between is not None:
             wrt_t = torch.from_numpy(system.direction * gradients.times).to(t.dtype)
-        return wrt_t, gradients.u0.to(cotangents.dtype), *gradients.parameters
+            wrt_between = torch.zeros_like(between)
+            wrt_between[: len(gradients.between)] = torch.from_numpy(system.direction * gradients.between)
+        return wrt_t, wrt_between, gradients.u0.to(u0.dtype), *gradients.parameters
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, along_t: Tensor | None, along_u0: Tensor | None, *along: Tensor | None):
-        cotangents, _, u0, *_ = ctx.saved_tensors
-        if ctx.needs_input_grad[3]:
+    def backward(ctx, _along_t, _along_between, along_u0: Tensor | None, *along: Tensor | None):
+        cotangents, _, _, u0, *_ = ctx.saved_tensors
+        if ctx.needs_input_grad[3] or ctx.needs_input_grad[4]:
             raise RuntimeError(
                 "stiffml: second derivatives with respect to the output times are not available; "
                 "pass t.detach()"
             )
+        outputs = ctx.outputs
         direction = np.zeros(u0.numel()) if along_u0 is None else along_u0.double().numpy()
         again = differentiate_again(
-            ctx.record.replay, ctx.record.run.checkpoints, cotangents.double(), direction, along
+            outputs.record.replay,
+            outputs.record.run.checkpoints,
+            outputs.readings,
+            cotangents.double(),
+            direction,
+            along,
         )
-        dtype = cotangents.dtype
-        return None, None, again.cotangents.to(dtype), None, again.u0.to(dtype), *again.parameters
+        wrt_cotangents = again.cotangents.to(cotangents.dtype)
+        return None, None, wrt_cotangents, None, None, again.u0.to(u0.dtype), *again.parameters

@@ -11,6 +11,7 @@ import numpy as np
 
 from stiffml.checkpoints import Checkpoints, checkpoints_for
 from stiffml.errors import Status
+from stiffml.interpolation import Interpolator, Reading
 from stiffml.methods import Method
 from stiffml.petsc import Stepper
 from stiffml.settings import Discrete, Newton, Tolerances
@@ -32,15 +33,29 @@ class Failure:
 
 @dataclass
 class Run:
-    """A forward run: what it leaves, how it ended, what it cost."""
+    """A forward run: what it leaves, how it ended, what it cost.
+
+    ``outputs`` holds the states that steps ended on, ``between`` the readings of outputs between steps.
+    """
 
     trajectory: Trajectory
     checkpoints: Checkpoints
     outputs: Growing
+    between: list[Reading] = field(default_factory=list)
     failure: Failure | None = None
     ramp_steps: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     wall_s: float = 0.0
+
+    @property
+    def readings(self) -> list[Reading]:
+        """Of all outputs: those that steps ended on, then those between steps."""
+        return [*map(Reading.of_state, self.trajectory.output_steps), *self.between]
+
+    @property
+    def values(self) -> np.ndarray:
+        """(n, size) the outputs in this order."""
+        return np.concatenate([self.outputs.rows, *(reading.value[None] for reading in self.between)])
 
 
 class _Stop(Exception):
@@ -52,6 +67,7 @@ def integrate(
     system: System,
     method: Method,
     outputs: np.ndarray,
+    between: np.ndarray,
     u0: np.ndarray,
     steps: Steps,
     tolerances: Tolerances,
@@ -59,7 +75,10 @@ def integrate(
     options: Mapping[str, object],
     adjoint: Discrete,
 ) -> Run:
-    """Integrate M du/ds = f + g through increasing ``outputs`` from ``u0`` (size,), both float64."""
+    """Integrate M du/ds = f + g through increasing ``outputs`` from ``u0`` (size,), both float64.
+
+    Steps end on ``outputs``; at the times ``between`` the solution is interpolated.
+    """
     began = time.perf_counter()
     expected = None if isinstance(steps, Adaptive) else _asked(steps, outputs)
     checkpoints = checkpoints_for(adjoint, u0.size, method.history, expected)
@@ -85,7 +104,7 @@ def integrate(
             max_cuts=40 if adaptive else 12,
         )
         try:
-            drive = _Drive(run, stepper, system, method, tolerances, u0)
+            drive = _Drive(run, stepper, system, method, tolerances, u0, between)
             try:
                 if isinstance(steps, Adaptive):
                     drive.adaptively(steps)
@@ -93,6 +112,7 @@ def integrate(
                     drive.on_schedule(steps)
             except _Stop as stop:
                 run.failure = stop.failure
+            run.between = drive.interpolator.finish()
             run.counts = {
                 "rejected": stepper.rejected,
                 "newton_iterations": stepper.newton_iterations,
@@ -124,12 +144,15 @@ class _Drive:
         method: Method,
         tolerances: Tolerances,
         u0: np.ndarray,
+        between: np.ndarray,
     ) -> None:
         self._run, self._stepper, self._system = run, stepper, system
         self._method, self._tolerances = method, tolerances
         self._trajectory = run.trajectory
         self._start = run.trajectory.outputs[0]  # of the step being taken
         self._state = self._previous = u0
+        self.interpolator = Interpolator(between, method.interpolation, run.trajectory)
+        self.interpolator.read(0, u0)
 
     def adaptively(self, steps: Adaptive) -> None:
         outputs = self._trajectory.outputs
@@ -204,6 +227,7 @@ class _Drive:
         except OSError as error:
             raise _Stop(Failure(Status.NO_ROOM, self._start, taken, None, str(error))) from error
         self._trajectory.append(end, taken)
+        self.interpolator.read(self._trajectory.n_steps, self._state)
         self._start = end
         return taken
 

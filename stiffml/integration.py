@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from stiffml.arguments import Request, check
-from stiffml.autograd import Integrate, Record
+from stiffml.autograd import Integrate, Outputs, Record
 from stiffml.batching import Func
 from stiffml.errors import SolveError, Status, explain
 from stiffml.forward import integrate
@@ -30,6 +30,7 @@ def solve(
     rtol: float | None = None,
     atol: float | Tensor | None = None,
     steps: Steps | None = None,
+    outputs: str = "steps",
     linear: LU | None = None,
     jacobian: str = "auto",
     batch_dims: int = 0,
@@ -61,6 +62,10 @@ def solve(
         Tolerances of adaptive steps. Default 1e-6 and 1e-9 (float32: 1e-4 and 1e-6).
     steps : Adaptive, Fixed, Grid or Recorded
         Default ``Adaptive()``.
+    outputs : str
+        ``"steps"`` (default): steps end on every time of t. ``"interpolate"``: only on the first and the
+        last; the states between are interpolated (see :meth:`Solution.interpolate`), so that many outputs
+        cost no steps.
     linear : LU
         How Newton's linear systems are solved.
     jacobian : str
@@ -102,6 +107,7 @@ def solve(
         rtol=rtol,
         atol=atol,
         steps=Adaptive() if steps is None else steps,
+        outputs=outputs,
         linear=linear,
         jacobian=jacobian,
         batch_dims=batch_dims,
@@ -118,11 +124,12 @@ def solve(
     # Jacobians need autograd, which inference mode would switch off for good.
     @torch.inference_mode(False)
     @torch.no_grad()
-    def run() -> Record:
-        done = integrate(
+    def compute() -> Outputs:
+        run = integrate(
             system,
             request.method,
             request.outputs,
+            request.between,
             u0.detach().double().numpy(),
             request.steps,
             request.tolerances,
@@ -130,11 +137,14 @@ def solve(
             request.options,
             request.adjoint,
         )
-        records.append(Record(done, Replay(done.trajectory, request.method, system), Stats()))
-        return records[0]
+        records.append(Record(run, Replay(run.trajectory, request.method, system), Stats()))
+        return Outputs(records[0], run.readings, run.values)
 
-    u = Integrate.apply(run, request.t, u0, *system.parameters)
-    return _finish(records[0], request, u, throw)
+    t_ends, t_between = request.t, request.t[:0]
+    if len(request.between):
+        t_ends, t_between = request.t[[0, -1]], request.t[1:-1]
+    u = Integrate.apply(compute, t_ends, t_between, u0, *system.parameters)
+    return _finish(records[0], request, (t_ends, u0), u, throw)
 
 
 def _initial(request: Request, y0: State, make_consistent: bool) -> Tensor:
@@ -154,7 +164,9 @@ def _initial(request: Request, y0: State, make_consistent: bool) -> Tensor:
     return u0
 
 
-def _finish(record: Record, request: Request, u: Tensor, throw: bool) -> Solution:
+def _finish(
+    record: Record, request: Request, inputs: tuple[Tensor, Tensor], u: Tensor, throw: bool
+) -> Solution:
     run, stats = record.run, record.stats
     trajectory, system = run.trajectory, request.system
     layout = system.layout
@@ -178,14 +190,18 @@ def _finish(record: Record, request: Request, u: Tensor, throw: bool) -> Solutio
             h=system.direction * failure.size,
             component=None if failure.component is None else layout.component(failure.component),
         )
+    ends = len(trajectory.output_steps)
+    if len(request.between):  # the rows of both ends come first
+        u = torch.cat([u[:1], u[ends:], u[1:ends]])
     solution = Solution(
-        t=request.t[: len(trajectory.output_steps)],
+        t=request.t[: len(u)],
         y=layout.unflatten(u),
         status=Status.SUCCESS if error is None else error.status,
         message="reached the last output time" if error is None else str(error),
         stats=stats,
         steps=trajectory.recorded(),
         record=record,
+        inputs=(*inputs, *system.parameters),
     )
     if error is not None and throw:
         error.solution = solution

@@ -8,16 +8,18 @@ the continuous equations; here for the discrete ones).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.adjoint import Total, longest_segment
+from stiffml.adjoint import Total, last_state, longest_segment
 from stiffml.checkpoints import Checkpoints
 from stiffml.dynamics import Dynamics
 from stiffml.equations import STAGE, Equations, Nodes
+from stiffml.interpolation import Reading
 from stiffml.replay import Replay
 from stiffml.sweep import Pending, sweep
 from stiffml.tangent import Direction, TangentSweep, linearize_both
@@ -35,20 +37,21 @@ class SecondGradients:
 def differentiate_again(
     replay: Replay,
     checkpoints: Checkpoints,
+    readings: Sequence[Reading],
     cotangents: Tensor,
     u0_direction: np.ndarray,
     direction: Direction,
 ) -> SecondGradients:
     """Differentiate the gradient that ``cotangents`` (n_outputs, size) lead to, along a direction."""
-    trajectory, system = replay.trajectory, replay.system
+    system, last = replay.system, last_state(readings)
     tangents = TangentSweep(replay, u0_direction[None], [direction])
-    tangents.run(checkpoints)
+    tangents.run(checkpoints, last)
     first, second = Pending(), Pending()
-    for step, row in zip(trajectory.output_steps, cotangents.numpy(), strict=True):
-        first.add(step, row)
+    for reading, row in zip(readings, cotangents.numpy(), strict=True):
+        first.read(reading, row)
     total = Total(system, None)
     longest = longest_segment(replay.method, system)
-    for segment in checkpoints.segments(replay, trajectory.output_steps[-1], longest):
+    for segment in checkpoints.segments(replay, last, longest):
         segment = replay.with_stages(segment)
         equations = Equations(segment, replay.blocks(segment))
         f, g = linearize_both(equations, replay)
@@ -65,7 +68,7 @@ def differentiate_again(
         ):
             if part is not None and values is not None:
                 total.add(part.vjp(nodes.s, nodes.u, torch.from_numpy(values), False)[1])
-    outputs = np.stack([tangents.states[n][0] for n in trajectory.output_steps])
+    outputs = np.stack([tangents.output(reading)[0] for reading in readings])
     zero = np.zeros(system.layout.size)
     return SecondGradients(
         torch.from_numpy(outputs), torch.from_numpy(np.array(second.pop(0, zero))), total.parameters

@@ -92,7 +92,9 @@ def sensitivities(
     if not names:
         return Sensitivities(solution, {})
     with torch.no_grad():
-        tangents = output_tangents(record.replay, record.run.checkpoints, np.array(u0_rows), directions)
+        tangents = output_tangents(
+            record.replay, record.run.checkpoints, record.run.readings, np.array(u0_rows), directions
+        )
     parts = torch.split(tangents.to(dtype), [shape.numel() for shape in shapes], dim=1)
     found = {
         name: _last(system.layout.unflatten(part), shape)

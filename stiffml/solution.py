@@ -70,8 +70,8 @@ class Solution:
     stats : Stats
     steps : Recorded
         The steps taken, to be passed as ``steps=`` of another solve.
-    record : Record
-        What the engine keeps; for stiffml's own use.
+    record, inputs
+        What the engine keeps, and the tensors gradients flow to; for stiffml's own use.
     """
 
     t: Tensor
@@ -81,10 +81,32 @@ class Solution:
     stats: Stats
     steps: Recorded
     record: Record = field(repr=False)
+    inputs: tuple[Tensor, ...] = field(repr=False)
 
     @property
     def success(self) -> bool:
         return self.status is Status.SUCCESS
+
+    def interpolate(self, t: Tensor) -> State:
+        """The solution at any times of the span, (n, \\*y0.shape), differentiable, those times included.
+
+        Parameters
+        ----------
+        t : Tensor
+            (n,) times, in any order.
+
+        The interpolant is, for BDF, the polynomial that the formula of the step is made from. For other
+        methods it is the one through the ends of nearby steps, of the degree of the method's order, at
+        most 5; it is continuous, but its derivative jumps at the ends of steps.
+
+        Raises
+        ------
+        ValueError
+            For times outside the span that was integrated.
+        """
+        from stiffml.reading import interpolate
+
+        return interpolate(self.record, self.inputs, t)
 
     def to_xarray(self, names: Sequence[str] | None = None, units: str | None = None) -> xarray.Dataset:
         """The outputs as an xarray Dataset over ``time``, with the statistics as attributes.

@@ -16,6 +16,7 @@ import numpy as np
 
 from stiffml.curvature import Curvature
 from stiffml.equations import HALF, Block, Equations, Row
+from stiffml.interpolation import Reading
 from stiffml.linearization import Linearization
 from stiffml.system import System
 
@@ -26,6 +27,11 @@ class Pending(dict[int, np.ndarray]):
     def add(self, state: int, cotangent: np.ndarray) -> None:
         held = self.get(state)
         self[state] = cotangent if held is None else held + cotangent
+
+    def read(self, reading: Reading, cotangent: np.ndarray) -> None:
+        """Add dL/d(output) to the states that the output was read from."""
+        for state, weight in zip(reading.states.tolist(), reading.weights.tolist(), strict=True):
+            self.add(state, weight * cotangent)
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.adjoint import linearize, longest_segment
+from stiffml.adjoint import last_state, linearize, longest_segment
 from stiffml.checkpoints import Checkpoints
 from stiffml.dynamics import Dynamics
 from stiffml.equations import STAGE, Equations, Nodes, Row
+from stiffml.interpolation import Reading
 from stiffml.linearization import Linearization
 from stiffml.replay import Replay
 
@@ -65,15 +66,20 @@ class TangentSweep:
         self._parameters = [direction[: len(system.f.parameters)] for direction in parameters]
         self.states: dict[int, np.ndarray] = {0: u0}
 
-    def run(self, checkpoints: Checkpoints) -> None:
-        """Sweep all steps up to the last output."""
+    def run(self, checkpoints: Checkpoints, last: int) -> None:
+        """Sweep all steps up to a state."""
         replay = self._replay
         longest = longest_segment(replay.method, replay.system)
-        for segment in checkpoints.forwards(replay, replay.trajectory.output_steps[-1], longest):
+        for segment in checkpoints.forwards(replay, last, longest):
             segment = replay.with_stages(segment)
             equations = Equations(segment, replay.blocks(segment))
             f, g = linearize_both(equations, replay)
             self.segment(equations, f, g)
+
+    def output(self, reading: Reading) -> np.ndarray:
+        """The tangents (P, size) of an output."""
+        pairs = zip(reading.weights.tolist(), reading.states.tolist(), strict=True)
+        return np.asarray(sum(weight * self.states[state] for weight, state in pairs))
 
     def segment(self, equations: Equations, f: Linearization, g: Linearization | None) -> Tangents:
         """Sweep one segment, from the tangents of the states that it starts from."""
@@ -153,9 +159,13 @@ class _Step:
 
 
 def output_tangents(
-    replay: Replay, checkpoints: Checkpoints, u0: np.ndarray, parameters: Sequence[Direction]
+    replay: Replay,
+    checkpoints: Checkpoints,
+    readings: Sequence[Reading],
+    u0: np.ndarray,
+    parameters: Sequence[Direction],
 ) -> Tensor:
     """Tangents of the outputs, (n_outputs, P, size)."""
     sweep = TangentSweep(replay, u0, parameters)
-    sweep.run(checkpoints)
-    return torch.from_numpy(np.stack([sweep.states[n] for n in replay.trajectory.output_steps]))
+    sweep.run(checkpoints, last_state(readings))
+    return torch.from_numpy(np.stack([sweep.output(reading) for reading in readings]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from stiffml.equations import HALF, STAGE, Block, Equations, Nodes
+from stiffml.interpolation import Reading
 from stiffml.system import System
 from stiffml.trajectory import Trajectory
 
@@ -38,6 +40,16 @@ class TimeGradient:
         half = states == HALF
         np.add.at(self.boundaries, states[~half], values[~half])
         self.boundaries[:2] += values[half].sum() / 2  # t½ is the middle of the first step
+
+    def add_readings(self, readings: Sequence[Reading], cotangents: np.ndarray) -> np.ndarray:
+        """Through the weights of outputs between steps; returned is dL/d(their own times)."""
+        between = []
+        for reading, cotangent in zip(readings, cotangents, strict=True):
+            if reading.s is not None:
+                wrt_times, wrt_s = reading.time_gradient(cotangent)
+                self.add(reading.states, wrt_times)
+                between.append(wrt_s)
+        return np.array(between)
 
     def add_nodes(self, at: AtNodes) -> None:
         """Through the evaluation of f at states; stages get their times from the numbers."""

@@ -76,6 +76,11 @@ class Trajectory:
         """(n_steps,)"""
         return self._sizes.rows
 
+    def times_at(self, states: np.ndarray) -> np.ndarray:
+        """(N,) numbers of states, ``HALF`` among them -> (N,) their times."""
+        times = self.times[states]
+        return times if self.half is None else np.where(states == HALF, self.half[0], times)
+
     def recorded(self) -> Recorded:
         """The steps of every interval that was completed, for taking them again."""
         sizes = self.sizes
@@ -136,10 +141,7 @@ class Segment:
 
     def times_at(self, states: np.ndarray) -> np.ndarray:
         """(N,) numbers of states, ``HALF`` among them -> (N,) their times."""
-        times = self.trajectory.times[states]
-        if self.trajectory.half is not None:
-            times = np.where(states == HALF, self.trajectory.half[0], times)
-        return times
+        return self.trajectory.times_at(states)
 
     def states_at(self, states: np.ndarray) -> np.ndarray:
         """(N,) numbers of states, ``HALF`` among them -> (N, size); a view where they are consecutive."""

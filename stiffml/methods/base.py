@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from stiffml.equations import Block, Form, Scheme
+from stiffml.interpolation import Stencil, centred
 from stiffml.trajectory import Segment
 
 
@@ -87,6 +88,11 @@ class Method(ABC):
     def kept_stages(self, form: Form) -> range:
         """Which of PETSc's stages the run keeps, because solving for them again takes Newton's iteration."""
         return range(0)
+
+    @property
+    def interpolation(self) -> Stencil:
+        """Between which states to interpolate: around a step, with the degree of the order up to 5."""
+        return centred(min(self.order + 1, 6))
 
     @abstractmethod
     def petsc_options(self) -> dict[str, object]:

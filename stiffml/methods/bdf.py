@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from stiffml.equations import HALF, Block, Form, Numbers, Pattern, Scheme
+from stiffml.interpolation import Stencil
 from stiffml.methods.base import Method
 from stiffml.trajectory import Segment
 
@@ -72,6 +73,15 @@ class BDF(Method):
         states = list(range(max(n - count + 1, 0), n + 1))
         # Column by column the first step determines the half step, so it does not start from it.
         return states if len(states) == count or n == 0 else [HALF, *states]
+
+    @property
+    def interpolation(self) -> Stencil:
+        # The polynomial of the formula itself, which PETSc interpolates with too.
+        def stencil(step: int, last: int | None) -> list[int]:
+            half = [HALF] if step == 0 and self.starts_with_half_step else []
+            return [*half, *self._known(step), step + 1]
+
+        return stencil
 
     def blocks(self, segment: Segment, form: Form) -> list[Block]:
         blocks = []

@@ -1,0 +1,50 @@
+"""Interpolating in a run that has ended."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stiffml.adjoint import longest_segment
+from stiffml.autograd import Integrate, Outputs, Record
+from stiffml.interpolation import Interpolator, Reading
+from stiffml.state import State
+
+
+def interpolate(record: Record, inputs: tuple[Tensor, ...], t: Tensor) -> State:
+    """The states at the times t (n,), differentiable; see :meth:`stiffml.Solution.interpolate`."""
+    t = torch.as_tensor(t)
+    if t.dim() != 1 or len(t) == 0:
+        raise ValueError(f"t must be one-dimensional with at least one time, not of shape {tuple(t.shape)}")
+    trajectory, system = record.replay.trajectory, record.replay.system
+    s = system.direction * t.detach().double().numpy()
+    begin, end = trajectory.times[[0, -1]]
+    slack = 1e-12 * abs(end - begin)
+    outside = ~((begin - slack <= s) & (s <= end + slack))
+    if outside.any():
+        at = int(np.argmax(outside))
+        span = sorted(system.direction * np.array([begin, end]))
+        raise ValueError(
+            f"t[{at}] = {float(t[at]):.17g} lies outside the span [{span[0]:.17g}, {span[1]:.17g}]"
+        )
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def compute() -> Outputs:
+        readings = _readings(record, s)
+        return Outputs(record, readings, np.stack([reading.value for reading in readings]))
+
+    t_ends, u0, *parameters = inputs
+    return system.layout.unflatten(Integrate.apply(compute, t_ends, t, u0, *parameters))
+
+
+def _readings(record: Record, s: np.ndarray) -> list[Reading]:
+    replay = record.replay
+    interpolator = Interpolator(s, replay.method.interpolation, replay.trajectory)
+    interpolator.read(0, record.run.outputs.rows[0].copy())
+    last, longest = replay.trajectory.n_steps, longest_segment(replay.method, replay.system)
+    for segment in record.run.checkpoints.forwards(replay, last, longest):
+        for state in range(segment.first + 1, segment.last + 1):
+            interpolator.read(state, segment.states[state - segment.origin].copy())
+    return interpolator.finish()
