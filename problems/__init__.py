@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import difflib
 
-from problems import robertson, vanderpol
+from problems import akzo, pendulum, robertson, vanderpol
 from problems.problem import Parameter, Problem, Reference
 
-_PROBLEMS = {"robertson": robertson.problem, "vanderpol": vanderpol.problem}
+_PROBLEMS = {
+    "robertson": robertson.problem,
+    "vanderpol": vanderpol.problem,
+    "akzo": akzo.problem,
+    "pendulum": pendulum.problem,
+}
 
 __all__ = ["Parameter", "Problem", "Reference", "load", "names"]
 

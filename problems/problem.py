@@ -42,7 +42,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Problem:
-    """An initial value problem y' = rhs(t, y, p).
+    """An initial value problem M y' = rhs(t, y, p), where M is the identity unless ``mass`` is given.
 
     Attributes
     ----------
@@ -60,7 +60,9 @@ class Problem:
     citation, stiffness : str
         Where it comes from; what makes it stiff.
     kind : str
-        ``"ode"``.
+        ``"ode"``, or ``"dae"`` where M is singular.
+    mass : ndarray or None
+        The constant mass matrix M: (n,) its diagonal, or (n, n); None for the identity.
     units, time_units : str
     invariants : ndarray or None
         (k, n): rows W for which W·y stays what it is at the start.
@@ -84,6 +86,7 @@ class Problem:
     citation: str
     stiffness: str
     kind: str = "ode"
+    mass: np.ndarray | None = None
     units: str = "1"
     time_units: str = "1"
     invariants: np.ndarray | None = None
@@ -123,6 +126,10 @@ class Problem:
     def initial_state(self) -> Tensor:
         """(n,) float64."""
         return torch.tensor(self.y0, dtype=torch.float64)
+
+    def mass_matrix(self) -> Tensor | None:
+        """``mass`` as ``stiffml.solve`` takes it, float64; None for the identity."""
+        return None if self.mass is None else torch.tensor(self.mass, dtype=torch.float64)
 
     def times(self, count: int, first: float | None = None) -> Tensor:
         """(count + 1,) output times: the start, then ``count`` up to the end, spread as suits the problem.
@@ -165,7 +172,7 @@ class ProblemFunction(nn.Module):
 
 
 def published(key: str, rtol_valid: float) -> Reference:
-    """An entry of ``references.json``: end values printed in the literature, to all their digits."""
+    """An entry of ``references.json``: values printed in the literature, or exact, to all their digits."""
     entry = json.loads(files("problems").joinpath("references.json").read_text())[key]
     return Reference(
         t=float(entry["t"]),

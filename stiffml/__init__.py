@@ -2,6 +2,7 @@
 
 from stiffml.diagnostics import GradientReport, check_gradients
 from stiffml.errors import SolveError, Status
+from stiffml.events import Event
 from stiffml.integration import ODEBlock, odeint, solve
 from stiffml.methods import (
     ARKIMEX,
@@ -33,6 +34,7 @@ __all__ = [
     "CrankNicolson",
     "Discrete",
     "Disk",
+    "Event",
     "Fixed",
     "GradientReport",
     "Grid",

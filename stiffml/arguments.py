@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from stiffml.batching import Func
 from stiffml.dynamics import Dynamics
+from stiffml.events import EventFunc
 from stiffml.mass import Mass
 from stiffml.methods import METHODS, Method, resolve
 from stiffml.settings import LU, Discrete, Newton, Tolerances
@@ -38,6 +39,8 @@ class Request:
     newton: Newton
     options: Mapping[str, object]
     adjoint: Discrete
+    make_consistent: bool
+    event: EventFunc | None
 
 
 def check(
@@ -58,11 +61,15 @@ def check(
     adjoint: Discrete,
     newton: Newton | None,
     options: Mapping[str, object] | None,
+    make_consistent: bool,
+    event: EventFunc | None,
 ) -> Request:
     """Raise TypeError or ValueError for anything wrong, else the request."""
     method = resolve(method)
     if not callable(func):
         raise TypeError(f"func must be callable as func(t, y), not {type(func).__name__}")
+    if event is not None and not callable(event):
+        raise TypeError(f"event must be callable as event(t, y), not {type(event).__name__}")
     layout = _layout(y0, batch_dims)
     t, times, direction = _times(t)
     if outputs not in OUTPUTS:
@@ -90,6 +97,8 @@ def check(
         newton=_newton(newton, steps, tolerances, layout.dtype),
         options=dict(options or {}),
         adjoint=adjoint,
+        make_consistent=make_consistent,
+        event=event,
     )
 
 

@@ -166,14 +166,14 @@ class Block:
         self.pattern, self.first, self.known = scheme.pattern, first, known
         self.steps = len(known)
         self.times = torch.from_numpy(times)
-        self._scheme = scheme
+        self.scheme = scheme
         self.numbers = scheme.numbers(self.times)
 
     def differentiable_numbers(self) -> tuple[Tensor, Numbers]:
         """The times as a leaf, and the numbers as functions of them."""
         with torch.enable_grad():
             times = self.times.clone().requires_grad_()
-            return times, self._scheme.numbers(times)
+            return times, self.scheme.numbers(times)
 
     def state_of(self, column: int) -> np.ndarray | None:
         """(steps,) which states a column holds; None for a stage."""

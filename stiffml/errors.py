@@ -10,9 +10,10 @@ if TYPE_CHECKING:
 
 
 class Status(enum.Enum):
-    """How a solve ended; only ``SUCCESS`` reached the last output time."""
+    """How a solve ended; ``SUCCESS`` reached the last output time, ``EVENT`` the event, the others failed."""
 
     SUCCESS = "success"
+    EVENT = "event"
     NEWTON_FAILED = "newton failed"
     STEP_TOO_SMALL = "step too small"
     MAX_STEPS = "step limit reached"

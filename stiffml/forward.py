@@ -11,9 +11,11 @@ import numpy as np
 
 from stiffml.checkpoints import Checkpoints, checkpoints_for
 from stiffml.errors import Status
+from stiffml.events import EventFinder, EventFunc
 from stiffml.interpolation import Interpolator, Reading
 from stiffml.methods import Method
 from stiffml.petsc import Stepper
+from stiffml.replay import Replay
 from stiffml.settings import Discrete, Newton, Tolerances
 from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps, with_ramps
 from stiffml.system import System
@@ -35,7 +37,8 @@ class Failure:
 class Run:
     """A forward run: what it leaves, how it ended, what it cost.
 
-    ``outputs`` holds the states that steps ended on, ``between`` the readings of outputs between steps.
+    ``outputs`` holds the states that steps ended on, ``between`` the readings of outputs between steps;
+    ``event`` is the time of the event that ended it. The state there is the last output.
     """
 
     trajectory: Trajectory
@@ -43,19 +46,31 @@ class Run:
     outputs: Growing
     between: list[Reading] = field(default_factory=list)
     failure: Failure | None = None
+    event: float | None = None
     ramp_steps: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     wall_s: float = 0.0
 
     @property
     def readings(self) -> list[Reading]:
-        """Of all outputs: those that steps ended on, then those between steps."""
-        return [*map(Reading.of_state, self.trajectory.output_steps), *self.between]
+        """Of all outputs: those that steps ended on, those between steps, the event."""
+        at_event = [] if self.event is None else [self.trajectory.n_steps]
+        steps = (Reading.of_state(n) for n in self.trajectory.output_steps)
+        return [*steps, *self.between, *map(Reading.of_state, at_event)]
 
     @property
     def values(self) -> np.ndarray:
         """(n, size) the outputs in this order."""
-        return np.concatenate([self.outputs.rows, *(reading.value[None] for reading in self.between)])
+        on_steps, count = self.outputs.rows, len(self.trajectory.output_steps)
+        between = [reading.value[None] for reading in self.between]
+        return np.concatenate([on_steps[:count], *between, on_steps[count:]])
+
+
+class _Finished(Exception):
+    """The event was reached."""
+
+    def __init__(self, s: float) -> None:
+        self.s = s
 
 
 class _Stop(Exception):
@@ -74,10 +89,12 @@ def integrate(
     newton: Newton,
     options: Mapping[str, object],
     adjoint: Discrete,
+    event: EventFunc | None,
 ) -> Run:
     """Integrate M du/ds = f + g through increasing ``outputs`` from ``u0`` (size,), both float64.
 
-    Steps end on ``outputs``; at the times ``between`` the solution is interpolated.
+    Steps end on ``outputs``; at the times ``between`` the solution is interpolated. The run ends where
+    ``event`` has a root.
     """
     began = time.perf_counter()
     expected = None if isinstance(steps, Adaptive) else _asked(steps, outputs)
@@ -87,6 +104,8 @@ def integrate(
     run.outputs.append(u0)
     if len(outputs) > 1:
         _require_finite_slope(system, outputs[0], u0, run)
+        if system.linear:
+            system.require_linear(outputs[0], outputs[1], u0)
     if len(outputs) > 1 and run.failure is None:
         adaptive = isinstance(steps, Adaptive)
         largest = outputs[-1] - outputs[0]
@@ -104,7 +123,7 @@ def integrate(
             max_cuts=40 if adaptive else 12,
         )
         try:
-            drive = _Drive(run, stepper, system, method, tolerances, u0, between)
+            drive = _Drive(run, stepper, system, method, tolerances, u0, between, event)
             try:
                 if isinstance(steps, Adaptive):
                     drive.adaptively(steps)
@@ -112,6 +131,8 @@ def integrate(
                     drive.on_schedule(steps)
             except _Stop as stop:
                 run.failure = stop.failure
+            except _Finished as finished:
+                run.event = finished.s
             run.between = drive.interpolator.finish()
             run.counts = {
                 "rejected": stepper.rejected,
@@ -145,6 +166,7 @@ class _Drive:
         tolerances: Tolerances,
         u0: np.ndarray,
         between: np.ndarray,
+        event: EventFunc | None,
     ) -> None:
         self._run, self._stepper, self._system = run, stepper, system
         self._method, self._tolerances = method, tolerances
@@ -153,6 +175,10 @@ class _Drive:
         self._state = self._previous = u0
         self.interpolator = Interpolator(between, method.interpolation, run.trajectory)
         self.interpolator.read(0, u0)
+        self._finder = None
+        if event is not None:
+            replay = Replay(run.trajectory, method, system)
+            self._finder = EventFinder(event, replay, self._start, u0)
 
     def adaptively(self, steps: Adaptive) -> None:
         outputs = self._trajectory.outputs
@@ -221,14 +247,23 @@ class _Drive:
             raise _Stop(Failure(Status.NON_FINITE, self._start, taken, int(np.argmin(finite))))
         if self._trajectory.n_steps == 0:
             self._trajectory.half = self._stepper.half
-        self._previous, self._state = self._state, state.copy()
-        try:
-            self._run.checkpoints.append(self._state, self._stepper.stages)
-        except OSError as error:
-            raise _Stop(Failure(Status.NO_ROOM, self._start, taken, None, str(error))) from error
+        state, stages = state.copy(), self._stepper.stages
         self._trajectory.append(end, taken)
-        self.interpolator.read(self._trajectory.n_steps, self._state)
-        self._start = end
+        at_event = None if self._finder is None else self._finder.reached(state)
+        if at_event is not None:
+            state = at_event.states[-1]
+            if stages is not None and at_event.stages is not None:
+                stages = at_event.stages[0]
+        try:
+            self._run.checkpoints.append(state, stages)
+        except OSError as error:
+            self._trajectory.drop_last_step()
+            raise _Stop(Failure(Status.NO_ROOM, self._start, taken, None, str(error))) from error
+        self._previous, self._state, self._start = self._state, state, end
+        self.interpolator.read(self._trajectory.n_steps, state)
+        if at_event is not None:
+            self._run.outputs.append(state)
+            raise _Finished(float(self._trajectory.times[-1]))
         return taken
 
     def _mark_output(self) -> None:

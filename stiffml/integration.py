@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +12,14 @@ from stiffml.arguments import Request, check
 from stiffml.autograd import Integrate, Outputs, Record
 from stiffml.batching import Func
 from stiffml.errors import SolveError, Status, explain
+from stiffml.events import Event, EventFunc, differentiable_event
 from stiffml.forward import integrate
 from stiffml.initialization import Constraints, MakeConsistent
 from stiffml.methods import Method
+from stiffml.pieces import solve_in_pieces
 from stiffml.replay import Replay
 from stiffml.settings import LU, Discrete, Newton
-from stiffml.solution import Solution, Stats
+from stiffml.solution import Piece, Solution, Stats
 from stiffml.state import State
 from stiffml.steps import Adaptive, Steps
 
@@ -36,6 +39,8 @@ def solve(
     batch_dims: int = 0,
     mass: Tensor | None = None,
     make_consistent: bool = False,
+    event: EventFunc | None = None,
+    breakpoints: Tensor | Sequence[float] | None = None,
     params: Iterable[Tensor] = (),
     adjoint: Discrete | None = None,
     newton: Newton | None = None,
@@ -79,6 +84,14 @@ def solve(
     make_consistent : bool
         Whether the algebraic variables of y0 are first changed so that the algebraic equations of a singular
         mass matrix hold; the gradient includes this. Default False: inconsistent values are an error.
+    event : callable
+        event(t, y) -> tensor of one element. The solve ends where it first changes its sign between the ends
+        of a step; ``Solution.event`` has the time and the state there, with exact gradients, and the
+        outputs are those before it. Two roots within one step go unnoticed.
+    breakpoints : sequence of float or Tensor
+        Times at which func jumps. Steps end there, func is evaluated on either side only, and methods
+        start afresh. A tensor gets gradients. ``steps`` refers to the intervals between outputs and
+        breakpoints.
     params : iterable of Tensor
         Tensors besides a module's parameters that need gradients.
     adjoint : Discrete
@@ -99,10 +112,7 @@ def solve(
     Exception
         Whatever ``func`` raises, unchanged.
     """
-    request = check(
-        func,
-        y0,
-        t,
+    arguments = dict(
         method=method,
         rtol=rtol,
         atol=atol,
@@ -112,13 +122,30 @@ def solve(
         jacobian=jacobian,
         batch_dims=batch_dims,
         mass=mass,
-        params=params,
+        params=tuple(params) if not isinstance(params, Tensor) else params,
         adjoint=Discrete() if adjoint is None else adjoint,
         newton=newton,
         options=options,
+        make_consistent=make_consistent,
+        event=event,
     )
+    if breakpoints is None:
+        solution, error = _solve(func, y0, t, Stats(), arguments)
+    else:
+        solution, error = solve_in_pieces(_solve, func, y0, t, breakpoints, arguments)
+    if error is not None and throw:
+        error.solution = solution
+        raise error
+    return solution
+
+
+def _solve(
+    func: Func, y0: State, t: Tensor, stats: Stats, arguments: dict[str, Any]
+) -> tuple[Solution, SolveError | None]:
+    """Check, integrate, and count the cost in ``stats``."""
+    request = check(func, y0, t, **arguments)
     system = request.system
-    u0 = _initial(request, y0, make_consistent)
+    u0 = _initial(request, y0)
     records: list[Record] = []
 
     # Jacobians need autograd, which inference mode would switch off for good.
@@ -136,28 +163,29 @@ def solve(
             request.newton,
             request.options,
             request.adjoint,
+            request.event,
         )
-        records.append(Record(run, Replay(run.trajectory, request.method, system), Stats()))
+        records.append(Record(run, Replay(run.trajectory, request.method, system), stats))
         return Outputs(records[0], run.readings, run.values)
 
     t_ends, t_between = request.t, request.t[:0]
     if len(request.between):
         t_ends, t_between = request.t[[0, -1]], request.t[1:-1]
     u = Integrate.apply(compute, t_ends, t_between, u0, *system.parameters)
-    return _finish(records[0], request, (t_ends, u0), u, throw)
+    return _finish(records[0], request, (t_ends, u0, *system.parameters), u)
 
 
-def _initial(request: Request, y0: State, make_consistent: bool) -> Tensor:
+def _initial(request: Request, y0: State) -> Tensor:
     """The flat initial state, checked against the algebraic equations if there are any."""
     system = request.system
     u0 = system.layout.flatten(y0)
     if system.mass is None or not system.mass.singular:
-        if make_consistent:
+        if request.make_consistent:
             raise ValueError("make_consistent has no effect without a singular mass matrix; leave it out")
         return u0
     s0 = float(request.outputs[0])
     with torch.inference_mode(False):
-        if make_consistent:
+        if request.make_consistent:
             return MakeConsistent.apply(system, s0, request.t[0], u0, *system.parameters)
         with torch.no_grad():
             Constraints(system, s0).check(u0.detach().double().numpy(), request.tolerances)
@@ -165,20 +193,20 @@ def _initial(request: Request, y0: State, make_consistent: bool) -> Tensor:
 
 
 def _finish(
-    record: Record, request: Request, inputs: tuple[Tensor, Tensor], u: Tensor, throw: bool
-) -> Solution:
-    run, stats = record.run, record.stats
-    trajectory, system = run.trajectory, request.system
-    layout = system.layout
-    vars(stats).update(
-        run.counts,
+    record: Record, request: Request, inputs: tuple[Tensor, ...], u: Tensor
+) -> tuple[Solution, SolveError | None]:
+    run, system = record.run, request.system
+    trajectory, layout = run.trajectory, system.layout
+    record.stats.count(
+        **run.counts,
         accepted=trajectory.n_steps,
         ramp_steps=run.ramp_steps,
         rhs_evals=system.rhs_evals,
         jacobians=system.f.jacobians,
         wall_s=run.wall_s,
     )
-    error = None
+    error = event = None
+    status, message = Status.SUCCESS, "reached the last output time"
     if run.failure is not None:
         failure = run.failure
         reason, hint = explain(failure.status, request.method.implicit)
@@ -190,23 +218,28 @@ def _finish(
             h=system.direction * failure.size,
             component=None if failure.component is None else layout.component(failure.component),
         )
+        status, message = failure.status, str(error)
+    if run.event is not None and request.event is not None:
+        t_event, u_event = differentiable_event(
+            request.event, record.replay, run.checkpoints, run.event, u[-1]
+        )
+        u = u[:-1]
+        event = Event(t_event, layout.unflatten(u_event))
+        status, message = Status.EVENT, f"the event was reached at t = {t_event.item():.10g}"
     ends = len(trajectory.output_steps)
     if len(request.between):  # the rows of both ends come first
         u = torch.cat([u[:1], u[ends:], u[1:ends]])
     solution = Solution(
         t=request.t[: len(u)],
         y=layout.unflatten(u),
-        status=Status.SUCCESS if error is None else error.status,
-        message="reached the last output time" if error is None else str(error),
-        stats=stats,
+        status=status,
+        message=message,
+        stats=record.stats,
         steps=trajectory.recorded(),
-        record=record,
-        inputs=(*inputs, *system.parameters),
+        event=event,
+        pieces=(Piece(record, inputs),),
     )
-    if error is not None and throw:
-        error.solution = solution
-        raise error
-    return solution
+    return solution, error
 
 
 def odeint(func: Func, y0: State, t: Tensor, **arguments) -> State:

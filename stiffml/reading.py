@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,25 +11,38 @@ from torch import Tensor
 from stiffml.adjoint import longest_segment
 from stiffml.autograd import Integrate, Outputs, Record
 from stiffml.interpolation import Interpolator, Reading
+from stiffml.solution import Piece
 from stiffml.state import State
 
 
-def interpolate(record: Record, inputs: tuple[Tensor, ...], t: Tensor) -> State:
+def interpolate(pieces: Sequence[Piece], t: Tensor) -> State:
     """The states at the times t (n,), differentiable; see :meth:`stiffml.Solution.interpolate`."""
     t = torch.as_tensor(t)
     if t.dim() != 1 or len(t) == 0:
         raise ValueError(f"t must be one-dimensional with at least one time, not of shape {tuple(t.shape)}")
-    trajectory, system = record.replay.trajectory, record.replay.system
+    system = pieces[0].record.replay.system
     s = system.direction * t.detach().double().numpy()
-    begin, end = trajectory.times[[0, -1]]
+    spans = [piece.record.replay.trajectory.times[[0, -1]] for piece in pieces]
+    begin, end = spans[0][0], spans[-1][1]
     slack = 1e-12 * abs(end - begin)
     outside = ~((begin - slack <= s) & (s <= end + slack))
     if outside.any():
         at = int(np.argmax(outside))
-        span = sorted(system.direction * np.array([begin, end]))
-        raise ValueError(
-            f"t[{at}] = {float(t[at]):.17g} lies outside the span [{span[0]:.17g}, {span[1]:.17g}]"
-        )
+        low, high = sorted(system.direction * np.array([begin, end]))
+        raise ValueError(f"t[{at}] = {float(t[at]):.17g} lies outside the span [{low:.17g}, {high:.17g}]")
+    # At a breakpoint the pieces meet; either would do.
+    which = np.clip(np.searchsorted([span[0] for span in spans], s, side="right") - 1, 0, None)
+    rows: list[Tensor] = []
+    order: list[int] = []
+    for number in np.unique(which):
+        mine = np.flatnonzero(which == number)
+        rows.append(_interpolate_piece(pieces[number], t[torch.from_numpy(mine)], s[mine]))
+        order += mine.tolist()
+    return system.layout.unflatten(torch.cat(rows)[torch.from_numpy(np.argsort(order))])
+
+
+def _interpolate_piece(piece: Piece, t: Tensor, s: np.ndarray) -> Tensor:
+    record = piece.record
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -35,8 +50,8 @@ def interpolate(record: Record, inputs: tuple[Tensor, ...], t: Tensor) -> State:
         readings = _readings(record, s)
         return Outputs(record, readings, np.stack([reading.value for reading in readings]))
 
-    t_ends, u0, *parameters = inputs
-    return system.layout.unflatten(Integrate.apply(compute, t_ends, t, u0, *parameters))
+    t_ends, u0, *parameters = piece.inputs
+    return Integrate.apply(compute, t_ends, t, u0, *parameters)
 
 
 def _readings(record: Record, s: np.ndarray) -> list[Reading]:

@@ -41,13 +41,18 @@ class Replay:
         solved = [_BlockSolver(block, segment, self.system).stages() for block in blocks]
         return dataclasses.replace(segment, stages=np.concatenate(solved))
 
-    def step(self, step: int, states: np.ndarray) -> Segment:
-        """One step, as a segment, from ``states`` (N, size): those before it that it starts from."""
+    def step(self, step: int, states: np.ndarray, with_half: bool = False) -> Segment:
+        """One step, as a segment, from ``states`` (N, size): those before it that it starts from.
+
+        ``with_half``: the half step of a BDF start is taken again as well, and the trajectory keeps it.
+        """
         origin = step + 1 - len(states)
         # What the new state will be is not known yet; its row is there.
         segment = Segment(self.trajectory, step, step + 1, origin, np.concatenate([states, states[-1:]]))
         (block,) = self.blocks(segment)
         solver = _BlockSolver(block, segment, self.system)
+        if with_half and block.pattern.keeps_half:
+            self.trajectory.half = (float(segment.times.mean()), solver.solve_half())
         segment.states[-1] = solver.new_state()
         return dataclasses.replace(segment, stages=solver.stages())
 
@@ -86,12 +91,19 @@ class _BlockSolver:
             self.x[row.column] = self._half() if half else self._solve(row)
         return self.x[self.pattern.columns - 1][0]
 
+    def solve_half(self) -> np.ndarray:
+        """(size,) the half step."""
+        # Newton's iteration starts from the column before, which is the old state.
+        return self._solve(self.pattern.rows[0])[0]
+
     def _half(self) -> np.ndarray:
         return self.segment.states_at(np.full(self.block.steps, HALF))
 
     def _times(self, name: str, c: int) -> torch.Tensor:
         states = self.block.state_of(c)
         if states is not None:
+            if states[0] == HALF and self.pattern.keeps_half:
+                return torch.from_numpy(self.segment.times.mean(keepdims=True))
             return torch.from_numpy(np.array(self.segment.times_at(states)))
         return getattr(self.numbers, f"s_{name}")[:, c]
 

@@ -64,7 +64,10 @@ def sensitivities(
     extra = list(params)
     with torch.enable_grad():
         solution = solve(func, y0, t, params=extra, **arguments)
-    record, system = solution.record, solution.record.replay.system
+    if len(solution.pieces) > 1 or solution.event is not None:
+        raise NotImplementedError("sensitivities: not available with breakpoints or an event")
+    record = solution.pieces[0].record
+    system = record.replay.system
     known = _known(func, extra, system.f.parameters)
     names = list(known) if wrt is None else list(wrt)
     size, dtype = system.layout.size, system.layout.dtype

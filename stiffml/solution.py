@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import xarray
 
     from stiffml.autograd import Record
+    from stiffml.events import Event
 
 
 @dataclass
@@ -53,6 +54,19 @@ class Stats:
     wall_s: float = 0.0
     adjoint: AdjointStats | None = None
 
+    def count(self, **costs: float) -> None:
+        """Add to the counts."""
+        for name, cost in costs.items():
+            setattr(self, name, getattr(self, name) + cost)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One run: its record, and the tensors that gradients flow to, the times of its ends first."""
+
+    record: Record
+    inputs: tuple[Tensor, ...]
+
 
 @dataclass
 class Solution:
@@ -70,8 +84,10 @@ class Solution:
     stats : Stats
     steps : Recorded
         The steps taken, to be passed as ``steps=`` of another solve.
-    record, inputs
-        What the engine keeps, and the tensors gradients flow to; for stiffml's own use.
+    event : Event or None
+        Time and state of the event that ended the solve.
+    pieces : tuple of Piece
+        What the engine keeps; for stiffml's own use.
     """
 
     t: Tensor
@@ -80,12 +96,13 @@ class Solution:
     message: str
     stats: Stats
     steps: Recorded
-    record: Record = field(repr=False)
-    inputs: tuple[Tensor, ...] = field(repr=False)
+    event: Event | None = None
+    pieces: tuple[Piece, ...] = field(repr=False, default=())
 
     @property
     def success(self) -> bool:
-        return self.status is Status.SUCCESS
+        """Whether the last output time was reached, or the event that was asked for."""
+        return self.status in (Status.SUCCESS, Status.EVENT)
 
     def interpolate(self, t: Tensor) -> State:
         """The solution at any times of the span, (n, \\*y0.shape), differentiable, those times included.
@@ -106,7 +123,7 @@ class Solution:
         """
         from stiffml.reading import interpolate
 
-        return interpolate(self.record, self.inputs, t)
+        return interpolate(self.pieces, t)
 
     def to_xarray(self, names: Sequence[str] | None = None, units: str | None = None) -> xarray.Dataset:
         """The outputs as an xarray Dataset over ``time``, with the statistics as attributes.

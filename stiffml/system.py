@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from stiffml.dynamics import Dynamics
@@ -58,6 +59,20 @@ class System:
     def weigh(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
         """M v, or Mᵀ v, for vectors (…, size)."""
         return v if self.mass is None else self.mass.apply(v, transpose)
+
+    def require_linear(self, s: float, later: float, u: np.ndarray) -> None:
+        """Raise ValueError unless f is, as far as two tries show, linear in u with a constant Jacobian."""
+        step = np.random.default_rng(0).standard_normal(u.size) * (1 + np.abs(u))
+        changes = [self.f.evaluate(at, u + step) - self.f.evaluate(at, u) for at in (s, later)]
+        changes.append(self.f.evaluate(s, u - 2 * step) - self.f.evaluate(s, u))
+        scale = np.abs(changes[0]).max() + np.abs(self.f.evaluate(s, u)).max()
+        tolerance = 1e4 * torch.finfo(self.layout.dtype).eps * scale
+        differences = (changes[1] - changes[0], changes[2] + 2 * changes[0])
+        if not all(np.abs(difference).max() <= tolerance for difference in differences):
+            raise ValueError(
+                "Split: linear=True, but the implicit part is not linear in y with a constant Jacobian; leave "
+                "linear out"
+            )
 
     def derivative(self, s: float, u: np.ndarray) -> np.ndarray:
         """du/ds at one state; with a singular mass matrix that of least size."""

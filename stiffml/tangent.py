@@ -17,7 +17,7 @@ from torch import Tensor
 from stiffml.adjoint import last_state, linearize, longest_segment
 from stiffml.checkpoints import Checkpoints
 from stiffml.dynamics import Dynamics
-from stiffml.equations import STAGE, Equations, Nodes, Row
+from stiffml.equations import HALF, STAGE, Equations, Nodes, Numbers, Row
 from stiffml.interpolation import Reading
 from stiffml.linearization import Linearization
 from stiffml.replay import Replay
@@ -169,3 +169,58 @@ def output_tangents(
     sweep = TangentSweep(replay, u0, parameters)
     sweep.run(checkpoints, last_state(readings))
     return torch.from_numpy(np.stack([sweep.output(reading) for reading in readings]))
+
+
+def end_time_tangent(replay: Replay, checkpoints: Checkpoints) -> np.ndarray:
+    """How the state at the end of a run moves with the end of its last step, (size,)."""
+    trajectory, system = replay.trajectory, replay.system
+    segment = replay.with_stages(next(iter(checkpoints.segments(replay, trajectory.n_steps, 1))))
+    equations = Equations(segment, replay.blocks(segment))
+    (block,) = equations.blocks
+    pattern, numbers = block.pattern, block.numbers
+    f, g = linearize_both(equations, replay)
+    moved = torch.zeros_like(block.times)
+    moved[:, -1] = 1
+    rates = Numbers(*torch.func.jvp(block.scheme.numbers, (block.times,), (moved,))[1])
+    parts = {"f": (f, system.f, equations.f_nodes, numbers.beta, rates.beta, rates.s_f)}
+    if g is not None and system.g is not None:
+        parts["g"] = (g, system.g, equations.g_nodes, numbers.epsilon, rates.epsilon, rates.s_g)
+    values = {name: d.evaluate_many(n.s, n.u).numpy() for name, (_, d, n, *_) in parts.items()}
+    wrt_s = {name: d.time_derivative(n.s, n.u).numpy() for name, (_, d, n, *_) in parts.items()}
+    size = system.layout.size
+    x = {c: np.zeros(size) for c in range(pattern.history)}
+
+    def node_rate(name: str, c: int) -> float:
+        states = block.state_of(c)
+        if states is None:
+            return float(parts[name][5][0, c])
+        return {HALF: 0.5, segment.last: 1.0}.get(int(states[0]), 0.0)
+
+    for row in pattern.rows:
+        r, own = row.index, row.column
+        total = np.zeros(size)
+        for c in (*row.alpha, own):
+            total -= float(rates.alpha[0, r, c]) * equations.column(block, c)[0]
+            if c != own:
+                total -= float(numbers.alpha[0, r, c]) * x[c]
+        if row.weighted:
+            total = system.weigh(total)
+        for name, (jacobian, _, nodes, weights, weight_rates, _) in parts.items():
+            others = row.beta if name == "f" else row.epsilon
+            for c in (*others, *([own] if name == "f" and row.solves else [])):
+                m = int(nodes.index[0][c][0])
+                weight = float(weights[0, r, c])
+                total = total + float(weight_rates[0, r, c]) * values[name][m]
+                total = total + weight * node_rate(name, c) * wrt_s[name][m]
+                if c != own:
+                    total = total + weight * jacobian.apply(m, x[c])
+        alpha = float(numbers.alpha[0, r, own])
+        if row.solves:
+            m = int(equations.f_nodes.index[0][own][0])
+            x[own] = f.solve(m, alpha, float(numbers.beta[0, r, own]), total)
+        elif row.rosenbrock:
+            m = int(equations.f_nodes.index[0][pattern.base][0])
+            x[own] = f.solve(m, alpha, 1.0, total + float(rates.tau[0, r]) * wrt_s["f"][m])
+        else:
+            x[own] = total / alpha
+    return x[pattern.columns - 1]

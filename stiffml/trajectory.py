@@ -57,6 +57,15 @@ class Trajectory:
         self._sizes.append(size)
         self._times.append(time)
 
+    def end_last_step(self, time: float, size: float) -> None:
+        """Let the last step end elsewhere."""
+        self._times.rows[-1], self._sizes.rows[-1] = time, size
+
+    def drop_last_step(self) -> None:
+        """Forget it."""
+        self._times.count -= 1
+        self._sizes.count -= 1
+
     def mark_output(self) -> None:
         """The last step ended on the next output time."""
         self.output_steps.append(self.n_steps)
@@ -101,6 +110,14 @@ class Trajectory:
             inside = boundaries[first + 1 : last + 1]
             gradient[j] += inside @ (1 - ends)
             gradient[j + 1] += inside @ ends
+        # A run that an event has ended: its last step ends there, the ones before it where they would have.
+        last = self.output_steps[-1]
+        if len(self.output_steps) < len(self.outputs):
+            begin, end = self.outputs[len(self.output_steps) - 1 : len(self.output_steps) + 1]
+            inside = boundaries[last + 1 : self.n_steps]
+            ends = (self.times[last + 1 : self.n_steps] - begin) / (end - begin)
+            gradient[len(self.output_steps) - 1] += inside @ (1 - ends)
+            gradient[len(self.output_steps)] += inside @ ends
         return gradient
 
 

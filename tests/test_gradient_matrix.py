@@ -1,0 +1,217 @@
+"""Every method in every form and mode: gradients against differences, checkpoints against one another."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+import torch
+from conftest import times
+from gradients import compare
+from torch import Tensor, nn
+
+from stiffml import METHODS, Adaptive, Discrete, Disk, Fixed, Grid, Newton, Solution, Split, solve
+
+ERROR, RATE = 1e-6, 1.9
+NEWTON = Newton(rtol=1e-13, atol=1e-16)
+
+
+def numbers(*values: float) -> nn.Parameter:
+    return nn.Parameter(torch.tensor(values, dtype=torch.float64))
+
+
+class Whole(nn.Module):
+    """A stiff and a slow component, coupled and driven; not autonomous."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rates = numbers(12.0, 0.8)
+        self.drive = numbers(0.7)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        a, b = y.unbind(-1)
+        forced = self.drive[0] * torch.sin(3 * t)
+        return torch.stack([-self.rates[0] * (a - b**2) + forced, -self.rates[1] * b * a - 0.2 * b], dim=-1)
+
+
+class Part(nn.Module):
+    """One part of a split; ``shared`` is a parameter of both."""
+
+    def __init__(self, shared: nn.Parameter, own: float, stiff: bool) -> None:
+        super().__init__()
+        self.shared, self.own, self.stiff = shared, numbers(own), stiff
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        if self.stiff:
+            return -self.own * (y - self.shared * torch.cos(t)) - y**3
+        return self.own * torch.sin(y.flip(-1) + t) + self.shared * y**2
+
+
+class Algebraic(nn.Module):
+    """Two differential equations and one for the algebraic variable z, with a parameter in each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.k = numbers(2.0, 1.5, 0.7)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        (a, b, z), k = y.unbind(-1), self.k
+        return torch.stack(
+            [-k[0] * a + z * b, torch.sin(t) - k[1] * b * z, z + z**3 / 3 - k[2] * a * b], dim=-1
+        )
+
+
+class Case:
+    """A problem in one of the three forms, and the loss that is differentiated."""
+
+    def __init__(self, form: str, outputs: Tensor) -> None:
+        self.form, self.t = form, outputs.clone().requires_grad_()
+        self.options: dict[str, object] = {}
+        self.mass: list[Tensor] = []
+        if form == "ode":
+            self.func: nn.Module = Whole()
+        elif form == "split":
+            shared = numbers(0.4)
+            self.func = Split(Part(shared, 15.0, True), Part(shared, 0.6, False))
+        else:
+            self.func = Algebraic()
+            mass = torch.tensor([1.0, 2.0, 0.0], dtype=torch.float64, requires_grad=True)
+            self.mass = [mass]
+            self.options = {"mass": mass, "make_consistent": True}
+        start = [0.9, 0.6] if form != "dae" else [0.9, 0.6, 0.3]
+        self.y0 = torch.tensor(start, dtype=torch.float64, requires_grad=True)
+
+    def solve(self, method: str, steps, **arguments) -> Solution:
+        if METHODS[method].newton:
+            arguments["newton"] = NEWTON
+        return solve(self.func, self.y0, self.t, method=method, steps=steps, **self.options, **arguments)
+
+    def loss(self, solution: Solution) -> Tensor:
+        """Of all outputs, that at the start included, with different weights."""
+        y = solution.y
+        assert isinstance(y, Tensor)
+        weights = torch.linspace(0.5, 1.5, y.numel(), dtype=y.dtype).reshape(y.shape)
+        return (weights * (y + y**2 / 2)).sum()
+
+    @property
+    def inputs(self) -> dict[str, list[Tensor]]:
+        return {
+            "y0": [self.y0],
+            "parameters": list(self.func.parameters()),
+            "t": [self.t],
+            **({"mass": self.mass} if self.mass else {}),
+        }
+
+    def gradients(self, solution: Solution) -> dict[str, list[Tensor]]:
+        flat = [p for group in self.inputs.values() for p in group]
+        found = iter(torch.autograd.grad(self.loss(solution), flat))
+        return {name: [next(found) for _ in group] for name, group in self.inputs.items()}
+
+
+MANY = times(0.1, 0.25, 0.3, 0.7)
+ONE = times(0.1, 0.5)
+CLOSE = times(0.1, 0.4, 0.4 + 1e-12, 0.7)
+STEPS = {"adaptive": Adaptive(), "fixed": Fixed(0.09), "grid": Grid(3)}
+
+
+def forms(name: str) -> list[str]:
+    method = METHODS[name]
+    allowed = {"ode": method.whole, "split": method.split, "dae": method.dae}
+    return [form for form, is_allowed in allowed.items() if is_allowed]
+
+
+def runs() -> Iterator:
+    for name, method in METHODS.items():
+        for form in forms(name):
+            for steps in STEPS:
+                if method.adaptive or steps != "adaptive":
+                    yield pytest.param(name, form, steps, id=f"{name}-{form}-{steps}")
+
+
+def first_run(case: Case, method: str, steps: str) -> Solution:
+    # Few steps suffice to show a wrong adjoint.
+    tolerances = {"rtol": 1e-2, "atol": 1e-3} if steps == "adaptive" else {}
+    return case.solve(method, STEPS[steps], **tolerances)
+
+
+@pytest.mark.parametrize(("method", "form", "steps"), list(runs()))
+def test_gradients(method: str, form: str, steps: str) -> None:
+    case = Case(form, MANY)
+    solution = first_run(case, method, steps)
+    gradients = case.gradients(solution)
+    for name, group in case.inputs.items():
+        if name == "mass":
+            # A zero of a singular matrix is not to be moved.
+            gradients[name] = [g * (p.detach() != 0) for g, p in zip(gradients[name], group, strict=True)]
+        size = 1e-4 if name == "t" else 1e-3
+
+        def loss(case: Case = case, taken=solution.steps) -> Tensor:
+            return case.loss(case.solve(method, taken))
+
+        inputs = group
+        if name == "mass":
+            inputs, gradients[name] = masked(case, gradients[name][0])
+        error, rate = compare(loss, inputs, gradients[name], size)
+        assert error <= ERROR, f"{method}, {form}, {steps}: dL/d{name} is off by {error:.1e}; {LOOK_AT[name]}"
+        assert rate >= RATE, f"{method}, {form}, {steps}: {name} has Taylor rate {rate:.2f}; {LOOK_AT[name]}"
+
+
+LOOK_AT = {
+    "y0": "look at the method's pattern and numbers, then at sweep.py",
+    "parameters": "look at which nodes the cotangents of f belong to, in equations.py",
+    "t": "look at times.py, and at how the method's numbers depend on the times",
+    "mass": "look at adjoint._mass_gradient",
+}
+
+
+def masked(case: Case, gradient: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """The non-zero entries of the mass matrix as inputs of their own."""
+    (mass,) = case.mass
+    return [mass.detach()[:2]], [gradient[:2]]
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("outputs", [ONE, CLOSE], ids=["one", "close"])
+def test_other_outputs(name: str, outputs: Tensor) -> None:
+    """A single output; and two that lie 1e-12 apart, where only steps between them could be mixed up."""
+    for form in forms(name):
+        case = Case(form, outputs)
+        steps = "grid" if METHODS[name].history > 1 else "fixed"
+        solution = first_run(case, name, steps)
+        inputs = [case.y0, *case.func.parameters()]
+        gradients = torch.autograd.grad(case.loss(solution), inputs)
+
+        def loss(case: Case = case, taken=solution.steps) -> Tensor:
+            return case.loss(case.solve(name, taken))
+
+        error, rate = compare(loss, inputs, gradients, 1e-3)
+        assert error <= ERROR, f"{name}, {form}: off by {error:.1e}; look at Trajectory.output_steps"
+        assert rate >= RATE, f"{name}, {form}: Taylor rate {rate:.2f}; look at Trajectory.output_steps"
+
+
+CHECKPOINTS = ("solutions", 1, 4, 9, Disk(tempfile.gettempdir()))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_checkpoints_agree(name: str) -> None:
+    # Between two outputs 1e-12 apart a multistep formula divides by the square of that, so rounding decides
+    # on its dL/dt.
+    outputs = CLOSE if METHODS[name].history == 1 else MANY
+    for form in forms(name):
+        for steps in ("adaptive", "grid") if METHODS[name].adaptive else ("grid",):
+            case = Case(form, outputs)
+            tolerances = {"rtol": 1e-2, "atol": 1e-3} if steps == "adaptive" else {}
+            expected = case.gradients(case.solve(name, STEPS[steps], **tolerances))
+            for checkpoints in CHECKPOINTS:
+                adjoint = Discrete(checkpoints)
+                found = case.gradients(case.solve(name, STEPS[steps], adjoint=adjoint, **tolerances))
+                for what, group in expected.items():
+                    # dL/dt of a multistep method is a sum of terms of size 1/h² that cancel.
+                    bound = 1e-9 if what == "t" and METHODS[name].history > 1 else 1e-12
+                    for a, b in zip(group, found[what], strict=True):
+                        off = float((a - b).abs().max() / a.abs().max())
+                        assert off <= bound, (
+                            f"{name}, {form}, {steps}, checkpoints={checkpoints}: dL/d{what} differs by {off:.1e} "
+                            "from that with all stages kept; look at replay.py and at the segments of checkpoints.py"
+                        )
