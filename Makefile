@@ -1,7 +1,7 @@
 # Two commands do everything: `make demo` and `make test`. Each creates .venv first if it is missing.
 PYTHON ?= python3
 
-.PHONY: demo test check clean
+.PHONY: demo test sweep check clean
 
 demo: ## fit a neural ODE to Robertson's problem and draw the result
 	$(PYTHON) environment/bootstrap.py
@@ -11,6 +11,10 @@ demo: ## fit a neural ODE to Robertson's problem and draw the result
 test: ## run the tests
 	$(PYTHON) environment/bootstrap.py --extras test
 	.venv/bin/python -m pytest
+
+sweep: ## run the tests that take long, and record the result
+	$(PYTHON) environment/bootstrap.py --extras test
+	.venv/bin/python -m pytest -m sweep -q --durations=0 | tee tests/sweep.txt
 
 check: ## run the linters and the type checker
 	$(PYTHON) environment/bootstrap.py --extras test,develop

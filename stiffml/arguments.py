@@ -233,8 +233,8 @@ def _system(
                 f"mass: {method} with Split needs an identity mass matrix; solve M y' = f + g for y', or "
                 "pass the sum as one function, which is then implicit as a whole"
             )
-        parts = (Dynamics(part, layout, direction, parameters) for part in (func.implicit, func.explicit))
-        return System(*parts, linear=func.linear)
+        f, g = (Dynamics(part, layout, direction, parameters) for part in (func.implicit, func.explicit))
+        return System(f, g, linear=func.linear)
     if not method.whole:
         able = ", ".join(name for name, other in METHODS.items() if other.split and other.whole)
         raise ValueError(

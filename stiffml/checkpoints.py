@@ -94,7 +94,7 @@ class OnDisk(Checkpoints):
 
     def append(self, state: np.ndarray, stages: np.ndarray | None) -> None:
         # At a given place, so that a process forked from this one does not move ours.
-        data, offset = memoryview(np.ascontiguousarray(state)).cast("B"), self._count * self._size * 8
+        data, offset = memoryview(np.ascontiguousarray(state).data).cast("B"), self._count * self._size * 8
         while len(data):
             written = os.pwrite(self._file.fileno(), data, offset)
             data, offset = data[written:], offset + written
@@ -110,7 +110,7 @@ class OnDisk(Checkpoints):
 
     def _read(self, first: int, last: int) -> np.ndarray:
         states = np.empty((last - first, self._size))
-        data, offset = memoryview(states).cast("B"), first * self._size * 8
+        data, offset = memoryview(states.data).cast("B"), first * self._size * 8
         while len(data):
             read = os.preadv(self._file.fileno(), [data], offset)
             if not read:

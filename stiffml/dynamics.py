@@ -223,8 +223,8 @@ class Dynamics:
                 change = (self._derivative(slopes, *zip(*moved, strict=True)) * cotangents).sum()
             if not slopes.requires_grad or not change.requires_grad:
                 return torch.zeros_like(u), [None] * len(self.parameters)
-            wrt_u, *parameters = torch.autograd.grad(change, inputs, allow_unused=True)
-        return torch.zeros_like(u) if wrt_u is None else wrt_u, parameters
+            grads: list[Tensor | None] = [*torch.autograd.grad(change, inputs, allow_unused=True)]
+        return torch.zeros_like(u) if grads[0] is None else grads[0], grads[1:]
 
     @staticmethod
     def _derivative(slopes: Tensor, inputs: Sequence[Tensor], directions: Sequence[Tensor]) -> Tensor:
@@ -283,10 +283,9 @@ class Dynamics:
             tau = tau.detach().requires_grad_()
             slopes = self._derivative(self._many(times, leaf), [leaf, times], [y, tau])
             inputs = [leaf, *([times, tau, *self.parameters] if others else [])]
+            grads: list[Tensor | None] = [None] * len(inputs)
             if slopes.requires_grad:
-                grads = list(torch.autograd.grad(slopes, inputs, cotangents, allow_unused=True))
-            else:
-                grads = [None] * len(inputs)
+                grads = [*torch.autograd.grad(slopes, inputs, cotangents, allow_unused=True)]
         zeros = [torch.zeros_like(value) for value in (leaf, times, tau)]
         parts = [*grads[:3], *[None] * (3 - len(grads[:3]))]
         wrt_u, wrt_s, wrt_tau = (z if g is None else g for z, g in zip(zeros, parts, strict=True))

@@ -192,13 +192,13 @@ class Nodes:
     """The points at which one part of the right-hand side was evaluated.
 
     ``s`` (M,), ``u`` (M, size); ``states`` (M,) which state a node is, for those that are one, else
-    ``STAGE``; ``index[b][c]`` (steps,): the nodes of column c of block b, None where there are none.
+    else ``STAGE``; ``index[b][c]`` (steps,): the nodes of column c of block b, if it has any.
     """
 
     s: Tensor
     u: Tensor
     states: np.ndarray
-    index: list[list[np.ndarray | None]]
+    index: list[dict[int, np.ndarray]]
 
 
 STAGE = -2
@@ -240,7 +240,7 @@ class Equations:
     def _nodes(self, evaluates: list[np.ndarray], times: str) -> Nodes:
         segment, wanted = self.segment, set()
         for block, columns in zip(self.blocks, evaluates, strict=True):
-            for c in np.flatnonzero(columns):
+            for c in np.flatnonzero(columns).tolist():
                 states = block.state_of(c)
                 if states is not None:
                     wanted.update(states.tolist())
@@ -248,10 +248,10 @@ class Equations:
         s = [segment.times_at(states)]
         u = [segment.states_at(states)]
         count = len(states)
-        index: list[list[np.ndarray | None]] = []
+        index: list[dict[int, np.ndarray]] = []
         for block, columns in zip(self.blocks, evaluates, strict=True):
-            rows: list[np.ndarray | None] = [None] * len(columns)
-            for c in np.flatnonzero(columns):
+            rows: dict[int, np.ndarray] = {}
+            for c in np.flatnonzero(columns).tolist():
                 held = block.state_of(c)
                 if held is not None:
                     rows[c] = np.searchsorted(states, held)

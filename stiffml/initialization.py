@@ -56,7 +56,8 @@ class Constraints:
         if not smallest > 1e-13:
             raise ValueError(
                 "mass: the algebraic equations do not determine the algebraic variables at y0 (their "
-                "Jacobian is singular), so the problem is not of index 1; differentiate the constraints, or check y0"
+                "Jacobian is singular), so the problem is not of index 1; differentiate the constraints, or "
+                "check y0"
             )
         if transpose:
             matrix = matrix.swapaxes(-1, -2)

@@ -38,7 +38,8 @@ class Mass:
         diagonal = {(width,)} | ({layout.shapes[0][len(batch) :]} if len(layout.shapes) == 1 else set())
         for count, lead in samples.items():
             if tensor.shape in {(*lead, *shape) for shape in diagonal}:
-                self.diagonal, self._shape = True, (*count, width)
+                self.diagonal = True
+                self._shape: tuple[int, ...] = (*count, width)
                 break
             if tensor.shape == (*lead, width, width):
                 self.diagonal, self._shape = False, (*count, width, width)

@@ -1,7 +1,7 @@
 """Solving the equations of recorded steps again: for stages that were not kept, and for states that were not.
 
-PETSc takes the steps of a run; this takes recorded ones once more, at the same times, side by side
-where their states are known. Newton's iteration goes on until only rounding is left, so that what is recomputed
+PETSc takes the steps of a run; this takes recorded ones once more, at the same times, side by side where
+their states are known. Newton's iteration goes on until only rounding is left, so that what is recomputed
 agrees with what the run found to within the run's own Newton tolerance, and with itself exactly.
 """
 
@@ -73,7 +73,7 @@ class _BlockSolver:
         """(K, stages, size)"""
         stages = self.pattern.stages
         if self.pattern.keeps_half:
-            self.x[self.pattern.history] = self.segment.states_at(self.block.state_of(self.pattern.history))
+            self.x[self.pattern.history] = self._half()
         for row in self.pattern.rows:
             if row.column in stages and row.column not in self.x:
                 self.x[row.column] = self._solve(row)

@@ -56,7 +56,7 @@ def differentiate_again(
         equations = Equations(segment, replay.blocks(segment))
         f, g = linearize_both(equations, replay)
         along = tangents.segment(equations, f, g)
-        flat = [None] * len(equations.blocks)
+        flat: list[None] = [None] * len(equations.blocks)
         once = sweep(equations, system, f, g, flat, first)
         sources = {"f": _bend(system.f, equations.f_nodes, once.f, along.f[0], direction, second, total)}
         if system.g is not None and once.g is not None and along.g is not None:

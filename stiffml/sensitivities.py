@@ -109,7 +109,7 @@ def sensitivities(
 def _known(func: Func, extra: list[Tensor], used: tuple[Tensor, ...]) -> dict[str, tuple[int, Tensor]]:
     """Names of the parameters gradients are wanted for, with their positions."""
     position = {id(p): i for i, p in enumerate(used)}
-    named = dict(func.named_parameters()) if isinstance(func, nn.Module) else {}
+    named: dict[str, Tensor] = dict(func.named_parameters()) if isinstance(func, nn.Module) else {}
     named |= {f"params[{i}]": p for i, p in enumerate(extra)}
     return {name: (position[id(p)], p) for name, p in named.items() if id(p) in position}
 

@@ -40,9 +40,10 @@ class Split(nn.Module):
 
     def forward(self, t: Tensor, y: State) -> State:
         implicit, explicit = self.implicit(t, y), self.explicit(t, y)
-        if isinstance(implicit, Tensor):
-            return implicit + explicit
-        return tuple(a + b for a, b in zip(implicit, explicit, strict=True))
+        if isinstance(implicit, tuple | list):
+            return tuple(a + b for a, b in zip(implicit, explicit, strict=True))
+        assert isinstance(explicit, Tensor)
+        return implicit + explicit
 
     def extra_repr(self) -> str:
         return f"linear={self.linear}"

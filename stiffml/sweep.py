@@ -10,6 +10,7 @@ adjoint for any method (Hager, Numer. Math. 87 (2000), for Runge-Kutta ones).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,7 +53,7 @@ def sweep(
     system: System,
     f: Linearization,
     g: Linearization | None,
-    curvatures: list[Curvature | None],
+    curvatures: Sequence[Curvature | None],
     pending: Pending,
     sources: dict[str, np.ndarray] | None = None,
 ) -> Swept:
@@ -90,7 +91,7 @@ class _Step:
         self.pattern = self.block.pattern
         self.f, self.g, self.system, self.curvature = f, g, system, curvature
         self.f_index = equations.f_nodes.index[number]
-        self.g_index = equations.g_nodes.index[number] if g is not None else []
+        self.g_index = equations.g_nodes.index[number] if g is not None else {}
         self.f_cotangents, self.g_cotangents = swept.f, swept.g
         self.multipliers = swept.multipliers[number]
         self.sources = [(sources[name], index) for name, index in self._indices() if name in sources]
@@ -99,7 +100,7 @@ class _Step:
             values.tolist() for values in (numbers.alpha, numbers.beta, numbers.epsilon)
         )
 
-    def _indices(self) -> list[tuple[str, list[np.ndarray | None]]]:
+    def _indices(self) -> list[tuple[str, dict[int, np.ndarray]]]:
         return [("f", self.f_index), ("g", self.g_index)]
 
     def reverse(self, k: int, pending: Pending) -> None:
@@ -113,7 +114,7 @@ class _Step:
             self.x[pattern.history] = pending.pop(HALF, None)
         for values, index in self.sources:
             for c in pattern.stages:
-                where = index[c]
+                where = index.get(c)
                 if where is not None:
                     self._add(self.x, c, values[where[k]])
         held: dict[int, np.ndarray] = {}
@@ -167,9 +168,7 @@ class _Step:
         return total
 
     def _node(self, c: int, k: int) -> int:
-        index = self.f_index[c]
-        assert index is not None
-        return int(index[k])
+        return int(self.f_index[c][k])
 
     @staticmethod
     def _add(to: list[np.ndarray | None], c: int, value: np.ndarray) -> None:

@@ -70,8 +70,8 @@ class System:
         differences = (changes[1] - changes[0], changes[2] + 2 * changes[0])
         if not all(np.abs(difference).max() <= tolerance for difference in differences):
             raise ValueError(
-                "Split: linear=True, but the implicit part is not linear in y with a constant Jacobian; leave "
-                "linear out"
+                "Split: linear=True, but the implicit part is not linear in y with a constant Jacobian; "
+                "leave linear out"
             )
 
     def derivative(self, s: float, u: np.ndarray) -> np.ndarray:

@@ -60,7 +60,8 @@ class TangentSweep:
         system = replay.system
         if system.mass_has_gradient and any(direction[-1] is not None for direction in parameters):
             raise NotImplementedError(
-                "forward sensitivities and second derivatives with respect to the mass matrix are not available"
+                "forward sensitivities and second derivatives with respect to the mass matrix are not "
+                "available"
             )
         self._replay = replay
         self._parameters = [direction[: len(system.f.parameters)] for direction in parameters]
@@ -132,7 +133,7 @@ class _Step:
                 states[int(held[k])] = value
             else:
                 for name, index in self.index.items():
-                    where = index[row.column]
+                    where = index.get(row.column)
                     if where is not None:
                         self.found[name][:, where[k]] = value
 

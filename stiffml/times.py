@@ -83,10 +83,12 @@ class TimeGradient:
             for c in (*row.beta, *([row.column] if row.solves else [])):
                 wrt_beta[:, r, c] = _products(w, f.slopes[f.nodes.index[number][c]])
             for c in row.epsilon if g is not None else ():
+                assert g is not None
                 wrt_epsilon[:, r, c] = _products(w, g.slopes[g.nodes.index[number][c]])
         for at, wrt_s in ((f, wrt_s_f), (g, wrt_s_g)):
             for c in block.pattern.stages if at is not None else ():
-                where = at.nodes.index[number][c]
+                assert at is not None
+                where = at.nodes.index[number].get(c)
                 if where is not None:
                     wrt_s[:, c] = torch.from_numpy(at.wrt_s[where])
         if wrt_tau is not None:

