@@ -78,7 +78,8 @@ def check(
     _check_steps(steps, method, rtol, atol)
     _check_implicit_only(method, linear=linear, jacobian=None if jacobian == "auto" else jacobian)
     if newton is not None and not method.newton:
-        raise ValueError(f"newton has no effect with {method}, whose steps solve linear systems or none")
+        kind = "method, which solves linear systems only," if method.implicit else "explicit method"
+        raise ValueError(f"newton has no effect with the {kind} {method}; leave it out")
     if jacobian not in JACOBIANS:
         raise ValueError(f"jacobian must be one of {', '.join(JACOBIANS)}, not {jacobian!r}")
     if linear is not None and not isinstance(linear, LU):

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from stiffml.adjoint import reverse
 from stiffml.forward import Run
 from stiffml.interpolation import Reading
+from stiffml.once import differentiable_no_further
 from stiffml.replay import Replay
 from stiffml.second import differentiate_again
 from stiffml.solution import AdjointStats, Stats
@@ -86,23 +86,25 @@ class _Reverse(torch.autograd.Function):
         return wrt_t, wrt_between, gradients.u0.to(u0.dtype), *gradients.parameters
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, _along_t, _along_between, along_u0: Tensor | None, *along: Tensor | None):
-        cotangents, _, _, u0, *_ = ctx.saved_tensors
+        cotangents, _, _, u0, *parameters = ctx.saved_tensors
         if ctx.needs_input_grad[3] or ctx.needs_input_grad[4]:
             raise RuntimeError(
                 "stiffml: second derivatives with respect to the output times are not available; "
                 "pass t.detach()"
             )
         outputs = ctx.outputs
-        direction = np.zeros(u0.numel()) if along_u0 is None else along_u0.double().numpy()
-        again = differentiate_again(
-            outputs.record.replay,
-            outputs.record.run.checkpoints,
-            outputs.readings,
-            cotangents.double(),
-            direction,
-            along,
-        )
-        wrt_cotangents = again.cotangents.to(cotangents.dtype)
-        return None, None, wrt_cotangents, None, None, again.u0.to(u0.dtype), *again.parameters
+        with torch.no_grad():
+            direction = np.zeros(u0.numel()) if along_u0 is None else along_u0.double().numpy()
+            again = differentiate_again(
+                outputs.record.replay,
+                outputs.record.run.checkpoints,
+                outputs.readings,
+                cotangents.double(),
+                direction,
+                along,
+            )
+        found = [again.cotangents.to(cotangents.dtype), again.u0.to(u0.dtype), *again.parameters]
+        inputs = [cotangents, u0, *parameters, *(v for v in (along_u0, *along) if v is not None)]
+        found = differentiable_no_further(found, inputs, "the second derivative of a solve")
+        return None, None, found[0], None, None, *found[1:]

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from scipy.optimize import brentq
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from stiffml.once import differentiable_no_further
 from stiffml.replay import Replay
 from stiffml.state import State
 from stiffml.tangent import end_time_tangent
@@ -112,17 +112,19 @@ class _AtEvent(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, t: Tensor, u: Tensor, value: Tensor, velocity: Tensor, rate: float):
-        ctx.save_for_backward(velocity)
+        ctx.save_for_backward(u, value, velocity)
         ctx.rate = rate
         return t.clone(), u.clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, along_t: Tensor, along_u: Tensor):
-        (velocity,) = ctx.saved_tensors
+        u, value, velocity = ctx.saved_tensors
         if ctx.rate == 0:
             raise ZeroDivisionError(
                 "event: the event function touches zero without crossing it, so the time of the event has no "
                 "derivative"
             )
-        return None, along_u, -(along_t + along_u @ velocity) / ctx.rate, None, None
+        with torch.no_grad():
+            found = [along_u.clone(), -(along_t + along_u @ velocity) / ctx.rate]
+        inputs = [along_t, along_u, u, value]
+        return None, *differentiable_no_further(found, inputs, "the gradient of an event"), None, None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from stiffml.newton import MAX_ITERATIONS, Rounding
+from stiffml.once import differentiable_no_further
 from stiffml.settings import Tolerances
 from stiffml.system import System
 
@@ -105,8 +105,15 @@ class MakeConsistent(torch.autograd.Function):
         return torch.from_numpy(ctx.state).to(u0.dtype, copy=True)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, cotangent: Tensor):
+        with torch.no_grad():
+            found = MakeConsistent._gradients(ctx, cotangent)
+        inputs = [cotangent, *ctx.saved_tensors]
+        what = "the gradient of make_consistent"
+        return None, None, *differentiable_no_further(found, inputs, what)
+
+    @staticmethod
+    def _gradients(ctx, cotangent: Tensor) -> list[Tensor | None]:
         t0, *parameters = ctx.saved_tensors
         system, constraints = ctx.system, ctx.constraints
         w = constraints.solve(ctx.state, cotangent.double().numpy(), transpose=True)
@@ -118,4 +125,4 @@ class MakeConsistent(torch.autograd.Function):
         wrt_u0 = torch.from_numpy(system.weigh(w, transpose=True)).to(cotangent.dtype)
         wrt_t0 = (system.direction * wrt_s[0]).to(t0.dtype)
         gradients += [None] * (len(parameters) - len(gradients))  # M's null space is taken as fixed
-        return None, None, wrt_t0, wrt_u0, *gradients
+        return [wrt_t0, wrt_u0, *gradients]

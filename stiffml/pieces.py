@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -54,7 +55,7 @@ def solve_in_pieces(
     bounds = _bounds(t, breakpoints)
     stats, solutions, error = Stats(), [], None
     state, taken, used = y0, 1, 0
-    for number, (begin, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+    for number, (begin, end) in enumerate(itertools.pairwise(bounds)):
         first, last = begin.item(), end.item()
         rising = last > first
         reached = (t[taken:] <= end) if rising else (t[taken:] >= end)
@@ -84,7 +85,7 @@ def _bounds(t: Tensor, breakpoints: Tensor | Sequence[float]) -> list[Tensor]:
     first, last = t[0].item(), t[-1].item()
     inside = [b for b in jumps.unbind() if min(first, last) < b.item() < max(first, last)]
     ordered = sorted(inside, key=Tensor.item, reverse=last < first)
-    if any(a.item() == b.item() for a, b in zip(ordered[:-1], ordered[1:], strict=True)):
+    if any(a.item() == b.item() for a, b in itertools.pairwise(ordered)):
         raise ValueError("breakpoints must differ from one another")
     return [t[0], *ordered, t[-1]]
 

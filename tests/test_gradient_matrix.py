@@ -207,7 +207,8 @@ def test_checkpoints_agree(name: str) -> None:
                 adjoint = Discrete(checkpoints)
                 found = case.gradients(case.solve(name, STEPS[steps], adjoint=adjoint, **tolerances))
                 for what, group in expected.items():
-                    bound = 1e-12
+                    # dL/dM multiplies by differences of nearly equal states.
+                    bound = 1e-11 if what == "mass" else 1e-12
                     if multistep:
                         # The starting ramp of the higher orders multiplies rounding; and dL/dt is a sum of
                         # terms of size 1/h² that cancel.

@@ -28,7 +28,10 @@ def test_rounding_does_not_add_a_step() -> None:
     assert [len(ends) for ends in Fixed(0.1).fractions(np.array([0, 0.3, 1.0]))] == [3, 7]
 
 
-@given(gaps, st.integers(1, 12), st.integers(3, 5))
+even_gaps = st.lists(st.floats(0.2, 1.9), min_size=1, max_size=8)
+
+
+@given(even_gaps, st.integers(1, 12), st.integers(3, 5))
 def test_ramp_starts_small_grows_slowly_and_ends(gaps: list[float], substeps: int, order: int) -> None:
     times = np.concatenate([[0.0], np.cumsum(gaps)])
     asked = Grid(substeps).fractions(times)
@@ -41,6 +44,16 @@ def test_ramp_starts_small_grows_slowly_and_ends(gaps: list[float], substeps: in
     flat = np.concatenate([s for s, c in zip(sizes, changed, strict=True) if c])
     assert (flat[1:] <= GROWTH * flat[:-1] * (1 + 1e-9)).all()
     assert all((np.diff(ends) > 0).all() and ends[-1] == 1 for ends in ramped)
+
+
+@given(st.floats(1e-14, 1e-3), st.integers(1, 4), st.floats(1.05, 1.2))
+def test_steps_grow_slowly_after_close_outputs(gap: float, substeps: int, growth: float) -> None:
+    times = np.array([0.0, 1.0, 1.0 + gap, 2.0])
+    ramped = with_ramps(Grid(substeps).fractions(times), times, 0, growth)
+    sizes = np.concatenate([np.diff(e, prepend=0) * d for e, d in zip(ramped, np.diff(times), strict=True)])
+    assert len(ramped[0]) == len(ramped[1]) == substeps, "only what comes after them is refined"
+    after = sizes[2 * substeps - 1 :]
+    assert (after[1:] <= 1.2 * growth * after[:-1]).all(), "the last step of a ramp may be a little longer"
 
 
 def test_long_ramps_do_not_overflow() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -18,8 +19,6 @@ class Formulation:
     ----------
     samples, width : int
         The Jacobian has one block of (width, width) a sample.
-    mass : ndarray
-        (samples or 1, width, width)
     constant : bool
         Whether the Jacobian is.
     """
@@ -28,7 +27,12 @@ class Formulation:
         self._system = system
         self.samples, self.width = system.layout.samples, system.layout.width
         self.constant = system.linear
-        self.mass = np.eye(self.width)[None] if system.mass is None else system.mass.blocks
+
+    @cached_property
+    def mass(self) -> np.ndarray:
+        """(samples or 1, width, width)"""
+        mass = self._system.mass
+        return np.eye(self.width)[None] if mass is None else mass.blocks
 
     @property
     def size(self) -> int:
@@ -70,9 +74,15 @@ class TimeAsState(Formulation):
         super().__init__(system)
         self.width += 1
         self.constant = False
-        mass = np.zeros((len(self.mass), self.width, self.width))
-        mass[:, :-1, :-1], mass[:, -1, -1] = self.mass, 1
-        self.mass = mass
+
+    @cached_property
+    def mass(self) -> np.ndarray:
+        """With a one for time."""
+        inner = self._system.mass
+        blocks = np.eye(self.width - 1)[None] if inner is None else inner.blocks
+        mass = np.zeros((len(blocks), self.width, self.width))
+        mass[:, :-1, :-1], mass[:, -1, -1] = blocks, 1
+        return mass
 
     def enter(self, s: float, u: np.ndarray) -> np.ndarray:
         rows = np.empty((self.samples, self.width))
