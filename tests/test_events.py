@@ -1,0 +1,154 @@
+"""Terminal events and breakpoints: where they are, and their gradients."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from conftest import times
+from gradients import compare
+from torch import Tensor, nn
+
+from stiffml import Adaptive, Grid, Newton, Solution, Status, check_gradients, solve
+
+TIGHT = Newton(rtol=1e-13, atol=1e-16)
+TRIED = ("cn", "bdf1", "bdf3", "rosw-ra34pw2", "dirk-es213sal", "dirk-s212", "dopri5")
+
+
+class Pendulum(nn.Module):
+    """Damped and driven."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.k = nn.Parameter(torch.tensor([1.3, 0.4], dtype=torch.float64))
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        angle, speed = y[..., :1], y[..., 1:]
+        drive = 0.2 * torch.cos(2 * t)
+        return torch.cat([speed, -self.k[0] * torch.sin(angle) - self.k[1] * speed + drive], dim=-1)
+
+
+Y0 = torch.tensor([1.0, 0.3], dtype=torch.float64)
+OUTPUTS = times(0.1, 0.6, 1.1, 3.1)
+
+
+@pytest.mark.parametrize("method", TRIED)
+def test_gradients_of_an_event(method: str) -> None:
+    func, level = Pendulum(), torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
+    y0, t = Y0.clone().requires_grad_(), OUTPUTS.clone().requires_grad_()
+
+    def run() -> Solution:
+        newton = None if method in ("dopri5", "rosw-ra34pw2") else TIGHT
+        return solve(
+            func,
+            y0,
+            t,
+            method=method,
+            steps=Grid(4),
+            event=lambda t, y: y[0] - level * torch.cos(t),
+            params=[level],
+            newton=newton,
+        )
+
+    def loss(solution: Solution | None = None) -> Tensor:
+        solution = run() if solution is None else solution
+        assert solution.event is not None
+        assert isinstance(solution.y, Tensor)
+        return 3 * solution.event.t + (solution.event.y * torch.tensor([0.3, 1.7])).sum() + solution.y.sum()
+
+    solution = run()
+    assert solution.status is Status.EVENT
+    assert solution.success
+    assert len(solution.t) == 3, "outputs after the event are not reached"
+    groups = {"y0": [y0], "t": [t], "parameters": [func.k], "event": [level]}
+    gradients = torch.autograd.grad(loss(solution), [p for group in groups.values() for p in group])
+    for (name, group), gradient in zip(groups.items(), gradients, strict=True):
+        error, rate = compare(lambda: loss().detach(), group, [gradient], 1e-4)
+        assert error <= 1e-6, f"{method}: {name} off by {error:.1e}; look at events.py and end_time_tangent"
+        assert rate >= 1.9, f"{method}: {name} has Taylor rate {rate:.2f}"
+
+
+@pytest.mark.parametrize("method", ["bdf", "rosw-rodas3", "dopri5", "arkimex-4"])
+@pytest.mark.parametrize("outputs", ["steps", "interpolate"])
+def test_an_event_is_found(method: str, outputs: str) -> None:
+    def fall(t: Tensor, y: Tensor) -> Tensor:
+        return torch.cat([y[..., 1:], -9.81 + 0 * y[..., :1]], dim=-1)
+
+    y0 = torch.tensor([10.0, 0.0], dtype=torch.float64)
+    solution = solve(
+        fall, y0, times(0, 0.5, 1, 5), method=method, event=lambda t, y: y[0], rtol=1e-8, outputs=outputs
+    )
+    assert solution.event is not None
+    assert abs(solution.event.t.item() - math.sqrt(20 / 9.81)) < 1e-6
+    assert abs(solution.event.y[0].item()) < 1e-12
+    assert len(solution.t) == 3
+
+
+def test_an_event_that_never_comes_and_wrong_ones() -> None:
+    solution = solve(Pendulum(), Y0, OUTPUTS, event=lambda t, y: y[0] + 100)
+    assert solution.event is None
+    assert solution.status is Status.SUCCESS
+    with pytest.raises(TypeError, match="one element"):
+        solve(Pendulum(), Y0, OUTPUTS, event=lambda t, y: y)
+    with pytest.raises(TypeError, match="event must be callable"):
+        solve(Pendulum(), Y0, OUTPUTS, event=1.0)
+
+
+class Switched(Pendulum):
+    """The drive jumps at t = 0.77."""
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        force = torch.where(t < 0.77, self.k[0], -2 * self.k[1])
+        jump = torch.cat([torch.zeros_like(y[..., :1]), force + 0 * y[..., 1:]], dim=-1)
+        return super().forward(t, y) + jump
+
+
+@pytest.mark.parametrize("method", ["cn", "bdf3", "rosw-ra34pw2", "dirk-es213sal", "dopri5"])
+@pytest.mark.parametrize("steps", [Grid(3), Adaptive()], ids=["grid", "adaptive"])
+def test_gradients_with_breakpoints(method: str, steps) -> None:
+    tolerances = {"rtol": 1e-3, "atol": 1e-4} if isinstance(steps, Adaptive) else {}
+    report = check_gradients(
+        Switched(), Y0, times(0, 0.5, 0.78, 1.1), method=method, steps=steps, breakpoints=[0.77], **tolerances
+    )
+    assert report.ok, f"{method}:\n{report}\nlook at pieces.py"
+
+
+def test_breakpoints_keep_the_order() -> None:
+    """Without them the error is that of a step across the jump; with them that of a smooth problem."""
+    t = times(0, 1.3)
+    exact = solve(Switched(), Y0, t, rtol=1e-11, atol=1e-13, breakpoints=[0.77]).y[-1]
+    coarse, fine, blind = (
+        (solve(Switched(), Y0, t, method="cn", steps=Grid(n), breakpoints=at).y[-1] - exact)
+        .abs()
+        .max()
+        .item()
+        for n, at in ((20, [0.77]), (40, [0.77]), (80, None))
+    )
+    assert abs(math.log2(coarse / fine) - 2) < 0.2
+    assert blind > 3 * fine
+
+
+def test_the_gradient_of_a_breakpoint() -> None:
+    """What moves with the breakpoint is where the steps end; the jump itself is in func."""
+    at = torch.tensor([0.5, 0.77], dtype=torch.float64, requires_grad=True)
+    func, t = Pendulum(), times(0, 1.1)
+
+    def loss() -> Tensor:
+        y = solve(func, Y0, t, method="cn", steps=Grid(3), breakpoints=at, newton=TIGHT).y
+        assert isinstance(y, Tensor)
+        return (y**2).sum()
+
+    (gradient,) = torch.autograd.grad(loss(), at)
+    error, rate = compare(lambda: loss().detach(), [at], [gradient], 1e-3)
+    assert error <= 1e-6
+    assert rate >= 1.9
+
+
+def test_backwards_through_a_jump() -> None:
+    ahead = solve(Switched(), Y0, times(0, 0.77, 1.2), breakpoints=[0.77], rtol=1e-9, atol=1e-12)
+    back = solve(
+        Switched(), ahead.y[-1].detach(), times(1.2, 0.5, 0), breakpoints=[0.77], rtol=1e-9, atol=1e-12
+    )
+    assert torch.allclose(back.y[-1], Y0, atol=1e-6)
+    assert torch.allclose(back.interpolate(times(0.77, 1.2))[0], ahead.y[1], atol=1e-6)
