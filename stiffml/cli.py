@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Scientific machine learning on stiff systems."
@@ -22,6 +22,26 @@ console = Console()
 @app.callback()
 def main() -> None:
     """Scientific machine learning on stiff systems."""
+
+
+@app.command()
+def methods() -> None:
+    """What each time stepping method can do."""
+    from stiffml import METHODS
+
+    columns = {
+        "adaptive": "adaptive",
+        "implicit": "implicit",
+        "whole": "ODE",
+        "split": "split",
+        "mass": "mass matrix",
+        "dae": "DAE",
+    }
+    table = Table(Column("method", no_wrap=True), "order", *columns.values())
+    for name, method in METHODS.items():
+        able = ("yes" if getattr(method, attribute) else "" for attribute in columns)
+        table.add_row(name, str(method.order), *able)
+    console.print(table)
 
 
 @fit_app.command()

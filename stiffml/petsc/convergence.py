@@ -19,7 +19,8 @@ class NewtonTest:
     be met at all.
     """
 
-    def __init__(self, rtol: float, atol: float, max_iterations: int) -> None:
+    def __init__(self, rtol: float, atol: float, max_iterations: int, linear: bool) -> None:
+        self._linear = linear  # one iteration solves it
         self._rtol, self._atol, self._max_iterations = rtol, atol, max_iterations
         self.solves = 0  # that have ended
         self._previous = math.inf
@@ -48,6 +49,8 @@ class NewtonTest:
         if iteration == 0:
             self._previous = math.inf
             return _Reason.CONVERGED_FNORM_ABS if residual_norm == 0 else _Reason.ITERATING
+        if self._linear:
+            return _Reason.CONVERGED_ITS
         update = snes.getSolutionUpdate().array_r
         state = np.abs(snes.getSolution().array_r)
         scaled = update / (self._rtol * state + self._atol)

@@ -77,7 +77,7 @@ class Stepper:
         self.half: tuple[float, np.ndarray] | None = None
         self._wants_half = method.starts_with_half_step
         self._finds_start_slope = method.explicit_first_stage and system.g is None
-        self._narrow = system.layout.width <= _NARROW
+        self._narrow = system.layout.width <= _NARROW and not system.linear
         self.met_non_finite = False
         self._replaced = 0
         self._max_cuts = max_cuts
@@ -143,9 +143,10 @@ class Stepper:
         ts.setIJacobian(self._ijacobian, self._matrix.mat, self._matrix.mat)
         snes = ts.getSNES()
         if self._method.newton:
-            assert self._newton.rtol
-            assert self._newton.atol
-            self._test = NewtonTest(self._newton.rtol, self._newton.atol, self._newton.max_iterations)
+            newton, linear = self._newton, self._system.linear
+            assert newton.rtol
+            assert newton.atol
+            self._test = NewtonTest(newton.rtol, newton.atol, newton.max_iterations, linear)
             snes.setConvergenceTest(self._test)
         snes.getKSP().setType(PETSc.KSP.Type.PREONLY)
         self._matrix.configure(snes.getKSP().getPC())
