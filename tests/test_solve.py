@@ -242,6 +242,7 @@ def resident_megabytes() -> float:
         return int(statm.read().split()[1]) * resource.getpagesize() / 2**20
 
 
+@pytest.mark.alone
 def test_a_thousand_solves_leave_memory_flat(network: SmallNetwork, start: Tensor) -> None:
     y0 = start.requires_grad_()
 

@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from functools import cache
 
 from stiffml.equations import Form, Scheme
-from stiffml.methods.base import OneStep
-from stiffml.methods.dirk import takes_mass
+from stiffml.methods.dirk import DiagonallyImplicit
 from stiffml.methods.stages import kept_stages, stage_scheme
 from stiffml.methods.tableaux import ARKIMEX as TABLEAUX
-from stiffml.methods.tableaux import Butcher
+from stiffml.methods.tableaux import Tableau
 
 
 @dataclass(frozen=True)
-class ARKIMEX(OneStep):
+class ARKIMEX(DiagonallyImplicit):
     """Yᵢ = u₀ + h Σ_{j≤i} aᵢⱼ f(Yⱼ) + h Σ_{j<i} âᵢⱼ g(Yⱼ), u₁ = u₀ + h Σ (bᵢ f(Yᵢ) + b̂ᵢ g(Yᵢ)).
 
     f and g are the parts of ``Split(implicit=f, explicit=g)``. Any other right-hand side is taken
@@ -36,41 +35,17 @@ class ARKIMEX(OneStep):
         if self.name not in TABLEAUX:
             raise ValueError(f"ARKIMEX: name must be one of {', '.join(TABLEAUX)}, not {self.name!r}")
 
-    implicit = True
     split = True
 
     @property
-    def tableau(self) -> Butcher:
-        """Of the implicit part."""
-        tableau = TABLEAUX[self.name].implicit
-        assert tableau is not None
-        return tableau
-
-    @property
-    def order(self) -> int:
-        return TABLEAUX[self.name].order
-
-    @property
-    def adaptive(self) -> bool:
-        return TABLEAUX[self.name].embedded
+    def table(self) -> Tableau:
+        return TABLEAUX[self.name]
 
     @property
     def whole(self) -> bool:
         # PETSc takes the slope of an explicit first stage from the step before, which ends on a stage
         # only if the tableau is stiffly accurate.
-        return self.tableau.stiffly_accurate or not self.tableau.explicit_first_stage
-
-    @property
-    def mass(self) -> bool:
-        return self.whole and takes_mass(self.tableau)
-
-    @property
-    def dae(self) -> bool:
-        return self.mass and self.tableau.stiffly_accurate
-
-    @property
-    def explicit_first_stage(self) -> bool:
-        return self.tableau.explicit_first_stage
+        return self.implicit_part.stiffly_accurate or not self.explicit_first_stage
 
     def petsc_options(self) -> dict[str, object]:
         return {"ts_type": "arkimex", "ts_arkimex_type": self.name}
@@ -79,7 +54,7 @@ class ARKIMEX(OneStep):
         return _scheme(self.name, form)
 
     def kept_stages(self, form: Form) -> range:
-        return kept_stages(self.tableau, TABLEAUX[self.name].explicit if form.split else None)
+        return kept_stages(self.implicit_part, self.table.explicit if form.split else None)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cache
 
@@ -11,11 +12,49 @@ from stiffml.equations import Form, Scheme
 from stiffml.methods.base import OneStep
 from stiffml.methods.stages import kept_stages, stage_scheme
 from stiffml.methods.tableaux import DIRK as TABLEAUX
-from stiffml.methods.tableaux import Butcher
+from stiffml.methods.tableaux import Butcher, Tableau
+
+
+class DiagonallyImplicit(OneStep):
+    """What the tableau of the implicit part says of a method."""
+
+    implicit = True
+
+    @property
+    @abstractmethod
+    def table(self) -> Tableau:
+        """The tableau of the method."""
+
+    @property
+    def implicit_part(self) -> Butcher:
+        assert self.table.implicit is not None
+        return self.table.implicit
+
+    @property
+    def order(self) -> int:
+        return self.table.order
+
+    @property
+    def adaptive(self) -> bool:
+        return self.table.embedded
+
+    @property
+    def mass(self) -> bool:
+        # A step must never need a slope M⁻¹f that no stage implies.
+        part = self.implicit_part
+        return self.whole and (part.stiffly_accurate or bool(np.diag(part.a).all()))
+
+    @property
+    def dae(self) -> bool:
+        return self.mass and self.implicit_part.stiffly_accurate
+
+    @property
+    def explicit_first_stage(self) -> bool:
+        return self.implicit_part.explicit_first_stage
 
 
 @dataclass(frozen=True)
-class DIRK(OneStep):
+class DIRK(DiagonallyImplicit):
     """M(Yᵢ − u₀) = h Σ_{j≤i} aᵢⱼ f(t₀ + cⱼh, Yⱼ), u₁ = u₀ + h M⁻¹ Σ bᵢ f(Yᵢ); orders 2 to 8.
 
     Parameters
@@ -35,33 +74,9 @@ class DIRK(OneStep):
         if self.name not in TABLEAUX:
             raise ValueError(f"DIRK: name must be one of {', '.join(TABLEAUX)}, not {self.name!r}")
 
-    implicit = True
-
     @property
-    def tableau(self) -> Butcher:
-        tableau = TABLEAUX[self.name].implicit
-        assert tableau is not None
-        return tableau
-
-    @property
-    def order(self) -> int:
-        return TABLEAUX[self.name].order
-
-    @property
-    def adaptive(self) -> bool:
-        return TABLEAUX[self.name].embedded
-
-    @property
-    def mass(self) -> bool:
-        return takes_mass(self.tableau)
-
-    @property
-    def dae(self) -> bool:
-        return self.mass and self.tableau.stiffly_accurate
-
-    @property
-    def explicit_first_stage(self) -> bool:
-        return self.tableau.explicit_first_stage
+    def table(self) -> Tableau:
+        return TABLEAUX[self.name]
 
     def petsc_options(self) -> dict[str, object]:
         return {"ts_type": "dirk", "ts_dirk_type": self.name}
@@ -70,12 +85,7 @@ class DIRK(OneStep):
         return _scheme(self.name, form.mass)
 
     def kept_stages(self, form: Form) -> range:
-        return kept_stages(self.tableau)
-
-
-def takes_mass(tableau: Butcher) -> bool:
-    """Whether a step never needs a slope M⁻¹f that no stage implies."""
-    return tableau.stiffly_accurate or bool(np.diag(tableau.a).all())
+        return kept_stages(self.implicit_part)
 
 
 @cache
