@@ -261,6 +261,7 @@ def _mass(mass: Tensor, layout: Layout, method: Method) -> Mass:
         if method.explicit_first_stage and not matrix.has_zero_rows:
             raise ValueError(
                 f"mass: {method} begins with an explicit stage, for which every algebraic equation must be a "
-                "zero row of the mass matrix; combine equations so, or use a method such as bdf"
+                "zero row of the mass matrix, and its column zero too; combine equations so, or use a method "
+                "such as bdf"
             )
     return matrix

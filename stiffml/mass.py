@@ -34,9 +34,9 @@ class Mass:
 
     def __init__(self, tensor: Tensor, layout: Layout) -> None:
         width, batch = layout.width, layout.batch
-        samples = {(1,): (), (layout.samples,): batch}
+        forms: list[tuple[tuple[int, ...], tuple[int, ...]]] = [((1,), ()), ((layout.samples,), batch)]
         diagonal = {(width,)} | ({layout.shapes[0][len(batch) :]} if len(layout.shapes) == 1 else set())
-        for count, lead in samples.items():
+        for count, lead in forms:
             if tensor.shape in {(*lead, *shape) for shape in diagonal}:
                 self.diagonal = True
                 self._shape: tuple[int, ...] = (*count, width)
@@ -83,11 +83,10 @@ class Mass:
 
     @property
     def has_zero_rows(self) -> bool:
-        """Whether every algebraic equation is a row of zeros, rather than a combination of rows."""
-        zero = ~self.blocks.any(axis=-1)
-        return bool(
-            (zero.sum(axis=-1) == np.round(np.trace(self.constraints()[0], axis1=-2, axis2=-1))).all()
-        )
+        """Whether every algebraic equation is a row of zeros, and the column with its number too."""
+        rows, columns = ~self.blocks.any(axis=-1), ~self.blocks.any(axis=-2)
+        equations = np.trace(self.constraints()[0], axis1=-2, axis2=-1)
+        return bool((rows.sum(axis=-1) == np.round(equations)).all() and (columns | ~rows).all())
 
     def gradient(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """Σ leftᵢ rightᵢᵀ over N pairs (N, size), restricted to the entries M has."""
