@@ -51,7 +51,6 @@ def reverse(
     readings: Sequence[Reading],
     cotangents: Tensor,
     wrt_time: bool = False,
-    segment_steps: int | None = None,
 ) -> Gradients:
     """Reverse all steps of a run.
 
@@ -67,14 +66,12 @@ def reverse(
         dL/dy at the outputs, (n_outputs, size) float64.
     wrt_time : bool
         Whether dL/dt is wanted.
-    segment_steps : int, optional
-        Steps a segment; by default as many as fit into ``SEGMENT_NUMBERS``.
     """
     trajectory, method, system = replay.trajectory, replay.method, replay.system
     pending = Pending()
     for reading, row in zip(readings, cotangents.numpy(), strict=True):
         pending.read(reading, row)
-    longest = segment_steps or longest_segment(method, system)
+    longest = longest_segment(method, system)
     total = Total(system, TimeGradient(trajectory) if wrt_time else None)
     # Steps after the last output (of a run that failed) have no influence on what was returned.
     for segment in checkpoints.segments(replay, last_state(readings), longest):

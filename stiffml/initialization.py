@@ -77,6 +77,19 @@ class Constraints:
                 f"{correction[worst]:.3g}; pass consistent values, or make_consistent=True"
             )
 
+    def mass_gradient(self, u: np.ndarray, change: np.ndarray, w: np.ndarray) -> Tensor:
+        """dL/dM through the consistent u, ``change`` away from the given one, where w = K⁻ᵀ dL/du.
+
+        From K du = −dM (u − u0) − dP f, with dP f = −P dM M⁺f where P f = 0 (Golub & Pereyra 1973, eq. 4.2).
+        Exact for changes of M that keep its rank; for those P dM (u − u0) is zero.
+        """
+        mass = self._system.mass
+        assert mass is not None
+        constrained = self.project(w)
+        slope = mass.solve(self._system.f.evaluate(self._s, u))
+        left, right = np.stack([constrained - w, constrained]), np.stack([change, slope])
+        return mass.as_given(mass.gradient(left, right))
+
     def satisfy(self, u: np.ndarray) -> np.ndarray:
         """u with its algebraic variables changed so that the algebraic equations hold."""
         rounding = Rounding()
@@ -100,7 +113,9 @@ class MakeConsistent(torch.autograd.Function):
     @staticmethod
     def forward(ctx, system: System, s: float, t0: Tensor, u0: Tensor, *parameters: Tensor) -> Tensor:
         ctx.constraints, ctx.system, ctx.s = Constraints(system, s), system, s
-        ctx.state = ctx.constraints.satisfy(u0.detach().double().numpy())
+        given = u0.detach().double().numpy()
+        ctx.state = ctx.constraints.satisfy(given)
+        ctx.change = ctx.state - given
         ctx.save_for_backward(t0, *parameters)  # so that torch notices changes made in place
         return torch.from_numpy(ctx.state).to(u0.dtype, copy=True)
 
@@ -124,5 +139,6 @@ class MakeConsistent(torch.autograd.Function):
         )
         wrt_u0 = torch.from_numpy(system.weigh(w, transpose=True)).to(cotangent.dtype)
         wrt_t0 = (system.direction * wrt_s[0]).to(t0.dtype)
-        gradients += [None] * (len(parameters) - len(gradients))  # M's null space is taken as fixed
+        if system.mass_has_gradient:
+            gradients.append(constraints.mass_gradient(ctx.state, ctx.change, w))
         return [wrt_t0, wrt_u0, *gradients]

@@ -8,6 +8,9 @@ from torch import Tensor
 
 from stiffml.state import Layout
 
+RANK = 1e-12
+"""Singular values below this, relative to the largest, count as zero."""
+
 
 class Mass:
     """M, dense or diagonal, the same for all samples or one a sample; it may be singular.
@@ -67,14 +70,19 @@ class Mass:
         blocks = self.blocks if transpose else self.blocks.swapaxes(-1, -2)
         return (rows[..., None, :] @ blocks)[..., 0, :].reshape(v.shape)
 
-    def constraints(self, tolerance: float = 1e-12) -> tuple[np.ndarray, np.ndarray]:
+    def solve(self, v: np.ndarray) -> np.ndarray:
+        """M⁺v, the least solution of M x = v in the sense of least squares, for a vector (size,)."""
+        rows = v.reshape(self._layout.samples, self._layout.width, 1)
+        return (np.linalg.pinv(self.blocks, rcond=RANK) @ rows).reshape(-1)
+
+    def constraints(self) -> tuple[np.ndarray, np.ndarray]:
         """The left and right null spaces of each block, as projectors (samples or 1, w, w).
 
         ``left`` picks from f what must be zero, the algebraic equations; ``right`` the directions of y
         that they determine, the algebraic variables.
         """
         u, sizes, vt = np.linalg.svd(self.blocks)
-        null = (sizes <= tolerance * sizes.max(axis=-1, keepdims=True))[..., None, :].astype(float)
+        null = (sizes <= RANK * sizes.max(axis=-1, keepdims=True))[..., None, :].astype(float)
         return (u * null) @ u.swapaxes(-1, -2), (vt.swapaxes(-1, -2) * null) @ vt
 
     @property
