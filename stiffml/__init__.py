@@ -1,7 +1,7 @@
 """Scientific machine learning on stiff systems: PETSc's time steppers, exact discrete adjoints, torch."""
 
 from stiffml.diagnostics import GradientReport, check_gradients
-from stiffml.errors import SolveError, Status
+from stiffml.errors import ReplayError, SolveError, Status
 from stiffml.events import Event
 from stiffml.integration import ODEBlock, odeint, solve
 from stiffml.methods import (
@@ -41,6 +41,7 @@ __all__ = [
     "Newton",
     "ODEBlock",
     "Recorded",
+    "ReplayError",
     "Rosenbrock",
     "RungeKutta",
     "Sensitivities",

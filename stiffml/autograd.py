@@ -28,6 +28,11 @@ class Record:
     replay: Replay
     stats: Stats
 
+    def require_same_func(self) -> None:
+        """Raise ReplayError if ``func`` has changed since the run."""
+        if self.run.start_slopes:
+            self.replay.require_same_func(self.run.outputs.rows[0], self.run.start_slopes)
+
 
 class Outputs(NamedTuple):
     """Outputs of a run: how they were read, and their values (n, size)."""
@@ -71,6 +76,7 @@ class _Reverse(torch.autograd.Function):
         record = outputs.record
         system = record.replay.system
         began, before = time.perf_counter(), (system.rhs_evals, system.f.jacobians)
+        record.require_same_func()
         gradients = reverse(
             record.replay, record.run.checkpoints, outputs.readings, cotangents.double(), wrt_time
         )

@@ -90,7 +90,12 @@ class OnDisk(Checkpoints):
 
     def __init__(self, folder: str | os.PathLike[str], size: int) -> None:
         self._size, self._count = size, 0
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (closed with the object)
+        try:
+            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (closed with the object)
+        except OSError as error:
+            what = f"adjoint=Discrete(checkpoints=Disk({os.fspath(folder)!r})): no file can be made there"
+            # Becomes FileNotFoundError, PermissionError and so on.
+            raise OSError(error.errno, f"{what} ({error.strerror})", os.fspath(folder)) from error
 
     def append(self, state: np.ndarray, stages: np.ndarray | None) -> None:
         # At a given place, so that a process forked from this one does not move ours.

@@ -60,6 +60,10 @@ class Dynamics:
         self._last_time, self._last_state, self._last_slope = s, state, slope
         return slope
 
+    def evaluate_anew(self, s: float, u: np.ndarray) -> np.ndarray:
+        """f at one state by a call of the function, whatever is remembered."""
+        return self._slope(s, u.copy())
+
     def jacobian_at(self, s: float, u: np.ndarray) -> np.ndarray:
         """∂f/∂u at one state as an array (samples, width, width)."""
         if s == self._last_time and np.array_equal(u, self._last_state):

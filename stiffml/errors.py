@@ -1,4 +1,4 @@
-"""How a solve ends, and the error that says so."""
+"""How a solve ends, and the errors that say so."""
 
 from __future__ import annotations
 
@@ -63,6 +63,10 @@ class SolveError(RuntimeError):
             message += f", component {list(component)}"
         message += ")"
         super().__init__(f"{message}. Try: {hint}")
+
+
+class ReplayError(RuntimeError):
+    """A recorded step could not be repeated, or ``func`` is no longer the function that the run solved."""
 
 
 def explain(status: Status, implicit: bool) -> tuple[str, str]:

@@ -39,12 +39,14 @@ class Run:
 
     ``outputs`` holds the states that steps ended on, ``between`` the readings of outputs between steps;
     ``event`` is the time of the event that ended it. The state there is the last output.
+    ``start_slopes`` are f, and g if there is one, at the start.
     """
 
     trajectory: Trajectory
     checkpoints: Checkpoints
     outputs: Growing
     between: list[Reading] = field(default_factory=list)
+    start_slopes: tuple[np.ndarray, ...] = ()
     failure: Failure | None = None
     event: float | None = None
     ramp_steps: int = 0
@@ -103,7 +105,8 @@ def integrate(
     checkpoints.append(u0, None)
     run.outputs.append(u0)
     if len(outputs) > 1:
-        _require_finite_slope(system, outputs[0], u0, run)
+        run.start_slopes = tuple(part.evaluate(outputs[0], u0) for part in system.parts)
+        _require_finite(run, outputs[0])
         if system.linear:
             system.require_linear(outputs[0], outputs[1], u0)
     if len(outputs) > 1 and run.failure is None:
@@ -145,10 +148,10 @@ def integrate(
     return run
 
 
-def _require_finite_slope(system: System, s: float, u: np.ndarray, run: Run) -> None:
-    for part in (system.f, system.g):
-        finite = True if part is None else np.isfinite(part.evaluate(s, u))
-        if not np.all(finite):
+def _require_finite(run: Run, s: float) -> None:
+    for slope in run.start_slopes:
+        finite = np.isfinite(slope)
+        if not finite.all():
             run.failure = Failure(Status.NON_FINITE, s, 0.0, int(np.argmin(finite)))
 
 
@@ -296,8 +299,8 @@ class _Drive:
     def _component(self, status: Status) -> int | None:
         """The component most in the way: not finite, far from converged, or changing the fastest."""
         if status is Status.NON_FINITE:
-            for part in (self._system.f, self._system.g):
-                finite = np.isfinite([0.0] if part is None else part.last_slope)
+            for part in self._system.parts:
+                finite = np.isfinite(part.last_slope)
                 if not finite.all():
                     return int(np.argmin(finite))
             return None

@@ -129,7 +129,7 @@ class MakeConsistent(torch.autograd.Function):
 
     @staticmethod
     def _gradients(ctx, cotangent: Tensor) -> list[Tensor | None]:
-        t0, *parameters = ctx.saved_tensors
+        t0 = ctx.saved_tensors[0]
         system, constraints = ctx.system, ctx.constraints
         w = constraints.solve(ctx.state, cotangent.double().numpy(), transpose=True)
         into_f = torch.from_numpy(-constraints.project(w, transpose=True))[None]

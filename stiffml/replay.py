@@ -8,19 +8,20 @@ agrees with what the run found to within the run's own Newton tolerance, and wit
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from stiffml.equations import HALF, Block, Row
+from stiffml.errors import ReplayError
 from stiffml.methods import Method
 from stiffml.newton import MAX_ITERATIONS, Rounding
 from stiffml.system import System
 from stiffml.trajectory import Segment, Trajectory
 
-
-class ReplayError(RuntimeError):
-    """A recorded step could not be repeated."""
+SAME = 1e-6
+"""By how much f at the start may differ from what it was, relative to its largest component."""
 
 
 class Replay:
@@ -28,6 +29,27 @@ class Replay:
 
     def __init__(self, trajectory: Trajectory, method: Method, system: System) -> None:
         self.trajectory, self.method, self.system = trajectory, method, system
+
+    def require_same_func(self, u0: np.ndarray, slopes: Sequence[np.ndarray]) -> None:
+        """Raise ReplayError unless f, and g if there is one, still have their ``slopes`` at the start.
+
+        A random or stateful function would go unnoticed otherwise, with a gradient of nothing.
+        """
+        s0 = float(self.trajectory.times[0])
+        for part, before in zip(self.system.parts, slopes, strict=True):
+            off = np.abs(part.evaluate_anew(s0, u0) - before)
+            # Without the second term rounding would alarm where a run starts from an equilibrium.
+            if off.max() <= SAME * np.abs(before).max() + 1e-8 * np.abs(u0).max():
+                continue
+            worst = int(np.argmax(off))
+            where = list(self.system.layout.component(worst))
+            raise ReplayError(
+                f"func changed between the forward and the backward pass: at t = "
+                f"{self.system.direction * s0:.10g}, where the solve began, component {where} of its value "
+                f"is now off by {off[worst]:.3g}. Its gradient would be wrong. Try: module.eval() if it has "
+                "dropout or batch normalisation; draw random numbers once, before solve; and no changes of "
+                "what func reads between solve and backward()"
+            )
 
     def blocks(self, segment: Segment) -> list[Block]:
         """The equations of a segment."""

@@ -67,6 +67,7 @@ def sensitivities(
     if len(solution.pieces) > 1 or solution.event is not None:
         raise NotImplementedError("sensitivities: not available with breakpoints or an event")
     record = solution.pieces[0].record
+    record.require_same_func()
     system = record.replay.system
     known = _known(func, extra, system.f.parameters)
     names = list(known) if wrt is None else list(wrt)

@@ -36,6 +36,10 @@ class System:
         self.mass_has_gradient = mass is not None and mass.tensor.requires_grad
 
     @property
+    def parts(self) -> tuple[Dynamics, ...]:
+        return (self.f,) if self.g is None else (self.f, self.g)
+
+    @property
     def layout(self) -> Layout:
         return self.f.layout
 
@@ -54,7 +58,7 @@ class System:
 
     @property
     def rhs_evals(self) -> int:
-        return self.f.rhs_evals + (0 if self.g is None else self.g.rhs_evals)
+        return sum(part.rhs_evals for part in self.parts)
 
     def weigh(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
         """M v, or Mᵀ v, for vectors (…, size)."""
