@@ -119,6 +119,7 @@ def _reverse_segment(replay: Replay, segment: Segment, pending: Pending, total: 
     g = None if system.g is None else linearize(equations.g_nodes, False, system.g, system)
     curvatures = [_curvature(equations, block, system.f) for block in equations.blocks]
     swept = sweep(equations, system, f, g, curvatures, pending)
+    del f, g  # large systems need the room
     at_f = _through(system.f, equations.f_nodes, swept.f, total)
     at_g = None
     if system.g is not None and swept.g is not None:

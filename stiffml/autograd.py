@@ -35,28 +35,32 @@ class Record:
 
 
 class Outputs(NamedTuple):
-    """Outputs of a run: how they were read, and their values (n, size)."""
+    """Outputs of a run, and how they were read."""
 
     record: Record
     readings: Sequence[Reading]
-    values: np.ndarray
 
 
 class Integrate(torch.autograd.Function):
     """(times that steps end on, times of outputs between them, u0, *parameters) -> outputs (n, size).
 
-    ``compute`` yields the outputs, by a forward run or from one; they are in u0's dtype.
+    ``compute`` yields the outputs and their values (n, size), by a forward run or from one. The values
+    returned are in u0's dtype.
     """
 
     @staticmethod
     def forward(
-        ctx, compute: Callable[[], Outputs], t: Tensor, between: Tensor, u0: Tensor, *parameters: Tensor
+        ctx,
+        compute: Callable[[], tuple[Outputs, np.ndarray]],
+        t: Tensor,
+        between: Tensor,
+        u0: Tensor,
+        *parameters: Tensor,
     ) -> Tensor:
-        ctx.outputs = compute()
+        ctx.outputs, values = compute()
         # Saved so that torch notices parameters changed in place before the backward pass.
         ctx.save_for_backward(t, between, u0, *parameters)
-        values = torch.from_numpy(ctx.outputs.values).to(u0.dtype, copy=True)
-        return values
+        return torch.from_numpy(values).to(u0.dtype)
 
     @staticmethod
     def backward(ctx, cotangents: Tensor):

@@ -192,7 +192,7 @@ class Thinned(Checkpoints):
             if isinstance(action, Forward):
                 for n in range(begin + action.n0, begin + action.n1):
                     if n == begin + action.n0 and action.write_ics:
-                        stored[n] = work
+                        stored[n] = work.copy()  # of a part of a segment
                     ready = replay.step(n, work)
                     work = ready.states[-self._history :]
             elif isinstance(action, Copy | Move):

@@ -12,6 +12,9 @@ from torch import Tensor
 from stiffml.batching import Batching, Func, batching_of, evaluate_many
 from stiffml.state import Layout, State
 
+REPLICATED = 1_000_000
+"""Numbers in the replicated rows of one state up to which these are the way to its Jacobian."""
+
 
 class Dynamics:
     """``func`` seen by the solver.
@@ -53,29 +56,35 @@ class Dynamics:
         if s == self._last_time and np.array_equal(u, self._last_state):
             return self._last_slope
         state = u.copy()
-        if with_jacobian and self._mode(s, state) is not Batching.LOOP:
+        if with_jacobian and self._replicates(s, state):
             slope, self._last_blocks = self._slope_and_jacobian(s, state)
         else:
             slope, self._last_blocks = self._slope(s, state), None
         self._last_time, self._last_state, self._last_slope = s, state, slope
         return slope
 
+    def forget(self) -> None:
+        """Let go of what is remembered of the last state."""
+        self._last_time, self._last_blocks = np.nan, None
+        self._last_state = self._last_slope = np.empty(0)
+
     def evaluate_anew(self, s: float, u: np.ndarray) -> np.ndarray:
         """f at one state by a call of the function, whatever is remembered."""
         return self._slope(s, u.copy())
 
     def jacobian_at(self, s: float, u: np.ndarray) -> np.ndarray:
-        """∂f/∂u at one state as an array (samples, width, width)."""
+        """∂f/∂u at one state as an array (samples, width, width), which is not remembered any longer."""
         if s == self._last_time and np.array_equal(u, self._last_state):
-            if self._last_blocks is not None:
-                return self._last_blocks
             u = self._last_state
+            if self._last_blocks is not None:
+                blocks, self._last_blocks = self._last_blocks, None
+                return blocks
         else:
             u = u.copy()
-        if self._mode(s, u) is Batching.LOOP:
-            time = torch.tensor([s], dtype=torch.float64)
-            return self.jacobian_blocks(time, torch.from_numpy(u)[None])[0].numpy()
-        return self._slope_and_jacobian(s, u)[1]
+        if self._replicates(s, u):
+            return self._slope_and_jacobian(s, u)[1]
+        time = torch.tensor([s], dtype=torch.float64)
+        return self.jacobian_blocks(time, torch.from_numpy(u)[None])[0].numpy()
 
     def _slope(self, s: float, u: np.ndarray) -> np.ndarray:
         y = self.layout.unflatten(torch.from_numpy(u).to(self.layout.dtype))
@@ -83,6 +92,14 @@ class Dynamics:
         self.rhs_evals += 1
         flat = self.layout.flatten(value).detach().double().numpy()
         return flat if self.direction > 0 else -flat
+
+    def _replicates(self, s: float, u: np.ndarray) -> bool:
+        """Whether replicated rows are the way to a Jacobian.
+
+        A large state takes one backward pass for each of its rows instead: the calls of torch that this
+        costs no longer matter, and the function is evaluated once and not ``width`` times.
+        """
+        return u.size * self.layout.width <= REPLICATED and self._mode(s, u) is not Batching.LOOP
 
     def _slope_and_jacobian(self, s: float, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """f and ∂f/∂u by replicated rows, as in :meth:`jacobian_blocks`, for one state."""
@@ -134,7 +151,9 @@ class Dynamics:
     def _many(self, s: Tensor, u: Tensor) -> Tensor:
         """f at K times (K,) and states (K, size), both float64, differentiable."""
         self.rhs_evals += len(s)
-        mode = self._batching or self._mode(float(s[0]), u[0].detach().numpy())
+        # A single state needs no batch, nor the attempts with which one is tried out.
+        single = len(s) == 1
+        mode = Batching.LOOP if single else self._mode(float(s[0]), u[0].detach().numpy())
         if self._plain and self.direction > 0:
             return evaluate_many(self.func, self.layout, mode, s, u)
         dtype = self.layout.dtype
@@ -155,19 +174,26 @@ class Dynamics:
         count, (samples, width) = len(s), (self.layout.samples, self.layout.width)
         self.jacobians += count
         eye = torch.eye(width, dtype=torch.float64)
+        if not self._replicates(float(s[0]), u[0].numpy()):
+            return self._jacobian_rows(s, u, eye)
         with torch.enable_grad():
-            if self._mode(float(s[0]), u[0].numpy()) is Batching.LOOP:
-                leaf = u.detach().requires_grad_()
-                slopes = self._many(s, leaf).view(count, samples, width)
-                rows = [_gradient(slopes, leaf, eye[r].expand_as(slopes), retain=True) for r in range(width)]
-                grads = torch.stack(rows, dim=1)
-            else:
-                leaf = u.detach().repeat_interleave(width, dim=0).requires_grad_()
-                slopes = self._many(s.repeat_interleave(width), leaf).view(count, width, samples, width)
-                self.rhs_evals -= count * (width - 1)
-                cotangent = eye[None, :, None, :].expand_as(slopes)
-                grads = _gradient(slopes, leaf, cotangent)
+            leaf = u.detach().repeat_interleave(width, dim=0).requires_grad_()
+            slopes = self._many(s.repeat_interleave(width), leaf).view(count, width, samples, width)
+            self.rhs_evals -= count * (width - 1)
+            grads = _gradient(slopes, leaf, eye[None, :, None, :].expand_as(slopes))
         return grads.view(count, width, samples, width).transpose(1, 2)
+
+    def _jacobian_rows(self, s: Tensor, u: Tensor, eye: Tensor) -> Tensor:
+        samples, width = self.layout.samples, self.layout.width
+        blocks = torch.empty(len(s), samples, width, width, dtype=torch.float64)
+        for part, state, into in zip(s.split(1), u.split(1), blocks, strict=True):
+            with torch.enable_grad():
+                leaf = state.detach().requires_grad_()
+                slopes = self._many(part, leaf).view(samples, width)
+                for r in range(width):
+                    row = _gradient(slopes, leaf, eye[r].expand_as(slopes), retain=r < width - 1)
+                    into[:, r] = row.view(samples, width)
+        return blocks
 
     def state_vjp(self, s: Tensor, u: Tensor, cotangents: Tensor) -> Tensor:
         """Jᵀw at K states: (K,), (K, size), (K, size) -> (K, size)."""
@@ -183,6 +209,8 @@ class Dynamics:
         Returns f (K, size), a gradient for each of ``parameters`` (None where f does not depend on
         it), and wᵀ∂f/∂s (K,), zero unless ``wrt_time``.
         """
+        if len(s) > 1 and u.shape[1] > REPLICATED // 2:
+            return self._vjp_one_by_one(s, u, cotangents, wrt_time)
         times = s.detach().requires_grad_(wrt_time)
         wanted: Sequence[Tensor] = [*self.parameters, *([times] if wrt_time else [])]
         with torch.enable_grad():
@@ -195,6 +223,21 @@ class Dynamics:
             grads = [None] * len(wanted)
         time_part = grads.pop() if wrt_time else None
         return slopes.detach(), grads, torch.zeros_like(s) if time_part is None else time_part
+
+    def _vjp_one_by_one(
+        self, s: Tensor, u: Tensor, cotangents: Tensor, wrt_time: bool
+    ) -> tuple[Tensor, list[Tensor | None], Tensor]:
+        """The graph of one large state at a time."""
+        slopes, wrt_s = torch.empty_like(u), torch.zeros_like(s)
+        total: list[Tensor | None] = [None] * len(self.parameters)
+        for k in range(len(s)):
+            one = slice(k, k + 1)
+            slopes[one], gradients, wrt_s[one] = self.vjp(s[one], u[one], cotangents[one], wrt_time)
+            for position, part in enumerate(gradients):
+                held = total[position]
+                if part is not None:
+                    total[position] = part if held is None else held + part
+        return slopes, total, wrt_s
 
     def state_jvp(self, s: Tensor, u: Tensor, directions: Tensor) -> Tensor:
         """J v at K states: (K,), (K, size), (K, size) -> (K, size)."""
@@ -258,7 +301,7 @@ class Dynamics:
         """∂/∂u of D = J y + τ ∂f/∂s at K states: -> (K, samples, width, width)."""
         count, (samples, width) = len(s), (self.layout.samples, self.layout.width)
         eye = torch.eye(width, dtype=torch.float64)
-        loop = self._mode(float(s[0]), u[0].numpy()) is Batching.LOOP
+        loop = not self._replicates(float(s[0]), u[0].numpy())
         copies = 1 if loop else width
         with torch.enable_grad():
             leaf = u.detach().repeat_interleave(copies, dim=0).requires_grad_()

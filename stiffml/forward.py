@@ -144,6 +144,8 @@ def integrate(
             }
         finally:
             stepper.destroy()
+        for part in system.parts:
+            part.forget()
     run.wall_s = time.perf_counter() - began
     return run
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -151,7 +152,7 @@ def _solve(
     # Jacobians need autograd, which inference mode would switch off for good.
     @torch.inference_mode(False)
     @torch.no_grad()
-    def compute() -> Outputs:
+    def compute() -> tuple[Outputs, np.ndarray]:
         run = integrate(
             system,
             request.method,
@@ -166,7 +167,7 @@ def _solve(
             request.event,
         )
         records.append(Record(run, Replay(run.trajectory, request.method, system), stats))
-        return Outputs(records[0], run.readings, run.values)
+        return Outputs(records[0], run.readings), run.values
 
     t_ends, t_between = request.t, request.t[:0]
     if len(request.between):

@@ -88,6 +88,9 @@ class Interpolator:
 
     def read(self, state: int, value: np.ndarray) -> None:
         """The next state; steps up to it are in the trajectory."""
+        if not self._waiting:
+            self._window.clear()
+            return
         self._window[state] = value
         if state == 1 and self._trajectory.half is not None:
             self._window[HALF] = self._trajectory.half[1]

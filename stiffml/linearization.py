@@ -9,6 +9,7 @@ import torch
 from scipy.linalg import lapack
 from torch import Tensor
 
+from stiffml.blocks import BlockLU, shifted
 from stiffml.dynamics import Dynamics
 from stiffml.mass import Mass
 
@@ -42,7 +43,7 @@ class DenseBlocks(Linearization):
         self._constant = constant
         self._blocks = dynamics.jacobian_blocks(s, u).contiguous().numpy()  # (K, samples, width, width)
         self._samples, self._width = self._blocks.shape[1:3]
-        self._mass = np.eye(self._width)[None] if mass is None else mass.blocks
+        self._mass = None if mass is None else mass.blocks
         self._factors: dict[tuple[int, float, float], _One | _Many] = {}
 
     def apply(self, k: int, v: np.ndarray, transpose: bool = False) -> np.ndarray:
@@ -59,15 +60,17 @@ class DenseBlocks(Linearization):
             # The stages of a step share one matrix; a constant Jacobian has one for each step size.
             if not self._constant or len(self._factors) > 20:
                 self._factors.clear()
-            matrix = a * self._mass - b * self._blocks[key[0]]
-            factors = self._factors[key] = _One(matrix[0]) if self._samples == 1 else _Many(matrix)
+            block = self._blocks[key[0]]
+            factors = _One(a, self._mass, b, block) if self._samples == 1 else _Many(a, self._mass, b, block)
+            self._factors[key] = factors
         return factors.solve(v, transpose)
 
 
 class _One:
     """LU factors of one matrix. LAPACK directly: for a few unknowns, wrappers would cost more."""
 
-    def __init__(self, matrix: np.ndarray) -> None:
+    def __init__(self, a: float, mass: np.ndarray | None, b: float, block: np.ndarray) -> None:
+        matrix = (a * np.eye(block.shape[-1]) if mass is None else a * mass[0]) - b * block[0]
         self._lu, self._pivots, info = lapack.dgetrf(matrix)
         if info > 0:
             raise np.linalg.LinAlgError(SINGULAR)
@@ -80,15 +83,15 @@ class _One:
 class _Many:
     """LU factors of one matrix a sample."""
 
-    def __init__(self, matrices: np.ndarray) -> None:
-        self._shape = matrices.shape[:2]
-        self._lu, self._pivots, info = torch.linalg.lu_factor_ex(torch.from_numpy(matrices))
-        if info.any():
-            raise np.linalg.LinAlgError(f"{SINGULAR} of sample {int(info.argmax())}")
+    def __init__(self, a: float, mass: np.ndarray | None, b: float, blocks: np.ndarray) -> None:
+        self._shape = blocks.shape[:2]
+        self._lu = BlockLU(shifted(a, mass, b, torch.from_numpy(blocks)))
+        if self._lu.info.any():
+            raise np.linalg.LinAlgError(f"{SINGULAR} of sample {int(self._lu.info.argmax())}")
 
     def solve(self, v: np.ndarray, transpose: bool) -> np.ndarray:
         columns = torch.from_numpy(v).reshape(-1, *self._shape).permute(1, 2, 0)
-        x = torch.linalg.lu_solve(self._lu, self._pivots, columns.contiguous(), adjoint=transpose)
+        x = self._lu.solve(columns.contiguous(), transpose)
         return x.permute(2, 0, 1).reshape(v.shape).numpy()
 
 

@@ -46,9 +46,9 @@ def _interpolate_piece(piece: Piece, t: Tensor, s: np.ndarray) -> Tensor:
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def compute() -> Outputs:
+    def compute() -> tuple[Outputs, np.ndarray]:
         readings = _readings(record, s)
-        return Outputs(record, readings, np.stack([reading.value for reading in readings]))
+        return Outputs(record, readings), np.stack([reading.value for reading in readings])
 
     t_ends, u0, *parameters = piece.inputs
     return Integrate.apply(compute, t_ends, t, u0, *parameters)

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from stiffml.blocks import BlockLU, shifted
 from stiffml.equations import HALF, Block, Row
 from stiffml.errors import ReplayError
 from stiffml.methods import Method
@@ -89,7 +91,7 @@ class _BlockSolver:
             c: segment.states_at(block.known[:, c]) for c in range(self.pattern.history)
         }
         self._values: dict[tuple[str, int], np.ndarray] = {}
-        self._base: tuple[np.ndarray, np.ndarray] | None = None
+        self._base: tuple[BlockLU, np.ndarray] | None = None
 
     def stages(self) -> np.ndarray:
         """(K, stages, size)"""
@@ -167,8 +169,10 @@ class _BlockSolver:
         rounding = Rounding()
         for _ in range(MAX_ITERATIONS):
             u = torch.from_numpy(x)
-            residual = alpha * self.system.weigh(x) - beta * f.evaluate_many(s, u).numpy() - known
-            update = self._linear_solve(alpha, beta, f.jacobian_blocks(s, u).numpy(), residual)
+            residual = f.evaluate_many(s, u).numpy() * -beta
+            residual += alpha * self.system.weigh(x)
+            residual -= known
+            update = self._linear_solve(self._factors(alpha, beta, f.jacobian_blocks(s, u)), residual)
             x = x - update
             try:
                 if rounding.reached(update, x):
@@ -188,16 +192,20 @@ class _BlockSolver:
         if self._base is None:
             u = torch.from_numpy(np.ascontiguousarray(self.x[self.pattern.base]))
             s = self._times("f", self.pattern.base)
-            self._base = f.jacobian_blocks(s, u).numpy(), f.time_derivative(s, u).numpy()
-        jacobians, wrt_time = self._base
+            # All stages have the same α, that of the constant γ.
+            factors = self._factors(alpha, np.ones_like(alpha), f.jacobian_blocks(s, u))
+            self._base = factors, f.time_derivative(s, u).numpy()
+        factors, wrt_time = self._base
         known = known + self.numbers.tau[:, row.index].numpy()[:, None] * wrt_time
-        return self._linear_solve(alpha, np.ones_like(alpha), jacobians, known)
+        return self._linear_solve(factors, known)
 
-    def _linear_solve(self, a: np.ndarray, b: np.ndarray, jacobians: np.ndarray, v: np.ndarray) -> np.ndarray:
-        samples, width = jacobians.shape[1:3]
-        mass = np.eye(width)[None] if self.system.mass is None else self.system.mass.blocks
-        matrices = a[:, :, None, None] * mass - b[:, :, None, None] * jacobians
-        x = torch.linalg.solve(
-            torch.from_numpy(matrices), torch.from_numpy(v).view(len(v), samples, width, 1)
-        )
-        return x.reshape(v.shape).numpy()
+    def _factors(self, a: np.ndarray, b: np.ndarray, jacobians: Tensor) -> BlockLU:
+        """Of a·M − b·J; a and b are (K, 1)."""
+        mass = None if self.system.mass is None else self.system.mass.blocks
+        a_, b_ = (torch.from_numpy(numbers)[:, :, None, None] for numbers in (a, b))
+        return BlockLU(shifted(a_, mass, b_, jacobians))
+
+    def _linear_solve(self, factors: BlockLU, v: np.ndarray) -> np.ndarray:
+        layout = self.system.layout
+        columns = torch.from_numpy(v).view(len(v), layout.samples, layout.width, 1)
+        return factors.solve(columns).reshape(v.shape).numpy()

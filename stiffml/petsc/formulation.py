@@ -29,10 +29,9 @@ class Formulation:
         self.constant = system.linear
 
     @cached_property
-    def mass(self) -> np.ndarray:
-        """(samples or 1, width, width)"""
-        mass = self._system.mass
-        return np.eye(self.width)[None] if mass is None else mass.blocks
+    def mass(self) -> np.ndarray | None:
+        """(samples or 1, width, width), or None for the identity."""
+        return None if self._system.mass is None else self._system.mass.blocks
 
     @property
     def size(self) -> int:
@@ -76,10 +75,11 @@ class TimeAsState(Formulation):
         self.constant = False
 
     @cached_property
-    def mass(self) -> np.ndarray:
+    def mass(self) -> np.ndarray | None:
         """With a one for time."""
-        inner = self._system.mass
-        blocks = np.eye(self.width - 1)[None] if inner is None else inner.blocks
+        if self._system.mass is None:
+            return None
+        blocks = self._system.mass.blocks
         mass = np.zeros((len(blocks), self.width, self.width))
         mass[:, :-1, :-1], mass[:, -1, -1] = blocks, 1
         return mass

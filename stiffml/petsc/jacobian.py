@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from stiffml.blocks import BlockLU, shifted
 from stiffml.petsc.formulation import Formulation
 from stiffml.petsc.library import PETSc
 
@@ -31,12 +32,16 @@ class ShiftedMatrix(ABC):
     """The PETSc matrix."""
 
     @abstractmethod
-    def configure(self, pc) -> None:
-        """Make the preconditioner an exact solver."""
+    def configure(self, ksp) -> None:
+        """Make its preconditioner an exact solver."""
 
     @abstractmethod
-    def _set(self, blocks: np.ndarray) -> None:
-        """Take new values, (samples, width, width)."""
+    def options_are_set(self, ksp) -> None:
+        """The caller's options have reached the linear solver."""
+
+    @abstractmethod
+    def _set(self, shift: float, jacobian: np.ndarray) -> None:
+        """Take new values."""
 
     def fill(self, shift: float, jacobian: Callable[[], np.ndarray]) -> None:
         """``jacobian()`` is (samples, width, width)."""
@@ -46,7 +51,7 @@ class ShiftedMatrix(ABC):
             if self._blocks is None:
                 self._blocks = jacobian()
         self._shift = shift
-        self._set(shift * self._mass - (self._blocks if self._blocks is not None else jacobian()))
+        self._set(shift, self._blocks if self._blocks is not None else jacobian())
 
 
 def matrix_for(problem: Formulation) -> ShiftedMatrix:
@@ -58,14 +63,19 @@ class _Dense(ShiftedMatrix):
 
     def __init__(self, problem: Formulation) -> None:
         super().__init__(problem)
+        self._eye = np.eye(problem.width)
         self.mat = PETSc.Mat().createDense((problem.width, problem.width), comm=PETSc.COMM_SELF)
         self.mat.setUp()
 
-    def configure(self, pc) -> None:
-        pc.setType(PETSc.PC.Type.LU)
+    def configure(self, ksp) -> None:
+        ksp.getPC().setType(PETSc.PC.Type.LU)
 
-    def _set(self, blocks: np.ndarray) -> None:
-        self.mat.getDenseArray()[:] = blocks[0]
+    def options_are_set(self, ksp) -> None:
+        pass  # PETSc keeps the matrix beside its factors
+
+    def _set(self, shift: float, jacobian: np.ndarray) -> None:
+        mass = self._eye if self._mass is None else self._mass[0]
+        np.subtract(shift * mass, jacobian[0], out=self.mat.getDenseArray())
         self.mat.assemble()
 
 
@@ -79,36 +89,59 @@ class _Blocks(ShiftedMatrix):
         self.mat = PETSc.Mat().createPython(size, self._operator, comm=PETSc.COMM_SELF)
         self.mat.setUp()
 
-    def configure(self, pc) -> None:
-        pc.setType(PETSc.PC.Type.PYTHON)
-        pc.setPythonContext(_BlockSolver(self._operator))
+    def configure(self, ksp) -> None:
+        ksp.getPC().setType(PETSc.PC.Type.PYTHON)
+        ksp.getPC().setPythonContext(_BlockSolver(self._operator))
 
-    def _set(self, blocks: np.ndarray) -> None:
-        self._operator.blocks = torch.from_numpy(blocks)
+    def options_are_set(self, ksp) -> None:
+        self._operator.is_multiplied_with = ksp.getType() != PETSc.KSP.Type.PREONLY
+
+    def _set(self, shift: float, jacobian: np.ndarray) -> None:
+        self._operator.blocks = None  # before the new ones take as much memory again
+        self._operator.blocks = shifted(shift, self._mass, 1.0, torch.from_numpy(jacobian))
         self.mat.assemble()
 
 
 class _BlockOperator:
+    """The matrix, until its factors replace it.
+
+    ``is_multiplied_with``: it will be asked for products, and must be kept.
+    """
+
     def __init__(self, samples: int, width: int) -> None:
         self.shape = (samples, width, 1)
-        self.blocks = torch.empty(samples, width, width)
+        self.blocks: torch.Tensor | None = None
+        self.is_multiplied_with = True
+
+    def to_be_factorised(self) -> torch.Tensor:
+        blocks = self.blocks
+        assert blocks is not None
+        if self.is_multiplied_with:
+            return blocks.mT.clone(memory_format=torch.contiguous_format).mT
+        self.blocks = None
+        return blocks
 
     def mult(self, mat, x, y) -> None:
+        assert self.blocks is not None
         product = self.blocks @ torch.from_numpy(x.array_r.copy()).view(self.shape)
         y.setArray(product.numpy().ravel())
 
     def scale(self, mat, factor: float) -> None:
-        self.blocks = self.blocks * factor
+        assert self.blocks is not None
+        self.blocks *= factor
 
 
 class _BlockSolver:
     def __init__(self, operator: _BlockOperator) -> None:
         self._operator = operator
+        self._lu: BlockLU | None = None
 
     def setUp(self, pc) -> None:
+        self._lu = None
         # A singular block yields inf or nan, which Newton reports as a failure of the step.
-        self._factors, self._pivots, _ = torch.linalg.lu_factor_ex(self._operator.blocks)
+        self._lu = BlockLU(self._operator.to_be_factorised())
 
     def apply(self, pc, x, y) -> None:
+        assert self._lu is not None
         rhs = torch.from_numpy(x.array_r.copy()).view(self._operator.shape)
-        y.setArray(torch.linalg.lu_solve(self._factors, self._pivots, rhs).numpy().ravel())
+        y.setArray(self._lu.solve(rhs).numpy().ravel())

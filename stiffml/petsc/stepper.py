@@ -133,6 +133,8 @@ class Stepper:
             ts.setRHSFunction(self._rhsfunction, self._work.duplicate())
         try:
             ts.setFromOptions()
+            if self._method.implicit:
+                self._matrix.options_are_set(ts.getSNES().getKSP())
         except BaseException:
             self.destroy()
             raise
@@ -149,7 +151,7 @@ class Stepper:
             self._test = NewtonTest(newton.rtol, newton.atol, newton.max_iterations, linear)
             snes.setConvergenceTest(self._test)
         snes.getKSP().setType(PETSc.KSP.Type.PREONLY)
-        self._matrix.configure(snes.getKSP().getPC())
+        self._matrix.configure(snes.getKSP())
 
     def _tolerance_vector(self, atol: float | np.ndarray):
         if np.ndim(atol) == 0:

@@ -1,0 +1,45 @@
+"""Matrices a·M − b·J of one dense block a sample: formed and factorised in place, all in one call."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def shifted(a: float | Tensor, mass: np.ndarray | None, b: float | Tensor, jacobian: Tensor) -> Tensor:
+    """a·M − b·J, (…, samples, w, w), stored by columns as LAPACK wants it.
+
+    ``mass`` (samples or 1, w, w), None for the identity; ``a`` and ``b`` are numbers, or broadcast against
+    ``jacobian`` (…, samples, w, w).
+    """
+    matrix = torch.empty_like(jacobian, memory_format=torch.contiguous_format).mT
+    torch.mul(jacobian, -b, out=matrix)
+    if mass is None:
+        matrix.diagonal(dim1=-2, dim2=-1).add_(a[..., 0] if isinstance(a, Tensor) else a)
+    else:
+        matrix += a * torch.from_numpy(mass)
+    return matrix
+
+
+class BlockLU:
+    """LU factors of matrices (…, w, w), which they replace if these are stored by columns.
+
+    Attributes
+    ----------
+    info : Tensor
+        (…,) not zero where a matrix is singular; solving then yields inf or nan.
+    """
+
+    def __init__(self, matrices: Tensor) -> None:
+        if not matrices.mT.is_contiguous():
+            matrices = matrices.mT.contiguous().mT
+        shape = matrices.shape
+        self._lu = matrices
+        self._pivots = torch.empty(shape[:-1], dtype=torch.int32)
+        self.info = torch.empty(shape[:-2], dtype=torch.int32)
+        torch.linalg.lu_factor_ex(matrices, out=(self._lu, self._pivots, self.info))
+
+    def solve(self, v: Tensor, transpose: bool = False) -> Tensor:
+        """The x of A x = v, or of Aᵀ x = v, for columns v (…, w, n)."""
+        return torch.linalg.lu_solve(self._lu, self._pivots, v, adjoint=transpose)
