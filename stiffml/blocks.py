@@ -7,19 +7,17 @@ import torch
 from torch import Tensor
 
 
-def shifted(a: float | Tensor, mass: np.ndarray | None, b: float | Tensor, jacobian: Tensor) -> Tensor:
-    """a·M − b·J, (…, samples, w, w), stored by columns as LAPACK wants it.
+def shift_(jacobian: Tensor, a: float | Tensor, mass: np.ndarray | None, b: float | Tensor) -> Tensor:
+    """a·M − b·J in the place of J, (…, samples, w, w).
 
-    ``mass`` (samples or 1, w, w), None for the identity; ``a`` and ``b`` are numbers, or broadcast against
-    ``jacobian`` (…, samples, w, w).
+    ``mass`` (samples or 1, w, w), None for the identity; ``a`` and ``b`` are numbers, or broadcast against J.
     """
-    matrix = torch.empty_like(jacobian, memory_format=torch.contiguous_format).mT
-    torch.mul(jacobian, -b, out=matrix)
+    jacobian *= -b
     if mass is None:
-        matrix.diagonal(dim1=-2, dim2=-1).add_(a[..., 0] if isinstance(a, Tensor) else a)
+        jacobian.diagonal(dim1=-2, dim2=-1).add_(a[..., 0] if isinstance(a, Tensor) else a)
     else:
-        matrix += a * torch.from_numpy(mass)
-    return matrix
+        jacobian += a * torch.from_numpy(mass)
+    return jacobian
 
 
 class BlockLU:

@@ -138,7 +138,8 @@ class Thinned(Checkpoints):
     A snapshot is the state after a number of steps, with the earlier ones that a multistep method needs.
     Where the number of steps is known beforehand they are placed as Revolve places them (Griewank & Walther,
     ACM Trans. Math. Softw. 26 (2000)); else every second one is dropped whenever there are too many.
-    Backwards, each gap is scheduled by Revolve with the slots that have become free.
+    Backwards, each gap is scheduled by Revolve with the slots that have become free. This uses up all
+    snapshots but that of the initial state, from which another reversal takes all steps again.
     """
 
     def __init__(self, slots: int, history: int, expected_steps: int | None) -> None:
@@ -165,12 +166,12 @@ class Thinned(Checkpoints):
                 self._snapshots[n] = np.array(self._recent)
 
     def segments(self, replay: Replay, last: int, longest: int) -> Iterator[Segment]:
-        held = dict(self._snapshots)
-        for begin in sorted(held, reverse=True):
+        for begin in sorted(self._snapshots, reverse=True):
             if begin < last:
-                yield from self._gap(replay, held, begin, last, longest)
+                yield from self._gap(replay, begin, last, longest)
                 last = begin
-            del held[begin]
+            if begin > 0:
+                del self._snapshots[begin]
 
     def forwards(self, replay: Replay, last: int, longest: int) -> Iterator[Segment]:
         work = self._snapshots[0]
@@ -179,22 +180,22 @@ class Thinned(Checkpoints):
             work = segment.states[-self._history :]
             yield segment
 
-    def _gap(
-        self, replay: Replay, held: dict[int, np.ndarray], begin: int, end: int, longest: int
-    ) -> Iterator[Segment]:
+    def _gap(self, replay: Replay, begin: int, end: int, longest: int) -> Iterator[Segment]:
         """The steps from a snapshot to ``end``, backwards."""
-        free = self._slots - len(held) + 1  # the snapshot itself serves as one
+        snapshot = self._snapshots[begin]
+        free = self._slots - len(self._snapshots) + 1  # the snapshot itself serves as one
         if end - begin <= min(free * self._history, longest):
-            yield self._taken_again(replay, held[begin], begin, end)
+            yield self._taken_again(replay, snapshot, begin, end)
             return
-        stored, work, ready = {begin: held[begin]}, held[begin], None
+        stored, work, ready = {begin: snapshot}, snapshot, None
         for action in Revolve(end - begin, free):
             if isinstance(action, Forward):
                 for n in range(begin + action.n0, begin + action.n1):
                     if n == begin + action.n0 and action.write_ics:
-                        stored[n] = work.copy()  # of a part of a segment
+                        stored[n] = work
+                    ready = None  # gives its memory back first
                     ready = replay.step(n, work)
-                    work = ready.states[-self._history :]
+                    work = ready.states[-self._history :].copy()
             elif isinstance(action, Copy | Move):
                 n = begin + action.n
                 work = stored.pop(n) if isinstance(action, Move) else stored[n]

@@ -9,7 +9,7 @@ import torch
 from scipy.linalg import lapack
 from torch import Tensor
 
-from stiffml.blocks import BlockLU, shifted
+from stiffml.blocks import BlockLU, shift_
 from stiffml.dynamics import Dynamics
 from stiffml.mass import Mass
 
@@ -41,7 +41,7 @@ class DenseBlocks(Linearization):
         if constant:
             s, u = s[:1], u[:1]
         self._constant = constant
-        self._blocks = dynamics.jacobian_blocks(s, u).contiguous().numpy()  # (K, samples, width, width)
+        self._blocks = dynamics.jacobian_blocks(s, u).numpy()  # (K, samples, width, width)
         self._samples, self._width = self._blocks.shape[1:3]
         self._mass = None if mass is None else mass.blocks
         self._factors: dict[tuple[int, float, float], _One | _Many] = {}
@@ -85,7 +85,7 @@ class _Many:
 
     def __init__(self, a: float, mass: np.ndarray | None, b: float, blocks: np.ndarray) -> None:
         self._shape = blocks.shape[:2]
-        self._lu = BlockLU(shifted(a, mass, b, torch.from_numpy(blocks)))
+        self._lu = BlockLU(shift_(torch.from_numpy(blocks).clone(), a, mass, b))
         if self._lu.info.any():
             raise np.linalg.LinAlgError(f"{SINGULAR} of sample {int(self._lu.info.argmax())}")
 

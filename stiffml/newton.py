@@ -8,10 +8,19 @@ MAX_ITERATIONS = 50
 
 
 class Rounding:
-    """Watches the updates of one Newton iteration with exact Jacobians, which converges quadratically."""
+    """Watches the updates of one Newton iteration.
+
+    With exact Jacobians it converges quadratically. Once it is close, keeping the last one is cheaper.
+
+    Attributes
+    ----------
+    keeps_jacobian : bool
+        Whether the next update is to be found with the Jacobian of the last one.
+    """
 
     def __init__(self) -> None:
         self._before: float | None = None
+        self.keeps_jacobian = False
 
     def reached(self, update: np.ndarray, x: np.ndarray) -> bool:
         """Whether the iterate ``x`` (…, size) that ``update`` led to is as good as it gets.
@@ -30,5 +39,9 @@ class Rounding:
             return True
         if before is None:
             return False
-        # The next update would be about change·(change/before)²; or updates no longer shrink.
-        return change**3 <= 1e-17 * before**2 or (change > 0.3 * before and change < 1e-9)
+        # By what the next update is smaller: about (change/before)², with the same Jacobian change/before.
+        contraction = change / before
+        following = change * (contraction if self.keeps_jacobian else contraction**2)
+        self.keeps_jacobian = change < 1e-3 and contraction < 1e-2
+        # Or updates no longer shrink.
+        return following <= 1e-17 or (contraction > 0.3 and change < 1e-9)

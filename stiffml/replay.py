@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.blocks import BlockLU, shifted
+from stiffml.blocks import BlockLU, shift_
 from stiffml.equations import HALF, Block, Row
 from stiffml.errors import ReplayError
 from stiffml.methods import Method
@@ -166,13 +166,17 @@ class _BlockSolver:
         """The x of α M x − β f(s, x) = known, started from the vector before."""
         f, s = self.system.f, self._times("f", row.column)
         x = np.array(self.x[row.column - 1])
-        rounding = Rounding()
+        rounding, factors = Rounding(), None
         for _ in range(MAX_ITERATIONS):
             u = torch.from_numpy(x)
             residual = f.evaluate_many(s, u).numpy() * -beta
             residual += alpha * self.system.weigh(x)
             residual -= known
-            update = self._linear_solve(self._factors(alpha, beta, f.jacobian_blocks(s, u)), residual)
+            if not rounding.keeps_jacobian:
+                factors = None  # gives its memory back first
+                factors = self._factors(alpha, beta, f.jacobian_blocks(s, u))
+            assert factors is not None
+            update = self._linear_solve(factors, residual)
             x = x - update
             try:
                 if rounding.reached(update, x):
@@ -203,7 +207,7 @@ class _BlockSolver:
         """Of a·M − b·J; a and b are (K, 1)."""
         mass = None if self.system.mass is None else self.system.mass.blocks
         a_, b_ = (torch.from_numpy(numbers)[:, :, None, None] for numbers in (a, b))
-        return BlockLU(shifted(a_, mass, b_, jacobians))
+        return BlockLU(shift_(jacobians, a_, mass, b_))
 
     def _linear_solve(self, factors: BlockLU, v: np.ndarray) -> np.ndarray:
         layout = self.system.layout

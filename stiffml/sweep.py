@@ -32,7 +32,7 @@ class Pending(dict[int, np.ndarray]):
     def read(self, reading: Reading, cotangent: np.ndarray) -> None:
         """Add dL/d(output) to the states that the output was read from."""
         for state, weight in zip(reading.states.tolist(), reading.weights.tolist(), strict=True):
-            self.add(state, weight * cotangent)
+            self.add(state, cotangent if weight == 1 else weight * cotangent)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stiffml.blocks import BlockLU, shifted
+from stiffml.blocks import BlockLU, shift_
 from stiffml.petsc.formulation import Formulation
 from stiffml.petsc.library import PETSc
 
@@ -41,7 +41,7 @@ class ShiftedMatrix(ABC):
 
     @abstractmethod
     def _set(self, shift: float, jacobian: np.ndarray) -> None:
-        """Take new values."""
+        """Take new values; ``jacobian`` may be overwritten."""
 
     def fill(self, shift: float, jacobian: Callable[[], np.ndarray]) -> None:
         """``jacobian()`` is (samples, width, width)."""
@@ -51,7 +51,7 @@ class ShiftedMatrix(ABC):
             if self._blocks is None:
                 self._blocks = jacobian()
         self._shift = shift
-        self._set(shift, self._blocks if self._blocks is not None else jacobian())
+        self._set(shift, jacobian() if self._blocks is None else self._blocks.copy())
 
 
 def matrix_for(problem: Formulation) -> ShiftedMatrix:
@@ -97,8 +97,7 @@ class _Blocks(ShiftedMatrix):
         self._operator.is_multiplied_with = ksp.getType() != PETSc.KSP.Type.PREONLY
 
     def _set(self, shift: float, jacobian: np.ndarray) -> None:
-        self._operator.blocks = None  # before the new ones take as much memory again
-        self._operator.blocks = shifted(shift, self._mass, 1.0, torch.from_numpy(jacobian))
+        self._operator.blocks = shift_(torch.from_numpy(jacobian), shift, self._mass, 1.0)
         self.mat.assemble()
 
 
