@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stiffml.checkpoints import Checkpoints
 from stiffml.curvature import Curvature
-from stiffml.dynamics import Dynamics
+from stiffml.dynamics import Dynamics, added
 from stiffml.equations import Block, Equations, Nodes
 from stiffml.interpolation import Reading
 from stiffml.linearization import DenseBlocks, Linearization, Products
@@ -106,9 +106,7 @@ class Total:
 
     def add(self, gradients: list[Tensor | None]) -> None:
         for position, part in enumerate(gradients):
-            held = self.parameters[position]
-            if part is not None:
-                self.parameters[position] = part if held is None else held + part
+            self.parameters[position] = added((self.parameters[position], part))
 
 
 def _reverse_segment(replay: Replay, segment: Segment, pending: Pending, total: Total) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.dynamics import Dynamics
+from stiffml.dynamics import REPLICATED, Dynamics, added
 
 WIDEST_BLOCK = 16
 """Up to this many components a sample, ∂D/∂u is evaluated as a matrix for all steps at once."""
@@ -36,7 +36,8 @@ class Curvature:
         self._dynamics, self._s, self._u = dynamics, s, u
         self._directions, self._tau = directions, tau
         self._blocks: dict[int, np.ndarray] | None = None
-        if dynamics.layout.width <= WIDEST_BLOCK:
+        self._large = u.shape[1] > REPLICATED // 2
+        if dynamics.layout.width <= WIDEST_BLOCK and not self._large:
             self._blocks = {
                 row: dynamics.directional_blocks(
                     s, u, torch.from_numpy(y), torch.from_numpy(tau[:, row])
@@ -53,17 +54,29 @@ class Curvature:
                 for row, mu in multipliers.items()
             )
             return np.reshape(rows, -1)
-        gradients = self._gradients(np.array([k]), {row: mu[None] for row, mu in multipliers.items()}, False)
-        return gradients[0][0].numpy()
+        parts = self._parts({row: mu[None] for row, mu in multipliers.items()})
+        return sum(self._gradients(np.array([k]), part, False)[0][0].numpy() for part in parts)
 
     def gradients(self, multipliers: np.ndarray) -> tuple[list[Tensor | None], np.ndarray, np.ndarray]:
         """dL/dθ, dL/ds₀ (K,) and dL/dτ (K, rows) from the multipliers (rows, K, size) of all steps."""
-        held = {row: multipliers[row] for row in self._directions}
-        _, parameters, times, taus = self._gradients(np.arange(len(self._s)), held, True)
-        return parameters, times.numpy(), taus.numpy()
+        parts = self._parts({row: multipliers[row] for row in self._directions})
+        steps = np.arange(len(self._s))
+        found = [self._gradients(steps, part, True)[1:] for part in parts]
+        parameters, times, taus = zip(*found, strict=True)
+        return (
+            [added(parts) for parts in zip(*parameters, strict=True)],
+            sum(times).numpy(),
+            sum(taus).numpy(),
+        )
+
+    def _parts(self, multipliers: dict[int, np.ndarray]) -> list[dict[int, np.ndarray]]:
+        """The rows that go through one double backward together: all, or each by itself where it is large."""
+        if not self._large:
+            return [multipliers]
+        return [{row: mu} for row, mu in multipliers.items()]
 
     def _gradients(self, steps: np.ndarray, multipliers: dict[int, np.ndarray], others: bool):
-        """One double backward through all rows of the steps given, at their old states side by side."""
+        """One double backward through the rows given, at the old states of the steps side by side."""
         rows = list(multipliers)
         count = len(rows)
         s, u = self._s[steps].repeat(count), self._u[steps].repeat(count, 1)

@@ -152,8 +152,10 @@ class Dynamics:
         """f at K times (K,) and states (K, size), both float64, differentiable."""
         self.rhs_evals += len(s)
         # A single state needs no batch, nor the attempts with which one is tried out.
-        single = len(s) == 1
-        mode = Batching.LOOP if single else self._mode(float(s[0]), u[0].detach().numpy())
+        if len(s) == 1:
+            mode = Batching.LOOP
+        else:
+            mode = self._batching or self._mode(float(s[0].detach()), u[0].detach().numpy())
         if self._plain and self.direction > 0:
             return evaluate_many(self.func, self.layout, mode, s, u)
         dtype = self.layout.dtype
@@ -229,15 +231,12 @@ class Dynamics:
     ) -> tuple[Tensor, list[Tensor | None], Tensor]:
         """The graph of one large state at a time."""
         slopes, wrt_s = torch.empty_like(u), torch.zeros_like(s)
-        total: list[Tensor | None] = [None] * len(self.parameters)
+        gradients: list[list[Tensor | None]] = []
         for k in range(len(s)):
             one = slice(k, k + 1)
-            slopes[one], gradients, wrt_s[one] = self.vjp(s[one], u[one], cotangents[one], wrt_time)
-            for position, part in enumerate(gradients):
-                held = total[position]
-                if part is not None:
-                    total[position] = part if held is None else held + part
-        return slopes, total, wrt_s
+            slopes[one], found, wrt_s[one] = self.vjp(s[one], u[one], cotangents[one], wrt_time)
+            gradients.append(found)
+        return slopes, [added(parts) for parts in zip(*gradients, strict=True)], wrt_s
 
     def state_jvp(self, s: Tensor, u: Tensor, directions: Tensor) -> Tensor:
         """J v at K states: (K,), (K, size), (K, size) -> (K, size)."""
@@ -337,6 +336,12 @@ class Dynamics:
         parts = [*grads[:3], *[None] * (3 - len(grads[:3]))]
         wrt_u, wrt_s, wrt_tau = (z if g is None else g for z, g in zip(zeros, parts, strict=True))
         return wrt_u.detach(), grads[3:], wrt_s.detach(), wrt_tau.detach()
+
+
+def added(parts: Iterable[Tensor | None]) -> Tensor | None:
+    """The sum of gradients, of which None is that of what nothing depends on."""
+    there = [part for part in parts if part is not None]
+    return sum(there[1:], there[0]) if there else None
 
 
 def _gradient(outputs: Tensor, leaf: Tensor, cotangent: Tensor, retain: bool = False) -> Tensor:
