@@ -87,7 +87,7 @@ def reverse(
 
 def last_state(readings: Sequence[Reading]) -> int:
     """The last state that outputs were read from."""
-    return max(int(reading.states.max()) for reading in readings)
+    return max(reading.end for reading in readings)
 
 
 def longest_segment(method: Method, system: System) -> int:

@@ -35,9 +35,10 @@ class Record:
 
 
 class Outputs(NamedTuple):
-    """Outputs of a run, and how they were read."""
+    """Outputs of a run, how they were read, and the replay in which those between steps are equations."""
 
     record: Record
+    replay: Replay
     readings: Sequence[Reading]
 
 
@@ -82,7 +83,7 @@ class _Reverse(torch.autograd.Function):
         began, before = time.perf_counter(), (system.rhs_evals, system.f.jacobians)
         record.require_same_func()
         gradients = reverse(
-            record.replay, record.run.checkpoints, outputs.readings, cotangents.double(), wrt_time
+            outputs.replay, record.run.checkpoints, outputs.readings, cotangents.double(), wrt_time
         )
         adjoint = record.stats.adjoint = record.stats.adjoint or AdjointStats()
         adjoint.rhs_evals += system.rhs_evals - before[0]
@@ -107,7 +108,7 @@ class _Reverse(torch.autograd.Function):
         with torch.no_grad():
             direction = np.zeros(u0.numel()) if along_u0 is None else along_u0.double().numpy()
             again = differentiate_again(
-                outputs.record.replay,
+                outputs.replay,
                 outputs.record.run.checkpoints,
                 outputs.readings,
                 cotangents.double(),

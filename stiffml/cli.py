@@ -36,6 +36,7 @@ def methods() -> None:
         "split": "split",
         "mass": "mass matrix",
         "dae": "DAE",
+        "own_interpolant": "own interpolant",
     }
     table = Table(Column("method", no_wrap=True), "order", *columns.values())
     for name, method in METHODS.items():

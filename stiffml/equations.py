@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 HALF = -1
 """Stands for the half step of a BDF start where states are numbered."""
 
+STAGE = -2
+"""In ``Nodes.states``: the node is a stage, not a state."""
+
+OUTPUT = -3
+"""Where states are numbered, this and what is below it stand for outputs between the ends of steps."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -48,7 +54,7 @@ class Pattern:
     """Which columns enter which equations of a step.
 
     Columns 0 … history − 1 are the vectors the step starts from, the newest state last of them; column
-    history + r is determined by row r; the last one is the new state.
+    history + r is determined by row r; the last one but for outputs is the new state.
 
     Parameters
     ----------
@@ -61,13 +67,24 @@ class Pattern:
         (rows,), whether the row has the Rosenbrock bracket. Default False.
     keeps_half : bool
         Whether row 0 determines the half step that later steps refer to. Default False.
+    outputs : int
+        How many rows at the end determine outputs between the ends of the step. Default 0.
     """
 
     def __init__(
-        self, history: int, alpha, beta, epsilon=None, weighted=True, rosenbrock=False, keeps_half=False
+        self,
+        history: int,
+        alpha,
+        beta,
+        epsilon=None,
+        weighted=True,
+        rosenbrock=False,
+        keeps_half=False,
+        outputs=0,
     ) -> None:
         self.history = history
         self.keeps_half = keeps_half
+        self.outputs = outputs
         self.alpha = np.asarray(alpha) != 0
         self.beta = np.asarray(beta) != 0
         self.epsilon = np.zeros_like(self.alpha) if epsilon is None else np.asarray(epsilon) != 0
@@ -93,6 +110,20 @@ class Pattern:
         return self.alpha.shape[1]
 
     @property
+    def new(self) -> int:
+        """The column of the new state."""
+        return self.columns - 1 - self.outputs
+
+    @property
+    def step_rows(self) -> tuple[Row, ...]:
+        """The rows up to that of the new state."""
+        return self.rows[: len(self.rows) - self.outputs]
+
+    @property
+    def output_rows(self) -> tuple[Row, ...]:
+        return self.rows[len(self.rows) - self.outputs :]
+
+    @property
     def base(self) -> int:
         """The column of the state the step starts from."""
         return self.history - 1
@@ -100,7 +131,7 @@ class Pattern:
     @cached_property
     def stages(self) -> range:
         """Columns that only this step knows of."""
-        return range(self.history + self.keeps_half, self.columns - 1)
+        return range(self.history + self.keeps_half, self.new)
 
     @cached_property
     def evaluates_f(self) -> np.ndarray:
@@ -159,11 +190,21 @@ class Block:
     known : ndarray
         (steps, history) int: the states the steps start from, ``HALF`` among them.
     times : Tensor
-        (steps, history + 1): times of these states and of the new one.
+        (steps, history + 1 + outputs): times of these states, of the new one, and of outputs.
+    outputs : ndarray
+        (steps, outputs) int: numbers of the outputs.
     """
 
-    def __init__(self, scheme: Scheme, first: int, known: np.ndarray, times: np.ndarray) -> None:
+    def __init__(
+        self,
+        scheme: Scheme,
+        first: int,
+        known: np.ndarray,
+        times: np.ndarray,
+        outputs: np.ndarray | None = None,
+    ) -> None:
         self.pattern, self.first, self.known = scheme.pattern, first, known
+        self.outputs = np.empty((len(known), 0), dtype=int) if outputs is None else outputs
         self.steps = len(known)
         self.times = torch.from_numpy(times)
         self.scheme = scheme
@@ -176,12 +217,14 @@ class Block:
             return times, self.scheme.numbers(times)
 
     def state_of(self, column: int) -> np.ndarray | None:
-        """(steps,) which states a column holds; None for a stage."""
+        """(steps,) which states a column holds; None for a stage. An output q is state ``OUTPUT`` − q."""
         pattern = self.pattern
         if column < pattern.history:
             return self.known[:, column]
-        if column == pattern.columns - 1:
+        if column == pattern.new:
             return np.arange(self.first + 1, self.first + self.steps + 1)
+        if column > pattern.new:
+            return OUTPUT - self.outputs[:, column - pattern.new - 1]
         if pattern.keeps_half and column == pattern.history:
             return np.full(self.steps, HALF)
         return None
@@ -192,17 +235,13 @@ class Nodes:
     """The points at which one part of the right-hand side was evaluated.
 
     ``s`` (M,), ``u`` (M, size); ``states`` (M,) which state a node is, for those that are one, else
-    else ``STAGE``; ``index[b][c]`` (steps,): the nodes of column c of block b, if it has any.
+    ``STAGE``; ``index[b][c]`` (steps,): the nodes of column c of block b, if it has any.
     """
 
     s: Tensor
     u: Tensor
     states: np.ndarray
     index: list[dict[int, np.ndarray]]
-
-
-STAGE = -2
-"""In ``Nodes.states``: the node is a stage, not a state."""
 
 
 class Equations:

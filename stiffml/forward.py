@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from stiffml.between import reader_for
 from stiffml.checkpoints import Checkpoints, checkpoints_for
 from stiffml.errors import Status
 from stiffml.events import EventFinder, EventFunc
-from stiffml.interpolation import Interpolator, Reading
+from stiffml.interpolation import Reading
 from stiffml.methods import Method
 from stiffml.petsc import Stepper
 from stiffml.replay import Replay
@@ -61,8 +62,14 @@ class Run:
         return [*steps, *self.between, *map(Reading.of_state, at_event)]
 
     @property
+    def in_time(self) -> list[int]:
+        """The numbers of the readings but the event's, ordered by time."""
+        ends, between = len(self.trajectory.output_steps), len(self.between)
+        return [0, *range(ends, ends + between), *range(1, ends)]
+
+    @property
     def values(self) -> np.ndarray:
-        """(n, size) the outputs in this order."""
+        """(n, size) the outputs in the order of the readings."""
         on_steps, count = self.outputs.rows, len(self.trajectory.output_steps)
         between = [reading.value[None] for reading in self.between]
         return np.concatenate([on_steps[:count], *between, on_steps[count:]])
@@ -136,7 +143,7 @@ def integrate(
                 run.failure = stop.failure
             except _Finished as finished:
                 run.event = finished.s
-            run.between = drive.interpolator.finish()
+            run.between = drive.reader.finish()
             run.counts = {
                 "rejected": stepper.rejected,
                 "newton_iterations": stepper.newton_iterations,
@@ -178,11 +185,11 @@ class _Drive:
         self._trajectory = run.trajectory
         self._start = run.trajectory.outputs[0]  # of the step being taken
         self._state = self._previous = u0
-        self.interpolator = Interpolator(between, method.interpolation, run.trajectory)
-        self.interpolator.read(0, u0)
+        replay = Replay(run.trajectory, method, system)
+        self.reader = reader_for(between, replay)
+        self.reader.read(0, u0)
         self._finder = None
         if event is not None:
-            replay = Replay(run.trajectory, method, system)
             self._finder = EventFinder(event, replay, self._start, u0)
 
     def adaptively(self, steps: Adaptive) -> None:
@@ -265,7 +272,7 @@ class _Drive:
             self._trajectory.drop_last_step()
             raise _Stop(Failure(Status.NO_ROOM, self._start, taken, None, str(error))) from error
         self._previous, self._state, self._start = self._state, state, end
-        self.interpolator.read(self._trajectory.n_steps, state)
+        self.reader.read(self._trajectory.n_steps, state, stages)
         if at_event is not None:
             self._run.outputs.append(state)
             raise _Finished(float(self._trajectory.times[-1]))

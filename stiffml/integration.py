@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from stiffml.arguments import Request, check
 from stiffml.autograd import Integrate, Outputs, Record
 from stiffml.batching import Func
+from stiffml.between import with_outputs
 from stiffml.errors import SolveError, Status, explain
 from stiffml.events import Event, EventFunc, differentiable_event
 from stiffml.forward import integrate
@@ -167,7 +168,7 @@ def _solve(
             request.event,
         )
         records.append(Record(run, Replay(run.trajectory, request.method, system), stats))
-        return Outputs(records[0], run.readings), run.values
+        return Outputs(records[0], with_outputs(records[0].replay, run.readings), run.readings), run.values
 
     t_ends, t_between = request.t, request.t[:0]
     if len(request.between):
@@ -227,9 +228,8 @@ def _finish(
         u = u[:-1]
         event = Event(t_event, layout.unflatten(u_event))
         status, message = Status.EVENT, f"the event was reached at t = {t_event.item():.10g}"
-    ends = len(trajectory.output_steps)
-    if len(request.between):  # the rows of both ends come first
-        u = torch.cat([u[:1], u[ends:], u[1:ends]])
+    if len(request.between):
+        u = u[run.in_time]
     solution = Solution(
         t=request.t[: len(u)],
         y=layout.unflatten(u),

@@ -6,6 +6,7 @@ eigenvalue. It serves problems with a mass matrix for the same reason.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.equations import HALF
+from stiffml.equations import HALF, OUTPUT
 from stiffml.trajectory import Trajectory
 
 
@@ -21,12 +22,14 @@ from stiffml.trajectory import Trajectory
 class Reading:
     """How an output was read: u = Σ weightsᵢ · u(statesᵢ).
 
-    ``states`` (p,) int, ``weights`` (p,). An output between steps also has its time ``s``, and the ``times``
-    (p,) and ``values`` (p, size) of the states, which its derivative with respect to times takes.
+    ``states`` (p,) int, ``weights`` (p,), and ``end``, the last state that is needed to find these. One that
+    is interpolated between states also has its time ``s``, and the ``times`` (p,) and ``values`` (p, size)
+    of these, which its derivative with respect to times takes.
     """
 
     states: np.ndarray
     weights: np.ndarray
+    end: int
     s: float | None = None
     times: np.ndarray | None = None
     values: np.ndarray | None = None
@@ -34,7 +37,12 @@ class Reading:
     @classmethod
     def of_state(cls, state: int) -> Reading:
         """The state after a number of steps, as it is."""
-        return cls(np.array([state]), np.ones(1))
+        return cls(np.array([state]), np.ones(1), state)
+
+    @classmethod
+    def of_output(cls, number: int, end: int, s: float, value: np.ndarray) -> Reading:
+        """The output at ``s`` that is an equation of the step to state ``end``; ``value`` is (size,)."""
+        return cls(np.array([OUTPUT - number]), np.ones(1), end, s, values=value[None])
 
     @property
     def value(self) -> np.ndarray:
@@ -68,8 +76,20 @@ Stencil = Callable[[int, int | None], list[int]]
 """The states to interpolate between in step n; the second argument is the last state, once known."""
 
 
-class Interpolator:
-    """Reads the states of a run as they come and interpolates at given times.
+class Reader(ABC):
+    """Reads the states of a run as they come, and finds the outputs between steps."""
+
+    @abstractmethod
+    def read(self, state: int, value: np.ndarray, stages: np.ndarray | None = None) -> None:
+        """The next state, and the stages of the step to it if known; the trajectory has the step."""
+
+    @abstractmethod
+    def finish(self) -> list[Reading]:
+        """The readings in the order of the times; fewer if the run did not reach them all."""
+
+
+class Interpolator(Reader):
+    """A polynomial through the states of nearby steps.
 
     Parameters
     ----------
@@ -86,8 +106,7 @@ class Interpolator:
         self._found: dict[int, Reading] = {}
         self._window: dict[int, np.ndarray] = {}
 
-    def read(self, state: int, value: np.ndarray) -> None:
-        """The next state; steps up to it are in the trajectory."""
+    def read(self, state: int, value: np.ndarray, stages: np.ndarray | None = None) -> None:
         if not self._waiting:
             self._window.clear()
             return
@@ -102,7 +121,6 @@ class Interpolator:
         self._forget(state)
 
     def finish(self) -> list[Reading]:
-        """The readings in the order of the times; fewer if the run did not reach them all."""
         last = self._trajectory.n_steps
         while self._waiting:
             stencil = self._states_for(self._waiting[0], last)
@@ -127,7 +145,7 @@ class Interpolator:
         s = float(self._s[query])
         weights = lagrange(torch.from_numpy(times), torch.tensor(s, dtype=torch.float64)).numpy()
         values = np.stack([self._window[m] for m in stencil])
-        self._found[query] = Reading(states, weights, s, times, values)
+        self._found[query] = Reading(states, weights, max(stencil), s, times, values)
 
     def _forget(self, state: int) -> None:
         # No stencil is wider, and only a BDF run's first steps look back at the half step.

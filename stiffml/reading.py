@@ -10,7 +10,8 @@ from torch import Tensor
 
 from stiffml.adjoint import longest_segment
 from stiffml.autograd import Integrate, Outputs, Record
-from stiffml.interpolation import Interpolator, Reading
+from stiffml.between import reader_for, with_outputs
+from stiffml.interpolation import Reading
 from stiffml.solution import Piece
 from stiffml.state import State
 
@@ -48,7 +49,8 @@ def _interpolate_piece(piece: Piece, t: Tensor, s: np.ndarray) -> Tensor:
     @torch.no_grad()
     def compute() -> tuple[Outputs, np.ndarray]:
         readings = _readings(record, s)
-        return Outputs(record, readings), np.stack([reading.value for reading in readings])
+        outputs = Outputs(record, with_outputs(record.replay, readings), readings)
+        return outputs, np.stack([reading.value for reading in readings])
 
     t_ends, u0, *parameters = piece.inputs
     return Integrate.apply(compute, t_ends, t, u0, *parameters)
@@ -56,10 +58,11 @@ def _interpolate_piece(piece: Piece, t: Tensor, s: np.ndarray) -> Tensor:
 
 def _readings(record: Record, s: np.ndarray) -> list[Reading]:
     replay = record.replay
-    interpolator = Interpolator(s, replay.method.interpolation, replay.trajectory)
-    interpolator.read(0, record.run.outputs.rows[0].copy())
+    reader = reader_for(s, replay)
+    reader.read(0, record.run.outputs.rows[0].copy())
     last, longest = replay.trajectory.n_steps, longest_segment(replay.method, replay.system)
     for segment in record.run.checkpoints.forwards(replay, last, longest):
         for state in range(segment.first + 1, segment.last + 1):
-            interpolator.read(state, segment.states[state - segment.origin].copy())
-    return interpolator.finish()
+            stages = None if segment.stages is None else segment.stages[state - 1 - segment.first]
+            reader.read(state, segment.states[state - segment.origin].copy(), stages)
+    return reader.finish()

@@ -8,14 +8,16 @@ agrees with what the run found to within the run's own Newton tolerance, and wit
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from stiffml.blocks import BlockLU, shift_
-from stiffml.equations import HALF, Block, Row
+from stiffml.dense import Queries, with_outputs
+from stiffml.equations import HALF, Block, Equations, Row
 from stiffml.errors import ReplayError
 from stiffml.methods import Method
 from stiffml.newton import MAX_ITERATIONS, Rounding
@@ -29,8 +31,15 @@ SAME = 1e-6
 class Replay:
     """Takes the recorded steps of a trajectory again."""
 
-    def __init__(self, trajectory: Trajectory, method: Method, system: System) -> None:
+    def __init__(
+        self, trajectory: Trajectory, method: Method, system: System, queries: Queries | None = None
+    ) -> None:
         self.trajectory, self.method, self.system = trajectory, method, system
+        self._queries = queries
+
+    def asked(self, queries: Queries) -> Replay:
+        """The same, with outputs that are further equations of their steps."""
+        return Replay(self.trajectory, self.method, self.system, queries)
 
     def require_same_func(self, u0: np.ndarray, slopes: Sequence[np.ndarray]) -> None:
         """Raise ReplayError unless f, and g if there is one, still have their ``slopes`` at the start.
@@ -55,7 +64,36 @@ class Replay:
 
     def blocks(self, segment: Segment) -> list[Block]:
         """The equations of a segment."""
-        return self.method.blocks(segment, self.system.form)
+        blocks = self.method.blocks(segment, self.system.form)
+        if self._queries is None:
+            return blocks
+        return [part for block in blocks for part in self._with_outputs(block, self._queries)]
+
+    def _with_outputs(self, block: Block, queries: Queries) -> Iterator[Block]:
+        """The block in parts with the same number of outputs a step."""
+        dense = self.method.dense(self.system.form)
+        assert dense is not None
+        begin = 0
+        for count, steps in groupby(queries.counts(block.first, block.steps)):
+            end = begin + len(list(steps))
+            first, known, times = block.first + begin, block.known[begin:end], block.times[begin:end].numpy()
+            begin = end
+            if count == 0:
+                yield Block(block.scheme, first, known, times)
+                continue
+            asked = np.array([queries.by_step[first + k] for k in range(len(known))])  # (steps, count, 2)
+            scheme = with_outputs(block.scheme, dense, count)
+            times = np.concatenate([times, asked[:, :, 1]], axis=1)
+            yield Block(scheme, first, known, times, asked[:, :, 0].astype(int))
+
+    def outputs(self, segment: Segment) -> dict[int, np.ndarray]:
+        """The outputs in the steps of a segment, by their numbers."""
+        segment = self.with_stages(segment)
+        found: dict[int, np.ndarray] = {}
+        for block in self.blocks(segment):
+            if block.pattern.outputs:
+                found.update(_BlockSolver(block, segment, self.system).outputs())
+        return found
 
     def with_stages(self, segment: Segment) -> Segment:
         """The segment with the stages of its steps, solved for side by side unless they were kept."""
@@ -98,7 +136,7 @@ class _BlockSolver:
         stages = self.pattern.stages
         if self.pattern.keeps_half:
             self.x[self.pattern.history] = self._half()
-        for row in self.pattern.rows:
+        for row in self.pattern.step_rows:
             if row.column in stages and row.column not in self.x:
                 self.x[row.column] = self._solve(row)
         parts = [self.x[c] for c in stages]
@@ -110,10 +148,18 @@ class _BlockSolver:
 
     def new_state(self) -> np.ndarray:
         """(size,) for a single step."""
-        for row in self.pattern.rows:
+        for row in self.pattern.step_rows:
             half = self.pattern.keeps_half and row.index == 0
             self.x[row.column] = self._half() if half else self._solve(row)
-        return self.x[self.pattern.columns - 1][0]
+        return self.x[self.pattern.new][0]
+
+    def outputs(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Of each output its number and its value (size,), from a segment that has its stages."""
+        equations = Equations(self.segment, [self.block])
+        for c in (*self.pattern.stages, self.pattern.new):
+            self.x[c] = equations.column(self.block, c)
+        for row, numbers in zip(self.pattern.output_rows, self.block.outputs.T, strict=True):
+            yield from zip(numbers.tolist(), self._solve(row), strict=True)
 
     def solve_half(self) -> np.ndarray:
         """(size,) the half step."""

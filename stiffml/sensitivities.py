@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stiffml.batching import Func
+from stiffml.between import with_outputs
 from stiffml.integration import solve
 from stiffml.solution import Solution
 from stiffml.state import State
@@ -97,8 +98,13 @@ def sensitivities(
         return Sensitivities(solution, {})
     with torch.no_grad():
         tangents = output_tangents(
-            record.replay, record.run.checkpoints, record.run.readings, np.array(u0_rows), directions
+            with_outputs(record.replay, record.run.readings),
+            record.run.checkpoints,
+            record.run.readings,
+            np.array(u0_rows),
+            directions,
         )
+    tangents = tangents[record.run.in_time]
     parts = torch.split(tangents.to(dtype), [shape.numel() for shape in shapes], dim=1)
     found = {
         name: _last(system.layout.unflatten(part), shape)

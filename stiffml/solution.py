@@ -112,9 +112,11 @@ class Solution:
         t : Tensor
             (n,) times, in any order.
 
-        The interpolant is, for BDF, the polynomial that the formula of the step is made from. For other
-        methods it is the one through the ends of nearby steps, of the degree of the method's order, at
-        most 5; it is continuous, but its derivative jumps at the ends of steps.
+        The interpolant is the method's own where PETSc has one that is right: that of ``dopri5`` (Hairer,
+        Nørsett & Wanner, Solving ODEs I, section II.6), ``rosw-ra34pw2``, and ``arkimex-2c 2d 2e 3 4 5``
+        without a mass matrix; for BDF the polynomial that the formula of the step is made from. For other
+        methods it is the polynomial through the ends of nearby steps, of the degree of the method's order,
+        at most 5. It is continuous, but its derivative jumps at the ends of steps.
 
         Raises
         ------

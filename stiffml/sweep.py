@@ -109,7 +109,10 @@ class _Step:
         self.x: list[np.ndarray | None] = [None] * pattern.columns
         self.at_f: list[np.ndarray | None] = [None] * pattern.columns
         self.at_g: list[np.ndarray | None] = [None] * pattern.columns
-        self.x[-1] = pending.pop(block.first + k + 1, None)
+        for c in range(pattern.new, pattern.columns):
+            states = block.state_of(c)
+            assert states is not None
+            self.x[c] = pending.pop(int(states[k]), None)
         if pattern.keeps_half:
             self.x[pattern.history] = pending.pop(HALF, None)
         for values, index in self.sources:

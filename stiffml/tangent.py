@@ -224,4 +224,4 @@ def end_time_tangent(replay: Replay, checkpoints: Checkpoints) -> np.ndarray:
             x[own] = f.solve(m, alpha, 1.0, total + float(rates.tau[0, r]) * wrt_s["f"][m])
         else:
             x[own] = total / alpha
-    return x[pattern.columns - 1]
+    return x[pattern.new]

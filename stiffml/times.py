@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.equations import HALF, STAGE, Block, Equations, Nodes
+from stiffml.equations import HALF, OUTPUT, STAGE, Block, Equations, Nodes
 from stiffml.interpolation import Reading
 from stiffml.system import System
 from stiffml.trajectory import Trajectory
@@ -34,6 +34,7 @@ class TimeGradient:
 
     def __init__(self, trajectory: Trajectory) -> None:
         self.boundaries = np.zeros(trajectory.n_steps + 1)
+        self._outputs: dict[int, float] = {}  # by their numbers as states
 
     def add(self, states: np.ndarray, values: np.ndarray) -> None:
         """dL/d(the times of states), (N,)."""
@@ -42,10 +43,12 @@ class TimeGradient:
         self.boundaries[:2] += values[half].sum() / 2  # t½ is the middle of the first step
 
     def add_readings(self, readings: Sequence[Reading], cotangents: np.ndarray) -> np.ndarray:
-        """Through the weights of outputs between steps; returned is dL/d(their own times)."""
+        """Through the weights of outputs between steps; returned is dL/d(the times of outputs between)."""
         between = []
         for reading, cotangent in zip(readings, cotangents, strict=True):
-            if reading.s is not None:
+            if reading.states[0] <= OUTPUT:
+                between.append(self._outputs.get(int(reading.states[0]), 0.0))
+            elif reading.s is not None:
                 wrt_times, wrt_s = reading.time_gradient(cotangent)
                 self.add(reading.states, wrt_times)
                 between.append(wrt_s)
@@ -78,7 +81,8 @@ class TimeGradient:
         for row in block.pattern.rows:
             r, w = row.index, multipliers[row.index]
             weighed = system.weigh(w, transpose=True) if row.weighted else w
-            for c in (*row.alpha, row.column):
+            own = [row.column] if row.column <= block.pattern.new else []  # that of an output is 1
+            for c in (*row.alpha, *own):
                 wrt_alpha[:, r, c] = -_products(weighed, equations.column(block, c))
             for c in (*row.beta, *([row.column] if row.solves else [])):
                 wrt_beta[:, r, c] = _products(w, f.slopes[f.nodes.index[number][c]])
@@ -98,10 +102,12 @@ class TimeGradient:
     def _through(self, block: Block, times: Tensor, numbers: list[Tensor], cotangents: list[Tensor]) -> None:
         moving = [(n, c) for n, c in zip(numbers, cotangents, strict=True) if n.requires_grad]
         (gradient,) = torch.autograd.grad([n for n, _ in moving], times, [c for _, c in moving])
-        values = gradient.numpy()
-        for c in range(block.pattern.history):
+        values, history = gradient.numpy(), block.pattern.history
+        for c in range(history):
             self.add(block.known[:, c], values[:, c])
-        self.add(np.arange(block.first + 1, block.first + block.steps + 1), values[:, -1])
+        self.add(np.arange(block.first + 1, block.first + block.steps + 1), values[:, history])
+        for which, wrt_s in zip(block.outputs, values[:, history + 1 :], strict=True):
+            self._outputs.update(zip((OUTPUT - which).tolist(), wrt_s.tolist(), strict=True))
 
 
 def _products(a: np.ndarray, b: np.ndarray) -> Tensor:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
+from stiffml.dense import Dense
 from stiffml.equations import Form, Scheme
 from stiffml.methods.dirk import DiagonallyImplicit
-from stiffml.methods.stages import kept_stages, stage_scheme
+from stiffml.methods.stages import kept_stages, stage_interpolant, stage_scheme
 from stiffml.methods.tableaux import ARKIMEX as TABLEAUX
 from stiffml.methods.tableaux import Tableau
 
@@ -52,6 +53,10 @@ class ARKIMEX(DiagonallyImplicit):
 
     def scheme(self, form: Form) -> Scheme:
         return _scheme(self.name, form)
+
+    def dense(self, form: Form) -> Dense | None:
+        explicit = self.table.explicit if form.split else None
+        return stage_interpolant(self.implicit_part, explicit, form.mass, self.table.interpolation)
 
     def kept_stages(self, form: Form) -> range:
         return kept_stages(self.implicit_part, self.table.explicit if form.split else None)

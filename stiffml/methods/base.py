@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
+from stiffml.dense import Dense
 from stiffml.equations import Block, Form, Scheme
 from stiffml.interpolation import Stencil, centred
 from stiffml.trajectory import Segment
@@ -89,9 +90,18 @@ class Method(ABC):
         """Which of PETSc's stages the run keeps, because solving for them again takes Newton's iteration."""
         return range(0)
 
+    def dense(self, form: Form) -> Dense | None:
+        """The method's own interpolant, where it has one."""
+        return None
+
+    @property
+    def own_interpolant(self) -> bool:
+        """Whether outputs between steps come from an interpolant of its own."""
+        return self.dense(Form()) is not None
+
     @property
     def interpolation(self) -> Stencil:
-        """Between which states to interpolate: around a step, with the degree of the order up to 5."""
+        """Between which states to interpolate where it has none: around a step, of its order up to 5."""
         return centred(min(self.order + 1, 6))
 
     @abstractmethod

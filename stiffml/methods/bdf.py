@@ -74,6 +74,8 @@ class BDF(Method):
         # Column by column the first step determines the half step, so it does not start from it.
         return states if len(states) == count or n == 0 else [HALF, *states]
 
+    own_interpolant = True
+
     @property
     def interpolation(self) -> Stencil:
         # The polynomial of the formula itself, which PETSc interpolates with too.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
+from stiffml.dense import Dense
 from stiffml.equations import Form, Scheme
 from stiffml.methods.base import OneStep
-from stiffml.methods.stages import stage_scheme
+from stiffml.methods.stages import stage_interpolant, stage_scheme
 from stiffml.methods.tableaux import EXPLICIT
 
 
@@ -53,6 +54,10 @@ class RungeKutta(OneStep):
 
     def scheme(self, form: Form) -> Scheme:
         return _scheme(self.name)
+
+    def dense(self, form: Form) -> Dense | None:
+        assert self.tableau.explicit is not None
+        return stage_interpolant(self.tableau.explicit, None, False, self.tableau.interpolation)
 
 
 @cache

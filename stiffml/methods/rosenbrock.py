@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stiffml.dense import Dense
 from stiffml.equations import Form, Numbers, Pattern, Scheme
 from stiffml.methods.base import OneStep
 from stiffml.methods.tableaux import ROSENBROCK
+from stiffml.methods.tableaux import Rosenbrock as Tableau
 
 VARYING = {name for name, tableau in ROSENBROCK.items() if not tableau.constant_gamma}
 """Tables whose γᵢᵢ are not all the same: PETSc then overwrites J within a step, and diverges or reads
@@ -82,19 +84,26 @@ class Rosenbrock(OneStep):
     def scheme(self, form: Form) -> Scheme:
         return _scheme(self.name)
 
+    def dense(self, form: Form) -> Dense | None:
+        tableau = ROSENBROCK[self.name]
+        weights = tableau.transformed_interpolation
+        if weights is None or not np.allclose(weights.sum(axis=1), tableau.bt, rtol=0, atol=1e-9):
+            return None
+        _, y_columns, total = _columns(tableau)
+        alpha = np.zeros((weights.shape[1], total))
+        alpha[:, y_columns] = -weights.T
+        return Dense(alpha, 0 * alpha, 0 * alpha)
+
 
 def constant_gamma() -> list[str]:
     """The names that can be used."""
     return [name for name in ROSENBROCK if name not in VARYING]
 
 
-@cache
-def _scheme(name: str) -> Scheme:
-    tableau = ROSENBROCK[name]
-    stages = tableau.stages
-    # Columns: u₀, then each Zᵢ that is not u₀ itself with its yᵢ, then u₁.
+def _columns(tableau: Tableau) -> tuple[list[int], list[int], int]:
+    """Those of Zᵢ and of yᵢ, and how many: u₀, then each Zᵢ that is not u₀ itself with its yᵢ, then u₁."""
     z_columns, y_columns, column = [], [], 0
-    for i in range(stages):
+    for i in range(tableau.stages):
         if tableau.a[i].any():
             column += 1
             z_columns.append(column)
@@ -102,7 +111,14 @@ def _scheme(name: str) -> Scheme:
             z_columns.append(0)
         column += 1
         y_columns.append(column)
-    total = column + 2
+    return z_columns, y_columns, column + 2
+
+
+@cache
+def _scheme(name: str) -> Scheme:
+    tableau = ROSENBROCK[name]
+    stages = tableau.stages
+    z_columns, y_columns, total = _columns(tableau)
     fixed, per_h, beta = (np.zeros((total - 1, total)) for _ in range(3))
     rosenbrock = np.zeros(total - 1, dtype=bool)
     for i in range(stages):

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stiffml.dense import Dense
 from stiffml.equations import Numbers, Pattern, Scheme
-from stiffml.methods.tableaux import Butcher
+from stiffml.methods.tableaux import Butcher, Interpolation
 
 
 def stage_scheme(f: Butcher, g: Butcher | None = None, mass: bool = False) -> Scheme:
@@ -66,6 +67,43 @@ def stage_scheme(f: Butcher, g: Butcher | None = None, mass: bool = False) -> Sc
         )
 
     return Scheme(pattern, numbers)
+
+
+def stage_interpolant(
+    f: Butcher, g: Butcher | None, mass: bool, weights: Interpolation | None
+) -> Dense | None:
+    """u₀ + h Σ Bᵢ(θ) f(Yᵢ) + h Σ B̂ᵢ(θ) g(Yᵢ), with the slopes of implicit stages as the stages imply them.
+
+    Such slopes are differences of stages divided by h aᵢᵢ; f itself would multiply by a stiff eigenvalue what
+    Newton's iteration leaves. None if the weights do not lead to the new state, or where a mass matrix stands
+    between f and a slope.
+    """
+    if weights is None:
+        return None
+    of_f = weights.explicit if weights.implicit is None else weights.implicit
+    of_g = weights.explicit
+    assert of_f is not None
+    if not np.allclose(of_f.sum(axis=1), f.b, rtol=0, atol=1e-9):
+        return None
+    pattern = stage_scheme(f, g, mass).pattern
+    first_is_old, _ = _shared(f, g)
+    columns = np.arange(f.stages) + (0 if first_is_old else 1)
+    alpha, beta, epsilon = (np.zeros((of_f.shape[1], pattern.columns)) for _ in range(3))
+    solved = np.flatnonzero(np.diag(f.a))
+    others = np.flatnonzero(np.diag(f.a) == 0)
+    # h F_solved = A⁻¹ (Y − u₀ − h A_others F_others − h Â G), all restricted to the rows of solved stages.
+    implied = of_f[solved].T @ np.linalg.inv(f.a[np.ix_(solved, solved)]) if len(solved) else np.empty((0, 0))
+    beta[:, columns[others]] = of_f[others].T
+    if len(solved):
+        alpha[:, columns[solved]] = -implied
+        alpha[:, 0] += implied.sum(axis=1)
+        beta[:, columns[others]] -= implied @ f.a[np.ix_(solved, others)]
+    if g is not None:
+        assert of_g is not None
+        epsilon[:, columns] = of_g.T
+        if len(solved):
+            epsilon[:, columns] -= implied @ g.a[solved]
+    return None if mass and beta.any() else Dense(alpha, beta, epsilon)
 
 
 def kept_stages(f: Butcher, g: Butcher | None = None) -> range:

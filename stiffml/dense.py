@@ -1,0 +1,115 @@
+"""A method's own interpolant: outputs between the ends of a step, as further equations of that step.
+
+An output at t₀ + θh is determined by one more row, explicit in what the step has found. Repeating a step, its
+adjoint, its tangent and the gradient with respect to times then need to know no more of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stiffml.equations import Numbers, Pattern, Scheme
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """u(t₀ + θh) = u₀ − Σ_c α_c(θ) x_c + h Σ_c β_c(θ) f(x_c) + h Σ_c ε_c(θ) g(x_c), polynomials in θ.
+
+    Over the C columns of a step: ``alpha``, ``beta``, ``epsilon`` (p, C), the coefficients of θ, …, θᵖ.
+    """
+
+    alpha: np.ndarray
+    beta: np.ndarray
+    epsilon: np.ndarray
+
+
+def with_outputs(scheme: Scheme, dense: Dense, count: int) -> Scheme:
+    """The scheme with ``count`` outputs a step; their times follow those of the states in ``times``."""
+    base = scheme.pattern
+    rows, columns = base.alpha.shape
+    fixed = np.zeros(columns)
+    fixed[base.base] = -1
+
+    def extended(of_steps: np.ndarray, of_output: Any) -> np.ndarray:
+        wide = np.zeros((rows + count, columns + count), dtype=bool)
+        wide[:rows, :columns] = of_steps
+        wide[rows:, :columns] = of_output
+        return wide
+
+    alpha = extended(base.alpha, dense.alpha.any(axis=0) | (fixed != 0))
+    alpha[rows:, columns:] = np.eye(count, dtype=bool)
+    pattern = Pattern(
+        base.history,
+        alpha,
+        extended(base.beta, dense.beta.any(axis=0)),
+        extended(base.epsilon, dense.epsilon.any(axis=0)),
+        weighted=[*(row.weighted for row in base.rows), *[False] * count],
+        rosenbrock=[*(row.rosenbrock for row in base.rows), *[False] * count],
+        keeps_half=base.keeps_half,
+        outputs=count,
+    )
+    parts = [torch.from_numpy(values) for values in (dense.alpha, dense.beta, dense.epsilon)]
+    known, own = torch.from_numpy(fixed), torch.eye(count, dtype=torch.float64)
+
+    def numbers(times: Tensor) -> Numbers:
+        states = base.history + 1
+        inner = scheme.numbers(times[:, :states])
+        begin, end = times[:, base.history - 1 : base.history], times[:, base.history : states]
+        h = end - begin
+        theta = (times[:, states:] - begin) / h
+        powers = torch.stack([theta**j for j in range(1, len(dense.alpha) + 1)], dim=-1)
+        alpha, beta, epsilon = (powers @ values for values in parts)  # (K, count, C)
+        size = h[:, :, None]
+
+        def extended(of_steps: Tensor, of_outputs: Tensor, diagonal: Tensor) -> Tensor:
+            right = torch.cat([of_steps.new_zeros(rows, count), diagonal]).expand(len(times), -1, -1)
+            return torch.cat([torch.cat([of_steps, of_outputs], dim=1), right], dim=2)
+
+        def padded(values: Tensor) -> Tensor:
+            return torch.cat([values, values.new_zeros(len(times), count)], dim=1)
+
+        return Numbers(
+            extended(inner.alpha, known + alpha, own),
+            extended(inner.beta, size * beta, 0 * own),
+            extended(inner.epsilon, size * epsilon, 0 * own),
+            padded(inner.s_f),
+            padded(inner.s_g),
+            padded(inner.tau),
+        )
+
+    return Scheme(pattern, numbers)
+
+
+class Queries:
+    """Times between the ends of steps, by the step that each lies in.
+
+    Parameters
+    ----------
+    s : ndarray
+        (Q,) in solver time, in any order.
+    times : ndarray
+        (n_steps + 1,) the ends of the steps.
+    numbers : ndarray, optional
+        (Q,) their numbers; by default 0 … Q − 1.
+
+    Attributes
+    ----------
+    by_step : dict of int to list of (int, float)
+        For each step with queries their numbers and times.
+    """
+
+    def __init__(self, s: np.ndarray, times: np.ndarray, numbers: np.ndarray | None = None) -> None:
+        self.by_step: dict[int, list[tuple[int, float]]] = {}
+        steps = np.clip(np.searchsorted(times, s) - 1, 0, max(len(times) - 2, 0))
+        which = np.arange(len(s)) if numbers is None else numbers
+        for number, step, time in zip(which.tolist(), steps.tolist(), s.tolist(), strict=True):
+            self.by_step.setdefault(step, []).append((number, time))
+
+    def counts(self, first: int, steps: int) -> list[int]:
+        """How many there are in each of these steps."""
+        return [len(self.by_step.get(step, ())) for step in range(first, first + steps)]
