@@ -1,5 +1,7 @@
 # Two commands do everything: `make demo` and `make test`. Each creates .venv first if it is missing.
 PYTHON ?= python3
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 
 .PHONY: demo test sweep check clean
 

@@ -29,8 +29,7 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
 CASES = {
-    "cn": ("stages", "solutions", "disk", "10", "20"),
-    "beuler": ("stages", "10"),
+    "cn": ("stages", "disk", "10", "20"),
     "bdf2": ("stages", "10"),
 }
 RETURNING = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
