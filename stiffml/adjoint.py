@@ -116,13 +116,14 @@ def _reverse_segment(replay: Replay, segment: Segment, pending: Pending, total: 
     f = linearize(equations.f_nodes, method.implicit, system.f, system)
     g = None if system.g is None else linearize(equations.g_nodes, False, system.g, system)
     curvatures = [_curvature(equations, block, system.f) for block in equations.blocks]
-    swept = sweep(equations, system, f, g, curvatures, pending)
+    wanted = total.times is not None or system.mass_has_gradient or any(curvatures)
+    swept = sweep(equations, system, f, g, curvatures, pending, with_multipliers=wanted)
     del f, g  # large systems need the room
     at_f = _through(system.f, equations.f_nodes, swept.f, total)
     at_g = None
     if system.g is not None and swept.g is not None:
         at_g = _through(system.g, equations.g_nodes, swept.g, total)
-    for number, block in enumerate(equations.blocks):
+    for number, block in enumerate(equations.blocks if wanted else ()):
         multipliers, curvature, wrt_tau = swept.multipliers[number], curvatures[number], None
         if curvature is not None:
             parameters, wrt_s, wrt_tau = curvature.gradients(multipliers)

@@ -15,6 +15,9 @@ from stiffml.state import Layout, State
 REPLICATED = 1_000_000
 """Numbers in the replicated rows of one state up to which these are the way to its Jacobian."""
 
+LARGE = 500_000
+"""Numbers in a state above which memory counts for more than calls of the function."""
+
 
 class Dynamics:
     """``func`` seen by the solver.
@@ -51,11 +54,16 @@ class Dynamics:
 
         Implicit methods ask for f at an accepted state that Newton has just evaluated; comparing two
         vectors costs far less than a call of the function. ``with_jacobian`` says that the Jacobian
-        will be wanted here too: one evaluation then yields both.
+        will be wanted here too: one evaluation then yields both. Of a large state nothing is remembered but
+        a slope that is not finite.
         """
         if s == self._last_time and np.array_equal(u, self._last_state):
             return self._last_slope
         state = u.copy()
+        if u.size > LARGE:
+            slope = self._slope(s, state)
+            self._last_slope = np.empty(0) if np.isfinite(slope).all() else slope
+            return slope
         if with_jacobian and self._replicates(s, state):
             slope, self._last_blocks = self._slope_and_jacobian(s, state)
         else:
@@ -211,7 +219,7 @@ class Dynamics:
         Returns f (K, size), a gradient for each of ``parameters`` (None where f does not depend on
         it), and wᵀ∂f/∂s (K,), zero unless ``wrt_time``.
         """
-        if len(s) > 1 and u.shape[1] > REPLICATED // 2:
+        if len(s) > 1 and u.shape[1] > LARGE:
             return self._vjp_one_by_one(s, u, cotangents, wrt_time)
         times = s.detach().requires_grad_(wrt_time)
         wanted: Sequence[Tensor] = [*self.parameters, *([times] if wrt_time else [])]

@@ -16,7 +16,7 @@ from stiffml.events import EventFinder, EventFunc
 from stiffml.interpolation import Reading
 from stiffml.methods import Method
 from stiffml.petsc import Stepper
-from stiffml.replay import Replay
+from stiffml.replay import Replay, sample
 from stiffml.settings import Discrete, Newton, Tolerances
 from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps, with_ramps
 from stiffml.system import System
@@ -40,7 +40,7 @@ class Run:
 
     ``outputs`` holds the states that steps ended on, ``between`` the readings of outputs between steps;
     ``event`` is the time of the event that ended it. The state there is the last output.
-    ``start_slopes`` are f, and g if there is one, at the start.
+    ``start_slopes`` are f, and g if there is one, at the start; of a large state a sample of them.
     """
 
     trajectory: Trajectory
@@ -112,8 +112,9 @@ def integrate(
     checkpoints.append(u0, None)
     run.outputs.append(u0)
     if len(outputs) > 1:
-        run.start_slopes = tuple(part.evaluate(outputs[0], u0) for part in system.parts)
-        _require_finite(run, outputs[0])
+        slopes = [part.evaluate(outputs[0], u0) for part in system.parts]
+        _require_finite(run, outputs[0], slopes)
+        run.start_slopes = tuple(sample(slope) for slope in slopes)
         if system.linear:
             system.require_linear(outputs[0], outputs[1], u0)
     if len(outputs) > 1 and run.failure is None:
@@ -157,8 +158,8 @@ def integrate(
     return run
 
 
-def _require_finite(run: Run, s: float) -> None:
-    for slope in run.start_slopes:
+def _require_finite(run: Run, s: float, slopes: list[np.ndarray]) -> None:
+    for slope in slopes:
         finite = np.isfinite(slope)
         if not finite.all():
             run.failure = Failure(Status.NON_FINITE, s, 0.0, int(np.argmin(finite)))

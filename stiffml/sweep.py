@@ -39,8 +39,8 @@ class Pending(dict[int, np.ndarray]):
 class Swept:
     """What reversing a segment yields besides what it leaves in ``Pending``.
 
-    ``f``, ``g``: dL/df and dL/dg at the nodes, (M, size). ``multipliers``: for each block the w of its
-    rows, (rows, steps, size).
+    ``f``, ``g``: dL/df and dL/dg at the nodes, (M, size). ``multipliers``: if wanted, for each block the w of
+    its rows, (rows, steps, size).
     """
 
     f: np.ndarray
@@ -56,15 +56,17 @@ def sweep(
     curvatures: Sequence[Curvature | None],
     pending: Pending,
     sources: dict[str, np.ndarray] | None = None,
+    with_multipliers: bool = False,
 ) -> Swept:
     """Reverse a segment: take dL/du of its states from ``pending``, leave that of earlier ones.
 
     ``sources`` adds to dL/dx of the stages, by the nodes of f and g that they are.
     """
+    blocks = equations.blocks if with_multipliers else []
     swept = Swept(
         np.zeros(equations.f_nodes.u.shape),
         None if g is None else np.zeros(equations.g_nodes.u.shape),
-        [np.zeros((len(b.pattern.rows), b.steps, equations.size)) for b in equations.blocks],
+        [np.zeros((len(b.pattern.rows), b.steps, equations.size)) for b in blocks],
     )
     for number in reversed(range(len(equations.blocks))):
         step = _Step(equations, number, system, f, g, curvatures[number], swept, sources or {})
@@ -93,7 +95,7 @@ class _Step:
         self.f_index = equations.f_nodes.index[number]
         self.g_index = equations.g_nodes.index[number] if g is not None else {}
         self.f_cotangents, self.g_cotangents = swept.f, swept.g
-        self.multipliers = swept.multipliers[number]
+        self.multipliers = swept.multipliers[number] if swept.multipliers else None
         self.sources = [(sources[name], index) for name, index in self._indices() if name in sources]
         numbers = self.block.numbers
         self.alpha, self.beta, self.epsilon = (
@@ -148,7 +150,8 @@ class _Step:
             raise AssertionError("an explicit stage cannot have a mass matrix")
         else:
             w = cotangent / alpha[c]
-        self.multipliers[row.index, k] = w
+        if self.multipliers is not None:
+            self.multipliers[row.index, k] = w
         weighed = self.system.weigh(w, transpose=True) if row.weighted else w
         for other in row.alpha:
             self._add(self.x, other, -alpha[other] * weighed)

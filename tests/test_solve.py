@@ -201,6 +201,29 @@ def test_two_forwards_before_one_backward(network: SmallNetwork, start: Tensor) 
         torch.testing.assert_close(both, first + second, rtol=1e-13, atol=1e-15)
 
 
+def test_a_second_solve_of_the_same_shape_takes_its_own_settings(
+    network: SmallNetwork, start: Tensor
+) -> None:
+    def gradient(*settings: dict) -> list[Tensor]:
+        ys = [
+            odeint(network, start, T, **chosen) for chosen in settings
+        ]  # all alive before the first backward
+        return [torch.autograd.grad(y.square().sum(), network.out.weight)[0] for y in ys]
+
+    settings = [
+        {"method": "cn", "steps": Grid(4)},
+        {"method": "dopri5", "rtol": 1e-9},
+        {"method": "cn", "steps": Grid(2)},
+        {"method": "bdf3", "rtol": 1e-4, "options": {"ts_adapt_safety": 0.5}},
+        {"method": "bdf3", "rtol": 1e-4},
+    ]
+    alone = [gradient(chosen)[0] for chosen in settings]
+    for a, b in zip(gradient(*settings), alone, strict=True):
+        assert torch.equal(a, b), "something is shared between solves"
+    for i, a in enumerate(alone):
+        assert not any(torch.equal(a, b) for b in alone[:i]), "settings without effect"
+
+
 def test_solve_inside_func(start: Tensor) -> None:
     """Solves share nothing, so one may run inside another's right-hand side."""
 

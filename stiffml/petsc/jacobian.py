@@ -40,6 +40,10 @@ class ShiftedMatrix(ABC):
         """The caller's options have reached the linear solver."""
 
     @abstractmethod
+    def _let_go(self) -> None:
+        """The factors are of no use any more, and may give way to the new Jacobian."""
+
+    @abstractmethod
     def _set(self, shift: float, jacobian: np.ndarray) -> None:
         """Take new values; ``jacobian`` may be overwritten."""
 
@@ -51,6 +55,7 @@ class ShiftedMatrix(ABC):
             if self._blocks is None:
                 self._blocks = jacobian()
         self._shift = shift
+        self._let_go()
         self._set(shift, jacobian() if self._blocks is None else self._blocks.copy())
 
 
@@ -73,6 +78,9 @@ class _Dense(ShiftedMatrix):
     def options_are_set(self, ksp) -> None:
         pass  # PETSc keeps the matrix beside its factors
 
+    def _let_go(self) -> None:
+        pass  # PETSc factorises in the same place again
+
     def _set(self, shift: float, jacobian: np.ndarray) -> None:
         mass = self._eye if self._mass is None else self._mass[0]
         np.subtract(shift * mass, jacobian[0], out=self.mat.getDenseArray())
@@ -85,16 +93,20 @@ class _Blocks(ShiftedMatrix):
     def __init__(self, problem: Formulation) -> None:
         super().__init__(problem)
         self._operator = _BlockOperator(problem.samples, problem.width)
+        self._solver = _BlockSolver(self._operator)
         size = (problem.size, problem.size)
         self.mat = PETSc.Mat().createPython(size, self._operator, comm=PETSc.COMM_SELF)
         self.mat.setUp()
 
     def configure(self, ksp) -> None:
         ksp.getPC().setType(PETSc.PC.Type.PYTHON)
-        ksp.getPC().setPythonContext(_BlockSolver(self._operator))
+        ksp.getPC().setPythonContext(self._solver)
 
     def options_are_set(self, ksp) -> None:
         self._operator.is_multiplied_with = ksp.getType() != PETSc.KSP.Type.PREONLY
+
+    def _let_go(self) -> None:
+        self._operator.blocks = self._solver.lu = None
 
     def _set(self, shift: float, jacobian: np.ndarray) -> None:
         self._operator.blocks = shift_(torch.from_numpy(jacobian), shift, self._mass, 1.0)
@@ -133,14 +145,13 @@ class _BlockOperator:
 class _BlockSolver:
     def __init__(self, operator: _BlockOperator) -> None:
         self._operator = operator
-        self._lu: BlockLU | None = None
+        self.lu: BlockLU | None = None
 
     def setUp(self, pc) -> None:
-        self._lu = None
         # A singular block yields inf or nan, which Newton reports as a failure of the step.
-        self._lu = BlockLU(self._operator.to_be_factorised())
+        self.lu = BlockLU(self._operator.to_be_factorised())
 
     def apply(self, pc, x, y) -> None:
-        assert self._lu is not None
+        assert self.lu is not None
         rhs = torch.from_numpy(x.array_r.copy()).view(self._operator.shape)
-        y.setArray(self._lu.solve(rhs).numpy().ravel())
+        y.setArray(self.lu.solve(rhs).numpy().ravel())
