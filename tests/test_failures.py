@@ -110,6 +110,14 @@ def all_close(found: list[Tensor], expected: list[Tensor]) -> bool:
 # Errors and interrupts.
 
 
+@pytest.fixture(autouse=True)
+def python_handles_ctrl_c() -> Iterator[None]:
+    """Also in a process that was started in the background, where shells have it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def raise_mishap() -> None:
     raise Mishap
 
