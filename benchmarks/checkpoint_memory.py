@@ -24,12 +24,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
 CASES = {
-    "cn": ("stages", "disk", "10", "20"),
+    "cn": ("stages", "10", "20", "disk"),
     "bdf2": ("stages", "10"),
 }
 RETURNING = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
@@ -135,11 +136,19 @@ def _memory(name: str) -> int:
     raise OSError(f"/proc/self/status has no {name}")
 
 
-def run(size: int, steps: int) -> dict:
-    """All cases, as what is written to the JSON file."""
-    jobs = [(method, kept, True) for method, all_kept in CASES.items() for kept in all_kept]
+def run(size: int, steps: int) -> Iterator[dict]:
+    """What is to be written to the JSON file, after every case."""
+    jobs = [("cn", kept, True) for kept in CASES["cn"]]
     jobs += [("cn", kept, False) for kept in ("stages", "10")]
-    rows, wall = [], {}
+    jobs += [(method, kept, True) for method, every in CASES.items() if method != "cn" for kept in every]
+    rows: list[dict] = []
+    wall: dict[tuple[str, bool], float] = {}
+    result = {
+        "command": f"python benchmarks/checkpoint_memory.py --size {size} --steps {steps}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {' '.join(platform.libc_ver())}",
+        "bounds": {"extra_states": EXTRA, "states_a_checkpoint": EACH, "slowdown": SLOWDOWN},
+        "cases": rows,
+    }
     for number, (method, kept, returning) in enumerate(jobs, 1):
         cost = measure(method, kept, size, steps, returning)
         wall.setdefault((method, returning), cost.wall_s)  # "stages" comes first
@@ -149,12 +158,7 @@ def run(size: int, steps: int) -> dict:
             f"{number}/{len(jobs)} {method} {kept}: {cost.peak_states:.1f} states, {slowdown:.2f} ×",
             flush=True,
         )
-    return {
-        "command": f"python benchmarks/checkpoint_memory.py --size {size} --steps {steps}",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {' '.join(platform.libc_ver())}",
-        "bounds": {"extra_states": EXTRA, "states_a_checkpoint": EACH, "slowdown": SLOWDOWN},
-        "cases": rows,
-    }
+        yield result
 
 
 def draw(result: dict, path: Path) -> None:
@@ -197,7 +201,7 @@ if __name__ == "__main__":
         parser.add_argument("--size", type=int, default=1_000_000, help="unknowns, an even number")
         parser.add_argument("--steps", type=int, default=200)
         asked = parser.parse_args()
-        found = run(asked.size, asked.steps)
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "checkpoint_memory.json").write_text(json.dumps(found, indent=1) + "\n")
-        draw(found, RESULTS / "checkpoint_memory.png")
+        for found in run(asked.size, asked.steps):
+            (RESULTS / "checkpoint_memory.json").write_text(json.dumps(found, indent=1) + "\n")
+            draw(found, RESULTS / "checkpoint_memory.png")
