@@ -2,7 +2,6 @@
 
 from stiffml.diagnostics import GradientReport, check_gradients
 from stiffml.errors import ReplayError, SolveError, Status
-from stiffml.events import Event
 from stiffml.integration import ODEBlock, odeint, solve
 from stiffml.methods import (
     ARKIMEX,
@@ -15,6 +14,7 @@ from stiffml.methods import (
     RungeKutta,
     Theta,
 )
+from stiffml.run.events import Event
 from stiffml.sensitivities import Sensitivities, sensitivities
 from stiffml.settings import LU, Discrete, Disk, Newton
 from stiffml.solution import Solution

@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stiffml.batching import Func
-from stiffml.dynamics import Dynamics
-from stiffml.events import EventFunc
-from stiffml.mass import Mass
 from stiffml.methods import METHODS, Method, resolve
+from stiffml.run.events import EventFunc
 from stiffml.settings import LU, Discrete, Newton, Tolerances
 from stiffml.split import Split
-from stiffml.state import Layout, State
 from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps
-from stiffml.system import System
+from stiffml.system.batching import Func
+from stiffml.system.dynamics import Dynamics
+from stiffml.system.mass import Mass
+from stiffml.system.state import Layout, State
+from stiffml.system.system import System
 
 JACOBIANS = ("auto", "dense")
 OUTPUTS = ("steps", "interpolate")

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from stiffml.batching import Func
 from stiffml.integration import solve
 from stiffml.methods import resolve
 from stiffml.settings import Newton
-from stiffml.state import State
 from stiffml.steps import Recorded
+from stiffml.system.batching import Func
+from stiffml.system.state import State
 
 EXPONENTS = (7, 10, 13, 16, 19, 22)
 """Perturbations of relative size 2⁻ᵏ are tried, the largest first, until rounding shows."""

@@ -10,20 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from stiffml.arguments import Request, check
-from stiffml.autograd import Integrate, Outputs, Record
-from stiffml.batching import Func
-from stiffml.between import with_outputs
 from stiffml.errors import SolveError, Status, explain
-from stiffml.events import Event, EventFunc, differentiable_event
-from stiffml.forward import integrate
-from stiffml.initialization import Constraints, MakeConsistent
+from stiffml.gradients.autograd import Integrate, Outputs, Record
 from stiffml.methods import Method
 from stiffml.pieces import solve_in_pieces
-from stiffml.replay import Replay
+from stiffml.run.between import with_outputs
+from stiffml.run.events import Event, EventFunc, differentiable_event
+from stiffml.run.forward import integrate
+from stiffml.run.initialization import Constraints, MakeConsistent
+from stiffml.run.replay import Replay
 from stiffml.settings import LU, Discrete, Newton
 from stiffml.solution import Piece, Solution, Stats
-from stiffml.state import State
 from stiffml.steps import Adaptive, Steps
+from stiffml.system.batching import Func
+from stiffml.system.state import State
 
 
 def solve(

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stiffml.batching import Func
 from stiffml.errors import SolveError
 from stiffml.solution import Solution, Stats
 from stiffml.split import Split
-from stiffml.state import State
 from stiffml.steps import Recorded
+from stiffml.system.batching import Func
+from stiffml.system.state import State
 
 Solve = Callable[[Func, State, Tensor, Stats, dict[str, Any]], tuple[Solution, SolveError | None]]
 

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.adjoint import longest_segment
-from stiffml.autograd import Integrate, Outputs, Record
-from stiffml.between import reader_for, with_outputs
-from stiffml.interpolation import Reading
+from stiffml.discretization.interpolation import Reading
+from stiffml.gradients.adjoint import longest_segment
+from stiffml.gradients.autograd import Integrate, Outputs, Record
+from stiffml.run.between import reader_for, with_outputs
 from stiffml.solution import Piece
-from stiffml.state import State
+from stiffml.system.state import State
 
 
 def interpolate(pieces: Sequence[Piece], t: Tensor) -> State:

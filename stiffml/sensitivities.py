@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stiffml.batching import Func
-from stiffml.between import with_outputs
+from stiffml.gradients.tangent import Direction, output_tangents
 from stiffml.integration import solve
+from stiffml.run.between import with_outputs
 from stiffml.solution import Solution
-from stiffml.state import State
-from stiffml.tangent import Direction, output_tangents
+from stiffml.system.batching import Func
+from stiffml.system.state import State
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from stiffml.errors import Status
-from stiffml.state import State
 from stiffml.steps import Recorded
+from stiffml.system.state import State
 
 if TYPE_CHECKING:
     import matplotlib.figure
     import xarray
 
-    from stiffml.autograd import Record
-    from stiffml.events import Event
+    from stiffml.gradients.autograd import Record
+    from stiffml.run.events import Event
 
 
 @dataclass

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from stiffml.state import State
+from stiffml.system.state import State
 
 
 class Split(nn.Module):

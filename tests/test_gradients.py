@@ -8,7 +8,8 @@ from conftest import SmallNetwork, times
 from torch import Tensor
 
 import problems
-from stiffml import METHODS, Adaptive, Fixed, Grid, adjoint, check_gradients, solve
+from stiffml import METHODS, Adaptive, Fixed, Grid, check_gradients, solve
+from stiffml.gradients import adjoint
 
 # Output times are uneven, two of them close together. Within bounds: a BDF of order 5 whose step grows
 # a hundredfold amplifies rounding until differences of its results mean nothing.
@@ -96,8 +97,8 @@ def test_a_wrong_gradient_is_noticed(network: SmallNetwork, start: Tensor, monke
     """The check must fail for the mistake it is there to find: f_θ taken at one end for both halves."""
     right = adjoint.sweep
 
-    def wrong(equations, *others):
-        swept = right(equations, *others)
+    def wrong(equations, *others, with_multipliers):
+        swept = right(equations, *others, with_multipliers=True)
         h = torch.from_numpy(equations.segment.sizes)[:, None].numpy()
         w = swept.multipliers[0][0]
         swept.f[:-1] += h / 2 * w

@@ -12,7 +12,7 @@ from test_gradient_matrix import Case, forms
 from torch import Tensor
 
 from stiffml import METHODS, Discrete, Fixed, Grid, Newton, check_gradients, sensitivities, solve
-from stiffml.equations import Form
+from stiffml.discretization.equations import Form
 
 # isort: split
 from petsc4py import PETSc

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from stiffml.dense import Dense
-from stiffml.equations import Form, Scheme
+from stiffml.discretization.dense import Dense
+from stiffml.discretization.equations import Form, Scheme
 from stiffml.methods.dirk import DiagonallyImplicit
 from stiffml.methods.stages import kept_stages, stage_interpolant, stage_scheme
 from stiffml.methods.tableaux import ARKIMEX as TABLEAUX

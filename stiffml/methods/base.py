@@ -7,10 +7,10 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from stiffml.dense import Dense
-from stiffml.equations import Block, Form, Scheme
-from stiffml.interpolation import Stencil, centred
-from stiffml.trajectory import Segment
+from stiffml.discretization.dense import Dense
+from stiffml.discretization.equations import Block, Form, Scheme
+from stiffml.discretization.interpolation import Stencil, centred
+from stiffml.discretization.trajectory import Segment
 
 
 class Method(ABC):

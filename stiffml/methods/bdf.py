@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.equations import HALF, Block, Form, Numbers, Pattern, Scheme
-from stiffml.interpolation import Stencil
+from stiffml.discretization.equations import HALF, Block, Form, Numbers, Pattern, Scheme
+from stiffml.discretization.interpolation import Stencil
+from stiffml.discretization.trajectory import Segment
 from stiffml.methods.base import Method
-from stiffml.trajectory import Segment
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 
-from stiffml.equations import Form, Scheme
+from stiffml.discretization.equations import Form, Scheme
 from stiffml.methods.base import OneStep
 from stiffml.methods.stages import kept_stages, stage_scheme
 from stiffml.methods.tableaux import DIRK as TABLEAUX

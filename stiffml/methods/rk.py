@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from stiffml.dense import Dense
-from stiffml.equations import Form, Scheme
+from stiffml.discretization.dense import Dense
+from stiffml.discretization.equations import Form, Scheme
 from stiffml.methods.base import OneStep
 from stiffml.methods.stages import stage_interpolant, stage_scheme
 from stiffml.methods.tableaux import EXPLICIT

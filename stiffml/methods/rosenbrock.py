@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.dense import Dense
-from stiffml.equations import Form, Numbers, Pattern, Scheme
+from stiffml.discretization.dense import Dense
+from stiffml.discretization.equations import Form, Numbers, Pattern, Scheme
 from stiffml.methods.base import OneStep
 from stiffml.methods.tableaux import ROSENBROCK
 from stiffml.methods.tableaux import Rosenbrock as Tableau

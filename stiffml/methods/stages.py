@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.dense import Dense
-from stiffml.equations import Numbers, Pattern, Scheme
+from stiffml.discretization.dense import Dense
+from stiffml.discretization.equations import Numbers, Pattern, Scheme
 from stiffml.methods.tableaux import Butcher, Interpolation
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stiffml.equations import Form, Numbers, Pattern, Scheme
+from stiffml.discretization.equations import Form, Numbers, Pattern, Scheme
 from stiffml.methods.base import OneStep
 
 

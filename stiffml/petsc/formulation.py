@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from stiffml.settings import Tolerances
-from stiffml.system import System
+from stiffml.system.system import System
 
 
 class Formulation:

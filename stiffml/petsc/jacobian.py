@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from stiffml.blocks import BlockLU, shift_
 from stiffml.petsc.formulation import Formulation
 from stiffml.petsc.library import PETSc
+from stiffml.system.blocks import BlockLU, shift_
 
 _START = 1e15
 """A shift above this marks the solve for the slope at the start; PETSc scales that matrix afterwards."""

@@ -16,7 +16,7 @@ from stiffml.petsc.library import PETSc
 from stiffml.petsc.options import ScopedOptions
 from stiffml.petsc.stages import read_stages
 from stiffml.settings import Newton, Tolerances
-from stiffml.system import System
+from stiffml.system.system import System
 
 _HUGE = 1e100
 _NARROW = 16  # up to this width a Jacobian that turns out not to be needed costs little

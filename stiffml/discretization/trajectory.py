@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stiffml.equations import HALF
+from stiffml.discretization.equations import HALF
 from stiffml.steps import Recorded
 
 
@@ -34,7 +34,7 @@ class Growing:
 class Trajectory:
     """The accepted steps of one run: when they ended, and where the outputs lie among them.
 
-    What was kept of the states is elsewhere, in :mod:`stiffml.checkpoints`: this is small.
+    What was kept of the states is elsewhere, in :mod:`stiffml.run.checkpoints`: this is small.
 
     Attributes
     ----------

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stiffml.curvature import Curvature
-from stiffml.equations import HALF, Block, Equations, Row
-from stiffml.interpolation import Reading
-from stiffml.linearization import Linearization
-from stiffml.system import System
+from stiffml.discretization.equations import HALF, Block, Equations, Row
+from stiffml.discretization.interpolation import Reading
+from stiffml.system.curvature import Curvature
+from stiffml.system.linearization import Linearization
+from stiffml.system.system import System
 
 
 class Pending(dict[int, np.ndarray]):

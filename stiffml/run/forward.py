@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stiffml.between import reader_for
-from stiffml.checkpoints import Checkpoints, checkpoints_for
+from stiffml.discretization.interpolation import Reading
+from stiffml.discretization.trajectory import Growing, Trajectory
 from stiffml.errors import Status
-from stiffml.events import EventFinder, EventFunc
-from stiffml.interpolation import Reading
 from stiffml.methods import Method
 from stiffml.petsc import Stepper
-from stiffml.replay import Replay, sample
+from stiffml.run.between import reader_for
+from stiffml.run.checkpoints import Checkpoints, checkpoints_for
+from stiffml.run.events import EventFinder, EventFunc
+from stiffml.run.replay import Replay, sample
 from stiffml.settings import Discrete, Newton, Tolerances
 from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps, with_ramps
-from stiffml.system import System
-from stiffml.trajectory import Growing, Trajectory
+from stiffml.system.system import System
 
 
 @dataclass

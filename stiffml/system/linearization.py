@@ -9,9 +9,9 @@ import torch
 from scipy.linalg import lapack
 from torch import Tensor
 
-from stiffml.blocks import BlockLU, shift_
-from stiffml.dynamics import Dynamics
-from stiffml.mass import Mass
+from stiffml.system.blocks import BlockLU, shift_
+from stiffml.system.dynamics import Dynamics
+from stiffml.system.mass import Mass
 
 
 class Linearization(ABC):

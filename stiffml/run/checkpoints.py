@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import numpy as np
 from checkpoint_schedules import Copy, EndReverse, Forward, Move, Reverse, Revolve
 
-from stiffml.replay import Replay
+from stiffml.discretization.trajectory import Growing, Segment
+from stiffml.run.replay import Replay
 from stiffml.settings import Discrete, Disk
-from stiffml.trajectory import Growing, Segment
 
 
 class Checkpoints(ABC):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from stiffml.state import Layout, State
+from stiffml.system.state import Layout, State
 
 Func = Callable[[Tensor, State], State]
 

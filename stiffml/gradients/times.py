@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.equations import HALF, OUTPUT, STAGE, Block, Equations, Nodes
-from stiffml.interpolation import Reading
-from stiffml.system import System
-from stiffml.trajectory import Trajectory
+from stiffml.discretization.equations import HALF, OUTPUT, STAGE, Block, Equations, Nodes
+from stiffml.discretization.interpolation import Reading
+from stiffml.discretization.trajectory import Trajectory
+from stiffml.system.system import System
 
 
 class AtNodes(NamedTuple):

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from stiffml.trajectory import Segment
+    from stiffml.discretization.trajectory import Segment
 
 HALF = -1
 """Stands for the half step of a BDF start where states are numbered."""

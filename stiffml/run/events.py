@@ -11,11 +11,11 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from stiffml.once import differentiable_no_further
-from stiffml.replay import Replay
-from stiffml.state import State
-from stiffml.tangent import end_time_tangent
-from stiffml.trajectory import Segment
+from stiffml.discretization.trajectory import Segment
+from stiffml.gradients.once import differentiable_no_further
+from stiffml.gradients.tangent import end_time_tangent
+from stiffml.run.replay import Replay
+from stiffml.system.state import State
 
 EventFunc = Callable[[Tensor, State], Tensor]
 

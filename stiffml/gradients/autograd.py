@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.adjoint import reverse
-from stiffml.forward import Run
-from stiffml.interpolation import Reading
-from stiffml.once import differentiable_no_further
-from stiffml.replay import Replay
-from stiffml.second import differentiate_again
+from stiffml.discretization.interpolation import Reading
+from stiffml.gradients.adjoint import reverse
+from stiffml.gradients.once import differentiable_no_further
+from stiffml.gradients.second import differentiate_again
+from stiffml.run.forward import Run
+from stiffml.run.replay import Replay
 from stiffml.solution import AdjointStats, Stats
 
 

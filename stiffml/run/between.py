@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stiffml.dense import Queries
-from stiffml.equations import OUTPUT
-from stiffml.interpolation import Interpolator, Reader, Reading
-from stiffml.replay import Replay
-from stiffml.trajectory import Segment
+from stiffml.discretization.dense import Queries
+from stiffml.discretization.equations import OUTPUT
+from stiffml.discretization.interpolation import Interpolator, Reader, Reading
+from stiffml.discretization.trajectory import Segment
+from stiffml.run.replay import Replay
 
 
 def reader_for(s: np.ndarray, replay: Replay) -> Reader:

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.equations import HALF, OUTPUT
-from stiffml.trajectory import Trajectory
+from stiffml.discretization.equations import HALF, OUTPUT
+from stiffml.discretization.trajectory import Trajectory
 
 
 @dataclass(frozen=True)

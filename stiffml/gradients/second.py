@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.adjoint import Total, last_state, longest_segment
-from stiffml.checkpoints import Checkpoints
-from stiffml.dynamics import Dynamics
-from stiffml.equations import STAGE, Equations, Nodes
-from stiffml.interpolation import Reading
-from stiffml.replay import Replay
-from stiffml.sweep import Pending, sweep
-from stiffml.tangent import Direction, TangentSweep, linearize_both
+from stiffml.discretization.equations import STAGE, Equations, Nodes
+from stiffml.discretization.interpolation import Reading
+from stiffml.gradients.adjoint import Total, last_state, longest_segment
+from stiffml.gradients.sweep import Pending, sweep
+from stiffml.gradients.tangent import Direction, TangentSweep, linearize_both
+from stiffml.run.checkpoints import Checkpoints
+from stiffml.run.replay import Replay
+from stiffml.system.dynamics import Dynamics
 
 
 @dataclass(frozen=True)

@@ -14,18 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.checkpoints import Checkpoints
-from stiffml.curvature import Curvature
-from stiffml.dynamics import Dynamics, added
-from stiffml.equations import Block, Equations, Nodes
-from stiffml.interpolation import Reading
-from stiffml.linearization import DenseBlocks, Linearization, Products
+from stiffml.discretization.equations import Block, Equations, Nodes
+from stiffml.discretization.interpolation import Reading
+from stiffml.discretization.trajectory import Segment
+from stiffml.gradients.sweep import Pending, sweep
+from stiffml.gradients.times import AtNodes, TimeGradient
 from stiffml.methods import Method
-from stiffml.replay import Replay
-from stiffml.sweep import Pending, sweep
-from stiffml.system import System
-from stiffml.times import AtNodes, TimeGradient
-from stiffml.trajectory import Segment
+from stiffml.run.checkpoints import Checkpoints
+from stiffml.run.replay import Replay
+from stiffml.system.curvature import Curvature
+from stiffml.system.dynamics import Dynamics, added
+from stiffml.system.linearization import DenseBlocks, Linearization, Products
+from stiffml.system.system import System
 
 SEGMENT_NUMBERS = 4_000_000
 """How many float64 numbers the replicated states of a segment may take (32 MB)."""

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.batching import Batching, Func, batching_of, evaluate_many
-from stiffml.state import Layout, State
+from stiffml.system.batching import Batching, Func, batching_of, evaluate_many
+from stiffml.system.state import Layout, State
 
 REPLICATED = 1_000_000
 """Numbers in the replicated rows of one state up to which these are the way to its Jacobian."""

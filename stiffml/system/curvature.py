@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.dynamics import LARGE, Dynamics, added
+from stiffml.system.dynamics import LARGE, Dynamics, added
 
 WIDEST_BLOCK = 16
 """Up to this many components a sample, ∂D/∂u is evaluated as a matrix for all steps at once."""

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.dynamics import Dynamics
-from stiffml.equations import Form
-from stiffml.mass import Mass
-from stiffml.state import Layout
+from stiffml.discretization.equations import Form
+from stiffml.system.dynamics import Dynamics
+from stiffml.system.mass import Mass
+from stiffml.system.state import Layout
 
 
 class System:

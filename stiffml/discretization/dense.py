@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.equations import Numbers, Pattern, Scheme
+from stiffml.discretization.equations import Numbers, Pattern, Scheme
 
 
 @dataclass(frozen=True, eq=False)

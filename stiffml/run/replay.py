@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.blocks import BlockLU, shift_
-from stiffml.dense import Queries, with_outputs
-from stiffml.equations import HALF, Block, Equations, Row
+from stiffml.discretization.dense import Queries, with_outputs
+from stiffml.discretization.equations import HALF, Block, Equations, Row
+from stiffml.discretization.trajectory import Segment, Trajectory
 from stiffml.errors import ReplayError
 from stiffml.methods import Method
-from stiffml.newton import MAX_ITERATIONS, Rounding
-from stiffml.system import System
-from stiffml.trajectory import Segment, Trajectory
+from stiffml.run.newton import MAX_ITERATIONS, Rounding
+from stiffml.system.blocks import BlockLU, shift_
+from stiffml.system.system import System
 
 SAMPLED = 100_000
 """About how many components of a slope are kept to compare with."""

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.adjoint import last_state, linearize, longest_segment
-from stiffml.checkpoints import Checkpoints
-from stiffml.dynamics import Dynamics
-from stiffml.equations import HALF, STAGE, Equations, Nodes, Numbers, Row
-from stiffml.interpolation import Reading
-from stiffml.linearization import Linearization
-from stiffml.replay import Replay
+from stiffml.discretization.equations import HALF, STAGE, Equations, Nodes, Numbers, Row
+from stiffml.discretization.interpolation import Reading
+from stiffml.gradients.adjoint import last_state, linearize, longest_segment
+from stiffml.run.checkpoints import Checkpoints
+from stiffml.run.replay import Replay
+from stiffml.system.dynamics import Dynamics
+from stiffml.system.linearization import Linearization
 
 Direction = Sequence[Tensor | None]
 """For each parameter of a system the change θ̇, or None for no change."""

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.newton import MAX_ITERATIONS, Rounding
-from stiffml.once import differentiable_no_further
+from stiffml.gradients.once import differentiable_no_further
+from stiffml.run.newton import MAX_ITERATIONS, Rounding
 from stiffml.settings import Tolerances
-from stiffml.system import System
+from stiffml.system.system import System
 
 
 class Constraints:

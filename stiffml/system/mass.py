@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.state import Layout
+from stiffml.system.state import Layout
 
 RANK = 1e-12
 """Singular values below this, relative to the largest, count as zero."""
