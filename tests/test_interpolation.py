@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import test_oracle
@@ -256,3 +258,14 @@ def test_every_method_interpolates(start: Tensor) -> None:
             solution = solve(func, start, T[[0, -1]], method=name, steps=Grid(40))
             off = (solution.interpolate(times(0.31)) - start * torch.exp(-times(0.31))).abs().max()
             assert off < 0.02, f"{name}: {off:.1e}"
+
+
+def test_many_outputs_in_one_step(start: Tensor) -> None:
+    """Dense means dense: time and memory grow with the outputs, not with their square."""
+    t = torch.linspace(0, 1, 20_000, dtype=torch.float64)
+    y0 = start.requires_grad_()
+    y = solve(lambda t, y: -y, y0, t, method="dopri5", steps=Grid(2), outputs="interpolate").y
+    assert isinstance(y, Tensor)
+    assert (y - start * torch.exp(-t)[:, None]).abs().max() <= 1e-4
+    (gradient,) = torch.autograd.grad(y.mean(dim=0).sum(), y0)
+    assert (gradient - (1 - math.exp(-1))).abs().max() <= 1e-4

@@ -31,21 +31,15 @@ class Dense:
 def with_outputs(scheme: Scheme, dense: Dense, count: int) -> Scheme:
     """The scheme with ``count`` outputs a step; their times follow those of the states in ``times``."""
     base = scheme.pattern
-    rows, columns = base.alpha.shape
-    fixed = np.zeros(columns)
+    fixed = np.zeros(base.columns)
     fixed[base.base] = -1
 
     def extended(of_steps: np.ndarray, of_output: Any) -> np.ndarray:
-        wide = np.zeros((rows + count, columns + count), dtype=bool)
-        wide[:rows, :columns] = of_steps
-        wide[rows:, :columns] = of_output
-        return wide
+        return np.concatenate([of_steps, np.tile(of_output, (count, 1))])
 
-    alpha = extended(base.alpha, dense.alpha.any(axis=0) | (fixed != 0))
-    alpha[rows:, columns:] = np.eye(count, dtype=bool)
     pattern = Pattern(
         base.history,
-        alpha,
+        extended(base.alpha, dense.alpha.any(axis=0) | (fixed != 0)),
         extended(base.beta, dense.beta.any(axis=0)),
         extended(base.epsilon, dense.epsilon.any(axis=0)),
         weighted=[*(row.weighted for row in base.rows), *[False] * count],
@@ -54,7 +48,7 @@ def with_outputs(scheme: Scheme, dense: Dense, count: int) -> Scheme:
         outputs=count,
     )
     parts = [torch.from_numpy(values) for values in (dense.alpha, dense.beta, dense.epsilon)]
-    known, own = torch.from_numpy(fixed), torch.eye(count, dtype=torch.float64)
+    known = torch.from_numpy(fixed)
 
     def numbers(times: Tensor) -> Numbers:
         states = base.history + 1
@@ -66,20 +60,13 @@ def with_outputs(scheme: Scheme, dense: Dense, count: int) -> Scheme:
         alpha, beta, epsilon = (powers @ values for values in parts)  # (K, count, C)
         size = h[:, :, None]
 
-        def extended(of_steps: Tensor, of_outputs: Tensor, diagonal: Tensor) -> Tensor:
-            right = torch.cat([of_steps.new_zeros(rows, count), diagonal]).expand(len(times), -1, -1)
-            return torch.cat([torch.cat([of_steps, of_outputs], dim=1), right], dim=2)
-
-        def padded(values: Tensor) -> Tensor:
-            return torch.cat([values, values.new_zeros(len(times), count)], dim=1)
-
         return Numbers(
-            extended(inner.alpha, known + alpha, own),
-            extended(inner.beta, size * beta, 0 * own),
-            extended(inner.epsilon, size * epsilon, 0 * own),
-            padded(inner.s_f),
-            padded(inner.s_g),
-            padded(inner.tau),
+            torch.cat([inner.alpha, known + alpha], dim=1),
+            torch.cat([inner.beta, size * beta], dim=1),
+            torch.cat([inner.epsilon, size * epsilon], dim=1),
+            inner.s_f,
+            inner.s_g,
+            torch.cat([inner.tau, inner.tau.new_zeros(len(times), count)], dim=1),
         )
 
     return Scheme(pattern, numbers)

@@ -48,19 +48,21 @@ class Row:
     solves: bool  # f at its own column enters it
     weighted: bool  # L is the mass matrix
     rosenbrock: bool  # it has the bracket; its α are then all weighted
+    output: bool  # it determines an output between the ends of the step; its own α is 1
 
 
 class Pattern:
     """Which columns enter which equations of a step.
 
     Columns 0 … history − 1 are the vectors the step starts from, the newest state last of them; column
-    history + r is determined by row r; the last one but for outputs is the new state.
+    history + r is determined by row r; the last one but for outputs is the new state. No row refers to the
+    column of an output, and α, β, ε have none for it.
 
     Parameters
     ----------
     history : int
     alpha, beta, epsilon : array_like
-        (rows, columns), non-zero where α, β, ε may be.
+        (rows, columns but those of outputs), non-zero where α, β, ε may be.
     weighted : array_like or bool
         (rows,), whether L is the mass matrix. Default True.
     rosenbrock : array_like or bool
@@ -98,16 +100,17 @@ class Pattern:
                 alpha=_others(self.alpha[r], history + r),
                 beta=_others(self.beta[r], history + r),
                 epsilon=_others(self.epsilon[r], history + r),
-                solves=bool(self.beta[r, history + r]),
+                solves=r < count - outputs and bool(self.beta[r, history + r]),
                 weighted=bool(weighted[r]),
                 rosenbrock=bool(rosenbrock[r]),
+                output=r >= count - outputs,
             )
             for r in range(count)
         )
 
     @property
     def columns(self) -> int:
-        return self.alpha.shape[1]
+        return self.alpha.shape[1] + self.outputs
 
     @property
     def new(self) -> int:
@@ -135,7 +138,7 @@ class Pattern:
 
     @cached_property
     def evaluates_f(self) -> np.ndarray:
-        """(columns,) where f is needed."""
+        """(columns but outputs,) where f is needed."""
         return self.beta.any(axis=0)
 
     @cached_property
@@ -152,7 +155,9 @@ def _others(row: np.ndarray, own: int) -> tuple[int, ...]:
 
 
 class Numbers(NamedTuple):
-    """The numbers of K steps with one pattern; R rows, C columns; differentiable functions of the times.
+    """The numbers of K steps with one pattern; differentiable functions of the times.
+
+    R rows; C columns, but those of outputs.
 
     ``alpha``, ``beta``, ``epsilon``: (K, R, C). ``s_f``, ``s_g``: (K, C), the times at which f and g are
     evaluated at stages. ``tau``: (K, R), of Rosenbrock rows.

@@ -149,7 +149,7 @@ class _Step:
         elif row.weighted and self.system.mass is not None:
             raise AssertionError("an explicit stage cannot have a mass matrix")
         else:
-            w = cotangent / alpha[c]
+            w = cotangent if row.output else cotangent / alpha[c]
         if self.multipliers is not None:
             self.multipliers[row.index, k] = w
         weighed = self.system.weigh(w, transpose=True) if row.weighted else w

@@ -148,7 +148,7 @@ class _Step:
             total = total + epsilon[c] * self._slope("g", c, k)
         own = row.column
         if not row.solves:
-            return total / alpha[own]
+            return total if row.output else total / alpha[own]
         node = int(self.index["f"][own][k])
         total = total + beta[own] * self.through["f"][:, node]
         return self.parts["f"][0].solve(node, alpha[own], beta[own], total)

@@ -81,8 +81,7 @@ class TimeGradient:
         for row in block.pattern.rows:
             r, w = row.index, multipliers[row.index]
             weighed = system.weigh(w, transpose=True) if row.weighted else w
-            own = [row.column] if row.column <= block.pattern.new else []  # that of an output is 1
-            for c in (*row.alpha, *own):
+            for c in (*row.alpha, *([] if row.output else [row.column])):
                 wrt_alpha[:, r, c] = -_products(weighed, equations.column(block, c))
             for c in (*row.beta, *([row.column] if row.solves else [])):
                 wrt_beta[:, r, c] = _products(w, f.slopes[f.nodes.index[number][c]])

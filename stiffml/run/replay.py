@@ -215,6 +215,8 @@ class _BlockSolver:
             known += beta[:, c] * self._value("f", c)
         for c in row.epsilon:
             known += epsilon[:, c] * self._value("g", c)
+        if row.output:
+            return known
         own = alpha[:, row.column]
         if row.solves:
             return self._newton(row, own, beta[:, row.column], known)
