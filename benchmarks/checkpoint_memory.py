@@ -5,7 +5,8 @@
 A reaction A ⇌ 2 B with a stiff rate in each of size/2 independent samples; gradients with respect to the rate
 and to all initial values. Every case runs in a process of its own, on one thread. Memory is the growth of the
 process from just before the solve to its peak, in states (8 bytes a number): kept states, PETSc's vectors,
-Jacobians, factors and torch's temporaries alike.
+Jacobians, factors and torch's temporaries alike. The derivative by the rate that is recorded says only that
+there is one: with many steps the reaction ends in equilibrium, where it is zero but for rounding.
 
 What the allocator of glibc before 2.38 makes of that is half as much again: torch's aligned arrays leave
 holes in its heap that nothing fits into. With MALLOC_MMAP_THRESHOLD_=1000000 in the environment large arrays
