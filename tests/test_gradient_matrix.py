@@ -209,7 +209,7 @@ def test_checkpoints_agree(name: str) -> None:
                 for what, group in expected.items():
                     # dL/dM multiplies by differences of nearly equal states.
                     bound = 1e-11 if what == "mass" else 1e-12
-                    if multistep:
+                    if multistep and (what == "t" or METHODS[name].order > 4):
                         # The starting ramp of the higher orders multiplies rounding; and dL/dt is a sum of
                         # terms of size 1/h² that cancel.
                         bound = 1e-8 if what == "t" else 1e-11
