@@ -3,117 +3,206 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-Rhs = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
+from problems.function import PartFunction, ProblemFunction, Rhs
+from problems.references import Reference
 
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.figure import Figure
+    from scipy.sparse import csr_array
 
-@dataclass(frozen=True)
-class Reference:
-    """A state known from elsewhere.
+    from problems.checking import Report
+    from stiffml import Solution, Split
 
-    ``mask`` marks the components to compare; ``rtol_valid`` is the relative error the values are known
-    to; ``verified`` says how they were checked.
-    """
+Values = Mapping[str, Any]
+"""Parameter values by name: floats, or arrays where a parameter is one."""
 
-    t: float
-    y: np.ndarray
-    source: str
-    rtol_valid: float
-    verified: str
-    mask: np.ndarray | None = None
+Invariant = np.ndarray | Callable[[np.ndarray, Values], np.ndarray]
+"""A row w, for which w·y stays what it is at the start; or I(y, p) of states (…, *shape), in units
+of its natural size."""
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A named constant of a problem: value, units, and what it is."""
+    """A named constant of a problem: value (a number or an array), units, and what it is."""
 
-    value: float
+    value: Any
     units: str = "1"
     description: str = ""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A right-hand side as implicit(t, y, p) + explicit(t, y, p); ``linear``: the first is linear in y."""
+
+    implicit: Rhs
+    explicit: Rhs
+    linear: bool = False
 
 
 @dataclass(frozen=True)
 class Problem:
     """An initial value problem M y' = rhs(t, y, p), where M is the identity unless ``mass`` is given.
 
+    Only the first four are needed for a problem of your own.
+
     Attributes
     ----------
-    name, title : str
-        The name :func:`problems.load` knows it by, and one line about it.
+    name : str
+        What :func:`problems.load` knows it by.
     rhs : callable
         rhs(t, y, p) in torch, batched over leading dimensions of y, usable under ``torch.func``;
         ``p`` maps parameter names to tensors.
-    y0 : ndarray
-        (n,) initial state.
+    y0 : array_like
+        Initial state: one number a component, (n,), or for a field (components, \\*grid).
     t_span : tuple of float
     parameters : mapping of str to Parameter
+    title, equations, citation, stiffness : str
+        One line about it; the equations as one would write them; where they come from; what makes them stiff.
     components : tuple of str
-        Names of the n components.
-    citation, stiffness : str
-        Where it comes from; what makes it stiff.
+        Names along the first axis of the state. Default y1, y2, …
     kind : str
-        ``"ode"``, or ``"dae"`` where M is singular.
+        ``"ode"``, ``"dae"`` where M is singular, or ``"pde"`` for the method of lines.
     mass : ndarray or None
         The constant mass matrix M: (n,) its diagonal, or (n, n); None for the identity.
-    units, time_units : str
-    invariants : ndarray or None
-        (k, n): rows W for which W·y stays what it is at the start.
-    bounds : tuple of float or None
-        What every component of the exact solution stays within.
-    scale : ndarray or None
-        (n,) typical magnitude of the components.
+    parts : Parts or None
+        The right-hand side as an implicit and an explicit part, for ``arkimex-…`` methods.
+    units : str or tuple of str
+        Of all components, or one of each.
+    time_units : str
+    grid : mapping of str to ndarray
+        For a field: the coordinates along each axis after the first.
+    invariants : mapping of str to ndarray or callable
+        By name: a row w for which w·y, over the flat state, stays what it is at the start; or I(y, p).
+    bounds : tuple or None
+        (low, high), numbers or one for each component: what the exact solution stays within.
+    scale : array_like or None
+        Typical magnitude of each component.
+    threshold : array_like or None
+        Magnitude of each component below which its digits do not count: :meth:`solve` takes
+        atol = rtol · threshold. Default 1e-3 of ``scale``.
     time_grid : str
         ``"log"`` or ``"linear"``: how output times are best spread.
+    breakpoints : tuple of float
+        Times at which rhs jumps.
+    sparsity : callable or None
+        () -> csr_array (n, n) whose entries are where ∂rhs/∂y over the flat state may differ from zero.
+    initial : callable or None
+        (values of the parameters) -> y0, where the initial state depends on them.
+    resized : callable or None
+        (size) -> the problem with that many grid points along each axis.
     references : tuple of Reference
         Valid for these very values only: :meth:`make` drops them.
     """
 
     name: str
-    title: str
     rhs: Rhs
     y0: np.ndarray
     t_span: tuple[float, float]
-    parameters: Mapping[str, Parameter]
-    components: tuple[str, ...]
-    citation: str
-    stiffness: str
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    title: str = ""
+    equations: str = ""
+    citation: str = ""
+    stiffness: str = ""
+    components: tuple[str, ...] = ()
     kind: str = "ode"
     mass: np.ndarray | None = None
-    units: str = "1"
+    parts: Parts | None = None
+    units: str | tuple[str, ...] = "1"
     time_units: str = "1"
-    invariants: np.ndarray | None = None
-    bounds: tuple[float, float] | None = None
+    grid: Mapping[str, np.ndarray] = field(default_factory=dict)
+    invariants: Mapping[str, Invariant] = field(default_factory=dict)
+    bounds: tuple[Any, Any] | None = None
     scale: np.ndarray | None = None
+    threshold: np.ndarray | None = None
     time_grid: str = "linear"
-    references: tuple[Reference, ...] = field(default=())
+    breakpoints: tuple[float, ...] = ()
+    sparsity: Callable[[], csr_array] | None = None
+    initial: Callable[[Values], np.ndarray] | None = None
+    resized: Callable[[int], Problem] | None = None
+    references: tuple[Reference, ...] = ()
 
-    def make(self, y0: np.ndarray | None = None, t_span: tuple[float, float] | None = None, **values: float):
-        """The same problem with other parameter values, initial state or span, and without references.
+    def __post_init__(self) -> None:
+        y0 = np.array(self.y0, dtype=float)
+        object.__setattr__(self, "y0", y0)
+        if not self.components and y0.ndim:
+            object.__setattr__(self, "components", tuple(f"y{i}" for i in range(1, len(y0) + 1)))
+        shape = (len(self.components), *(len(x) for x in self.grid.values()))
+        if y0.shape != shape:
+            raise ValueError(f"{self.name}: y0 has shape {y0.shape}, but components and grid make {shape}")
+        if self.time_grid not in ("log", "linear"):
+            raise ValueError(f'{self.name}: time_grid is "log" or "linear", not {self.time_grid!r}')
+
+    @property
+    def size(self) -> int:
+        """Number of unknowns."""
+        return self.y0.size
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The parameters' values by name."""
+        return {name: parameter.value for name, parameter in self.parameters.items()}
+
+    @property
+    def stiff_part(self) -> str:
+        """``"linear"``, ``"nonlinear"`` or ``""``: what kind of implicit part there is."""
+        return "" if self.parts is None else "linear" if self.parts.linear else "nonlinear"
+
+    def units_of(self, component: int) -> str:
+        return self.units if isinstance(self.units, str) else self.units[component]
+
+    def per_component(self, values: Any) -> np.ndarray:
+        """Numbers, one or one for each component, in a form that broadcasts with states."""
+        values = np.broadcast_to(np.asarray(values, dtype=float), len(self.components))
+        return values.reshape(-1, *[1] * len(self.grid))
+
+    def make(
+        self,
+        y0: np.ndarray | None = None,
+        t_span: tuple[float, float] | None = None,
+        size: int | None = None,
+        **values: Any,
+    ) -> Problem:
+        """The same problem with other parameter values, initial state, span or size, and without references.
+
+        Parameters
+        ----------
+        size : int
+            Grid points along each axis, for problems on a grid.
 
         Raises
         ------
         ValueError
-            For a parameter the problem does not have.
+            For a parameter the problem does not have, a value of the wrong shape, or a size where there is
+            no grid.
         """
-        unknown = sorted(set(values) - set(self.parameters))
-        if unknown:
-            known = ", ".join(self.parameters)
-            raise ValueError(f"{self.name} has no parameter {', '.join(unknown)}; it has {known}")
+        if size is not None:
+            if self.resized is None:
+                raise ValueError(f"{self.name} has no grid, so that its size is always {self.size}")
+            span = self.t_span if t_span is None else t_span
+            return self.resized(size).make(y0, span, **{**self.values, **values})
+        self._check_known(values)
         parameters = {
-            name: dataclasses.replace(parameter, value=float(values.get(name, parameter.value)))
+            name: dataclasses.replace(parameter, value=_like(self.name, name, parameter.value, values[name]))
+            if name in values
+            else parameter
             for name, parameter in self.parameters.items()
         }
+        if y0 is None:
+            y0 = self.y0
+            if self.initial is not None and values:
+                y0 = self.initial({name: parameter.value for name, parameter in parameters.items()})
         return dataclasses.replace(
             self,
-            y0=self.y0 if y0 is None else np.asarray(y0, dtype=float),
+            y0=np.asarray(y0, dtype=float),
             t_span=self.t_span if t_span is None else t_span,
             parameters=parameters,
             references=(),
@@ -121,10 +210,27 @@ class Problem:
 
     def func(self, *trainable: str) -> ProblemFunction:
         """func(t, y) as ``stiffml.solve`` takes it; the parameters named are trainable."""
-        return ProblemFunction(self, trainable)
+        self._check_known(trainable)
+        return ProblemFunction(self.rhs, self.values, trainable)
+
+    def split(self, *trainable: str) -> Split:
+        """The two parts as a ``stiffml.Split``, with the parameters named trainable.
+
+        Raises
+        ------
+        ValueError
+            If the problem has no parts.
+        """
+        from stiffml import Split
+
+        if self.parts is None:
+            raise ValueError(f"{self.name} has no natural split into an implicit and an explicit part")
+        shared = self.func(*trainable)
+        implicit, explicit = (PartFunction(shared, f) for f in (self.parts.implicit, self.parts.explicit))
+        return Split(implicit, explicit, linear=self.parts.linear)
 
     def initial_state(self) -> Tensor:
-        """(n,) float64."""
+        """y0, float64."""
         return torch.tensor(self.y0, dtype=torch.float64)
 
     def mass_matrix(self) -> Tensor | None:
@@ -143,41 +249,94 @@ class Problem:
         later = np.geomspace(first, end - start, count) + start
         return torch.tensor(np.concatenate([[start], later]))
 
-    def invariant_drift(self, y: np.ndarray) -> float:
-        """Largest |W·(y − y0)| over states y (…, n); 0 where there are no invariants."""
-        if self.invariants is None:
-            return 0.0
-        return float(np.abs((np.asarray(y) - self.y0) @ self.invariants.T).max())
+    def atol(self, rtol: float) -> Tensor:
+        """The absolute tolerances that belong to ``rtol``, in the shape of y0."""
+        threshold = self.threshold
+        if threshold is None:
+            threshold = 1e-3 * np.asarray(1.0 if self.scale is None else self.scale)
+        return torch.from_numpy(rtol * np.broadcast_to(self.per_component(threshold), self.y0.shape))
 
+    def solve(
+        self,
+        t: Tensor | None = None,
+        *,
+        method: Any = "bdf",
+        rtol: float | None = None,
+        atol: float | Tensor | None = None,
+        split: bool = False,
+        **arguments: Any,
+    ) -> Solution:
+        """Integrate with ``stiffml.solve``, which takes the further ``arguments``.
 
-class ProblemFunction(nn.Module):
-    """A problem's right-hand side as a module; its trainable parameters carry their names."""
+        Parameters
+        ----------
+        t : Tensor
+            Output times. Default: 60 between the start and the end, spread as suits the problem, and the
+            times of the references.
+        method : str or Method
+            Default ``"bdf"``.
+        rtol, atol : float, or for atol a Tensor
+            Default 1e-6 and :meth:`atol` where steps are adaptive.
+        split : bool
+            Whether the right-hand side goes in as its two parts. Default False.
 
-    def __init__(self, problem: Problem, trainable: tuple[str, ...]) -> None:
-        super().__init__()
-        unknown = sorted(set(trainable) - set(problem.parameters))
+        Raises
+        ------
+        ValueError
+            For wrong arguments, or ``split=True`` for a problem that has no parts.
+        SolveError
+            If the solve stops early.
+        """
+        import stiffml
+
+        if t is None:
+            known = [r.t for r in self.references if self.t_span[0] < r.t <= self.t_span[1]]
+            t = torch.tensor(np.unique(np.concatenate([self.times(60).numpy(), known])))
+        if isinstance(arguments.get("steps"), stiffml.Adaptive | None):
+            rtol = 1e-6 if rtol is None else rtol
+            atol = self.atol(rtol) if atol is None else atol
+        func = self.split() if split else self.func()
+        extra = {"mass": self.mass_matrix(), "breakpoints": self.breakpoints or None}
+        return stiffml.solve(
+            func, self.initial_state(), t, method=method, rtol=rtol, atol=atol, **{**extra, **arguments}
+        )
+
+    def check(self, solution: Solution) -> Report:
+        """Digits against the references, drift of the invariants, excess over the bounds."""
+        from problems.checking import check
+
+        return check(self, solution)
+
+    def dataset(self, n: int, **arguments: Any) -> xarray.Dataset:
+        """Observations at ``n`` times after the start; see :func:`problems.datasets.make_dataset`."""
+        from problems.datasets import make_dataset
+
+        return make_dataset(self, n, **arguments)
+
+    def plot(self, solution: Solution) -> Figure:
+        """A picture of a solution, with the references; see :func:`problems.pictures.plot`."""
+        from problems.pictures import plot
+
+        return plot(self, solution)
+
+    def eigenvalues(self, t: float | None = None, y: np.ndarray | None = None) -> np.ndarray:
+        """Those of ∂rhs/∂y at a state, by default the initial one: :func:`problems.spectrum.eigenvalues`."""
+        from problems.spectrum import eigenvalues
+
+        return eigenvalues(self, self.t_span[0] if t is None else t, self.y0 if y is None else y)
+
+    def _check_known(self, names: Any) -> None:
+        unknown = sorted(set(names) - set(self.parameters))
         if unknown:
-            raise ValueError(f"{problem.name} has no parameter {', '.join(unknown)}")
-        self.rhs = problem.rhs
-        for name, parameter in problem.parameters.items():
-            value = torch.tensor(parameter.value, dtype=torch.float64)
-            if name in trainable:
-                self.register_parameter(name, nn.Parameter(value))
-            else:
-                self.register_buffer(name, value)
-        self._names = tuple(problem.parameters)
-
-    def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        return self.rhs(t, y, {name: getattr(self, name) for name in self._names})
+            known = ", ".join(self.parameters) or "none"
+            raise ValueError(f"{self.name} has no parameter {', '.join(unknown)}; it has {known}")
 
 
-def published(key: str, rtol_valid: float) -> Reference:
-    """An entry of ``references.json``: values printed in the literature, or exact, to all their digits."""
-    entry = json.loads(files("problems").joinpath("references.json").read_text())[key]
-    return Reference(
-        t=float(entry["t"]),
-        y=np.array(entry["y"]),
-        source=entry["source"],
-        rtol_valid=rtol_valid,
-        verified=entry["verified"],
-    )
+def _like(problem: str, name: str, old: Any, new: Any) -> Any:
+    """A new value of a parameter, of the kind of the old one."""
+    if np.ndim(old) == 0:
+        return float(new)
+    new = np.asarray(new, dtype=float)
+    if new.shape != np.shape(old):
+        raise ValueError(f"{problem}: {name} has shape {np.shape(old)}, not {new.shape}")
+    return new

@@ -11,7 +11,9 @@ from matplotlib.figure import Figure
 DATA, FIT = "#444444", "#c1440e"
 
 
-def plot_states(time: np.ndarray, values: np.ndarray, names: Sequence[str] | None = None) -> Figure:
+def plot_states(
+    time: np.ndarray, values: np.ndarray, names: Sequence[str] | None = None, time_label: str = "time"
+) -> Figure:
     """Every component of states (n, components) over times (n,), one panel each, at most 16.
 
     The time axis is logarithmic where the times after the first span more than three decades.
@@ -33,7 +35,7 @@ def plot_states(time: np.ndarray, values: np.ndarray, names: Sequence[str] | Non
         if logarithmic:
             panel.set_xscale("log")
     for panel in panels[max(0, shown - columns) : shown]:
-        panel.set_xlabel("time")
+        panel.set_xlabel(time_label)
     if shown < values.shape[1]:
         figure.suptitle(f"the first {shown} of {values.shape[1]} components", fontsize=10)
     return figure

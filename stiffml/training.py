@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stiffml.errors import SolveError
+from stiffml.saving import save_atomically
 
 STATE = "training.pt"
 MAX_RETREATS = 12
@@ -47,16 +47,6 @@ class History:
             for name, (values, long_name, units) in data.items()
         }
         return xarray.Dataset(variables, {"iteration": np.arange(len(self.loss))})
-
-
-def save_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call ``write`` with a temporary path, then rename: a kill leaves the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class Trainer:

@@ -21,9 +21,10 @@ from problems.trajectories import reference_trajectory
 from stiffml.diagnostics import GradientReport, check_gradients
 from stiffml.integration import solve
 from stiffml.methods import resolve
+from stiffml.saving import save_atomically
 from stiffml.solution import Solution
 from stiffml.steps import Adaptive, Grid, Steps
-from stiffml.training import Trainer, save_atomically
+from stiffml.training import Trainer
 
 DEFAULT_ITERATIONS = 800
 DEFAULT_SEED = 0

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from problems.problem import Parameter, Problem, published
+from problems.problem import Parameter, Problem, Values
+from problems.references import published
 
 # The test set prints bare numbers; the units are those of concentrations in mol/l, pressures in bar and
 # times in min.
@@ -50,14 +51,25 @@ def rhs(t: Tensor, y: Tensor, p: Mapping[str, Tensor]) -> Tensor:
     )
 
 
+def initial(values: Values) -> np.ndarray:
+    """Its last component is in equilibrium with the first and the fourth."""
+    return np.array([_FLB, 0.00123, 0.0, _ZHU, 0.0, values["Ks"] * _FLB * _ZHU])
+
+
 def problem() -> Problem:
-    """A value of Ks other than the default makes the initial state inconsistent: pass another, or
-    ``make_consistent=True`` to ``stiffml.solve``."""
     return Problem(
         name="akzo",
         title="The chemical Akzo Nobel problem",
         rhs=rhs,
-        y0=np.array([_FLB, 0.00123, 0.0, _ZHU, 0.0, _PARAMETERS["Ks"].value * _FLB * _ZHU]),
+        equations="""\
+FLB'  = −2 r1 + r2 − r3 − r4            r1 = k1 FLB⁴ √CO2
+CO2'  = −½ r1 − r4 − ½ r5 + F           r2 = k2 FLBT ZHU
+FLBT' = r1 − r2 + r3                    r3 = (k2/K) FLB ZLA
+ZHU'  = −r2 + r3 − 2 r4                 r4 = k3 FLB ZHU²
+ZLA'  = r2 − r3 + r5                    r5 = k4 FLB.ZHU² √CO2
+0     = Ks FLB ZHU − FLB.ZHU            F  = klA (pCO2/H − CO2)""",
+        y0=initial({"Ks": _PARAMETERS["Ks"].value}),
+        initial=initial,
         t_span=(0.0, 180.0),
         parameters=_PARAMETERS,
         components=("FLB", "CO2", "FLBT", "ZHU", "ZLA", "FLB.ZHU"),
@@ -66,6 +78,8 @@ def problem() -> Problem:
         units="mol/l",
         time_units="min",
         scale=np.array([0.444, 1.2e-3, 0.16, 7e-3, 2e-2, 0.36]),
+        bounds=(0.0, 1.0),
+        threshold=np.array([0.1, 1e-3, 1e-2, 1e-4, 1e-2, 1e-3]) * 1e-2,
         references=(published("akzo", rtol_valid=1e-12),),
         stiffness="mild: with the sixth concentration eliminated, one eigenvalue is -9.2 at the start, "
         "-21 after 0.3 min and -3.3 at the end, over 180 min",

@@ -1,4 +1,4 @@
-"""The command line."""
+"""``stiffml fit``."""
 
 from __future__ import annotations
 
@@ -7,45 +7,20 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Column, Table
+from rich.table import Table
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Scientific machine learning on stiff systems."
-)
-fit_app = typer.Typer(no_args_is_help=True, help="Fit a neural ODE to a stiff problem.")
-app.add_typer(fit_app, name="fit")
-console = Console()
+from stiffml.cli.screen import console, explained
+
+app = typer.Typer(no_args_is_help=True, help="Fit a neural ODE to a stiff problem.")
 
 
 @app.callback()
 def main() -> None:
-    """Scientific machine learning on stiff systems."""
+    """Fit a neural ODE to a stiff problem."""
 
 
 @app.command()
-def methods() -> None:
-    """What each time stepping method can do."""
-    from stiffml import METHODS
-
-    columns = {
-        "adaptive": "adaptive",
-        "implicit": "implicit",
-        "whole": "ODE",
-        "split": "split",
-        "mass": "mass matrix",
-        "dae": "DAE",
-        "own_interpolant": "own interpolant",
-    }
-    table = Table(Column("method", no_wrap=True), "order", *columns.values())
-    for name, method in METHODS.items():
-        able = ("yes" if getattr(method, attribute) else "" for attribute in columns)
-        table.add_row(name, str(method.order), *able)
-    console.print(table)
-
-
-@fit_app.command()
 def robertson(
     method: Annotated[str, typer.Option(help="Time stepping method; stiffml.METHODS lists them.")] = "cn",
     seed: Annotated[int, typer.Option(help="Of the initial weights. Results vary much between seeds.")] = 0,
@@ -56,9 +31,7 @@ def robertson(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
 ) -> None:
     """Fit a neural ODE to Robertson's problem: 40 observations, 155 weights."""
-    from stiffml.errors import SolveError
     from stiffml.fits.robertson import fit
-    from stiffml.training import TrainingError
 
     columns = (
         TextColumn("{task.description}"),
@@ -67,7 +40,7 @@ def robertson(
         TextColumn("loss {task.fields[loss]:.5f}  {task.fields[pace]:.3f} s/iteration "),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, refresh_per_second=4) as progress:
+    with explained(), Progress(*columns, console=console, refresh_per_second=4) as progress:
         task = progress.add_task("fitting", total=iterations, loss=float("nan"), pace=float("nan"))
         before = time.perf_counter()
         pace = float("nan")
@@ -79,12 +52,7 @@ def robertson(
             before = now
             progress.update(task, completed=iteration, loss=loss, pace=pace)
 
-        try:
-            result = fit(out, method, seed, iterations, resume, report)
-        except (ValueError, FileExistsError, SolveError, TrainingError) as error:
-            progress.stop()
-            console.print(f"[red]{type(error).__name__}[/]: {error}", highlight=False)
-            raise typer.Exit(1) from None
+        result = fit(out, method, seed, iterations, resume, report)
 
     stats = result.solution.stats
     table = Table("fit", f"robertson, {method}, seed {seed}, {result.trainer.iteration} iterations")
@@ -97,7 +65,3 @@ def robertson(
     table.add_row("results", str(out))
     console.print(table)
     console.print("Other seeds end elsewhere: some fit less well, some not at all.")
-
-
-if __name__ == "__main__":
-    app()

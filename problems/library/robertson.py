@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from problems.problem import Parameter, Problem, published
+from problems.problem import Parameter, Problem
+from problems.references import published
 
 
 def rhs(t: Tensor, y: Tensor, p: Mapping[str, Tensor]) -> Tensor:
@@ -25,6 +26,10 @@ def problem() -> Problem:
         name="robertson",
         title="Robertson's autocatalytic reaction",
         rhs=rhs,
+        equations="""\
+A' = −k1 A + k3 B C
+B' =  k1 A − k3 B C − k2 B²
+C' =  k2 B²""",
         y0=np.array([1.0, 0.0, 0.0]),
         t_span=(0.0, 1e11),
         parameters={
@@ -33,11 +38,12 @@ def problem() -> Problem:
             "k3": Parameter(1e4, "1/s", "B + C -> A + C"),
         },
         components=("A", "B", "C"),
-        units="1",
         time_units="s",
-        invariants=np.ones((1, 3)),
+        invariants={"A + B + C": np.ones(3)},
         bounds=(0.0, 1.0),
         scale=np.array([1.0, 3.65e-5, 1.0]),
+        # A and B end at 2e-8 and 8e-14, and their digits count.
+        threshold=np.array([1e-10, 1e-15, 1e-3]),
         time_grid="log",
         references=(published("robertson", rtol_valid=1e-12),),
         stiffness="eigenvalues 0, 0 and -0.04 at the start; the third is about -2.2e3 after the first "

@@ -1,0 +1,141 @@
+"""How good a solution is: digits, drift of the invariants, excess over the bounds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from problems.problem import Problem
+    from problems.references import Reference
+    from stiffml import Solution
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A state against a reference: relative ``error``, in which ``component``, and the ``digits``."""
+
+    t: float
+    error: float
+    component: str
+    source: str
+    digits: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What :meth:`Problem.check` found; printing it gives a table.
+
+    Attributes
+    ----------
+    problem : str
+    digits : float or None
+        −log10 of the largest relative error at any reference, at most what the reference is known to;
+        None where no reference time is among the outputs.
+    comparisons : tuple of Comparison
+        One for each reference whose time is among the outputs.
+    drifts : mapping of str to float
+        By invariant: the largest change, relative to the sum of the magnitudes it is made of.
+    excess : float
+        How far the solution leaves its bounds, 0 if it does not, in the units of the component; and
+    worst : str
+        which component does.
+    """
+
+    problem: str
+    comparisons: tuple[Comparison, ...]
+    drifts: Mapping[str, float]
+    excess: float
+    worst: str
+
+    @property
+    def digits(self) -> float | None:
+        return min((comparison.digits for comparison in self.comparisons), default=None)
+
+    @property
+    def invariant_drift(self) -> float:
+        """The largest of ``drifts``; 0 where there are no invariants."""
+        return max(self.drifts.values(), default=0.0)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The report as pairs of what and how much."""
+        rows = [
+            (f"digits at t = {c.t:g}", f"{c.digits:.1f} (error {c.error:.1e} in {c.component})")
+            for c in self.comparisons
+        ]
+        rows = rows or [("digits", "no reference at an output time")]
+        rows += [(f"drift of {name}", f"{drift:.1e}") for name, drift in self.drifts.items()]
+        if self.worst:
+            rows.append(("outside its bounds", f"{self.worst} by {self.excess:.1e}"))
+        return rows
+
+    def __str__(self) -> str:
+        rows = [("problem", self.problem), *self.rows()]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def check(problem: Problem, solution: Solution) -> Report:
+    """Compare a solution with all that is known of its problem.
+
+    Raises
+    ------
+    ValueError
+        If the solution's states do not have the problem's shape.
+    """
+    assert isinstance(solution.y, Tensor)
+    times, states = solution.t.detach().numpy(), solution.y.detach().numpy()
+    if states.shape[1:] != problem.y0.shape:
+        raise ValueError(f"{problem.name} has states of shape {problem.y0.shape}, not {states.shape[1:]}")
+    comparisons = []
+    for reference in problem.references:
+        near = np.flatnonzero(np.isclose(times, reference.t, rtol=1e-12, atol=0.0))
+        if len(near):
+            comparisons.append(compare(problem, reference, states[near[0]]))
+    excess, worst = _excess(problem, states)
+    return Report(problem.name, tuple(comparisons), drifts(problem, states), excess, worst)
+
+
+def compare(problem: Problem, reference: Reference, y: np.ndarray) -> Comparison:
+    """A state of the problem against a reference."""
+    errors = reference.errors(y)
+    component = problem.components[int(np.nanargmax(errors)) // max(1, errors[0].size)]
+    error = float(np.nanmax(errors))
+    digits = -math.log10(max(error, reference.rtol_valid))
+    return Comparison(reference.t, error, component, reference.source, digits)
+
+
+def drifts(problem: Problem, states: np.ndarray) -> dict[str, float]:
+    """By invariant, the largest drift over states (…, *shape) from the initial state.
+
+    That of a row w is |w·(y − y0)| / max(Σ|w_i y_i|, Σ|w_i y0_i|): what rounding can do is about 1e-16,
+    and an invariant that has lost all its digits has a drift near 1.
+    """
+    start = problem.y0.ravel()
+    flat = np.asarray(states).reshape(-1, start.size)
+    found = {}
+    for name, invariant in problem.invariants.items():
+        if callable(invariant):
+            p = problem.values
+            drift = np.abs(invariant(np.asarray(states), p) - invariant(problem.y0, p))
+        else:
+            size = np.maximum(np.abs(flat) @ np.abs(invariant), np.abs(start) @ np.abs(invariant))
+            drift = np.abs((flat - start) @ invariant) / np.where(size > 0, size, 1.0)
+        found[name] = float(drift.max())
+    return found
+
+
+def _excess(problem: Problem, states: np.ndarray) -> tuple[float, str]:
+    if problem.bounds is None:
+        return 0.0, ""
+    low, high = (problem.per_component(bound) for bound in problem.bounds)
+    outside = np.maximum(low - states, states - high)
+    outside = outside.max(axis=(0, *range(2, outside.ndim)))
+    worst = int(outside.argmax())
+    excess = float(outside[worst])
+    return (excess, problem.components[worst]) if excess > 0 else (0.0, "")

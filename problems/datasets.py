@@ -1,0 +1,132 @@
+"""Observations of a problem, made anew or read from a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import xarray
+
+    from problems.problem import Problem
+
+Sampler = Callable[[np.random.Generator], np.ndarray]
+
+
+def make_dataset(
+    problem: Problem,
+    n: int,
+    *,
+    noise: float = 0.0,
+    seed: int = 0,
+    trajectories: int | None = None,
+    sampler: Sampler | None = None,
+    times: Tensor | None = None,
+    method: str = "bdf",
+    rtol: float = 1e-9,
+) -> xarray.Dataset:
+    """Observations at the start and ``n`` times after it; the same for the same arguments.
+
+    Parameters
+    ----------
+    problem : Problem
+    n : int
+        Number of times, spread over the span as suits the problem.
+    noise : float
+        Standard deviation of normal errors, in units of the problem's ``scale``. Default 0.
+    seed : int
+        Of the noise and of the sampler. Default 0.
+    trajectories : int
+        How many, over a first dimension ``trajectory``. Default: one, without such a dimension.
+    sampler : callable
+        sampler(rng) -> an initial state in the shape of y0; needed for ``trajectories``.
+    times : Tensor
+        (n + 1,) times in place of those of ``problem.times(n)``, the start first.
+    method : str
+    rtol : float
+        What the trajectories are computed with. Default ``"bdf"`` and 1e-9.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``state``, the trajectory, and ``observed``, the same with noise, over ([trajectory,] time, component
+        [, grid]), with units; attributes say what made it.
+
+    Raises
+    ------
+    ValueError
+        For arguments out of range, or trajectories without a sampler.
+    """
+    if noise < 0:
+        raise ValueError(f"noise must not be negative, but is {noise}")
+    if noise > 0 and problem.scale is None:
+        raise ValueError(f"noise is in units of the scale, and {problem.name} has none: give it scale=")
+    if (trajectories is None) != (sampler is None):
+        raise ValueError("trajectories and sampler go together: equal initial states make equal trajectories")
+    t = problem.times(n) if times is None else times
+    if len(t) != n + 1:
+        raise ValueError(f"times must be n + 1 = {n + 1}, the start first, but there are {len(t)}")
+    rng = np.random.default_rng(seed)
+    starts = [problem.y0] if sampler is None else [sampler(rng) for _ in range(trajectories or 0)]
+    states = np.stack([_trajectory(problem, start, t, method, rtol) for start in starts])
+    scale = problem.per_component(1.0 if problem.scale is None else problem.scale)
+    observed = states + noise * scale * rng.standard_normal(states.shape)
+    if sampler is None:
+        states, observed = states[0], observed[0]
+    data = _labelled(problem, t.numpy(), {"state": states, "observed": observed})
+    data["observed"].attrs["long_name"] = "state with noise"
+    data.attrs.update(noise=noise, seed=seed, method=method, rtol=rtol)
+    return data
+
+
+def solution_dataset(problem: Problem, t: np.ndarray, y: np.ndarray) -> xarray.Dataset:
+    """States (time, \\*shape) of a problem as a Dataset with names and units."""
+    return _labelled(problem, t, {"state": y})
+
+
+def save_dataset(data: xarray.Dataset, path: str | Path) -> None:
+    """Write netCDF, to a temporary file that is then renamed."""
+    from stiffml.saving import save_atomically
+
+    save_atomically(Path(path), lambda place: data.to_netcdf(place, engine="h5netcdf"))
+
+
+def load_dataset(path: str | Path) -> xarray.Dataset:
+    """Read what :func:`save_dataset` wrote, into memory."""
+    import xarray
+
+    return xarray.load_dataset(path, engine="h5netcdf")
+
+
+def _trajectory(problem: Problem, y0: np.ndarray, t: Tensor, method: str, rtol: float) -> np.ndarray:
+    with torch.no_grad():
+        solution = problem.make(y0=y0).solve(t, method=method, rtol=rtol)
+    assert isinstance(solution.y, Tensor)
+    return solution.y.numpy()
+
+
+def _labelled(problem: Problem, t: np.ndarray, values: dict[str, np.ndarray]) -> xarray.Dataset:
+    import xarray
+
+    dims = ("time", "component", *problem.grid)
+    one_unit = problem.units if isinstance(problem.units, str) else "see the coordinate units"
+    attrs = {"long_name": "state", "units": one_unit}
+    variables = {
+        name: (("trajectory", *dims) if array.ndim > len(dims) else dims, array, dict(attrs))
+        for name, array in values.items()
+    }
+    coords = {
+        "time": ("time", t, {"long_name": "time", "units": problem.time_units}),
+        "component": list(problem.components),
+        "units": ("component", [problem.units_of(i) for i in range(len(problem.components))]),
+        **{axis: (axis, x, {"long_name": axis}) for axis, x in problem.grid.items()},
+    }
+    numbers = {name: np.asarray(value).tolist() for name, value in problem.values.items()}
+    about = {"problem": problem.name, "title": problem.title, "citation": problem.citation}
+    return xarray.Dataset(variables, coords, attrs={**about, "parameters": json.dumps(numbers)})

@@ -1,0 +1,1 @@
+"""One module a problem; :mod:`problems.catalogue` lists them."""

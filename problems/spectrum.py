@@ -1,0 +1,68 @@
+"""Eigenvalues of a problem's Jacobian: what makes it stiff."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from problems.problem import Problem
+
+DENSE = 600
+COUNT = 6
+
+
+def jacobian(problem: Problem, t: float, y: np.ndarray) -> np.ndarray:
+    """∂rhs/∂y (n, n) over the flat state, row by row in memory of one batch."""
+    func, shape = problem.func(), problem.y0.shape
+    time = torch.tensor(t, dtype=torch.float64)
+    derivative = torch.func.jacrev(lambda flat: func(time, flat.reshape(shape)).reshape(-1))
+    with torch.no_grad():
+        return derivative(torch.tensor(y, dtype=torch.float64).reshape(-1)).numpy()
+
+
+def eigenvalues(problem: Problem, t: float, y: np.ndarray) -> np.ndarray:
+    """Eigenvalues at (t, y), in units of 1/``time_units``, by rising real part.
+
+    All of them up to 600 unknowns, beyond that the 6 of largest magnitude. Of a problem with a mass matrix
+    M they are those of det(J − λM) = 0, the infinite ones left out.
+    """
+    find = _largest if problem.size > DENSE and problem.mass is None else _all
+    values = find(problem, t, y)
+    return values[np.argsort(values.real)]
+
+
+def _all(problem: Problem, t: float, y: np.ndarray) -> np.ndarray:
+    import scipy.linalg
+
+    J = jacobian(problem, t, y)
+    if problem.mass is None:
+        return np.linalg.eigvals(J)
+    mass = np.diag(problem.mass) if problem.mass.ndim == 1 else problem.mass
+    above, below = scipy.linalg.eigvals(J, mass, homogeneous_eigvals=True)
+    finite = np.abs(below) > 1e-12 * np.abs(above)
+    return above[finite] / below[finite]
+
+
+def _largest(problem: Problem, t: float, y: np.ndarray) -> np.ndarray:
+    from scipy.sparse.linalg import LinearOperator, eigs
+
+    func, n = problem.func(), problem.size
+    time, state = torch.tensor(t, dtype=torch.float64), torch.tensor(y, dtype=torch.float64)
+
+    def apply(v: np.ndarray) -> np.ndarray:
+        direction = torch.from_numpy(np.ascontiguousarray(v.real).reshape(problem.y0.shape))
+        _, product = torch.func.jvp(lambda u: func(time, u), (state,), (direction,))
+        return product.detach().reshape(-1).numpy()
+
+    start = np.random.default_rng(0).standard_normal(n)
+    return eigs(LinearOperator((n, n), matvec=apply, dtype=float), k=COUNT, which="LM", v0=start)[0]
+
+
+def stiffness(problem: Problem) -> float:
+    """The fastest decay at the initial state and the references, times the span: a pure number."""
+    states = [(problem.t_span[0], problem.y0), *((r.t, r.y) for r in problem.references)]
+    fastest = max(-float(eigenvalues(problem, t, y).real.min()) for t, y in states)
+    return fastest * abs(problem.t_span[1] - problem.t_span[0])

@@ -1,0 +1,21 @@
+"""The command line: one module a command."""
+
+from __future__ import annotations
+
+import typer
+
+from stiffml.cli import fit, library, methods, solve, workprecision
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Scientific machine learning on stiff systems."
+)
+app.command("problems")(library.problems)
+app.command("methods")(methods.methods)
+app.command("solve")(solve.solve)
+app.command("workprecision")(workprecision.workprecision)
+app.add_typer(fit.app, name="fit")
+
+
+@app.callback()
+def main() -> None:
+    """Scientific machine learning on stiff systems."""

@@ -1,0 +1,3 @@
+from stiffml.cli import app
+
+app()

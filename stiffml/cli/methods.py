@@ -1,0 +1,28 @@
+"""``stiffml methods``."""
+
+from __future__ import annotations
+
+from rich.table import Column, Table
+
+from stiffml.cli.screen import console
+
+COLUMNS = {
+    "adaptive": "adaptive",
+    "implicit": "implicit",
+    "whole": "ODE",
+    "split": "split",
+    "mass": "mass matrix",
+    "dae": "DAE",
+    "own_interpolant": "own interpolant",
+}
+
+
+def methods() -> None:
+    """What each time stepping method can do."""
+    from stiffml import METHODS
+
+    table = Table(Column("method", no_wrap=True), "order", *COLUMNS.values())
+    for name, method in METHODS.items():
+        able = ("yes" if getattr(method, attribute) else "" for attribute in COLUMNS)
+        table.add_row(name, str(method.order), *able)
+    console.print(table)

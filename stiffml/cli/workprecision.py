@@ -1,0 +1,67 @@
+"""``stiffml workprecision``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
+
+from stiffml.cli.screen import Name, Settings, Size, console, explained, load
+
+
+def workprecision(
+    name: Name,
+    methods: Annotated[
+        str, typer.Option(help="Comma separated. A method ending in /split takes the two parts apart.")
+    ] = "bdf,bdf3,rosw-ra34pw2,cn",
+    rtols: Annotated[str, typer.Option(help="Comma separated tolerances.")] = "1e-3,1e-4,1e-5,1e-6,1e-7,1e-8",
+    repeats: Annotated[int, typer.Option(min=1, help="Solves whose median time counts.")] = 3,
+    settings: Settings = None,
+    size: Size = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for workprecision.nc and .png. Default runs/NAME.")
+    ] = None,
+) -> None:
+    """Digits against time and against evaluations of f, for several methods and tolerances."""
+    from problems.datasets import save_dataset
+    from problems.workprecision import measure, plot
+    from stiffml.saving import save_atomically
+
+    with explained():
+        chosen = [method.strip() for method in methods.split(",")]
+        tolerances = [float(rtol) for rtol in rtols.split(",")]
+        problem = load(name, settings, size)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task(problem.name, total=len(chosen) * len(tolerances))
+
+            def report(method: str, rtol: float) -> None:
+                progress.update(task, advance=1, description=f"{problem.name}, {method}, rtol {rtol:g}")
+
+            data = measure(problem, chosen, tolerances, repeats, report)
+        folder = Path("runs", problem.name) if out is None else out
+        folder.mkdir(parents=True, exist_ok=True)
+        save_dataset(data, folder / "workprecision.nc")
+        figure = plot(data)
+        save_atomically(
+            folder / "workprecision.png", lambda path: figure.savefig(path, format="png", dpi=130)
+        )
+
+    right = [
+        Column(text, justify="right") for text in ("rtol", "digits", "time [s]", "f evaluations", "steps")
+    ]
+    table = Table("method", *right, "")
+    for method in data["method"].values:
+        for rtol in data["rtol"].values:
+            one = data.sel(method=method, rtol=rtol)
+            failure = str(one["failure"].values)
+            numbers = [] if failure else [f"{float(one['digits']):.1f}", f"{float(one['wall_s']):.3f}"]
+            numbers += [] if failure else [f"{int(one['rhs_evals'])}", f"{int(one['steps'])}"]
+            table.add_row(str(method), f"{rtol:g}", *(numbers or [""] * 4), failure)
+        table.add_section()
+    console.print(table)
+    console.print(f"reference: {data.attrs['reference']}", highlight=False)
+    console.print(f"results: {folder}", highlight=False)
