@@ -1,0 +1,128 @@
+"""A reaction mechanism: an ideal gas whose species react."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from problems.chemistry.gas import IdealGas
+from problems.chemistry.rates import Rates, initial_parameters
+from problems.chemistry.reading import read
+from problems.chemistry.specification import Specification
+
+
+class Mechanism(IdealGas):
+    """n reactions among k species, in float64.
+
+    The rate parameters are ``nn.Parameter`` whose gradient is off; ``requires_grad_()`` turns it on. Every
+    function of them takes ``parameters`` too, a mapping with other values for some or all: the same
+    functions without state.
+
+    Attributes
+    ----------
+    log_A, b, Ea : Parameter
+        (n,): k = A T^b exp(-Ea/(R T)), with ln |A| in kmol, m³, s and Ea in J/kmol; in falloff reactions
+        the high-pressure limit.
+    log_A_low, b_low, Ea_low : Parameter
+        The low-pressure limits of the reactions ``rates.falloff_reactions``.
+    troe : Parameter
+        (…, 4): A, T3, T1 and T2 of the reactions ``rates.troe_reactions``. A reaction without T2 has 1e30,
+        for which its term is zero.
+    efficiencies : Parameter
+        (…, k): of each species as a third body of the reactions ``rates.third_body_reactions``.
+    rates : Rates
+        Which reactions those are (indices from 0), and ``rates.stoichiometry`` (k, n).
+    equations : tuple of str
+        The reactions, as the file writes them.
+    """
+
+    log_A: Tensor
+    b: Tensor
+    Ea: Tensor
+    log_A_low: Tensor
+    b_low: Tensor
+    Ea_low: Tensor
+    troe: Tensor
+    efficiencies: Tensor
+
+    def __init__(self, specification: Specification) -> None:
+        super().__init__(specification)
+        self.equations = tuple(reaction.equation for reaction in specification.reactions)
+        self.rates = Rates(specification.reactions, self.species)
+        for name, value in initial_parameters(specification.reactions, self.rates, self.species).items():
+            self.register_parameter(name, nn.Parameter(value, requires_grad=False))
+
+    @classmethod
+    def from_yaml(cls, source: str | Path, phase: str | None = None) -> Mechanism:
+        """Reads a mechanism in Cantera's format.
+
+        Parameters
+        ----------
+        source : str or Path
+            A path, or the name of a file that Cantera ships, such as ``"gri30.yaml"``.
+        phase : str, optional
+            By default the file's first.
+
+        Raises
+        ------
+        FileNotFoundError
+            For a file that is not there.
+        MechanismError
+            For a file that cannot be read; :class:`UnsupportedMechanismError` where it uses a model that
+            is not supported. Both are ValueErrors, and name file, section and entry.
+        """
+        return cls(read(source, phase))
+
+    @property
+    def n_reactions(self) -> int:
+        return len(self.equations)
+
+    def net_production_rates(
+        self, T: Tensor, p: Tensor | float, Y: Tensor, parameters: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """(…, k) in kmol/m³/s, from T (…) in K, p in Pa and mass fractions Y (…, k)."""
+        return self.source(T.unsqueeze(-1), self.concentrations(T, p, Y), parameters)[2]
+
+    def rates_of_progress(
+        self, T: Tensor, p: Tensor | float, Y: Tensor, parameters: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Forward and reverse, (…, n) each, in kmol/m³/s; the reverse of irreversible reactions is zero."""
+        T, concentrations = T.unsqueeze(-1), self.concentrations(T, p, Y)
+        basis = self.thermodynamics.basis(T)
+        gibbs = self.thermodynamics.mixture(T, basis)[2]
+        return self.rates(T, basis, gibbs, concentrations, self._complete(parameters))
+
+    def source(
+        self, T: Tensor, concentrations: Tensor, parameters: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What a reactor needs: cp/R, h/RT and net production rates in kmol/m³/s, each (…, k).
+
+        T is (…, 1) in K, the concentrations (…, k) in kmol/m³.
+
+        Raises
+        ------
+        ValueError
+            For ``parameters`` that the mechanism does not have.
+        """
+        basis = self.thermodynamics.basis(T)
+        heat, enthalpy, gibbs = self.thermodynamics.mixture(T, basis)
+        if not self.equations:
+            return heat, enthalpy, torch.zeros_like(concentrations)
+        forward, reverse = self.rates(T, basis, gibbs, concentrations, self._complete(parameters))
+        return heat, enthalpy, (forward - reverse) @ self.rates.stoichiometry.mT
+
+    def _complete(self, parameters: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
+        """The given rate parameters, and its own for the rest."""
+        own: Mapping = self._parameters
+        if not parameters:
+            return own
+        unknown = sorted(set(parameters) - set(own))
+        if unknown:
+            raise ValueError(f"no rate parameter {', '.join(unknown)}; there are {', '.join(own)}")
+        return {**own, **parameters}
+
+    def extra_repr(self) -> str:
+        return f"{self.name}: {self.n_species} species, {self.n_reactions} reactions"

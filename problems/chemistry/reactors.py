@@ -1,0 +1,110 @@
+"""Closed, adiabatic, well-stirred reactors as functions func(t, y) of time and state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from problems.chemistry.mechanism import Mechanism
+from problems.chemistry.units import GAS_CONSTANT
+
+
+class _Reactor(nn.Module):
+    """A mechanism, and one quantity that stays as it is; ``factor``, over it, is what the equations need."""
+
+    _constant: Tensor
+    _factor: Tensor
+
+    def __init__(self, mechanism: Mechanism, name: str, value: float | Tensor, factor: float) -> None:
+        super().__init__()
+        constant = torch.as_tensor(value, dtype=torch.float64)
+        if not bool(((constant > 0) & constant.isfinite()).all()):
+            raise ValueError(f"{name} must be positive and finite, not {value}")
+        self.mechanism = mechanism
+        self.register_buffer("_constant", constant, persistent=False)
+        self.register_buffer("_factor", factor / constant.unsqueeze(-1), persistent=False)
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Names of the components of the state."""
+        return ("T", *self.mechanism.species)
+
+    def state(self, T: float | Tensor, Y: Tensor) -> Tensor:
+        """(…, 1 + k) from T (…) or a number in K, and mass fractions Y (…, k)."""
+        T = torch.as_tensor(T, dtype=Y.dtype).unsqueeze(-1)
+        shape = torch.broadcast_shapes(T.shape[:-1], Y.shape[:-1])
+        return torch.cat([T.expand(*shape, 1), Y.expand(*shape, -1)], dim=-1)
+
+    def _split(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """T (…, 1), and kmol of each species in a kg of mixture (…, k)."""
+        T, Y = y.split((1, y.shape[-1] - 1), dim=-1)
+        return T, Y * self.mechanism.inverse_weights
+
+
+class ConstantPressureReactor(_Reactor):
+    """dT/dt = -Σ h ω / (ρ cp) and dY/dt = ω W / ρ at constant pressure, ρ = p/(R T Σ(Y/W)).
+
+    The state y is (…, 1 + k): T in K, then the k mass fractions, and t in s. ω are the net production
+    rates, h molar enthalpies, cp the mixture's heat capacity per mass. The equations hold off Σ Y = 1 too,
+    as in Cantera's ``IdealGasConstPressureReactor``, and conserve elements there.
+
+    Parameters
+    ----------
+    mechanism : Mechanism
+    pressure : float or Tensor
+        Pa; a tensor (…) gives each state its own.
+    """
+
+    def __init__(self, mechanism: Mechanism, pressure: float | Tensor = 101325.0) -> None:
+        super().__init__(mechanism, "pressure", pressure, GAS_CONSTANT)
+
+    @property
+    def pressure(self) -> Tensor:
+        return self._constant
+
+    def forward(self, t: Tensor, y: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
+        """dy/dt; ``parameters`` holds rate parameters to use in place of the mechanism's own."""
+        mechanism = self.mechanism
+        T, moles = self._split(y)
+        volume = T * moles.sum(dim=-1, keepdim=True) * self._factor  # m³/kg
+        heat, enthalpy, source = mechanism.source(T, moles / volume, parameters)
+        source = source * volume
+        slope = -T * _dot(enthalpy, source) / _dot(heat, moles)
+        return torch.cat([slope, source * mechanism.molecular_weights], dim=-1)
+
+
+class ConstantVolumeReactor(_Reactor):
+    """dT/dt = -Σ u ω / (ρ cv) and dY/dt = ω W / ρ at constant density ρ.
+
+    As :class:`ConstantPressureReactor`, with molar internal energies u and the heat capacity cv at
+    constant volume; Cantera's ``IdealGasReactor``.
+
+    Parameters
+    ----------
+    mechanism : Mechanism
+    density : float or Tensor
+        kg/m³, as from ``mechanism.density(T, p, Y)``; a tensor (…) gives each state its own.
+    """
+
+    def __init__(self, mechanism: Mechanism, density: float | Tensor) -> None:
+        super().__init__(mechanism, "density", density, 1.0)
+
+    @property
+    def density(self) -> Tensor:
+        return self._constant
+
+    def forward(self, t: Tensor, y: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
+        """dy/dt; ``parameters`` holds rate parameters to use in place of the mechanism's own."""
+        mechanism = self.mechanism
+        T, moles = self._split(y)
+        heat, enthalpy, source = mechanism.source(T, moles / self._factor, parameters)
+        source = source * self._factor
+        slope = -T * _dot(enthalpy - 1, source) / _dot(heat - 1, moles)  # u/RT = h/RT - 1, cv/R = cp/R - 1
+        return torch.cat([slope, source * mechanism.molecular_weights], dim=-1)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """(…, 1)."""
+    return (a * b).sum(dim=-1, keepdim=True)
