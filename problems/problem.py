@@ -32,11 +32,15 @@ of its natural size."""
 
 @dataclass(frozen=True)
 class Parameter:
-    """A named constant of a problem: value (a number or an array), units, and what it is."""
+    """A named constant of a problem: value (a number or an array), units, and what it is.
+
+    ``initial`` marks one that only the initial state depends on: it cannot be trained through rhs.
+    """
 
     value: Any
     units: str = "1"
     description: str = ""
+    initial: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,7 @@ class Problem:
     def per_component(self, values: Any) -> np.ndarray:
         """Numbers, one or one for each component, in a form that broadcasts with states."""
         values = np.broadcast_to(np.asarray(values, dtype=float), len(self.components))
-        return values.reshape(-1, *[1] * len(self.grid))
+        return values.reshape(-1, *[1] * len(self.grid)).copy()
 
     def make(
         self,
@@ -209,8 +213,19 @@ class Problem:
         )
 
     def func(self, *trainable: str) -> ProblemFunction:
-        """func(t, y) as ``stiffml.solve`` takes it; the parameters named are trainable."""
+        """func(t, y) as ``stiffml.solve`` takes it; the parameters named are trainable.
+
+        Raises
+        ------
+        ValueError
+            For a parameter the problem does not have, or one that only the initial state depends on.
+        """
         self._check_known(trainable)
+        for name in trainable:
+            if self.parameters[name].initial:
+                raise ValueError(
+                    f"{self.name}: only the initial state depends on {name}; differentiate with respect to y0"
+                )
         return ProblemFunction(self.rhs, self.values, trainable)
 
     def split(self, *trainable: str) -> Split:

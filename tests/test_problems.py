@@ -68,8 +68,8 @@ def test_rates_conserve_the_invariants(name: str) -> None:
     for invariant, row in problem.invariants.items():
         if not callable(row) and problem.mass is None:
             # To the rounding of the largest term.
-            drift = np.abs(rates @ row).max() / np.abs(rates * row).max()
-            assert drift <= 1e-13, f"{name}: {invariant} changes at a relative rate of {drift:.1e}"
+            change, largest = np.abs(rates @ row).max(), np.abs(rates * row).max()
+            assert change <= 1e-13 * largest, f"{name}: {invariant} changes at a rate of {change:.1e}"
 
 
 @pytest.mark.parametrize("name", SPLIT)
@@ -109,7 +109,8 @@ def test_jacobian_has_the_pattern(name: str) -> None:
     assert not surplus.any(), f"{name}: the pattern has entries that are always zero"
 
 
-@pytest.mark.parametrize("name", [n for n in problems.names() if n not in ("e5", *ON_GRIDS)])
+# Exact values, those of E5 (found in other variables) and those that ship (compared when made) are left out.
+@pytest.mark.parametrize("name", ["robertson", "vanderpol", "hires", "orego", "pollu", "akzo", "pendulum"])
 def test_reference_trajectory_meets_the_references(name: str) -> None:
     problem = problems.load(name)
     times = problem.times(3).numpy()

@@ -37,11 +37,6 @@ class _Reactor(nn.Module):
         shape = torch.broadcast_shapes(T.shape[:-1], Y.shape[:-1])
         return torch.cat([T.expand(*shape, 1), Y.expand(*shape, -1)], dim=-1)
 
-    def _split(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """T (…, 1), and kmol of each species in a kg of mixture (…, k)."""
-        T, Y = y.split((1, y.shape[-1] - 1), dim=-1)
-        return T, Y * self.mechanism.inverse_weights
-
 
 class ConstantPressureReactor(_Reactor):
     """dT/dt = -Σ h ω / (ρ cp) and dY/dt = ω W / ρ at constant pressure, ρ = p/(R T Σ(Y/W)).
@@ -66,13 +61,7 @@ class ConstantPressureReactor(_Reactor):
 
     def forward(self, t: Tensor, y: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
         """dy/dt; ``parameters`` holds rate parameters to use in place of the mechanism's own."""
-        mechanism = self.mechanism
-        T, moles = self._split(y)
-        volume = T * moles.sum(dim=-1, keepdim=True) * self._factor  # m³/kg
-        heat, enthalpy, source = mechanism.source(T, moles / volume, parameters)
-        source = source * volume
-        slope = -T * _dot(enthalpy, source) / _dot(heat, moles)
-        return torch.cat([slope, source * mechanism.molecular_weights], dim=-1)
+        return constant_pressure(self.mechanism, self._factor, y, parameters)
 
 
 class ConstantVolumeReactor(_Reactor):
@@ -98,11 +87,29 @@ class ConstantVolumeReactor(_Reactor):
     def forward(self, t: Tensor, y: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
         """dy/dt; ``parameters`` holds rate parameters to use in place of the mechanism's own."""
         mechanism = self.mechanism
-        T, moles = self._split(y)
+        T, moles = _split(mechanism, y)
         heat, enthalpy, source = mechanism.source(T, moles / self._factor, parameters)
         source = source * self._factor
         slope = -T * _dot(enthalpy - 1, source) / _dot(heat - 1, moles)  # u/RT = h/RT - 1, cv/R = cp/R - 1
         return torch.cat([slope, source * mechanism.molecular_weights], dim=-1)
+
+
+def constant_pressure(
+    mechanism: Mechanism, factor: Tensor, y: Tensor, parameters: Mapping[str, Tensor] | None = None
+) -> Tensor:
+    """dy/dt of :class:`ConstantPressureReactor`, with ``factor`` = R/p."""
+    T, moles = _split(mechanism, y)
+    volume = T * moles.sum(dim=-1, keepdim=True) * factor  # m³/kg
+    heat, enthalpy, source = mechanism.source(T, moles / volume, parameters)
+    source = source * volume
+    slope = -T * _dot(enthalpy, source) / _dot(heat, moles)
+    return torch.cat([slope, source * mechanism.molecular_weights], dim=-1)
+
+
+def _split(mechanism: Mechanism, y: Tensor) -> tuple[Tensor, Tensor]:
+    """T (…, 1), and kmol of each species in a kg of mixture (…, k)."""
+    T, Y = y.split((1, y.shape[-1] - 1), dim=-1)
+    return T, Y * mechanism.inverse_weights
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

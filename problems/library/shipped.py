@@ -24,8 +24,9 @@ def shipped(name: str) -> tuple[Reference, ...]:
     grid = tuple(range(2, data["state"].ndim))
     source, verified = str(data.attrs["source"]), str(data.attrs["verified"])
     rtol_valid = float(data.attrs["rtol_valid"])
-    # Errors of a field count against the largest value of the component.
-    size = np.abs(data["state"].values).max(axis=grid, keepdims=True)
+    # Errors of a field count against the largest value of the component; those of a component against
+    # its value, or what is so small that it does not count.
+    size = np.maximum(np.abs(data["state"].values).max(axis=grid, keepdims=True), data.attrs["floor"])
     return tuple(
         Reference(float(t), y, source, rtol_valid, verified, relative_to=largest)
         for t, y, largest in zip(data["time"].values, data["state"].values, size, strict=True)
