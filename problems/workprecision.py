@@ -152,7 +152,7 @@ def plot(data: xarray.Dataset) -> Figure:
     panels = figure.subplots(1, 2, sharey=True)
     for panel, cost in zip(panels, ("wall_s", "rhs_evals"), strict=True):
         for marker, method in zip("osD^v<>pP*X" * len(data["method"]), data["method"].values, strict=False):
-            one = data.sel(method=method)
+            one = data.sel({"method": method})
             panel.plot(one[cost], one["digits"], marker=marker, ms=5, lw=1.4, label=str(method))
         unit = data[cost].attrs["units"]
         label = data[cost].attrs["long_name"]

@@ -56,7 +56,7 @@ def workprecision(
     table = Table("method", *right, "")
     for method in data["method"].values:
         for rtol in data["rtol"].values:
-            one = data.sel(method=method, rtol=rtol)
+            one = data.sel({"method": method, "rtol": rtol})
             failure = str(one["failure"].values)
             numbers = [] if failure else [f"{float(one['digits']):.1f}", f"{float(one['wall_s']):.3f}"]
             numbers += [] if failure else [f"{int(one['rhs_evals'])}", f"{int(one['steps'])}"]

@@ -1,0 +1,492 @@
+"""
+What stiffness does
+===================
+
+Three chemicals, three rate constants, and an integrator that everybody trusts. It needs tens of thousands
+of evaluations for the first ten seconds of a reaction in which hardly anything happens. This tutorial finds
+out why, what implicit methods do about it, and then shows three ways in which a stiff solve can end without
+a complaint and with a wrong answer, together with the checks that catch them.
+
+You need torch, matplotlib and some memory of what a Runge-Kutta method is. The whole of it runs in about a
+minute on one core.
+"""
+
+import dataclasses
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from scipy.integrate import solve_ivp
+
+import problems
+import stiffml
+from problems.workprecision import measure
+
+torch.set_num_threads(1)  # the systems are tiny: threads would only get in each other's way
+
+COLOURS = {"dopri5": "#c1440e", "bdf": "#1f5a99", "rosw-ra34pw2": "#2e8b57", "cn": "#8a4fbf"}
+plt.rcParams.update(
+    {"figure.constrained_layout.use": True, "axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False}
+)
+
+# %%
+# A reaction that takes three thousand years
+# ------------------------------------------
+#
+# Robertson's problem is the standard example of a stiff system: A turns into B slowly, B turns into C very
+# quickly, and B and C together turn back into A and C. ``problems.load`` knows its equations, its units and
+# its published end value.
+
+robertson = problems.load("robertson")
+print(robertson.equations)
+for name, parameter in robertson.parameters.items():
+    print(f"{name} = {parameter.value:g} {parameter.units:4}  {parameter.description}")
+
+# %%
+# We start with nothing but A and follow the reaction for 1e11 seconds, with a backward differentiation
+# formula (BDF). Mind the axes: time is logarithmic, and there is never more than a trace of B.
+
+full = robertson.solve(method="bdf", rtol=1e-6)
+print(robertson.check(full))
+print(
+    f"{full.stats.accepted} steps, {full.stats.rhs_evals} evaluations of f, {full.stats.jacobians} Jacobians"
+)
+
+figure, panels = plt.subplots(1, 3, figsize=(9.6, 2.8), sharex=True)
+dense = torch.logspace(-5, 11, 300, dtype=torch.float64)
+states = full.interpolate(dense)
+for panel, name, y in zip(panels, robertson.components, states.T, strict=True):
+    panel.plot(dense, y, color=COLOURS["bdf"])
+    panel.set(xscale="log", xlabel="time [s]", title=f"species {name}", xticks=[1e-4, 1, 1e4, 1e8])
+panels[0].set_ylabel("concentration")
+plt.show()
+
+assert full.stats.accepted < 2000
+assert robertson.check(full).digits > 4
+
+# %%
+# The integrator you know
+# -----------------------
+#
+# Now the same equations with scipy's default, ``RK45``: an explicit Runge-Kutta pair of order 5 with error
+# control. It gets only the first ten seconds, 1e-10 of the span, and a tolerance that we loosen bit by bit.
+
+SPAN = 10.0
+
+
+def f(t, y, k1=0.04, k2=3e7, k3=1e4):
+    a, b, c = y
+    return [k3 * b * c - k1 * a, k1 * a - k3 * b * c - k2 * b * b, k2 * b * b]
+
+
+RTOLS = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
+evaluations = {
+    name: [solve_ivp(f, (0, SPAN), [1, 0, 0], name, rtol=r, atol=[r, 1e-5 * r, r]).nfev for r in RTOLS]
+    for name in ("RK45", "BDF")
+}
+figure, panel = plt.subplots(figsize=(5.6, 3.2))
+panel.loglog(RTOLS, evaluations["RK45"], "o-", color=COLOURS["dopri5"], label="RK45, explicit")
+panel.loglog(RTOLS, evaluations["BDF"], "s-", color=COLOURS["bdf"], label="BDF, implicit")
+panel.set(
+    xlabel="relative tolerance", ylabel="evaluations of f", ylim=(50, 2e5), title="ten seconds of Robertson"
+)
+panel.legend()
+plt.show()
+
+print("RK45:", evaluations["RK45"])
+print("BDF: ", evaluations["BDF"])
+assert evaluations["RK45"][-1] > 0.8 * evaluations["RK45"][0]
+assert evaluations["RK45"][-1] > 100 * evaluations["BDF"][-1]
+
+# %%
+# An honest method works less hard when you ask for less: BDF does. RK45 does not. Whether you want seven
+# digits or three, it takes about the same number of steps, so that something other than accuracy must be
+# deciding how long they are.
+#
+# What limits the step
+# --------------------
+#
+# Near a solution, a small error e obeys e' = J e, where J = ∂f/∂y. Its eigenvalues are therefore the rates
+# at which perturbations grow or decay. Here they are along the solution:
+
+places = np.geomspace(1e-4, 1e11, 120)
+along = full.interpolate(torch.tensor(places)).numpy()
+eigenvalues = np.array([robertson.eigenvalues(t, y).real for t, y in zip(places, along, strict=True)])
+fastest = -eigenvalues[:, 0]
+
+figure, panel = plt.subplots(figsize=(5.6, 3.2))
+panel.loglog(places, fastest, color="black", label="fastest decay, |λ|")
+panel.loglog(places, 1 / places, color="0.6", ls="--", label="1/t: how fast the solution changes")
+panel.set(xlabel="time [s]", ylabel="rate [1/s]", title="rates along Robertson's solution")
+panel.legend()
+plt.show()
+
+at_ten = np.interp(SPAN, places, fastest)
+print(f"fastest decay at {SPAN:g} s: {at_ten:.2g} per second, at the end: {fastest[-1]:.2g}")
+
+# %%
+# One eigenvalue is zero, because A + B + C never changes. One belongs to the slow reaction that we want to
+# see. And one, drawn here, says that B returns to its balance within a fraction of a millisecond: at the
+# end of the span about 1e15 times faster than the solution moves. That gap is stiffness. Note that nothing
+# of this fast decay is visible in the solution: B has been in balance since the first hundredth of a
+# second.
+#
+# An explicit method has to respect the fast rate all the same. On e' = λ e, a step of length h multiplies e
+# by R(hλ), where R is a polynomial; and polynomials grow, so that beyond some h|λ| the error is multiplied
+# by more than one. For the pair of Dormand and Prince, which is what both ``RK45`` and stiffml's ``dopri5``
+# are:
+
+R = np.polynomial.Polynomial([1, 1, 1 / 2, 1 / 6, 1 / 24, 1 / 120, 1 / 600])
+LIMIT = max(-root.real for root in (R - 1).roots() if abs(root.imag) < 1e-12)
+print(f"dopri5 is stable for h |λ| < {LIMIT:.3f}")
+
+x, y = np.meshgrid(np.linspace(-6, 4, 200), np.linspace(-4.5, 4.5, 200))
+z = x + 1j * y
+figure, panels = plt.subplots(1, 3, figsize=(9.6, 3.2), sharey=True)
+stability = {"dopri5": R(z), "cn": (1 + z / 2) / (1 - z / 2), "backward Euler = bdf1": 1 / (1 - z)}
+for panel, (name, factor) in zip(panels, stability.items(), strict=True):
+    colour = COLOURS.get(name, COLOURS["bdf"])
+    panel.contourf(x, y, np.abs(factor), levels=[0, 1], colors=[colour], alpha=0.35)
+    panel.contour(x, y, np.abs(factor), levels=[1], colors=[colour])
+    panel.set(title=name, xlabel="Re hλ", aspect="equal")
+    panel.axvline(0, color="black", lw=0.6)
+panels[0].set_ylabel("Im hλ")
+plt.show()
+
+assert abs(LIMIT - 3.3066) < 1e-3
+
+# %%
+# Errors decay where the plane is coloured. The implicit methods on the right colour all of the left half:
+# they solve a (nonlinear) system for the end of each step, which makes R a quotient and not a polynomial,
+# and no decaying mode, however fast, can limit their step.
+#
+# Ten seconds, four methods
+# -------------------------
+#
+# stiffml has explicit and implicit methods behind one door. ``bdf`` is a multistep formula of order 5,
+# ``rosw-ra34pw2`` a Rosenbrock method of order 3, which needs only linear solves, and ``cn`` is
+# Crank-Nicolson, of order 2. We look at what they cost, how many digits are right, and whether A + B + C is
+# what it was.
+
+ten = robertson.make(t_span=(0.0, SPAN))
+t = torch.tensor([0.0, SPAN], dtype=torch.float64)
+tight = ten.solve(t, method="bdf", rtol=1e-11).y[-1]
+
+runs = {}
+print("method        steps  evaluations of f  Jacobians  digits  drift of the sum")
+for method in COLOURS:
+    sol = runs[method] = ten.solve(t, method=method, rtol=1e-5)
+    digits = -((sol.y[-1] - tight) / tight).abs().max().log10()
+    counts = f"{sol.stats.accepted:6d}  {sol.stats.rhs_evals:16d}  {sol.stats.jacobians:9d}"
+    print(f"{method:12} {counts}  {digits:6.1f}  {ten.check(sol).invariant_drift:16.1e}")
+
+figure, panel = plt.subplots(figsize=(5.6, 2.4))
+panel.barh(list(runs), [sol.stats.rhs_evals for sol in runs.values()], color=COLOURS.values())
+panel.set(xscale="log", xlim=(100, 1e5), xlabel="evaluations of f for ten seconds, rtol = 1e-5")
+panel.invert_yaxis()
+plt.show()
+
+assert runs["dopri5"].stats.rhs_evals > 50 * runs["bdf"].stats.rhs_evals
+assert all(ten.check(sol).invariant_drift < 1e-12 for sol in runs.values())
+
+# %%
+# The explicit method takes many times the evaluations of the others. (The implicit ones pay for their steps
+# with Jacobians and linear solves, so that evaluations are not the whole bill: wait for the picture of work
+# against precision below.) All of them keep the sum to rounding, the poor ones included: Runge-Kutta and
+# multistep methods keep every *linear* invariant, which is welcome, and no proof of accuracy.
+#
+# ``sol.steps`` holds the steps that were taken, as fractions of the interval between two output times. Here
+# are their lengths, with the stability limit from above:
+
+
+def step_sizes(sol):
+    """Times at which steps end, and their lengths, of a solution with two output times."""
+    ends = np.concatenate([[0.0], sol.steps.ends[0]]) * float(sol.t[-1])
+    return ends[1:], np.diff(ends)
+
+
+figure, panel = plt.subplots(figsize=(7.2, 3.8))
+for method in ("dopri5", "bdf"):
+    ends, h = step_sizes(runs[method])
+    panel.loglog(
+        ends, h, ".", ms=2.5, color=COLOURS[method], label=f"{method}: {len(h)} steps", rasterized=True
+    )
+inside = (places > 1e-3) & (places < SPAN)
+panel.loglog(places[inside], LIMIT / fastest[inside], color="black", lw=1.2, zorder=3, label="3.31 / |λ|")
+panel.set(
+    xlabel="time [s]",
+    ylabel="step size [s]",
+    xlim=(1e-4, SPAN),
+    ylim=(1e-5, 3),
+    title="steps taken, rtol = 1e-5",
+)
+panel.legend(markerscale=4)
+plt.show()
+
+ends, h = step_sizes(runs["dopri5"])
+ratio = np.median(h[ends > 1]) / (LIMIT / np.interp(3.0, places, fastest))
+print(f"typical step of dopri5 after the first second, in units of the limit: {ratio:.2f}")
+assert 0.7 < ratio < 1.3
+
+# %%
+# For the first hundredth of a second something happens that has to be resolved, and both take short steps.
+# Then B is in balance. BDF lets its steps grow, by the 12 % a step that stiffml allows to a formula of
+# order 5. dopri5 bumps along the ceiling: each time it tries a longer step, the fast mode grows, the error
+# estimate notices, and the next step is shorter. The error control does its duty; it just has nothing to do
+# with accuracy any more.
+#
+# What if we let it run to the end?
+
+steps = np.trapezoid(fastest, places) / LIMIT
+seconds = runs["dopri5"].stats.wall_s / runs["dopri5"].stats.accepted * steps
+print(f"dopri5 to 1e11 s: {steps:.1g} steps, {seconds / 3.15e7:,.0f} years on this machine")
+print(f"bdf to 1e11 s: {full.stats.accepted} steps, {full.stats.wall_s:.1f} s")
+
+# %%
+# Work against precision
+# ----------------------
+#
+# A fair comparison of methods asks what a digit costs. ``problems.workprecision.measure`` solves at several
+# tolerances and compares with a reference; ``problems.workprecision.plot(work)`` draws the result, and here
+# we draw it ourselves.
+
+work = measure(ten, ["dopri5", "bdf", "rosw-ra34pw2"], rtols=[1e-3, 1e-5, 1e-7], repeats=1)
+
+figure, panels = plt.subplots(1, 2, figsize=(8.6, 3.4), sharey=True)
+for panel, cost in zip(panels, ("rhs_evals", "wall_s"), strict=True):
+    for method in work["method"].values:
+        one = work.sel({"method": method})
+        panel.semilogx(one[cost], one["digits"], "o-", color=COLOURS[method], label=method)
+panels[0].set(xlabel="evaluations of f", ylabel=f"digits at t = {SPAN:g} s")
+panels[1].set(xlabel="wall time [s]")
+panels[0].legend()
+plt.show()
+
+cost = {method: work["rhs_evals"].sel({"method": method}).values for method in work["method"].values}
+print("evaluations of f at rtol", work["rtol"].values)
+for method, counts in cost.items():
+    print(f"{method:14}", counts.astype(int))
+assert cost["dopri5"].max() < 1.2 * cost["dopri5"].min()
+assert (cost["dopri5"] > 20 * cost["bdf"]).all()
+
+# %%
+# The line of ``dopri5`` is upright: more digits cost nothing, because the steps are too short for any of
+# these tolerances anyway. ``bdf`` has to work its way up from tiny first steps, at 12 % a step, which is
+# most of its bill for ten seconds, so that the one-step method is ahead here; the longer the span, the less
+# this matters. The tighter the tolerance and the milder the stiffness, the smaller the advantage of
+# implicit methods, until it turns round: a stiff solver on a problem that is not stiff is a waste.
+#
+# Stable is not enough: Crank-Nicolson rings
+# ------------------------------------------
+#
+# Look at the factor R once more, now for hλ → −∞. Backward Euler has R → 0: a fast mode is gone after one
+# step. Crank-Nicolson has R → −1: the mode stays as large as it was and changes its sign at each step. The
+# problem of Prothero and Robinson, y' = λ (y − φ(t)) + φ'(t), shows this best. Its solution is φ, and we
+# start a little beside it:
+
+prothero = problems.load("prothero").make(y0=np.array([1.5]))
+t = prothero.times(40)
+figure, panel = plt.subplots(figsize=(7.2, 3.2))
+panel.plot(t, torch.sin(t + np.pi / 4), color="0.6", lw=4, label="φ(t)")
+late = {}
+for method, colour in (("cn", COLOURS["cn"]), ("bdf2", COLOURS["bdf"])):
+    y = prothero.solve(t, method=method, steps=stiffml.Grid()).y[:, 0]
+    panel.plot(t, y, ".-", color=colour, lw=1, label=f"{method}, 40 equal steps")
+    late[method] = (y - torch.sin(t + np.pi / 4))[20:].abs().max()
+panel.set(
+    xlabel="time [s]", ylabel="y", ylim=(-2, 2.7), title="λ = −1e6 per second, started beside the solution"
+)
+panel.legend(loc="upper center", ncols=3)
+plt.show()
+
+print({method: f"{error:.1e}" for method, error in late.items()})
+assert late["cn"] > 0.5
+assert late["bdf2"] < 0.05
+
+# %%
+# Both methods are stable for every λ with a negative real part ("A-stable"); only the second damps as well
+# ("L-stable"). Learned right-hand sides tend to have fast modes nobody asked for, and initial values a
+# little beside the slow solution, which is why stiffml's default is ``bdf``.
+#
+# First trap: one absolute tolerance for all
+# ------------------------------------------
+#
+# The error control compares the error of component i with ``atol[i] + rtol * |y[i]|``. There is never more
+# than 4e-5 of B, and about 1e-13 of it at the end. With ``atol=1e-6`` for all three, B can be anything the
+# method likes:
+
+t = robertson.times(60, first=1e-4)
+arguments = dict(method="bdf2", rtol=1e-6, outputs="interpolate")
+good = robertson.solve(t, **arguments)  # atol from the problem: rtol times what counts, by component
+bad = robertson.solve(t, atol=1e-6, **arguments)
+print("atol by component:", [f"{a:.0e}" for a in robertson.atol(1e-6).tolist()])
+for name, sol in (("by component", good), ("1e-6 for all", bad)):
+    print(f"\natol {name}: {sol.message}, {sol.stats.accepted} steps; at the end A = {sol.y[-1, 0]:.3g}")
+    print(robertson.check(sol))
+
+figure, panels = plt.subplots(1, 2, figsize=(9.2, 3.4))
+for sol, colour, label in ((bad, COLOURS["dopri5"], "1e-6 for all"), (good, COLOURS["bdf"], "by component")):
+    panels[0].loglog(t[1:], sol.y[1:, 1].abs(), color=colour, label=f"atol {label}")
+    negative = sol.y[:, 1] < 0
+    panels[0].loglog(t[negative], -sol.y[negative, 1], "x", color=colour, ms=7)
+    panels[1].semilogx(t[1:], sol.y[1:, 0], color=colour)
+panels[0].axhline(1e-6, color="0.5", ls=":", lw=1)
+panels[0].text(2e-4, 4e-7, "1e-6", color="0.4", va="top")
+panels[0].set(xlabel="time [s]", ylabel="|B|", title="B (crosses: negative)")
+panels[1].set(xlabel="time [s]", ylabel="A", title="A")
+panels[1].set_yscale("symlog", linthresh=10)
+panels[0].legend()
+plt.show()
+
+assert bad.success
+assert bad.y[-1, 0] < -1e6
+assert robertson.check(bad).invariant_drift < 1e-9
+assert robertson.check(bad).excess > 1e6
+assert robertson.check(good).digits > 3
+
+# %%
+# The solve reports success: every error estimate was within its tolerance, and the sum is kept to rounding.
+# And there are about minus thirty million units of A. What happened is plain from the left picture: once B
+# has fallen far below 1e-6, the method may put it on either side of zero, and for a negative B Robertson's
+# equations run away. What catches it is the line ``outside its bounds``: a concentration is never negative.
+#
+# So give ``atol`` as a tensor, with a size for each component below which its digits do not matter to you.
+# The problems of the library come with such sizes (``problem.threshold``), and yours should too.
+#
+# Second trap: four equations that lose what they conserve
+# --------------------------------------------------------
+#
+# E5 is a reaction whose concentrations fall from 1e-3 to 1e-22 over 1e13 seconds. We take three versions of
+# it. The first sums the four terms of y3' in the order in which they are printed in books. ``e5`` of the
+# library sums the same terms in a better order. ``e5_conserved`` we come to below.
+
+e5, conserved = problems.load("e5"), problems.load("e5_conserved")
+print(e5.equations)
+
+
+def as_printed(t, y, p):
+    y1, y2, y3, y4 = y.unbind(-1)
+    r1, r2, r3, r4 = p["A"] * y1, p["B"] * y1 * y3, p["M"] * p["C"] * y2 * y3, p["C"] * y4
+    return torch.stack([-r1 - r2, r1 - r3, r1 - r2 - r3 + r4, r2 - r4], dim=-1)
+
+
+versions = (dataclasses.replace(e5, name="as printed", rhs=as_printed), e5, conserved)
+tolerances = (1e-5, 1e-7, 1e-9)
+span = torch.tensor(e5.t_span, dtype=torch.float64)
+runs = {v.name: [v.solve(span, method="bdf", rtol=rtol) for rtol in tolerances] for v in versions}
+reports = {v.name: [v.check(sol) for sol in runs[v.name]] for v in versions}
+print("\nversion       rtol   digits  drift of y2 = y3 + y4   y2 at the end   y3 at the end")
+for name in runs:
+    for rtol, sol, report in zip(tolerances, runs[name], reports[name], strict=True):
+        ends = f"{sol.y[-1, 1]:13.4e}   {sol.y[-1, 2]:13.4e}"
+        print(f"{name:12} {rtol:.0e}  {report.digits:6.1f}  {report.invariant_drift:21.1e}   {ends}")
+
+figure, panel = plt.subplots(figsize=(5.6, 3.2))
+E5_COLOURS = dict(zip(runs, (COLOURS["dopri5"], COLOURS["cn"], COLOURS["bdf"]), strict=True))
+for name, colour in E5_COLOURS.items():
+    panel.semilogx(tolerances, [r.digits for r in reports[name]], "o-", color=colour, label=name)
+panel.axhline(0, color="black", lw=0.6)
+panel.set(xlabel="relative tolerance", ylabel="digits at t = 1e13 s", ylim=(-3.5, 9.5))
+panel.set_title("E5: what a tolerance buys")
+panel.legend(ncols=3, loc="upper center", fontsize=8)
+plt.show()
+
+assert max(report.digits for report in reports["as printed"]) < 1
+assert reports["e5"][-1].digits < 5
+assert reports["e5_conserved"][-1].digits > 6.5
+assert all(sol.success for sols in runs.values() for sol in sols)
+
+# %%
+# As printed, there is not one right digit (a negative number means an error larger than the value). With a
+# better order of summation there are a few, and no more at tighter tolerances. Nothing failed in either.
+# The reason is a conservation law. Adding up the equations shows that y2 − y3 − y4 never changes, so that
+# y2 = y3 + y4 for all time. The four equations know this only implicitly: each step adds h times the *same*
+# large rates to both sides, rounded differently. Late in the reaction both sides have become tiny, but the
+# difference that rounding left there has not:
+
+late = torch.logspace(7, 13, 200, dtype=torch.float64)
+MC = e5.parameters["M"].value * e5.parameters["C"].value
+figure, panels = plt.subplots(1, 3, figsize=(10.5, 3.4), sharey=True)
+for panel, name in zip(panels, runs, strict=True):
+    y = runs[name][1].interpolate(late)
+    panel.loglog(late, y[:, 1], color=COLOURS["bdf"], lw=3, label="y2")
+    panel.loglog(late, y[:, 2] + y[:, 3], color=COLOURS["dopri5"], label="y3 + y4")
+    gap = (y[:, 1] - y[:, 2] - y[:, 3]).abs()
+    panel.loglog(late, np.where(gap > 0, gap, np.nan), ":", color="black", label="their difference")
+    panel.loglog(late[-60:], 1 / (MC * late[-60:]), "--", color="0.6", label="1 / (M C t)")
+    panel.set(xlabel="time [s]", title=name, ylim=(1e-28, 1e-12))
+panels[0].set_ylabel("concentration [mol/m³]")
+panels[2].legend(loc="lower left")
+plt.show()
+
+# %%
+# When y1 and y4 are used up, what remains is y2' = y3' = −MC y2 y3. With y2 = y3 this gives y2 ≈ 1/(MCt),
+# the grey line. If instead y2 = y3 + d with a d that rounding has left, the smaller of the two decays like
+# exp(−MCdt) and the larger one stops at d: what the left picture shows. In the middle one d is smaller, and
+# limits the digits to those of y2 above d. Smaller steps do not make d smaller.
+#
+# The cure is to make the law an equation. In ``e5_conserved``, the equation of y2 is replaced by 0 = y3 +
+# y4 − y2, which makes it a differential-algebraic equation (a DAE; its mass matrix has a zero on the
+# diagonal, and stiffml's implicit methods take it as it is). Now the digits follow the tolerance.
+#
+# Third trap: a published number
+# ------------------------------
+#
+# You might want to compare with the literature. This is an end value of E5 that has often been copied:
+
+bari = np.array([1.152903278711829e-291, 8.86765551764212e-23, 8.854814626268838e-23, 0.0])
+broken = abs(bari[1] - bari[2] - bari[3]) / bari[1]
+largest_y1 = np.log10(e5.y0[0]) - e5.parameters["A"].value * e5.t_span[1] / np.log(10)
+print(f"y2 = y3 + y4 is broken by {broken:.1e} of y2")
+print(f"y1 is 1e{np.log10(bari[0]):.0f}; since y1' ≤ −A y1, it can be 1e{largest_y1:.0f} at most")
+
+rows = {
+    "copied value": bari,
+    "e5, rtol = 1e-9": runs["e5"][-1].y[-1].numpy(),
+    "e5_conserved, rtol = 1e-9": runs["e5_conserved"][-1].y[-1].numpy(),
+    "reference of the library": e5.references[0].y,
+}
+figure, panel = plt.subplots(figsize=(6.4, 2.8))
+y2, y34 = np.array([[y[1], y[2] + y[3]] for y in rows.values()]).T * 1e23
+panel.plot(y2, range(4), "s", ms=9, color=COLOURS["bdf"], mfc="none", label="y2")
+panel.plot(y34, range(4), "x", ms=7, color=COLOURS["dopri5"], label="y3 + y4")
+panel.set(yticks=range(4), yticklabels=rows, ylim=(-0.6, 4.2), xlabel="at t = 1e13 s [1e-23 mol/m³]")
+panel.legend(ncols=2, loc="upper center")
+plt.show()
+
+assert 1.4e-3 < broken < 1.5e-3
+assert largest_y1 < -3000
+
+# %%
+# The copied value breaks a law of its own equations, in the third digit of y2, and its y1 is three thousand
+# orders of magnitude too large. It was computed in good faith and with tight tolerances, and it has about
+# as many right digits as the runs of ``e5`` that you have just seen. No tolerance would have told its
+# authors. The conservation law does, in one subtraction.
+#
+# To take home:
+#
+# * A problem is stiff where stability and not accuracy decides about the step of an explicit method.
+# * Implicit methods lift that limit; L-stable ones also damp what they do not resolve.
+# * A solve that succeeds has kept to its tolerances step by step. It has not promised that they fit your
+#   problem, nor that the equations can carry the digits. Check invariants, bounds, and a second method.
+
+print(conserved.check(runs["e5_conserved"][-1]))
+
+# %%
+# Exercises
+# ---------
+#
+# 1. Change ``SPAN`` to 40 and predict, before you run it, how many evaluations ``RK45`` will take. (The
+#    rate |λ| is in the third picture.)
+# 2. ``problems.load("vanderpol", eps=...)``: from which ε on is ``bdf`` faster than ``dopri5``, in
+#    evaluations and in seconds? Draw the steps of both through one of the jumps. Who is limited by what,
+#    and where?
+# 3. Give the solve with ``atol=1e-6`` the default ``bdf`` instead of ``bdf2``, and then ``rosw-ra34pw2``.
+#    Do they run away, too? How wrong are they in B, and would a check have told you?
+# 4. Solve Prothero and Robinson's problem on its exact solution (``problems.load("prothero")``) with
+#    ``dirk-es325sal`` and 10, 20, 40, … equal steps. By what power of h does the error fall? Look up "order
+#    reduction".
+# 5. Solve ``e5`` with the one-step methods ``rosw-ra34pw2`` and ``dirk-es325sal``, and draw y2 − y3 − y4
+#    over the whole span. When is the difference made? Is it a matter of BDF?
+# 6. Replace the equation of C in Robertson's problem by 0 = A + B + C − 1 (a ``Problem`` with
+#    ``mass=np.array([1.0, 1.0, 0.0])``). Does it gain digits as in E5? Why not?
