@@ -95,6 +95,8 @@ class Problem:
         atol = rtol · threshold. Default 1e-3 of ``scale``.
     time_grid : str
         ``"log"`` or ``"linear"``: how output times are best spread.
+    first_time : float or None
+        When a logarithmic grid begins, after the start. Default 1e-6 of the span.
     breakpoints : tuple of float
         Times at which rhs jumps.
     sparsity : callable or None
@@ -128,6 +130,7 @@ class Problem:
     scale: np.ndarray | None = None
     threshold: np.ndarray | None = None
     time_grid: str = "linear"
+    first_time: float | None = None
     breakpoints: tuple[float, ...] = ()
     sparsity: Callable[[], csr_array] | None = None
     initial: Callable[[Values], np.ndarray] | None = None
@@ -255,12 +258,13 @@ class Problem:
     def times(self, count: int, first: float | None = None) -> Tensor:
         """(count + 1,) output times: the start, then ``count`` up to the end, spread as suits the problem.
 
-        ``first`` is the first time after the start of a logarithmic grid, by default 1e-6 of the span.
+        ``first`` is the first time after the start of a logarithmic grid, by default ``first_time``.
         """
         start, end = self.t_span
         if self.time_grid == "linear":
             return torch.linspace(start, end, count + 1, dtype=torch.float64)
-        first = (end - start) * 1e-6 if first is None else first
+        if first is None:
+            first = (end - start) * 1e-6 if self.first_time is None else self.first_time
         later = np.geomspace(first, end - start, count) + start
         return torch.tensor(np.concatenate([[start], later]))
 
@@ -304,9 +308,7 @@ class Problem:
         """
         import stiffml
 
-        if t is None:
-            known = [r.t for r in self.references if self.t_span[0] < r.t <= self.t_span[1]]
-            t = torch.tensor(np.unique(np.concatenate([self.times(60).numpy(), known])))
+        t = self._output_times() if t is None else t
         if isinstance(arguments.get("steps"), stiffml.Adaptive | None):
             rtol = 1e-6 if rtol is None else rtol
             atol = self.atol(rtol) if atol is None else atol
@@ -315,6 +317,13 @@ class Problem:
         return stiffml.solve(
             func, self.initial_state(), t, method=method, rtol=rtol, atol=atol, **{**extra, **arguments}
         )
+
+    def _output_times(self) -> Tensor:
+        """60 times and those of the references; of two that differ by rounding only, the reference's."""
+        times = self.times(60).numpy()
+        known = np.array([r.t for r in self.references if self.t_span[0] < r.t <= self.t_span[1]])
+        same = np.isclose(times[:, None], known, rtol=1e-9, atol=0).any(axis=1)
+        return torch.from_numpy(np.sort(np.concatenate([times[~same], known])))
 
     def check(self, solution: Solution) -> Report:
         """Digits against the references, drift of the invariants, excess over the bounds."""

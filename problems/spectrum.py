@@ -27,8 +27,8 @@ def jacobian(problem: Problem, t: float, y: np.ndarray) -> np.ndarray:
 def eigenvalues(problem: Problem, t: float, y: np.ndarray) -> np.ndarray:
     """Eigenvalues at (t, y), in units of 1/``time_units``, by rising real part.
 
-    All of them up to 600 unknowns, beyond that the 6 of largest magnitude, to three digits. Of a problem with a mass matrix
-    M they are those of det(J − λM) = 0, the infinite ones left out.
+    All of them up to 600 unknowns, beyond that the 6 of largest magnitude, to three digits. Of a problem
+    with a mass matrix M they are those of det(J − λM) = 0, the infinite ones left out.
     """
     find = _largest if problem.size > DENSE and problem.mass is None else _all
     values = find(problem, t, y)
@@ -48,7 +48,7 @@ def _all(problem: Problem, t: float, y: np.ndarray) -> np.ndarray:
 
 
 def _largest(problem: Problem, t: float, y: np.ndarray) -> np.ndarray:
-    """By Arnoldi's iteration on Jᵀ, which has the same eigenvalues and whose products are the cheaper ones."""
+    """By Arnoldi's iteration on Jᵀ: its eigenvalues are the same, and its products the cheaper ones."""
     from scipy.sparse.linalg import LinearOperator, eigs
 
     n = problem.size

@@ -32,8 +32,14 @@ def plot_states(
         panel.plot(time[first:], values[first:, index], color=FIT, lw=1.4, marker=".", ms=3)
         panel.set_title(names[index] if names else f"y[{index}]", fontsize=10)
         panel.grid(alpha=0.25)
+        middle, spread = np.mean(values[:, index]), np.ptp(values[:, index])
+        if middle and spread <= 1e-9 * abs(middle):  # constant: rounding is no picture
+            panel.set_ylim(*sorted((0.9 * middle, 1.1 * middle)))
         if logarithmic:
             panel.set_xscale("log")
+        else:
+            panel.locator_params(axis="x", nbins=4)
+            panel.ticklabel_format(axis="x", scilimits=(-3, 4))
     for panel in panels[max(0, shown - columns) : shown]:
         panel.set_xlabel(time_label)
     if shown < values.shape[1]:

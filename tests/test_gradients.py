@@ -111,3 +111,21 @@ def test_a_wrong_gradient_is_noticed(network: SmallNetwork, start: Tensor, monke
     assert report["hidden.weight"].rate < 1.5
     assert report["hidden.weight"].error > 1e-3
     assert "wrong" in str(report)
+
+
+@pytest.mark.parametrize("method", ["bdf2", "bdf", "cn", "rosw-ra34pw2", "arkimex-3"])
+def test_steps_far_shorter_than_rounding(method: str) -> None:
+    """With tolerances for components of 1e-15 the first step is 2.5e-14: states 1 apart there differ by less
+    than their rounding, and quotients of their differences mean nothing."""
+    problem = problems.load("robertson")
+    report = check_gradients(
+        problem.func("k1"),
+        problem.initial_state(),
+        times(0, 0.5, 1),
+        method=method,
+        rtol=1e-5,
+        atol=problem.atol(1e-5),
+    )
+    assert report.ok, (
+        f"{report}\nlook at what α multiplies in gradients/times.py, and at the scale of its row"
+    )

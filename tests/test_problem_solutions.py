@@ -110,6 +110,15 @@ def test_fields_in_one_dimension_meet_their_references(name: str, method: str, s
 # Reports
 
 
+@pytest.mark.parametrize("name", problems.names())
+def test_default_output_times_hold_the_references_once(name: str) -> None:
+    problem = problems.load(name)
+    times = problem._output_times().numpy()
+    assert {r.t for r in problem.references} <= set(times)
+    assert times[0] == problem.t_span[0]
+    assert (np.diff(times) > 1e-9 * times[1:]).all(), "two output times differ by rounding"
+
+
 def test_report() -> None:
     problem = problems.load("hires")
     solution = problem.solve(rtol=1e-5)

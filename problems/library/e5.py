@@ -62,6 +62,7 @@ y4' =         B y1 y3              − C y4""",
         scale=np.array([1.76e-3, 1.4e-10, 8.3e-12, 1.3e-10]),
         threshold=np.array([1e-12, 1e-24, 1e-24, 1e-24]),
         time_grid="log",
+        first_time=1e-4,
         references=(published("e5", rtol_valid=1e-10),),
         stiffness="eigenvalues from 0 to -2.0e4 at the start, while the solution moves over 1e13 s; the "
         "threshold of what counts lies 21 decades below the largest concentration",

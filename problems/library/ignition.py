@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -60,7 +61,7 @@ def _mechanism(file: str) -> Mechanism:
 
 
 def _ignition(
-    name: str, title: str, file: str, fuel: str, temperature: float, t_span: tuple[float, float], **about: str
+    name: str, title: str, file: str, fuel: str, temperature: float, t_span: tuple[float, float], **about: Any
 ) -> Problem:
     mechanism = _mechanism(file)
     rates = tuple(name for name, _ in mechanism.named_parameters(recurse=False))

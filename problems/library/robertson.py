@@ -45,6 +45,7 @@ C' =  k2 B²""",
         # A and B end at 2e-8 and 8e-14, and their digits count.
         threshold=np.array([1e-10, 1e-15, 1e-3]),
         time_grid="log",
+        first_time=1e-5,
         references=(published("robertson", rtol_valid=1e-12),),
         stiffness="eigenvalues 0, 0 and -0.04 at the start; the third is about -2.2e3 after the first "
         "0.01 s and tends to -1e4, while the solution moves over 1e11 s",

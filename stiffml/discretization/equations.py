@@ -71,6 +71,9 @@ class Pattern:
         Whether row 0 determines the half step that later steps refer to. Default False.
     outputs : int
         How many rows at the end determine outputs between the ends of the step. Default 0.
+    differences : bool
+        Whether the α of every row sum to zero at all times, so that only differences of columns enter.
+        Default False.
     """
 
     def __init__(
@@ -83,8 +86,10 @@ class Pattern:
         rosenbrock=False,
         keeps_half=False,
         outputs=0,
+        differences=False,
     ) -> None:
         self.history = history
+        self.differences = differences
         self.keeps_half = keeps_half
         self.outputs = outputs
         self.alpha = np.asarray(alpha) != 0
@@ -280,6 +285,20 @@ class Equations:
         if states is None:
             return self.segment.stage(block.first, block.steps, column - block.pattern.stages.start)
         return self.segment.states_at(states)
+
+    def moved_by_alpha(self, block: Block, row: Row) -> list[tuple[int, np.ndarray]]:
+        """(c, (steps, size)): what α_c multiplies in a row; less the unknown, where only differences enter.
+
+        α changes with the times. Where differences enter, steps may be so short that the rounding of a
+        state is more than the difference, and must not be multiplied with derivatives of 1/step.
+        """
+        own = None if row.output else self.column(block, row.column)
+        if block.pattern.differences and own is not None:
+            return [(c, self.column(block, c) - own) for c in row.alpha]
+        return [
+            *((c, self.column(block, c)) for c in row.alpha),
+            *([] if own is None else [(row.column, own)]),
+        ]
 
     def _nodes(self, evaluates: list[np.ndarray], times: str) -> Nodes:
         segment, wanted = self.segment, set()

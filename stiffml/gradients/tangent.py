@@ -200,10 +200,10 @@ def end_time_tangent(replay: Replay, checkpoints: Checkpoints) -> np.ndarray:
     for row in pattern.rows:
         r, own = row.index, row.column
         total = np.zeros(size)
-        for c in (*row.alpha, own):
-            total -= float(rates.alpha[0, r, c]) * equations.column(block, c)[0]
-            if c != own:
-                total -= float(numbers.alpha[0, r, c]) * x[c]
+        for c, column in equations.moved_by_alpha(block, row):
+            total -= float(rates.alpha[0, r, c]) * column[0]
+        for c in row.alpha:
+            total -= float(numbers.alpha[0, r, c]) * x[c]
         if row.weighted:
             total = system.weigh(total)
         for name, (jacobian, _, nodes, weights, weight_rates, _) in parts.items():

@@ -81,8 +81,8 @@ class TimeGradient:
         for row in block.pattern.rows:
             r, w = row.index, multipliers[row.index]
             weighed = system.weigh(w, transpose=True) if row.weighted else w
-            for c in (*row.alpha, *([] if row.output else [row.column])):
-                wrt_alpha[:, r, c] = -_products(weighed, equations.column(block, c))
+            for c, x in equations.moved_by_alpha(block, row):
+                wrt_alpha[:, r, c] = -_products(weighed, x)
             for c in (*row.beta, *([row.column] if row.solves else [])):
                 wrt_beta[:, r, c] = _products(w, f.slopes[f.nodes.index[number][c]])
             for c in row.epsilon if g is not None else ():

@@ -101,32 +101,42 @@ class BDF(Method):
         return n == 0, len(self._known(n))
 
 
-_START = Pattern(1, alpha=[[1, 1, 0], [1, 1, 1]], beta=[[0, 1, 0], [0, 0, 1]], keeps_half=True)
+_START = Pattern(
+    1, alpha=[[1, 1, 0], [1, 1, 1]], beta=[[0, 1, 0], [0, 0, 1]], keeps_half=True, differences=True
+)
 """u½ by backward Euler, then u₁ from u₀ and u½."""
 
 
 def _starting_numbers(times: Tensor) -> Numbers:
     begin, end = times.unbind(dim=1)
     middle = (begin + end) / 2
-    shift, nothing = 1 / (middle - begin), torch.zeros_like(begin)
-    half = torch.stack([-shift, shift, nothing], dim=1)
-    whole = lagrange_derivatives(torch.stack([end, middle, begin], dim=1)).flip(1)
-    return _with_f_at_the_end(_START, torch.stack([half, whole], dim=1))
+    one, nothing = torch.ones_like(begin), torch.zeros_like(begin)
+    half = torch.stack([-one, one, nothing], dim=1)
+    h = end - begin
+    whole = h[:, None] * lagrange_derivatives(torch.stack([end, middle, begin], dim=1)).flip(1)
+    return _with_f_at_the_end(_START, torch.stack([half, whole], dim=1), torch.stack([h / 2, h], dim=1))
 
 
 @cache
 def _scheme(count: int) -> Scheme:
     """Steps that start from ``count`` states."""
-    pattern = Pattern(count, alpha=np.ones((1, count + 1)), beta=np.eye(1, count + 1, count))
+    alpha, beta = np.ones((1, count + 1)), np.eye(1, count + 1, count)
+    pattern = Pattern(count, alpha, beta, differences=True)
 
     def numbers(times: Tensor) -> Numbers:
-        return _with_f_at_the_end(pattern, lagrange_derivatives(times.flip(1)).flip(1)[:, None])
+        h = times[:, -1:] - times[:, -2:-1]
+        return _with_f_at_the_end(pattern, (h * lagrange_derivatives(times.flip(1)).flip(1))[:, None], h)
 
     return Scheme(pattern, numbers)
 
 
-def _with_f_at_the_end(pattern: Pattern, alpha: Tensor) -> Numbers:
-    beta = torch.as_tensor(pattern.beta, dtype=alpha.dtype).expand_as(alpha)
+def _with_f_at_the_end(pattern: Pattern, alpha: Tensor, h: Tensor) -> Numbers:
+    """With α and β times h (K, R): these α depend on the ratios of steps only, and are constant for one step.
+
+    Then the length of a step enters through h·f, not through quotients of nearly equal states by h, whose
+    derivative would be rounding where steps are tiny.
+    """
+    beta = torch.as_tensor(pattern.beta, dtype=alpha.dtype) * h[:, :, None]
     none = torch.zeros_like(beta)
     nowhere = none[:, 0]  # f is evaluated at states only, whose times are known
     return Numbers(alpha, beta, none, nowhere, nowhere, none[:, :, 0])
