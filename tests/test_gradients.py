@@ -113,7 +113,7 @@ def test_a_wrong_gradient_is_noticed(network: SmallNetwork, start: Tensor, monke
     assert "wrong" in str(report)
 
 
-@pytest.mark.parametrize("method", ["bdf2", "bdf", "cn", "rosw-ra34pw2", "arkimex-3"])
+@pytest.mark.parametrize("method", ["bdf2", "bdf", "rosw-ra34pw2"])
 def test_steps_far_shorter_than_rounding(method: str) -> None:
     """With tolerances for components of 1e-15 the first step is 2.5e-14: states 1 apart there differ by less
     than their rounding, and quotients of their differences mean nothing."""
