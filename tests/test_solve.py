@@ -25,6 +25,8 @@ from stiffml import (
     odeint,
     solve,
 )
+from stiffml.system.batching import Batching, batching_of
+from stiffml.system.state import Layout
 
 T = times(0, 0.3, 1)
 
@@ -368,3 +370,21 @@ def test_vector_atol(start: Tensor) -> None:
 def test_fixed_covers_uneven_intervals(start: Tensor) -> None:
     solution = solve(decay, start, times(0, 0.25, 0.3, 1), method="cn", steps=Fixed(0.1))
     assert [len(ends) for ends in solution.steps.ends] == [3, 1, 7]
+
+
+def test_a_function_in_equilibrium_is_still_batched() -> None:
+    """There f is the rounding of terms that cancel, and sums in another order give other rounding."""
+    generator = torch.Generator().manual_seed(0)
+    rates = torch.rand(40, 40, generator=generator, dtype=torch.float64)
+    rates -= rates.sum(dim=0).diag()  # columns sum to zero: equal states of all are an equilibrium
+    y, t = torch.full((40,), 1e3, dtype=torch.float64), torch.tensor(0.0, dtype=torch.float64)
+
+    def func(t: Tensor, y: Tensor) -> Tensor:
+        return y @ rates if y.ndim == 1 else y.flip(-1) @ rates.flip(0)  # as a blocked product may do
+
+    different = (func(t, y[None])[0] - func(t, y)).abs().max() / func(t, y).abs().max()
+    assert different > 1e-3
+    batched = batching_of(func, Layout.of(y, 0), t, y)
+    assert batched is Batching.NATIVE, "look at what _Rounding explains in system/batching.py"
+    mixing = batching_of(lambda t, y: func(t, y) + 1e-9 * y.sum(), Layout.of(y, 0), t, y)
+    assert mixing is Batching.VMAP
