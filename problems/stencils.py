@@ -65,3 +65,11 @@ def stencil_sparsity(shape: tuple[int, ...], couplings: Mapping[tuple[int, int],
     pattern = csr_array((np.ones(len(places[0]), dtype=bool), places), shape=(numbers.size, numbers.size))
     pattern.sum_duplicates()
     return pattern
+
+
+def reaction_diffusion_sparsity(shape: tuple[int, ...]) -> csr_array:
+    """The pattern where each component diffuses by itself and reacts with all others at its point."""
+    dimensions = len(shape) - 1
+    here, neighbourhood = star(dimensions, reach=0), star(dimensions)
+    pairs = itertools.product(range(shape[0]), repeat=2)
+    return stencil_sparsity(shape, {(i, j): neighbourhood if i == j else here for i, j in pairs})

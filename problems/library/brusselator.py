@@ -10,7 +10,7 @@ from torch import Tensor
 
 from problems.library.shipped import shipped
 from problems.problem import Parameter, Parts, Problem
-from problems.stencils import laplacian, star, stencil_sparsity
+from problems.stencils import laplacian, reaction_diffusion_sparsity
 
 SIZE = 32
 SWITCH = 1.1
@@ -41,7 +41,6 @@ def _disc(size: int) -> Tensor:
 def problem(size: int = SIZE) -> Problem:
     x = np.arange(size) / size
     bump = x * (1 - x) ** 1.5
-    here, neighbourhood = star(2, reach=0), star(2)
     return Problem(
         name="brusselator",
         title="The Brusselator with diffusion in two dimensions, periodic",
@@ -67,9 +66,7 @@ u(x, y, 0) = 22 y (1 − y)^1.5,   v(x, y, 0) = 27 x (1 − x)^1.5""",
         scale=np.array([1.0, 1.0]),
         breakpoints=(SWITCH,),
         resized=problem,
-        sparsity=lambda: stencil_sparsity(
-            (2, size, size), {(0, 0): neighbourhood, (0, 1): here, (1, 0): here, (1, 1): neighbourhood}
-        ),
+        sparsity=lambda: reaction_diffusion_sparsity((2, size, size)),
         references=shipped("brusselator") if size == SIZE else (),
         stiffness=f"diffusion: eigenvalues down to -8 α n² = {-0.8 * size**2:.4g} with n = {size} points "
         "along an axis, while the reaction oscillates in times of order 1",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from problems.library.shipped import shipped
 from problems.problem import Parameter, Parts, Problem
-from problems.stencils import laplacian, star, stencil_sparsity
+from problems.stencils import laplacian, reaction_diffusion_sparsity
 
 SIZE = 32
 LENGTH = 2.5
@@ -37,7 +37,6 @@ def problem(size: int = SIZE) -> Problem:
     inside = (x >= 1) & (x <= 1.5)
     wave = np.where(inside, np.sin(4 * np.pi * x) ** 2, 0)
     v = 0.25 * wave[:, None] * wave
-    here, neighbourhood = star(2, reach=0), star(2)
     return Problem(
         name="gray_scott",
         title="Gray and Scott's reaction with diffusion in two dimensions, periodic",
@@ -61,9 +60,7 @@ v(x, y, 0) = ¼ sin²(4πx) sin²(4πy) where 1 ≤ x, y ≤ 1.5, else 0;   u(x,
         bounds=(0.0, 1.0),
         scale=np.array([1.0, 0.3]),
         resized=problem,
-        sparsity=lambda: stencil_sparsity(
-            (2, size, size), {(0, 0): neighbourhood, (0, 1): here, (1, 0): here, (1, 1): neighbourhood}
-        ),
+        sparsity=lambda: reaction_diffusion_sparsity((2, size, size)),
         references=shipped("gray_scott") if size == SIZE else (),
         stiffness=f"mild at {size} points along an axis, where diffusion reaches -8 Du (n/2.5)² = "
         f"{-8 * 8e-5 * (size / LENGTH) ** 2:.2g}; it grows with n²; the pattern moves in times of order 100",
