@@ -11,6 +11,7 @@ import xarray
 
 import problems
 from problems.checking import drifts
+from problems.trajectories import reference_trajectory
 from problems.workprecision import measure, plot
 from stiffml import Fixed
 
@@ -105,6 +106,17 @@ def test_fields_in_one_dimension_meet_their_references(name: str, method: str, s
     # Nearby solutions of KS part as exp(0.05 t): 12 times over its span.
     assert max(c.error for c in report.comparisons) <= 1e-4 * (12 if name == "ks" else 1), report
     assert report.invariant_drift <= 1e-12
+
+
+@pytest.mark.parametrize(("method", "split"), [("bdf", False), ("arkimex-4", True)])
+@pytest.mark.parametrize(("name", "size", "end"), [("brusselator", 6, 1.5), ("gray_scott", 12, 50.0)])
+def test_fields_in_two_dimensions(name: str, size: int, end: float, method: str, split: bool) -> None:
+    problem = problems.load(name, size=size).make(t_span=(0.0, end))
+    y = reference_trajectory(problem, np.array([0.0, end]))[1]
+    t = torch.tensor([0.0, end], dtype=torch.float64)
+    found = problem.solve(t, method=method, rtol=1e-6, split=split).y[-1].numpy()
+    error = (np.abs(found - y).max(axis=(1, 2)) / np.abs(y).max(axis=(1, 2))).max()
+    assert error <= 1e-4, f"{method}: {error:.1e}; look at the breakpoints, and at the two parts"
 
 
 # Reports
