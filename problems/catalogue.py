@@ -53,9 +53,7 @@ def load(name: str, *, size: int | None = None, **values: Any) -> Problem:
     ValueError
         For an unknown name or parameter; the message lists the known ones.
     FileNotFoundError
-        For the path of a file that does not exist.
-    ImportError
-        For a problem that needs a package which is not installed.
+        For the path of a file that does not exist, and for a mechanism where Cantera is not installed.
     """
     problem = _from_file(Path(name)) if name.endswith(".py") else _from_library(name)
     return problem.make(size=size, **values) if values or size is not None else problem

@@ -10,6 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 import problems
+from problems.library import ignition
 from stiffml.cli import app
 
 README = Path(__file__).parent.parent / "README.md"
@@ -128,3 +129,14 @@ def test_mistakes_are_explained(arguments: tuple[str, ...], message: str, tmp_pa
     out = ("--out", str(tmp_path / "run"))
     assert message in run(*arguments, *out, status=1).replace("\n", " ")
     assert not (tmp_path / "run").exists()
+
+
+def test_problems_are_listed_without_cantera(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(file: str) -> None:
+        raise FileNotFoundError(f"no file {file!r} here; pip install stiffml[chemistry]")
+
+    monkeypatch.setattr(ignition, "_mechanism", missing)
+    text = run("problems")
+    assert "pip install stiffml[chemistry]" in text
+    assert "gray_scott" in text
+    assert "pip install stiffml[chemistry]" in run("solve", "h2air", status=1)

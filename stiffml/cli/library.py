@@ -50,7 +50,7 @@ def _overview() -> None:
     for name in library.names():
         try:
             problem = library.load(name)
-        except ImportError as error:
+        except (ImportError, FileNotFoundError) as error:  # without Cantera's files
             table.add_row(name, "", "", "", "", str(error))
             continue
         digits = min((-math.log10(r.rtol_valid) for r in problem.references), default=None)
