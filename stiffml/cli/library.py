@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
+from rich.markup import escape
 from rich.table import Column, Table
 
 from stiffml.cli.screen import Settings, Size, console, explained, load
@@ -51,7 +52,7 @@ def _overview() -> None:
         try:
             problem = library.load(name)
         except (ImportError, FileNotFoundError) as error:  # without Cantera's files
-            table.add_row(name, "", "", "", "", str(error))
+            table.add_row(name, "", "", "", "", escape(str(error)))
             continue
         digits = min((-math.log10(r.rtol_valid) for r in problem.references), default=None)
         table.add_row(
@@ -60,13 +61,13 @@ def _overview() -> None:
             str(problem.size),
             f"{stiffness(problem):.0e}",
             "" if digits is None else f"{digits:.0f}",
-            problem.title,
+            escape(problem.title),
         )
     console.print(table)
 
 
 def _detail(problem: Problem) -> None:
-    console.print(f"[bold]{problem.name}[/]  {problem.title}")
+    console.print(f"[bold]{escape(problem.name)}[/]  {escape(problem.title)}")
     if problem.equations:
         console.print("\n" + problem.equations, markup=False, highlight=False)
     start, end = problem.t_span
@@ -88,7 +89,7 @@ def _detail(problem: Problem) -> None:
     }
     for what, text in rows.items():
         if text:
-            facts.add_row(what, text)
+            facts.add_row(what, escape(text))
     console.print()
     console.print(facts, highlight=False)
     if problem.parameters:
@@ -96,7 +97,7 @@ def _detail(problem: Problem) -> None:
         for name, parameter in problem.parameters.items():
             shape = np.shape(parameter.value)
             value = f"{shape[0] if len(shape) == 1 else shape} values" if shape else f"{parameter.value:g}"
-            table.add_row(name, value, parameter.units, parameter.description)
+            table.add_row(name, value, escape(parameter.units), escape(parameter.description))
         console.print()
         console.print(table, highlight=False)
     _eigenvalues(problem)

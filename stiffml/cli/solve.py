@@ -7,6 +7,7 @@ from typing import Annotated
 
 import torch
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from stiffml.cli.screen import Name, Settings, Size, console, explained, load
@@ -47,7 +48,7 @@ def solve(
     stats = solution.stats
     table = Table("solve", f"{problem.name}, {method}{' split' if split else ''}, rtol {rtol:g}")
     for what, much in report.rows():
-        table.add_row(what, much)
+        table.add_row(escape(what), escape(much))
     table.add_row("steps (cut and repeated)", f"{stats.accepted} ({stats.rejected})")
     table.add_row("evaluations of f, Jacobians", f"{stats.rhs_evals}, {stats.jacobians}")
     table.add_row("Newton iterations", str(stats.newton_iterations))

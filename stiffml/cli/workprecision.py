@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
@@ -60,8 +61,8 @@ def workprecision(
             failure = str(one["failure"].values)
             numbers = [] if failure else [f"{float(one['digits']):.1f}", f"{float(one['wall_s']):.3f}"]
             numbers += [] if failure else [f"{int(one['rhs_evals'])}", f"{int(one['steps'])}"]
-            table.add_row(str(method), f"{rtol:g}", *(numbers or [""] * 4), failure)
+            table.add_row(str(method), f"{rtol:g}", *(numbers or [""] * 4), escape(failure))
         table.add_section()
     console.print(table)
-    console.print(f"reference: {data.attrs['reference']}", highlight=False)
+    console.print(f"reference: {data.attrs['reference']}", markup=False, highlight=False)
     console.print(f"results: {folder}", highlight=False)
