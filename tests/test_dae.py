@@ -1,182 +1,36 @@
-"""Mass matrices: differential-algebraic problems of index 1, their initial values, and their gradients."""
+"""Mass matrices: gradients of differential-algebraic problems of index 1, and the forms of a matrix."""
 
 from __future__ import annotations
 
-import math
-import re
-
-import numpy as np
 import pytest
 import torch
 from conftest import times
+from daes import (
+    BATCH,
+    CONSISTENT,
+    DAE,
+    DENSE,
+    DIAGONAL,
+    FAMILIES,
+    INCONSISTENT,
+    MIX,
+    NEWTON,
+    REGULAR,
+    ROWS,
+    SmallDAE,
+    T,
+    newton,
+    off,
+    spread,
+    weighted,
+    with_zero_row,
+    with_zero_row_and_column,
+)
 from gradients import compare
-from torch import Tensor, nn
+from torch import Tensor
 
 import problems
-from problems import Problem
-from stiffml import METHODS, Grid, Newton, Solution, Split, check_gradients, solve
-
-DAE = [name for name, method in METHODS.items() if method.dae]
-FAMILIES = ("cn", "bdf3", "rosw-rodas3", "dirk-es213sal")
-"""One of each kind of step; orders and tableaux differ within a family, equations do not."""
-
-NEWTON = Newton(rtol=1e-13, atol=1e-16)
-T = times(0, 0.3, 0.5)
-
-
-def newton(method: str) -> dict[str, Newton]:
-    """Steps solved to rounding, where they take Newton's iteration."""
-    return {"newton": NEWTON} if METHODS[method].newton else {}
-
-
-def weighted(y: Tensor) -> Tensor:
-    """A loss of all outputs in which nothing cancels."""
-    weights = torch.linspace(0.5, 1.5, y.numel(), dtype=y.dtype).reshape(y.shape)
-    return (weights * (y + y**2 / 2)).sum()
-
-
-def off(a: Tensor, b: Tensor) -> float:
-    return float((a - b).detach().abs().max() / b.detach().abs().max())
-
-
-class SmallDAE(nn.Module):
-    """Two differential equations and one algebraic, each with parameters, driven in time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.slopes = nn.Parameter(
-            torch.tensor([[-0.8, 0.3, 1.0, 0.2], [0.5, -1.5, 0.4, -0.1]], dtype=torch.float64)
-        )
-        # z + 0.3 z³ = 0.9 a + 0.7 b + …: its derivative by z is never 0.
-        self.algebraic = nn.Parameter(torch.tensor([[-0.9, -0.7, 1.0, 0.3]], dtype=torch.float64))
-        self.register_buffer("drive", torch.tensor([0.3, 0.0, -0.2], dtype=torch.float64))
-
-    def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        features = torch.cat([y, y[..., 2:] ** 3], dim=-1)
-        return features @ torch.cat([self.slopes, self.algebraic]).T + torch.sin(3 * t) * self.drive
-
-
-INCONSISTENT = torch.tensor([1.0, 0.5, 0.2], dtype=torch.float64)
-CONSISTENT = torch.tensor([1.0, (0.6 + 0.3 * 0.6**3 - 0.9) / 0.7, 0.6], dtype=torch.float64)
-DIAGONAL = torch.tensor([1.0, 2.0, 0.0], dtype=torch.float64)
-
-
-def with_zero_row(rows: Tensor) -> Tensor:
-    return torch.cat([rows, torch.zeros(1, 3, dtype=rows.dtype)])
-
-
-def with_zero_row_and_column(block: Tensor) -> Tensor:
-    return nn.functional.pad(block, (0, 1, 0, 1))
-
-
-ROWS = torch.tensor([[1.0, 0.2, 0.1], [-0.1, 1.3, 0.2]], dtype=torch.float64)
-"""Of a dense singular matrix. Its null space is not an axis: every component is partly algebraic."""
-
-
-# Known end values.
-
-RELATIVE = {"ts_adapt_wnormtype": "infinity"}
-"""Digits are those of the worst component, so the error is controlled in the maximum norm too."""
-
-
-def end_values(problem: Problem, method: str, rtol: float, atol: float, **arguments) -> Solution:
-    """Outputs at the times of the problem's references; ``atol`` in units of its scale."""
-    ends = [reference.t for reference in problem.references]
-    return solve(
-        problem.func(),
-        problem.initial_state(),
-        times(problem.t_span[0], *ends),
-        method=method,
-        rtol=rtol,
-        atol=atol * torch.tensor(problem.scale),
-        mass=problem.mass_matrix(),
-        **arguments,
-    )
-
-
-def digits(problem: Problem, solution: Solution) -> float:
-    """−log₁₀ of the largest relative error of any component at any reference."""
-    assert isinstance(solution.y, Tensor)
-    found = solution.y[1:].numpy()
-    errors = [np.abs(y / r.y - 1).max() for y, r in zip(found, problem.references, strict=True)]
-    return -math.log10(max(errors))
-
-
-@pytest.mark.parametrize(
-    ("method", "rtol", "atol", "wanted"),
-    [
-        ("bdf", 1e-9, 1e-14, 8),
-        ("rosw-rodaspr", 1e-9, 1e-10, 8),
-        ("dirk-es648sa", 1e-9, 3e-9, 8),
-        # Of second order: 500 steps, and three times as many for each further digit.
-        ("cn", 1e-4, 1e-6, 4.5),
-    ],
-)
-def test_chemical_akzo_nobel(method: str, rtol: float, atol: float, wanted: float) -> None:
-    problem = problems.load("akzo")
-    options = {"options": RELATIVE} if method == "bdf" else {}
-    solution = end_values(problem, method, rtol, atol, **options)
-    found = digits(problem, solution)
-    assert found >= wanted, (
-        f"{method} at rtol = {rtol:g} has {found:.2f} digits of the published end values after "
-        f"{solution.stats.accepted} steps; if another digit comes with rtol / 10 look at the error estimate, "
-        "else at the equations in problems/akzo.py or at the steps"
-    )
-
-
-@pytest.mark.parametrize(
-    ("method", "rtol", "atol", "wanted"),
-    [
-        # Tolerances bound what a step adds; the errors of BDF's 800 steps along an oscillation add up.
-        ("bdf", 1e-11, 1e-12, 8),
-        ("rosw-rodaspr", 1e-9, 1e-9, 8),
-        ("dirk-es7510sa", 1e-9, 1e-8, 8),
-        ("cn", 1e-4, 1e-4, 3),
-    ],
-)
-def test_pendulum(method: str, rtol: float, atol: float, wanted: float) -> None:
-    problem = problems.load("pendulum")
-    solution = end_values(problem, method, rtol, atol)
-    found = digits(problem, solution)
-    assert found >= wanted, f"{method} at rtol = {rtol:g} has {found:.2f} digits of the exact solution"
-    assert isinstance(solution.y, Tensor)
-    x, height, vx, vy, tension = solution.y.unbind(dim=-1)
-    g = problem.parameters["g"].value
-    # What holds without being asked for drifts by about the error of the components: a few of 10^-wanted of
-    # the kinetic energy g, and of the length 1.
-    bound = 3 * 10.0**-wanted
-    drifts = {
-        "length": x**2 + height**2 - 1,
-        "energy": ((vx**2 + vy**2) / 2 + g * height) / g,
-        # The algebraic equation itself is solved in every step, to Newton's tolerance.
-        "algebraic equation": (tension * (x**2 + height**2) + g * height - vx**2 - vy**2) / g,
-    }
-    for name, drift in drifts.items():
-        assert drift.abs().max() <= bound, f"{method}: the {name} is off by {float(drift.abs().max()):.1e}"
-
-
-def test_pendulum_reference_conserves() -> None:
-    problem = problems.load("pendulum")
-    g = problem.parameters["g"].value
-    for reference in problem.references:
-        x, height, vx, vy, tension = reference.y
-        assert abs(x**2 + height**2 - 1) <= 1e-15
-        assert abs((vx**2 + vy**2) / 2 + g * height) <= 1e-14
-        assert abs(tension + 3 * g * height) <= 1e-14  # released at rest from the horizontal
-
-
-@pytest.mark.parametrize("name", ["akzo", "pendulum"])
-def test_mass_of_a_problem(name: str) -> None:
-    problem = problems.load(name)
-    mass = problem.mass_matrix()
-    assert problem.kind == "dae"
-    assert mass is not None
-    assert mass.dtype == torch.float64
-    # The initial state satisfies the algebraic equation exactly.
-    slope = problem.func()(torch.zeros((), dtype=torch.float64), problem.initial_state())
-    assert slope[mass == 0].abs().max() <= 1e-16
-    assert problems.load("robertson").mass_matrix() is None
-
+from stiffml import METHODS, Grid, Solution, check_gradients, solve
 
 # Gradients.
 
@@ -277,17 +131,6 @@ def test_backward_euler_multiplies_by_the_mass_matrix() -> None:
 
 # Forms of the matrix.
 
-BATCH = 4
-"""Not the number of components: a diagonal a sample would have the shape of one dense matrix."""
-
-
-def spread(base: Tensor) -> Tensor:
-    """One a sample, each a multiple of the same."""
-    factors = torch.linspace(0.7, 1.3, BATCH, dtype=base.dtype)
-    return factors.reshape(-1, *[1] * base.dim()) * base
-
-
-DENSE = with_zero_row(ROWS)
 FORMS = {
     "diagonal": DIAGONAL,
     "dense": DENSE,
@@ -375,9 +218,6 @@ def test_order_of_the_components(method: str) -> None:
     assert off(again, y @ swap) <= 1e-12, "look at the slope that the first stage starts with"
 
 
-REGULAR = torch.tensor([[1.0, 0.2, 0.1], [-0.1, 1.3, 0.2], [0.3, 0.0, 0.8]], dtype=torch.float64)
-
-
 @pytest.mark.parametrize(
     "method", [*FAMILIES, "beuler", "arkimex-3", "dirk-s212", "rosw-theta2", "arkimex-l2"]
 )
@@ -400,9 +240,6 @@ def test_regular_matrix_as_its_inverse(method: str) -> None:
     for name, a, b in zip(("values", "y0", "t", "mass", "slopes", "algebraic"), *found, strict=True):
         # Rounding of the solves with M, which the short first steps of BDF's ramp multiply in dL/dt.
         assert off(a, b) <= 1e-10, f"{method}: {name} of M y' = f differ from those of y' = M⁻¹f"
-
-
-MIX = torch.tensor([[1.0, 0.3, 0.5], [0.2, 1.0, -0.4], [-0.3, 0.6, 1.0]], dtype=torch.float64)
 
 
 @pytest.mark.parametrize("method", ["beuler", "cn", "bdf", "rosw-rodas3", "dirk-7510sal"])
@@ -431,179 +268,3 @@ def test_algebraic_equations_may_be_combinations_of_rows(method: str) -> None:
         found.append([y, *torch.autograd.grad(weighted(y), [rows, *func.parameters()])])
     for name, a, b in zip(("values", "mass", "slopes", "algebraic"), *found, strict=True):
         assert off(a, b) <= 1e-10, f"{method}: {name} change when the equations are combined"
-
-
-# Initial values.
-
-
-def test_inconsistent_values_are_refused() -> None:
-    func = SmallDAE()
-    residual = func(T[0], INCONSISTENT)[2].abs().item()
-    slope = 1 + 3 * 0.3 * 0.2**2  # of the algebraic equation, by z
-    message = (
-        rf"y0 is not consistent.*residual {residual:.3g}, and component \[2\] is off by about "
-        rf"{residual / slope:.3g}; pass consistent values, or make_consistent=True"
-    )
-    with pytest.raises(ValueError, match=message):
-        solve(func, INCONSISTENT, T, mass=DIAGONAL)
-    batch = torch.stack([CONSISTENT, INCONSISTENT])
-    with pytest.raises(ValueError, match=r"component \[1, 2\] is off"):
-        solve(func, batch, T, mass=DIAGONAL, batch_dims=1)
-    # Within the tolerances is consistent enough.
-    nearly = CONSISTENT + torch.tensor([0.0, 0.0, 1e-5], dtype=torch.float64)
-    assert solve(func, nearly, T, mass=DIAGONAL, rtol=1e-4).success
-    with pytest.raises(ValueError, match="y0 is not consistent"):
-        solve(func, nearly, T, mass=DIAGONAL, rtol=1e-7)
-
-
-@pytest.mark.parametrize("mass", [DIAGONAL, DENSE, MIX @ DENSE], ids=["diagonal", "dense", "no zero row"])
-def test_projection(mass: Tensor) -> None:
-    """What make_consistent changes: only what the algebraic equations decide on, with its gradient."""
-    func = SmallDAE()
-    mix = MIX if mass[-1].any() else torch.eye(3, dtype=torch.float64)
-    y0, t0 = INCONSISTENT.clone().requires_grad_(), times(0.4).requires_grad_()
-
-    def mixed(t: Tensor, y: Tensor) -> Tensor:
-        return func(t, y) @ mix.T
-
-    def projected() -> Tensor:
-        y = solve(mixed, y0, t0, mass=mass, make_consistent=True, params=func.parameters()).y
-        assert isinstance(y, Tensor)
-        return y[0]
-
-    y = projected()
-    assert func(t0[0], y)[2].abs() <= 1e-15
-    matrix = torch.diag(mass) if mass.dim() == 1 else mass
-    assert (matrix @ (y - INCONSISTENT)).abs().max() <= 1e-15
-    inputs = {"y0": y0, "t0": t0, "algebraic": func.algebraic}
-    gradients = torch.autograd.grad(weighted(y), [*inputs.values(), func.slopes], allow_unused=True)
-    for (name, tensor), gradient in zip(inputs.items(), gradients, strict=False):
-        error, rate = compare(lambda: weighted(projected()), [tensor], [gradient], 1e-3)
-        assert error <= 1e-9, f"{name}: off by {error:.1e}; look at MakeConsistent.backward"
-        assert rate >= 1.9
-    assert gradients[-1] is None or gradients[-1].abs().max() <= 1e-15
-
-
-@pytest.mark.parametrize("method", ["beuler", "bdf3"])
-def test_projection_depends_on_a_dense_matrix(method: str) -> None:
-    """Of a dense singular matrix the null spaces move with its entries, and the projection with them."""
-    func = SmallDAE()
-    left = torch.tensor([[1.0, 0.1], [0.2, 1.0], [0.3, -0.2]], dtype=torch.float64, requires_grad=True)
-    right = ROWS.clone().requires_grad_()
-
-    def loss() -> Tensor:
-        arguments = {"mass": left @ right, "make_consistent": True, **newton(method)}
-        y = solve(func, INCONSISTENT, T, method=method, steps=Grid(1), **arguments).y
-        assert isinstance(y, Tensor)
-        return weighted(y)
-
-    gradients = torch.autograd.grad(loss(), [left, right])
-    error, _ = compare(loss, [left, right], gradients, 1e-3)
-    assert error <= 1e-6, f"dL/dM is off by {error:.1e}; look at MakeConsistent.backward"
-
-
-def test_make_consistent_needs_algebraic_equations() -> None:
-    for mass in (None, torch.ones(3, dtype=torch.float64), REGULAR):
-        with pytest.raises(ValueError, match="make_consistent has no effect without a singular mass matrix"):
-            solve(SmallDAE(), INCONSISTENT, T, mass=mass, make_consistent=True)
-
-
-def test_projection_that_does_not_converge() -> None:
-    def without_solution(t: Tensor, y: Tensor) -> Tensor:
-        return torch.stack([-y[0], 1 + y[1] ** 2])
-
-    start = torch.tensor([1.0, 0.5], dtype=torch.float64)
-    with pytest.raises(ValueError, match=r"make_consistent: Newton's iteration .* did not converge"):
-        solve(without_solution, start, T, mass=times(1, 0), make_consistent=True)
-
-
-# What is refused.
-
-
-@pytest.mark.parametrize("make_consistent", [False, True])
-def test_index_two_is_refused(make_consistent: bool) -> None:
-    """The pendulum with its constraint differentiated once: the tension is not in it."""
-    problem = problems.load("pendulum")
-    index_one = problem.func()
-
-    def index_two(t: Tensor, y: Tensor) -> Tensor:
-        x, height, vx, vy, _ = y.unbind(dim=-1)
-        return torch.cat([index_one(t, y)[..., :4], (x * vx + height * vy)[..., None]], dim=-1)
-
-    with pytest.raises(ValueError, match=r"not of index 1; differentiate the constraints"):
-        solve(
-            index_two,
-            problem.initial_state(),
-            times(0, 0.1),
-            mass=problem.mass_matrix(),
-            make_consistent=make_consistent,
-        )
-
-
-def listed(message: str) -> list[str]:
-    """The methods that a message tells to use."""
-    found = re.search(r"use one of (.*)", message)
-    assert found, f"no methods are named in: {message}"
-    return found[1].split(", ")
-
-
-@pytest.mark.parametrize("method", ["dirk-s212", "dirk-657a", "arkimex-l2", "rosw-theta2"])
-def test_methods_that_need_a_regular_matrix(method: str) -> None:
-    with pytest.raises(
-        ValueError, match=r"mass is singular, and .* does not integrate such problems"
-    ) as caught:
-        solve(SmallDAE(), CONSISTENT, T, method=method, steps=Grid(2), mass=DIAGONAL)
-    assert listed(str(caught.value)) == DAE
-
-
-@pytest.mark.parametrize("method", ["dopri5", "rk4", "arkimex-ars122"])
-def test_methods_without_a_matrix(method: str) -> None:
-    for mass in (DIAGONAL, REGULAR):
-        with pytest.raises(ValueError, match="takes no mass matrix") as caught:
-            solve(SmallDAE(), CONSISTENT, T, method=method, steps=Grid(2), mass=mass)
-        assert listed(str(caught.value)) == [name for name, able in METHODS.items() if able.mass]
-
-
-def test_split_with_a_matrix() -> None:
-    func = SmallDAE()
-    parts = Split(func, lambda t, y: 0 * y)
-    for mass in (DIAGONAL, REGULAR):
-        with pytest.raises(ValueError, match="with Split needs an identity mass matrix"):
-            solve(parts, CONSISTENT, T, method="arkimex-3", steps=Grid(2), mass=mass)
-    # A method that takes the sum has nothing to refuse.
-    arguments = {"method": "cn", "steps": Grid(2), "mass": DIAGONAL, "newton": NEWTON}
-    whole = solve(func, CONSISTENT, T, **arguments).y
-    assert off(solve(parts, CONSISTENT, T, **arguments).y, whole) <= 1e-14
-
-
-FIRST_EXPLICIT = [name for name in DAE if METHODS[name].explicit_first_stage]
-
-
-@pytest.mark.parametrize("method", FIRST_EXPLICIT)
-def test_explicit_first_stages_need_rows_of_zeros(method: str) -> None:
-    def mixed(t: Tensor, y: Tensor) -> Tensor:
-        return SmallDAE()(t, y) @ MIX.T
-
-    with pytest.raises(ValueError, match=r"begins with an explicit stage.*zero row.*a method such as bdf"):
-        solve(mixed, CONSISTENT, T, method=method, steps=Grid(2), mass=MIX @ DENSE)
-
-
-@pytest.mark.parametrize(
-    ("mass", "error", "message"),
-    [
-        (torch.ones(2), ValueError, r"mass must have shape \(3,\) or \(3, 3\) .* not \(2,\)"),
-        (torch.ones(3, 2), ValueError, r"mass must have shape .* not \(3, 2\)"),
-        (torch.ones(5, 3), ValueError, r"mass must have shape .* not \(5, 3\)"),
-        (torch.ones(4, 3, 3, 1), ValueError, r"mass must have shape .* not \(4, 3, 3, 1\)"),
-        (torch.tensor(1.0), ValueError, r"mass must have shape .* not \(\)"),
-        (torch.tensor([1.0, math.nan, 0.0]), ValueError, "mass is not finite"),
-        (torch.tensor([1.0, math.inf, 0.0]), ValueError, "mass is not finite"),
-        ([1.0, 1.0, 0.0], TypeError, "mass must be a tensor, not list"),
-        (np.array([1.0, 1.0, 0.0]), TypeError, "mass must be a tensor, not ndarray"),
-    ],
-)
-@pytest.mark.parametrize("batched", [False, True])
-def test_wrong_matrices(mass, error: type[Exception], message: str, batched: bool) -> None:
-    y0 = spread(CONSISTENT) if batched else CONSISTENT
-    with pytest.raises(error, match=message):
-        solve(SmallDAE(), y0, T, mass=mass, batch_dims=int(batched))
