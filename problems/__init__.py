@@ -2,7 +2,7 @@
 
 from problems.catalogue import load, names
 from problems.checking import Report
-from problems.datasets import load_dataset, save_dataset
+from problems.datasets import load_dataset, save_dataset, split_dataset, windows
 from problems.problem import Parameter, Parts, Problem
 from problems.references import Reference
 
@@ -16,4 +16,6 @@ __all__ = [
     "load_dataset",
     "names",
     "save_dataset",
+    "split_dataset",
+    "windows",
 ]

@@ -85,6 +85,54 @@ def make_dataset(
     return data
 
 
+def split_dataset(data: xarray.Dataset, fraction: float = 0.8) -> tuple[xarray.Dataset, xarray.Dataset]:
+    """The first part of a dataset, to train on, and the rest, to validate on; no observation is in both.
+
+    Whole trajectories where there are several, else times: the rest comes after the first part. Split before
+    you cut :func:`windows`; windows cut from the whole overlap, and validate on what was trained on.
+
+    Raises
+    ------
+    ValueError
+        If one of the parts would be empty.
+    """
+    along = "trajectory" if "trajectory" in data.dims else "time"
+    count = data.sizes[along]
+    first = round(fraction * count)
+    if not 0 < first < count:
+        raise ValueError(f"fraction = {fraction:g} of {count} along {along} leaves one part empty")
+    return data.isel({along: slice(first)}), data.isel({along: slice(first, None)})
+
+
+def windows(data: xarray.Dataset, length: int, stride: int = 1) -> xarray.Dataset:
+    """All stretches of ``length`` + 1 successive times, to predict the later states of from the first.
+
+    Parameters
+    ----------
+    length : int
+        Intervals in a window.
+    stride : int
+        By how many times one window starts after the one before. Default 1.
+
+    Returns
+    -------
+    xarray.Dataset
+        The variables over ([trajectory,] window, step, component [, grid]), and ``time`` over (window, step).
+
+    Raises
+    ------
+    ValueError
+        If the data are shorter than one window.
+    """
+    import xarray
+
+    count = data.sizes["time"]
+    if length < 1 or stride < 1 or count < length + 1:
+        raise ValueError(f"{count} times have no window of {length} intervals at a stride of {stride}")
+    places = np.arange(0, count - length, stride)[:, None] + np.arange(length + 1)
+    return data.isel(time=xarray.DataArray(places, dims=("window", "step")))
+
+
 def solution_dataset(problem: Problem, t: np.ndarray, y: np.ndarray) -> xarray.Dataset:
     """States (time, \\*shape) of a problem as a Dataset with names and units."""
     return _labelled(problem, t, {"state": y})
