@@ -147,6 +147,13 @@ def _times(t: Tensor) -> tuple[Tensor, np.ndarray, int]:
             "t must be strictly increasing or strictly decreasing, "
             f"but t[{at}] = {values[at]:.17g} and t[{at + 1}] = {values[at + 1]:.17g}"
         )
+    same = np.diff(outputs) <= 4 * np.finfo(float).eps * np.maximum(np.abs(values[1:]), np.abs(values[:-1]))
+    if same.any():
+        at = int(np.argmax(same))
+        raise ValueError(
+            f"t[{at}] = {values[at]:.17g} and t[{at + 1}] = {values[at + 1]:.17g} differ by rounding only, and "
+            "no step is that short: leave one of them out"
+        )
     return t, outputs, direction
 
 

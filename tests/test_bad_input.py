@@ -271,3 +271,12 @@ def test_newton_failure_names_the_component() -> None:
         # So close to the jump no step is short enough.
         solve(rough, torch.tensor([1.0, 1e-9], dtype=torch.float64), T, method="cn", steps=Grid(2))
     assert caught.value.status is Status.NEWTON_FAILED
+
+
+def test_times_that_differ_by_rounding_only() -> None:
+    """As a time of a grid does from the same time written out."""
+    grid = torch.linspace(0, 1e-3, 11, dtype=torch.float64)
+    t = torch.cat([grid, torch.tensor([3e-4], dtype=torch.float64)]).unique()
+    assert 0 < (t[4] - t[3]).item() < 1e-18
+    with pytest.raises(ValueError, match=r"t\[3\] = 0\.0002999.* and t\[4\] = 0\.0003.* rounding only"):
+        solve(decay, Y0, t)
