@@ -151,8 +151,8 @@ def _times(t: Tensor) -> tuple[Tensor, np.ndarray, int]:
     if same.any():
         at = int(np.argmax(same))
         raise ValueError(
-            f"t[{at}] = {values[at]:.17g} and t[{at + 1}] = {values[at + 1]:.17g} differ by rounding only, and "
-            "no step is that short: leave one of them out"
+            f"t[{at}] = {values[at]:.17g} and t[{at + 1}] = {values[at + 1]:.17g} differ by rounding only, "
+            "and no step is that short: leave one of them out"
         )
     return t, outputs, direction
 
