@@ -12,14 +12,21 @@ from typer.testing import CliRunner
 import problems
 from problems.library import ignition
 from stiffml.cli import app
+from stiffml.cli.screen import console
 
 README = Path(__file__).parent.parent / "README.md"
 
 
 def run(*arguments: object, status: int = 0) -> str:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == status, result.output
     return result.output
+
+
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line is broken."""
+    monkeypatch.setattr(console, "_width", 200)
 
 
 @pytest.fixture
