@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
+    from problems.function import ProblemFunction
     from problems.problem import Problem
 
 DENSE = 600
@@ -16,12 +18,15 @@ TOLERANCE = 1e-3
 
 
 def jacobian(problem: Problem, t: float, y: np.ndarray) -> np.ndarray:
-    """∂rhs/∂y (n, n) over the flat state, row by row in memory of one batch."""
-    func, shape = problem.func(), problem.y0.shape
-    time = torch.tensor(t, dtype=torch.float64)
-    derivative = torch.func.jacrev(lambda flat: func(time, flat.reshape(shape)).reshape(-1))
-    with torch.no_grad():
-        return derivative(torch.tensor(y, dtype=torch.float64).reshape(-1)).numpy()
+    """∂rhs/∂y (n, n) over the flat state."""
+    state = torch.tensor(y, dtype=torch.float64)
+    return flat_jacobian(problem.func(), torch.tensor(t, dtype=torch.float64), state)
+
+
+def flat_jacobian(func: ProblemFunction, t: Tensor, y: Tensor) -> np.ndarray:
+    """∂func/∂y (n, n) at a state y of any shape with n unknowns."""
+    derivative = torch.func.jacrev(lambda flat: func(t, flat.reshape(y.shape)).reshape(-1))
+    return derivative(y.reshape(-1)).detach().numpy()
 
 
 def eigenvalues(problem: Problem, t: float, y: np.ndarray) -> np.ndarray:

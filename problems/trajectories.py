@@ -12,6 +12,7 @@ from scipy.integrate import solve_ivp
 
 from problems.checking import compare
 from problems.problem import Problem
+from problems.spectrum import flat_jacobian
 
 RTOL = 1e-13
 RTOL_FIELD = 1e-11
@@ -131,15 +132,14 @@ class _Differential:
         return y
 
     def _value(self, t: float, y: np.ndarray) -> np.ndarray:
-        time, state = self._tensors(t, y)
         with torch.no_grad():
-            return self._func(time, state.reshape(self._shape)).reshape(-1).numpy()
+            return self._func(*self._tensors(t, y)).reshape(-1).numpy()
 
     def _derivative(self, t: float, y: np.ndarray) -> np.ndarray:
-        time, state = self._tensors(t, y)
-        derivative = torch.func.jacrev(lambda flat: self._func(time, flat.reshape(self._shape)).reshape(-1))
-        return derivative(state).detach().numpy()
+        return flat_jacobian(self._func, *self._tensors(t, y))
 
     def _tensors(self, t: float, y: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         t = min(max(t, self._low), self._high)
-        return torch.tensor(t, dtype=torch.float64), torch.from_numpy(np.ascontiguousarray(y))
+        return torch.tensor(t, dtype=torch.float64), torch.from_numpy(np.ascontiguousarray(y)).reshape(
+            self._shape
+        )

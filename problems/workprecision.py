@@ -148,7 +148,7 @@ def plot(data: xarray.Dataset) -> Figure:
     """Digits against wall time and against evaluations of f, one line a method."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.6, 4.0), dpi=130, layout="constrained")
+    figure = Figure(figsize=(9.6, 4.0), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for panel, cost in zip(panels, ("wall_s", "rhs_evals"), strict=True):
         for marker, method in zip("osD^v<>pP*X" * len(data["method"]), data["method"].values, strict=False):

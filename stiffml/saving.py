@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def save_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -15,3 +19,8 @@ def save_atomically(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def save_picture(path: Path, figure: Figure) -> None:
+    """Write a figure as PNG."""
+    save_atomically(path, lambda place: figure.savefig(place, format="png", dpi=130))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -50,3 +51,10 @@ def load(name: str, settings: Sequence[str] | None, size: int | None) -> Problem
         except ValueError:
             raise ValueError(f"--set {setting}: write NAME=VALUE with a number, such as eps=1e-4") from None
     return problems.load(name, size=size, **values)
+
+
+def results_folder(problem: Problem, out: Path | None) -> Path:
+    """The folder asked for, or runs/NAME; made if it is missing."""
+    folder = Path("runs", problem.name) if out is None else out
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

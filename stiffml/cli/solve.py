@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from stiffml.cli.screen import Name, Settings, Size, console, explained, load
+from stiffml.cli.screen import Name, Settings, Size, console, explained, load, results_folder
 
 
 def solve(
@@ -28,7 +28,7 @@ def solve(
 ) -> None:
     """Solve a problem; print digits, invariants and costs; write a netCDF file and a picture."""
     from problems.datasets import save_dataset, solution_dataset
-    from stiffml.saving import save_atomically
+    from stiffml.saving import save_picture
 
     with explained():
         problem = load(name, settings, size)
@@ -37,13 +37,11 @@ def solve(
         assert isinstance(solution.y, torch.Tensor)
         report = problem.check(solution)
         costs = {key: value for key, value in vars(solution.stats).items() if key != "adjoint"}
-        folder = Path("runs", problem.name) if out is None else out
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = results_folder(problem, out)
         data = solution_dataset(problem, solution.t.numpy(), solution.y.numpy())
         data.attrs.update(method=method, rtol=rtol, **costs)
         save_dataset(data, folder / "solution.nc")
-        figure = problem.plot(solution)
-        save_atomically(folder / "solution.png", lambda path: figure.savefig(path, format="png", dpi=130))
+        save_picture(folder / "solution.png", problem.plot(solution))
 
     stats = solution.stats
     table = Table("solve", f"{problem.name}, {method}{' split' if split else ''}, rtol {rtol:g}")

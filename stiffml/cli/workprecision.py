@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from stiffml.cli.screen import Name, Settings, Size, console, explained, load
+from stiffml.cli.screen import Name, Settings, Size, console, explained, load, results_folder
 
 
 def workprecision(
@@ -29,7 +29,7 @@ def workprecision(
     """Digits against time and against evaluations of f, for several methods and tolerances."""
     from problems.datasets import save_dataset
     from problems.workprecision import measure, plot
-    from stiffml.saving import save_atomically
+    from stiffml.saving import save_picture
 
     with explained():
         chosen = [method.strip() for method in methods.split(",")]
@@ -43,13 +43,9 @@ def workprecision(
                 progress.update(task, advance=1, description=f"{problem.name}, {method}, rtol {rtol:g}")
 
             data = measure(problem, chosen, tolerances, repeats, report)
-        folder = Path("runs", problem.name) if out is None else out
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = results_folder(problem, out)
         save_dataset(data, folder / "workprecision.nc")
-        figure = plot(data)
-        save_atomically(
-            folder / "workprecision.png", lambda path: figure.savefig(path, format="png", dpi=130)
-        )
+        save_picture(folder / "workprecision.png", plot(data))
 
     right = [
         Column(text, justify="right") for text in ("rtol", "digits", "time [s]", "f evaluations", "steps")

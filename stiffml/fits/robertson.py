@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 import problems
+from problems.datasets import save_dataset
 from problems.trajectories import reference_trajectory
 from stiffml.diagnostics import GradientReport, check_gradients
 from stiffml.integration import solve
 from stiffml.methods import resolve
-from stiffml.saving import save_atomically
+from stiffml.saving import save_atomically, save_picture
 from stiffml.solution import Solution
 from stiffml.steps import Adaptive, Grid, Steps
 from stiffml.training import Trainer
@@ -154,9 +155,9 @@ def _write(folder: Path, result: Result, network: Network) -> None:
     )
     figure = plot_fit(trajectory, history)
     save_atomically(folder / "weights.pt", lambda path: torch.save(network.state_dict(), path))
-    save_atomically(folder / "trajectory.nc", lambda path: trajectory.to_netcdf(path, engine="h5netcdf"))
-    save_atomically(folder / "history.nc", lambda path: history.to_netcdf(path, engine="h5netcdf"))
-    save_atomically(folder / "fit.png", lambda path: figure.savefig(path, format="png", dpi=130))
+    save_dataset(trajectory, folder / "trajectory.nc")
+    save_dataset(history, folder / "history.nc")
+    save_picture(folder / "fit.png", figure)
 
 
 def trajectory_dataset(result: Result):
