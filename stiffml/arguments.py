@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stiffml.linear.dense import DenseLU
 from stiffml.methods import METHODS, Method, resolve
 from stiffml.run.events import EventFunc
 from stiffml.settings import LU, Discrete, Newton, Tolerances
@@ -242,14 +243,14 @@ def _system(
                 "pass the sum as one function, which is then implicit as a whole"
             )
         f, g = (Dynamics(part, layout, direction, parameters) for part in (func.implicit, func.explicit))
-        return System(f, g, linear=func.linear)
+        return System(f, DenseLU(layout), g, linear=func.linear)
     if not method.whole:
         able = ", ".join(name for name, other in METHODS.items() if other.split and other.whole)
         raise ValueError(
             f"method: {method} is not stiffly accurate and needs Split(implicit, explicit); for a right-hand "
             f"side that is implicit as a whole use one of {able}"
         )
-    return System(Dynamics(func, layout, direction, parameters), mass=matrix)
+    return System(Dynamics(func, layout, direction, parameters), DenseLU(layout), mass=matrix)
 
 
 def _mass(mass: Tensor, layout: Layout, method: Method) -> Mass:

@@ -19,12 +19,13 @@ from stiffml.discretization.interpolation import Reading
 from stiffml.discretization.trajectory import Segment
 from stiffml.gradients.sweep import Pending, sweep
 from stiffml.gradients.times import AtNodes, TimeGradient
+from stiffml.linear.dense import DenseBlocks
 from stiffml.methods import Method
 from stiffml.run.checkpoints import Checkpoints
 from stiffml.run.replay import Replay
 from stiffml.system.curvature import Curvature
 from stiffml.system.dynamics import Dynamics, added
-from stiffml.system.linearization import DenseBlocks, Linearization, Products
+from stiffml.system.linearization import Linearization, Products
 from stiffml.system.system import System
 
 SEGMENT_NUMBERS = 4_000_000
@@ -93,8 +94,12 @@ def last_state(readings: Sequence[Reading]) -> int:
 def longest_segment(method: Method, system: System) -> int:
     """How many steps fit into ``SEGMENT_NUMBERS``."""
     layout = system.layout
-    copies = layout.width if _needs_blocks(method.implicit, system.f) else 1
-    return max(1, SEGMENT_NUMBERS // (layout.size * copies * 8))
+    numbers = 1
+    if method.implicit:
+        numbers = system.solver.numbers_per_jacobian
+    elif layout.width <= WIDEST_EXPLICIT_BLOCK:
+        numbers = layout.width
+    return max(1, SEGMENT_NUMBERS // (layout.size * numbers * 8))
 
 
 class Total:
@@ -138,14 +143,12 @@ def _reverse_segment(replay: Replay, segment: Segment, pending: Pending, total: 
 
 
 def linearize(nodes: Nodes, solves: bool, dynamics: Dynamics, system: System) -> Linearization:
-    """The Jacobian at the nodes, as blocks where systems are to be solved or blocks are small."""
-    if _needs_blocks(solves, dynamics):
-        return DenseBlocks(dynamics, nodes.s, nodes.u, system.mass, constant=solves and system.linear)
+    """The Jacobian at the nodes: for solving with it, as small blocks, or as products."""
+    if solves:
+        return system.solver.linearize(dynamics, nodes.s, nodes.u, system.mass, constant=system.linear)
+    if dynamics.layout.width <= WIDEST_EXPLICIT_BLOCK:
+        return DenseBlocks(dynamics, nodes.s, nodes.u, system.mass)
     return Products(dynamics, nodes.s, nodes.u)
-
-
-def _needs_blocks(solves: bool, dynamics: Dynamics) -> bool:
-    return solves or dynamics.layout.width <= WIDEST_EXPLICIT_BLOCK
 
 
 def _curvature(equations: Equations, block: Block, dynamics: Dynamics) -> Curvature | None:

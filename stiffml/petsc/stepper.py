@@ -8,10 +8,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from stiffml.errors import Status
+from stiffml.linear.solver import ShiftedMatrix
 from stiffml.methods import Method
 from stiffml.petsc.convergence import NewtonTest
 from stiffml.petsc.formulation import Formulation, TimeAsState
-from stiffml.petsc.jacobian import matrix_for
 from stiffml.petsc.library import PETSc
 from stiffml.petsc.options import ScopedOptions
 from stiffml.petsc.stages import read_stages
@@ -80,6 +80,7 @@ class Stepper:
         self._narrow = system.layout.width <= _NARROW and not system.linear
         self.met_non_finite = False
         self._replaced = 0
+        self._matrix: ShiftedMatrix | None = None
         self._max_cuts = max_cuts
         self._newton, self._tolerances = newton, tolerances
         self._failed_solves = 0
@@ -133,16 +134,16 @@ class Stepper:
             ts.setRHSFunction(self._rhsfunction, self._work.duplicate())
         try:
             ts.setFromOptions()
-            if self._method.implicit:
+            if self._matrix is not None:
                 self._matrix.options_are_set(ts.getSNES().getKSP())
         except BaseException:
             self.destroy()
             raise
 
     def _set_implicit(self, ts) -> None:
-        self._matrix = matrix_for(self._problem)
+        matrix = self._matrix = self._system.solver.matrix(self._problem, self._options.prefix)
         ts.setIFunction(self._ifunction, self._work)
-        ts.setIJacobian(self._ijacobian, self._matrix.mat, self._matrix.mat)
+        ts.setIJacobian(self._ijacobian, matrix.mat, matrix.mat)
         snes = ts.getSNES()
         if self._method.newton:
             newton, linear = self._newton, self._system.linear
@@ -151,7 +152,7 @@ class Stepper:
             self._test = NewtonTest(newton.rtol, newton.atol, newton.max_iterations, linear)
             snes.setConvergenceTest(self._test)
         snes.getKSP().setType(PETSc.KSP.Type.PREONLY)
-        self._matrix.configure(snes.getKSP())
+        matrix.configure(snes.getKSP())
 
     def _tolerance_vector(self, atol: float | np.ndarray):
         if np.ndim(atol) == 0:
@@ -228,6 +229,8 @@ class Stepper:
                 return status
             self._failed_solves += 1 + self._ts.getStepRejections()
             self._ts.destroy()
+            if self._matrix is not None:
+                self._matrix.destroy()
             self._create(start, before)
             size *= self._shrink
         return status
@@ -272,6 +275,8 @@ class Stepper:
         """Free the TS and take the options back; may be called again."""
         self._options.remove()
         self._ts.destroy()
+        if self._matrix is not None:
+            self._matrix.destroy()
 
     def _ifunction(self, ts, s: float, u, udot, residual) -> None:
         try:
@@ -307,8 +312,9 @@ class Stepper:
 
     def _ijacobian(self, ts, s: float, u, udot, shift: float, mat, pmat) -> None:
         try:
+            assert self._matrix is not None
             s = self._right_time(ts, s)
-            self._matrix.fill(shift, lambda: self._problem.jacobian(s, u.array_r))
+            self._matrix.fill(shift, s, u.array_r)
         except BaseException as error:
             self._failure = error
             raise

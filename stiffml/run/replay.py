@@ -13,7 +13,6 @@ from itertools import groupby
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from stiffml.discretization.dense import Queries, with_outputs
 from stiffml.discretization.equations import HALF, Block, Equations, Row
@@ -21,7 +20,7 @@ from stiffml.discretization.trajectory import Segment, Trajectory
 from stiffml.errors import ReplayError
 from stiffml.methods import Method
 from stiffml.run.newton import MAX_ITERATIONS, Rounding
-from stiffml.system.blocks import BlockLU, shift_
+from stiffml.system.linearization import Factors
 from stiffml.system.system import System
 
 SAMPLED = 100_000
@@ -143,7 +142,7 @@ class _BlockSolver:
             c: segment.states_at(block.known[:, c]) for c in range(self.pattern.history)
         }
         self._values: dict[tuple[str, int], np.ndarray] = {}
-        self._base: tuple[BlockLU, np.ndarray] | None = None
+        self._base: tuple[Factors, np.ndarray] | None = None
 
     def stages(self) -> np.ndarray:
         """(K, stages, size)"""
@@ -236,9 +235,9 @@ class _BlockSolver:
             residual -= known
             if not rounding.keeps_jacobian:
                 factors = None  # gives its memory back first
-                factors = self._factors(alpha, beta, f.jacobian_blocks(s, u))
+                factors = self._factors(s, u, alpha, beta)
             assert factors is not None
-            update = self._linear_solve(factors, residual)
+            update = factors.solve(residual)
             x = x - update
             try:
                 if rounding.reached(update, x):
@@ -259,19 +258,13 @@ class _BlockSolver:
             u = torch.from_numpy(np.ascontiguousarray(self.x[self.pattern.base]))
             s = self._times("f", self.pattern.base)
             # All stages have the same α, that of the constant γ.
-            factors = self._factors(alpha, np.ones_like(alpha), f.jacobian_blocks(s, u))
+            factors = self._factors(s, u, alpha, np.ones_like(alpha))
             self._base = factors, f.time_derivative(s, u).numpy()
         factors, wrt_time = self._base
         known = known + self.numbers.tau[:, row.index].numpy()[:, None] * wrt_time
-        return self._linear_solve(factors, known)
+        return factors.solve(known)
 
-    def _factors(self, a: np.ndarray, b: np.ndarray, jacobians: Tensor) -> BlockLU:
-        """Of a·M − b·J; a and b are (K, 1)."""
-        mass = None if self.system.mass is None else self.system.mass.blocks
-        a_, b_ = (torch.from_numpy(numbers)[:, :, None, None] for numbers in (a, b))
-        return BlockLU(shift_(jacobians, a_, mass, b_))
-
-    def _linear_solve(self, factors: BlockLU, v: np.ndarray) -> np.ndarray:
-        layout = self.system.layout
-        columns = torch.from_numpy(v).view(len(v), layout.samples, layout.width, 1)
-        return factors.solve(columns).reshape(v.shape).numpy()
+    def _factors(self, s: torch.Tensor, u: torch.Tensor, a: np.ndarray, b: np.ndarray) -> Factors:
+        """Of a·M − b·J at the states; a and b are (K, 1)."""
+        system = self.system
+        return system.solver.linearize(system.f, s, u, system.mass).factorise(a, b)

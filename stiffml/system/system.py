@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,6 +12,9 @@ from stiffml.discretization.equations import Form
 from stiffml.system.dynamics import Dynamics
 from stiffml.system.mass import Mass
 from stiffml.system.state import Layout
+
+if TYPE_CHECKING:
+    from stiffml.linear.solver import LinearSolver
 
 
 class System:
@@ -27,12 +32,20 @@ class System:
         What gradients are wanted for: those of f and g, then the mass matrix if it requires one.
     linear : bool
         Whether the Jacobian of f is constant.
+    solver : LinearSolver
+        How systems with the Jacobian of f are solved.
     """
 
     def __init__(
-        self, f: Dynamics, g: Dynamics | None = None, mass: Mass | None = None, linear: bool = False
+        self,
+        f: Dynamics,
+        solver: LinearSolver,
+        g: Dynamics | None = None,
+        mass: Mass | None = None,
+        linear: bool = False,
     ) -> None:
         self.f, self.g, self.mass, self.linear = f, g, mass, linear
+        self.solver = solver
         self.mass_has_gradient = mass is not None and mass.tensor.requires_grad
 
     @property

@@ -2,42 +2,31 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any
+from abc import abstractmethod
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from stiffml.petsc.formulation import Formulation
+from stiffml.linear.blocks import BlockLU, shift_
+from stiffml.linear.solver import ShiftedMatrix
 from stiffml.petsc.library import PETSc
-from stiffml.system.blocks import BlockLU, shift_
+
+if TYPE_CHECKING:
+    from stiffml.petsc.formulation import Formulation
 
 _START = 1e15
 """A shift above this marks the solve for the slope at the start; PETSc scales that matrix afterwards."""
 
 
-class ShiftedMatrix(ABC):
-    """shift·M − J as a PETSc matrix with its solver.
-
-    With a constant J the matrix is filled, and so factorised, only when the shift changes.
-    """
+class DenseMatrix(ShiftedMatrix):
+    """With a constant J the matrix is filled, and so factorised, only when the shift changes."""
 
     def __init__(self, problem: Formulation) -> None:
+        self._problem = problem
         self._mass, self._constant = problem.mass, problem.constant
         self._blocks: np.ndarray | None = None
         self._shift = np.nan
-
-    mat: Any
-    """The PETSc matrix."""
-
-    @abstractmethod
-    def configure(self, ksp) -> None:
-        """Make its preconditioner an exact solver."""
-
-    @abstractmethod
-    def options_are_set(self, ksp) -> None:
-        """The caller's options have reached the linear solver."""
 
     @abstractmethod
     def _let_go(self) -> None:
@@ -47,23 +36,26 @@ class ShiftedMatrix(ABC):
     def _set(self, shift: float, jacobian: np.ndarray) -> None:
         """Take new values; ``jacobian`` may be overwritten."""
 
-    def fill(self, shift: float, jacobian: Callable[[], np.ndarray]) -> None:
-        """``jacobian()`` is (samples, width, width)."""
+    def destroy(self) -> None:
+        self.mat.destroy()
+
+    def fill(self, shift: float, s: float, vector: np.ndarray) -> None:
         if self._constant:
             if shift == self._shift and shift < _START:
                 return
             if self._blocks is None:
-                self._blocks = jacobian()
+                self._blocks = self._problem.jacobian(s, vector)
         self._shift = shift
         self._let_go()
-        self._set(shift, jacobian() if self._blocks is None else self._blocks.copy())
+        blocks = self._problem.jacobian(s, vector) if self._blocks is None else self._blocks.copy()
+        self._set(shift, blocks)
 
 
-def matrix_for(problem: Formulation) -> ShiftedMatrix:
+def dense_matrix(problem: Formulation) -> DenseMatrix:
     return _Dense(problem) if problem.samples == 1 else _Blocks(problem)
 
 
-class _Dense(ShiftedMatrix):
+class _Dense(DenseMatrix):
     """A PETSc dense matrix, factorised by LAPACK inside PETSc."""
 
     def __init__(self, problem: Formulation) -> None:
@@ -87,7 +79,7 @@ class _Dense(ShiftedMatrix):
         self.mat.assemble()
 
 
-class _Blocks(ShiftedMatrix):
+class _Blocks(DenseMatrix):
     """A shell matrix and the preconditioner that solves with it exactly, all samples in one call."""
 
     def __init__(self, problem: Formulation) -> None:

@@ -1,0 +1,71 @@
+"""What a way of solving linear systems offers: a matrix for PETSc's Newton, and solves at recorded states."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from stiffml.system.dynamics import Dynamics
+from stiffml.system.linearization import Linearization
+from stiffml.system.mass import Mass
+
+if TYPE_CHECKING:
+    from stiffml.petsc.formulation import Formulation
+
+
+class LinearSolver(ABC):
+    """Solves systems with a·M − b·J.
+
+    Attributes
+    ----------
+    krylov_iterations : int
+        Of the systems solved at recorded states so far.
+    """
+
+    krylov_iterations = 0
+
+    @property
+    @abstractmethod
+    def description(self) -> str:
+        """What it does, in a few words, for the statistics."""
+
+    @abstractmethod
+    def matrix(self, problem: Formulation, prefix: str) -> ShiftedMatrix:
+        """For the Newton iteration of a TS whose options have the ``prefix``."""
+
+    @abstractmethod
+    def linearize(
+        self, dynamics: Dynamics, s: Tensor, u: Tensor, mass: Mass | None, constant: bool = False
+    ) -> Linearization:
+        """J at the states (K,), (K, size); ``constant``: it is the same at all of them."""
+
+    @property
+    @abstractmethod
+    def numbers_per_jacobian(self) -> int:
+        """How many numbers a Jacobian takes, in multiples of the size of a state, rounded up."""
+
+
+class ShiftedMatrix(ABC):
+    """shift·M − J of a problem as a PETSc matrix, and its solver."""
+
+    mat: Any
+    """The PETSc matrix."""
+
+    @abstractmethod
+    def configure(self, ksp) -> None:
+        """Make the KSP solve with it."""
+
+    @abstractmethod
+    def options_are_set(self, ksp) -> None:
+        """The caller's options have reached the KSP."""
+
+    @abstractmethod
+    def fill(self, shift: float, s: float, vector: np.ndarray) -> None:
+        """Take the Jacobian at a time and a vector of the problem."""
+
+    @abstractmethod
+    def destroy(self) -> None:
+        """Let go of what PETSc holds."""
