@@ -1,8 +1,9 @@
 """Scientific machine learning on stiff systems: PETSc's time steppers, exact discrete adjoints, torch."""
 
 from stiffml.diagnostics import GradientReport, check_gradients
-from stiffml.errors import ReplayError, SolveError, Status
+from stiffml.errors import LinearSolveError, ReplayError, SolveError, Status
 from stiffml.integration import ODEBlock, odeint, solve
+from stiffml.linear import GMRES, LU, Assembled, Krylov, PointBlock, Sparsity
 from stiffml.methods import (
     ARKIMEX,
     BDF,
@@ -16,7 +17,7 @@ from stiffml.methods import (
 )
 from stiffml.run.events import Event
 from stiffml.sensitivities import Sensitivities, sensitivities
-from stiffml.settings import LU, Discrete, Disk, Newton
+from stiffml.settings import Discrete, Disk, Newton
 from stiffml.solution import Solution
 from stiffml.split import Split
 from stiffml.steps import Adaptive, Fixed, Grid, Recorded
@@ -27,9 +28,11 @@ __all__ = [
     "ARKIMEX",
     "BDF",
     "DIRK",
+    "GMRES",
     "LU",
     "METHODS",
     "Adaptive",
+    "Assembled",
     "BackwardEuler",
     "CrankNicolson",
     "Discrete",
@@ -38,8 +41,11 @@ __all__ = [
     "Fixed",
     "GradientReport",
     "Grid",
+    "Krylov",
+    "LinearSolveError",
     "Newton",
     "ODEBlock",
+    "PointBlock",
     "Recorded",
     "ReplayError",
     "Rosenbrock",
@@ -47,6 +53,7 @@ __all__ = [
     "Sensitivities",
     "Solution",
     "SolveError",
+    "Sparsity",
     "Split",
     "Status",
     "Theta",

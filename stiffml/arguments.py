@@ -9,19 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stiffml.linear.dense import DenseLU
+from stiffml.linear.choice import Wanted, choose
+from stiffml.linear.settings import LU, Krylov, Sparsity
 from stiffml.methods import METHODS, Method, resolve
 from stiffml.run.events import EventFunc
-from stiffml.settings import LU, Discrete, Newton, Tolerances
+from stiffml.settings import Discrete, Newton, Tolerances
 from stiffml.split import Split
 from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps
 from stiffml.system.batching import Func
 from stiffml.system.dynamics import Dynamics
 from stiffml.system.mass import Mass
+from stiffml.system.space import HasSpace, Space
 from stiffml.system.state import Layout, State
 from stiffml.system.system import System
 
-JACOBIANS = ("auto", "dense")
 OUTPUTS = ("steps", "interpolate")
 FIXED_NEWTON = 1e-10
 
@@ -54,8 +55,8 @@ def check(
     atol: float | Tensor | None,
     steps: Steps,
     outputs: str,
-    linear: LU | None,
-    jacobian: str,
+    linear: LU | Krylov | None,
+    jacobian: str | Sparsity,
     batch_dims: int,
     mass: Tensor | None,
     params: Iterable[Tensor],
@@ -77,20 +78,24 @@ def check(
         raise ValueError(f"outputs must be one of {', '.join(OUTPUTS)}, not {outputs!r}")
     interpolated = outputs == "interpolate" and len(times) > 2
     _check_steps(steps, method, rtol, atol)
-    _check_implicit_only(method, linear=linear, jacobian=None if jacobian == "auto" else jacobian)
+    chosen = None if isinstance(jacobian, str) and jacobian == "auto" else jacobian
+    _check_implicit_only(method, linear=linear, jacobian=chosen)
     if newton is not None and not method.newton:
         kind = "method, which solves linear systems only," if method.implicit else "explicit method"
         raise ValueError(f"newton has no effect with the {kind} {method}; leave it out")
-    if jacobian not in JACOBIANS:
-        raise ValueError(f"jacobian must be one of {', '.join(JACOBIANS)}, not {jacobian!r}")
-    if linear is not None and not isinstance(linear, LU):
-        raise TypeError(f"linear must be LU(), not {linear!r}")
     if not isinstance(adjoint, Discrete):
         raise TypeError(f"adjoint must be Discrete(), not {adjoint!r}")
     tolerances = _tolerances(rtol, atol, y0, layout)
+    system = _system(func, layout, direction, _parameters(func, params), method, mass)
+    if method.implicit:
+        limits = tolerances if isinstance(steps, Adaptive) else None
+        wanted = Wanted(linear, jacobian, method, limits, dict(options or {}))
+        with torch.inference_mode(False), torch.no_grad():
+            u0 = layout.flatten(y0).detach().double().numpy()
+            system.solver = choose(wanted, system.f, system.mass, float(times[0]), u0)
     return Request(
         method=method,
-        system=_system(func, layout, direction, _parameters(func, params), method, mass),
+        system=system,
         t=t,
         outputs=times[[0, -1]] if interpolated else times,
         between=times[1:-1] if interpolated else times[:0],
@@ -236,21 +241,30 @@ def _system(
     mass: Tensor | None,
 ) -> System:
     matrix = None if mass is None else _mass(mass, layout, method)
+    space = _space(func)
     if isinstance(func, Split) and method.split:
         if mass is not None:
             raise ValueError(
                 f"mass: {method} with Split needs an identity mass matrix; solve M y' = f + g for y', or "
                 "pass the sum as one function, which is then implicit as a whole"
             )
-        f, g = (Dynamics(part, layout, direction, parameters) for part in (func.implicit, func.explicit))
-        return System(f, DenseLU(layout), g, linear=func.linear)
+        parts = (func.implicit, func.explicit)
+        f, g = (Dynamics(part, layout, direction, parameters, space) for part in parts)
+        return System(f, g, linear=func.linear)
     if not method.whole:
         able = ", ".join(name for name, other in METHODS.items() if other.split and other.whole)
         raise ValueError(
             f"method: {method} is not stiffly accurate and needs Split(implicit, explicit); for a right-hand "
             f"side that is implicit as a whole use one of {able}"
         )
-    return System(Dynamics(func, layout, direction, parameters), DenseLU(layout), mass=matrix)
+    return System(Dynamics(func, layout, direction, parameters, space), mass=matrix)
+
+
+def _space(func: Func) -> Space:
+    """Which processes hold the state: those of the field that func, or a part of it, belongs to."""
+    parts: Iterable[object] = func.modules() if isinstance(func, nn.Module) else [func]
+    fields = (getattr(part, "field", None) for part in parts)
+    return next((field.space for field in fields if isinstance(field, HasSpace)), Space())
 
 
 def _mass(mass: Tensor, layout: Layout, method: Method) -> Mass:

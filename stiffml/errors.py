@@ -9,12 +9,20 @@ if TYPE_CHECKING:
     from stiffml.solution import Solution
 
 
+LINEAR_HINT = (
+    "a better preconditioner (linear=GMRES(preconditioner=Assembled(…))), more iterations (max_iterations=…, "
+    "restart=…), or smaller steps"
+)
+"""What to try where a Krylov method stalls."""
+
+
 class Status(enum.Enum):
     """How a solve ended; ``SUCCESS`` reached the last output time, ``EVENT`` the event, the others failed."""
 
     SUCCESS = "success"
     EVENT = "event"
     NEWTON_FAILED = "newton failed"
+    LINEAR_FAILED = "linear solver failed"
     STEP_TOO_SMALL = "step too small"
     MAX_STEPS = "step limit reached"
     NON_FINITE = "non-finite value"
@@ -65,6 +73,10 @@ class SolveError(RuntimeError):
         super().__init__(f"{message}. Try: {hint}")
 
 
+class LinearSolveError(RuntimeError):
+    """A linear system of a recorded step, or of the backward pass, could not be solved."""
+
+
 class ReplayError(RuntimeError):
     """A recorded step could not be repeated, or ``func`` is no longer the function that the run solved."""
 
@@ -86,6 +98,11 @@ def explain(status: Status, implicit: bool) -> tuple[str, str]:
             "Newton's iteration did not converge, however much the step was cut",
             "scale the state so that its components are of order one, use more and shorter steps or "
             "steps=Adaptive(), newton=Newton(max_iterations=…); and check that func is smooth",
+        )
+    if status is Status.LINEAR_FAILED:
+        return (
+            "the linear systems of Newton's iteration could not be solved, however much the step was cut",
+            LINEAR_HINT,
         )
     if status is Status.NO_ROOM:
         return (

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from stiffml.arguments import Request, check
 from stiffml.errors import SolveError, Status, explain
 from stiffml.gradients.autograd import Integrate, Outputs, Record
+from stiffml.linear import LU, Krylov, Sparsity
 from stiffml.methods import Method
 from stiffml.pieces import solve_in_pieces
 from stiffml.run.between import with_outputs
@@ -19,7 +20,7 @@ from stiffml.run.events import Event, EventFunc, differentiable_event
 from stiffml.run.forward import integrate
 from stiffml.run.initialization import Constraints, MakeConsistent
 from stiffml.run.replay import Replay
-from stiffml.settings import LU, Discrete, Newton
+from stiffml.settings import Discrete, Newton
 from stiffml.solution import Piece, Solution, Stats
 from stiffml.steps import Adaptive, Steps
 from stiffml.system.batching import Func
@@ -36,8 +37,8 @@ def solve(
     atol: float | Tensor | None = None,
     steps: Steps | None = None,
     outputs: str = "steps",
-    linear: LU | None = None,
-    jacobian: str = "auto",
+    linear: LU | Krylov | None = None,
+    jacobian: str | Sparsity = "auto",
     batch_dims: int = 0,
     mass: Tensor | None = None,
     make_consistent: bool = False,
@@ -73,10 +74,14 @@ def solve(
         ``"steps"`` (default): steps end on every time of t. ``"interpolate"``: only on the first and the
         last; the states between are interpolated (see :meth:`Solution.interpolate`), so that many outputs
         cost no steps.
-    linear : LU
-        How Newton's linear systems are solved.
-    jacobian : str
-        ``"auto"`` or ``"dense"``: dense, one block a sample where ``batch_dims`` is given.
+    linear : LU, GMRES or Krylov
+        How linear systems are solved: by factors of the Jacobian, or by a Krylov method with a
+        preconditioner. Default: LU up to 256 components a sample; beyond that by the structure found.
+        ``stats.linear`` says what was chosen.
+    jacobian : str or Sparsity
+        ``"auto"`` (default); ``"dense"``, one block a sample where ``batch_dims`` is given; ``"coloured"``, a
+        sparse one whose pattern is found by trying func, or given as ``Sparsity(pattern)``;
+        ``"matrix-free"``, only products of it.
     batch_dims : int
         How many leading dimensions of y are independent samples. Default 0.
     mass : Tensor
@@ -199,6 +204,8 @@ def _finish(
 ) -> tuple[Solution, SolveError | None]:
     run, system = record.run, request.system
     trajectory, layout = run.trajectory, system.layout
+    if request.method.implicit:
+        record.stats.linear = system.solver.description
     record.stats.count(
         **run.counts,
         accepted=trajectory.n_steps,

@@ -48,11 +48,6 @@ class Tolerances:
 
 
 @dataclass(frozen=True)
-class LU:
-    """Factorise the Jacobian: densely, or one dense block a sample where ``batch_dims`` is given."""
-
-
-@dataclass(frozen=True)
 class Disk:
     """Keep checkpoints in a file in ``folder``, which must exist.
 

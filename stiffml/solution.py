@@ -31,6 +31,7 @@ class AdjointStats:
 
     rhs_evals: int = 0
     jacobians: int = 0
+    krylov_iterations: int = 0
     wall_s: float = 0.0
 
 
@@ -40,8 +41,8 @@ class Stats:
 
     ``accepted`` and ``rejected`` steps (rejected: error too large or Newton failed); ``ramp_steps``
     that a multistep start added to the steps asked for; ``rhs_evals``, ``jacobians``: evaluations of
-    f and ∂f/∂y; ``newton_iterations``, ``krylov_iterations``; ``wall_s`` in seconds. ``adjoint`` is
-    None until a backward pass has run.
+    f and ∂f/∂y; ``newton_iterations``, ``krylov_iterations``; ``wall_s`` in seconds; ``linear``: how linear
+    systems were solved. ``adjoint`` is None until a backward pass has run.
     """
 
     accepted: int = 0
@@ -52,6 +53,7 @@ class Stats:
     newton_iterations: int = 0
     krylov_iterations: int = 0
     wall_s: float = 0.0
+    linear: str = ""
     adjoint: AdjointStats | None = None
 
     def count(self, **costs: float) -> None:

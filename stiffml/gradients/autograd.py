@@ -18,6 +18,7 @@ from stiffml.gradients.second import differentiate_again
 from stiffml.run.forward import Run
 from stiffml.run.replay import Replay
 from stiffml.solution import AdjointStats, Stats
+from stiffml.system.system import System
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ class Outputs(NamedTuple):
     record: Record
     replay: Replay
     readings: Sequence[Reading]
+
+
+def _costs(system: System) -> tuple[int, int, int]:
+    """Evaluations of f and its Jacobian, and Krylov iterations at recorded states, so far."""
+    return system.rhs_evals, system.f.jacobians, system.krylov_iterations
 
 
 class Integrate(torch.autograd.Function):
@@ -80,14 +86,16 @@ class _Reverse(torch.autograd.Function):
         t, between, u0, *_ = inputs
         record = outputs.record
         system = record.replay.system
-        began, before = time.perf_counter(), (system.rhs_evals, system.f.jacobians)
+        began, before = time.perf_counter(), _costs(system)
         record.require_same_func()
         gradients = reverse(
             outputs.replay, record.run.checkpoints, outputs.readings, cotangents.double(), wrt_time
         )
         adjoint = record.stats.adjoint = record.stats.adjoint or AdjointStats()
-        adjoint.rhs_evals += system.rhs_evals - before[0]
-        adjoint.jacobians += system.f.jacobians - before[1]
+        after = _costs(system)
+        adjoint.rhs_evals += after[0] - before[0]
+        adjoint.jacobians += after[1] - before[1]
+        adjoint.krylov_iterations += after[2] - before[2]
         adjoint.wall_s += time.perf_counter() - began
         wrt_t = wrt_between = None
         if gradients.times is not None and gradients.between is not None:

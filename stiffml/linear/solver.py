@@ -66,6 +66,11 @@ class ShiftedMatrix(ABC):
     def fill(self, shift: float, s: float, vector: np.ndarray) -> None:
         """Take the Jacobian at a time and a vector of the problem."""
 
+    @property
+    def failure(self) -> str:
+        """Why the KSP failed and what to try, if it did and that can happen."""
+        return ""
+
     @abstractmethod
     def destroy(self) -> None:
         """Let go of what PETSc holds."""

@@ -26,6 +26,7 @@ class NewtonTest:
         self._previous = math.inf
         self._needed = 1  # iterations of the solve before
         self._iteration = 0  # of the next residual evaluation
+        self.sizes: list[float] = []  # of the updates of the last solve
 
     @property
     def expects_jacobian(self) -> bool:
@@ -48,6 +49,7 @@ class NewtonTest:
             return _Reason.DIVERGED_FUNCTION_NANORINF
         if iteration == 0:
             self._previous = math.inf
+            self.sizes = []
             return _Reason.CONVERGED_FNORM_ABS if residual_norm == 0 else _Reason.ITERATING
         if self._linear:
             return _Reason.CONVERGED_ITS
@@ -56,6 +58,7 @@ class NewtonTest:
         scaled = update / (self._rtol * state + self._atol)
         size = math.sqrt(scaled @ scaled / len(scaled))
         previous, self._previous = self._previous, size
+        self.sizes.append(size)
         if size <= 1:
             return _Reason.CONVERGED_SNORM_RELATIVE
         if iteration > 1:

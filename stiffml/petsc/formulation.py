@@ -57,6 +57,18 @@ class Formulation:
         """f; ``with_jacobian`` says that the Jacobian will be wanted here too."""
         return self._system.f.evaluate(s, vector, with_jacobian)
 
+    time_is_state = False
+    """Whether time is one more component of every sample."""
+
+    def at(self, s: float, vector: np.ndarray) -> tuple[float, np.ndarray]:
+        """Time and state of a vector."""
+        return s, vector.copy()  # PETSc's own is read-only
+
+    def wrt_time(self, s: float, u: np.ndarray) -> np.ndarray:
+        """(size of a state,) ∂f/∂s"""
+        time = torch.tensor([s], dtype=torch.float64)
+        return self._system.f.time_derivative(time, torch.from_numpy(u)[None])[0].numpy()
+
     def jacobian(self, s: float, vector: np.ndarray) -> np.ndarray:
         """(samples, width, width)"""
         return self._system.f.jacobian_at(s, vector)
@@ -68,6 +80,8 @@ class TimeAsState(Formulation):
     PETSc's Rosenbrock methods leave out ∂f/∂s; as part of the Jacobian of the larger, autonomous problem
     it is where it belongs.
     """
+
+    time_is_state = True
 
     def __init__(self, system: System) -> None:
         super().__init__(system)
@@ -107,12 +121,12 @@ class TimeAsState(Formulation):
         time = float(vector[self.width - 1])
         return self.enter(1.0, self._system.f.evaluate(time, self.leave(vector), with_jacobian))
 
+    def at(self, s: float, vector: np.ndarray) -> tuple[float, np.ndarray]:
+        return float(vector[self.width - 1]), self.leave(vector).copy()
+
     def jacobian(self, s: float, vector: np.ndarray) -> np.ndarray:
-        time, u = float(vector[self.width - 1]), self.leave(vector).copy()  # PETSc's own is read-only
+        time, u = self.at(s, vector)
         blocks = np.zeros((self.samples, self.width, self.width))
         blocks[:, :-1, :-1] = self._system.f.jacobian_at(time, u)
-        wrt_time = self._system.f.time_derivative(
-            torch.tensor([time], dtype=torch.float64), torch.from_numpy(u)[None]
-        )
-        blocks[:, :-1, -1] = wrt_time.numpy().reshape(self.samples, -1)
+        blocks[:, :-1, -1] = self.wrt_time(time, u).reshape(self.samples, -1)
         return blocks

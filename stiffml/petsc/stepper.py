@@ -54,6 +54,8 @@ class Stepper:
         Time and state of the half step with which PETSc's BDF starts, once the first step is taken.
     met_non_finite : bool
         Whether ``func`` returned a non-finite or enormous value in the last step of an explicit method.
+    detail : str
+        Of the last step that failed: how its iterations ended.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Stepper:
         self._finds_start_slope = method.explicit_first_stage and system.g is None
         self._narrow = system.layout.width <= _NARROW and not system.linear
         self.met_non_finite = False
+        self.detail = ""
         self._replaced = 0
         self._matrix: ShiftedMatrix | None = None
         self._max_cuts = max_cuts
@@ -225,7 +228,7 @@ class Stepper:
         start, before = self.time, self.state.copy()
         for _ in range(self._max_cuts):
             status = self._try_step(size)
-            if status is not Status.NEWTON_FAILED:
+            if status not in (Status.NEWTON_FAILED, Status.LINEAR_FAILED):
                 return status
             self._failed_solves += 1 + self._ts.getStepRejections()
             self._ts.destroy()
@@ -240,7 +243,7 @@ class Stepper:
         begin = ts.getTime()
         self._renew_start_slope(size)
         ts.setTimeStep(size)
-        self.met_non_finite = False
+        self.met_non_finite, self.detail = False, ""
         failure: BaseException | None = None
         try:
             ts.step()
@@ -268,8 +271,17 @@ class Stepper:
         if self.met_non_finite:
             return Status.NON_FINITE
         if self._method.implicit and self._ts.getSNES().getConvergedReason() < 0:
-            return Status.NEWTON_FAILED
+            assert self._matrix is not None
+            self.detail = self._matrix.failure or self._test_history()
+            return Status.LINEAR_FAILED if self._matrix.failure else Status.NEWTON_FAILED
         return Status.STEP_TOO_SMALL
+
+    def _test_history(self) -> str:
+        """How Newton's iteration went."""
+        if not self._method.newton:
+            return ""
+        sizes = ", ".join(f"{size:.2e}" for size in self._test.sizes[-5:])
+        return f"last updates, as multiples of its tolerance: {sizes}" if sizes else ""
 
     def destroy(self) -> None:
         """Free the TS and take the options back; may be called again."""

@@ -304,7 +304,7 @@ class _Drive:
         return min(100 * h0, h1, span)
 
     def _stop(self, status: Status, size: float) -> _Stop:
-        return _Stop(Failure(status, self._start, size, self._component(status)))
+        return _Stop(Failure(status, self._start, size, self._component(status), self._stepper.detail))
 
     def _component(self, status: Status) -> int | None:
         """The component most in the way: not finite, far from converged, or changing the fastest."""
@@ -315,7 +315,7 @@ class _Drive:
                     return int(np.argmin(finite))
             return None
         state = self._state
-        newton = status is Status.NEWTON_FAILED
+        newton = status in (Status.NEWTON_FAILED, Status.LINEAR_FAILED)
         change = self._stepper.newton_update if newton else state - self._previous
         if change is None or not np.isfinite(change).all():
             return None

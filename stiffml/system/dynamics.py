@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from stiffml.system.batching import Batching, Func, batching_of, evaluate_many
+from stiffml.system.graph import Graph
+from stiffml.system.space import Space
 from stiffml.system.state import Layout, State
 
 REPLICATED = 1_000_000
@@ -27,6 +29,8 @@ class Dynamics:
 
     Attributes
     ----------
+    space : Space
+        Which processes hold the state.
     parameters : tuple of Tensor
         What gradients are wanted for.
     rhs_evals, jacobians : int
@@ -34,9 +38,15 @@ class Dynamics:
     """
 
     def __init__(
-        self, func: Func, layout: Layout, direction: int = 1, parameters: Iterable[Tensor] = ()
+        self,
+        func: Func,
+        layout: Layout,
+        direction: int = 1,
+        parameters: Iterable[Tensor] = (),
+        space: Space | None = None,
     ) -> None:
         self.func = func
+        self.space = Space() if space is None else space
         self.layout = layout
         self.direction = direction
         self.parameters = tuple(p for p in parameters if p.requires_grad)
@@ -169,6 +179,14 @@ class Dynamics:
         dtype = self.layout.dtype
         slopes = evaluate_many(self.func, self.layout, mode, (self.direction * s).to(dtype), u.to(dtype))
         return self.direction * slopes.double()
+
+    def graph(self, s: float, u: np.ndarray) -> Graph:
+        """f at one state with its Jacobian's products."""
+        self.jacobians += 1
+        with torch.enable_grad():
+            leaf = torch.from_numpy(np.array(u)).requires_grad_()
+            slope = self._many(torch.tensor([s], dtype=torch.float64), leaf[None])[0]
+        return Graph(leaf, slope)
 
     def evaluate_many(self, s: Tensor, u: Tensor) -> Tensor:
         """f at K states without gradients: (K,), (K, size) -> (K, size)."""

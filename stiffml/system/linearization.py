@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from stiffml.system.dynamics import Dynamics
+
+
+class JacobianAt(Protocol):
+    """J at one state."""
+
+    def apply(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
+        """J v, or Jᵀ v, for a vector (size,)."""
 
 
 class Linearization(ABC):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import torch
+from scipy.sparse import block_diag, csr_array, diags_array
 from torch import Tensor
 
 from stiffml.system.state import Layout
@@ -26,8 +29,7 @@ class Mass:
     ----------
     tensor : Tensor
         As given; its gradient is taken if it requires one.
-    blocks : ndarray
-        (samples or 1, w, w) float64.
+    diagonal : bool
 
     Raises
     ------
@@ -59,8 +61,26 @@ class Mass:
         if not np.isfinite(values).all():
             raise ValueError("mass is not finite")
         self._diagonal = values if self.diagonal else None
-        eye = np.eye(width)
-        self.blocks = values[:, :, None] * eye if self.diagonal else values
+        self._values = values
+
+    @cached_property
+    def blocks(self) -> np.ndarray:
+        """(samples or 1, w, w)"""
+        return self._values[:, :, None] * np.eye(self._layout.width) if self.diagonal else self._values
+
+    def sparse(self) -> csr_array:
+        """M over the flat state, (size, size)."""
+        samples = self._layout.samples
+        if self.diagonal:
+            return csr_array(
+                diags_array(np.broadcast_to(self._values, (samples, self._layout.width)).ravel())
+            )
+        return csr_array(block_diag(np.broadcast_to(self.blocks, (samples, *self.blocks.shape[1:]))))
+
+    def main_diagonal(self) -> np.ndarray:
+        """(size,) the diagonal of M."""
+        rows = self._values if self.diagonal else np.diagonal(self._values, axis1=1, axis2=2)
+        return np.broadcast_to(rows, (self._layout.samples, self._layout.width)).ravel()
 
     def apply(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
         """M v or Mᵀ v for vectors (…, size)."""
@@ -72,6 +92,11 @@ class Mass:
 
     def solve(self, v: np.ndarray) -> np.ndarray:
         """M⁺v, the least solution of M x = v in the sense of least squares, for a vector (size,)."""
+        if self._diagonal is not None:
+            sizes = np.abs(self._diagonal)
+            there = sizes > RANK * sizes.max(axis=-1, keepdims=True)
+            slopes = np.where(there, v.reshape(self._layout.samples, -1), 0)
+            return (slopes / np.where(there, self._diagonal, 1)).reshape(-1)
         rows = v.reshape(self._layout.samples, self._layout.width, 1)
         return (np.linalg.pinv(self.blocks, rcond=RANK) @ rows).reshape(-1)
 
@@ -87,6 +112,9 @@ class Mass:
 
     @property
     def singular(self) -> bool:
+        if self._diagonal is not None:
+            sizes = np.abs(self._diagonal)
+            return bool((sizes <= RANK * sizes.max(axis=-1, keepdims=True)).any())
         return bool(np.any(self.constraints()[0]))
 
     @property

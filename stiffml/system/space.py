@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import numpy as np
 from torch import Tensor
 
@@ -42,3 +44,10 @@ class Space:
     def sum_tensor(self, values: Tensor) -> Tensor:
         """The same for a tensor, without a gradient."""
         return values
+
+
+@runtime_checkable
+class HasSpace(Protocol):
+    """Something whose states are spread over processes."""
+
+    space: Space

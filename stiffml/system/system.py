@@ -11,6 +11,7 @@ from torch import Tensor
 from stiffml.discretization.equations import Form
 from stiffml.system.dynamics import Dynamics
 from stiffml.system.mass import Mass
+from stiffml.system.space import Space
 from stiffml.system.state import Layout
 
 if TYPE_CHECKING:
@@ -32,21 +33,32 @@ class System:
         What gradients are wanted for: those of f and g, then the mass matrix if it requires one.
     linear : bool
         Whether the Jacobian of f is constant.
-    solver : LinearSolver
-        How systems with the Jacobian of f are solved.
     """
 
     def __init__(
         self,
         f: Dynamics,
-        solver: LinearSolver,
         g: Dynamics | None = None,
         mass: Mass | None = None,
         linear: bool = False,
     ) -> None:
         self.f, self.g, self.mass, self.linear = f, g, mass, linear
-        self.solver = solver
+        self._solver: LinearSolver | None = None
         self.mass_has_gradient = mass is not None and mass.tensor.requires_grad
+
+    @property
+    def solver(self) -> LinearSolver:
+        """How systems with the Jacobian of f are solved; set for implicit methods."""
+        assert self._solver is not None
+        return self._solver
+
+    @solver.setter
+    def solver(self, solver: LinearSolver) -> None:
+        self._solver = solver
+
+    @property
+    def space(self) -> Space:
+        return self.f.space
 
     @property
     def parts(self) -> tuple[Dynamics, ...]:
@@ -73,6 +85,11 @@ class System:
     def rhs_evals(self) -> int:
         return sum(part.rhs_evals for part in self.parts)
 
+    @property
+    def krylov_iterations(self) -> int:
+        """Of the systems solved at recorded states so far."""
+        return 0 if self._solver is None else self._solver.krylov_iterations
+
     def weigh(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
         """M v, or Mᵀ v, for vectors (…, size)."""
         return v if self.mass is None else self.mass.apply(v, transpose)
@@ -95,6 +112,5 @@ class System:
         """du/ds at one state; with a singular mass matrix that of least size."""
         slope = self.f.evaluate(s, u)
         if self.mass is not None:
-            rows = slope.reshape(self.layout.samples, 1, self.layout.width)
-            slope = (rows @ np.linalg.pinv(self.mass.blocks).swapaxes(-1, -2)).reshape(-1)
+            slope = self.mass.solve(slope)
         return slope if self.g is None else slope + self.g.evaluate(s, u)

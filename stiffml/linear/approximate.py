@@ -1,0 +1,223 @@
+"""The working side of preconditioners: solving about with M − b·J, kept up to date as little as needed."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from stiffml.linear.blocks import BlockLU, shift_
+from stiffml.linear.preconditioners import OwnPreconditioner
+from stiffml.petsc.library import PETSc
+from stiffml.system.dynamics import Dynamics
+from stiffml.system.linearization import JacobianAt
+from stiffml.system.mass import Mass
+
+LONGER = 1.35
+"""By what factor the shift may change before a preconditioner is made anew."""
+
+MORE = 1.5
+"""By what factor iterations may grow before one that depends on the state is made anew."""
+
+
+class Approximate(ABC):
+    """An approximate inverse of shift·M − J.
+
+    ``depends_on_state`` says whether it does, besides on the shift.
+    """
+
+    depends_on_state = True
+
+    @abstractmethod
+    def renew(self, s: float, u: np.ndarray, shift: float, jacobian: JacobianAt) -> None:
+        """For a state and a shift."""
+
+    @abstractmethod
+    def solve(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
+        """The x of (shift·M − J) x ≈ v, (size,)."""
+
+    @abstractmethod
+    def destroy(self) -> None:
+        """Let go of what PETSc holds."""
+
+
+class Upkeep:
+    """Renews an approximate inverse when it has become a bad one, or ``always``."""
+
+    def __init__(self, approximate: Approximate, always: bool = False) -> None:
+        self.approximate = approximate
+        self._always = always
+        self._shift = math.nan
+        self._first: int | None = None
+        self._last = 0
+
+    def at(self, s: float, u: np.ndarray, shift: float, jacobian: JacobianAt) -> None:
+        """The systems to come have this state and shift."""
+        near = abs(math.log(shift / self._shift)) < math.log(LONGER) if shift * self._shift > 0 else False
+        tired = self._first is not None and self._last > MORE * self._first + 3
+        if near and not self._always and not (tired and self.approximate.depends_on_state):
+            return
+        self.approximate.renew(s, u, shift, jacobian)
+        self._shift, self._first = shift, None
+
+    def took(self, iterations: int) -> None:
+        """The solve just done took so many."""
+        self._last = iterations
+        if self._first is None:
+            self._first = iterations
+
+
+class AssembledInverse(Approximate):
+    """A PETSc preconditioner made of a sparse matrix.
+
+    Parameters
+    ----------
+    values : callable
+        (s, u) -> (entries,) of A.
+    rows, columns : ndarray
+        (entries,) where.
+    mass : Mass or None
+    size : int
+        Of this process's part of a state.
+    kind : str
+        PETSc's name of the preconditioner.
+    communicator : object or None
+    prefix : str
+        Of its options.
+    constant : bool
+        Whether A is the same at all states.
+    """
+
+    def __init__(
+        self,
+        values: Callable[[float, np.ndarray], np.ndarray],
+        rows: np.ndarray,
+        columns: np.ndarray,
+        mass: Mass | None,
+        size: int,
+        kind: str,
+        communicator: object | None,
+        prefix: str,
+        constant: bool,
+    ) -> None:
+        self._values, self._constant = values, constant
+        self.depends_on_state = not constant
+        self._kept: np.ndarray | None = None
+        comm = PETSc.COMM_SELF if communicator is None else communicator
+        self._mat = PETSc.Mat().create(comm=comm)
+        self._mat.setSizes(((size, None), (size, None)))
+        self._mat.setType(PETSc.Mat.Type.AIJ)
+        begin, _ = self._mat.createVecs()[0].getOwnershipRange()
+        mass_rows, mass_columns, self._mass = _entries_of(mass, size)
+        self._mat.setPreallocationCOO(
+            np.concatenate([rows, begin + mass_rows]).astype(PETSc.IntType),
+            np.concatenate([columns, begin + mass_columns]).astype(PETSc.IntType),
+        )
+        self._x, self._y = self._mat.createVecs()
+        self._pc = PETSc.PC().create(comm=comm)
+        self._pc.setOptionsPrefix(prefix)
+        try:
+            self._pc.setType(kind)
+        except PETSc.Error:
+            known = sorted(v for n, v in vars(PETSc.PC.Type).items() if not n.startswith("_"))
+            raise ValueError(
+                f"Assembled: PETSc has no preconditioner {kind!r} here; it knows {', '.join(known)}"
+            ) from None
+        self._pc.setOperators(self._mat)
+        self._pc.setFromOptions()
+
+    def renew(self, s: float, u: np.ndarray, shift: float, jacobian: JacobianAt) -> None:
+        values = self._kept
+        if values is None:
+            values = self._values(s, u)
+            if self._constant:
+                self._kept = values
+        self._mat.setValuesCOO(np.concatenate([-values, shift * self._mass]), PETSc.InsertMode.INSERT_VALUES)
+        self._pc.setOperators(self._mat)
+        self._pc.setUp()
+
+    def solve(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
+        self._x.setArray(v)
+        (self._pc.applyTranspose if transpose else self._pc.apply)(self._x, self._y)
+        return self._y.array_r
+
+    def destroy(self) -> None:
+        for held in (self._pc, self._mat, self._x, self._y):
+            held.destroy()
+
+
+def _entries_of(mass: Mass | None, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows, columns and values of M, with all of its diagonal."""
+    every = np.arange(size)
+    if mass is None:
+        return every, every, np.ones(size)
+    matrix = mass.sparse().tocoo()
+    extra = np.setdiff1d(every, matrix.row[matrix.row == matrix.col])
+    rows, columns = (np.concatenate([where, extra]) for where in (matrix.row, matrix.col))
+    return rows, columns, np.concatenate([matrix.data, np.zeros(len(extra))])
+
+
+class PointBlockInverse(Approximate):
+    """LU factors of the coupling of components at every point."""
+
+    def __init__(self, shape: tuple[int, ...], samples: int, axis: int, mass: Mass | None) -> None:
+        self._shape, self._axis = (samples, *shape), axis + 1
+        self._count = shape[axis]
+        self._diagonal = None if mass is None else self._blocks(mass.main_diagonal())[:, :, 0]
+        self._lu: BlockLU | None = None
+
+    def _blocks(self, v: np.ndarray) -> np.ndarray:
+        """(size,) -> (points, components, 1)"""
+        return np.moveaxis(v.reshape(self._shape), self._axis, -1).reshape(-1, self._count, 1)
+
+    def _flat(self, blocks: np.ndarray) -> np.ndarray:
+        rest = [n for i, n in enumerate(self._shape) if i != self._axis]
+        return np.moveaxis(blocks.reshape(*rest, self._count), -1, self._axis).reshape(-1)
+
+    def renew(self, s: float, u: np.ndarray, shift: float, jacobian: JacobianAt) -> None:
+        self._lu = None  # gives its memory back first
+        columns = []
+        for component in range(self._count):
+            probe = np.zeros(self._shape)
+            np.moveaxis(probe, self._axis, 0)[component] = 1
+            columns.append(self._blocks(jacobian.apply(probe.reshape(-1)))[:, :, 0])
+        blocks = torch.from_numpy(np.stack(columns, axis=-1))
+        mass = None if self._diagonal is None else self._diagonal[:, :, None] * np.eye(self._count)
+        self._lu = BlockLU(shift_(blocks, shift, mass, 1.0))
+
+    def solve(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
+        assert self._lu is not None
+        blocks = torch.from_numpy(self._blocks(np.array(v)))  # PETSc's own is read-only
+        return self._flat(self._lu.solve(blocks, transpose).numpy())
+
+    def destroy(self) -> None:
+        self._lu = None
+
+
+class OwnInverse(Approximate):
+    """A caller's preconditioner, in the shape of the caller's states."""
+
+    def __init__(self, own: OwnPreconditioner, dynamics: Dynamics) -> None:
+        self._own, self._layout, self._direction = own, dynamics.layout, dynamics.direction
+
+    def renew(self, s: float, u: np.ndarray, shift: float, jacobian: JacobianAt) -> None:
+        update = getattr(self._own, "update", None)
+        if update is not None:
+            t = torch.tensor(self._direction * s, dtype=torch.float64)
+            update(t, self._layout.unflatten(torch.from_numpy(u.copy())), self._direction * shift)
+
+    def solve(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
+        # Where time runs backwards, shift·M + ∂f/∂y is what is to be solved with.
+        apply = self._own.apply_transpose if transpose else self._own.apply
+        state = self._layout.unflatten(torch.from_numpy(np.array(v)))
+        found: Any = self._layout.flatten(apply(state)).detach().double().numpy()
+        if found.shape != v.shape:
+            raise ValueError(f"preconditioner: it returned {found.size} numbers for {v.size}")
+        return found if self._direction > 0 else -found
+
+    def destroy(self) -> None:
+        pass

@@ -1,0 +1,330 @@
+"""From ``linear=`` and ``jacobian=`` to a solver: by what was asked for, or by size and structure."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import block_diag, csr_array, issparse
+
+from stiffml.linear.approximate import Approximate, AssembledInverse, OwnInverse, PointBlockInverse
+from stiffml.linear.dense import DenseLU
+from stiffml.linear.direct import SparseJacobian, SparseLU
+from stiffml.linear.jacobians import Coloured, Compressed
+from stiffml.linear.krylov import JacobianOf, KrylovSolver
+from stiffml.linear.preconditioners import Assembled, PointBlock, Preconditioner
+from stiffml.linear.settings import GMRES, JACOBIANS, LU, Krylov, Sparsity
+from stiffml.linear.solver import LinearSolver
+from stiffml.methods import Method
+from stiffml.settings import Tolerances
+from stiffml.system.detection import detect_sparsity
+from stiffml.system.dynamics import Dynamics
+from stiffml.system.mass import Mass
+
+DENSE = 256
+"""Components of a sample up to which a dense Jacobian is taken without a look at its structure."""
+
+SPARSE = 0.125
+"""Products that a sparse Jacobian may take, of those of a dense one, to be chosen without being asked for."""
+
+LARGEST_DENSE = 2048
+"""And up to which it is taken where no structure is found."""
+
+DIRECT = 20_000
+"""Components up to which a sparse Jacobian is factorised."""
+
+COPIES = 3
+"""Matrices of the size of a dense Jacobian that a step needs: itself, shift·M − J, and room to make them."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the caller asked for, and what a choice depends on."""
+
+    linear: LU | Krylov | None
+    jacobian: str | Sparsity
+    method: Method
+    tolerances: Tolerances | None
+    options: Mapping[str, object]
+
+
+def choose(wanted: Wanted, f: Dynamics, mass: Mass | None, s0: float, u0: np.ndarray) -> LinearSolver:
+    """The solver for the systems of an implicit method.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For settings that do not go together, a Jacobian that would not fit in memory, or a pattern that
+        cannot be found.
+    """
+    linear, jacobian = wanted.linear, wanted.jacobian
+    if linear is not None and not isinstance(linear, LU | Krylov):
+        raise TypeError(f"linear must be LU(), GMRES(…) or Krylov(name, …), not {linear!r}")
+    if not isinstance(jacobian, Sparsity) and jacobian not in JACOBIANS:
+        known = ", ".join(map(repr, JACOBIANS))
+        raise ValueError(f"jacobian must be one of {known} or Sparsity(pattern), not {jacobian!r}")
+    return _Choice(wanted, f, mass, s0, u0).solver()
+
+
+class _Choice:
+    def __init__(self, wanted: Wanted, f: Dynamics, mass: Mass | None, s0: float, u0: np.ndarray) -> None:
+        self._wanted, self._f, self._mass, self._s0, self._u0 = wanted, f, mass, s0, u0
+        self._width = f.layout.width
+
+    def solver(self) -> LinearSolver:
+        linear, jacobian = self._wanted.linear, self._wanted.jacobian
+        if isinstance(linear, Krylov):
+            if jacobian == "dense":
+                raise ValueError("jacobian='dense' goes with linear=LU(); Krylov methods need no dense one")
+            return self._krylov(linear, sparse=jacobian not in ("auto", "matrix-free"))
+        if jacobian == "matrix-free":
+            if linear is not None:
+                raise ValueError(
+                    "jacobian='matrix-free' leaves LU() nothing to factorise; use linear=GMRES(…)"
+                )
+            return self._krylov(GMRES(), sparse=False)
+        if self._f.space.is_distributed:
+            if linear is not None or jacobian != "auto":
+                raise ValueError(
+                    "a state spread over processes needs linear=GMRES(…) or another Krylov method; its "
+                    "Jacobian is not assembled"
+                )
+            return self._krylov(GMRES(), sparse=False)
+        if jacobian == "dense" or (jacobian == "auto" and (linear is not None or self._width <= DENSE)):
+            return self._dense()
+        if jacobian == "auto":
+            return self._by_structure()
+        coloured = self._coloured_or_refuse()
+        if linear is None and coloured.size > DIRECT:
+            return self._krylov(GMRES(Assembled()), sparse=True)
+        return SparseLU(coloured, self._f, self._mass)
+
+    def _dense(self) -> LinearSolver:
+        needed = COPIES * 8 * self._f.layout.samples * self._width**2
+        there = _memory()
+        if needed > there:
+            size = f"{needed / 2**30:.3g} GiB for {self._width} × {self._width} numbers"
+            if self._f.layout.samples > 1:
+                size += f" in each of {self._f.layout.samples} samples"
+            raise ValueError(
+                f"linear: a dense Jacobian would take {size}, but {there / 2**30:.3g} GiB are free. Try: "
+                "linear=GMRES(preconditioner=…), which needs none; or jacobian='coloured' if it is sparse"
+            )
+        return DenseLU(self._f.layout)
+
+    def _by_structure(self) -> LinearSolver:
+        """A large state, and nothing asked for."""
+        pattern = self._detected(self._f, SPARSE)
+        if pattern is not None:
+            coloured = Coloured(pattern)
+            if coloured.size <= DIRECT:
+                return SparseLU(coloured, self._f, self._mass)
+            return self._krylov(GMRES(Assembled()), sparse=True, coloured=coloured)
+        if self._width <= LARGEST_DENSE:
+            return self._dense()
+        return self._krylov(GMRES(), sparse=False)
+
+    def _detected(self, of: Dynamics, densest: float) -> csr_array | None:
+        """The pattern of a function's Jacobian, if its columns fall into few enough groups."""
+
+        def find() -> csr_array | None:
+            return detect_sparsity(lambda u: of.evaluate_anew(self._s0, u), self._u0, densest)
+
+        return _known_pattern(of, densest, find)
+
+    def _coloured_or_refuse(self) -> Coloured:
+        jacobian = self._wanted.jacobian
+        pattern = self._expanded(jacobian) if isinstance(jacobian, Sparsity) else self._detected(self._f, 1.0)
+        if pattern is None:
+            raise ValueError(
+                "jacobian='coloured': no sparse pattern was found by trying func with NaN in single components "
+                "(it is nearly dense, or func does not let NaN pass). Try: jacobian=Sparsity(pattern), or "
+                "'matrix-free'"
+            )
+        return Coloured(pattern)
+
+    def _expanded(self, sparsity: Sparsity) -> csr_array:
+        """The pattern over the whole flat state."""
+        layout, pattern = self._f.layout, sparsity.pattern
+        if pattern.shape[0] == layout.size:
+            return pattern
+        if pattern.shape[0] == layout.width:
+            return csr_array(block_diag([pattern] * layout.samples))
+        raise ValueError(
+            f"Sparsity: the pattern is {pattern.shape[0]} × {pattern.shape[0]}, but y0 has {layout.size} numbers"
+            + (f" in {layout.samples} samples of {layout.width}" if layout.samples > 1 else "")
+        )
+
+    def _krylov(self, setting: Krylov, sparse: bool, coloured: Coloured | None = None) -> KrylovSolver:
+        f = self._f
+        if sparse and f.space.is_distributed:
+            raise ValueError(
+                "jacobian: that of a state spread over processes is not assembled; leave jacobian out"
+            )
+        if sparse and coloured is None:
+            coloured = self._coloured_or_refuse()
+        preconditioner, what = self._preconditioner(setting.preconditioner, coloured)
+        operator: JacobianOf = Dynamics.graph
+        product = "matrix-free"
+        if coloured is not None:
+            operator = partial(SparseJacobian, coloured)
+            product = f"a Jacobian of {len(coloured.rows)} entries from {coloured.products} products"
+        return KrylovSolver(
+            setting,
+            self._rtol(setting),
+            f,
+            self._mass,
+            operator,
+            preconditioner,
+            f"{setting.method}, {product}, {what}",
+            self._wanted.options,
+        )
+
+    def _rtol(self, setting: Krylov) -> float:
+        """Of forward solves."""
+        if setting.rtol is not None:
+            return setting.rtol
+        if self._wanted.method.newton:
+            return 1e-3
+        return 1e-10 if self._wanted.tolerances is None else 1e-3 * self._wanted.tolerances.rtol
+
+    def _preconditioner(
+        self, setting: Preconditioner | None, coloured: Coloured | None
+    ) -> tuple[Callable[[str], Approximate] | None, str]:
+        """What makes it, and its name."""
+        if setting is None:
+            return None, "no preconditioner"
+        if isinstance(setting, PointBlock):
+            return self._point_block(setting), "point-block Jacobi"
+        if isinstance(setting, Assembled):
+            return self._assembled(setting, coloured)
+        missing = [m for m in ("apply", "apply_transpose") if not callable(getattr(setting, m, None))]
+        if missing:
+            raise TypeError(
+                "preconditioner must be Assembled(…), PointBlock(…), None or an object with apply and "
+                f"apply_transpose; {setting!r} has no {' and no '.join(missing)}"
+            )
+        return lambda prefix: OwnInverse(setting, self._f), type(setting).__name__
+
+    def _point_block(self, setting: PointBlock) -> Callable[[str], Approximate]:
+        layout, mass = self._f.layout, self._mass
+        if layout.is_tuple:
+            raise ValueError("PointBlock: y0 must be one tensor, whose axis holds the components")
+        shape = tuple(layout.shapes[0][len(layout.batch) :])
+        if not -len(shape) <= setting.axis < len(shape):
+            raise ValueError(f"PointBlock: axis {setting.axis} is none of a sample of shape {shape}")
+        axis = setting.axis % len(shape)
+        return lambda prefix: PointBlockInverse(shape, layout.samples, axis, mass)
+
+    def _assembled(
+        self, setting: Assembled, coloured: Coloured | None
+    ) -> tuple[Callable[[str], Approximate], str]:
+        f, source = self._f, setting.source
+        size, space = f.layout.size, f.space
+        constant = setting.constant
+        compressed: Compressed
+        if source is None or (callable(source) and not issparse(source)):
+            of = f if source is None else Dynamics(source, f.layout, f.direction, space=space)
+            if source is None and coloured is not None and setting.sparsity is None:
+                compressed = coloured
+            else:
+                compressed = self._compressed(of, setting)
+            rows, columns = compressed.rows, compressed.columns
+            values: Callable[[float, np.ndarray], np.ndarray] = _Values(compressed, of)
+            what = f"{setting.solver} of {'the Jacobian' if source is None else _name(source)}"
+            what += f" ({len(rows)} entries from {compressed.products} products)"
+        else:
+            matrix = _matrix(source, size)
+            rows, columns, constant = matrix.row, matrix.col, True
+            data = f.direction * matrix.data.astype(float)
+            values = lambda s, u: data  # noqa: E731
+            what = f"{setting.solver} of a given matrix"
+        communicator, mass = space.communicator, self._mass
+
+        def make(prefix: str) -> Approximate:
+            return AssembledInverse(
+                values, rows, columns, mass, size, setting.solver, communicator, prefix, constant
+            )
+
+        return make, what
+
+    def _compressed(self, of: Dynamics, setting: Assembled) -> Compressed:
+        field = getattr(of.func, "field", None)
+        if field is not None and setting.sparsity is None:
+            from stiffml.linear.stencil import StencilJacobian
+
+            return StencilJacobian(field)
+        if self._f.space.is_distributed:
+            raise ValueError("Assembled: for a field, source must come from field.rhs(local) too")
+        if setting.sparsity is not None:
+            return Coloured(self._expanded(setting.sparsity))
+        pattern = self._detected(of, 1.0)
+        if pattern is None:
+            raise ValueError(
+                "Assembled: no sparse pattern of source was found by trying it with NaN in single components. "
+                "Try: Assembled(…, sparsity=Sparsity(pattern))"
+            )
+        return Coloured(pattern)
+
+
+class _Values:
+    """The entries of a compressed Jacobian as a function of time and state."""
+
+    def __init__(self, compressed: Compressed, dynamics: Dynamics) -> None:
+        self._compressed, self._dynamics = compressed, dynamics
+
+    def __call__(self, s: float, u: np.ndarray) -> np.ndarray:
+        return self._compressed.values(self._dynamics, s, u)
+
+
+def _name(source: Any) -> str:
+    return getattr(source, "__name__", type(source).__name__)
+
+
+def _matrix(source: Any, size: int):
+    """A caller's sparse matrix, in coordinates."""
+    if isinstance(source, torch.Tensor):
+        if source.layout is not torch.strided:
+            source = source.to_sparse_coo().coalesce()
+            rows, columns = source.indices().numpy()
+            source = csr_array((source.values().detach().numpy(), (rows, columns)), shape=tuple(source.shape))
+        else:
+            source = source.detach().numpy()
+    if not issparse(source) and not isinstance(source, np.ndarray):
+        raise TypeError(
+            f"Assembled: source must be a function, a sparse matrix or None, not {type(source).__name__}"
+        )
+    matrix = csr_array(source).tocoo()
+    if matrix.shape != (size, size):
+        raise ValueError(f"Assembled: the matrix is {matrix.shape}, but y0 has {size} numbers")
+    return matrix
+
+
+_PATTERNS: weakref.WeakKeyDictionary[Any, dict[Any, csr_array | None]] = weakref.WeakKeyDictionary()
+"""Patterns found, by function and layout: finding one takes hundreds of evaluations, and a training solves
+with the same function again and again. An entry that appears later is noticed when the Jacobian is evaluated."""
+
+
+def _known_pattern(of: Dynamics, densest: float, find: Callable[[], csr_array | None]) -> csr_array | None:
+    try:
+        known = _PATTERNS.setdefault(of.func, {})
+    except TypeError:  # it takes no weak references, or cannot be hashed
+        return find()
+    key = (of.layout, densest)
+    if key not in known:
+        known[key] = find()
+    return known[key]
+
+
+def _memory() -> float:
+    """Bytes that are free."""
+    try:
+        return float(os.sysconf("SC_AVPHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return float("inf")

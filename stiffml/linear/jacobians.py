@@ -1,0 +1,100 @@
+"""Sparse Jacobians: many columns, or rows, from one product each."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+
+from stiffml.system.colouring import colour_columns
+from stiffml.system.dynamics import Dynamics
+from stiffml.system.graph import Graph
+
+MISSING = 1e-8
+"""By how much a random product may be off, relative to its largest component (float64)."""
+
+
+class Compressed(ABC):
+    """A Jacobian of known sparsity.
+
+    Attributes
+    ----------
+    rows, columns : ndarray
+        (entries,) of this process, numbered over all processes.
+    products : int
+        How many products its evaluation takes.
+    """
+
+    rows: np.ndarray
+    columns: np.ndarray
+    products: int
+
+    @abstractmethod
+    def values(self, dynamics: Dynamics, s: float, u: np.ndarray) -> np.ndarray:
+        """(entries,) at one state.
+
+        Raises
+        ------
+        ValueError
+            If the Jacobian has entries elsewhere.
+        """
+
+
+class Coloured(Compressed):
+    """Rows that share no column are evaluated by one product with Jᵀ, or columns that share no row by one with J.
+
+    Whichever takes fewer (Curtis, Powell & Reid, J. Inst. Math. Appl. 13 (1974); Coleman & Verma, SIAM J. Sci.
+    Comput. 19 (1998)). Each evaluation is compared with one product more, with a random vector.
+
+    Parameters
+    ----------
+    pattern : csr_array
+        (n, n)
+    """
+
+    def __init__(self, pattern: csr_array) -> None:
+        coordinates = pattern.tocoo()
+        self.rows, self.columns = coordinates.row, coordinates.col
+        self.size = pattern.shape[0]
+        of_rows, of_columns = colour_columns(pattern.T.tocsr()), colour_columns(pattern)
+        self._by_rows = of_rows.max(initial=0) <= of_columns.max(initial=0)
+        self._groups = of_rows if self._by_rows else of_columns
+        self.products = int(self._groups.max(initial=-1)) + 1
+        seeds, found = (self.rows, self.columns) if self._by_rows else (self.columns, self.rows)
+        group = self._groups[seeds]
+        order = np.argsort(group, kind="stable")
+        ends = np.searchsorted(group[order], np.arange(self.products + 1))
+        self._entries = [order[ends[g] : ends[g + 1]] for g in range(self.products)]
+        self._found = [found[entries] for entries in self._entries]
+        self._random = np.random.default_rng(0)
+
+    def values(self, dynamics: Dynamics, s: float, u: np.ndarray) -> np.ndarray:
+        graph = dynamics.graph(s, u)
+        values = np.empty(len(self.rows))
+        for group, (entries, found) in enumerate(zip(self._entries, self._found, strict=True)):
+            seed = (self._groups == group).astype(float)
+            values[entries] = graph.apply(seed, transpose=self._by_rows)[found]
+        self._require_complete(values, graph, dynamics)
+        return values
+
+    def _require_complete(self, values: np.ndarray, graph: Graph, dynamics: Dynamics) -> None:
+        matrix = csr_array((values, (self.rows, self.columns)), shape=(self.size, self.size))
+        v = self._random.standard_normal(self.size)
+        exact = graph.apply(v, transpose=self._by_rows)
+        off = np.abs((matrix.T if self._by_rows else matrix) @ v - exact)
+        eps = torch.finfo(dynamics.layout.dtype).eps / np.finfo(float).eps
+        if off.max(initial=0.0) <= MISSING * eps * np.abs(exact).max(initial=0.0):
+            return
+        worst = int(np.argmax(off))
+        kind = "column" if self._by_rows else "row"
+        raise MissingEntriesError(
+            f"jacobian: the sparsity pattern lacks entries that the Jacobian has, in the {kind} of component "
+            f"{list(dynamics.layout.component(worst))}. Try: a Sparsity with more entries, or "
+            "jacobian='matrix-free'"
+        )
+
+
+class MissingEntriesError(ValueError):
+    """A Jacobian has entries where its sparsity pattern has none."""

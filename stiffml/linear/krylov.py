@@ -1,0 +1,239 @@
+"""Solving iteratively: Krylov methods of PETSc on a matrix of which only products are known."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from stiffml.errors import LINEAR_HINT, LinearSolveError
+from stiffml.linear.approximate import Approximate
+from stiffml.linear.settings import GMRES, Krylov
+from stiffml.linear.shell import Shell, unknown_type
+from stiffml.linear.solver import LinearSolver, ShiftedMatrix
+from stiffml.petsc.library import PETSc
+from stiffml.petsc.options import ScopedOptions
+from stiffml.system.dynamics import Dynamics
+from stiffml.system.linearization import JacobianAt, Linearization
+from stiffml.system.mass import Mass
+
+if TYPE_CHECKING:
+    from stiffml.petsc.formulation import Formulation
+
+JacobianOf = Callable[[Dynamics, float, np.ndarray], JacobianAt]
+MakeApproximate = Callable[[str], Approximate]
+
+SHOWN = 5
+"""How many of the last residuals an error shows."""
+
+
+class KrylovSolver(LinearSolver):
+    """A Krylov method with a preconditioner.
+
+    Parameters
+    ----------
+    setting : Krylov
+    rtol : float
+        Of forward solves.
+    dynamics : Dynamics
+        The right-hand side, or its implicit part.
+    mass : Mass or None
+    jacobian : callable
+        (dynamics, s, u) -> J there.
+    approximate : callable or None
+        (prefix of its options) -> the working preconditioner. Forwards and backwards have one each.
+    description : str
+    options : mapping
+        The caller's PETSc options, those of the KSP and the PC among them.
+    """
+
+    def __init__(
+        self,
+        setting: Krylov,
+        rtol: float,
+        dynamics: Dynamics,
+        mass: Mass | None,
+        jacobian: JacobianOf,
+        approximate: MakeApproximate | None,
+        description: str,
+        options: Mapping[str, object],
+    ) -> None:
+        self.setting, self.rtol, self.dynamics, self.mass = setting, rtol, dynamics, mass
+        self.jacobian = jacobian
+        self._approximate, self._description = approximate, description
+        self._options = {
+            name: value
+            for name, value in options.items()
+            if name.lstrip("-").startswith(("ksp_", "pc_", "mg_", "sub_", "mat_"))
+            and "rtol" not in name
+            and "monitor" not in name
+        }
+        self._recorded: _Recorded | None = None
+
+    @property
+    def description(self) -> str:
+        return self._description
+
+    @property
+    def numbers_per_jacobian(self) -> int:
+        return 1  # at one state at a time
+
+    def shell(self, prefix: str, with_time: bool = False) -> Shell:
+        approximate = None if self._approximate is None else self._approximate(prefix)
+        communicator = self.dynamics.space.communicator
+        return Shell(self.dynamics.layout, self.mass, approximate, communicator, with_time)
+
+    def configure(self, ksp, shell: Shell, rtol: float) -> None:
+        """Set up a KSP to solve with a shell."""
+        setting = self.setting
+        try:
+            ksp.setType(setting.method)
+        except PETSc.Error:
+            raise ValueError(f"linear: {unknown_type(setting.method, PETSc.KSP.Type)}") from None
+        ksp.setTolerances(rtol=rtol, atol=1e-300, max_it=setting.max_iterations)
+        if isinstance(setting, GMRES):
+            ksp.setGMRESRestart(setting.restart)
+        ksp.setConvergenceHistory(setting.max_iterations + 2, reset=True)
+        shell.configure(ksp)
+
+    def matrix(self, problem: Formulation, prefix: str) -> ShiftedMatrix:
+        return _KrylovMatrix(self, problem, prefix)
+
+    def linearize(
+        self, dynamics: Dynamics, s: Tensor, u: Tensor, mass: Mass | None, constant: bool = False
+    ) -> Linearization:
+        assert dynamics is self.dynamics
+        return _KrylovLinearization(self, s.numpy(), u.numpy(), constant)
+
+    @property
+    def recorded(self) -> _Recorded:
+        """What solves at recorded states; made when first needed."""
+        if self._recorded is None:
+            self._recorded = _Recorded(self, self._options)
+        return self._recorded
+
+
+class _KrylovMatrix(ShiftedMatrix):
+    """For the Newton iteration of a TS, whose KSP solves with it."""
+
+    def __init__(self, solver: KrylovSolver, problem: Formulation, prefix: str) -> None:
+        self._solver, self._problem = solver, problem
+        self._shell = solver.shell(prefix, problem.time_is_state)
+        self.mat = self._shell.mat
+        self._ksp: Any = None
+        self._kept: tuple[JacobianAt, np.ndarray | None] | None = None
+
+    def configure(self, ksp) -> None:
+        self._solver.configure(ksp, self._shell, self._solver.rtol)
+        ksp.setPostSolve(lambda ksp, b, x: self._shell.took(ksp.getIterationNumber()))
+        self._ksp = ksp
+
+    def options_are_set(self, ksp) -> None:
+        pass
+
+    def fill(self, shift: float, s: float, vector: np.ndarray) -> None:
+        problem, dynamics = self._problem, self._solver.dynamics
+        time, u = problem.at(s, vector)
+        if not problem.constant or self._kept is None:
+            self._shell.let_go()
+            self._kept = None
+            jacobian = self._solver.jacobian(dynamics, time, u)
+            wrt_time = problem.wrt_time(time, u) if problem.time_is_state else None
+            self._kept = jacobian, wrt_time
+        self._shell.set(shift, 1.0, time, u, *self._kept)
+
+    @property
+    def failure(self) -> str:
+        """Why the KSP failed, if it did."""
+        return "" if self._ksp is None else describe_failure(self._ksp)
+
+    def destroy(self) -> None:
+        self._kept = self._ksp = None
+        self._shell.destroy()
+
+
+class _Recorded:
+    """A KSP of its own for solves at recorded states."""
+
+    def __init__(self, solver: KrylovSolver, options: Mapping[str, object]) -> None:
+        self._solver = solver
+        # Some preconditioners look at their options when they are set up, not before.
+        scope = ScopedOptions({}, {}, options)
+        weakref.finalize(self, scope.remove)
+        self.shell = solver.shell(scope.prefix)
+        comm = solver.dynamics.space.communicator
+        ksp = self._ksp = PETSc.KSP().create(comm=PETSc.COMM_SELF if comm is None else comm)
+        ksp.setOptionsPrefix(scope.prefix)
+        solver.configure(ksp, self.shell, solver.setting.adjoint_rtol)
+        ksp.setFromOptions()
+        self._x, self._b = self.shell.mat.createVecs()
+
+    def solve(self, v: np.ndarray, transpose: bool, s: float) -> np.ndarray:
+        solver, ksp = self._solver, self._ksp
+        self._b.setArray(v)
+        (ksp.solveTranspose if transpose else ksp.solve)(self._b, self._x)
+        iterations = ksp.getIterationNumber()
+        solver.krylov_iterations += iterations
+        self.shell.took(iterations)
+        if ksp.getConvergedReason() < 0:
+            t = solver.dynamics.direction * s
+            what = "a transposed system of the backward pass" if transpose else "a system of a recorded step"
+            raise LinearSolveError(
+                f"{what} at t = {t:.10g} could not be solved: {describe_failure(ksp)}. Try: {LINEAR_HINT}"
+            )
+        return self._x.getArray().copy()
+
+
+class _KrylovLinearization(Linearization):
+    """J at K states, of which one at a time is held."""
+
+    def __init__(self, solver: KrylovSolver, s: np.ndarray, u: np.ndarray, constant: bool) -> None:
+        self._solver, self._s, self._u, self._constant = solver, s, u, constant
+        self._held: tuple[int, JacobianAt] | None = None
+
+    def _at(self, k: int) -> JacobianAt:
+        k = 0 if self._constant else k
+        if self._held is None or self._held[0] != k:
+            self._solver.recorded.shell.let_go()
+            self._held = None
+            self._held = k, self._solver.jacobian(self._solver.dynamics, float(self._s[k]), self._u[k])
+        return self._held[1]
+
+    def apply(self, k: int, v: np.ndarray, transpose: bool = False) -> np.ndarray:
+        jacobian = self._at(k)
+        if v.ndim == 1:
+            return jacobian.apply(v, transpose)
+        return np.stack([jacobian.apply(row, transpose) for row in v])
+
+    def solve(self, k: int, a: float, b: float, v: np.ndarray, transpose: bool = False) -> np.ndarray:
+        recorded, s = self._solver.recorded, float(self._s[k])
+        recorded.shell.set(a, b, s, self._u[k], self._at(k))
+        rows = [recorded.solve(row, transpose, s) for row in np.atleast_2d(v)]
+        return np.stack(rows).reshape(v.shape)
+
+
+def describe_failure(ksp) -> str:
+    """Why a Krylov method failed, with its last residuals; empty if it did not."""
+    reason = ksp.getConvergedReason()
+    if reason >= 0:
+        return ""
+    names = {
+        value: name for name, value in vars(PETSc.KSP.ConvergedReason).items() if not name.startswith("_")
+    }
+    why = {
+        PETSc.KSP.ConvergedReason.DIVERGED_MAX_IT: "too many iterations",
+        PETSc.KSP.ConvergedReason.DIVERGED_NANORINF: "a residual is infinite or NaN",
+        PETSc.KSP.ConvergedReason.DIVERGED_PCSETUP_FAILED: "the preconditioner could not be set up",
+        PETSc.KSP.ConvergedReason.DIVERGED_BREAKDOWN: "it broke down",
+        PETSc.KSP.ConvergedReason.DIVERGED_INDEFINITE_PC: "it needs a definite preconditioner",
+        PETSc.KSP.ConvergedReason.DIVERGED_INDEFINITE_MAT: "it needs a definite matrix",
+    }.get(reason, names.get(reason, str(reason)).lower().replace("_", " "))
+    residuals = ksp.getConvergenceHistory()
+    residuals = residuals[residuals > 0][-SHOWN:]
+    last = ", ".join(f"{r:.2e}" for r in residuals) or "none"
+    return (
+        f"{ksp.getType()} stopped after {ksp.getIterationNumber()} iterations ({why}); last residuals: {last}"
+    )

@@ -1,0 +1,122 @@
+"""How a caller says how linear systems are solved: ``linear=`` and ``jacobian=``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.sparse import coo_array, csr_array, issparse
+
+from stiffml.linear.preconditioners import Preconditioner
+
+JACOBIANS = ("auto", "dense", "coloured", "matrix-free")
+
+
+@dataclass(frozen=True)
+class LU:
+    """Factorise the Jacobian.
+
+    Densely, or one dense block a sample where ``batch_dims`` is given; sparsely where ``jacobian`` is
+    ``"coloured"`` or a :class:`Sparsity` (SuperLU, with partial pivoting).
+    """
+
+
+@dataclass(frozen=True)
+class Krylov:
+    """Solve iteratively, with products of the Jacobian instead of the Jacobian itself.
+
+    Forwards this is an inexact Newton method: each linear system is solved to ``rtol`` only, and Newton's own
+    test sees what is left. The transposed systems of the backward pass are solved to ``adjoint_rtol``, which
+    bounds the error of the gradient, by the same method with the same preconditioner, transposed.
+
+    Parameters
+    ----------
+    method : str
+        PETSc's name of a Krylov method (``KSPType``), such as ``"bcgs"``, ``"tfqmr"``, ``"cg"``. Further
+        settings of it go through ``options``, as in ``{"ksp_bcgsl_ell": 4}``.
+    preconditioner : Assembled, PointBlock or an object of your own, optional
+        An approximate inverse of shift·M − J. Default: none.
+    rtol : float, optional
+        Relative residual (preconditioned) at which an iteration stops, forwards. Default 1e-3; for Rosenbrock
+        methods, whose steps have no Newton iteration that would correct it, 1e-3 times the tolerance of the
+        steps, and 1e-10 for steps without error control.
+    adjoint_rtol : float
+        The same for the backward pass and for steps that are taken again. Default 1e-9.
+    max_iterations : int
+        After which a solve has failed. Default 200.
+
+    Raises
+    ------
+    ValueError
+        For numbers out of range.
+    """
+
+    method: str
+    preconditioner: Preconditioner | None = None
+    rtol: float | None = None
+    adjoint_rtol: float = 1e-9
+    max_iterations: int = 200
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        for field in ("rtol", "adjoint_rtol"):
+            value = getattr(self, field)
+            if value is not None and not 0 < value < 1:
+                raise ValueError(f"{name}: {field} must lie between 0 and 1, not {value}")
+        if self.max_iterations < 1:
+            raise ValueError(f"{name}: max_iterations must be at least 1, not {self.max_iterations}")
+
+
+@dataclass(frozen=True)
+class GMRES(Krylov):
+    """:class:`Krylov` with GMRES (Saad & Schultz, SIAM J. Sci. Stat. Comput. 7 (1986)).
+
+    Parameters
+    ----------
+    restart : int
+        Vectors kept before it starts afresh: what its memory grows to. Default 30.
+    """
+
+    method: str = "gmres"
+    restart: int = 30
+
+    def __init__(
+        self,
+        preconditioner: Preconditioner | None = None,
+        rtol: float | None = None,
+        adjoint_rtol: float = 1e-9,
+        max_iterations: int = 200,
+        restart: int = 30,
+    ) -> None:
+        super().__init__("gmres", preconditioner, rtol, adjoint_rtol, max_iterations)
+        if restart < 1:
+            raise ValueError(f"GMRES: restart must be at least 1, not {restart}")
+        object.__setattr__(self, "restart", restart)
+
+
+class Sparsity:
+    """Where the Jacobian may have entries.
+
+    A missing entry is noticed when the Jacobian is evaluated, and is an error.
+
+    Parameters
+    ----------
+    pattern : sparse array, ndarray or Tensor
+        (n, n) over the flat state, or over that of one sample; entries that are not zero count.
+
+    Raises
+    ------
+    ValueError
+        Unless it is a square matrix.
+    """
+
+    def __init__(self, pattern: Any) -> None:
+        found = coo_array(pattern if issparse(pattern) else np.asarray(pattern))
+        if found.ndim != 2 or found.shape[0] != found.shape[1]:
+            raise ValueError(f"Sparsity: the pattern must be a square matrix, not of shape {found.shape}")
+        found.eliminate_zeros()
+        self.pattern = csr_array((np.ones(found.nnz, dtype=bool), (found.row, found.col)), shape=found.shape)
+
+    def __repr__(self) -> str:
+        return f"Sparsity({self.pattern.shape[0]} × {self.pattern.shape[1]}, {self.pattern.nnz} entries)"

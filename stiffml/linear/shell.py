@@ -1,0 +1,173 @@
+"""a·M − b·J and an approximate inverse of it, as a PETSc matrix without entries and its preconditioner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from stiffml.linear.approximate import Approximate, Upkeep
+from stiffml.petsc.library import PETSc
+from stiffml.system.linearization import JacobianAt
+from stiffml.system.mass import Mass
+from stiffml.system.state import Layout
+
+
+class Shell:
+    """The matrix, at one state and for two numbers at a time.
+
+    Parameters
+    ----------
+    layout : Layout
+    mass : Mass or None
+    approximate : Approximate or None
+        Of (a/b)·M − J; None: nothing is done to residuals.
+    communicator : object or None
+        None: the state is whole in this process.
+    with_time : bool
+        Whether every sample has time as one more component, s' = 1, at its end. J is then that of the others;
+        its last column, ∂f/∂s, comes with :meth:`set`.
+    always : bool
+        Whether the approximate inverse is renewed at every state, however good it still is.
+
+    Attributes
+    ----------
+    mat : PETSc.Mat
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        mass: Mass | None,
+        approximate: Approximate | None,
+        communicator: object | None,
+        with_time: bool = False,
+        always: bool = False,
+    ) -> None:
+        self._samples, self._with_time = layout.samples, with_time
+        self._mass = mass
+        self._upkeep = None if approximate is None else Upkeep(approximate, always)
+        self._jacobian: JacobianAt | None = None
+        self._wrt_time: np.ndarray | None = None
+        self._a = self._b = self._factor = 1.0
+        size = layout.size + (layout.samples if with_time else 0)
+        comm = PETSc.COMM_SELF if communicator is None else communicator
+        self.mat = PETSc.Mat().createPython(((size, None), (size, None)), _Products(self), comm=comm)
+        self.mat.setUp()
+        self._inverse = _Inverse(self)
+
+    def set(
+        self,
+        a: float,
+        b: float,
+        s: float,
+        u: np.ndarray,
+        jacobian: JacobianAt,
+        wrt_time: np.ndarray | None = None,
+    ) -> None:
+        """Become a·M − b·J at a state."""
+        self._a, self._b, self._factor = a, b, 1.0
+        self._jacobian, self._wrt_time = jacobian, wrt_time
+        if self._upkeep is not None:
+            self._upkeep.at(s, u, a / b, jacobian)
+        self.mat.assemble()
+
+    def let_go(self) -> None:
+        """Of the Jacobian, before the next one is evaluated."""
+        self._jacobian = self._wrt_time = None
+
+    def configure(self, ksp) -> None:
+        """Let a KSP use the approximate inverse."""
+        ksp.setOperators(self.mat)
+        pc = ksp.getPC()
+        if self._upkeep is None:
+            pc.setType(PETSc.PC.Type.NONE)
+            return
+        pc.setType(PETSc.PC.Type.PYTHON)
+        pc.setPythonContext(self._inverse)
+
+    def took(self, iterations: int) -> None:
+        """The solve just done took so many."""
+        if self._upkeep is not None:
+            self._upkeep.took(iterations)
+
+    def destroy(self) -> None:
+        self.let_go()
+        self.mat.destroy()
+        if self._upkeep is not None:
+            self._upkeep.approximate.destroy()
+
+    def product(self, v: np.ndarray, transpose: bool) -> np.ndarray:
+        state, time = self._parts(v)
+        result = self._a * (state if self._mass is None else self._mass.apply(state, transpose))
+        assert self._jacobian is not None
+        result -= self._b * self._jacobian.apply(state, transpose)
+        if time is not None:
+            assert not transpose, "only forward solves carry time as a state"
+            result -= self._b * self._from_time(time)
+        return self._factor * self._joined(result, None if time is None else self._a * time)
+
+    def solve(self, v: np.ndarray, transpose: bool) -> np.ndarray:
+        """About the inverse, times a vector."""
+        assert self._upkeep is not None
+        state, time = self._parts(v)
+        if time is not None:
+            time = time / self._a
+            state = state + self._b * self._from_time(time)
+        found = self._upkeep.approximate.solve(state, transpose) / self._b
+        return self._joined(found, time) / self._factor
+
+    def scale(self, factor: float) -> None:
+        self._factor *= factor
+
+    def _parts(self, v: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """The state, and time if it is carried: one a sample."""
+        if not self._with_time:
+            return v, None
+        rows = v.reshape(self._samples, -1)
+        return rows[:, :-1].reshape(-1), rows[:, -1].copy()
+
+    def _joined(self, state: np.ndarray, time: np.ndarray | None) -> np.ndarray:
+        if time is None:
+            return state
+        return np.concatenate([state.reshape(self._samples, -1), time[:, None]], axis=1).reshape(-1)
+
+    def _from_time(self, time: np.ndarray) -> np.ndarray:
+        """∂f/∂s times the change of time."""
+        assert self._wrt_time is not None
+        return (self._wrt_time.reshape(self._samples, -1) * time[:, None]).reshape(-1)
+
+
+class _Products:
+    """What PETSc asks a matrix for."""
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+
+    def mult(self, mat, x, y) -> None:
+        y.setArray(self._shell.product(x.array_r, False))
+
+    def multTranspose(self, mat, x, y) -> None:
+        y.setArray(self._shell.product(x.array_r, True))
+
+    def scale(self, mat, factor: float) -> None:
+        self._shell.scale(factor)
+
+
+class _Inverse:
+    """What PETSc asks a preconditioner for."""
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+
+    def apply(self, pc, x, y) -> None:
+        y.setArray(self._shell.solve(x.array_r, False))
+
+    def applyTranspose(self, pc, x, y) -> None:
+        y.setArray(self._shell.solve(x.array_r, True))
+
+
+def unknown_type(kind: str, known: Any) -> str:
+    """The names that PETSc has, for an error."""
+    names = sorted({value for name, value in vars(known).items() if not name.startswith("_")})
+    return f"PETSc has no {kind!r} here; it knows {', '.join(names)}"

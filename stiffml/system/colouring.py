@@ -1,0 +1,154 @@
+"""Columns of a sparse matrix that one product can evaluate together: colourings of its pattern.
+
+If no two columns of a group have an entry in the same row, the product with the sum of their unit vectors
+holds all their entries apart (A. R. Curtis, M. J. D. Powell & J. K. Reid, IMA J. Appl. Math. 13 (1974)
+117-119). To find few groups is to colour a graph (T. F. Coleman & J. J. Moré, SIAM J. Numer. Anal. 20 (1983)
+187-209; A. H. Gebremedhin, F. Manne & A. Pothen, SIAM Review 47 (2005) 629-705).
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from scipy.sparse import csc_array, csr_array
+
+PASSES = 9
+"""How often groups are formed anew from those found before."""
+
+PORTIONS = 32
+"""In how many portions, at least, columns are tried for the first time."""
+
+MANY = 500
+"""Groups above which a first grouping has to do."""
+
+BITS = 62
+"""Groups that one word of a mask stands for: all bits that an int64 shifts without touching its sign."""
+
+
+def colour_columns(pattern: csr_array) -> np.ndarray:
+    """Groups of columns such that no two of a group have an entry in the same row; few, if not fewest.
+
+    No grouping has fewer groups than the longest row has entries. Numbering the columns round and round
+    often comes to that on grids that are not periodic. Else columns are grouped greedily in random order, and
+    the groups then formed anew, group by group, which never takes more of them (J. C. Culberson & F. Luo, in:
+    Cliques, Coloring, and Satisfiability, AMS (1996) 245-284).
+
+    Parameters
+    ----------
+    pattern : csr_array
+        (rows, columns); what is stored counts, whatever its value. Its transpose groups rows.
+
+    Returns
+    -------
+    ndarray
+        (columns,) int: the group of every column, numbered from 0. The same for the same pattern.
+    """
+    count = pattern.shape[1]
+    columns = csc_array(pattern)
+    used = np.flatnonzero(np.diff(columns.indptr))
+    groups = np.zeros(count, dtype=np.int64)
+    if not len(used):
+        return groups
+    least = int(np.diff(pattern.indptr).max())
+    if 2 * least >= count:  # nothing much to gain, and long to look for
+        return np.arange(count)
+    period = _period(pattern, least)
+    if period == least:
+        return np.arange(count) % period
+    groups[used] = _greedy(columns[:, used], least)
+    if period is not None and period <= groups.max():
+        return np.arange(count) % period
+    return groups
+
+
+def regroup(columns: csc_array, groups: np.ndarray) -> np.ndarray:
+    """No more groups, mostly fewer: every column into the first group that is free in all its rows.
+
+    The columns of one group do not get in each other's way, so one after the other goes as a whole, and
+    those that come last move in with the first.
+
+    Parameters
+    ----------
+    columns : csc_array
+        (rows, columns), with no column empty.
+    groups : ndarray
+        (columns,) int: a valid grouping; those with low numbers come first.
+    """
+    order = np.argsort(groups, kind="stable")
+    placed = columns[:, order]
+    first = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    found = np.empty(len(groups), dtype=np.int64)
+    # taken[w][r] has bit b set if row r has an entry in the group w · BITS + b.
+    taken: list[np.ndarray] = []
+    for start, stop in zip(first, np.append(first[1:], len(groups)), strict=True):
+        ends = placed.indptr[start : stop + 1]
+        rows, begins, lengths = placed.indices[ends[0] : ends[-1]], ends[:-1] - ends[0], np.diff(ends)
+        number = np.full(stop - start, -1)
+        word = 0
+        while (number < 0).any():
+            if word == len(taken):
+                taken.append(np.zeros(columns.shape[0], dtype=np.int64))
+            free = ~np.bitwise_or.reduceat(taken[word][rows], begins) & ((1 << BITS) - 1)
+            lowest = np.where(number < 0, free & -free, 0)
+            taken[word][rows] |= np.repeat(lowest, lengths)
+            number = np.where(lowest > 0, word * BITS + np.frexp(lowest.astype(float))[1] - 1, number)
+            word += 1
+        found[order[start:stop]] = number
+    return found
+
+
+def _greedy(columns: csc_array, least: int) -> np.ndarray:
+    """Groups of columns, none of them empty; formed anew until they are few."""
+    groups = regroup(columns, _apart(columns, max(PORTIONS, 2 * least)))
+    random = np.random.default_rng(0)
+    for number in range(PASSES):
+        count = int(groups.max()) + 1
+        if count == least or count > MANY:
+            break
+        # Backwards moves the last into the first; the largest first leaves little over; chance gets unstuck.
+        backwards = np.arange(count)[::-1]
+        largest = np.argsort(np.argsort(-np.bincount(groups), kind="stable"))
+        ranks = (backwards, random.permutation(count), largest)[number % 3]
+        groups = regroup(columns, ranks[groups])
+    return groups
+
+
+def _apart(columns: csc_array, portions: int) -> np.ndarray:
+    """Many small groups of columns, at little cost.
+
+    A portion of the columns writes its numbers into its rows. Those that can read theirs in all of them
+    share no row; the others wait for the next round. In random order, none waits for a chain of others.
+    """
+    waiting = np.random.default_rng(0).permutation(columns.shape[1])
+    groups = np.empty(columns.shape[1], dtype=np.int64)
+    last = np.empty(columns.shape[0], dtype=np.int64)
+    count = 0
+    while len(waiting):
+        placed = columns[:, waiting]
+        edges = np.linspace(0, len(waiting), min(portions, len(waiting)) + 1).astype(int)
+        done = np.zeros(len(waiting), dtype=bool)
+        for start, stop in itertools.pairwise(edges):
+            ends = placed.indptr[start : stop + 1]
+            rows = placed.indices[ends[0] : ends[-1]]
+            own = np.repeat(np.arange(start, stop), np.diff(ends))
+            last[rows] = own
+            done[start:stop] = np.logical_and.reduceat(last[rows] == own, ends[:-1] - ends[0])
+            groups[waiting[start:stop][done[start:stop]]] = count
+            count += 1
+        waiting = waiting[~done]
+    return groups
+
+
+def _period(pattern: csr_array, least: int) -> int | None:
+    """The least k, up to 2 · ``least``, such that columns k apart never share a row; None without one."""
+    rows, columns = pattern.shape
+    longest = int(np.diff(pattern.indptr).argmax())
+    one = pattern.indices[pattern.indptr[longest] : pattern.indptr[longest + 1]]
+    numbers = np.repeat(np.arange(rows), np.diff(pattern.indptr))
+    for k in range(least, min(2 * least, columns) + 1):
+        if len(np.unique(one % k)) < least:  # one row is enough to rule most out
+            continue
+        if np.bincount(numbers * k + pattern.indices % k, minlength=1).max() == 1:
+            return k
+    return None

@@ -1,0 +1,115 @@
+"""f at one state, with products of its Jacobian and its transpose, as many as wanted, from one evaluation.
+
+torch's forward mode would evaluate f again for every product, at many times its cost. Instead the graph of
+f is kept: Jᵀw is its backward pass, which is linear in w, and J v the backward pass of that.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ADJOINT = 1e-7
+"""By how much ⟨w, J v⟩ and ⟨Jᵀw, v⟩ may differ, relative to their sizes (float64)."""
+
+
+class NotTwiceDifferentiableError(RuntimeError):
+    """``func`` has an operation whose backward pass cannot be differentiated."""
+
+
+class Graph:
+    """The graph of f at one state.
+
+    Parameters
+    ----------
+    leaf : Tensor
+        (size,) the state, requiring a gradient.
+    slope : Tensor
+        (size,) f there, float64.
+    """
+
+    def __init__(self, leaf: Tensor, slope: Tensor) -> None:
+        self._leaf, self._slope = leaf, slope
+        self._probe: Tensor | None = None
+        self._product: Tensor | None = None
+
+    @property
+    def value(self) -> np.ndarray:
+        """(size,) f."""
+        return self._slope.detach().numpy()
+
+    def apply(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
+        """J v, or Jᵀ v, for a vector (size,).
+
+        Raises
+        ------
+        NotTwiceDifferentiableError
+            For J v, if ``func`` cannot be differentiated twice; the message names the operation.
+        """
+        if not self._slope.requires_grad:
+            return np.zeros(v.shape)
+        vector = torch.from_numpy(np.array(v, dtype=float))
+        found = self._backwards(vector) if transpose else self._forwards(vector)
+        return np.zeros(v.shape) if found is None else found.numpy()
+
+    def _backwards(self, w: Tensor) -> Tensor | None:
+        return torch.autograd.grad(self._slope, self._leaf, w, retain_graph=True, allow_unused=True)[0]
+
+    def _forwards(self, v: Tensor) -> Tensor | None:
+        if self._probe is None:
+            self._probe = torch.zeros_like(self._slope, requires_grad=True)
+            try:
+                with torch.enable_grad():
+                    (self._product,) = torch.autograd.grad(
+                        self._slope, self._leaf, self._probe, create_graph=True, allow_unused=True
+                    )
+            except RuntimeError as error:
+                raise self._not_twice(error) from error
+        if self._product is None or not self._product.requires_grad:
+            return None
+        try:
+            (along,) = torch.autograd.grad(
+                self._product, self._probe, v, retain_graph=True, allow_unused=True
+            )
+        except RuntimeError as error:
+            raise self._not_twice(error) from error
+        return along
+
+    def require_adjoint(self, seed: int = 0) -> None:
+        """Raise NotTwiceDifferentiableError unless J v and Jᵀw belong to one matrix, tried on random vectors.
+
+        A backward pass that leaves torch (through numpy, say) does not fail when it is differentiated: it
+        passes for a constant.
+        """
+        w, v = np.random.default_rng(seed).standard_normal((2, self._leaf.numel()))
+        forwards, backwards = self.apply(v), self.apply(w, transpose=True)
+        off = abs(w @ forwards - backwards @ v)
+        size = np.linalg.norm(w) * np.linalg.norm(forwards) + np.linalg.norm(backwards) * np.linalg.norm(v)
+        if off > ADJOINT * size:
+            raise self._not_twice(None)
+
+    def _not_twice(self, error: RuntimeError | None) -> NotTwiceDifferentiableError:
+        why = "its derivative is not that of its backward pass" if error is None else str(error)
+        own = ", ".join(_own_operations(self._slope)) or "none written in Python"
+        return NotTwiceDifferentiableError(
+            "func cannot be differentiated twice, which J·v without a matrix needs: "
+            f"{why} (operations with a backward of their own: {own}). Try: jacobian='coloured' or 'dense', "
+            "which take first derivatives only; or write that backward with operations of torch"
+        )
+
+
+def _own_operations(slope: Tensor) -> list[str]:
+    """Names of the autograd functions written in Python in the graph of a tensor."""
+    found: set[str] = set()
+    seen: set[object] = set()
+    waiting = [slope.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            found.add(type(node).__name__.removesuffix("Backward"))
+        waiting += [following for following, _ in node.next_functions]
+    return sorted(found)
