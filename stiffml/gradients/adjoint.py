@@ -79,11 +79,13 @@ def reverse(
         _reverse_segment(replay, segment, pending, total)
     times = between = None
     if total.times is not None:
-        between = total.times.add_readings(readings, cotangents.numpy())
-        times = trajectory.output_gradient(total.times.boundaries)
+        between = system.space.sum_array(total.times.add_readings(readings, cotangents.numpy()))
+        times = system.space.sum_array(trajectory.output_gradient(total.times.boundaries))
     u0 = pending.pop(0, None)
     zero = np.zeros(system.layout.size)
-    return Gradients(torch.from_numpy(np.array(zero if u0 is None else u0)), total.parameters, times, between)
+    return Gradients(
+        torch.from_numpy(np.array(zero if u0 is None else u0)), total.over_all_parts(), times, between
+    )
 
 
 def last_state(readings: Sequence[Reading]) -> int:
@@ -93,13 +95,16 @@ def last_state(readings: Sequence[Reading]) -> int:
 
 def longest_segment(method: Method, system: System) -> int:
     """How many steps fit into ``SEGMENT_NUMBERS``."""
-    layout = system.layout
     numbers = 1
     if method.implicit:
         numbers = system.solver.numbers_per_jacobian
-    elif layout.width <= WIDEST_EXPLICIT_BLOCK:
-        numbers = layout.width
-    return max(1, SEGMENT_NUMBERS // (layout.size * numbers * 8))
+    elif _is_narrow(system.f):
+        numbers = system.layout.width
+    return max(1, SEGMENT_NUMBERS // (system.f.largest * numbers * 8))
+
+
+def _is_narrow(dynamics: Dynamics) -> bool:
+    return dynamics.layout.width <= WIDEST_EXPLICIT_BLOCK and not dynamics.space.is_distributed
 
 
 class Total:
@@ -108,6 +113,12 @@ class Total:
     def __init__(self, system: System, times: TimeGradient | None) -> None:
         self.system, self.times = system, times
         self.parameters: list[Tensor | None] = [None] * len(system.parameters)
+
+    def over_all_parts(self) -> list[Tensor | None]:
+        """dL/dθ, summed over the processes that hold parts of the state; a mass matrix is local."""
+        shared = len(self.system.f.parameters)
+        summed = [None if g is None else self.system.space.sum_tensor(g) for g in self.parameters[:shared]]
+        return [*summed, *self.parameters[shared:]]
 
     def add(self, gradients: list[Tensor | None]) -> None:
         for position, part in enumerate(gradients):
@@ -146,7 +157,7 @@ def linearize(nodes: Nodes, solves: bool, dynamics: Dynamics, system: System) ->
     """The Jacobian at the nodes: for solving with it, as small blocks, or as products."""
     if solves:
         return system.solver.linearize(dynamics, nodes.s, nodes.u, system.mass, constant=system.linear)
-    if dynamics.layout.width <= WIDEST_EXPLICIT_BLOCK:
+    if _is_narrow(dynamics):
         return DenseBlocks(dynamics, nodes.s, nodes.u, system.mass)
     return Products(dynamics, nodes.s, nodes.u)
 

@@ -71,7 +71,7 @@ def differentiate_again(
     outputs = np.stack([tangents.output(reading)[0] for reading in readings])
     zero = np.zeros(system.layout.size)
     return SecondGradients(
-        torch.from_numpy(outputs), torch.from_numpy(np.array(second.pop(0, zero))), total.parameters
+        torch.from_numpy(outputs), torch.from_numpy(np.array(second.pop(0, zero))), total.over_all_parts()
     )
 
 

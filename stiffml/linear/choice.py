@@ -257,7 +257,7 @@ class _Choice:
     def _compressed(self, of: Dynamics, setting: Assembled) -> Compressed:
         field = getattr(of.func, "field", None)
         if field is not None and setting.sparsity is None:
-            from stiffml.linear.stencil import StencilJacobian
+            from stiffml.distributed.stencil import StencilJacobian
 
             return StencilJacobian(field)
         if self._f.space.is_distributed:

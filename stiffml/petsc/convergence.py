@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from stiffml.petsc.library import PETSc
+from stiffml.system.space import Space
 
 _Reason = PETSc.SNES.ConvergedReason
 
@@ -19,7 +20,10 @@ class NewtonTest:
     be met at all.
     """
 
-    def __init__(self, rtol: float, atol: float, max_iterations: int, linear: bool) -> None:
+    def __init__(
+        self, rtol: float, atol: float, max_iterations: int, linear: bool, space: Space, count: float
+    ) -> None:
+        self._space, self._count = space, count  # numbers in a whole state
         self._linear = linear  # one iteration solves it
         self._rtol, self._atol, self._max_iterations = rtol, atol, max_iterations
         self.solves = 0  # that have ended
@@ -43,6 +47,10 @@ class NewtonTest:
             self.solves += 1
         return reason
 
+    def _is_rounding(self, update: np.ndarray, state: np.ndarray) -> bool:
+        floor = 1e-10 * (state + 1e-8 * self._space.max(float(state.max())))
+        return self._space.every(bool((np.abs(update) <= floor).all()))
+
     def _judge(self, snes, iteration: int, norms: tuple[float, float, float]) -> int:
         residual_norm = norms[2]
         if not math.isfinite(residual_norm):
@@ -56,7 +64,7 @@ class NewtonTest:
         update = snes.getSolutionUpdate().array_r
         state = np.abs(snes.getSolution().array_r)
         scaled = update / (self._rtol * state + self._atol)
-        size = math.sqrt(scaled @ scaled / len(scaled))
+        size = math.sqrt(self._space.sum(float(scaled @ scaled)) / self._count)
         previous, self._previous = self._previous, size
         self.sizes.append(size)
         if size <= 1:
@@ -66,7 +74,6 @@ class NewtonTest:
             if contraction < 1 and size * contraction / (1 - contraction) <= 1:
                 return _Reason.CONVERGED_SNORM_RELATIVE
             # Updates that no longer shrink and are at the level of rounding: nothing is left to gain.
-            floor = 1e-10 * (state + 1e-8 * state.max())
-            if contraction > 0.3 and (np.abs(update) <= floor).all():
+            if contraction > 0.3 and self._is_rounding(update, state):
                 return _Reason.CONVERGED_SNORM_RELATIVE
         return _Reason.ITERATING

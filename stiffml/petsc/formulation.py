@@ -108,7 +108,9 @@ class TimeAsState(Formulation):
 
     def tolerances(self, tolerances: Tolerances) -> Tolerances:
         # Time has no error, but counts in PETSc's mean over all components.
-        scale = math.sqrt((self.width - 1) / self.width)
+        space = self._system.space
+        states, times = space.sum(self.size - self.samples), space.sum(self.samples)
+        scale = math.sqrt(states / (states + times))
         atol = np.broadcast_to(tolerances.atol, self.samples * (self.width - 1))
         return Tolerances(scale * tolerances.rtol, scale * self.enter(1.0, atol))
 

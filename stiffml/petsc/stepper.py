@@ -117,8 +117,12 @@ class Stepper:
         return 0.25 if self._tolerances else 0.5
 
     def _create(self, s0: float, u0: np.ndarray) -> None:
-        comm, problem = PETSc.COMM_SELF, self._problem
-        self._u = PETSc.Vec().createSeq(problem.size, comm=comm)
+        problem, comm = self._problem, self._system.space.communicator or PETSc.COMM_SELF
+        if self._system.space.is_distributed:
+            PETSc.garbage_cleanup(comm)  # of what earlier solves have left behind
+        self._u = PETSc.Vec().create(comm=comm)
+        self._u.setSizes((problem.size, None))
+        self._u.setType(PETSc.Vec.Type.STANDARD)
         self._u.setArray(problem.enter(s0, u0))
         self._work = self._u.duplicate()
         ts = self._ts = PETSc.TS().create(comm=comm)
@@ -152,7 +156,9 @@ class Stepper:
             newton, linear = self._newton, self._system.linear
             assert newton.rtol
             assert newton.atol
-            self._test = NewtonTest(newton.rtol, newton.atol, newton.max_iterations, linear)
+            space = self._system.space
+            count = space.sum(self._problem.size)
+            self._test = NewtonTest(newton.rtol, newton.atol, newton.max_iterations, linear, space, count)
             snes.setConvergenceTest(self._test)
         snes.getKSP().setType(PETSc.KSP.Type.PREONLY)
         matrix.configure(snes.getKSP())
@@ -268,7 +274,7 @@ class Stepper:
         return None
 
     def _why_not(self) -> Status:
-        if self.met_non_finite:
+        if not self._system.space.every(not self.met_non_finite):
             return Status.NON_FINITE
         if self._method.implicit and self._ts.getSNES().getConvergedReason() < 0:
             assert self._matrix is not None

@@ -113,7 +113,7 @@ def integrate(
     run.outputs.append(u0)
     if len(outputs) > 1:
         slopes = [part.evaluate(outputs[0], u0) for part in system.parts]
-        _require_finite(run, outputs[0], slopes)
+        _require_finite(run, outputs[0], slopes, system)
         run.start_slopes = tuple(sample(slope) for slope in slopes)
         if system.linear:
             system.require_linear(outputs[0], outputs[1], u0)
@@ -158,11 +158,16 @@ def integrate(
     return run
 
 
-def _require_finite(run: Run, s: float, slopes: list[np.ndarray]) -> None:
+def _require_finite(run: Run, s: float, slopes: list[np.ndarray], system: System) -> None:
     for slope in slopes:
         finite = np.isfinite(slope)
-        if not finite.all():
-            run.failure = Failure(Status.NON_FINITE, s, 0.0, int(np.argmin(finite)))
+        if not system.space.every(finite.all()):
+            run.failure = Failure(Status.NON_FINITE, s, 0.0, _first_false(finite))
+
+
+def _first_false(finite: np.ndarray) -> int | None:
+    """None where the component is in the part of another process."""
+    return None if finite.all() else int(np.argmin(finite))
 
 
 def _asked(steps: Fixed | Grid | Recorded, outputs: np.ndarray) -> int:
@@ -256,8 +261,8 @@ class _Drive:
         state, end = self._stepper.state, self._stepper.time
         taken = end - self._start
         finite = np.isfinite(state)
-        if not finite.all():
-            raise _Stop(Failure(Status.NON_FINITE, self._start, taken, int(np.argmin(finite))))
+        if not self._system.space.every(finite.all()):
+            raise _Stop(Failure(Status.NON_FINITE, self._start, taken, _first_false(finite)))
         if self._trajectory.n_steps == 0:
             self._trajectory.half = self._stepper.half
         state, stages = state.copy(), self._stepper.stages
@@ -267,11 +272,15 @@ class _Drive:
             state = at_event.states[-1]
             if stages is not None and at_event.stages is not None:
                 stages = at_event.stages[0]
+        no_room: OSError | None = None
         try:
             self._run.checkpoints.append(state, stages)
         except OSError as error:
+            no_room = error
+        if not self._system.space.every(no_room is None):
             self._trajectory.drop_last_step()
-            raise _Stop(Failure(Status.NO_ROOM, self._start, taken, None, str(error))) from error
+            why = "" if no_room is None else str(no_room)
+            raise _Stop(Failure(Status.NO_ROOM, self._start, taken, None, why)) from no_room
         self._previous, self._state, self._start = self._state, state, end
         self.reader.read(self._trajectory.n_steps, state, stages)
         if at_event is not None:
@@ -288,15 +297,18 @@ class _Drive:
         u0, s0 = self._state, outputs[0]
         weights = self._tolerances.atol + self._tolerances.rtol * np.abs(u0)
 
+        space = self._system.space
+        count = space.sum(u0.size)
+
         def norm(v: np.ndarray) -> float:
-            return float(np.sqrt(np.mean((v / weights) ** 2)))
+            return math.sqrt(space.sum(float(np.sum((v / weights) ** 2))) / count)
 
         f0 = self._system.derivative(s0, u0)
         d0, d1 = norm(u0), norm(f0)
         span = outputs[-1] - s0
         h0 = min(1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1, span)
         f1 = self._system.derivative(s0 + h0, u0 + h0 * f0)
-        d2 = norm(f1 - f0) / h0 if np.isfinite(f1).all() else 0.0
+        d2 = norm(f1 - f0) / h0 if space.every(np.isfinite(f1).all()) else 0.0
         # PETSc's implicit methods begin with a step of order 1 or without an error estimate.
         order = 1 if self._method.implicit else self._method.order
         largest = max(d1, d2)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from stiffml.system.space import Space
+
 MAX_ITERATIONS = 50
 
 
@@ -18,7 +20,8 @@ class Rounding:
         Whether the next update is to be found with the Jacobian of the last one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, space: Space) -> None:
+        self._space = space
         self._before: float | None = None
         self.keeps_jacobian = False
 
@@ -30,8 +33,11 @@ class Rounding:
         FloatingPointError
             If it is not finite: the iteration has diverged.
         """
-        scale = np.abs(x) + 1e-8 * np.abs(x).max(axis=-1, keepdims=True) + 1e-300
-        change = float((np.abs(update) / scale).max())
+        largest = np.abs(x).max(axis=-1, keepdims=True)
+        if self._space.is_distributed:
+            largest = np.array([[self._space.max(float(row[0]))] for row in np.atleast_2d(largest)])
+        scale = np.abs(x) + 1e-8 * largest.reshape(*x.shape[:-1], 1) + 1e-300
+        change = self._space.max(float((np.abs(update) / scale).max()))
         if not np.isfinite(change):
             raise FloatingPointError
         before, self._before = self._before, change

@@ -63,7 +63,8 @@ class Replay:
         for part, before in zip(self.system.parts, slopes, strict=True):
             off = np.abs(sample(part.evaluate_anew(s0, u0)) - before)
             # Without the second term rounding would alarm where a run starts from an equilibrium.
-            if off.max() <= SAME * np.abs(before).max() + 1e-8 * np.abs(u0).max():
+            largest = [self.system.space.max(float(np.abs(v).max())) for v in (off, before, u0)]
+            if largest[0] <= SAME * largest[1] + 1e-8 * largest[2]:
                 continue
             worst = int(np.argmax(off)) * stride(u0.size)
             where = list(self.system.layout.component(worst))
@@ -227,7 +228,7 @@ class _BlockSolver:
         """The x of α M x − β f(s, x) = known, started from the vector before."""
         f, s = self.system.f, self._times("f", row.column)
         x = np.array(self.x[row.column - 1])
-        rounding, factors = Rounding(), None
+        rounding, factors = Rounding(self.system.space), None
         for _ in range(MAX_ITERATIONS):
             u = torch.from_numpy(x)
             residual = f.evaluate_many(s, u).numpy() * -beta

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.system.dynamics import LARGE, Dynamics, added
+from stiffml.system.dynamics import Dynamics, added
 
 WIDEST_BLOCK = 16
 """Up to this many components a sample, ∂D/∂u is evaluated as a matrix for all steps at once."""
@@ -36,8 +36,8 @@ class Curvature:
         self._dynamics, self._s, self._u = dynamics, s, u
         self._directions, self._tau = directions, tau
         self._blocks: dict[int, np.ndarray] | None = None
-        self._large = u.shape[1] > LARGE
-        if dynamics.layout.width <= WIDEST_BLOCK and not self._large:
+        self._large = dynamics.is_large
+        if dynamics.layout.width <= WIDEST_BLOCK and not self._large and not dynamics.space.is_distributed:
             self._blocks = {
                 row: dynamics.directional_blocks(
                     s, u, torch.from_numpy(y), torch.from_numpy(tau[:, row])

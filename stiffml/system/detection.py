@@ -11,12 +11,12 @@ Workshop on Combinatorial Scientific Computing, 2014, who pass bits through an e
 NaN does not pass comparisons, nor should it: ``torch.where(c > 0, a, b)`` has no derivative with respect to
 ``c``. But a branch that is not taken hides what it depends on. So the pattern is held against what f does at
 other states, and with small changes in place of NaN. If more rows answer than it explains, all blocks are
-tried in all these ways.
+tried in all these ways, and what many rows of a grid show is taken to hold for all of them.
 
 What can still be missed is what shows at none of the states tried, or only at other times; with a small
 chance, a few entries that show at the other states only; and what NaN does not reach, say behind
-``torch.nan_to_num``, while a small change is lost in rounding. Comparing one product of the Jacobian with a
-random vector tells whether an entry is missing.
+``torch.nan_to_num``, while a small change is lost in rounding. Comparing a product of the Jacobian and a
+random vector with one that automatic differentiation yields tells whether an entry is missing at that state.
 """
 
 from __future__ import annotations
@@ -27,12 +27,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csc_array, csr_array
 
-from stiffml.system.colouring import regroup
+from stiffml.system.colouring import colour_columns, regroup
 
 Evaluate = Callable[[np.ndarray], np.ndarray]
 
 NUDGE = 1e-6
-"""Small changes, relative to the component: enough for single precision, and hardly ever a tipped comparison."""
+"""Small changes, relative to the component: they show in single precision, and hardly tip comparisons."""
+
+COMMON = 0.1
+"""Fraction of the rows that makes an offset of their entries one of all rows, if f has branches."""
 
 SAMPLES = 8
 """Components that are tried one by one at first: a dense Jacobian shows in them."""
@@ -125,7 +128,9 @@ def _detect(plain: _Way, allowed: float) -> csr_array:
     ways = list(_ways(plain))
     random = np.random.default_rng(0)
     if not all(_explains(pattern, way, random) for way in ways):
-        pattern = _search(ways, allowed)
+        pattern = _completed(_search(ways, allowed))
+        if colour_columns(pattern).max() >= allowed:
+            raise _NotFoundError
         if not all(_explains(pattern, way, random) for way in ways):
             raise _NotFoundError
     return pattern
@@ -141,17 +146,20 @@ def _is_dense(way: _Way, allowed: float) -> bool:
 def _ways(plain: _Way) -> Iterator[_Way]:
     """All ways: NaN and a nudge, at ``u`` and far away from it to both sides, twice, if f is defined there.
 
-    Each component lies between its values at two such states, and far from those of all others, so that
-    comparisons with numbers and among components come out either way. Going away by a factor keeps the signs
-    that f may rely on.
+    Each component lies between its values at two such states, and far from those of others, so that
+    comparisons with numbers and among components come out either way. Where f is not defined that far away,
+    having a logarithm in it, components grow and shrink but keep their signs.
     """
     u = plain.state
     random = np.random.default_rng(0)
     yield from (plain, _nudge(plain))
     for _ in range(PAIRS):
         reach, side = 10 ** random.uniform(1, 3, u.size), random.choice([-1.0, 1.0], u.size)
-        step = side * reach * (1 + np.abs(u))
-        for pair in ((u + step, u - step), (u * reach**side, u / reach**side)):
+        step = reach * (1 + np.abs(u))
+        grown, shrunk = u + np.copysign(step, u), u / reach
+        across = (u + side * step, u - side * step)
+        within = (np.where(side > 0, grown, shrunk), np.where(side > 0, shrunk, grown))
+        for pair in (across, within):
             ways = [_way_from(plain.evaluate, state) for state in pair]
             if None not in ways:
                 yield from (each for way in ways if way is not None for each in (way, _nudge(way)))
@@ -176,7 +184,8 @@ def _nudge(way: _Way) -> _Way:
 def _explains(pattern: csr_array, way: _Way, random: np.random.Generator) -> bool:
     """Whether only those rows change that have an entry in the pattern, for any of some random components.
 
-    A row that has an entry among them does not tell about others; few of them do, and in another trial less.
+    A row that has an entry among them tells nothing of the others. In each way the components are others, so
+    that hardly a row is silent in all.
     """
     n = way.state.size
     longest = int(np.diff(pattern.indptr).max())
@@ -189,12 +198,30 @@ def _explains(pattern: csr_array, way: _Way, random: np.random.Generator) -> boo
     return True
 
 
+def _completed(pattern: csr_array) -> csr_array:
+    """With the offsets from the diagonal that many rows have in all rows, round the end to the beginning.
+
+    On a grid, rows are alike but for the branches that they take at the states tried: with a limiter, each
+    row may take three, and few states bring out all three everywhere. Entries too many do no harm.
+    """
+    n = pattern.shape[0]
+    entries = pattern.tocoo()
+    common = np.flatnonzero(np.bincount((entries.col - entries.row) % n, minlength=n) >= COMMON * n)
+    rows = np.tile(np.arange(n), len(common))
+    columns = (rows + np.repeat(common, n)) % n
+    places = (np.concatenate([entries.row, rows]), np.concatenate([entries.col, columns]))
+    completed = csr_array((np.ones(len(places[0]), dtype=bool), places), shape=(n, n))
+    completed.sum_duplicates()
+    return completed
+
+
 def _search(ways: list[_Way], allowed: float) -> csr_array:
     """The pattern found by changing blocks in any of the ways."""
     n = ways[0].state.size
     # Blocks of ``size`` components that rows depend on, their groups, and (n, blocks) which rows those are.
     size = 1 << (n - 1).bit_length()
-    blocks = groups = np.zeros(1, dtype=np.int64)
+    blocks: np.ndarray = np.zeros(1, dtype=np.int64)
+    groups: np.ndarray = np.zeros(1, dtype=np.int64)
     touched = csc_array(_any_answers(ways, np.ones(n, dtype=bool))[:, None])
     evaluations = 0
     while size > 1 and touched.nnz:
@@ -203,12 +230,10 @@ def _search(ways: list[_Way], allowed: float) -> csr_array:
             raise _NotFoundError
         size //= 2
         halves = _halves(ways, touched, blocks, groups, size)
-        kept = np.flatnonzero(np.diff(halves.indptr))
-        blocks, groups, touched = (
-            2 * blocks[kept // 2] + kept % 2,
-            2 * groups[kept // 2] + kept % 2,
-            halves[:, kept],
-        )
+        numbers = (2 * blocks[:, None] + [0, 1]).reshape(-1)
+        # A row can answer for a half that lies behind the end only if f is not the same twice.
+        kept = np.flatnonzero((np.diff(halves.indptr) > 0) & (numbers * size < n))
+        blocks, groups, touched = numbers[kept], 2 * groups[kept // 2] + kept % 2, halves[:, kept]
         if np.bincount(touched.indices, minlength=1).max() > allowed:
             raise _NotFoundError
         # Halves on the same side of blocks of one group have no row in common either.
@@ -234,7 +259,7 @@ def _halves(
         owner = np.full(n, -1)
         owner[part.indices] = np.repeat(members, np.diff(part.indptr))
         for side in (0, 1):
-            chosen = np.zeros(2 * (n // size // 2 + 1), dtype=bool)
+            chosen = np.zeros((n - 1) // size + 2, dtype=bool)
             chosen[2 * blocks[members] + side] = True
             answering = np.flatnonzero(_any_answers(ways, np.repeat(chosen, size)[:n]) & (owner >= 0))
             rows.append(answering)

@@ -33,6 +33,9 @@ class Dynamics:
         Which processes hold the state.
     parameters : tuple of Tensor
         What gradients are wanted for.
+    largest : int
+        Numbers in the largest part of a state. How the work is divided must be the same in all processes,
+        and so depends on this.
     rhs_evals, jacobians : int
         States at which the function and its Jacobian were evaluated so far.
     """
@@ -49,6 +52,7 @@ class Dynamics:
         self.space = Space() if space is None else space
         self.layout = layout
         self.direction = direction
+        self.largest = round(self.space.max(layout.size))
         self.parameters = tuple(p for p in parameters if p.requires_grad)
         self.rhs_evals = 0
         self.jacobians = 0
@@ -65,12 +69,12 @@ class Dynamics:
         Implicit methods ask for f at an accepted state that Newton has just evaluated; comparing two
         vectors costs far less than a call of the function. ``with_jacobian`` says that the Jacobian
         will be wanted here too: one evaluation then yields both. Of a large state nothing is remembered but
-        a slope that is not finite.
+        a slope that is not finite; nor of one that is spread over processes, which would have to agree.
         """
         if s == self._last_time and np.array_equal(u, self._last_state):
             return self._last_slope
         state = u.copy()
-        if u.size > LARGE:
+        if self.is_large or self.space.is_distributed:
             slope = self._slope(s, state)
             self._last_slope = np.empty(0) if np.isfinite(slope).all() else slope
             return slope
@@ -80,6 +84,11 @@ class Dynamics:
             slope, self._last_blocks = self._slope(s, state), None
         self._last_time, self._last_state, self._last_slope = s, state, slope
         return slope
+
+    @property
+    def is_large(self) -> bool:
+        """Whether memory counts for more than calls of the function."""
+        return self.largest > LARGE
 
     def forget(self) -> None:
         """Let go of what is remembered of the last state."""
@@ -117,7 +126,9 @@ class Dynamics:
         A large state takes one backward pass for each of its rows instead: the calls of torch that this
         costs no longer matter, and the function is evaluated once and not ``width`` times.
         """
-        return u.size * self.layout.width <= REPLICATED and self._mode(s, u) is not Batching.LOOP
+        if self.space.is_distributed or u.size * self.layout.width > REPLICATED:
+            return False
+        return self._mode(s, u) is not Batching.LOOP
 
     def _slope_and_jacobian(self, s: float, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """f and ∂f/∂u by replicated rows, as in :meth:`jacobian_blocks`, for one state."""
@@ -170,7 +181,7 @@ class Dynamics:
         """f at K times (K,) and states (K, size), both float64, differentiable."""
         self.rhs_evals += len(s)
         # A single state needs no batch, nor the attempts with which one is tried out.
-        if len(s) == 1:
+        if len(s) == 1 or self.space.is_distributed:
             mode = Batching.LOOP
         else:
             mode = self._batching or self._mode(float(s[0].detach()), u[0].detach().numpy())
@@ -237,7 +248,7 @@ class Dynamics:
         Returns f (K, size), a gradient for each of ``parameters`` (None where f does not depend on
         it), and wᵀ∂f/∂s (K,), zero unless ``wrt_time``.
         """
-        if len(s) > 1 and u.shape[1] > LARGE:
+        if len(s) > 1 and self.is_large:
             return self._vjp_one_by_one(s, u, cotangents, wrt_time)
         times = s.detach().requires_grad_(wrt_time)
         wanted: Sequence[Tensor] = [*self.parameters, *([times] if wrt_time else [])]

@@ -99,10 +99,15 @@ class System:
         step = np.random.default_rng(0).standard_normal(u.size) * (1 + np.abs(u))
         changes = [self.f.evaluate(at, u + step) - self.f.evaluate(at, u) for at in (s, later)]
         changes.append(self.f.evaluate(s, u - 2 * step) - self.f.evaluate(s, u))
-        scale = np.abs(changes[0]).max() + np.abs(self.f.evaluate(s, u)).max()
+        size = self.space.max
+
+        def largest(v: np.ndarray) -> float:
+            return size(float(np.abs(v).max()))
+
+        scale = largest(changes[0]) + largest(self.f.evaluate(s, u))
         tolerance = 1e4 * torch.finfo(self.layout.dtype).eps * scale
         differences = (changes[1] - changes[0], changes[2] + 2 * changes[0])
-        if not all(np.abs(difference).max() <= tolerance for difference in differences):
+        if not all([largest(difference) <= tolerance for difference in differences]):
             raise ValueError(
                 "Split: linear=True, but the implicit part is not linear in y with a constant Jacobian; "
                 "leave linear out"
