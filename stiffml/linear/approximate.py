@@ -120,6 +120,8 @@ class AssembledInverse(Approximate):
         self._x, self._y = self._mat.createVecs()
         self._pc = PETSc.PC().create(comm=comm)
         self._pc.setOptionsPrefix(prefix)
+        if kind == "ilu" and communicator is not None:
+            kind = "bjacobi"  # with ILU within each process, its default
         try:
             self._pc.setType(kind)
         except PETSc.Error:

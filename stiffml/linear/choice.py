@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from stiffml.linear.approximate import Approximate, AssembledInverse, OwnInverse
 from stiffml.linear.dense import DenseLU
 from stiffml.linear.direct import SparseJacobian, SparseLU
 from stiffml.linear.jacobians import Coloured, Compressed
-from stiffml.linear.krylov import JacobianOf, KrylovSolver
+from stiffml.linear.krylov import JacobianOf, KrylovSolver, MatrixFree
 from stiffml.linear.preconditioners import Assembled, PointBlock, Preconditioner
 from stiffml.linear.settings import GMRES, JACOBIANS, LU, Krylov, Sparsity
 from stiffml.linear.solver import LinearSolver
@@ -120,9 +122,8 @@ class _Choice:
 
     def _by_structure(self) -> LinearSolver:
         """A large state, and nothing asked for."""
-        pattern = self._detected(self._f, SPARSE)
-        if pattern is not None:
-            coloured = Coloured(pattern)
+        coloured = self._detected(self._f, SPARSE)
+        if coloured is not None:
             if coloured.size <= DIRECT:
                 return SparseLU(coloured, self._f, self._mass)
             return self._krylov(GMRES(Assembled()), sparse=True, coloured=coloured)
@@ -130,35 +131,38 @@ class _Choice:
             return self._dense()
         return self._krylov(GMRES(), sparse=False)
 
-    def _detected(self, of: Dynamics, densest: float) -> csr_array | None:
-        """The pattern of a function's Jacobian, if its columns fall into few enough groups."""
+    def _detected(self, of: Dynamics, densest: float) -> Coloured | None:
+        """The Jacobian of a function, if its pattern can be found and its columns fall into few groups."""
 
-        def find() -> csr_array | None:
-            return detect_sparsity(lambda u: of.evaluate_anew(self._s0, u), self._u0, densest)
+        def find() -> Coloured | None:
+            pattern = detect_sparsity(lambda u: of.evaluate_anew(self._s0, u), self._u0, densest)
+            return None if pattern is None else Coloured(pattern)
 
         return _known_pattern(of, densest, find)
 
     def _coloured_or_refuse(self) -> Coloured:
         jacobian = self._wanted.jacobian
-        pattern = self._expanded(jacobian) if isinstance(jacobian, Sparsity) else self._detected(self._f, 1.0)
-        if pattern is None:
+        if isinstance(jacobian, Sparsity):
+            return self._expanded(jacobian)
+        coloured = self._detected(self._f, 1.0)
+        if coloured is None:
             raise ValueError(
-                "jacobian='coloured': no sparse pattern was found by trying func with NaN in single components "
-                "(it is nearly dense, or func does not let NaN pass). Try: jacobian=Sparsity(pattern), or "
-                "'matrix-free'"
+                "jacobian='coloured': no sparse pattern was found by trying func with NaN in single "
+                "components (it is nearly dense, or func does not let NaN pass). Try: "
+                "jacobian=Sparsity(pattern), or 'matrix-free'"
             )
-        return Coloured(pattern)
+        return coloured
 
-    def _expanded(self, sparsity: Sparsity) -> csr_array:
-        """The pattern over the whole flat state."""
+    def _expanded(self, sparsity: Sparsity) -> Coloured:
+        """The Jacobian over the whole flat state."""
         layout, pattern = self._f.layout, sparsity.pattern
         if pattern.shape[0] == layout.size:
-            return pattern
+            return _coloured(sparsity, 1)
         if pattern.shape[0] == layout.width:
-            return csr_array(block_diag([pattern] * layout.samples))
+            return _coloured(sparsity, layout.samples)
         raise ValueError(
-            f"Sparsity: the pattern is {pattern.shape[0]} × {pattern.shape[0]}, but y0 has {layout.size} numbers"
-            + (f" in {layout.samples} samples of {layout.width}" if layout.samples > 1 else "")
+            f"Sparsity: the pattern is {pattern.shape[0]} × {pattern.shape[0]}, but y0 has {layout.size} "
+            "numbers" + (f" in {layout.samples} samples of {layout.width}" if layout.samples > 1 else "")
         )
 
     def _krylov(self, setting: Krylov, sparse: bool, coloured: Coloured | None = None) -> KrylovSolver:
@@ -170,7 +174,8 @@ class _Choice:
         if sparse and coloured is None:
             coloured = self._coloured_or_refuse()
         preconditioner, what = self._preconditioner(setting.preconditioner, coloured)
-        operator: JacobianOf = Dynamics.graph
+        operator: JacobianOf = MatrixFree()
+        f.keeps_graphs = coloured is None
         product = "matrix-free"
         if coloured is not None:
             operator = partial(SparseJacobian, coloured)
@@ -191,7 +196,7 @@ class _Choice:
         if setting.rtol is not None:
             return setting.rtol
         if self._wanted.method.newton:
-            return 1e-3
+            return 1e-3 if self._wanted.tolerances is None else 1e-2
         return 1e-10 if self._wanted.tolerances is None else 1e-3 * self._wanted.tolerances.rtol
 
     def _preconditioner(
@@ -263,14 +268,20 @@ class _Choice:
         if self._f.space.is_distributed:
             raise ValueError("Assembled: for a field, source must come from field.rhs(local) too")
         if setting.sparsity is not None:
-            return Coloured(self._expanded(setting.sparsity))
-        pattern = self._detected(of, 1.0)
-        if pattern is None:
+            return self._expanded(setting.sparsity)
+        coloured = self._detected(of, 1.0)
+        if coloured is None:
             raise ValueError(
-                "Assembled: no sparse pattern of source was found by trying it with NaN in single components. "
-                "Try: Assembled(…, sparsity=Sparsity(pattern))"
+                "Assembled: no sparse pattern of source was found by trying it with NaN in single "
+                "components. Try: Assembled(…, sparsity=Sparsity(pattern))"
             )
-        return Coloured(pattern)
+        return coloured
+
+
+@lru_cache(maxsize=16)
+def _coloured(sparsity: Sparsity, samples: int) -> Coloured:
+    pattern = sparsity.pattern
+    return Coloured(pattern if samples == 1 else csr_array(block_diag([pattern] * samples)))
 
 
 class _Values:
@@ -284,6 +295,7 @@ class _Values:
 
 
 def _name(source: Any) -> str:
+    source = getattr(source, "local", source)  # of a field
     return getattr(source, "__name__", type(source).__name__)
 
 
@@ -306,12 +318,12 @@ def _matrix(source: Any, size: int):
     return matrix
 
 
-_PATTERNS: weakref.WeakKeyDictionary[Any, dict[Any, csr_array | None]] = weakref.WeakKeyDictionary()
+_PATTERNS: weakref.WeakKeyDictionary[Any, dict[Any, Coloured | None]] = weakref.WeakKeyDictionary()
 """Patterns found, by function and layout: finding one takes hundreds of evaluations, and a training solves
-with the same function again and again. An entry that appears later is noticed when the Jacobian is evaluated."""
+with the same function again and again. An entry that appears later is noticed with the next Jacobian."""
 
 
-def _known_pattern(of: Dynamics, densest: float, find: Callable[[], csr_array | None]) -> csr_array | None:
+def _known_pattern(of: Dynamics, densest: float, find: Callable[[], Coloured | None]) -> Coloured | None:
     try:
         known = _PATTERNS.setdefault(of.func, {})
     except TypeError:  # it takes no weak references, or cannot be hashed
@@ -324,6 +336,9 @@ def _known_pattern(of: Dynamics, densest: float, find: Callable[[], csr_array | 
 
 def _memory() -> float:
     """Bytes that are free."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024.0 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
     try:
         return float(os.sysconf("SC_AVPHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError):

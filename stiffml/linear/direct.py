@@ -60,6 +60,9 @@ class SparseLU(LinearSolver):
     def numbers_per_jacobian(self) -> int:
         return 1 + 2 * len(self.coloured.rows) // self.coloured.size
 
+    def sparse_jacobian(self, s: float, u: np.ndarray) -> csr_array | None:
+        return SparseJacobian(self.coloured, self.dynamics, s, u).matrix
+
     def factors(self, a: float, b: float, jacobian: SparseJacobian) -> SuperLU:
         """Of a·M − b·J.
 

@@ -43,10 +43,10 @@ class Compressed(ABC):
 
 
 class Coloured(Compressed):
-    """Rows that share no column are evaluated by one product with Jᵀ, or columns that share no row by one with J.
+    """Rows that share no column come from one product with Jᵀ, or columns that share no row from one with J.
 
-    Whichever takes fewer (Curtis, Powell & Reid, J. Inst. Math. Appl. 13 (1974); Coleman & Verma, SIAM J. Sci.
-    Comput. 19 (1998)). Each evaluation is compared with one product more, with a random vector.
+    Whichever takes fewer (Curtis, Powell & Reid, J. Inst. Math. Appl. 13 (1974); Coleman & Verma, SIAM J.
+    Sci. Comput. 19 (1998)). Each evaluation is compared with one product more, with a random vector.
 
     Parameters
     ----------
@@ -58,9 +58,12 @@ class Coloured(Compressed):
         coordinates = pattern.tocoo()
         self.rows, self.columns = coordinates.row, coordinates.col
         self.size = pattern.shape[0]
-        of_rows, of_columns = colour_columns(pattern.T.tocsr()), colour_columns(pattern)
-        self._by_rows = of_rows.max(initial=0) <= of_columns.max(initial=0)
-        self._groups = of_rows if self._by_rows else of_columns
+        transposed = pattern.T.tocsr()
+        self._groups, self._by_rows = colour_columns(transposed), True
+        if (transposed != pattern).nnz:
+            of_columns = colour_columns(pattern)
+            if of_columns.max(initial=0) < self._groups.max(initial=0):
+                self._groups, self._by_rows = of_columns, False
         self.products = int(self._groups.max(initial=-1)) + 1
         seeds, found = (self.rows, self.columns) if self._by_rows else (self.columns, self.rows)
         group = self._groups[seeds]

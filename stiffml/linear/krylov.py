@@ -17,6 +17,7 @@ from stiffml.linear.solver import LinearSolver, ShiftedMatrix
 from stiffml.petsc.library import PETSc
 from stiffml.petsc.options import ScopedOptions
 from stiffml.system.dynamics import Dynamics
+from stiffml.system.graph import Graph
 from stiffml.system.linearization import JacobianAt, Linearization
 from stiffml.system.mass import Mass
 
@@ -28,6 +29,20 @@ MakeApproximate = Callable[[str], Approximate]
 
 SHOWN = 5
 """How many of the last residuals an error shows."""
+
+
+class MatrixFree:
+    """J as the graph of f; the first one is tried out."""
+
+    def __init__(self) -> None:
+        self._tried = False
+
+    def __call__(self, dynamics: Dynamics, s: float, u: np.ndarray) -> Graph:
+        graph = dynamics.graph(s, u)
+        if not self._tried:
+            graph.require_adjoint(dynamics.space)
+            self._tried = True
+        return graph
 
 
 class KrylovSolver(LinearSolver):
@@ -108,6 +123,10 @@ class KrylovSolver(LinearSolver):
         assert dynamics is self.dynamics
         return _KrylovLinearization(self, s.numpy(), u.numpy(), constant)
 
+    def discard_recorded(self) -> None:
+        """After an exception in it PETSc's vectors stay locked."""
+        self._recorded = None
+
     @property
     def recorded(self) -> _Recorded:
         """What solves at recorded states; made when first needed."""
@@ -174,7 +193,15 @@ class _Recorded:
     def solve(self, v: np.ndarray, transpose: bool, s: float) -> np.ndarray:
         solver, ksp = self._solver, self._ksp
         self._b.setArray(v)
-        (ksp.solveTranspose if transpose else ksp.solve)(self._b, self._x)
+        failure: BaseException | None = None
+        try:
+            (ksp.solveTranspose if transpose else ksp.solve)(self._b, self._x)
+        except PETSc.Error as error:
+            failure = error.__cause__ or error
+        if failure is not None:
+            # Outside the handler, so that the caller's exception keeps its own context.
+            solver.discard_recorded()
+            raise failure
         iterations = ksp.getIterationNumber()
         solver.krylov_iterations += iterations
         self.shell.took(iterations)

@@ -39,9 +39,9 @@ class Assembled:
         part, say the diffusion), whose Jacobian is A; a constant sparse matrix over the flat state; or
         None (default), the Jacobian of the right-hand side itself.
     solver : str
-        PETSc's name for the preconditioner made of it (``PCType``): ``"ilu"`` (default), ``"gamg"``, ``"lu"``,
-        ``"jacobi"``, ``"sor"``, ``"bjacobi"``, … Settings of it go through ``options``, as in
-        ``{"pc_factor_levels": 1}``.
+        PETSc's name for the preconditioner made of it (``PCType``): ``"ilu"`` (default; processes factorise
+        their own parts), ``"gamg"``, ``"lu"``, ``"jacobi"``, ``"sor"``, … Settings of it go through
+        ``options``, as in ``{"pc_factor_levels": 1}``.
     sparsity : Sparsity, optional
         Where the Jacobian of ``source`` may have entries. Default: found by trying it.
     constant : bool

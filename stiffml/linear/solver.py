@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from stiffml.system.dynamics import Dynamics
@@ -41,6 +42,10 @@ class LinearSolver(ABC):
         self, dynamics: Dynamics, s: Tensor, u: Tensor, mass: Mass | None, constant: bool = False
     ) -> Linearization:
         """J at the states (K,), (K, size); ``constant``: it is the same at all of them."""
+
+    def sparse_jacobian(self, s: float, u: np.ndarray) -> csr_array | None:
+        """J at one state as a sparse matrix, if that is how it is solved with."""
+        return None
 
     @property
     @abstractmethod

@@ -79,7 +79,8 @@ class Stepper:
         self.half: tuple[float, np.ndarray] | None = None
         self._wants_half = method.starts_with_half_step
         self._finds_start_slope = method.explicit_first_stage and system.g is None
-        self._narrow = system.layout.width <= _NARROW and not system.linear
+        wants_both = system.layout.width <= _NARROW or system.f.keeps_graphs
+        self._wants_both = wants_both and not system.linear
         self.met_non_finite = False
         self.detail = ""
         self._replaced = 0
@@ -302,7 +303,7 @@ class Stepper:
             if self._wants_half and s < ts.getTime() + 0.75 * ts.getTimeStep():
                 # The last of these evaluations is at the converged half step.
                 self.half = (s, state.copy())
-            slope = self._problem.slope(s, state, self._narrow and self._expects_jacobian(s, ts))
+            slope = self._problem.slope(s, state, self._wants_both and self._expects_jacobian(s, ts))
             np.subtract(self._problem.weigh(udot.array_r), slope, out=residual.array_w)
         except BaseException as error:
             self._failure = error

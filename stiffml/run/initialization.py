@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import torch
+from scipy.sparse import csc_array, diags_array
+from scipy.sparse.linalg import splu
 from torch import Tensor
 
 from stiffml.gradients.once import differentiable_no_further
 from stiffml.run.newton import MAX_ITERATIONS, Rounding
 from stiffml.settings import Tolerances
 from stiffml.system.system import System
+
+LARGEST = 2048
+"""Components up to which the algebraic equations are solved with a dense matrix."""
+
+NOT_INDEX_1 = (
+    "mass: the algebraic equations do not determine the algebraic variables at y0 (their Jacobian is "
+    "singular), so the problem is not of index 1; differentiate the constraints, or check y0"
+)
 
 
 class Constraints:
@@ -28,8 +40,8 @@ class Constraints:
     def __init__(self, system: System, s: float) -> None:
         assert system.mass is not None
         self._system, self._s = system, s
-        self._left, _ = system.mass.constraints()
-        self._mass = system.mass.blocks
+        self._mass = system.mass
+        self._is_large = system.layout.width > LARGEST
 
     def residual(self, u: np.ndarray) -> np.ndarray:
         """(size,) P f"""
@@ -37,8 +49,14 @@ class Constraints:
 
     def project(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
         layout = self._system.layout
+        if self._mass.diagonal:
+            return (self._mass.algebraic * v.reshape(layout.samples, layout.width)).reshape(-1)
         blocks = self._left.swapaxes(-1, -2) if transpose else self._left
         return (blocks @ v.reshape(layout.samples, layout.width, 1)).reshape(-1)
+
+    @cached_property
+    def _left(self) -> np.ndarray:
+        return self._mass.constraints()[0]
 
     def solve(self, u: np.ndarray, v: np.ndarray, transpose: bool = False) -> np.ndarray:
         """The x of K x = v with K at u, or of Kᵀ x = v.
@@ -49,19 +67,32 @@ class Constraints:
             If K is singular: the problem has a higher index, or equations that contradict each other.
         """
         layout = self._system.layout
-        matrix = self._left @ self._system.f.jacobian_at(self._s, u) + self._mass
+        if self._is_large:
+            return self._solve_large(u, v, transpose)
+        matrix = self._left @ self._system.f.jacobian_at(self._s, u) + self._mass.blocks
         # Rank by singular values relative to the rows' sizes: LU of a singular matrix passes by rounding.
         rows = np.abs(matrix).max(axis=-1, keepdims=True)
         smallest = np.linalg.svd(matrix / np.where(rows > 0, rows, 1), compute_uv=False).min()
         if not smallest > 1e-13:
-            raise ValueError(
-                "mass: the algebraic equations do not determine the algebraic variables at y0 (their "
-                "Jacobian is singular), so the problem is not of index 1; differentiate the constraints, or "
-                "check y0"
-            )
+            raise ValueError(NOT_INDEX_1)
         if transpose:
             matrix = matrix.swapaxes(-1, -2)
         return np.linalg.solve(matrix, v.reshape(layout.samples, layout.width, 1)).reshape(-1)
+
+    def _solve_large(self, u: np.ndarray, v: np.ndarray, transpose: bool) -> np.ndarray:
+        jacobian = self._system.solver.sparse_jacobian(self._s, u)
+        if jacobian is None or not self._mass.diagonal:
+            raise ValueError(
+                f"mass: with a singular one, states of more than {LARGEST} components need a diagonal mass "
+                "and linear=LU() with jacobian='coloured' or Sparsity(pattern)"
+            )
+        layout = self._system.layout
+        algebraic = np.broadcast_to(self._mass.algebraic, (layout.samples, layout.width)).ravel()
+        matrix = csc_array(diags_array(algebraic.astype(float)) @ jacobian + self._mass.sparse())
+        try:
+            return splu(matrix).solve(v, trans="T" if transpose else "N")
+        except RuntimeError as error:
+            raise ValueError(NOT_INDEX_1) from error
 
     def check(self, u: np.ndarray, tolerances: Tolerances) -> None:
         """Raise ValueError unless u is consistent within the tolerances."""

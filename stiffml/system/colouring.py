@@ -1,7 +1,7 @@
 """Columns of a sparse matrix that one product can evaluate together: colourings of its pattern.
 
 If no two columns of a group have an entry in the same row, the product with the sum of their unit vectors
-holds all their entries apart (A. R. Curtis, M. J. D. Powell & J. K. Reid, IMA J. Appl. Math. 13 (1974)
+holds all their entries apart (A. R. Curtis, M. J. D. Powell & J. K. Reid, J. Inst. Math. Appl. 13 (1974)
 117-119). To find few groups is to colour a graph (T. F. Coleman & J. J. Moré, SIAM J. Numer. Anal. 20 (1983)
 187-209; A. H. Gebremedhin, F. Manne & A. Pothen, SIAM Review 47 (2005) 629-705).
 """

@@ -36,6 +36,8 @@ class Dynamics:
     largest : int
         Numbers in the largest part of a state. How the work is divided must be the same in all processes,
         and so depends on this.
+    keeps_graphs : bool
+        Whether :meth:`graph` is what Jacobians are asked for with.
     rhs_evals, jacobians : int
         States at which the function and its Jacobian were evaluated so far.
     """
@@ -54,6 +56,7 @@ class Dynamics:
         self.direction = direction
         self.largest = round(self.space.max(layout.size))
         self.parameters = tuple(p for p in parameters if p.requires_grad)
+        self.keeps_graphs = False
         self.rhs_evals = 0
         self.jacobians = 0
         self._plain = not layout.is_tuple and layout.dtype == torch.float64
@@ -61,6 +64,7 @@ class Dynamics:
         self._last_state = np.empty(0)
         self._last_slope = np.empty(0)
         self._last_blocks: np.ndarray | None = None
+        self._last_graph: tuple[float, np.ndarray, Graph] | None = None
         self._batching: Batching | None = None
 
     def evaluate(self, s: float, u: np.ndarray, with_jacobian: bool = False) -> np.ndarray:
@@ -73,7 +77,13 @@ class Dynamics:
         """
         if s == self._last_time and np.array_equal(u, self._last_state):
             return self._last_slope
+        self._last_graph = None  # gives its memory back first
         state = u.copy()
+        if with_jacobian and self.keeps_graphs:
+            graph = self._graph(s, state)
+            self._last_graph = s, state, graph
+            self._last_slope = graph.value
+            return graph.value
         if self.is_large or self.space.is_distributed:
             slope = self._slope(s, state)
             self._last_slope = np.empty(0) if np.isfinite(slope).all() else slope
@@ -92,7 +102,7 @@ class Dynamics:
 
     def forget(self) -> None:
         """Let go of what is remembered of the last state."""
-        self._last_time, self._last_blocks = np.nan, None
+        self._last_time, self._last_blocks, self._last_graph = np.nan, None, None
         self._last_state = self._last_slope = np.empty(0)
 
     def evaluate_anew(self, s: float, u: np.ndarray) -> np.ndarray:
@@ -192,12 +202,20 @@ class Dynamics:
         return self.direction * slopes.double()
 
     def graph(self, s: float, u: np.ndarray) -> Graph:
-        """f at one state with its Jacobian's products."""
+        """f at one state with its Jacobian's products; the last :meth:`evaluate` may have it already."""
+        held, self._last_graph = self._last_graph, None
         self.jacobians += 1
+        if held is not None:
+            at, state, graph = held
+            if self.space.every(at == s and np.array_equal(state, u)):
+                return graph
+        return self._graph(s, u)
+
+    def _graph(self, s: float, u: np.ndarray) -> Graph:
         with torch.enable_grad():
             leaf = torch.from_numpy(np.array(u)).requires_grad_()
             slope = self._many(torch.tensor([s], dtype=torch.float64), leaf[None])[0]
-        return Graph(leaf, slope)
+        return Graph(leaf, slope, self.layout.dtype)
 
     def evaluate_many(self, s: Tensor, u: Tensor) -> Tensor:
         """f at K states without gradients: (K,), (K, size) -> (K, size)."""

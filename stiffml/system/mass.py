@@ -93,8 +93,7 @@ class Mass:
     def solve(self, v: np.ndarray) -> np.ndarray:
         """M⁺v, the least solution of M x = v in the sense of least squares, for a vector (size,)."""
         if self._diagonal is not None:
-            sizes = np.abs(self._diagonal)
-            there = sizes > RANK * sizes.max(axis=-1, keepdims=True)
+            there = ~self.algebraic
             slopes = np.where(there, v.reshape(self._layout.samples, -1), 0)
             return (slopes / np.where(there, self._diagonal, 1)).reshape(-1)
         rows = v.reshape(self._layout.samples, self._layout.width, 1)
@@ -106,20 +105,30 @@ class Mass:
         ``left`` picks from f what must be zero, the algebraic equations; ``right`` the directions of y
         that they determine, the algebraic variables.
         """
+        if self.diagonal:
+            null = self.algebraic[:, :, None] * np.eye(self._layout.width)
+            return null, null
         u, sizes, vt = np.linalg.svd(self.blocks)
         null = (sizes <= RANK * sizes.max(axis=-1, keepdims=True))[..., None, :].astype(float)
         return (u * null) @ u.swapaxes(-1, -2), (vt.swapaxes(-1, -2) * null) @ vt
 
     @property
+    def algebraic(self) -> np.ndarray:
+        """(samples or 1, w) which equations of a diagonal M are algebraic."""
+        sizes = np.abs(self._values)
+        return sizes <= RANK * sizes.max(axis=-1, keepdims=True)
+
+    @property
     def singular(self) -> bool:
-        if self._diagonal is not None:
-            sizes = np.abs(self._diagonal)
-            return bool((sizes <= RANK * sizes.max(axis=-1, keepdims=True)).any())
+        if self.diagonal:
+            return bool(self.algebraic.any())
         return bool(np.any(self.constraints()[0]))
 
     @property
     def has_zero_rows(self) -> bool:
         """Whether every algebraic equation is a row of zeros, and the column with its number too."""
+        if self.diagonal:
+            return True
         rows, columns = ~self.blocks.any(axis=-1), ~self.blocks.any(axis=-2)
         equations = np.trace(self.constraints()[0], axis1=-2, axis2=-1)
         return bool((rows.sum(axis=-1) == np.round(equations)).all() and (columns | ~rows).all())

@@ -1,0 +1,101 @@
+"""The Jacobian of a field's right-hand side, assembled from products with groups of points."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from stiffml.distributed.field import Field
+from stiffml.linear.jacobians import Compressed
+from stiffml.system.dynamics import Dynamics
+
+
+class StencilJacobian(Compressed):
+    """∂f/∂y of a right-hand side whose value at a point depends on the box of ``width`` points around it.
+
+    One product with Jᵀ yields the rows of one species at all points of a group, in which no two are within
+    reach of the same point. Every process then holds the columns of its own points.
+
+    Parameters
+    ----------
+    field : Field
+    """
+
+    def __init__(self, field: Field) -> None:
+        species, width = field.species, field.width
+        groups = [
+            _axis_groups(points, width, wraps)
+            for points, wraps in zip(field.shape, field.periodic, strict=True)
+        ]
+        counts = [int(numbers.max()) + 1 for numbers in groups]
+        here = [numbers[start:stop] for numbers, (start, stop) in zip(groups, field.ranges, strict=True)]
+        own: Any = np.ravel_multi_index(np.meshgrid(*here, indexing="ij"), counts)  # (n0, …)
+        every = [
+            numbers[np.arange(start - width, stop + width) % len(numbers)]
+            for numbers, (start, stop) in zip(groups, field.ranges, strict=True)
+        ]
+        around: Any = np.ravel_multi_index(np.meshgrid(*every, indexing="ij"), counts)  # (n0 + 2·width, …)
+        total = int(np.prod(counts))
+        self.products = total * species
+        # The group of every unknown of this process, species by species.
+        self._seeds = (np.arange(species)[:, None] * total + own.ravel()).ravel()
+
+        decomposition = field.decomposition
+        shape = tuple(stop - start for start, stop in field.ranges)
+        numbers: Any = decomposition.unknowns(decomposition.ghosted, species)  # (species, n0 + 2·width, …)
+        inside = [slice(width, width + extent) for extent in shape]
+        mine = numbers[(slice(None), *inside)]
+        rows: list[np.ndarray] = []
+        columns: list[np.ndarray] = []
+        products: list[np.ndarray] = []
+        places: list[np.ndarray] = []
+        local: Any = np.arange(mine.size).reshape(mine.shape)
+        for offset in itertools.product(range(-width, width + 1), repeat=len(shape)):
+            box = [slice(width + o, width + o + n) for o, n in zip(offset, shape, strict=True)]
+            there = self._exists(field, offset)
+            for row, column in itertools.product(range(species), repeat=2):
+                rows.append(numbers[(row, *box)][there])
+                columns.append(mine[column][there])
+                products.append(row * total + around[tuple(box)][there])
+                places.append(local[column][there])
+        self.rows, self.columns = np.concatenate(rows), np.concatenate(columns)
+        # On an axis of few points the same neighbour may lie on both sides.
+        _, first = np.unique(np.stack([self.rows, self.columns]), axis=1, return_index=True)
+        self.rows, self.columns = self.rows[first], self.columns[first]
+        product, place = np.concatenate(products)[first], np.concatenate(places)[first]
+        order = np.argsort(product, kind="stable")
+        ends = np.searchsorted(product[order], np.arange(self.products + 1))
+        self._entries = [order[ends[g] : ends[g + 1]] for g in range(self.products)]
+        self._places = [place[entries] for entries in self._entries]
+
+    @staticmethod
+    def _exists(field: Field, offset: tuple[int, ...]) -> np.ndarray:
+        """(n0, …) whether the point at an offset from each of this process's is one of the domain."""
+        inside = []
+        for (start, stop), wraps, points, o in zip(
+            field.ranges, field.periodic, field.shape, offset, strict=True
+        ):
+            places = np.arange(start, stop) + o
+            inside.append(((places >= 0) & (places < points)) | wraps)
+        return np.logical_and.reduce(np.meshgrid(*inside, indexing="ij"))
+
+    def values(self, dynamics: Dynamics, s: float, u: np.ndarray) -> np.ndarray:
+        graph = dynamics.graph(s, u)
+        values = np.empty(len(self.rows))
+        for group, (entries, places) in enumerate(zip(self._entries, self._places, strict=True)):
+            seed = (self._seeds == group).astype(float)
+            values[entries] = graph.apply(seed, transpose=True)[places]
+        return values
+
+
+def _axis_groups(points: int, width: int, wraps: bool) -> np.ndarray:
+    """(points,) groups along an axis: no two points of one within twice the width of one another."""
+    apart = 2 * width + 1
+    numbers = np.arange(points) % apart
+    left = points % apart
+    if wraps and left:
+        # What is left over at the end meets the beginning: it gets groups of its own.
+        numbers[points - left :] = apart + np.arange(left)
+    return numbers
