@@ -1,5 +1,8 @@
 """Scientific machine learning on stiff systems: PETSc's time steppers, exact discrete adjoints, torch."""
 
+import importlib
+from typing import Any
+
 from stiffml.diagnostics import GradientReport, check_gradients
 from stiffml.errors import LinearSolveError, ReplayError, SolveError, Status
 from stiffml.integration import ODEBlock, odeint, solve
@@ -21,6 +24,13 @@ from stiffml.settings import Discrete, Disk, Newton
 from stiffml.solution import Solution
 from stiffml.split import Split
 from stiffml.steps import Adaptive, Fixed, Grid, Recorded
+
+
+def __getattr__(name: str) -> Any:
+    if name == "distributed":  # imported when first asked for
+        return importlib.import_module("stiffml.distributed")
+    raise AttributeError(f"module 'stiffml' has no attribute {name!r}")
+
 
 __version__ = "0.1.0"
 

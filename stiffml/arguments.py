@@ -91,7 +91,7 @@ def check(
         limits = tolerances if isinstance(steps, Adaptive) else None
         wanted = Wanted(linear, jacobian, method, limits, dict(options or {}))
         with torch.inference_mode(False), torch.no_grad():
-            u0 = layout.flatten(y0).detach().double().numpy()
+            u0 = layout.flatten(y0).detach().double().cpu().numpy()
             system.solver = choose(wanted, system.f, system.mass, float(times[0]), u0)
     return Request(
         method=method,
@@ -116,9 +116,9 @@ def _layout(y0: State, batch_dims: int) -> Layout:
     dtypes = {part.dtype for part in parts}
     if len(dtypes) > 1 or dtypes - {torch.float64, torch.float32}:
         raise TypeError(f"y0 must be float64 or float32 throughout, not {', '.join(map(str, dtypes))}")
-    devices = {part.device.type for part in parts}
-    if devices != {"cpu"}:
-        raise ValueError(f"y0 is on {', '.join(sorted(devices))}; only tensors on the CPU can be integrated")
+    devices = {part.device for part in parts}
+    if len(devices) > 1 or parts[0].device.type == "meta":
+        raise ValueError(f"y0 must be on one device with data, not on {', '.join(sorted(map(str, devices)))}")
     if any(part.numel() == 0 for part in parts):
         raise ValueError("y0 is empty")
     least = min(part.dim() for part in parts)
@@ -201,7 +201,7 @@ def _tolerances(rtol: float | None, atol: float | Tensor | None, y0: State, layo
         if isinstance(y0, tuple) or atol.shape != y0.shape:
             wanted = "a number" if isinstance(y0, tuple) else f"a number or of y0's shape {tuple(y0.shape)}"
             raise ValueError(f"atol must be {wanted}, not of shape {tuple(atol.shape)}")
-        values: float | np.ndarray = layout.flatten(atol.detach()).double().numpy()
+        values: float | np.ndarray = layout.flatten(atol.detach()).double().cpu().numpy()
     else:
         values = float(atol)
     if not np.all(np.asarray(values) > 0):

@@ -164,7 +164,7 @@ def _solve(
             request.method,
             request.outputs,
             request.between,
-            u0.detach().double().numpy(),
+            u0.detach().double().cpu().numpy(),
             request.steps,
             request.tolerances,
             request.newton,
@@ -195,7 +195,7 @@ def _initial(request: Request, y0: State) -> Tensor:
         if request.make_consistent:
             return MakeConsistent.apply(system, s0, request.t[0], u0, *system.parameters)
         with torch.no_grad():
-            Constraints(system, s0).check(u0.detach().double().numpy(), request.tolerances)
+            Constraints(system, s0).check(u0.detach().double().cpu().numpy(), request.tolerances)
     return u0
 
 

@@ -22,7 +22,7 @@ def interpolate(pieces: Sequence[Piece], t: Tensor) -> State:
     if t.dim() != 1 or len(t) == 0:
         raise ValueError(f"t must be one-dimensional with at least one time, not of shape {tuple(t.shape)}")
     system = pieces[0].record.replay.system
-    s = system.direction * t.detach().double().numpy()
+    s = system.direction * t.detach().double().cpu().numpy()
     spans = [piece.record.replay.trajectory.times[[0, -1]] for piece in pieces]
     begin, end = spans[0][0], spans[-1][1]
     slack = 1e-12 * abs(end - begin)

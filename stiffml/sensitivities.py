@@ -88,7 +88,7 @@ def sensitivities(
                 f"wrt: no parameter {name!r} that requires a gradient; known are {', '.join([*known, 'y0'])}"
             )
         position, parameter = known[name]
-        for row in torch.eye(parameter.numel(), dtype=parameter.dtype):
+        for row in torch.eye(parameter.numel(), dtype=parameter.dtype, device=parameter.device):
             direction = list(none)
             direction[position] = row.reshape(parameter.shape)
             directions.append(direction)

@@ -169,4 +169,4 @@ class Solution:
 
         parts = self.y if isinstance(self.y, tuple) else (self.y,)
         columns = [part.detach().reshape(len(part), -1) for part in parts]
-        return plot_states(self.t.detach().numpy(), torch.cat(columns, dim=1).numpy(), names)
+        return plot_states(self.t.detach().cpu().numpy(), torch.cat(columns, dim=1).cpu().numpy(), names)

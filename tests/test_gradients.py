@@ -129,3 +129,16 @@ def test_steps_far_shorter_than_rounding(method: str) -> None:
     assert report.ok, (
         f"{report}\nlook at what α multiplies in gradients/times.py, and at the scale of its row"
     )
+
+
+def test_hooks_see_the_whole_gradient_once() -> None:
+    rate = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    y0, t = torch.ones(1, dtype=torch.float64), torch.linspace(0, 1, 3, dtype=torch.float64)
+
+    def gradient() -> float:
+        y = solve(lambda t, y: -rate * y, y0, t, method="cn", steps=Grid(2), params=[rate]).y
+        return torch.autograd.grad(y.sum(), rate)[0].item()
+
+    plain = gradient()
+    rate.register_hook(lambda g: 2 * g)
+    assert gradient() == 2 * plain, "a hook was called within the backward pass: look at hooks.py"

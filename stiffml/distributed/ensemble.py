@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from stiffml.distributed.failing import EnsembleError, abort_all_on_error, together
 from stiffml.distributed.processes import processes, shares
+from stiffml.gradients.hooks import without_hooks
 from stiffml.system.state import State
 
 _numbers = itertools.count(1)
@@ -249,7 +249,7 @@ def _gradients(
     found: Iterator[Tensor | None] = iter([None] * len(wanted))
     if pairs and wanted:
         of, cotangents = zip(*pairs, strict=True)
-        with _unnoticed(wanted):
+        with without_hooks(wanted):
             # The graph is kept, because it is that of the whole which torch decides to keep or to free.
             found = iter(
                 torch.autograd.grad(
@@ -257,22 +257,6 @@ def _gradients(
                 )
             )
     return [next(found) if x is not None and x.requires_grad else None for x in inputs]
-
-
-@contextmanager
-def _unnoticed(tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Hooks and retain_grad are for the gradient of the whole, which torch has for them afterwards."""
-    hooks = [(h, dict(h)) for h in (tensor._backward_hooks for tensor in tensors) if h]
-    retained = [(tensor, tensor.grad) for tensor in tensors if tensor.retains_grad]
-    for held, _ in hooks:
-        held.clear()
-    try:
-        yield
-    finally:
-        for held, before in hooks:
-            held.update(before)
-        for tensor, gradient in retained:
-            tensor.grad = gradient
 
 
 def _put_together(

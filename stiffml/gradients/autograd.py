@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stiffml.discretization.interpolation import Reading
 from stiffml.gradients.adjoint import reverse
+from stiffml.gradients.hooks import without_hooks
 from stiffml.gradients.once import differentiable_no_further
 from stiffml.gradients.second import differentiate_again
 from stiffml.run.forward import Run
@@ -67,7 +68,7 @@ class Integrate(torch.autograd.Function):
         ctx.outputs, values = compute()
         # Saved so that torch notices parameters changed in place before the backward pass.
         ctx.save_for_backward(t, between, u0, *parameters)
-        return torch.from_numpy(values).to(u0.dtype)
+        return torch.from_numpy(values).to(u0)
 
     @staticmethod
     def backward(ctx, cotangents: Tensor):
@@ -88,9 +89,10 @@ class _Reverse(torch.autograd.Function):
         system = record.replay.system
         began, before = time.perf_counter(), _costs(system)
         record.require_same_func()
-        gradients = reverse(
-            outputs.replay, record.run.checkpoints, outputs.readings, cotangents.double(), wrt_time
-        )
+        with without_hooks(system.parameters):
+            gradients = reverse(
+                outputs.replay, record.run.checkpoints, outputs.readings, cotangents.double().cpu(), wrt_time
+            )
         adjoint = record.stats.adjoint = record.stats.adjoint or AdjointStats()
         after = _costs(system)
         adjoint.rhs_evals += after[0] - before[0]
@@ -99,10 +101,10 @@ class _Reverse(torch.autograd.Function):
         adjoint.wall_s += time.perf_counter() - began
         wrt_t = wrt_between = None
         if gradients.times is not None and gradients.between is not None:
-            wrt_t = torch.from_numpy(system.direction * gradients.times).to(t.dtype)
+            wrt_t = torch.from_numpy(system.direction * gradients.times).to(t)
             wrt_between = torch.zeros_like(between)
             wrt_between[: len(gradients.between)] = torch.from_numpy(system.direction * gradients.between)
-        return wrt_t, wrt_between, gradients.u0.to(u0.dtype), *gradients.parameters
+        return wrt_t, wrt_between, gradients.u0.to(u0), *gradients.parameters
 
     @staticmethod
     def backward(ctx, _along_t, _along_between, along_u0: Tensor | None, *along: Tensor | None):
@@ -113,17 +115,17 @@ class _Reverse(torch.autograd.Function):
                 "pass t.detach()"
             )
         outputs = ctx.outputs
-        with torch.no_grad():
-            direction = np.zeros(u0.numel()) if along_u0 is None else along_u0.double().numpy()
+        with torch.no_grad(), without_hooks(outputs.record.replay.system.parameters):
+            direction = np.zeros(u0.numel()) if along_u0 is None else along_u0.double().cpu().numpy()
             again = differentiate_again(
                 outputs.replay,
                 outputs.record.run.checkpoints,
                 outputs.readings,
-                cotangents.double(),
+                cotangents.double().cpu(),
                 direction,
                 along,
             )
-        found = [again.cotangents.to(cotangents.dtype), again.u0.to(u0.dtype), *again.parameters]
+        found = [again.cotangents.to(cotangents), again.u0.to(u0), *again.parameters]
         inputs = [cotangents, u0, *parameters, *(v for v in (along_u0, *along) if v is not None)]
         found = differentiable_no_further(found, inputs, "the second derivative of a solve")
         return None, None, found[0], None, None, *found[1:]

@@ -16,6 +16,7 @@ from stiffml.petsc.library import PETSc
 from stiffml.system.dynamics import Dynamics
 from stiffml.system.linearization import JacobianAt
 from stiffml.system.mass import Mass
+from stiffml.system.state import State
 
 LONGER = 1.35
 """By what factor the shift may change before a preconditioner is made anew."""
@@ -209,14 +210,15 @@ class OwnInverse(Approximate):
     def renew(self, s: float, u: np.ndarray, shift: float, jacobian: JacobianAt) -> None:
         update = getattr(self._own, "update", None)
         if update is not None:
-            t = torch.tensor(self._direction * s, dtype=torch.float64)
-            update(t, self._layout.unflatten(torch.from_numpy(u.copy())), self._direction * shift)
+            update(torch.tensor(self._direction * s), self._state(u), self._direction * shift)
+
+    def _state(self, v: np.ndarray) -> State:
+        return self._layout.unflatten(torch.from_numpy(np.array(v)).to(self._layout.device))
 
     def solve(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
         # Where time runs backwards, shift·M + ∂f/∂y is what is to be solved with.
         apply = self._own.apply_transpose if transpose else self._own.apply
-        state = self._layout.unflatten(torch.from_numpy(np.array(v)))
-        found: Any = self._layout.flatten(apply(state)).detach().double().numpy()
+        found: Any = self._layout.flatten(apply(self._state(v))).detach().double().cpu().numpy()
         if found.shape != v.shape:
             raise ValueError(f"preconditioner: it returned {found.size} numbers for {v.size}")
         return found if self._direction > 0 else -found

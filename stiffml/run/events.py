@@ -50,8 +50,9 @@ class EventFinder:
 
     def _value(self, s: float, u: np.ndarray) -> float:
         layout, direction = self._replay.system.layout, self._replay.system.direction
-        t = torch.tensor(direction * s, dtype=layout.dtype)
-        return float(checked(self._event(t, layout.unflatten(torch.from_numpy(u).to(layout.dtype)))))
+        t = torch.tensor(direction * s, dtype=layout.dtype, device=layout.device)
+        state = torch.from_numpy(u).to(layout.device, layout.dtype)
+        return float(checked(self._event(t, layout.unflatten(state))))
 
     def reached(self, state: np.ndarray) -> Segment | None:
         """The step just appended, cut short at the root of the event function if it has one."""
@@ -95,9 +96,9 @@ def differentiable_event(
     """
     system = replay.system
     layout = system.layout
-    velocity = torch.from_numpy(system.direction * end_time_tangent(replay, checkpoints)).to(u.dtype)
+    velocity = torch.from_numpy(system.direction * end_time_tangent(replay, checkpoints)).to(u)
     with torch.enable_grad():
-        t = torch.tensor(system.direction * s, dtype=u.dtype, requires_grad=True)
+        t = torch.tensor(system.direction * s, dtype=u.dtype, device=u.device, requires_grad=True)
         leaf = u.detach().clone().requires_grad_()
         value = checked(event(t, layout.unflatten(leaf)))
         wrt_t, wrt_u = torch.autograd.grad(value, [t, leaf], allow_unused=True)

@@ -144,11 +144,11 @@ class MakeConsistent(torch.autograd.Function):
     @staticmethod
     def forward(ctx, system: System, s: float, t0: Tensor, u0: Tensor, *parameters: Tensor) -> Tensor:
         ctx.constraints, ctx.system, ctx.s = Constraints(system, s), system, s
-        given = u0.detach().double().numpy()
+        given = u0.detach().double().cpu().numpy()
         ctx.state = ctx.constraints.satisfy(given)
         ctx.change = ctx.state - given
         ctx.save_for_backward(t0, *parameters)  # so that torch notices changes made in place
-        return torch.from_numpy(ctx.state).to(u0.dtype, copy=True)
+        return torch.from_numpy(ctx.state).to(u0, copy=True)
 
     @staticmethod
     def backward(ctx, cotangent: Tensor):
@@ -162,14 +162,14 @@ class MakeConsistent(torch.autograd.Function):
     def _gradients(ctx, cotangent: Tensor) -> list[Tensor | None]:
         t0 = ctx.saved_tensors[0]
         system, constraints = ctx.system, ctx.constraints
-        w = constraints.solve(ctx.state, cotangent.double().numpy(), transpose=True)
+        w = constraints.solve(ctx.state, cotangent.double().cpu().numpy(), transpose=True)
         into_f = torch.from_numpy(-constraints.project(w, transpose=True))[None]
         time = torch.tensor([ctx.s], dtype=torch.float64)
         _, gradients, wrt_s = system.f.vjp(
             time, torch.from_numpy(ctx.state)[None], into_f, ctx.needs_input_grad[2]
         )
-        wrt_u0 = torch.from_numpy(system.weigh(w, transpose=True)).to(cotangent.dtype)
-        wrt_t0 = (system.direction * wrt_s[0]).to(t0.dtype)
+        wrt_u0 = torch.from_numpy(system.weigh(w, transpose=True)).to(cotangent)
+        wrt_t0 = (system.direction * wrt_s[0]).to(t0)
         if system.mass_has_gradient:
             gradients.append(constraints.mass_gradient(ctx.state, ctx.change, w))
         return [wrt_t0, wrt_u0, *gradients]

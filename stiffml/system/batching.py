@@ -36,7 +36,7 @@ def batching_of(func: Func, layout: Layout, t: Tensor, u: Tensor) -> Batching:
     passes through every operation that would use them, even one multiplied by zero, and to huge values
     of both signs, which tip the comparisons that NaN does not pass.
     """
-    u, t = u.to(layout.dtype), t.to(layout.dtype)
+    u, t = u.to(layout.device, layout.dtype), t.to(layout.device, layout.dtype)
     huge = 1e30
     with torch.no_grad():
         expected = layout.flatten(func(t, layout.unflatten(u)))

@@ -59,7 +59,7 @@ class Dynamics:
         self.keeps_graphs = False
         self.rhs_evals = 0
         self.jacobians = 0
-        self._plain = not layout.is_tuple and layout.dtype == torch.float64
+        self._plain = not layout.is_tuple and layout.dtype == torch.float64 and layout.device.type == "cpu"
         self._last_time = np.nan
         self._last_state = np.empty(0)
         self._last_slope = np.empty(0)
@@ -124,10 +124,12 @@ class Dynamics:
         return self.jacobian_blocks(time, torch.from_numpy(u)[None])[0].numpy()
 
     def _slope(self, s: float, u: np.ndarray) -> np.ndarray:
-        y = self.layout.unflatten(torch.from_numpy(u).to(self.layout.dtype))
-        value = self._checked(self.func(torch.tensor(self.direction * s, dtype=self.layout.dtype), y))
+        layout = self.layout
+        y = layout.unflatten(torch.from_numpy(u).to(layout.device, layout.dtype))
+        t = torch.tensor(self.direction * s, dtype=layout.dtype, device=layout.device)
+        value = self._checked(self.func(t, y))
         self.rhs_evals += 1
-        flat = self.layout.flatten(value).detach().double().numpy()
+        flat = layout.flatten(value).detach().double().cpu().numpy()
         return flat if self.direction > 0 else -flat
 
     def _replicates(self, s: float, u: np.ndarray) -> bool:
@@ -197,9 +199,11 @@ class Dynamics:
             mode = self._batching or self._mode(float(s[0].detach()), u[0].detach().numpy())
         if self._plain and self.direction > 0:
             return evaluate_many(self.func, self.layout, mode, s, u)
-        dtype = self.layout.dtype
-        slopes = evaluate_many(self.func, self.layout, mode, (self.direction * s).to(dtype), u.to(dtype))
-        return self.direction * slopes.double()
+        # Vectors live where PETSc works, in double precision; the function on its own device, in its own.
+        device, dtype = self.layout.device, self.layout.dtype
+        times, states = (self.direction * s).to(device, dtype), u.to(device, dtype)
+        slopes = evaluate_many(self.func, self.layout, mode, times, states)
+        return self.direction * slopes.double().cpu()
 
     def graph(self, s: float, u: np.ndarray) -> Graph:
         """f at one state with its Jacobian's products; the last :meth:`evaluate` may have it already."""

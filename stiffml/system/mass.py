@@ -57,7 +57,7 @@ class Mass:
             )
         self.tensor = tensor
         self._layout = layout
-        values = tensor.detach().double().numpy().reshape(self._shape)
+        values = tensor.detach().double().cpu().numpy().reshape(self._shape)
         if not np.isfinite(values).all():
             raise ValueError("mass is not finite")
         self._diagonal = values if self.diagonal else None
@@ -142,4 +142,4 @@ class Mass:
 
     def as_given(self, gradient: np.ndarray) -> Tensor:
         """A gradient in the shape and dtype of ``tensor``."""
-        return torch.from_numpy(gradient).reshape(self.tensor.shape).to(self.tensor.dtype)
+        return torch.from_numpy(gradient).reshape(self.tensor.shape).to(self.tensor)

@@ -23,12 +23,15 @@ class Layout:
     is_tuple: bool
     dtype: torch.dtype
     batch: tuple[int, ...]
+    device: torch.device
 
     @classmethod
     def of(cls, y0: State, batch_dims: int) -> Layout:
         parts = y0 if isinstance(y0, tuple) else (y0,)
         shapes = tuple(part.shape for part in parts)
-        return cls(shapes, isinstance(y0, tuple), parts[0].dtype, tuple(shapes[0][:batch_dims]))
+        return cls(
+            shapes, isinstance(y0, tuple), parts[0].dtype, tuple(shapes[0][:batch_dims]), parts[0].device
+        )
 
     @property
     def samples(self) -> int:
