@@ -55,7 +55,7 @@ def _next_solve_works():
         ({"method": "rk4"}, "no error estimate to adapt steps with; pass steps=Fixed"),
         ({"method": "dopri5", "newton": Newton()}, "newton has no effect with the explicit method"),
         ({"method": "dopri5", "jacobian": "dense"}, "jacobian has no effect with the explicit method"),
-        ({"jacobian": "sparse"}, "jacobian must be one of auto, dense"),
+        ({"jacobian": "sparse"}, "jacobian must be one of 'auto', 'dense'"),
         ({"params": torch.ones(2)}, "params must be a sequence of tensors"),
         ({"params": [1.0]}, r"params\[0\] must be a tensor"),
         ({"options": {"ts_nonsense": 1}}, "PETSc made no use of ts_nonsense"),

@@ -1,4 +1,4 @@
-"""The only room that imports petsc4py: a TS that takes one step at a time."""
+"""Steps in time by PETSc: a TS that takes one at a time. Only ``library.py`` imports petsc4py."""
 
 from stiffml.petsc.stepper import Stepper
 
