@@ -89,7 +89,7 @@ def check(
     system = _system(func, layout, direction, _parameters(func, params), method, mass)
     if method.implicit:
         limits = tolerances if isinstance(steps, Adaptive) else None
-        wanted = Wanted(linear, jacobian, method, limits, dict(options or {}))
+        wanted = Wanted(linear, jacobian, method, system.linear, limits, dict(options or {}))
         with torch.inference_mode(False), torch.no_grad():
             u0 = layout.flatten(y0).detach().double().cpu().numpy()
             system.solver = choose(wanted, system.f, system.mass, float(times[0]), u0)

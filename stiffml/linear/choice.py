@@ -47,11 +47,12 @@ COPIES = 3
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the caller asked for, and what a choice depends on."""
+    """What the caller asked for, and what a choice depends on; ``constant``: whether the Jacobian is."""
 
     linear: LU | Krylov | None
     jacobian: str | Sparsity
     method: Method
+    constant: bool
     tolerances: Tolerances | None
     options: Mapping[str, object]
 
@@ -195,7 +196,7 @@ class _Choice:
         """Of forward solves."""
         if setting.rtol is not None:
             return setting.rtol
-        if self._wanted.method.newton:
+        if self._wanted.method.newton and not self._wanted.constant:
             return 1e-3 if self._wanted.tolerances is None else 1e-2
         return 1e-10 if self._wanted.tolerances is None else 1e-3 * self._wanted.tolerances.rtol
 

@@ -39,8 +39,9 @@ class Krylov:
         An approximate inverse of shift·M − J. Default: none.
     rtol : float, optional
         Relative residual (preconditioned) at which an iteration stops, forwards. Default 1e-2, and 1e-3 for
-        steps without error control, whose Newton iterations go on for longer. Rosenbrock methods have no
-        Newton iteration that would correct it: 1e-3 times the tolerance of the steps for them, 1e-10 without.
+        steps without error control, whose Newton iterations go on for longer. Rosenbrock methods and linear
+        implicit parts have no Newton iteration that would correct it: 1e-3 times the tolerance of the steps
+        for them, 1e-10 without.
     adjoint_rtol : float
         The same for the backward pass and for steps that are taken again. Default 1e-9.
     max_iterations : int

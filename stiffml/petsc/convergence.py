@@ -20,11 +20,8 @@ class NewtonTest:
     be met at all.
     """
 
-    def __init__(
-        self, rtol: float, atol: float, max_iterations: int, linear: bool, space: Space, count: float
-    ) -> None:
+    def __init__(self, rtol: float, atol: float, max_iterations: int, space: Space, count: float) -> None:
         self._space, self._count = space, count  # numbers in a whole state
-        self._linear = linear  # one iteration solves it
         self._rtol, self._atol, self._max_iterations = rtol, atol, max_iterations
         self.solves = 0  # that have ended
         self._previous = math.inf
@@ -59,8 +56,6 @@ class NewtonTest:
             self._previous = math.inf
             self.sizes = []
             return _Reason.CONVERGED_FNORM_ABS if residual_norm == 0 else _Reason.ITERATING
-        if self._linear:
-            return _Reason.CONVERGED_ITS
         update = snes.getSolutionUpdate().array_r
         state = np.abs(snes.getSolution().array_r)
         scaled = update / (self._rtol * state + self._atol)

@@ -102,8 +102,10 @@ class Stepper:
         if tolerances:
             # With a smallest size PETSc would accept a step of that size whatever its error.
             managed |= {"ts_adapt_dt_min": 0.0, "ts_adapt_dt_max": largest}
-        suggested = {}
-        if method.newton:
+        suggested: dict[str, object] = {}
+        if system.linear:
+            managed["snes_type"] = "ksponly"  # one solve, without a look at what it leaves
+        elif method.newton:
             managed["snes_max_it"] = newton.max_iterations
             # Full Newton steps: for networks under training they took half the iterations of PETSc's
             # default line search, which fails at the level of rounding besides. A step that diverges is cut.
@@ -154,12 +156,12 @@ class Stepper:
         ts.setIJacobian(self._ijacobian, matrix.mat, matrix.mat)
         snes = ts.getSNES()
         if self._method.newton:
-            newton, linear = self._newton, self._system.linear
+            newton = self._newton
             assert newton.rtol
             assert newton.atol
             space = self._system.space
             count = space.sum(self._problem.size)
-            self._test = NewtonTest(newton.rtol, newton.atol, newton.max_iterations, linear, space, count)
+            self._test = NewtonTest(newton.rtol, newton.atol, newton.max_iterations, space, count)
             snes.setConvergenceTest(self._test)
         snes.getKSP().setType(PETSc.KSP.Type.PREONLY)
         matrix.configure(snes.getKSP())
