@@ -142,10 +142,10 @@ class _Step:
             return None
         alpha, beta, epsilon = self.alpha[k][row.index], self.beta[k][row.index], self.epsilon[k][row.index]
         if row.solves:
-            w = self.f.solve(self._node(c, k), alpha[c], beta[c], cotangent, transpose=True)
+            w = self.f.solve_next(self._node(c, k), alpha[c], beta[c], cotangent, row.index)
             self._add(self.at_f, c, beta[c] * w)
         elif row.rosenbrock:
-            w = self.f.solve(self._node(self.pattern.base, k), alpha[c], 1.0, cotangent, transpose=True)
+            w = self.f.solve_next(self._node(self.pattern.base, k), alpha[c], 1.0, cotangent, row.index)
         elif row.weighted and self.system.mass is not None:
             raise AssertionError("an explicit stage cannot have a mass matrix")
         else:

@@ -189,10 +189,25 @@ class _Recorded:
         solver.configure(ksp, self.shell, solver.setting.adjoint_rtol)
         ksp.setFromOptions()
         self._x, self._b = self.shell.mat.createVecs()
+        self._before: dict[int, list[np.ndarray]] = {}
 
-    def solve(self, v: np.ndarray, transpose: bool, s: float) -> np.ndarray:
+    def solve_next(self, v: np.ndarray, s: float, row: int) -> np.ndarray:
+        """A transposed system, begun from where the last two of this row point to."""
+        before = self._before.setdefault(row, [])
+        guess = None
+        if before and not self._solver.dynamics.is_large:  # those kept take memory
+            guess = before[-1] if len(before) == 1 else 2 * before[-1] - before[-2]
+        x = self.solve(v, True, s, guess)
+        if not self._solver.dynamics.is_large:
+            self._before[row] = [*before[-1:], x]
+        return x
+
+    def solve(self, v: np.ndarray, transpose: bool, s: float, guess: np.ndarray | None = None) -> np.ndarray:
         solver, ksp = self._solver, self._ksp
         self._b.setArray(v)
+        ksp.setInitialGuessNonzero(guess is not None)
+        if guess is not None:
+            self._x.setArray(guess)
         failure: BaseException | None = None
         try:
             (ksp.solveTranspose if transpose else ksp.solve)(self._b, self._x)
@@ -240,6 +255,11 @@ class _KrylovLinearization(Linearization):
         recorded.shell.set(a, b, s, self._u[k], self._at(k))
         rows = [recorded.solve(row, transpose, s) for row in np.atleast_2d(v)]
         return np.stack(rows).reshape(v.shape)
+
+    def solve_next(self, k: int, a: float, b: float, v: np.ndarray, row: int) -> np.ndarray:
+        recorded, s = self._solver.recorded, float(self._s[k])
+        recorded.shell.set(a, b, s, self._u[k], self._at(k))
+        return recorded.solve_next(v, s, row)
 
 
 def describe_failure(ksp) -> str:

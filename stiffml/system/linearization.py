@@ -33,6 +33,13 @@ class Linearization(ABC):
     def solve(self, k: int, a: float, b: float, v: np.ndarray, transpose: bool = False) -> np.ndarray:
         """The x of (a·M − b·J_k) x = v, or of the transposed system."""
 
+    def solve_next(self, k: int, a: float, b: float, v: np.ndarray, row: int) -> np.ndarray:
+        """The x of (a·M − b·J_k)ᵀ x = v, one vector, in a sweep that solves for the same ``row`` of each step.
+
+        An iterative method may take what it found in the steps before for a first guess.
+        """
+        return self.solve(k, a, b, v, transpose=True)
+
     def factorise(self, a: np.ndarray, b: np.ndarray) -> Factors:
         """For solving at all states at once; a and b are (K, 1). The last use of this object."""
         return _OneByOne(self, a, b)
