@@ -3,7 +3,7 @@ PYTHON ?= python3
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
-.PHONY: demo test sweep check clean
+.PHONY: demo test sweep check bench-peers clean
 
 demo: ## fit a neural ODE to Robertson's problem and draw the result
 	$(PYTHON) environment/bootstrap.py
@@ -24,6 +24,11 @@ check: ## run the linters and the type checker
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+bench-peers: ## compare with diffrax, which gets an environment of its own, and record the result
+	$(PYTHON) environment/bootstrap.py
+	$(PYTHON) benchmarks/peers/environment.py
+	.venv/bin/python benchmarks/peers/brusselator.py
 
 clean: ## remove the environment and the runs
 	rm -rf .venv runs

@@ -29,13 +29,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-RESULTS = Path(__file__).parent / "results"
+from measuring import RESULTS, RETURNING, memory
+
 CASES = {
     "cn": ("stages", "10", "20", "disk"),
     "bdf2": ("stages", "10"),
 }
-RETURNING = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
-"""Environment in which large arrays go back to the system."""
 
 EXTRA = 30
 """States that a run with k checkpoints may take besides those k."""
@@ -96,7 +95,7 @@ def _case(method: str, checkpoints: str, size: int, steps: int) -> Cost:
         y0 = torch.rand(samples, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         y0.requires_grad_()
         t = torch.tensor([0, 1.0], dtype=torch.float64)
-        before, began = _memory("VmRSS"), time.perf_counter()
+        before, began = memory("VmRSS"), time.perf_counter()
         y = solve(
             reaction,
             y0,
@@ -107,7 +106,7 @@ def _case(method: str, checkpoints: str, size: int, steps: int) -> Cost:
             params=[rate],
             adjoint=adjoint,
         ).y
-        between, forward = time.perf_counter(), _memory("VmHWM")
+        between, forward = time.perf_counter(), memory("VmHWM")
         (y[-1] ** 2).mean().backward()
         return before, forward, between - began, time.perf_counter() - between
 
@@ -122,19 +121,11 @@ def _case(method: str, checkpoints: str, size: int, steps: int) -> Cost:
         size,
         steps,
         (forward - before) / state,
-        (_memory("VmHWM") - before) / state,
+        (memory("VmHWM") - before) / state,
         forward_s,
         backward_s,
         float(rate.grad),
     )
-
-
-def _memory(name: str) -> int:
-    """Bytes; Linux only. Unlike getrusage's, the peak here is not inherited from the parent process."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(name + ":"):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"/proc/self/status has no {name}")
 
 
 def run(size: int, steps: int) -> Iterator[dict]:

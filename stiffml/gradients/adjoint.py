@@ -74,9 +74,13 @@ def reverse(
         pending.read(reading, row)
     longest = longest_segment(method, system)
     total = Total(system, TimeGradient(trajectory) if wrt_time else None)
+    if method.implicit:
+        system.solver.release()
     # Steps after the last output (of a run that failed) have no influence on what was returned.
     for segment in checkpoints.segments(replay, last_state(readings), longest):
         _reverse_segment(replay, segment, pending, total)
+    if method.implicit:
+        system.solver.release()
     times = between = None
     if total.times is not None:
         between = system.space.sum_array(total.times.add_readings(readings, cotangents.numpy()))
@@ -135,6 +139,8 @@ def _reverse_segment(replay: Replay, segment: Segment, pending: Pending, total: 
     wanted = total.times is not None or system.mass_has_gradient or any(curvatures)
     swept = sweep(equations, system, f, g, curvatures, pending, with_multipliers=wanted)
     del f, g  # large systems need the room
+    if method.implicit:
+        system.solver.let_go()
     at_f = _through(system.f, equations.f_nodes, swept.f, total)
     at_g = None
     if system.g is not None and swept.g is not None:

@@ -218,9 +218,15 @@ class OwnInverse(Approximate):
     def solve(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
         # Where time runs backwards, shift·M + ∂f/∂y is what is to be solved with.
         apply = self._own.apply_transpose if transpose else self._own.apply
-        found: Any = self._layout.flatten(apply(self._state(v))).detach().double().cpu().numpy()
-        if found.shape != v.shape:
-            raise ValueError(f"preconditioner: it returned {found.size} numbers for {v.size}")
+        state = apply(self._state(v))
+        parts = state if isinstance(state, tuple | list) else (state,)
+        shapes = tuple(getattr(part, "shape", type(part).__name__) for part in parts)
+        if shapes != self._layout.shapes or not all(isinstance(part, torch.Tensor) for part in parts):
+            raise ValueError(
+                f"preconditioner: {type(self._own).__name__} returned shape {', '.join(map(str, shapes))} for a "
+                f"state of shape {', '.join(map(str, self._layout.shapes))}"
+            )
+        found: Any = self._layout.flatten(state).detach().double().cpu().numpy()
         return found if self._direction > 0 else -found
 
     def destroy(self) -> None:

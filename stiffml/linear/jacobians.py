@@ -56,7 +56,8 @@ class Coloured(Compressed):
 
     def __init__(self, pattern: csr_array) -> None:
         coordinates = pattern.tocoo()
-        self.rows, self.columns = coordinates.row, coordinates.col
+        # Patterns are often larger than states.
+        self.rows, self.columns = (numbers.astype(np.int32) for numbers in (coordinates.row, coordinates.col))
         self.size = pattern.shape[0]
         transposed = pattern.T.tocsr()
         self._groups, self._by_rows = colour_columns(transposed), True
@@ -67,7 +68,7 @@ class Coloured(Compressed):
         self.products = int(self._groups.max(initial=-1)) + 1
         seeds, found = (self.rows, self.columns) if self._by_rows else (self.columns, self.rows)
         group = self._groups[seeds]
-        order = np.argsort(group, kind="stable")
+        order = np.argsort(group, kind="stable").astype(np.int32)
         ends = np.searchsorted(group[order], np.arange(self.products + 1))
         self._entries = [order[ends[g] : ends[g + 1]] for g in range(self.products)]
         self._found = [found[entries] for entries in self._entries]

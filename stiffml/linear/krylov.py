@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 JacobianOf = Callable[[Dynamics, float, np.ndarray], JacobianAt]
 MakeApproximate = Callable[[str], Approximate]
 
+_ERR_SUP = 56  # PETSC_ERR_SUP: not supported
+
 SHOWN = 5
 """How many of the last residuals an error shows."""
 
@@ -63,6 +65,8 @@ class KrylovSolver(LinearSolver):
     description : str
     options : mapping
         The caller's PETSc options, those of the KSP and the PC among them.
+    suggested : mapping
+        Further ones, which the caller's take precedence of.
     """
 
     def __init__(
@@ -75,10 +79,12 @@ class KrylovSolver(LinearSolver):
         approximate: MakeApproximate | None,
         description: str,
         options: Mapping[str, object],
+        suggested: Mapping[str, object],
     ) -> None:
         self.setting, self.rtol, self.dynamics, self.mass = setting, rtol, dynamics, mass
         self.jacobian = jacobian
         self._approximate, self._description = approximate, description
+        self.suggested_options = suggested
         self._options = {
             name: value
             for name, value in options.items()
@@ -123,9 +129,14 @@ class KrylovSolver(LinearSolver):
         assert dynamics is self.dynamics
         return _KrylovLinearization(self, s.numpy(), u.numpy(), constant)
 
-    def discard_recorded(self) -> None:
-        """After an exception in it PETSc's vectors stay locked."""
-        self._recorded = None
+    def let_go(self) -> None:
+        if self._recorded is not None:
+            self._recorded.shell.let_go()
+
+    def release(self) -> None:
+        if self._recorded is not None:
+            self._recorded.destroy()
+            self._recorded = None
 
     @property
     def recorded(self) -> _Recorded:
@@ -180,8 +191,8 @@ class _Recorded:
     def __init__(self, solver: KrylovSolver, options: Mapping[str, object]) -> None:
         self._solver = solver
         # Some preconditioners look at their options when they are set up, not before.
-        scope = ScopedOptions({}, {}, options)
-        weakref.finalize(self, scope.remove)
+        scope = ScopedOptions({}, solver.suggested_options, options)
+        self._forget_options = weakref.finalize(self, scope.remove)
         self.shell = solver.shell(scope.prefix)
         comm = solver.dynamics.space.communicator
         ksp = self._ksp = PETSc.KSP().create(comm=PETSc.COMM_SELF if comm is None else comm)
@@ -190,6 +201,12 @@ class _Recorded:
         ksp.setFromOptions()
         self._x, self._b = self.shell.mat.createVecs()
         self._before: dict[int, list[np.ndarray]] = {}
+
+    def destroy(self) -> None:
+        self._forget_options()
+        self.shell.destroy()
+        for held in (self._ksp, self._x, self._b):
+            held.destroy()
 
     def solve_next(self, v: np.ndarray, s: float, row: int) -> np.ndarray:
         """A transposed system, begun from where the last two of this row point to."""
@@ -215,7 +232,12 @@ class _Recorded:
             failure = error.__cause__ or error
         if failure is not None:
             # Outside the handler, so that the caller's exception keeps its own context.
-            solver.discard_recorded()
+            solver.release()  # its vectors stay locked
+            if isinstance(failure, PETSc.Error) and failure.ierr == _ERR_SUP:
+                raise LinearSolveError(
+                    "the preconditioner has no transpose, which the backward pass needs. Try: another one; "
+                    "for gamg smoothers such as options={'mg_levels_pc_type': 'jacobi'}"
+                ) from failure
             raise failure
         iterations = ksp.getIterationNumber()
         solver.krylov_iterations += iterations

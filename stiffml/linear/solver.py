@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,9 @@ class LinearSolver(ABC):
 
     krylov_iterations = 0
 
+    suggested_options: Mapping[str, object] = {}
+    """PETSc options that the caller's take precedence of."""
+
     @property
     @abstractmethod
     def description(self) -> str:
@@ -42,6 +46,12 @@ class LinearSolver(ABC):
         self, dynamics: Dynamics, s: Tensor, u: Tensor, mass: Mass | None, constant: bool = False
     ) -> Linearization:
         """J at the states (K,), (K, size); ``constant``: it is the same at all of them."""
+
+    def let_go(self) -> None:  # noqa: B027 (most hold nothing)
+        """Of the last Jacobian at a recorded state: large systems need the room."""
+
+    def release(self) -> None:  # noqa: B027
+        """All that solves at recorded states have made, so that what follows does not depend on it."""
 
     def sparse_jacobian(self, s: float, u: np.ndarray) -> csr_array | None:
         """J at one state as a sparse matrix, if that is how it is solved with."""

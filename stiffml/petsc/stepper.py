@@ -102,7 +102,7 @@ class Stepper:
         if tolerances:
             # With a smallest size PETSc would accept a step of that size whatever its error.
             managed |= {"ts_adapt_dt_min": 0.0, "ts_adapt_dt_max": largest}
-        suggested: dict[str, object] = {}
+        suggested = dict(system.solver.suggested_options) if method.implicit else {}
         if system.linear:
             managed["snes_type"] = "ksponly"  # one solve, without a look at what it leaves
         elif method.newton:

@@ -34,7 +34,7 @@ class Linearization(ABC):
         """The x of (a·M − b·J_k) x = v, or of the transposed system."""
 
     def solve_next(self, k: int, a: float, b: float, v: np.ndarray, row: int) -> np.ndarray:
-        """The x of (a·M − b·J_k)ᵀ x = v, one vector, in a sweep that solves for the same ``row`` of each step.
+        """The x of (a·M − b·J_k)ᵀ x = v, in a sweep that solves for the same ``row`` of every step.
 
         An iterative method may take what it found in the steps before for a first guess.
         """
