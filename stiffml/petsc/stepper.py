@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -85,6 +86,7 @@ class Stepper:
         self.detail = ""
         self._replaced = 0
         self._matrix: ShiftedMatrix | None = None
+        self._ts: Any = None
         self._max_cuts = max_cuts
         self._newton, self._tolerances = newton, tolerances
         self._failed_solves = 0
@@ -112,7 +114,11 @@ class Stepper:
             suggested["snes_linesearch_type"] = "basic"
         self._options = ScopedOptions(managed, suggested, options)
         self._options_checked = not options
-        self._create(s0, u0)
+        try:
+            self._create(s0, u0)
+        except BaseException:
+            self.destroy()
+            raise
 
     @property
     def _shrink(self) -> float:
@@ -142,13 +148,9 @@ class Stepper:
             self._set_implicit(ts)
         if not self._method.implicit or self._system.g is not None:
             ts.setRHSFunction(self._rhsfunction, self._work.duplicate())
-        try:
-            ts.setFromOptions()
-            if self._matrix is not None:
-                self._matrix.options_are_set(ts.getSNES().getKSP())
-        except BaseException:
-            self.destroy()
-            raise
+        ts.setFromOptions()
+        if self._matrix is not None:
+            self._matrix.options_are_set(ts.getSNES().getKSP())
 
     def _set_implicit(self, ts) -> None:
         matrix = self._matrix = self._system.solver.matrix(self._problem, self._options.prefix)
@@ -295,7 +297,8 @@ class Stepper:
     def destroy(self) -> None:
         """Free the TS and take the options back; may be called again."""
         self._options.remove()
-        self._ts.destroy()
+        if self._ts is not None:
+            self._ts.destroy()
         if self._matrix is not None:
             self._matrix.destroy()
 
