@@ -21,7 +21,7 @@ from stiffml.linear.direct import SparseJacobian, SparseLU
 from stiffml.linear.jacobians import Coloured, Compressed
 from stiffml.linear.krylov import JacobianOf, KrylovSolver, MatrixFree
 from stiffml.linear.preconditioners import Assembled, PointBlock, Preconditioner
-from stiffml.linear.settings import GMRES, JACOBIANS, LU, Krylov, Sparsity
+from stiffml.linear.settings import GMRES, JACOBIANS, LU, Krylov, Sparsity, coordinates
 from stiffml.linear.solver import LinearSolver
 from stiffml.methods import Method
 from stiffml.settings import Tolerances
@@ -78,16 +78,30 @@ def choose(wanted: Wanted, f: Dynamics, mass: Mass | None, s0: float, u0: np.nda
     linear, jacobian = wanted.linear, wanted.jacobian
     if linear is not None and not isinstance(linear, LU | Krylov):
         raise TypeError(f"linear must be LU(), GMRES(…) or Krylov(name, …), not {linear!r}")
-    if not isinstance(jacobian, Sparsity) and jacobian not in JACOBIANS:
+    if not isinstance(jacobian, Sparsity) and not (isinstance(jacobian, str) and jacobian in JACOBIANS):
         known = ", ".join(map(repr, JACOBIANS))
         raise ValueError(f"jacobian must be one of {known} or Sparsity(pattern), not {jacobian!r}")
-    return _Choice(wanted, f, mass, s0, u0).solver()
+    choice = _Choice(wanted, f, mass, s0, u0)
+    try:
+        return choice.solver()
+    except _NotFoundError:
+        if f.space.every(bool(np.isfinite(f.evaluate_anew(s0, u0)).all())):
+            raise
+        return choice.any()  # the run will say that f is not finite at its start
+
+
+class _NotFoundError(ValueError):
+    """No sparse pattern could be found."""
 
 
 class _Choice:
     def __init__(self, wanted: Wanted, f: Dynamics, mass: Mass | None, s0: float, u0: np.ndarray) -> None:
         self._wanted, self._f, self._mass, self._s0, self._u0 = wanted, f, mass, s0, u0
         self._width = f.layout.width
+
+    def any(self) -> LinearSolver:
+        """One that needs no look at f."""
+        return self._krylov(GMRES(), sparse=False)
 
     def solver(self) -> LinearSolver:
         linear, jacobian = self._wanted.linear, self._wanted.jacobian
@@ -148,7 +162,7 @@ class _Choice:
             pattern = detect_sparsity(lambda u: of.evaluate_anew(self._s0, u), self._u0, densest)
             return None if pattern is None else Coloured(pattern)
 
-        return _known_pattern(of, densest, find)
+        return _known_pattern(of, (of.layout, densest, self._s0), find)
 
     def _coloured_or_refuse(self) -> Coloured:
         jacobian = self._wanted.jacobian
@@ -156,7 +170,7 @@ class _Choice:
             return self._expanded(jacobian)
         coloured = self._detected(self._f, 1.0)
         if coloured is None:
-            raise ValueError(
+            raise _NotFoundError(
                 "jacobian='coloured': no sparse pattern was found by trying func with NaN in single "
                 "components (it is nearly dense, or func does not let NaN pass). Try: "
                 "jacobian=Sparsity(pattern), or 'matrix-free'"
@@ -283,7 +297,7 @@ class _Choice:
             return self._expanded(setting.sparsity)
         coloured = self._detected(of, 1.0)
         if coloured is None:
-            raise ValueError(
+            raise _NotFoundError(
                 "Assembled: no sparse pattern of source was found by trying it with NaN in single "
                 "components. Try: Assembled(…, sparsity=Sparsity(pattern))"
             )
@@ -313,35 +327,30 @@ def _name(source: Any) -> str:
 
 def _matrix(source: Any, size: int):
     """A caller's sparse matrix, in coordinates."""
-    if isinstance(source, torch.Tensor):
-        if source.layout is not torch.strided:
-            source = source.to_sparse_coo().coalesce()
-            rows, columns = source.indices().numpy()
-            source = csr_array((source.values().detach().numpy(), (rows, columns)), shape=tuple(source.shape))
-        else:
-            source = source.detach().numpy()
-    if not issparse(source) and not isinstance(source, np.ndarray):
-        raise TypeError(
-            f"Assembled: source must be a function, a sparse matrix or None, not {type(source).__name__}"
-        )
-    matrix = csr_array(source).tocoo()
+    if not isinstance(source, torch.Tensor | np.ndarray) and not issparse(source):
+        raise TypeError(f"Assembled: source must be a function, a sparse matrix or None, not {source!r}")
+    matrix = csr_array(coordinates(source, "Assembled: source")).tocoo()
     if matrix.shape != (size, size):
         raise ValueError(f"Assembled: the matrix is {matrix.shape}, but y0 has {size} numbers")
     return matrix
 
 
 _PATTERNS: weakref.WeakKeyDictionary[Any, dict[Any, Coloured | None]] = weakref.WeakKeyDictionary()
-"""Patterns found, by function and layout: finding one takes hundreds of evaluations, and a training solves
-with the same function again and again. An entry that appears later is noticed with the next Jacobian."""
+"""Patterns found, by function, layout and time: finding one takes hundreds of evaluations, and a training
+solves with the same function again and again. An entry that appears later is noticed then."""
+
+KEPT = 8
+"""How many are kept of one function."""
 
 
-def _known_pattern(of: Dynamics, densest: float, find: Callable[[], Coloured | None]) -> Coloured | None:
+def _known_pattern(of: Dynamics, key: object, find: Callable[[], Coloured | None]) -> Coloured | None:
     try:
         known = _PATTERNS.setdefault(of.func, {})
     except TypeError:  # it takes no weak references, or cannot be hashed
         return find()
-    key = (of.layout, densest)
     if key not in known:
+        if len(known) >= KEPT:
+            known.clear()
         known[key] = find()
     return known[key]
 

@@ -10,9 +10,9 @@ import numpy as np
 from torch import Tensor
 
 from stiffml.errors import LINEAR_HINT, LinearSolveError
-from stiffml.linear.approximate import Approximate
+from stiffml.linear.approximate import Approximate, OwnInverse
 from stiffml.linear.settings import GMRES, Krylov
-from stiffml.linear.shell import Shell, unknown_type
+from stiffml.linear.shell import Shell
 from stiffml.linear.solver import LinearSolver, ShiftedMatrix
 from stiffml.petsc.library import PETSc
 from stiffml.petsc.options import ScopedOptions
@@ -28,6 +28,11 @@ JacobianOf = Callable[[Dynamics, float, np.ndarray], JacobianAt]
 MakeApproximate = Callable[[str], Approximate]
 
 _ERR_SUP = 56  # PETSC_ERR_SUP: not supported
+
+_ELSEWHERE = {"ksp_type", "ksp_rtol", "ksp_atol", "ksp_max_it", "ksp_gmres_restart", "pc_type"}
+
+OTHERS = {"", "none", "preonly", "python", "hpddm", "qcg", "nash", "stcg", "gltr"}
+"""Of PETSc's names those that are no iteration for linear systems, or not there."""
 
 SHOWN = 5
 """How many of the last residuals an error shows."""
@@ -84,12 +89,15 @@ class KrylovSolver(LinearSolver):
         self.setting, self.rtol, self.dynamics, self.mass = setting, rtol, dynamics, mass
         self.jacobian = jacobian
         self._approximate, self._description = approximate, description
+        clashes = sorted({name.lstrip("-") for name in options} & _ELSEWHERE)
+        if clashes:
+            raise ValueError(f"options: {', '.join(clashes)} is set by linear=; use its arguments")
         self.suggested_options = suggested
         self._options = {
             name: value
             for name, value in options.items()
             if name.lstrip("-").startswith(("ksp_", "pc_", "mg_", "sub_", "mat_"))
-            and "rtol" not in name
+            and "tol" not in name
             and "monitor" not in name
         }
         self._recorded: _Recorded | None = None
@@ -105,7 +113,8 @@ class KrylovSolver(LinearSolver):
     def shell(self, prefix: str, with_time: bool = False) -> Shell:
         approximate = None if self._approximate is None else self._approximate(prefix)
         communicator = self.dynamics.space.communicator
-        return Shell(self.dynamics.layout, self.mass, approximate, communicator, with_time)
+        own = isinstance(approximate, OwnInverse)  # which is told of every point
+        return Shell(self.dynamics.layout, self.mass, approximate, communicator, with_time, always=own)
 
     def configure(self, ksp, shell: Shell, rtol: float) -> None:
         """Set up a KSP to solve with a shell."""
@@ -113,7 +122,11 @@ class KrylovSolver(LinearSolver):
         try:
             ksp.setType(setting.method)
         except PETSc.Error:
-            raise ValueError(f"linear: {unknown_type(setting.method, PETSc.KSP.Type)}") from None
+            types = vars(PETSc.KSP.Type).items()
+            known = sorted({value for name, value in types if not name.startswith("_")} - OTHERS)
+            raise ValueError(
+                f"linear: PETSc has no {setting.method!r} here; it knows {', '.join(known)}"
+            ) from None
         ksp.setTolerances(rtol=rtol, atol=1e-300, max_it=setting.max_iterations)
         if isinstance(setting, GMRES):
             ksp.setGMRESRestart(setting.restart)
@@ -158,8 +171,12 @@ class _KrylovMatrix(ShiftedMatrix):
 
     def configure(self, ksp) -> None:
         self._solver.configure(ksp, self._shell, self._solver.rtol)
-        ksp.setPostSolve(lambda ksp, b, x: self._shell.took(ksp.getIterationNumber()))
+        ksp.setPostSolve(lambda ksp, b, x: self._solved(ksp))
         self._ksp = ksp
+
+    def _solved(self, ksp) -> None:
+        self._shell.took(ksp.getIterationNumber())
+        self.last_failure = describe_failure(ksp) or self.last_failure
 
     def options_are_set(self, ksp) -> None:
         pass

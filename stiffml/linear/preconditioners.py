@@ -53,6 +53,14 @@ class Assembled:
     sparsity: Sparsity | None = None
     constant: bool = False
 
+    def __post_init__(self) -> None:
+        from stiffml.linear.settings import Sparsity
+
+        if not isinstance(self.solver, str) or not self.solver:
+            raise ValueError(f"Assembled: solver must be the name of a preconditioner, not {self.solver!r}")
+        if self.sparsity is not None and not isinstance(self.sparsity, Sparsity):
+            raise TypeError(f"Assembled: sparsity must be Sparsity(pattern), not {self.sparsity!r}")
+
 
 @dataclass(frozen=True)
 class PointBlock:
@@ -69,6 +77,10 @@ class PointBlock:
     """
 
     axis: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.axis, int):
+            raise ValueError(f"PointBlock: axis must be a whole number, not {self.axis!r}")
 
 
 Preconditioner = Assembled | PointBlock | OwnPreconditioner

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.sparse import coo_array, csr_array, issparse
+from torch import Tensor
 
 from stiffml.linear.preconditioners import Preconditioner
 
@@ -61,12 +63,13 @@ class Krylov:
 
     def __post_init__(self) -> None:
         name = type(self).__name__
-        for field in ("rtol", "adjoint_rtol"):
-            value = getattr(self, field)
+        if not isinstance(self.method, str) or self.method in ("", "none", "preonly"):
+            raise ValueError(f"{name}: method must be the name of an iteration, not {self.method!r}")
+        for tolerance in ("rtol", "adjoint_rtol"):
+            value = getattr(self, tolerance)
             if value is not None and not 0 < value < 1:
-                raise ValueError(f"{name}: {field} must lie between 0 and 1, not {value}")
-        if self.max_iterations < 1:
-            raise ValueError(f"{name}: max_iterations must be at least 1, not {self.max_iterations}")
+                raise ValueError(f"{name}: {tolerance} must lie between 0 and 1, not {value}")
+        _require_count(name, "max_iterations", self.max_iterations)
 
 
 @dataclass(frozen=True)
@@ -79,21 +82,31 @@ class GMRES(Krylov):
         Vectors kept before it starts afresh: what its memory grows to. Default 30.
     """
 
-    method: str = "gmres"
+    method: str = field(default="gmres", init=False)
     restart: int = 30
 
-    def __init__(
-        self,
-        preconditioner: Preconditioner | None = None,
-        rtol: float | None = None,
-        adjoint_rtol: float = 1e-9,
-        max_iterations: int = 200,
-        restart: int = 30,
-    ) -> None:
-        super().__init__("gmres", preconditioner, rtol, adjoint_rtol, max_iterations)
-        if restart < 1:
-            raise ValueError(f"GMRES: restart must be at least 1, not {restart}")
-        object.__setattr__(self, "restart", restart)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_count("GMRES", "restart", self.restart)
+
+
+def _require_count(name: str, argument: str, value: object) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name}: {argument} must be at least 1, not {value}")
+
+
+def coordinates(matrix: Any, what: str) -> coo_array:
+    """A sparse or dense matrix, of scipy, numpy or torch, by its entries."""
+    if isinstance(matrix, Tensor):
+        matrix = matrix.detach().cpu()
+        if matrix.layout is not torch.strided:
+            entries = matrix.to_sparse_coo().coalesce()
+            places = tuple(entries.indices().numpy())
+            return coo_array((entries.values().numpy(), places), shape=tuple(entries.shape))
+        matrix = matrix.numpy()
+    if not issparse(matrix) and not isinstance(matrix, np.ndarray | list | tuple):
+        raise TypeError(f"{what} must be a sparse or dense matrix, not {matrix!r}")
+    return coo_array(matrix if issparse(matrix) else np.atleast_1d(np.asarray(matrix)))
 
 
 class Sparsity:
@@ -113,7 +126,7 @@ class Sparsity:
     """
 
     def __init__(self, pattern: Any) -> None:
-        found = coo_array(pattern if issparse(pattern) else np.asarray(pattern))
+        found = coordinates(pattern, "Sparsity: the pattern")
         if found.ndim != 2 or found.shape[0] != found.shape[1]:
             raise ValueError(f"Sparsity: the pattern must be a square matrix, not of shape {found.shape}")
         found.eliminate_zeros()

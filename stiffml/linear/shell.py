@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from stiffml.linear.approximate import Approximate, Upkeep
@@ -165,9 +163,3 @@ class _Inverse:
 
     def applyTranspose(self, pc, x, y) -> None:
         y.setArray(self._shell.solve(x.array_r, True))
-
-
-def unknown_type(kind: str, known: Any) -> str:
-    """The names that PETSc has, for an error."""
-    names = sorted({value for name, value in vars(known).items() if not name.startswith("_")})
-    return f"PETSc has no {kind!r} here; it knows {', '.join(names)}"

@@ -81,6 +81,9 @@ class ShiftedMatrix(ABC):
     def fill(self, shift: float, s: float, vector: np.ndarray) -> None:
         """Take the Jacobian at a time and a vector of the problem."""
 
+    last_failure = ""
+    """Of the KSP in any solve so far; steps are cut after those."""
+
     @property
     def failure(self) -> str:
         """Why the KSP failed and what to try, if it did and that can happen."""

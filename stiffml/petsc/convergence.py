@@ -28,6 +28,7 @@ class NewtonTest:
         self._needed = 1  # iterations of the solve before
         self._iteration = 0  # of the next residual evaluation
         self.sizes: list[float] = []  # of the updates of the last solve
+        self.failed_sizes: list[float] = []  # of the last one that did not converge
 
     @property
     def expects_jacobian(self) -> bool:
@@ -42,6 +43,8 @@ class NewtonTest:
             self._iteration, self._needed = 0, max(iteration, 1)
         if reason != _Reason.ITERATING or iteration >= self._max_iterations:
             self.solves += 1
+        if reason == _Reason.ITERATING and iteration >= self._max_iterations:
+            self.failed_sizes = self.sizes
         return reason
 
     def _is_rounding(self, update: np.ndarray, state: np.ndarray) -> bool:

@@ -287,12 +287,17 @@ class Stepper:
             return Status.LINEAR_FAILED if self._matrix.failure else Status.NEWTON_FAILED
         return Status.STEP_TOO_SMALL
 
+    def why_cut(self) -> tuple[Status, str]:
+        """Why steps were cut that were not too long for their error, and how the last solve for one ended."""
+        if self._matrix is not None and self._matrix.last_failure:
+            return Status.LINEAR_FAILED, self._matrix.last_failure
+        tested = self._method.newton and not self._system.linear
+        failed = self._test.failed_sizes if tested else []
+        return Status.NEWTON_FAILED, _updates(failed)
+
     def _test_history(self) -> str:
         """How Newton's iteration went."""
-        if not self._method.newton:
-            return ""
-        sizes = ", ".join(f"{size:.2e}" for size in self._test.sizes[-5:])
-        return f"last updates, as multiples of its tolerance: {sizes}" if sizes else ""
+        return _updates(self._test.sizes) if self._method.newton and not self._system.linear else ""
 
     def destroy(self) -> None:
         """Free the TS and take the options back; may be called again."""
@@ -359,3 +364,8 @@ class Stepper:
         except BaseException as error:
             self._failure = error
             raise
+
+
+def _updates(sizes: list[float]) -> str:
+    last = ", ".join(f"{size:.2e}" for size in sizes[-5:])
+    return f"last updates, as multiples of its tolerance: {last}" if last else ""

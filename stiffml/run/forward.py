@@ -247,7 +247,8 @@ class _Drive:
             taken = self._step(size)
             cuts = round(math.log2(size / taken)) if taken > 0 else 99
             if taken < smallest:
-                raise self._stop(Status.NEWTON_FAILED, taken)
+                status, detail = self._stepper.why_cut()
+                raise _Stop(Failure(status, self._start, taken, self._component(status), detail))
             if cuts == 0:
                 targets.pop()
             else:

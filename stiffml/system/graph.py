@@ -74,7 +74,9 @@ class Graph:
                     (self._product,) = torch.autograd.grad(
                         self._slope, self._leaf, self._probe, create_graph=True, allow_unused=True
                     )
-            except RuntimeError as error:
+            except (RuntimeError, NotImplementedError) as error:
+                if not _is_torchs(error):
+                    raise
                 raise self._not_twice(error) from error
         if self._product is None or not self._product.requires_grad:
             return None
@@ -82,7 +84,9 @@ class Graph:
             (along,) = torch.autograd.grad(
                 self._product, self._probe, v, retain_graph=True, allow_unused=True
             )
-        except RuntimeError as error:
+        except (RuntimeError, NotImplementedError) as error:
+            if not _is_torchs(error):
+                raise
             raise self._not_twice(error) from error
         return along
 
@@ -109,6 +113,14 @@ class Graph:
             f"{why} (operations with a backward of their own: {own}). Try: jacobian='coloured' or 'dense', "
             "which take first derivatives only; or write that backward with operations of torch"
         )
+
+
+REFUSALS = ("differentiate twice", "is not implemented", "not differentiable")
+
+
+def _is_torchs(error: Exception) -> bool:
+    """Whether torch says that something has no second derivative; it may be an error of the caller's."""
+    return any(words in str(error) for words in REFUSALS)
 
 
 def _own_operations(slope: Tensor) -> list[str]:
