@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from stiffml.errors import LINEAR_HINT, LinearSolveError
@@ -86,7 +87,10 @@ class KrylovSolver(LinearSolver):
         options: Mapping[str, object],
         suggested: Mapping[str, object],
     ) -> None:
-        self.setting, self.rtol, self.dynamics, self.mass = setting, rtol, dynamics, mass
+        self.setting, self.dynamics, self.mass = setting, dynamics, mass
+        # Products of a function of single precision are known no better.
+        known = 100 * torch.finfo(dynamics.layout.dtype).eps
+        self.rtol, self.adjoint_rtol = max(rtol, known), max(setting.adjoint_rtol, known)
         self.jacobian = jacobian
         self._approximate, self._description = approximate, description
         clashes = sorted({name.lstrip("-") for name in options} & _ELSEWHERE)
@@ -214,7 +218,7 @@ class _Recorded:
         comm = solver.dynamics.space.communicator
         ksp = self._ksp = PETSc.KSP().create(comm=PETSc.COMM_SELF if comm is None else comm)
         ksp.setOptionsPrefix(scope.prefix)
-        solver.configure(ksp, self.shell, solver.setting.adjoint_rtol)
+        solver.configure(ksp, self.shell, solver.adjoint_rtol)
         ksp.setFromOptions()
         self._x, self._b = self.shell.mat.createVecs()
         self._before: dict[int, list[np.ndarray]] = {}
