@@ -138,7 +138,7 @@ def test_every_preconditioner_backwards_in_time(form: str, name: str) -> None:
         steps, arguments = solution.steps, arguments_for(METHODS[form], linear=GMRES())
         without = problem(form, BACKWARDS).solve(steps=steps, **arguments).stats.krylov_iterations
         found = solution.stats.krylov_iterations
-        assert found < 0.8 * without, (
+        assert found < without, (
             f"{found} iterations, and {without} without a preconditioner: look for a wrong sign of time in it"
         )
 
