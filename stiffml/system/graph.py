@@ -115,7 +115,7 @@ class Graph:
         )
 
 
-REFUSALS = ("differentiate twice", "is not implemented", "not differentiable")
+REFUSALS = ("differentiate twice", "is not implemented", "not differentiable", "Tensor that requires grad")
 
 
 def _is_torchs(error: Exception) -> bool:
