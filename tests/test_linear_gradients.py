@@ -76,8 +76,7 @@ class Differences:
     def __init__(self, form: str, t: Tensor) -> None:
         self.case = problem(form, t)
         self._arguments = arguments_for(METHODS[form], linear=GMRES(Assembled()))
-        # BDF adds steps to start with.
-        solution = self.case.solve(steps=Grid(1 if "bdf" in form else 2), **self._arguments)
+        solution = self.case.solve(steps=Grid(1), **self._arguments)
         assert isinstance(solution.y, Tensor)
         self.y = solution.y.detach()
         self._arguments["steps"] = self.steps = solution.steps
@@ -208,7 +207,7 @@ def test_adaptive_and_fixed_steps(form: str, linear: Krylov) -> None:
     loose = {"rtol": 1e-2, "atol": 1e-3}
     case.require_gradients(f"{form}, adaptive: {LOOK_AT}", Adaptive(), **arguments, **loose)
     if form != "bdf3":  # which is tried with given steps above, and takes many
-        case.require_gradients(f"{form}, fixed: {LOOK_AT}", Fixed(0.06), **arguments)
+        case.require_gradients(f"{form}, fixed: {LOOK_AT}", Fixed(0.08), **arguments)
 
 
 # Mass matrices.
@@ -367,7 +366,7 @@ def alone(form: str) -> list[dict[str, Tensor]]:
     """The gradients of each sample."""
     cases = [Case(Brusselator(), y0) for y0 in SAMPLES]
     return [
-        case.gradients(case.solve(steps=Grid(2), **arguments_for(METHODS[form], linear=GMRES(Assembled()))))
+        case.gradients(case.solve(steps=Grid(1), **arguments_for(METHODS[form], linear=GMRES(Assembled()))))
         for case in cases
     ]
 
@@ -378,7 +377,7 @@ def test_batches(form: str, solver: str) -> None:
     """The samples of a batch have the gradients that they have alone."""
     case = Case(Brusselator(), SAMPLES)
     arguments = arguments_for(METHODS[form], **BATCHED[solver])
-    batch = case.solve(batch_dims=1, steps=Grid(2), **arguments)
+    batch = case.solve(batch_dims=1, steps=Grid(1), **arguments)
     assert isinstance(batch.y, Tensor)
     loss = weighted(batch.y[:, 0]) - weighted(batch.y[:, 1])
     gradients = torch.autograd.grad(loss, list(case.inputs.values()))
