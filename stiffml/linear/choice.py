@@ -267,7 +267,7 @@ class _Choice:
             else:
                 compressed = self._compressed(of, setting)
             rows, columns = compressed.rows, compressed.columns
-            values: Callable[[float, np.ndarray], np.ndarray] = _Values(compressed, of)
+            values: Callable[[float, np.ndarray], np.ndarray] = partial(compressed.values, of)
             what = f"{setting.solver} of {'the Jacobian' if source is None else _name(source)}"
             what += f" ({len(rows)} entries from {compressed.products} products)"
         else:
@@ -308,16 +308,6 @@ class _Choice:
 def _coloured(sparsity: Sparsity, samples: int) -> Coloured:
     pattern = sparsity.pattern
     return Coloured(pattern if samples == 1 else csr_array(block_diag([pattern] * samples)))
-
-
-class _Values:
-    """The entries of a compressed Jacobian as a function of time and state."""
-
-    def __init__(self, compressed: Compressed, dynamics: Dynamics) -> None:
-        self._compressed, self._dynamics = compressed, dynamics
-
-    def __call__(self, s: float, u: np.ndarray) -> np.ndarray:
-        return self._compressed.values(self._dynamics, s, u)
 
 
 def _name(source: Any) -> str:
