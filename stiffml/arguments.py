@@ -15,7 +15,7 @@ from stiffml.methods import METHODS, Method, resolve
 from stiffml.run.events import EventFunc
 from stiffml.settings import Discrete, Newton, Tolerances
 from stiffml.split import Split
-from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps
+from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps, ends_of_steps
 from stiffml.system.batching import Func
 from stiffml.system.dynamics import Dynamics
 from stiffml.system.mass import Mass
@@ -29,11 +29,16 @@ FIXED_NEWTON = 1e-10
 
 @dataclass(frozen=True)
 class Request:
-    """A checked solve: everything the engine needs, nothing left to default."""
+    """A checked solve: everything the engine needs, nothing left to default.
+
+    ``on_steps`` (n,) bool says which of the times t are ``outputs`` that steps end on; the others are
+    ``between`` them.
+    """
 
     method: Method
     system: System
     t: Tensor
+    on_steps: np.ndarray
     outputs: np.ndarray
     between: np.ndarray
     steps: Steps
@@ -76,7 +81,7 @@ def check(
     t, times, direction = _times(t)
     if outputs not in OUTPUTS:
         raise ValueError(f"outputs must be one of {', '.join(OUTPUTS)}, not {outputs!r}")
-    interpolated = outputs == "interpolate" and len(times) > 2
+    on_steps = ends_of_steps(times, outputs == "interpolate")
     _check_steps(steps, method, rtol, atol)
     chosen = None if isinstance(jacobian, str) and jacobian == "auto" else jacobian
     _check_implicit_only(method, linear=linear, jacobian=chosen)
@@ -97,8 +102,9 @@ def check(
         method=method,
         system=system,
         t=t,
-        outputs=times[[0, -1]] if interpolated else times,
-        between=times[1:-1] if interpolated else times[:0],
+        on_steps=on_steps,
+        outputs=times[on_steps],
+        between=times[~on_steps],
         steps=steps,
         tolerances=tolerances,
         newton=_newton(newton, steps, tolerances, layout.dtype),

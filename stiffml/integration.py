@@ -175,9 +175,8 @@ def _solve(
         records.append(Record(run, Replay(run.trajectory, request.method, system), stats))
         return Outputs(records[0], with_outputs(records[0].replay, run.readings), run.readings), run.values
 
-    t_ends, t_between = request.t, request.t[:0]
-    if len(request.between):
-        t_ends, t_between = request.t[[0, -1]], request.t[1:-1]
+    on_steps = torch.from_numpy(request.on_steps).to(request.t.device)
+    t_ends, t_between = request.t[on_steps], request.t[~on_steps]
     u = Integrate.apply(compute, t_ends, t_between, u0, *system.parameters)
     return _finish(records[0], request, (t_ends, u0, *system.parameters), u)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stiffml.errors import SolveError
 from stiffml.solution import Solution, Stats
 from stiffml.split import Split
-from stiffml.steps import Recorded
+from stiffml.steps import Recorded, ends_of_steps
 from stiffml.system.batching import Func
 from stiffml.system.state import State
 
@@ -65,8 +65,10 @@ def solve_in_pieces(
         chosen = dict(arguments)
         steps = chosen["steps"]
         if isinstance(steps, Recorded):
-            chosen["steps"] = Recorded(steps.ends[used : used + len(times) - 1])
-        used += len(times) - 1
+            on_steps = ends_of_steps(times.detach().cpu().numpy(), arguments["outputs"] == "interpolate")
+            intervals = int(on_steps.sum()) - 1
+            chosen["steps"] = Recorded(steps.ends[used : used + intervals])
+            used += intervals
         inside = _within(func, first, last) if len(bounds) > 2 else func
         solution, error = solve(inside, state, times, stats, chosen)
         solutions.append((solution, number == 0, on_output or number == len(bounds) - 2))

@@ -20,6 +20,9 @@ Fractions = tuple[np.ndarray, ...]
 class Adaptive:
     """Steps chosen by the method's error estimate, ending exactly on every output time.
 
+    Of outputs closer than 1e-9 of their size only the last is one; the others are interpolated. This holds for
+    all kinds of steps.
+
     Parameters
     ----------
     initial : float, optional
@@ -97,6 +100,28 @@ class Recorded:
 
 
 Steps = Adaptive | Fixed | Grid | Recorded
+
+
+CLOSE = 1e-9
+"""How far apart, relative to their size, times must lie for a step between them.
+
+Their distance is known to seven digits then. Shorter steps amplify the rounding of states: a multistep formula
+divides differences of states by them, and so does the derivative of any method with respect to times.
+"""
+
+
+def ends_of_steps(times: np.ndarray, interpolated: bool) -> np.ndarray:
+    """(n,) bool: on which outputs steps end; the others are interpolated.
+
+    On the first and the last, and unless ``interpolated`` is asked for, on all that are not :data:`CLOSE` to the
+    next one or to the first.
+    """
+    ends = np.zeros(len(times), dtype=bool)
+    if not interpolated:
+        apart = np.diff(times) > CLOSE * np.maximum(np.abs(times[1:]), np.abs(times[:-1]))
+        ends[1:-1] = np.logical_or.accumulate(apart)[:-1] & apart[1:]
+    ends[[0, -1]] = True
+    return ends
 
 
 GROWTH = 1.2

@@ -64,8 +64,9 @@ class Run:
     @property
     def in_time(self) -> list[int]:
         """The numbers of the readings but the event's, ordered by time."""
-        ends, between = len(self.trajectory.output_steps), len(self.between)
-        return [0, *range(ends, ends + between), *range(1, ends)]
+        ends = self.trajectory.outputs[: len(self.trajectory.output_steps)].tolist()
+        times = [*ends, *(reading.s for reading in self.between)]
+        return sorted(range(len(times)), key=times.__getitem__)
 
     @property
     def values(self) -> np.ndarray:
