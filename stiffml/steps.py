@@ -20,8 +20,8 @@ Fractions = tuple[np.ndarray, ...]
 class Adaptive:
     """Steps chosen by the method's error estimate, ending exactly on every output time.
 
-    Of outputs closer than 1e-9 of their size only the last is one; the others are interpolated. This holds for
-    all kinds of steps.
+    Of outputs closer than 1e-9 of their size only the last is one; the others are interpolated. This holds
+    for all kinds of steps.
 
     Parameters
     ----------
@@ -105,16 +105,16 @@ Steps = Adaptive | Fixed | Grid | Recorded
 CLOSE = 1e-9
 """How far apart, relative to their size, times must lie for a step between them.
 
-Their distance is known to seven digits then. Shorter steps amplify the rounding of states: a multistep formula
-divides differences of states by them, and so does the derivative of any method with respect to times.
+Their distance is known to seven digits then. Shorter steps amplify the rounding of states: a multistep
+formula divides differences of states by them, and so do derivatives with respect to times.
 """
 
 
 def ends_of_steps(times: np.ndarray, interpolated: bool) -> np.ndarray:
     """(n,) bool: on which outputs steps end; the others are interpolated.
 
-    On the first and the last, and unless ``interpolated`` is asked for, on all that are not :data:`CLOSE` to the
-    next one or to the first.
+    On the first and the last, and unless ``interpolated`` is asked for, on all that are not :data:`CLOSE` to
+    the next one or to the first.
     """
     ends = np.zeros(len(times), dtype=bool)
     if not interpolated:
@@ -127,30 +127,27 @@ def ends_of_steps(times: np.ndarray, interpolated: bool) -> np.ndarray:
 GROWTH = 1.2
 """How many times longer than the one before a step of a ramp may be."""
 
-JUMP = 10.0
-"""How many times longer than the one before a step of a multistep run may be without a ramp."""
-
 
 def with_ramps(
-    fractions: Fractions, times: np.ndarray, starting_order: int, growth: float = GROWTH
+    fractions: Fractions, times: np.ndarray, starting_order: int, growth: float = GROWTH, jump: float = 10
 ) -> Fractions:
     """Refine the steps of a multistep run where they would grow too fast.
 
     PETSc's BDF starts with a half step of backward Euler, which leaves an error of O(h²) for good. With
     N steps asked for and ``starting_order`` k > 0, the first becomes 2·N^(k/2−1) times shorter (so
-    O(h^(k/2)) for equal steps), which makes that error O(h^k). Steps then grow by ``GROWTH`` until they
-    are as long as those asked for; faster growth is unstable from order 4 on. After outputs
-    that lie close together, where a jump would multiply rounding by a power of itself, they grow by
+    O(h^(k/2)) for equal steps), which makes that error O(h^k). Steps then grow by ``GROWTH``, or by
+    ``growth`` if that is less, until they are as long as those asked for. After outputs that lie close
+    together, where a step would be more than ``jump`` times longer than the one before, they grow by
     ``growth``, for as long as that takes.
     """
     asked = sum(len(ends) for ends in fractions)
     first = fractions[0][0] * (times[1] - times[0])
     allowed = first * asked ** (1 - starting_order / 2) / 2 if starting_order else np.inf
     refined = []
-    previous, factor = np.inf, GROWTH
+    previous, factor = np.inf, min(GROWTH, growth)
     for ends, length in zip(fractions, np.diff(times), strict=True):
         count, size = len(ends), ends[0] * length
-        if size > JUMP * previous:
+        if size > jump * previous:
             factor = min(factor, growth)
             allowed = min(allowed, factor * previous)
         # Growing steps that must fill an interval exactly can get stuck at one step more than asked for;

@@ -11,7 +11,7 @@ from conftest import times
 from gradients import compare
 from torch import Tensor, nn
 
-from stiffml import BDF, METHODS, Adaptive, Discrete, Disk, Fixed, Grid, Newton, Solution, Split, solve
+from stiffml import METHODS, Adaptive, Discrete, Disk, Fixed, Grid, Newton, Solution, Split, solve
 
 ERROR, RATE = 1e-6, 1.9
 NEWTON = Newton(rtol=1e-13, atol=1e-16)
@@ -199,7 +199,6 @@ CHECKPOINTS = ("solutions", 1, 12, Disk(tempfile.gettempdir()))
 
 @pytest.mark.parametrize("name", METHODS)
 def test_checkpoints_agree(name: str) -> None:
-    multistep = isinstance(METHODS[name], BDF)
     for form in forms(name):
         for steps in ("adaptive", "grid") if METHODS[name].adaptive else ("grid",):
             case = Case(form, CLOSE)
@@ -209,14 +208,14 @@ def test_checkpoints_agree(name: str) -> None:
                 adjoint = Discrete(checkpoints)
                 found = case.gradients(case.solve(name, STEPS[steps], adjoint=adjoint, **tolerances))
                 for what, group in expected.items():
-                    # dL/dM multiplies by differences of nearly equal states; and the ramp that starts a BDF
-                    # of order 5 multiplies rounding.
-                    bound = 1e-11 if what == "mass" else 1e-12
-                    if multistep and what == "t" and METHODS[name].order == 5:
-                        bound = 1e-10
                     for a, b in zip(group, found[what], strict=True):
+                        if what == "mass":
+                            # A zero of a singular matrix is not to be moved; along it the multiplier of the
+                            # algebraic equation amplifies rounding by 1/step.
+                            (mass,) = case.mass
+                            a, b = a[mass != 0], b[mass != 0]
                         off = float((a - b).abs().max() / a.abs().max())
-                        assert off <= bound, (
+                        assert off <= 1e-12, (
                             f"{name}, {form}, {steps}, checkpoints={checkpoints}: dL/d{what} differs by "
                             f"{off:.1e} from that with all stages kept; look at replay.py and at the "
                             "segments of checkpoints.py"

@@ -196,8 +196,7 @@ STIFF_COUNTS: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(["rosw-theta2", "rosw-ra3pw", "rosw-grk4t", "dirk-657a"], (20, 40)),
     "dirk-8614a": (40, 80),
     # The start must have faded.
-    "bdf4": (20, 40),
-    "bdf6": (20, 40),
+    **dict.fromkeys(["bdf", "bdf4", "bdf5", "bdf6"], (20, 40)),
 }
 
 

@@ -54,7 +54,7 @@ def measure(grid: int, checkpoints: str, preconditioner: str, t_end: float) -> C
 
 def _case(grid: int, checkpoints: str, preconditioner: str, t_end: float) -> Cost:
     import torch
-    from large_fields.problem import SOLVE, Brusselator, linear_solver, whole_start
+    from large_fields.problem import SOLVE, Brusselator, diffusion_matrix, linear_solver, whole_start
 
     from stiffml import Discrete, solve
 
@@ -65,7 +65,7 @@ def _case(grid: int, checkpoints: str, preconditioner: str, t_end: float) -> Cos
         """Memory before and after the forward run, seconds forward and backward, steps, |gradient|."""
         model = Brusselator()
         y0, t = whole_start(points).requires_grad_(), torch.tensor([0, end], dtype=torch.float64)
-        linear = linear_solver(model.diffusion, preconditioner)
+        linear = linear_solver(diffusion_matrix(points), preconditioner)
         before, began = memory("VmRSS"), time.perf_counter()
         solution = solve(model, y0, t, linear=linear, adjoint=adjoint, **SOLVE)
         between, forward = time.perf_counter(), memory("VmHWM")

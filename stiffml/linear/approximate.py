@@ -12,6 +12,7 @@ import torch
 
 from stiffml.linear.blocks import BlockLU, shift_
 from stiffml.linear.preconditioners import OwnPreconditioner
+from stiffml.linear.sparse_matrices import ConstantMatrix, Entries, Matrix
 from stiffml.petsc.library import PETSc
 from stiffml.system.dynamics import Dynamics
 from stiffml.system.linearization import JacobianAt
@@ -83,10 +84,8 @@ class AssembledInverse(Approximate):
 
     Parameters
     ----------
-    values : callable
-        (s, u) -> (entries,) of A.
-    rows, columns : ndarray
-        (entries,) where.
+    entries : callable
+        () -> Entries of A.
     mass : Mass or None
     size : int
         Of this process's part of a state.
@@ -101,9 +100,7 @@ class AssembledInverse(Approximate):
 
     def __init__(
         self,
-        values: Callable[[float, np.ndarray], np.ndarray],
-        rows: np.ndarray,
-        columns: np.ndarray,
+        entries: Callable[[], Entries],
         mass: Mass | None,
         size: int,
         kind: str,
@@ -111,20 +108,11 @@ class AssembledInverse(Approximate):
         prefix: str,
         constant: bool,
     ) -> None:
-        self._values, self._constant = values, constant
         self.depends_on_state = not constant
-        self._kept: np.ndarray | None = None
         comm = PETSc.COMM_SELF if communicator is None else communicator
-        self._mat = PETSc.Mat().create(comm=comm)
-        self._mat.setSizes(((size, None), (size, None)))
-        self._mat.setType(PETSc.Mat.Type.AIJ)
-        begin, _ = self._mat.createVecs()[0].getOwnershipRange()
-        mass_rows, mass_columns, self._mass = _entries_of(mass, size)
-        self._mat.setPreallocationCOO(
-            np.concatenate([rows, begin + mass_rows]).astype(PETSc.IntType),
-            np.concatenate([columns, begin + mass_columns]).astype(PETSc.IntType),
-        )
-        self._x, self._y = self._mat.createVecs()
+        matrix = ConstantMatrix if constant else Matrix
+        self._matrix = matrix(entries(), mass, size, comm)
+        self._x, self._y = self._matrix.mat.createVecs()
         self._pc = PETSc.PC().create(comm=comm)
         self._pc.setOptionsPrefix(prefix)
         if kind == "ilu" and communicator is not None:
@@ -134,17 +122,12 @@ class AssembledInverse(Approximate):
                 f"Assembled: PETSc has no preconditioner {kind!r} here; it knows {', '.join(PRECONDITIONERS)}"
             )
         self._pc.setType(kind)
-        self._pc.setOperators(self._mat)
+        self._pc.setOperators(self._matrix.mat)
         self._pc.setFromOptions()
 
     def renew(self, s: float, u: np.ndarray, shift: float, jacobian: JacobianAt) -> None:
-        values = self._kept
-        if values is None:
-            values = self._values(s, u)
-            if self._constant:
-                self._kept = values
-        self._mat.setValuesCOO(np.concatenate([-values, shift * self._mass]), PETSc.InsertMode.INSERT_VALUES)
-        self._pc.setOperators(self._mat)
+        self._matrix.update(s, u, shift)
+        self._pc.setOperators(self._matrix.mat)
         self._pc.setUp()
 
     def solve(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
@@ -153,19 +136,8 @@ class AssembledInverse(Approximate):
         return self._y.array_r
 
     def destroy(self) -> None:
-        for held in (self._pc, self._mat, self._x, self._y):
+        for held in (self._pc, self._matrix, self._x, self._y):
             held.destroy()
-
-
-def _entries_of(mass: Mass | None, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows, columns and values of M, with all of its diagonal."""
-    every = np.arange(size)
-    if mass is None:
-        return every, every, np.ones(size)
-    matrix = mass.sparse().tocoo()
-    extra = np.setdiff1d(every, matrix.row[matrix.row == matrix.col])
-    rows, columns = (np.concatenate([where, extra]) for where in (matrix.row, matrix.col))
-    return rows, columns, np.concatenate([matrix.data, np.zeros(len(extra))])
 
 
 class PointBlockInverse(Approximate):

@@ -23,6 +23,7 @@ from stiffml.linear.krylov import JacobianOf, KrylovSolver, MatrixFree
 from stiffml.linear.preconditioners import Assembled, PointBlock, Preconditioner
 from stiffml.linear.settings import GMRES, JACOBIANS, LU, Krylov, Sparsity, coordinates
 from stiffml.linear.solver import LinearSolver
+from stiffml.linear.sparse_matrices import Entries
 from stiffml.methods import Method
 from stiffml.settings import Tolerances
 from stiffml.system.detection import detect_sparsity
@@ -266,22 +267,19 @@ class _Choice:
                 compressed = coloured
             else:
                 compressed = self._compressed(of, setting)
-            rows, columns = compressed.rows, compressed.columns
-            values: Callable[[float, np.ndarray], np.ndarray] = partial(compressed.values, of)
+            found = Entries(compressed.rows, compressed.columns, partial(compressed.values, of))
             what = f"{setting.solver} of {'the Jacobian' if source is None else _name(source)}"
-            what += f" ({len(rows)} entries from {compressed.products} products)"
+            what += f" ({len(found.rows)} entries from {compressed.products} products)"
+            entries = lambda: found  # noqa: E731
         else:
-            matrix = _matrix(source, size)
-            rows, columns, constant = matrix.row, matrix.col, True
-            data = f.direction * matrix.data.astype(float)
-            values = lambda s, u: data  # noqa: E731
+            _matrix(source, size)
+            constant = True
+            entries = partial(_entries, source, size, f.direction)  # found again rather than kept
             what = f"{setting.solver} of a given matrix"
         communicator, mass = space.communicator, self._mass
 
         def make(prefix: str) -> Approximate:
-            return AssembledInverse(
-                values, rows, columns, mass, size, setting.solver, communicator, prefix, constant
-            )
+            return AssembledInverse(entries, mass, size, setting.solver, communicator, prefix, constant)
 
         return make, what
 
@@ -323,6 +321,12 @@ def _matrix(source: Any, size: int):
     if matrix.shape != (size, size):
         raise ValueError(f"Assembled: the matrix is {matrix.shape}, but y0 has {size} numbers")
     return matrix
+
+
+def _entries(source: Any, size: int, direction: int) -> Entries:
+    matrix = _matrix(source, size)
+    data = direction * matrix.data.astype(float)
+    return Entries(matrix.row, matrix.col, lambda s, u: data)
 
 
 _PATTERNS: weakref.WeakKeyDictionary[Any, dict[Any, Coloured | None]] = weakref.WeakKeyDictionary()

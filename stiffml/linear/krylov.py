@@ -162,6 +162,22 @@ class KrylovSolver(LinearSolver):
         return self._recorded
 
 
+class _Released:
+    """J at one state, which can be let go of; it is evaluated again should it still be needed."""
+
+    def __init__(self, evaluate: Callable[[], JacobianAt]) -> None:
+        self._evaluate = evaluate
+        self._jacobian: JacobianAt | None = evaluate()
+
+    def apply(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
+        if self._jacobian is None:
+            self._jacobian = self._evaluate()
+        return self._jacobian.apply(v, transpose)
+
+    def let_go(self) -> None:
+        self._jacobian = None
+
+
 class _KrylovMatrix(ShiftedMatrix):
     """For the Newton iteration of a TS, whose KSP solves with it."""
 
@@ -170,7 +186,7 @@ class _KrylovMatrix(ShiftedMatrix):
         self._shell = solver.shell(prefix, problem.time_is_state)
         self.mat = self._shell.mat
         self._ksp: Any = None
-        self._kept: tuple[JacobianAt, np.ndarray | None] | None = None
+        self._kept: tuple[_Released, np.ndarray | None] | None = None
 
     def configure(self, ksp) -> None:
         self._solver.configure(ksp, self._shell, self._solver.rtol)
@@ -190,10 +206,14 @@ class _KrylovMatrix(ShiftedMatrix):
         if not problem.constant or self._kept is None:
             self._shell.let_go()
             self._kept = None
-            jacobian = self._solver.jacobian(dynamics, time, u)
+            jacobian = _Released(lambda: self._solver.jacobian(dynamics, time, u))
             wrt_time = problem.wrt_time(time, u) if problem.time_is_state else None
             self._kept = jacobian, wrt_time
         self._shell.set(shift, 1.0, time, u, *self._kept)
+
+    def leave(self) -> None:
+        if self._kept is not None and self._solver.dynamics.is_large and not self._problem.constant:
+            self._kept[0].let_go()
 
     @property
     def failure(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.linalg.blas import daxpy
 
 from stiffml.linear.approximate import Approximate, Upkeep
 from stiffml.petsc.library import PETSc
@@ -95,25 +96,29 @@ class Shell:
         if self._upkeep is not None:
             self._upkeep.approximate.destroy()
 
-    def product(self, v: np.ndarray, transpose: bool) -> np.ndarray:
-        state, time = self._parts(v)
-        result = self._a * (state if self._mass is None else self._mass.apply(state, transpose))
+    def product(self, v: np.ndarray, transpose: bool, into: np.ndarray) -> None:
         assert self._jacobian is not None
-        result -= self._b * self._jacobian.apply(state, transpose)
-        if time is not None:
-            assert not transpose, "only forward solves carry time as a state"
-            result -= self._b * self._from_time(time)
-        return self._factor * self._joined(result, None if time is None else self._a * time)
+        state, time = self._parts(v)
+        along = self._jacobian.apply(state, transpose)
+        weighed = state if self._mass is None else self._mass.apply(state, transpose)
+        a, b = self._factor * self._a, self._factor * self._b
+        if time is None:  # without another vector: states may be large
+            np.multiply(weighed, a, out=into)
+            daxpy(along, into, a=-b)
+            return
+        assert not transpose, "only forward solves carry time as a state"
+        into[:] = self._joined(a * weighed - b * (along + self._from_time(time)), a * time)
 
-    def solve(self, v: np.ndarray, transpose: bool) -> np.ndarray:
+    def solve(self, v: np.ndarray, transpose: bool, into: np.ndarray) -> None:
         """About the inverse, times a vector."""
         assert self._upkeep is not None
         state, time = self._parts(v)
-        if time is not None:
-            time = time / self._a
-            state = state + self._b * self._from_time(time)
-        found = self._upkeep.approximate.solve(state, transpose) / self._b
-        return self._joined(found, time) / self._factor
+        a, b = self._factor * self._a, self._factor * self._b
+        if time is None:
+            np.divide(self._upkeep.approximate.solve(state, transpose), b, out=into)
+            return
+        known = state + self._b / self._a * self._from_time(time)
+        into[:] = self._joined(self._upkeep.approximate.solve(known, transpose) / b, time / a)
 
     def scale(self, factor: float) -> None:
         self._factor *= factor
@@ -125,9 +130,7 @@ class Shell:
         rows = v.reshape(self._samples, -1)
         return rows[:, :-1].reshape(-1), rows[:, -1].copy()
 
-    def _joined(self, state: np.ndarray, time: np.ndarray | None) -> np.ndarray:
-        if time is None:
-            return state
+    def _joined(self, state: np.ndarray, time: np.ndarray) -> np.ndarray:
         return np.concatenate([state.reshape(self._samples, -1), time[:, None]], axis=1).reshape(-1)
 
     def _from_time(self, time: np.ndarray) -> np.ndarray:
@@ -143,10 +146,10 @@ class _Products:
         self._shell = shell
 
     def mult(self, mat, x, y) -> None:
-        y.setArray(self._shell.product(x.array_r, False))
+        self._shell.product(x.array_r, False, y.array_w)
 
     def multTranspose(self, mat, x, y) -> None:
-        y.setArray(self._shell.product(x.array_r, True))
+        self._shell.product(x.array_r, True, y.array_w)
 
     def scale(self, mat, factor: float) -> None:
         self._shell.scale(factor)
@@ -159,7 +162,7 @@ class _Inverse:
         self._shell = shell
 
     def apply(self, pc, x, y) -> None:
-        y.setArray(self._shell.solve(x.array_r, False))
+        self._shell.solve(x.array_r, False, y.array_w)
 
     def applyTranspose(self, pc, x, y) -> None:
-        y.setArray(self._shell.solve(x.array_r, True))
+        self._shell.solve(x.array_r, True, y.array_w)

@@ -81,6 +81,9 @@ class ShiftedMatrix(ABC):
     def fill(self, shift: float, s: float, vector: np.ndarray) -> None:
         """Take the Jacobian at a time and a vector of the problem."""
 
+    def leave(self) -> None:  # noqa: B027 (most hold little)
+        """Newton's iteration goes on to another state, so that this Jacobian will hardly be needed again."""
+
     last_failure = ""
     """Of the KSP in any solve so far; steps are cut after those."""
 

@@ -72,6 +72,11 @@ class Method(ABC):
         return math.inf
 
     @property
+    def jump(self) -> float:
+        """How many times longer than the step before a step on a schedule may be without a ramp."""
+        return math.inf
+
+    @property
     def history(self) -> int:
         """How many vectors a step starts from at most."""
         return 1

@@ -52,6 +52,11 @@ class BDF(Method):
         return (2.0, 2.0, 1.5, 1.25, 1.12, 1.05)[self.order - 1]
 
     @property
+    def jump(self) -> float:
+        # A jump multiplies the rounding of states by its own power of the order.
+        return 100 ** (1 / self.order)
+
+    @property
     def starting_order(self) -> int:
         # The ramp makes order 6 unstable at any growth tried; it keeps the second-order start.
         return self.order if 3 <= self.order <= 5 else 0

@@ -313,6 +313,8 @@ class Stepper:
             if self._wants_half and s < ts.getTime() + 0.75 * ts.getTimeStep():
                 # The last of these evaluations is at the converged half step.
                 self.half = (s, state.copy())
+            if self._method.newton and self._matrix is not None:
+                self._matrix.leave()
             slope = self._problem.slope(s, state, self._wants_both and self._expects_jacobian(s, ts))
             np.subtract(self._problem.weigh(udot.array_r), slope, out=residual.array_w)
         except BaseException as error:

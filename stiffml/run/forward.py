@@ -231,7 +231,8 @@ class _Drive:
         fractions = steps.fractions(outputs)
         if self._method.history > 1 and not isinstance(steps, Recorded):
             asked = sum(len(ends) for ends in fractions)
-            fractions = with_ramps(fractions, outputs, self._method.starting_order, self._method.growth)
+            method = self._method
+            fractions = with_ramps(fractions, outputs, method.starting_order, method.growth, method.jump)
             self._run.ramp_steps = sum(len(ends) for ends in fractions) - asked
         for begin, end, ends in zip(outputs[:-1], outputs[1:], fractions, strict=True):
             for fraction in ends:

@@ -231,13 +231,14 @@ class _BlockSolver:
         rounding, factors = Rounding(self.system.space), None
         for _ in range(MAX_ITERATIONS):
             u = torch.from_numpy(x)
+            if not rounding.keeps_jacobian:
+                factors = None
+                self.system.solver.let_go()  # large systems need the room
             residual = f.evaluate_many(s, u).numpy() * -beta
             residual += alpha * self.system.weigh(x)
             residual -= known
-            if not rounding.keeps_jacobian:
-                factors = None  # gives its memory back first
+            if factors is None:
                 factors = self._factors(s, u, alpha, beta)
-            assert factors is not None
             update = factors.solve(residual)
             x = x - update
             try:

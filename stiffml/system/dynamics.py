@@ -7,7 +7,8 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from stiffml.system.batching import Batching, Func, batching_of, evaluate_many
 from stiffml.system.graph import Graph
@@ -189,20 +190,21 @@ class Dynamics:
             self._batching = batching_of(self.func, self.layout, t, torch.from_numpy(u))
         return self._batching
 
-    def _many(self, s: Tensor, u: Tensor) -> Tensor:
-        """f at K times (K,) and states (K, size), both float64, differentiable."""
+    def _many(self, s: Tensor, u: Tensor, func: Func | None = None) -> Tensor:
+        """f, or ``func`` in its place, at K times (K,) and states (K, size), both float64, differentiable."""
+        func = self.func if func is None else func
         self.rhs_evals += len(s)
         # A single state needs no batch, nor the attempts with which one is tried out.
-        if len(s) == 1 or self.space.is_distributed:
+        if len(s) == 1 or self.space.is_distributed or self.is_large:
             mode = Batching.LOOP
         else:
             mode = self._batching or self._mode(float(s[0].detach()), u[0].detach().numpy())
         if self._plain and self.direction > 0:
-            return evaluate_many(self.func, self.layout, mode, s, u)
+            return evaluate_many(func, self.layout, mode, s, u)
         # Vectors live where PETSc works, in double precision; the function on its own device, in its own.
         device, dtype = self.layout.device, self.layout.dtype
         times, states = (self.direction * s).to(device, dtype), u.to(device, dtype)
-        slopes = evaluate_many(self.func, self.layout, mode, times, states)
+        slopes = evaluate_many(func, self.layout, mode, times, states)
         return self.direction * slopes.double().cpu()
 
     def graph(self, s: float, u: np.ndarray) -> Graph:
@@ -216,10 +218,19 @@ class Dynamics:
         return self._graph(s, u)
 
     def _graph(self, s: float, u: np.ndarray) -> Graph:
+        """``u`` must stay as it is."""
         with torch.enable_grad():
-            leaf = torch.from_numpy(np.array(u)).requires_grad_()
-            slope = self._many(torch.tensor([s], dtype=torch.float64), leaf[None])[0]
+            leaf = torch.from_numpy(u if u.flags.writeable else u.copy()).requires_grad_()
+            slope = self._many(torch.tensor([s], dtype=torch.float64), leaf[None], self._for_graphs())[0]
         return Graph(leaf, slope, self.layout.dtype)
+
+    def _for_graphs(self) -> Func:
+        """The function; if the state is large, with parameters whose gradients no graph need be kept for."""
+        func = self.func
+        if not self.is_large or not isinstance(func, nn.Module) or isinstance(func, torch.jit.ScriptModule):
+            return func
+        values = {name: parameter.detach() for name, parameter in func.named_parameters()}
+        return lambda t, y: functional_call(func, values, (t, y))
 
     def evaluate_many(self, s: Tensor, u: Tensor) -> Tensor:
         """f at K states without gradients: (K,), (K, size) -> (K, size)."""
