@@ -1,6 +1,6 @@
 """Peak memory and wall time of a solve and its backward pass, by what ``Discrete(checkpoints=…)`` keeps.
 
-    python benchmarks/checkpoint_memory.py [--size 1000000] [--steps 200]
+    python benchmarks/checkpoint_memory.py [--size 1000000] [--steps 200] [--linear lu]
 
 A reaction A ⇌ 2 B with a stiff rate in each of size/2 independent samples; gradients with respect to the rate
 and to all initial values. Every case runs in a process of its own, on one thread. Memory is the growth of the
@@ -12,7 +12,10 @@ What the allocator of glibc before 2.38 makes of that is half as much again: tor
 holes in its heap that nothing fits into. With MALLOC_MMAP_THRESHOLD_=1000000 in the environment large arrays
 go back to the system at once, which takes time; ratios of wall times compare runs under the same allocator.
 
-Writes benchmarks/results/checkpoint_memory.json and checkpoint_memory.png.
+Linear systems are solved by LU factors of each sample's block, or with ``--linear gmres`` by GMRES without a
+preconditioner, whose restart allows for as many states more.
+
+Writes benchmarks/results/checkpoint_memory.json and checkpoint_memory.png, or checkpoint_memory_gmres.*.
 """
 
 from __future__ import annotations
@@ -20,8 +23,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,12 +30,15 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from measuring import RESULTS, RETURNING, memory
+from measuring import ONE_THREAD, RESULTS, RETURNING, in_own_process, machine, memory, store
 
 CASES = {
-    "cn": ("stages", "10", "20", "disk"),
-    "bdf2": ("stages", "10"),
+    "lu": {"cn": ("stages", "10", "20", "disk"), "bdf2": ("stages", "10")},
+    "gmres": {"cn": ("stages", "10")},
 }
+
+RESTART = 10
+"""Of GMRES."""
 
 EXTRA = 30
 """States that a run with k checkpoints may take besides those k."""
@@ -48,6 +52,7 @@ SLOWDOWN = 2.5
 class Cost:
     """Growth of the process up to its peak, in states; wall times in seconds; dL/d(rate)."""
 
+    linear: str
     method: str
     checkpoints: str
     size: int
@@ -63,23 +68,26 @@ class Cost:
         return self.forward_s + self.backward_s
 
 
-def measure(method: str, checkpoints: str, size: int, steps: int, returning: bool = True) -> Cost:
+def measure(
+    method: str, checkpoints: str, size: int, steps: int, linear: str = "lu", returning: bool = True
+) -> Cost:
     """One case in a fresh process: ``checkpoints`` is a number, "stages", "solutions" or "disk".
 
     ``returning``: with an allocator that returns large arrays to the system.
     """
-    command = [sys.executable, __file__, "--case", method, checkpoints, str(size), str(steps)]
-    environment = {k: v for k, v in os.environ.items() if k not in RETURNING} | (
-        RETURNING if returning else {}
-    )
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
-    return Cost(**json.loads(done.stdout.splitlines()[-1]))
+    inherited = {name: os.environ.pop(name) for name in RETURNING if name in os.environ}
+    try:
+        environment = ONE_THREAD | (RETURNING if returning else {})
+        arguments = ["--case", linear, method, checkpoints, size, steps]
+        return Cost(**in_own_process(__file__, arguments, environment))
+    finally:
+        os.environ.update(inherited)
 
 
-def _case(method: str, checkpoints: str, size: int, steps: int) -> Cost:
+def _case(linear: str, method: str, checkpoints: str, size: int, steps: int) -> Cost:
     import torch
 
-    from stiffml import Discrete, Disk, Fixed, solve
+    from stiffml import GMRES, LU, Discrete, Disk, Fixed, solve
 
     torch.set_num_threads(1)
     rate = torch.tensor(40.0, dtype=torch.float64, requires_grad=True)
@@ -103,6 +111,7 @@ def _case(method: str, checkpoints: str, size: int, steps: int) -> Cost:
             method=method,
             steps=Fixed(1 / count),
             batch_dims=1,
+            linear=GMRES(restart=RESTART) if linear == "gmres" else LU(),
             params=[rate],
             adjoint=adjoint,
         ).y
@@ -116,6 +125,7 @@ def _case(method: str, checkpoints: str, size: int, steps: int) -> Cost:
         before, forward, forward_s, backward_s = run(size // 2, steps, folder)
     state = size * 8
     return Cost(
+        linear,
         method,
         checkpoints,
         size,
@@ -128,21 +138,25 @@ def _case(method: str, checkpoints: str, size: int, steps: int) -> Cost:
     )
 
 
-def run(size: int, steps: int) -> Iterator[dict]:
+def run(linear: str, size: int, steps: int) -> Iterator[dict]:
     """What is to be written to the JSON file, after every case."""
-    jobs = [("cn", kept, True) for kept in CASES["cn"]]
-    jobs += [("cn", kept, False) for kept in ("stages", "10")]
-    jobs += [(method, kept, True) for method, every in CASES.items() if method != "cn" for kept in every]
+    jobs = [(method, kept, True) for method, every in CASES[linear].items() for kept in every]
+    if linear == "lu":
+        jobs += [("cn", kept, False) for kept in ("stages", "10")]
     rows: list[dict] = []
     wall: dict[tuple[str, bool], float] = {}
     result = {
-        "command": f"python benchmarks/checkpoint_memory.py --size {size} --steps {steps}",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {' '.join(platform.libc_ver())}",
-        "bounds": {"extra_states": EXTRA, "states_a_checkpoint": EACH, "slowdown": SLOWDOWN},
+        "command": f"python benchmarks/checkpoint_memory.py --size {size} --steps {steps} --linear {linear}",
+        "machine": machine(),
+        "bounds": {
+            "extra_states": EXTRA + (RESTART if linear == "gmres" else 0),
+            "states_a_checkpoint": EACH,
+            "slowdown": SLOWDOWN,
+        },
         "cases": rows,
     }
     for number, (method, kept, returning) in enumerate(jobs, 1):
-        cost = measure(method, kept, size, steps, returning)
+        cost = measure(method, kept, size, steps, linear, returning)
         wall.setdefault((method, returning), cost.wall_s)  # "stages" comes first
         slowdown = cost.wall_s / wall[method, returning]
         rows.append({**asdict(cost), "returning_allocator": returning, "slowdown": slowdown})
@@ -161,7 +175,7 @@ def draw(result: dict, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     cases = [row for row in result["cases"] if row["returning_allocator"]]
-    labels = [f"{row['method']}  {row['checkpoints']}" for row in cases]
+    labels = [f"{row['method']}, {row['linear']}  {row['checkpoints']}" for row in cases]
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 0.36 * len(cases) + 1.6), sharey=True)
     left.barh(labels, [row["peak_states"] for row in cases], color="tab:blue")
     left.set_xlabel("peak memory (states)")
@@ -184,16 +198,16 @@ def draw(result: dict, path: Path) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--case"]:
-        m, c, n, k = sys.argv[2:]
-        print(json.dumps(asdict(_case(m, c, int(n), int(k)))))
+        l, m, c, n, k = sys.argv[2:]
+        print(json.dumps(asdict(_case(l, m, c, int(n), int(k)))))
     else:
         parser = argparse.ArgumentParser(
             description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         parser.add_argument("--size", type=int, default=1_000_000, help="unknowns, an even number")
         parser.add_argument("--steps", type=int, default=200)
+        parser.add_argument("--linear", choices=tuple(CASES), default="lu")
         asked = parser.parse_args()
-        RESULTS.mkdir(exist_ok=True)
-        for found in run(asked.size, asked.steps):
-            (RESULTS / "checkpoint_memory.json").write_text(json.dumps(found, indent=1) + "\n")
-            draw(found, RESULTS / "checkpoint_memory.png")
+        name = "checkpoint_memory" + ("" if asked.linear == "lu" else f"_{asked.linear}")
+        for found in run(asked.linear, asked.size, asked.steps):
+            store(found, draw, RESULTS, name)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
-RETURNING = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
+RETURNING = {"MALLOC_MMAP_THRESHOLD_": "200000"}
 """Environment in which large arrays go back to the system."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 

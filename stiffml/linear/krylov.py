@@ -37,6 +37,9 @@ OTHERS = {"", "none", "preonly", "python", "hpddm", "qcg", "nash", "stcg", "gltr
 }
 """Of PETSc's names those that are no iteration for linear systems, or not there."""
 
+CONTRACTION = 1e-3
+"""To what Newton's updates are solved for where recorded steps are taken again."""
+
 SHOWN = 5
 """How many of the last residuals an error shows."""
 
@@ -93,6 +96,9 @@ class KrylovSolver(LinearSolver):
         # Products of a function of single precision are known no better.
         known = 100 * torch.finfo(dynamics.layout.dtype).eps
         self.rtol, self.adjoint_rtol = max(rtol, known), max(setting.adjoint_rtol, known)
+        self.contraction = max(CONTRACTION, self.adjoint_rtol)
+        # The gradient is known to adjoint_rtol only.
+        self.enough = 0.1 * self.adjoint_rtol
         self.jacobian = jacobian
         self._approximate, self._description = approximate, description
         clashes = sorted({name.lstrip("-") for name in options} & _ELSEWHERE)
@@ -259,8 +265,20 @@ class _Recorded:
             self._before[row] = [*before[-1:], x]
         return x
 
-    def solve(self, v: np.ndarray, transpose: bool, s: float, guess: np.ndarray | None = None) -> np.ndarray:
+    def correct(self, residual: np.ndarray, s: float) -> np.ndarray:
+        """The update of a Newton iteration."""
+        return self.solve(residual, False, s, rtol=self._solver.contraction)
+
+    def solve(
+        self,
+        v: np.ndarray,
+        transpose: bool,
+        s: float,
+        guess: np.ndarray | None = None,
+        rtol: float | None = None,
+    ) -> np.ndarray:
         solver, ksp = self._solver, self._ksp
+        ksp.setTolerances(rtol=solver.adjoint_rtol if rtol is None else rtol)
         self._b.setArray(v)
         ksp.setInitialGuessNonzero(guess is not None)
         if guess is not None:
@@ -313,15 +331,21 @@ class _KrylovLinearization(Linearization):
         return np.stack([jacobian.apply(row, transpose) for row in v])
 
     def solve(self, k: int, a: float, b: float, v: np.ndarray, transpose: bool = False) -> np.ndarray:
-        recorded, s = self._solver.recorded, float(self._s[k])
-        recorded.shell.set(a, b, s, self._u[k], self._at(k))
-        rows = [recorded.solve(row, transpose, s) for row in np.atleast_2d(v)]
-        return np.stack(rows).reshape(v.shape)
+        recorded, s = self._solver_at(k, a, b), float(self._s[k])
+        if v.ndim == 1:
+            return recorded.solve(v, transpose, s)
+        return np.stack([recorded.solve(row, transpose, s) for row in v])
+
+    def correct(self, k: int, a: float, b: float, residual: np.ndarray) -> np.ndarray:
+        return self._solver_at(k, a, b).correct(residual, float(self._s[k]))
 
     def solve_next(self, k: int, a: float, b: float, v: np.ndarray, row: int) -> np.ndarray:
-        recorded, s = self._solver.recorded, float(self._s[k])
-        recorded.shell.set(a, b, s, self._u[k], self._at(k))
-        return recorded.solve_next(v, s, row)
+        return self._solver_at(k, a, b).solve_next(v, float(self._s[k]), row)
+
+    def _solver_at(self, k: int, a: float, b: float) -> _Recorded:
+        recorded = self._solver.recorded
+        recorded.shell.set(a, b, float(self._s[k]), self._u[k], self._at(k))
+        return recorded
 
 
 def describe_failure(ksp) -> str:

@@ -29,6 +29,12 @@ class LinearSolver(ABC):
 
     krylov_iterations = 0
 
+    contraction = 0.0
+    """By what the residual of a Newton iteration on recorded steps shrinks at best: 0 for exact solves."""
+
+    enough = 1e-17
+    """What the last update of such an iteration would be, relative to each component."""
+
     suggested_options: Mapping[str, object] = {}
     """PETSc options that the caller's take precedence of."""
 

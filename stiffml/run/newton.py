@@ -12,7 +12,9 @@ MAX_ITERATIONS = 50
 class Rounding:
     """Watches the updates of one Newton iteration.
 
-    With exact Jacobians it converges quadratically. Once it is close, keeping the last one is cheaper.
+    With exact Jacobians it converges quadratically, unless linear systems are solved iteratively: by
+    ``contraction`` at best. Once it is close, keeping the last Jacobian is cheaper. It ends where the next
+    update would be less than ``enough``, relative to each component.
 
     Attributes
     ----------
@@ -20,8 +22,8 @@ class Rounding:
         Whether the next update is to be found with the Jacobian of the last one.
     """
 
-    def __init__(self, space: Space) -> None:
-        self._space = space
+    def __init__(self, space: Space, contraction: float = 0.0, enough: float = 1e-17) -> None:
+        self._space, self._contraction, self._enough = space, contraction, enough
         self._before: float | None = None
         self.keeps_jacobian = False
 
@@ -33,11 +35,13 @@ class Rounding:
         FloatingPointError
             If it is not finite: the iteration has diverged.
         """
-        largest = np.abs(x).max(axis=-1, keepdims=True)
+        scale = np.abs(x)  # in place from here on: states may be large
+        largest = scale.max(axis=-1, keepdims=True)
         if self._space.is_distributed:
             largest = np.array([[self._space.max(float(row[0]))] for row in np.atleast_2d(largest)])
-        scale = np.abs(x) + 1e-8 * largest.reshape(*x.shape[:-1], 1) + 1e-300
-        change = self._space.max(float((np.abs(update) / scale).max()))
+        scale += 1e-8 * largest.reshape(*x.shape[:-1], 1) + 1e-300
+        np.divide(update, scale, out=scale)
+        change = self._space.max(float(np.abs(scale, out=scale).max()))
         if not np.isfinite(change):
             raise FloatingPointError
         before, self._before = self._before, change
@@ -47,7 +51,7 @@ class Rounding:
             return False
         # By what the next update is smaller: about (change/before)², with the same Jacobian change/before.
         contraction = change / before
-        following = change * (contraction if self.keeps_jacobian else contraction**2)
+        following = change * (contraction if self.keeps_jacobian else max(contraction**2, self._contraction))
         self.keeps_jacobian = change < 1e-3 and contraction < 1e-2
         # Or updates no longer shrink.
-        return following <= 1e-17 or (contraction > 0.3 and change < 1e-9)
+        return following <= self._enough or (contraction > 0.3 and change < 1e-9)

@@ -228,18 +228,20 @@ class _BlockSolver:
         """The x of α M x − β f(s, x) = known, started from the vector before."""
         f, s = self.system.f, self._times("f", row.column)
         x = np.array(self.x[row.column - 1])
-        rounding, factors = Rounding(self.system.space), None
+        solver, factors = self.system.solver, None
+        rounding = Rounding(self.system.space, solver.contraction, solver.enough)
         for _ in range(MAX_ITERATIONS):
             u = torch.from_numpy(x)
             if not rounding.keeps_jacobian:
                 factors = None
-                self.system.solver.let_go()  # large systems need the room
+                solver.let_go()  # large systems need the room
             residual = f.evaluate_many(s, u).numpy() * -beta
             residual += alpha * self.system.weigh(x)
             residual -= known
             if factors is None:
                 factors = self._factors(s, u, alpha, beta)
-            update = factors.solve(residual)
+            update = factors.correct(residual)
+            del residual
             x = x - update
             try:
                 if rounding.reached(update, x):

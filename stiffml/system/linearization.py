@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -40,6 +41,10 @@ class Linearization(ABC):
         """
         return self.solve(k, a, b, v, transpose=True)
 
+    def correct(self, k: int, a: float, b: float, residual: np.ndarray) -> np.ndarray:
+        """The x of (a·M − b·J_k) x = residual, as well as a Newton iteration needs it."""
+        return self.solve(k, a, b, residual)
+
     def factorise(self, a: np.ndarray, b: np.ndarray) -> Factors:
         """For solving at all states at once; a and b are (K, 1). The last use of this object."""
         return _OneByOne(self, a, b)
@@ -52,14 +57,25 @@ class Factors(ABC):
     def solve(self, v: np.ndarray) -> np.ndarray:
         """(K, size) right-hand sides -> (K, size)."""
 
+    def correct(self, residual: np.ndarray) -> np.ndarray:
+        """The same for the update of a Newton iteration, which an iterative method need not find exactly."""
+        return self.solve(residual)
+
 
 class _OneByOne(Factors):
     def __init__(self, linearization: Linearization, a: np.ndarray, b: np.ndarray) -> None:
         self._linearization, self._a, self._b = linearization, a, b
 
     def solve(self, v: np.ndarray) -> np.ndarray:
+        return self._each(self._linearization.solve, v)
+
+    def correct(self, residual: np.ndarray) -> np.ndarray:
+        return self._each(self._linearization.correct, residual)
+
+    def _each(self, solve: Callable[..., np.ndarray], v: np.ndarray) -> np.ndarray:
         numbers = enumerate(zip(self._a[:, 0].tolist(), self._b[:, 0].tolist(), strict=True))
-        return np.stack([self._linearization.solve(k, a, b, v[k]) for k, (a, b) in numbers])
+        rows = [solve(k, a, b, v[k]) for k, (a, b) in numbers]
+        return np.stack(rows) if len(rows) > 1 else rows[0][None]  # which may be large
 
 
 class Products(Linearization):
