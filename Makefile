@@ -31,4 +31,4 @@ bench-peers: ## compare with diffrax, which gets an environment of its own, and 
 	.venv/bin/python benchmarks/peers/brusselator.py
 
 clean: ## remove the environment and the runs
-	rm -rf .venv runs
+	rm -rf .venv .venv-peers runs

@@ -7,6 +7,7 @@ from stiffml.diagnostics import GradientReport, check_gradients
 from stiffml.errors import LinearSolveError, ReplayError, SolveError, Status
 from stiffml.integration import ODEBlock, odeint, solve
 from stiffml.linear import GMRES, LU, Assembled, Krylov, PointBlock, Sparsity
+from stiffml.linear.jacobians import MissingEntriesError
 from stiffml.methods import (
     ARKIMEX,
     BDF,
@@ -24,6 +25,7 @@ from stiffml.settings import Discrete, Disk, Newton
 from stiffml.solution import Solution
 from stiffml.split import Split
 from stiffml.steps import Adaptive, Fixed, Grid, Recorded
+from stiffml.system.graph import NotTwiceDifferentiableError
 
 
 def __getattr__(name: str) -> Any:
@@ -53,7 +55,9 @@ __all__ = [
     "Grid",
     "Krylov",
     "LinearSolveError",
+    "MissingEntriesError",
     "Newton",
+    "NotTwiceDifferentiableError",
     "ODEBlock",
     "PointBlock",
     "Recorded",

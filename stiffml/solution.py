@@ -40,7 +40,7 @@ class Stats:
     """Cost of a solve.
 
     ``accepted`` and ``rejected`` steps (rejected: error too large or Newton failed); ``ramp_steps``
-    that a multistep start added to the steps asked for; ``rhs_evals``, ``jacobians``: evaluations of
+    that a multistep method added to the steps asked for; ``rhs_evals``, ``jacobians``: evaluations of
     f and ∂f/∂y; ``newton_iterations``, ``krylov_iterations``; ``wall_s`` in seconds; ``linear``: how linear
     systems were solved. ``adjoint`` is None until a backward pass has run.
     """

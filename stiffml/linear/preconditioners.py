@@ -40,8 +40,9 @@ class Assembled:
         None (default), the Jacobian of the right-hand side itself.
     solver : str
         PETSc's name for the preconditioner made of it (``PCType``): ``"ilu"`` (default; processes factorise
-        their own parts), ``"gamg"``, ``"lu"``, ``"jacobi"``, ``"sor"``, … Settings of it go through
-        ``options``, as in ``{"pc_factor_levels": 1}``.
+        their own parts), ``"icc"`` if it is symmetric, ``"gamg"``, ``"lu"``, ``"jacobi"``, … Settings of it
+        go through ``options``, as in ``{"pc_factor_levels": 1}``. One that has no transpose, such as
+        ``"sor"``, serves forward solves only.
     sparsity : Sparsity, optional
         Where the Jacobian of ``source`` may have entries. Default: found by trying it.
     constant : bool
