@@ -43,7 +43,7 @@ def test_growth(tmp_path: Path) -> None:
 
 
 def test_memory(tmp_path: Path) -> None:
-    small = ["--grid", "8", "--smaller", "8", "--preconditioner", "ilu"]
+    small = ["--grid", "8", "--preconditioner", "ilu"]
     memory.main([*small, *SHORT, "--out", str(tmp_path)])
     few, every = results(tmp_path, "field_memory")["cases"]
     assert (few["checkpoints"], every["checkpoints"]) == ("10", "stages")

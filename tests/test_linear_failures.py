@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -143,7 +144,9 @@ def test_a_transposed_system_that_stalls(method: str) -> None:
 
 def test_a_recorded_system_that_stalls() -> None:
     y0 = waves().requires_grad_()
-    arguments = {"method": "cn", "steps": Grid(2), "linear": LOOSE, "adjoint": Discrete(1)}
+    # Newton's updates are solved more loosely than the transposed systems, and fail later.
+    linear = replace(LOOSE, max_iterations=3)
+    arguments = {"method": "cn", "steps": Grid(2), "linear": linear, "adjoint": Discrete(1)}
     y = solve(Brusselator(), y0, T, **arguments).y
     with pytest.raises(
         LinearSolveError, match=r"a system of a recorded step at t = 0\.\d+ could not be solved"
