@@ -25,7 +25,7 @@ PRECONDITIONERS = (
 )
 """Those of PETSc that need no further library."""
 
-LONGER = 1.35
+LONGER = 1.8
 """By what factor the shift may change before a preconditioner is made anew."""
 
 MORE = 1.5

@@ -29,8 +29,8 @@ class OwnPreconditioner(Protocol):
 class Assembled:
     """shift·M − A with A assembled as a sparse matrix, solved with approximately or exactly.
 
-    The matrix is assembled anew, and what is made of it, where the step has changed by more than a third, or
-    where iterations have become many.
+    The matrix is assembled anew, and what is made of it, where the step has become 1.8 times as long or as
+    short, or where iterations have become many.
 
     Parameters
     ----------
