@@ -83,7 +83,6 @@ def problem(method: str) -> nn.Module:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_that_stalls(method: str) -> None:
-    # Adaptive steps would be cut until one iteration is enough.
     func, steps = problem(method), Grid(2)
     with nothing_left_behind(), pytest.raises(SolveError) as caught:
         solve(func, waves(), T, method=method, steps=steps, linear=STALLING)
@@ -105,6 +104,14 @@ def test_a_method_that_stalls(method: str) -> None:
     assert solution.status is Status.LINEAR_FAILED
     assert solution.message == str(error)
     assert solution.stats.rejected > 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_adaptive_steps_do_not_go_on_with_a_method_that_stalls(method: str) -> None:
+    with nothing_left_behind(), pytest.raises(SolveError, match="gmres stopped after 1 iterations") as caught:
+        solve(problem(method), waves(), T, method=method, rtol=1e-4, atol=1e-6, linear=STALLING)
+    assert caught.value.status is Status.LINEAR_FAILED
+    assert caught.value.solution.stats.accepted < 200, "look at STALLED in forward.py"
 
 
 def test_other_reasons_have_names() -> None:

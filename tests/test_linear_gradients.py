@@ -464,3 +464,16 @@ def test_second_derivatives(form: str, solver: str) -> None:
     error, rate = compare(along, inputs, product, 1e-3)
     assert error <= ERROR, f"{form}, {solver}: off by {error:.1e}; look at second.py"
     assert rate >= RATE, f"{form}, {solver}: Taylor rate {rate:.2f}; look at second.py"
+
+
+@pytest.mark.parametrize("method", ["arkimex-4", "rosw-ra34pw2", "bdf3"])
+def test_guesses_that_point_nowhere(method: str) -> None:
+    """The right-hand sides of a stage change by orders of magnitude where steps do."""
+    model, y0 = Brusselator(), waves().requires_grad_()
+    inputs = [y0, *model.parameters()]
+    found = []
+    for linear in (GMRES(Assembled(model.diffusion, constant=True)), LU()):
+        y = solve(model, y0, T, method=method, rtol=1e-7, atol=1e-9, linear=linear).y
+        found.append(torch.cat([g.flatten() for g in torch.autograd.grad(weighted(y), inputs)]))
+    off = float((found[0] - found[1]).abs().max() / found[1].abs().max())
+    assert off <= 1e-6, f"{method}: off by {off:.1e}; look at _Recorded.solve_next in krylov.py"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -201,7 +202,10 @@ class _KrylovMatrix(ShiftedMatrix):
 
     def _solved(self, ksp) -> None:
         self._shell.took(ksp.getIterationNumber())
-        self.last_failure = describe_failure(ksp) or self.last_failure
+        failure = describe_failure(ksp)
+        if failure:
+            self.failures += 1
+            self.last_failure = failure
 
     def options_are_set(self, ksp) -> None:
         pass
@@ -255,15 +259,28 @@ class _Recorded:
             held.destroy()
 
     def solve_next(self, v: np.ndarray, s: float, row: int) -> np.ndarray:
-        """A transposed system, begun from where the last two of this row point to."""
+        """A transposed system, begun from where the last two of this row point to, if that is any nearer."""
         before = self._before.setdefault(row, [])
-        guess = None
-        if before and not self._solver.dynamics.is_large:  # those kept take memory
-            guess = before[-1] if len(before) == 1 else 2 * before[-1] - before[-2]
-        x = self.solve(v, True, s, guess)
-        if not self._solver.dynamics.is_large:
-            self._before[row] = [*before[-1:], x]
+        x = None
+        if before:
+            x = self._improved(v, s, before[-1] if len(before) == 1 else 2 * before[-1] - before[-2])
+        if x is None:
+            x = self.solve(v, True, s)
+        self._before[row] = [*before[-1:], x]
         return x
+
+    def _improved(self, v: np.ndarray, s: float, guess: np.ndarray) -> np.ndarray | None:
+        """The solution from a guess; None if nothing would be better."""
+        residual = np.empty_like(v)
+        self.shell.product(guess, True, residual)
+        np.subtract(v, residual, out=residual)
+        space, rtol = self._solver.dynamics.space, self._solver.adjoint_rtol
+        size, left = (math.sqrt(space.sum(float(w @ w))) for w in (v, residual))
+        if not left < size:
+            return None
+        if left <= rtol * size:
+            return guess
+        return guess + self.solve(residual, True, s, rtol=rtol * size / left)
 
     def correct(self, residual: np.ndarray, s: float) -> np.ndarray:
         """The update of a Newton iteration."""
@@ -274,15 +291,11 @@ class _Recorded:
         v: np.ndarray,
         transpose: bool,
         s: float,
-        guess: np.ndarray | None = None,
         rtol: float | None = None,
     ) -> np.ndarray:
         solver, ksp = self._solver, self._ksp
         ksp.setTolerances(rtol=solver.adjoint_rtol if rtol is None else rtol)
         self._b.setArray(v)
-        ksp.setInitialGuessNonzero(guess is not None)
-        if guess is not None:
-            self._x.setArray(guess)
         failure: BaseException | None = None
         try:
             (ksp.solveTranspose if transpose else ksp.solve)(self._b, self._x)

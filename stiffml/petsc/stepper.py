@@ -86,6 +86,7 @@ class Stepper:
         self.detail = ""
         self._replaced = 0
         self._matrix: ShiftedMatrix | None = None
+        self._earlier = 0, ""  # linear failures of matrices before, and the last of them
         self._ts: Any = None
         self._max_cuts = max_cuts
         self._newton, self._tolerances = newton, tolerances
@@ -244,6 +245,7 @@ class Stepper:
             self._failed_solves += 1 + self._ts.getStepRejections()
             self._ts.destroy()
             if self._matrix is not None:
+                self._earlier = self.linear_failures, self._matrix.last_failure
                 self._matrix.destroy()
             self._create(start, before)
             size *= self._shrink
@@ -287,10 +289,16 @@ class Stepper:
             return Status.LINEAR_FAILED if self._matrix.failure else Status.NEWTON_FAILED
         return Status.STEP_TOO_SMALL
 
+    @property
+    def linear_failures(self) -> int:
+        """Linear systems that could not be solved so far."""
+        return self._earlier[0] + (0 if self._matrix is None else self._matrix.failures)
+
     def why_cut(self) -> tuple[Status, str]:
         """Why steps were cut that were not too long for their error, and how the last solve for one ended."""
-        if self._matrix is not None and self._matrix.last_failure:
-            return Status.LINEAR_FAILED, self._matrix.last_failure
+        last = (self._matrix.last_failure if self._matrix is not None else "") or self._earlier[1]
+        if last:
+            return Status.LINEAR_FAILED, last
         tested = self._method.newton and not self._system.linear
         failed = self._test.failed_sizes if tested else []
         return Status.NEWTON_FAILED, _updates(failed)

@@ -76,6 +76,10 @@ class Run:
         return np.concatenate([on_steps[:count], *between, on_steps[count:]])
 
 
+STALLED = 20
+"""Steps that had to be cut for their linear systems, and the fifth of all steps, with which a run goes on."""
+
+
 class _Finished(Exception):
     """The event was reached."""
 
@@ -195,6 +199,7 @@ class _Drive:
         replay = Replay(run.trajectory, method, system)
         self.reader = reader_for(between, replay)
         self.reader.read(0, u0)
+        self._stalled = 0  # steps cut because a linear system could not be solved
         self._finder = None
         if event is not None:
             self._finder = EventFinder(event, replay, self._start, u0)
@@ -212,8 +217,15 @@ class _Drive:
                 lands = proposal >= remaining * (1 - 1e-9)
                 # Rather two even steps than a full one and a crumb.
                 size = remaining if lands else min(proposal, remaining / 2)
+                failures = self._stepper.linear_failures
                 taken = self._step(size)
                 uncut = taken >= size * (1 - 1e-9)
+                if self._stepper.linear_failures > failures:
+                    self._stalled += 1
+                    if self._stalled > STALLED and 5 * self._stalled > self._trajectory.n_steps:
+                        # Steps short enough to be solved for would go on, nearly for ever.
+                        status, detail = self._stepper.why_cut()
+                        raise _Stop(Failure(status, self._start, taken, self._component(status), detail))
                 landed = lands and uncut
                 suggestion = self._stepper.next_size
                 if uncut and size < proposal:
