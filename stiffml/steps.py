@@ -20,8 +20,8 @@ Fractions = tuple[np.ndarray, ...]
 class Adaptive:
     """Steps chosen by the method's error estimate, ending exactly on every output time.
 
-    Of outputs closer than 1e-9 of their size only the last is one; the others are interpolated. This holds
-    for all kinds of steps.
+    Of outputs closer than 1e-9 of their size and of the whole span only the last is one; the others are
+    interpolated. This holds for all kinds of steps.
 
     Parameters
     ----------
@@ -103,9 +103,9 @@ Steps = Adaptive | Fixed | Grid | Recorded
 
 
 CLOSE = 1e-9
-"""How far apart, relative to their size, times must lie for a step between them.
+"""How far apart, relative to their size or to the whole span, times must lie for a step between them.
 
-Their distance is known to seven digits then. Shorter steps amplify the rounding of states: a multistep
+Shorter steps amplify the rounding of states: a multistep
 formula divides differences of states by them, and so do derivatives with respect to times.
 """
 
@@ -118,7 +118,8 @@ def ends_of_steps(times: np.ndarray, interpolated: bool) -> np.ndarray:
     """
     ends = np.zeros(len(times), dtype=bool)
     if not interpolated:
-        apart = np.diff(times) > CLOSE * np.maximum(np.abs(times[1:]), np.abs(times[:-1]))
+        sizes = np.maximum(np.abs(times[1:]), np.abs(times[:-1]))
+        apart = np.abs(np.diff(times)) > CLOSE * np.minimum(sizes, abs(times[-1] - times[0]))
         ends[1:-1] = np.logical_or.accumulate(apart)[:-1] & apart[1:]
     ends[[0, -1]] = True
     return ends

@@ -152,3 +152,13 @@ def test_backwards_through_a_jump() -> None:
     )
     assert torch.allclose(back.y[-1], Y0, atol=1e-6)
     assert torch.allclose(back.interpolate(times(0.77, 1.2))[0], ahead.y[1], atol=1e-6)
+
+
+def test_the_steps_of_pieces_with_outputs_between_can_be_taken_again() -> None:
+    arguments = {"breakpoints": [0.77], "outputs": "interpolate", "rtol": 1e-6, "atol": 1e-9}
+    t = times(0, 0.2, 0.5, 0.9, 1.0, 1.2)
+    solution = solve(Switched(), Y0, t, **arguments)
+    del arguments["rtol"], arguments["atol"]
+    again = solve(Switched(), Y0, t, steps=solution.steps, **arguments)
+    assert again.stats.accepted == solution.stats.accepted
+    assert (again.y - solution.y).abs().max() <= 1e-5, "look at how solve_in_pieces deals out the intervals"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stiffml import Fixed, Grid, Recorded
-from stiffml.steps import GROWTH, with_ramps
+from stiffml.steps import GROWTH, ends_of_steps, with_ramps
 
 gaps = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=8)
 
@@ -65,3 +65,24 @@ def test_long_ramps_do_not_overflow() -> None:
 def test_recorded_steps_belong_to_their_intervals() -> None:
     with pytest.raises(ValueError, match="2 output intervals, but t has 1"):
         Recorded((np.ones(1), np.ones(1))).fractions(np.array([0.0, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ([0.1, 0.4, 0.7], [1, 1, 1]),
+        ([0.1, 0.4, 0.4 + 1e-12, 0.7], [1, 0, 1, 1]),
+        ([0.4, 0.4 + 1e-12, 0.7], [1, 0, 1]),
+        ([0.1, 0.7 - 1e-12, 0.7], [1, 0, 1]),
+        ([0.1, 0.4, 0.4 + 1e-12, 0.4 + 2e-12, 0.7], [1, 0, 0, 1, 1]),
+        ([-0.7, -0.4 - 1e-12, -0.4, -0.1], [1, 0, 1, 1]),
+        ([0.4, 0.4 + 1e-12], [1, 1]),
+        ([0.0, 1e-12, 1e-11, 1.0], [1, 1, 1, 1]),
+        ([1.7e9, 1.7e9 + 1, 1.7e9 + 2], [1, 1, 1]),
+        ([0.3], [1]),
+    ],
+)
+def test_steps_end_on_outputs_but_close_ones(times: list[float], expected: list[int]) -> None:
+    assert ends_of_steps(np.array(times), interpolated=False).astype(int).tolist() == expected
+    alone = [int(k in (0, len(times) - 1)) for k in range(len(times))]
+    assert ends_of_steps(np.array(times), interpolated=True).astype(int).tolist() == alone
