@@ -65,8 +65,8 @@ def solve_in_pieces(
         chosen = dict(arguments)
         steps = chosen["steps"]
         if isinstance(steps, Recorded):
-            on_steps = ends_of_steps(times.detach().cpu().numpy(), arguments["outputs"] == "interpolate")
-            intervals = int(on_steps.sum()) - 1
+            values = times.detach().cpu().double().numpy()
+            intervals = int(ends_of_steps(values, arguments["outputs"] == "interpolate").sum()) - 1
             chosen["steps"] = Recorded(steps.ends[used : used + intervals])
             used += intervals
         inside = _within(func, first, last) if len(bounds) > 2 else func
