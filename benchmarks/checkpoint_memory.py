@@ -9,7 +9,7 @@ Jacobians, factors and torch's temporaries alike. The derivative by the rate tha
 there is one: with many steps the reaction ends in equilibrium, where it is zero but for rounding.
 
 What the allocator of glibc before 2.38 makes of that is half as much again: torch's aligned arrays leave
-holes in its heap that nothing fits into. With MALLOC_MMAP_THRESHOLD_=1000000 in the environment large arrays
+holes in its heap that nothing fits into. With MALLOC_MMAP_THRESHOLD_=200000 in the environment large arrays
 go back to the system at once, which takes time; ratios of wall times compare runs under the same allocator.
 
 Linear systems are solved by LU factors of each sample's block, or with ``--linear gmres`` by GMRES without a
@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
@@ -75,13 +74,8 @@ def measure(
 
     ``returning``: with an allocator that returns large arrays to the system.
     """
-    inherited = {name: os.environ.pop(name) for name in RETURNING if name in os.environ}
-    try:
-        environment = ONE_THREAD | (RETURNING if returning else {})
-        arguments = ["--case", linear, method, checkpoints, size, steps]
-        return Cost(**in_own_process(__file__, arguments, environment))
-    finally:
-        os.environ.update(inherited)
+    environment = {**ONE_THREAD, **(RETURNING if returning else dict.fromkeys(RETURNING))}
+    return Cost(**in_own_process(__file__, ["--case", linear, method, checkpoints, size, steps], environment))
 
 
 def _case(linear: str, method: str, checkpoints: str, size: int, steps: int) -> Cost:

@@ -41,14 +41,17 @@ def machine() -> dict[str, str | int]:
 def in_own_process(
     script: str,
     arguments: Sequence[object],
-    environment: Mapping[str, str],
+    environment: Mapping[str, str | None],
     launcher: Sequence[str] = (),
 ) -> dict:
-    """Run a script with ``environment`` added to this one; what it printed last, as JSON."""
+    """Run a script with ``environment`` added to this one; what it printed last, as JSON.
+
+    A variable that is None is taken out.
+    """
+    changed = {**os.environ, **environment}
+    inherited = {name: value for name, value in changed.items() if value is not None}
     command = [*launcher, sys.executable, script, *map(str, arguments)]
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, **environment}
-    )
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=inherited)
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -105,8 +105,8 @@ Steps = Adaptive | Fixed | Grid | Recorded
 CLOSE = 1e-9
 """How far apart, relative to their size or to the whole span, times must lie for a step between them.
 
-Shorter steps amplify the rounding of states: a multistep
-formula divides differences of states by them, and so do derivatives with respect to times.
+Shorter steps amplify the rounding of states: a multistep formula divides differences of states by them, and
+so do derivatives with respect to times.
 """
 
 

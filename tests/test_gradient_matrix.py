@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Iterator
 
@@ -194,14 +195,29 @@ def test_other_outputs(name: str, outputs: Tensor) -> None:
         assert rate >= RATE, f"{name}, {form}: Taylor rate {rate:.2f}; look at Run.in_time and ends_of_steps"
 
 
+def bounds(case: Case, what: str, outputs: Tensor, name: str) -> Tensor:
+    """By how much gradients may differ between what is kept, relative to the largest entry."""
+    if what == "mass":
+        # A zero of a singular matrix is not to be moved; along it the multiplier of the algebraic equation
+        # amplifies rounding by 1/step.
+        return torch.where((case.mass[0] != 0) & (outputs is CLOSE), 1e-12, 1e-11)
+    # Steps of order 5 that grow from one output to the next multiply rounding.
+    multiplied = what == "t" and outputs is MANY and name in ("bdf", "bdf5")
+    return torch.tensor(1e-11 if multiplied else 1e-12)
+
+
 CHECKPOINTS = ("solutions", 1, 12, Disk(tempfile.gettempdir()))
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_checkpoints_agree(name: str) -> None:
     for form in forms(name):
-        for steps in ("adaptive", "grid") if METHODS[name].adaptive else ("grid",):
-            case = Case(form, CLOSE)
+        for outputs, steps in itertools.product((CLOSE, MANY), STEPS):
+            if steps == "fixed" or (steps == "adaptive" and not METHODS[name].adaptive):
+                continue
+            if outputs is MANY and METHODS[name].history == 1 and form != "dae":
+                continue  # to save time: these know nothing of earlier steps
+            case = Case(form, outputs)
             tolerances = {"rtol": 1e-2, "atol": 1e-3} if steps == "adaptive" else {}
             expected = case.gradients(case.solve(name, STEPS[steps], **tolerances))
             for checkpoints in CHECKPOINTS:
@@ -209,14 +225,9 @@ def test_checkpoints_agree(name: str) -> None:
                 found = case.gradients(case.solve(name, STEPS[steps], adjoint=adjoint, **tolerances))
                 for what, group in expected.items():
                     for a, b in zip(group, found[what], strict=True):
-                        if what == "mass":
-                            # A zero of a singular matrix is not to be moved; along it the multiplier of the
-                            # algebraic equation amplifies rounding by 1/step.
-                            (mass,) = case.mass
-                            a, b = a[mass != 0], b[mass != 0]
-                        off = float((a - b).abs().max() / a.abs().max())
-                        assert off <= 1e-12, (
+                        off = float(((a - b).abs() / bounds(case, what, outputs, name)).max() / a.abs().max())
+                        assert off <= 1, (
                             f"{name}, {form}, {steps}, checkpoints={checkpoints}: dL/d{what} differs by "
-                            f"{off:.1e} from that with all stages kept; look at replay.py and at the "
-                            "segments of checkpoints.py"
+                            f"{off:.2g} times its bound from that with all stages kept; look at replay.py "
+                            "and at the segments of checkpoints.py"
                         )

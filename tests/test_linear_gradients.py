@@ -42,6 +42,7 @@ from stiffml import (
     sensitivities,
     solve,
 )
+from stiffml.system import dynamics
 
 METHODS = {
     "cn": "cn",
@@ -477,3 +478,17 @@ def test_guesses_that_point_nowhere(method: str) -> None:
         found.append(torch.cat([g.flatten() for g in torch.autograd.grad(weighted(y), inputs)]))
     off = float((found[0] - found[1]).abs().max() / found[1].abs().max())
     assert off <= 1e-6, f"{method}: off by {off:.1e}; look at _Recorded.solve_next in krylov.py"
+
+
+@pytest.mark.parametrize("method", ["cn", "bdf3", "rosw-ra34pw2"])
+def test_large_states_have_the_same_gradient(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of these less is remembered, and graphs are let go earlier."""
+    model, y0 = Brusselator(), waves().requires_grad_()
+    inputs = [y0, *model.parameters()]
+    found = []
+    for large in (dynamics.LARGE, 1):
+        monkeypatch.setattr(dynamics, "LARGE", large)
+        y = solve(model, y0, T, method=method, steps=Grid(3), linear=GMRES(), adjoint=Discrete(2)).y
+        found.append(torch.cat([g.flatten() for g in torch.autograd.grad(weighted(y), inputs)]))
+    off = float((found[0] - found[1]).abs().max() / found[0].abs().max())
+    assert off <= 1e-7, f"{method}: off by {off:.1e}; look at what Dynamics.is_large changes"

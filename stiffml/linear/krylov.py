@@ -286,13 +286,7 @@ class _Recorded:
         """The update of a Newton iteration."""
         return self.solve(residual, False, s, rtol=self._solver.contraction)
 
-    def solve(
-        self,
-        v: np.ndarray,
-        transpose: bool,
-        s: float,
-        rtol: float | None = None,
-    ) -> np.ndarray:
+    def solve(self, v: np.ndarray, transpose: bool, s: float, rtol: float | None = None) -> np.ndarray:
         solver, ksp = self._solver, self._ksp
         ksp.setTolerances(rtol=solver.adjoint_rtol if rtol is None else rtol)
         self._b.setArray(v)
