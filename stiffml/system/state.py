@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -33,24 +34,25 @@ class Layout:
             shapes, isinstance(y0, tuple), parts[0].dtype, tuple(shapes[0][:batch_dims]), parts[0].device
         )
 
-    @property
+    @cached_property
     def samples(self) -> int:
         return math.prod(self.batch)
 
-    @property
+    @cached_property
     def width(self) -> int:
         return sum(math.prod(shape[len(self.batch) :]) for shape in self.shapes)
 
-    @property
+    @cached_property
     def size(self) -> int:
         return self.samples * self.width
 
     def flatten(self, y: State) -> Tensor:
         """State with any leading dimensions -> (..., size), in the state's dtype."""
-        parts = y if isinstance(y, tuple | list) else (y,)
+        if isinstance(y, Tensor):
+            return y.reshape(*y.shape[: y.dim() - len(self.shapes[0])], self.size)
         n_batch = len(self.batch)
         rows = []
-        for part, shape in zip(parts, self.shapes, strict=True):
+        for part, shape in zip(y, self.shapes, strict=True):
             lead = part.shape[: part.dim() - len(shape)]
             rows.append(part.reshape(*lead, self.samples, math.prod(shape[n_batch:])))
         joined = rows[0] if len(rows) == 1 else torch.cat(rows, dim=-1)
