@@ -79,6 +79,7 @@ def reverse(
     # Steps after the last output (of a run that failed) have no influence on what was returned.
     for segment in checkpoints.segments(replay, last_state(readings), longest):
         _reverse_segment(replay, segment, pending, total)
+        del segment  # before the next one is made
     if method.implicit:
         system.solver.release()
     times = between = None

@@ -282,9 +282,9 @@ class _Recorded:
             return guess
         return guess + self.solve(residual, True, s, rtol=rtol * size / left)
 
-    def correct(self, residual: np.ndarray, s: float) -> np.ndarray:
+    def correct(self, residual: np.ndarray, s: float, rtol: float) -> np.ndarray:
         """The update of a Newton iteration."""
-        return self.solve(residual, False, s, rtol=self._solver.contraction)
+        return self.solve(residual, False, s, rtol=max(rtol, self._solver.adjoint_rtol))
 
     def solve(self, v: np.ndarray, transpose: bool, s: float, rtol: float | None = None) -> np.ndarray:
         solver, ksp = self._solver, self._ksp
@@ -343,8 +343,8 @@ class _KrylovLinearization(Linearization):
             return recorded.solve(v, transpose, s)
         return np.stack([recorded.solve(row, transpose, s) for row in v])
 
-    def correct(self, k: int, a: float, b: float, residual: np.ndarray) -> np.ndarray:
-        return self._solver_at(k, a, b).correct(residual, float(self._s[k]))
+    def correct(self, k: int, a: float, b: float, residual: np.ndarray, rtol: float) -> np.ndarray:
+        return self._solver_at(k, a, b).correct(residual, float(self._s[k]), rtol)
 
     def solve_next(self, k: int, a: float, b: float, v: np.ndarray, row: int) -> np.ndarray:
         return self._solver_at(k, a, b).solve_next(v, float(self._s[k]), row)

@@ -166,10 +166,13 @@ class Thinned(Checkpoints):
                 self._snapshots[n] = np.array(self._recent)
 
     def segments(self, replay: Replay, last: int, longest: int) -> Iterator[Segment]:
+        # The state that the steps lead to; of those before it is the one that the steps after began with.
+        after = self._recent[-1] if last == self._count - 1 and self._recent else None
+        self._recent = []
         for begin in sorted(self._snapshots, reverse=True):
             if begin < last:
-                yield from self._gap(replay, begin, last, longest)
-                last = begin
+                yield from self._gap(replay, begin, last, longest, after)
+                last, after = begin, self._snapshots[begin][-1].copy()
             if begin > 0:
                 del self._snapshots[begin]
 
@@ -180,38 +183,56 @@ class Thinned(Checkpoints):
             work = segment.states[-self._history :]
             yield segment
 
-    def _gap(self, replay: Replay, begin: int, end: int, longest: int) -> Iterator[Segment]:
-        """The steps from a snapshot to ``end``, backwards."""
+    def _gap(
+        self, replay: Replay, begin: int, end: int, longest: int, after: np.ndarray | None
+    ) -> Iterator[Segment]:
+        """The steps from a snapshot to ``end``, backwards; ``after`` is the state there if it is known."""
         snapshot = self._snapshots[begin]
         free = self._slots - len(self._snapshots) + 1  # the snapshot itself serves as one
         if end - begin <= min(free * self._history, longest):
-            yield self._taken_again(replay, snapshot, begin, end)
+            yield self._taken_again(replay, snapshot, begin, end, after)
             return
-        stored, work, ready = {begin: snapshot}, snapshot, None
+        stored, work = {begin: snapshot}, snapshot
+        ready: Segment | None = None
         for action in Revolve(end - begin, free):
             if isinstance(action, Forward):
                 for n in range(begin + action.n0, begin + action.n1):
                     if n == begin + action.n0 and action.write_ics:
                         stored[n] = work
-                    ready = None  # gives its memory back first
-                    ready = replay.step(n, work)
-                    work = ready.states[-self._history :].copy()
+                    if action.write_adj_deps:
+                        ready = _joined(replay, n, work, after)
+                    else:
+                        work = replay.step(n, work).states[-self._history :].copy()
             elif isinstance(action, Copy | Move):
                 n = begin + action.n
                 work = stored.pop(n) if isinstance(action, Move) else stored[n]
             elif isinstance(action, Reverse):
                 assert ready is not None
-                yield ready
+                segment, ready, work = ready, None, snapshot  # what is large is held once
+                after = segment.states[-2].copy()
+                yield segment
+                del segment
             elif isinstance(action, EndReverse):
                 return
 
-    def _taken_again(self, replay: Replay, snapshot: np.ndarray, begin: int, end: int) -> Segment:
+    def _taken_again(
+        self, replay: Replay, snapshot: np.ndarray, begin: int, end: int, after: np.ndarray | None
+    ) -> Segment:
         """All steps of a gap that is small enough to hold."""
         work, states = snapshot, [*snapshot]
-        for n in range(begin, end):
+        for n in range(begin, end - 1):
             work = replay.step(n, work).states[-self._history :]
             states.append(work[-1])
+        states.append(_joined(replay, end - 1, work, after).states[-1])
         return Segment(replay.trajectory, begin, end, begin + 1 - len(snapshot), np.array(states))
+
+
+def _joined(replay: Replay, step: int, before: np.ndarray, after: np.ndarray | None) -> Segment:
+    """One step between states, which is only taken again if the one ``after`` it is not known."""
+    if after is None:
+        return replay.step(step, before)
+    states = np.concatenate([before, after[None]])
+    return Segment(replay.trajectory, step, step + 1, step + 1 - len(before), states)
 
 
 def _positions(steps: int, slots: int) -> set[int]:

@@ -235,12 +235,12 @@ class _BlockSolver:
             if not rounding.keeps_jacobian:
                 factors = None
                 solver.let_go()  # large systems need the room
-            residual = f.evaluate_many(s, u).numpy() * -beta
+            residual = f.evaluate_many(s, u, with_jacobian=factors is None).numpy() * -beta
             residual += alpha * self.system.weigh(x)
             residual -= known
             if factors is None:
                 factors = self._factors(s, u, alpha, beta)
-            update = factors.correct(residual)
+            update = factors.correct(residual, rounding.rtol)
             del residual
             x = x - update
             try:

@@ -234,8 +234,17 @@ class Dynamics:
         values = {name: parameter.detach() for name, parameter in func.named_parameters()}
         return lambda t, y: functional_call(func, values, (t, y))
 
-    def evaluate_many(self, s: Tensor, u: Tensor) -> Tensor:
-        """f at K states without gradients: (K,), (K, size) -> (K, size)."""
+    def evaluate_many(self, s: Tensor, u: Tensor, with_jacobian: bool = False) -> Tensor:
+        """f at K states without gradients: (K,), (K, size) -> (K, size).
+
+        ``with_jacobian`` says that the Jacobian will be wanted at these states too, before they change: the
+        graph of a single one then serves for both.
+        """
+        if with_jacobian and self.keeps_graphs and len(s) == 1:
+            time, state = float(s[0]), u[0].numpy()
+            graph = self._graph(time, state)
+            self._last_graph = time, state, graph
+            return torch.from_numpy(graph.value)[None]
         with torch.no_grad():
             return self._many(s, u)
 

@@ -41,8 +41,8 @@ class Linearization(ABC):
         """
         return self.solve(k, a, b, v, transpose=True)
 
-    def correct(self, k: int, a: float, b: float, residual: np.ndarray) -> np.ndarray:
-        """The x of (a·M − b·J_k) x = residual, as well as a Newton iteration needs it."""
+    def correct(self, k: int, a: float, b: float, residual: np.ndarray, rtol: float) -> np.ndarray:
+        """The x of (a·M − b·J_k) x = residual, of which at most ``rtol`` is left in the 2-norm."""
         return self.solve(k, a, b, residual)
 
     def factorise(self, a: np.ndarray, b: np.ndarray) -> Factors:
@@ -57,8 +57,8 @@ class Factors(ABC):
     def solve(self, v: np.ndarray) -> np.ndarray:
         """(K, size) right-hand sides -> (K, size)."""
 
-    def correct(self, residual: np.ndarray) -> np.ndarray:
-        """The same for the update of a Newton iteration, which an iterative method need not find exactly."""
+    def correct(self, residual: np.ndarray, rtol: float) -> np.ndarray:
+        """The same for the update of a Newton iteration: at most ``rtol`` of the residual is left."""
         return self.solve(residual)
 
 
@@ -69,12 +69,12 @@ class _OneByOne(Factors):
     def solve(self, v: np.ndarray) -> np.ndarray:
         return self._each(self._linearization.solve, v)
 
-    def correct(self, residual: np.ndarray) -> np.ndarray:
-        return self._each(self._linearization.correct, residual)
+    def correct(self, residual: np.ndarray, rtol: float) -> np.ndarray:
+        return self._each(self._linearization.correct, residual, rtol)
 
-    def _each(self, solve: Callable[..., np.ndarray], v: np.ndarray) -> np.ndarray:
+    def _each(self, solve: Callable[..., np.ndarray], v: np.ndarray, *settings: float) -> np.ndarray:
         numbers = enumerate(zip(self._a[:, 0].tolist(), self._b[:, 0].tolist(), strict=True))
-        rows = [solve(k, a, b, v[k]) for k, (a, b) in numbers]
+        rows = [solve(k, a, b, v[k], *settings) for k, (a, b) in numbers]
         return np.stack(rows) if len(rows) > 1 else rows[0][None]  # which may be large
 
 
