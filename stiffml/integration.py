@@ -173,7 +173,8 @@ def _solve(
             request.event,
         )
         records.append(Record(run, Replay(run.trajectory, request.method, system), stats))
-        return Outputs(records[0], with_outputs(records[0].replay, run.readings), run.readings), run.values
+        outputs = Outputs(records[0], with_outputs(records[0].replay, run.readings), run.readings)
+        return outputs, run.hand_over()
 
     on_steps = torch.from_numpy(request.on_steps).to(request.t.device)
     t_ends, t_between = request.t[on_steps], request.t[~on_steps]

@@ -59,7 +59,7 @@ def _interpolate_piece(piece: Piece, t: Tensor, s: np.ndarray) -> Tensor:
 def _readings(record: Record, s: np.ndarray) -> list[Reading]:
     replay = record.replay
     reader = reader_for(s, replay)
-    reader.read(0, record.run.outputs.rows[0].copy())
+    reader.read(0, record.run.checkpoints.start.copy())
     last, longest = replay.trajectory.n_steps, longest_segment(replay.method, replay.system)
     for segment in record.run.checkpoints.forwards(replay, last, longest):
         for state in range(segment.first + 1, segment.last + 1):

@@ -33,7 +33,7 @@ class Record:
     def require_same_func(self) -> None:
         """Raise ReplayError if ``func`` has changed since the run."""
         if self.run.start_slopes:
-            self.replay.require_same_func(self.run.outputs.rows[0], self.run.start_slopes)
+            self.replay.require_same_func(self.run.checkpoints.start, self.run.start_slopes)
 
 
 class Outputs(NamedTuple):

@@ -263,10 +263,12 @@ class _Recorded:
         before = self._before.setdefault(row, [])
         x = None
         if before:
-            x = self._improved(v, s, before[-1] if len(before) == 1 else 2 * before[-1] - before[-2])
+            guess = before[-1] if len(before) == 1 else 2 * before[-1] - before[-2]
+            x = self._improved(v, s, guess.astype(float, copy=False))
         if x is None:
             x = self.solve(v, True, s)
-        self._before[row] = [*before[-1:], x]
+        # What is large is remembered in half the room: as a guess it is as good.
+        self._before[row] = [*before[-1:], x.astype(np.float32) if self._solver.dynamics.is_large else x]
         return x
 
     def _improved(self, v: np.ndarray, s: float, guess: np.ndarray) -> np.ndarray | None:
@@ -289,7 +291,10 @@ class _Recorded:
     def solve(self, v: np.ndarray, transpose: bool, s: float, rtol: float | None = None) -> np.ndarray:
         solver, ksp = self._solver, self._ksp
         ksp.setTolerances(rtol=solver.adjoint_rtol if rtol is None else rtol)
-        self._b.setArray(v)
+        found = np.zeros(v.shape)
+        # In the arrays at hand: states may be large.
+        self._b.placeArray(v)
+        self._x.placeArray(found)
         failure: BaseException | None = None
         try:
             (ksp.solveTranspose if transpose else ksp.solve)(self._b, self._x)
@@ -304,6 +309,8 @@ class _Recorded:
                     "for gamg smoothers such as options={'mg_levels_pc_type': 'jacobi'}"
                 ) from failure
             raise failure
+        for vector in (self._b, self._x):
+            vector.resetArray()
         iterations = ksp.getIterationNumber()
         solver.krylov_iterations += iterations
         self.shell.took(iterations)
@@ -313,7 +320,7 @@ class _Recorded:
             raise LinearSolveError(
                 f"{what} at t = {t:.10g} could not be solved: {describe_failure(ksp)}. Try: {LINEAR_HINT}"
             )
-        return self._x.getArray().copy()
+        return found
 
 
 class _KrylovLinearization(Linearization):

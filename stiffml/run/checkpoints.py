@@ -28,6 +28,11 @@ class Checkpoints(ABC):
             If there is no room; what was kept before is still good.
         """
 
+    @property
+    @abstractmethod
+    def start(self) -> np.ndarray:
+        """(size,) the initial state."""
+
     @abstractmethod
     def segments(self, replay: Replay, last: int, longest: int) -> Iterator[Segment]:
         """The steps up to ``last``, from the last back to the first, at most ``longest`` at a time.
@@ -69,6 +74,10 @@ class InMemory(Checkpoints):
                 self._stages = Growing(stages.shape)
             self._stages.append(stages)
 
+    @property
+    def start(self) -> np.ndarray:
+        return self._states.rows[0]
+
     def segments(self, replay: Replay, last: int, longest: int) -> Iterator[Segment]:
         for first, origin, end in _windows(last, longest, replay.method.history):
             yield self._segment(replay, first, origin, end)
@@ -104,6 +113,10 @@ class OnDisk(Checkpoints):
             written = os.pwrite(self._file.fileno(), data, offset)
             data, offset = data[written:], offset + written
         self._count += 1
+
+    @property
+    def start(self) -> np.ndarray:
+        return self._read(0, 1)[0]
 
     def segments(self, replay: Replay, last: int, longest: int) -> Iterator[Segment]:
         for first, origin, end in _windows(last, longest, replay.method.history):
@@ -165,6 +178,10 @@ class Thinned(Checkpoints):
             if n % self._stride == 0 and len(self._snapshots) < self._slots:
                 self._snapshots[n] = np.array(self._recent)
 
+    @property
+    def start(self) -> np.ndarray:
+        return self._snapshots[0][-1]
+
     def segments(self, replay: Replay, last: int, longest: int) -> Iterator[Segment]:
         # The state that the steps lead to; of those before it is the one that the steps after began with.
         after = self._recent[-1] if last == self._count - 1 and self._recent else None
@@ -179,41 +196,50 @@ class Thinned(Checkpoints):
     def forwards(self, replay: Replay, last: int, longest: int) -> Iterator[Segment]:
         work = self._snapshots[0]
         for n in range(last):
-            segment = replay.step(n, work)
+            segment = replay.step(n, _with_room(work))
             work = segment.states[-self._history :]
             yield segment
 
     def _gap(
         self, replay: Replay, begin: int, end: int, longest: int, after: np.ndarray | None
     ) -> Iterator[Segment]:
-        """The steps from a snapshot to ``end``, backwards; ``after`` is the state there if it is known."""
+        """The steps from a snapshot to ``end``, backwards; ``after`` is the state there if it is known.
+
+        States may be large: ``work``, with room for the state to come, is all there is besides snapshots.
+        """
         snapshot = self._snapshots[begin]
         free = self._slots - len(self._snapshots) + 1  # the snapshot itself serves as one
         if end - begin <= min(free * self._history, longest):
             yield self._taken_again(replay, snapshot, begin, end, after)
             return
-        stored, work = {begin: snapshot}, snapshot
-        ready: Segment | None = None
+        stored, work = {begin: snapshot}, _with_room(snapshot)
+        segment: Segment | None = None
         for action in Revolve(end - begin, free):
             if isinstance(action, Forward):
                 for n in range(begin + action.n0, begin + action.n1):
-                    if n == begin + action.n0 and action.write_ics:
-                        stored[n] = work
+                    if n == begin + action.n0 and action.write_ics and n not in stored:
+                        stored[n] = work[:-1].copy()
                     if action.write_adj_deps:
-                        ready = _joined(replay, n, work, after)
+                        segment = _joined(replay, n, work, after)
                     else:
-                        work = replay.step(n, work).states[-self._history :].copy()
+                        work = self._moved_on(replay.step(n, work).states)
             elif isinstance(action, Copy | Move):
                 n = begin + action.n
-                work = stored.pop(n) if isinstance(action, Move) else stored[n]
+                work = _with_room(stored.pop(n) if isinstance(action, Move) else stored[n])
             elif isinstance(action, Reverse):
-                assert ready is not None
-                segment, ready, work = ready, None, snapshot  # what is large is held once
-                after = segment.states[-2].copy()
+                assert segment is not None
                 yield segment
-                del segment
+                after, segment, work = segment.states[-2].copy(), None, snapshot
             elif isinstance(action, EndReverse):
                 return
+
+    def _moved_on(self, states: np.ndarray) -> np.ndarray:
+        """From the states of one step to those of the next, in their place where there are as many."""
+        if len(states) <= self._history:
+            return _with_room(states)
+        for row in range(len(states) - 1):
+            states[row] = states[row + 1]
+        return states
 
     def _taken_again(
         self, replay: Replay, snapshot: np.ndarray, begin: int, end: int, after: np.ndarray | None
@@ -221,18 +247,25 @@ class Thinned(Checkpoints):
         """All steps of a gap that is small enough to hold."""
         work, states = snapshot, [*snapshot]
         for n in range(begin, end - 1):
-            work = replay.step(n, work).states[-self._history :]
+            work = replay.step(n, _with_room(work)).states[-self._history :]
             states.append(work[-1])
-        states.append(_joined(replay, end - 1, work, after).states[-1])
+        states.append(_joined(replay, end - 1, _with_room(work), after).states[-1])
         return Segment(replay.trajectory, begin, end, begin + 1 - len(snapshot), np.array(states))
 
 
-def _joined(replay: Replay, step: int, before: np.ndarray, after: np.ndarray | None) -> Segment:
-    """One step between states, which is only taken again if the one ``after`` it is not known."""
+def _with_room(states: np.ndarray) -> np.ndarray:
+    """States and a row for the one to come."""
+    room = np.empty((len(states) + 1, *states.shape[1:]))
+    room[:-1] = states
+    return room
+
+
+def _joined(replay: Replay, step: int, work: np.ndarray, after: np.ndarray | None) -> Segment:
+    """One step, which is only taken again if the state ``after`` it is not known."""
     if after is None:
-        return replay.step(step, before)
-    states = np.concatenate([before, after[None]])
-    return Segment(replay.trajectory, step, step + 1, step + 1 - len(before), states)
+        return replay.step(step, work)
+    work[-1] = after
+    return Segment(replay.trajectory, step, step + 1, step + 2 - len(work), work)
 
 
 def _positions(steps: int, slots: int) -> set[int]:

@@ -66,7 +66,8 @@ class EventFinder:
 
         def cut(size: float) -> Segment:
             trajectory.end_last_step(start + size, size)
-            return self._replay.step(trajectory.n_steps - 1, np.array(self._recent), True)
+            states = np.array([*self._recent, state])
+            return self._replay.step(trajectory.n_steps - 1, states, True)
 
         def value(size: float) -> float:
             return self._before if size == 0 else self._value(start + size, cut(size).states[-1])

@@ -68,10 +68,10 @@ class Run:
         times = [*ends, *(reading.s for reading in self.between)]
         return sorted(range(len(times)), key=times.__getitem__)
 
-    @property
-    def values(self) -> np.ndarray:
-        """(n, size) the outputs in the order of the readings."""
+    def hand_over(self) -> np.ndarray:
+        """(n, size) the outputs in the order of the readings; the run keeps none of them."""
         on_steps, count = self.outputs.rows, len(self.trajectory.output_steps)
+        self.outputs = Growing(on_steps.shape[1:])
         between = [reading.value[None] for reading in self.between]
         return np.concatenate([on_steps[:count], *between, on_steps[count:]])
 

@@ -118,13 +118,12 @@ class Replay:
         return dataclasses.replace(segment, stages=np.concatenate(solved))
 
     def step(self, step: int, states: np.ndarray, with_half: bool = False) -> Segment:
-        """One step, as a segment, from ``states`` (N, size): those before it that it starts from.
+        """One step, as a segment, which takes ``states`` (N + 1, size): those before it that it starts from,
+        and room for the new one.
 
         ``with_half``: the half step of a BDF start is taken again as well, and the trajectory keeps it.
         """
-        origin = step + 1 - len(states)
-        # What the new state will be is not known yet; its row is there.
-        segment = Segment(self.trajectory, step, step + 1, origin, np.concatenate([states, states[-1:]]))
+        segment = Segment(self.trajectory, step, step + 1, step + 2 - len(states), states)
         (block,) = self.blocks(segment)
         solver = _BlockSolver(block, segment, self.system)
         if with_half and block.pattern.keeps_half:
@@ -193,12 +192,14 @@ class _BlockSolver:
 
     def _value(self, name: str, c: int) -> np.ndarray:
         """f or g at a column, (K, size)."""
-        key = (name, c)
-        if key not in self._values:
+        found = self._values.get((name, c))
+        if found is None:
             part = getattr(self.system, name)
             u = torch.from_numpy(np.ascontiguousarray(self.x[c]))
-            self._values[key] = part.evaluate_many(self._times(name, c), u).numpy()
-        return self._values[key]
+            found = part.evaluate_many(self._times(name, c), u).numpy()
+            if len(self.pattern.rows) > 1:  # others may need it as well
+                self._values[name, c] = found
+        return found
 
     def _solve(self, row: Row) -> np.ndarray:
         alpha, beta, epsilon = (
@@ -248,6 +249,7 @@ class _BlockSolver:
                     return x
             except FloatingPointError:
                 break
+            del update
         where = float(self.segment.times[0])
         raise ReplayError(
             f"a step recorded near t = {self.system.direction * where:.10g} could not be repeated: Newton's "

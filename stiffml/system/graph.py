@@ -68,7 +68,9 @@ class Graph:
 
     def _forwards(self, v: Tensor) -> Tensor | None:
         if self._probe is None:
-            self._probe = torch.zeros_like(self._slope, requires_grad=True)
+            # Of a large state zeros would be one more vector.
+            zero = torch.zeros((), dtype=self._slope.dtype)
+            self._probe = zero.expand(self._slope.shape).detach().requires_grad_()
             try:
                 with torch.enable_grad():
                     (self._product,) = torch.autograd.grad(
