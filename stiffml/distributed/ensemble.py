@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import get_gradient_edge
 
+from stiffml.distributed.dependence import check_dependence
 from stiffml.distributed.failing import EnsembleError, abort_all_on_error, together
 from stiffml.distributed.processes import processes, shares
 from stiffml.gradients.hooks import without_hooks
@@ -99,7 +99,7 @@ class Ensemble(nn.Module):
             _check_outputs(outputs, self.dim, len(mine[0]))
             inputs = [*mine, *tensors.values()]
             if records:
-                _check_dependence(outputs, inputs)
+                check_dependence(outputs, inputs)
             return _Part(inputs, outputs, is_tensor=isinstance(y, Tensor))
 
         inputs = (*parts, *tensors.values())
@@ -367,43 +367,3 @@ def _check_outputs(outputs: Sequence[Tensor], dim: int, length: int) -> None:
                 f"the module returned shape {tuple(output.shape)} for {length} samples, of which dimension "
                 f"{dim} does not count them; pass Ensemble(module, dim=…)"
             )
-
-
-def _check_dependence(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
-    """Raise unless gradients reach every tensor that needs one, and reach it once."""
-    known = {_edge(tensor): tensor for tensor in inputs if tensor.requires_grad}
-    for node, _ in _reached([_edge(output) for output in outputs if output.requires_grad], known):
-        if node.name().endswith("AccumulateGrad"):
-            raise ValueError(
-                f"the module's output depends on a tensor of shape {tuple(node.variable.shape)} that needs a "
-                "gradient but is not one of its parameters: make it one (an nn.Parameter, or its module a "
-                "submodule), or pass it in Ensemble(module, params=[…])"
-            )
-    for tensor in known.values():
-        # Such a gradient would be counted here, and by torch on its way from the one to the other.
-        before = () if tensor.grad_fn is None else _reached(tensor.grad_fn.next_functions, ())
-        other = next((known[edge] for edge in before if edge in known), None)
-        if other is not None:
-            raise ValueError(
-                f"a tensor of shape {tuple(tensor.shape)}, a buffer of the module or one of params, was "
-                f"computed from another of shape {tuple(other.shape)}: leave it out, or make it in forward()"
-            )
-
-
-def _reached(edges: Iterable[tuple[Any, int]], end: Container[tuple[Any, int]]) -> Iterator[tuple[Any, int]]:
-    """Edges of torch's graph and all that they depend on, but not ``end`` and what only that depends on."""
-    pending, seen = list(edges), set()
-    while pending:
-        edge = pending.pop()
-        node, _ = edge
-        if node is None or edge in seen or edge in end:
-            continue
-        seen.add(edge)
-        yield edge
-        pending += node.next_functions
-
-
-def _edge(tensor: Tensor) -> tuple[Any, int]:
-    """Where a tensor is in torch's graph."""
-    edge = get_gradient_edge(tensor)
-    return edge.node, edge.output_nr

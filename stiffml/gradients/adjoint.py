@@ -24,8 +24,9 @@ from stiffml.methods import Method
 from stiffml.run.checkpoints import Checkpoints
 from stiffml.run.replay import Replay
 from stiffml.system.curvature import Curvature
-from stiffml.system.dynamics import Dynamics, added
+from stiffml.system.dynamics import Dynamics
 from stiffml.system.linearization import Linearization, Products
+from stiffml.system.products import added
 from stiffml.system.system import System
 
 SEGMENT_NUMBERS = 4_000_000

@@ -222,7 +222,7 @@ class Thinned(Checkpoints):
                     if action.write_adj_deps:
                         segment = _joined(replay, n, work, after)
                     else:
-                        work = self._moved_on(replay.step(n, work).states)
+                        work = _with_room(replay.step(n, work).states[-self._history :])
             elif isinstance(action, Copy | Move):
                 n = begin + action.n
                 work = _with_room(stored.pop(n) if isinstance(action, Move) else stored[n])
@@ -232,14 +232,6 @@ class Thinned(Checkpoints):
                 after, segment, work = segment.states[-2].copy(), None, snapshot
             elif isinstance(action, EndReverse):
                 return
-
-    def _moved_on(self, states: np.ndarray) -> np.ndarray:
-        """From the states of one step to those of the next, in their place where there are as many."""
-        if len(states) <= self._history:
-            return _with_room(states)
-        for row in range(len(states) - 1):
-            states[row] = states[row + 1]
-        return states
 
     def _taken_again(
         self, replay: Replay, snapshot: np.ndarray, begin: int, end: int, after: np.ndarray | None
@@ -254,7 +246,7 @@ class Thinned(Checkpoints):
 
 
 def _with_room(states: np.ndarray) -> np.ndarray:
-    """States and a row for the one to come."""
+    """States and a row for the one to come, which takes no memory before that."""
     room = np.empty((len(states) + 1, *states.shape[1:]))
     room[:-1] = states
     return room

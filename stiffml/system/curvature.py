@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.system.dynamics import Dynamics, added
+from stiffml.system.dynamics import Dynamics
+from stiffml.system.products import added
 
 WIDEST_BLOCK = 16
 """Up to this many components a sample, ∂D/∂u is evaluated as a matrix for all steps at once."""

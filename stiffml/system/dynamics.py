@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from stiffml.system.batching import Batching, Func, batching_of, evaluate_many
 from stiffml.system.graph import Graph
+from stiffml.system.products import added, derivative, gradient
 from stiffml.system.space import Space
 from stiffml.system.state import Layout, State
 
@@ -152,7 +153,7 @@ class Dynamics:
         leaf = torch.from_numpy(rows).requires_grad_()
         with torch.enable_grad():
             slopes = self._many(torch.from_numpy(times), leaf)
-            grads = _gradient(slopes, leaf, self._identity)
+            grads = gradient(slopes, leaf, self._identity)
         self.rhs_evals += 1 - width
         self.jacobians += 1
         blocks = grads.numpy().reshape(width, layout.samples, width).swapaxes(0, 1)
@@ -263,7 +264,7 @@ class Dynamics:
             leaf = u.detach().repeat_interleave(width, dim=0).requires_grad_()
             slopes = self._many(s.repeat_interleave(width), leaf).view(count, width, samples, width)
             self.rhs_evals -= count * (width - 1)
-            grads = _gradient(slopes, leaf, eye[None, :, None, :].expand_as(slopes))
+            grads = gradient(slopes, leaf, eye[None, :, None, :].expand_as(slopes))
         return grads.view(count, width, samples, width).transpose(1, 2)
 
     def _jacobian_rows(self, s: Tensor, u: Tensor, eye: Tensor) -> Tensor:
@@ -274,7 +275,7 @@ class Dynamics:
                 leaf = state.detach().requires_grad_()
                 slopes = self._many(part, leaf).view(samples, width)
                 for r in range(width):
-                    row = _gradient(slopes, leaf, eye[r].expand_as(slopes), retain=r < width - 1)
+                    row = gradient(slopes, leaf, eye[r].expand_as(slopes), retain=r < width - 1)
                     into[:, r] = row.view(samples, width)
         return blocks
 
@@ -282,7 +283,7 @@ class Dynamics:
         """Jᵀw at K states: (K,), (K, size), (K, size) -> (K, size)."""
         with torch.enable_grad():
             leaf = u.detach().requires_grad_()
-            return _gradient(self._many(s, leaf), leaf, cotangents)
+            return gradient(self._many(s, leaf), leaf, cotangents)
 
     def vjp(
         self, s: Tensor, u: Tensor, cotangents: Tensor, wrt_time: bool
@@ -323,7 +324,7 @@ class Dynamics:
         """J v at K states: (K,), (K, size), (K, size) -> (K, size)."""
         with torch.enable_grad():
             leaf = u.detach().requires_grad_()
-            return self._derivative(self._many(s, leaf), [leaf], [directions]).detach()
+            return derivative(self._many(s, leaf), [leaf], [directions]).detach()
 
     def jvps(self, s: Tensor, u: Tensor, directions: Sequence[Sequence[Tensor | None]]) -> Tensor:
         """∂f/∂θ along P directions, each given by parameter (None: no change): -> (P, K, size)."""
@@ -333,7 +334,7 @@ class Dynamics:
             for row, direction in zip(result, directions, strict=True):
                 pairs = [(p, v) for p, v in zip(self.parameters, direction, strict=True) if v is not None]
                 if pairs:
-                    row.copy_(self._derivative(slopes, *zip(*pairs, strict=True)).detach())
+                    row.copy_(derivative(slopes, *zip(*pairs, strict=True)).detach())
         return result
 
     def second_vjp(
@@ -347,35 +348,17 @@ class Dynamics:
             moved += [(p, v) for p, v in zip(self.parameters, direction, strict=True) if v is not None]
             inputs = [leaf, *self.parameters]
             if slopes.requires_grad:
-                change = (self._derivative(slopes, *zip(*moved, strict=True)) * cotangents).sum()
+                change = (derivative(slopes, *zip(*moved, strict=True)) * cotangents).sum()
             if not slopes.requires_grad or not change.requires_grad:
                 return torch.zeros_like(u), [None] * len(self.parameters)
             grads: list[Tensor | None] = [*torch.autograd.grad(change, inputs, allow_unused=True)]
         return torch.zeros_like(u) if grads[0] is None else grads[0], grads[1:]
 
-    @staticmethod
-    def _derivative(slopes: Tensor, inputs: Sequence[Tensor], directions: Sequence[Tensor]) -> Tensor:
-        """The derivative of the slopes along directions of the inputs, itself differentiable.
-
-        By differentiating a vector-Jacobian product with respect to its vector, in which it is linear:
-        much cheaper than torch's forward mode.
-        """
-        probe = torch.zeros_like(slopes, requires_grad=True)
-        if not slopes.requires_grad or not inputs:
-            return torch.zeros_like(slopes)
-        products = torch.autograd.grad(slopes, list(inputs), probe, create_graph=True, allow_unused=True)
-        along = [(p * v).sum() for p, v in zip(products, directions, strict=True) if p is not None]
-        total = sum(along, torch.zeros(()))
-        if not total.requires_grad:
-            return torch.zeros_like(slopes)
-        (derivative,) = torch.autograd.grad(total, probe, create_graph=True, allow_unused=True)
-        return torch.zeros_like(slopes) if derivative is None else derivative
-
     def time_derivative(self, s: Tensor, u: Tensor) -> Tensor:
         """∂f/∂s at K states: -> (K, size)."""
         with torch.enable_grad():
             times = s.detach().clone().requires_grad_()
-            return self._derivative(self._many(times, u.detach()), [times], [torch.ones_like(s)]).detach()
+            return derivative(self._many(times, u.detach()), [times], [torch.ones_like(s)]).detach()
 
     def directional_blocks(self, s: Tensor, u: Tensor, y: Tensor, tau: Tensor) -> Tensor:
         """∂/∂u of D = J y + τ ∂f/∂s at K states: -> (K, samples, width, width)."""
@@ -387,14 +370,14 @@ class Dynamics:
             leaf = u.detach().repeat_interleave(copies, dim=0).requires_grad_()
             times = s.repeat_interleave(copies).requires_grad_()
             along = [y.repeat_interleave(copies, dim=0), tau.repeat_interleave(copies)]
-            slopes = self._derivative(self._many(times, leaf), [leaf, times], along)
+            slopes = derivative(self._many(times, leaf), [leaf, times], along)
             slopes = slopes.view(count, copies, samples, width)
             self.rhs_evals -= count * (copies - 1)
             if loop:
-                rows = [_gradient(slopes, leaf, eye[r].expand_as(slopes), retain=True) for r in range(width)]
+                rows = [gradient(slopes, leaf, eye[r].expand_as(slopes), retain=True) for r in range(width)]
                 grads = torch.stack(rows, dim=1)
             else:
-                grads = _gradient(slopes, leaf, eye[None, :, None, :].expand_as(slopes))
+                grads = gradient(slopes, leaf, eye[None, :, None, :].expand_as(slopes))
         return grads.view(count, width, samples, width).transpose(1, 2)
 
     def directional_vjp(
@@ -408,7 +391,7 @@ class Dynamics:
         with torch.enable_grad():
             leaf, times = u.detach().requires_grad_(), s.detach().clone().requires_grad_()
             tau = tau.detach().requires_grad_()
-            slopes = self._derivative(self._many(times, leaf), [leaf, times], [y, tau])
+            slopes = derivative(self._many(times, leaf), [leaf, times], [y, tau])
             inputs = [leaf, *([times, tau, *self.parameters] if others else [])]
             grads: list[Tensor | None] = [None] * len(inputs)
             if slopes.requires_grad:
@@ -417,17 +400,3 @@ class Dynamics:
         parts = [*grads[:3], *[None] * (3 - len(grads[:3]))]
         wrt_u, wrt_s, wrt_tau = (z if g is None else g for z, g in zip(zeros, parts, strict=True))
         return wrt_u.detach(), grads[3:], wrt_s.detach(), wrt_tau.detach()
-
-
-def added(parts: Iterable[Tensor | None]) -> Tensor | None:
-    """The sum of gradients, of which None is that of what nothing depends on."""
-    there = [part for part in parts if part is not None]
-    return sum(there[1:], there[0]) if there else None
-
-
-def _gradient(outputs: Tensor, leaf: Tensor, cotangent: Tensor, retain: bool = False) -> Tensor:
-    """Gradient of the outputs with respect to leaf; zeros where they do not depend on it."""
-    if not outputs.requires_grad:
-        return torch.zeros_like(leaf)
-    (grad,) = torch.autograd.grad(outputs, leaf, cotangent, retain_graph=retain, allow_unused=True)
-    return torch.zeros_like(leaf) if grad is None else grad

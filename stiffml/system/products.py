@@ -1,0 +1,40 @@
+"""Products with derivatives of what torch has computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+
+def added(parts: Iterable[Tensor | None]) -> Tensor | None:
+    """The sum of gradients, of which None is that of what nothing depends on."""
+    there = [part for part in parts if part is not None]
+    return sum(there[1:], there[0]) if there else None
+
+
+def gradient(outputs: Tensor, leaf: Tensor, cotangent: Tensor, retain: bool = False) -> Tensor:
+    """Gradient of the outputs with respect to leaf; zeros where they do not depend on it."""
+    if not outputs.requires_grad:
+        return torch.zeros_like(leaf)
+    (grad,) = torch.autograd.grad(outputs, leaf, cotangent, retain_graph=retain, allow_unused=True)
+    return torch.zeros_like(leaf) if grad is None else grad
+
+
+def derivative(slopes: Tensor, inputs: Sequence[Tensor], directions: Sequence[Tensor]) -> Tensor:
+    """The derivative of the slopes along directions of the inputs, itself differentiable.
+
+    By differentiating a vector-Jacobian product with respect to its vector, in which it is linear:
+    much cheaper than torch's forward mode.
+    """
+    probe = torch.zeros_like(slopes, requires_grad=True)
+    if not slopes.requires_grad or not inputs:
+        return torch.zeros_like(slopes)
+    products = torch.autograd.grad(slopes, list(inputs), probe, create_graph=True, allow_unused=True)
+    along = [(p * v).sum() for p, v in zip(products, directions, strict=True) if p is not None]
+    total = sum(along, torch.zeros(()))
+    if not total.requires_grad:
+        return torch.zeros_like(slopes)
+    (change,) = torch.autograd.grad(total, probe, create_graph=True, allow_unused=True)
+    return torch.zeros_like(slopes) if change is None else change
