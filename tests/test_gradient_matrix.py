@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from gradients import compare
 from torch import Tensor, nn
 
 from stiffml import METHODS, Adaptive, Discrete, Disk, Fixed, Grid, Newton, Solution, Split, solve
+from stiffml.run.replay import Replay
 
 ERROR, RATE = 1e-6, 1.9
 NEWTON = Newton(rtol=1e-13, atol=1e-16)
@@ -204,6 +206,26 @@ def bounds(case: Case, what: str, outputs: Tensor, name: str) -> Tensor:
     # Steps of order 5 that grow from one output to the next multiply rounding.
     multiplied = what == "t" and outputs is MANY and name in ("bdf", "bdf5")
     return torch.tensor(1e-11 if multiplied else 1e-12)
+
+
+@pytest.mark.parametrize("name", ["cn", "bdf3", "dirk-es213sal"])
+def test_steps_are_taken_again_no_more_than_needed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backwards, the state that a step leads to is known from the step after it."""
+    taken = []
+    step = Replay.step
+
+    def counted(self: Replay, number: int, *arguments: Any) -> Any:
+        taken.append(number)
+        return step(self, number, *arguments)
+
+    monkeypatch.setattr(Replay, "step", counted)
+    case = Case("ode", times(0, 0.5))
+    solution = case.solve(name, Fixed(0.05), adjoint=Discrete(1))
+    case.gradients(solution)
+    steps = solution.stats.accepted
+    assert len(taken) == steps * (steps - 1) // 2, (
+        f"{name}: {len(taken)} steps were taken again for {steps} with one checkpoint; look at checkpoints.py"
+    )
 
 
 CHECKPOINTS = ("solutions", 1, 12, Disk(tempfile.gettempdir()))

@@ -20,6 +20,7 @@ from stiffml import (
     Grid,
     Krylov,
     LinearSolveError,
+    Newton,
     ODEBlock,
     Solution,
     odeint,
@@ -72,6 +73,22 @@ def test_other_preconditioners_of_petsc(solver: str) -> None:
 def test_preconditioners_without_a_transpose_say_so(solver: str) -> None:
     with pytest.raises(LinearSolveError, match=r"no transpose, which the backward pass needs\. Try: "):
         forth_and_back({}, GMRES(Assembled(solver=solver)))
+
+
+def test_multigrid_follows_the_step_size() -> None:
+    """An interpolation that was smoothed for a tiny step is no good for one that is 10⁵ times as long."""
+    case = Case(Brusselator(64), waves(64), torch.tensor([0, 1e-6, 0.1], dtype=torch.float64))
+    last = torch.tensor([0, 0.1], dtype=torch.float64)
+    linear = GMRES(Assembled(case.func.diffusion, "gamg", constant=True), rtol=1e-6)
+    arguments = {"method": "bdf1", "steps": Grid(1), "newton": Newton(max_iterations=50), "linear": linear}
+    iterations = []
+    for t in (case.t, last):
+        stats = solve(case.func, waves(64), t, **arguments).stats
+        iterations.append(stats.krylov_iterations)
+    after, alone = iterations
+    assert after <= 1.5 * alone + 10, (
+        f"{after} iterations for a tiny and a long step, {alone} for the long one; look at COARSER"
+    )
 
 
 def test_iterations_are_counted() -> None:

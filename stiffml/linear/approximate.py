@@ -28,6 +28,13 @@ PRECONDITIONERS = (
 LONGER = 1.8
 """By what factor the shift may change before a preconditioner is made anew."""
 
+COARSER = 30.0
+"""By what factor the shift may fall before a hierarchy of multigrid is built anew.
+
+Its interpolation is smoothed with the matrix, and PETSc keeps it for matrices to come: that of a large shift,
+which is nearly diagonal, is not smooth at all. That of a small shift serves large ones as well.
+"""
+
 MORE = 1.5
 """By what factor iterations may grow before one that depends on the state is made anew."""
 
@@ -124,8 +131,13 @@ class AssembledInverse(Approximate):
         self._pc.setType(kind)
         self._pc.setOperators(self._matrix.mat)
         self._pc.setFromOptions()
+        self._has_hierarchy = kind == "gamg"
+        self._built_for = math.inf  # shift
 
     def renew(self, s: float, u: np.ndarray, shift: float, jacobian: JacobianAt) -> None:
+        if self._has_hierarchy and abs(shift) * COARSER < self._built_for:
+            self._pc.reset()
+            self._built_for = abs(shift)
         self._matrix.update(s, u, shift)
         self._pc.setOperators(self._matrix.mat)
         self._pc.setUp()
