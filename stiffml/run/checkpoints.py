@@ -183,13 +183,13 @@ class Thinned(Checkpoints):
         return self._snapshots[0][-1]
 
     def segments(self, replay: Replay, last: int, longest: int) -> Iterator[Segment]:
-        # The state that the steps lead to; of those before it is the one that the steps after began with.
-        after = self._recent[-1] if last == self._count - 1 and self._recent else None
+        # Where steps lead is known backwards: from the end of the run, or from what later steps began with.
+        known = _numbered(self._recent, self._count - 1) if last == self._count - 1 else {}
         self._recent = []
         for begin in sorted(self._snapshots, reverse=True):
             if begin < last:
-                yield from self._gap(replay, begin, last, longest, after)
-                last, after = begin, self._snapshots[begin][-1].copy()
+                yield from self._gap(replay, begin, last, longest, known)
+                last, known = begin, _numbered(self._snapshots[begin].copy(), begin)
             if begin > 0:
                 del self._snapshots[begin]
 
@@ -201,16 +201,17 @@ class Thinned(Checkpoints):
             yield segment
 
     def _gap(
-        self, replay: Replay, begin: int, end: int, longest: int, after: np.ndarray | None
+        self, replay: Replay, begin: int, end: int, longest: int, known: dict[int, np.ndarray]
     ) -> Iterator[Segment]:
-        """The steps from a snapshot to ``end``, backwards; ``after`` is the state there if it is known.
+        """The steps from a snapshot to ``end``, backwards; some of the last states are ``known``.
 
-        States may be large: ``work``, with room for the state to come, is all there is besides snapshots.
+        States may be large: these and ``work``, with room for the state to come, is all there is besides
+        snapshots.
         """
         snapshot = self._snapshots[begin]
         free = self._slots - len(self._snapshots) + 1  # the snapshot itself serves as one
         if end - begin <= min(free * self._history, longest):
-            yield self._taken_again(replay, snapshot, begin, end, after)
+            yield self._taken_again(replay, snapshot, begin, end, known)
             return
         stored, work = {begin: snapshot}, _with_room(snapshot)
         segment: Segment | None = None
@@ -219,30 +220,37 @@ class Thinned(Checkpoints):
                 for n in range(begin + action.n0, begin + action.n1):
                     if n == begin + action.n0 and action.write_ics and n not in stored:
                         stored[n] = work[:-1].copy()
+                    taken = _step(replay, n, work, known)
                     if action.write_adj_deps:
-                        segment = _joined(replay, n, work, after)
+                        segment = taken
                     else:
-                        work = _with_room(replay.step(n, work).states[-self._history :])
+                        work = _with_room(taken.states[-self._history :])
+                    del taken
             elif isinstance(action, Copy | Move):
                 n = begin + action.n
                 work = _with_room(stored.pop(n) if isinstance(action, Move) else stored[n])
             elif isinstance(action, Reverse):
                 assert segment is not None
                 yield segment
-                after, segment, work = segment.states[-2].copy(), None, snapshot
+                known = _numbered(segment.states[:-1].copy(), segment.first)
+                segment, work = None, snapshot
             elif isinstance(action, EndReverse):
                 return
 
     def _taken_again(
-        self, replay: Replay, snapshot: np.ndarray, begin: int, end: int, after: np.ndarray | None
+        self, replay: Replay, snapshot: np.ndarray, begin: int, end: int, known: dict[int, np.ndarray]
     ) -> Segment:
         """All steps of a gap that is small enough to hold."""
         work, states = snapshot, [*snapshot]
-        for n in range(begin, end - 1):
-            work = replay.step(n, _with_room(work)).states[-self._history :]
+        for n in range(begin, end):
+            work = _step(replay, n, _with_room(work), known).states[-self._history :]
             states.append(work[-1])
-        states.append(_joined(replay, end - 1, _with_room(work), after).states[-1])
         return Segment(replay.trajectory, begin, end, begin + 1 - len(snapshot), np.array(states))
+
+
+def _numbered(states: np.ndarray | list[np.ndarray], last: int) -> dict[int, np.ndarray]:
+    """Consecutive states by their numbers, of which the highest is ``last``."""
+    return dict(enumerate(states, last + 1 - len(states)))
 
 
 def _with_room(states: np.ndarray) -> np.ndarray:
@@ -252,11 +260,12 @@ def _with_room(states: np.ndarray) -> np.ndarray:
     return room
 
 
-def _joined(replay: Replay, step: int, work: np.ndarray, after: np.ndarray | None) -> Segment:
-    """One step, which is only taken again if the state ``after`` it is not known."""
-    if after is None:
+def _step(replay: Replay, step: int, work: np.ndarray, known: dict[int, np.ndarray]) -> Segment:
+    """One step, which is only taken again if the state that it leads to is not known."""
+    found = known.get(step + 1)
+    if found is None:
         return replay.step(step, work)
-    work[-1] = after
+    work[-1] = found
     return Segment(replay.trajectory, step, step + 1, step + 2 - len(work), work)
 
 
