@@ -38,6 +38,8 @@ from stiffml import (
 )
 
 SPLIT = "arkimex-3"
+pytestmark = pytest.mark.usefixtures("python_handles_ctrl_c")
+
 METHODS = ("cn", "bdf3", SPLIT, "rosw-ra34pw2", "dirk-es324sal", "dopri5")
 """One of each kind of step."""
 
@@ -108,14 +110,6 @@ def all_close(found: list[Tensor], expected: list[Tensor]) -> bool:
 
 
 # Errors and interrupts.
-
-
-@pytest.fixture(autouse=True)
-def python_handles_ctrl_c() -> Iterator[None]:
-    """Also in a process that was started in the background, where shells have it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def raise_mishap() -> None:

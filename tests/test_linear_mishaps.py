@@ -187,6 +187,7 @@ def for_ever(job: Callable[[], object]) -> None:
         job()
 
 
+@pytest.mark.usefixtures("python_handles_ctrl_c")
 @pytest.mark.parametrize("name", ["ilu", "own"])
 def test_ctrl_c_at_any_time(name: str) -> None:
     """Wherever it strikes, in func, torch or PETSc: the interrupt arrives, and the next solve is right."""
