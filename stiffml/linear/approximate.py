@@ -55,6 +55,10 @@ class Approximate(ABC):
     def solve(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
         """The x of (shift·M − J) x ≈ v, (size,)."""
 
+    def solve_vector(self, v: Any, into: Any, transpose: bool = False) -> None:
+        """The same for PETSc vectors."""
+        into.setArray(self.solve(v.array_r, transpose))
+
     @abstractmethod
     def destroy(self) -> None:
         """Let go of what PETSc holds."""
@@ -144,8 +148,11 @@ class AssembledInverse(Approximate):
 
     def solve(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
         self._x.setArray(v)
-        (self._pc.applyTranspose if transpose else self._pc.apply)(self._x, self._y)
+        self.solve_vector(self._x, self._y, transpose)
         return self._y.array_r
+
+    def solve_vector(self, v: Any, into: Any, transpose: bool = False) -> None:
+        (self._pc.applyTranspose if transpose else self._pc.apply)(v, into)
 
     def destroy(self) -> None:
         for held in (self._pc, self._matrix, self._x, self._y):

@@ -109,16 +109,20 @@ class Shell:
         assert not transpose, "only forward solves carry time as a state"
         into[:] = self._joined(a * weighed - b * (along + self._from_time(time)), a * time)
 
-    def solve(self, v: np.ndarray, transpose: bool, into: np.ndarray) -> None:
-        """About the inverse, times a vector."""
+    def solve(self, v, transpose: bool, into) -> None:
+        """About the inverse, times a PETSc vector."""
         assert self._upkeep is not None
-        state, time = self._parts(v)
+        approximate = self._upkeep.approximate
         a, b = self._factor * self._a, self._factor * self._b
-        if time is None:
-            np.divide(self._upkeep.approximate.solve(state, transpose), b, out=into)
+        if not self._with_time:
+            approximate.solve_vector(v, into, transpose)
+            if b != 1:
+                into.scale(1 / b)
             return
+        state, time = self._parts(v.array_r)
+        assert time is not None
         known = state + self._b / self._a * self._from_time(time)
-        into[:] = self._joined(self._upkeep.approximate.solve(known, transpose) / b, time / a)
+        into.setArray(self._joined(approximate.solve(known, transpose) / b, time / a))
 
     def scale(self, factor: float) -> None:
         self._factor *= factor
@@ -162,7 +166,7 @@ class _Inverse:
         self._shell = shell
 
     def apply(self, pc, x, y) -> None:
-        self._shell.solve(x.array_r, False, y.array_w)
+        self._shell.solve(x, False, y)
 
     def applyTranspose(self, pc, x, y) -> None:
-        self._shell.solve(x.array_r, True, y.array_w)
+        self._shell.solve(x, True, y)
