@@ -37,9 +37,9 @@ from stiffml import (
     solve,
 )
 
-SPLIT = "arkimex-3"
 pytestmark = pytest.mark.usefixtures("python_handles_ctrl_c")
 
+SPLIT = "arkimex-3"
 METHODS = ("cn", "bdf3", SPLIT, "rosw-ra34pw2", "dirk-es324sal", "dopri5")
 """One of each kind of step."""
 

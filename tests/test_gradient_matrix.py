@@ -202,7 +202,7 @@ def bounds(case: Case, what: str, outputs: Tensor, name: str) -> Tensor:
     if what == "mass":
         # A zero of a singular matrix is not to be moved; along it the multiplier of the algebraic equation
         # amplifies rounding by 1/step.
-        return torch.where((case.mass[0] != 0) & (outputs is CLOSE), 1e-12, 1e-11)
+        return torch.where(case.mass[0] != 0, 1e-12, 1e-11)
     # Steps of order 5 that grow from one output to the next multiply rounding.
     multiplied = what == "t" and outputs is MANY and name in ("bdf", "bdf5")
     return torch.tensor(1e-11 if multiplied else 1e-12)

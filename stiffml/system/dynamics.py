@@ -82,10 +82,8 @@ class Dynamics:
         self._last_graph = None  # gives its memory back first
         state = u.copy()
         if with_jacobian and self.keeps_graphs:
-            graph = self._graph(s, state)
-            self._last_graph = s, state, graph
-            self._last_slope = graph.value
-            return graph.value
+            self._last_slope = self._graph_to_come(s, state).value
+            return self._last_slope
         if self.is_large or self.space.is_distributed:
             slope = self._slope(s, state)
             self._last_slope = np.empty(0) if np.isfinite(slope).all() else slope
@@ -220,6 +218,12 @@ class Dynamics:
                 return graph
         return self._graph(s, u)
 
+    def _graph_to_come(self, s: float, u: np.ndarray) -> Graph:
+        """The graph at a state, which is kept until :meth:`graph` asks for it."""
+        graph = self._graph(s, u)
+        self._last_graph = s, u, graph
+        return graph
+
     def _graph(self, s: float, u: np.ndarray) -> Graph:
         """``u`` must stay as it is."""
         with torch.enable_grad():
@@ -242,10 +246,7 @@ class Dynamics:
         graph of a single one then serves for both.
         """
         if with_jacobian and self.keeps_graphs and len(s) == 1:
-            time, state = float(s[0]), u[0].numpy()
-            graph = self._graph(time, state)
-            self._last_graph = time, state, graph
-            return torch.from_numpy(graph.value)[None]
+            return torch.from_numpy(self._graph_to_come(float(s[0]), u[0].numpy()).value)[None]
         with torch.no_grad():
             return self._many(s, u)
 

@@ -70,7 +70,7 @@ class Graph:
         if self._probe is None:
             # Of a large state zeros would be one more vector.
             zero = torch.zeros((), dtype=self._slope.dtype)
-            self._probe = zero.expand(self._slope.shape).detach().requires_grad_()
+            self._probe = zero.expand(self._slope.shape).requires_grad_()
             try:
                 with torch.enable_grad():
                     (self._product,) = torch.autograd.grad(
