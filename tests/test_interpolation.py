@@ -59,7 +59,8 @@ def test_afterwards(method: str, checkpoints, network: SmallNetwork, start: Tens
         slopes = torch.stack([network(s, u) for s, u in zip(at, y, strict=True)]).sum(dim=1)
     assert torch.allclose(wrt_t, slopes, rtol=0.1, atol=0.1), "dy/dt is about f"
     expected = torch.autograd.grad(solution.interpolate(at.detach()).sum(), y0)[0]
-    assert torch.equal(wrt_y0, expected)
+    # The first reversal had states of the forward run, which the second one takes again: equal to rounding.
+    assert torch.allclose(wrt_y0, expected, rtol=1e-13, atol=0)
 
 
 # A method's own interpolant.
