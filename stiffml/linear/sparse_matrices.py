@@ -51,6 +51,7 @@ class ConstantMatrix(Matrix):
 
     def __init__(self, entries: Entries, mass: Mass | None, size: int, comm: Any) -> None:
         super().__init__(entries, mass, size, comm)
+        self._comm = comm
         self._shift: float | None = None
         self._weights: Any = None  # M, where it is not the identity
         if mass is not None:
@@ -62,8 +63,10 @@ class ConstantMatrix(Matrix):
     def update(self, s: float, u: np.ndarray, shift: float) -> None:
         if self._shift is None:
             super().update(s, u, shift)
-            with_places, self.mat = self.mat, self.mat.duplicate(copy=True)
-            with_places.destroy()  # where each entry belongs takes more memory than the entries
+            # Where each given entry belongs takes more memory than the matrix; a duplicate would keep it too.
+            compressed, sizes = self.mat.getValuesCSR(), self.mat.getSizes()
+            self.mat.destroy()
+            self.mat = PETSc.Mat().createAIJ(sizes, csr=compressed, comm=self._comm)
             del self._values, self._mass
         elif self._weights is None:
             self.mat.shift(shift - self._shift)

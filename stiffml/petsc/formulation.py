@@ -62,7 +62,7 @@ class Formulation:
 
     def at(self, s: float, vector: np.ndarray) -> tuple[float, np.ndarray]:
         """Time and state of a vector."""
-        return s, vector.copy()  # PETSc's own is read-only
+        return s, self._system.f.copied(vector)  # PETSc's own is read-only
 
     def wrt_time(self, s: float, u: np.ndarray) -> np.ndarray:
         """(size of a state,) ∂f/∂s"""

@@ -81,18 +81,18 @@ class Dynamics:
             return self._last_slope
         self._last_graph = None  # gives its memory back first
         state = u.copy()
+        self._last_blocks = None
+        is_remembered = not self.is_large and not self.space.is_distributed
         if with_jacobian and self.keeps_graphs:
-            self._last_slope = self._graph_to_come(s, state).value
-            return self._last_slope
-        if self.is_large or self.space.is_distributed:
-            slope = self._slope(s, state)
-            self._last_slope = np.empty(0) if np.isfinite(slope).all() else slope
-            return slope
-        if with_jacobian and self._replicates(s, state):
+            slope = self._slope_with_graph(s, state)
+        elif with_jacobian and is_remembered and self._replicates(s, state):
             slope, self._last_blocks = self._slope_and_jacobian(s, state)
         else:
-            slope, self._last_blocks = self._slope(s, state), None
-        self._last_time, self._last_state, self._last_slope = s, state, slope
+            slope = self._slope(s, state)
+        if is_remembered:
+            self._last_time, self._last_state, self._last_slope = s, state, slope
+        else:
+            self._last_slope = np.empty(0) if np.isfinite(slope).all() else slope
         return slope
 
     @property
@@ -214,22 +214,27 @@ class Dynamics:
         self.jacobians += 1
         if held is not None:
             at, state, graph = held
-            if self.space.every(at == s and np.array_equal(state, u)):
+            if self.space.every(at == s and (u is state or np.array_equal(u, state))):
                 return graph
-        return self._graph(s, u)
+        return self._graph(s, u)[0]
 
-    def _graph_to_come(self, s: float, u: np.ndarray) -> Graph:
-        """The graph at a state, which is kept until :meth:`graph` asks for it."""
-        graph = self._graph(s, u)
+    def copied(self, u: np.ndarray) -> np.ndarray:
+        """A copy of a state, which may be that of the last :meth:`evaluate`; it must not be written to."""
+        held = self._last_graph
+        return held[1] if held is not None and np.array_equal(u, held[1]) else u.copy()
+
+    def _slope_with_graph(self, s: float, u: np.ndarray) -> np.ndarray:
+        """f at a state; its graph is kept until :meth:`graph` asks for it."""
+        graph, slope = self._graph(s, u)
         self._last_graph = s, u, graph
-        return graph
+        return slope
 
-    def _graph(self, s: float, u: np.ndarray) -> Graph:
-        """``u`` must stay as it is."""
+    def _graph(self, s: float, u: np.ndarray) -> tuple[Graph, np.ndarray]:
+        """The graph of f at a state, which must stay as it is, and the value."""
         with torch.enable_grad():
             leaf = torch.from_numpy(u if u.flags.writeable else u.copy()).requires_grad_()
             slope = self._many(torch.tensor([s], dtype=torch.float64), leaf[None], self._for_graphs())[0]
-        return Graph(leaf, slope, self.layout.dtype)
+        return Graph(leaf, slope, self.layout.dtype), slope.detach().numpy()
 
     def _for_graphs(self) -> Func:
         """The function; if the state is large, with parameters whose gradients no graph need be kept for."""
@@ -246,7 +251,7 @@ class Dynamics:
         graph of a single one then serves for both.
         """
         if with_jacobian and self.keeps_graphs and len(s) == 1:
-            return torch.from_numpy(self._graph_to_come(float(s[0]), u[0].numpy()).value)[None]
+            return torch.from_numpy(self._slope_with_graph(float(s[0]), u[0].numpy()))[None]
         with torch.no_grad():
             return self._many(s, u)
 

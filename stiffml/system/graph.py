@@ -6,11 +6,13 @@ f is kept: Jᵀw is its backward pass, which is linear in w, and J v the backwar
 
 from __future__ import annotations
 
+import ctypes
 import math
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge, saved_tensors_hooks
 
 from stiffml.system.space import Space
 
@@ -19,6 +21,9 @@ ADJOINT = 1e-7
 
 ADJOINT_SINGLE = 1e-3
 """The same for a function of float32."""
+
+SPARED = 100_000
+"""Numbers in a tensor from which room is spared: for vectors that are there, and for zeros that are kept."""
 
 
 class NotTwiceDifferentiableError(RuntimeError):
@@ -39,15 +44,12 @@ class Graph:
     """
 
     def __init__(self, leaf: Tensor, slope: Tensor, dtype: torch.dtype) -> None:
-        self._leaf, self._slope = leaf, slope
+        self._leaf = leaf
         self._precision = ADJOINT if dtype == torch.float64 else ADJOINT_SINGLE
+        # Of f and of Jᵀ·probe only where their graphs begin: the values may be large.
+        self._slope = get_gradient_edge(slope) if slope.requires_grad else None
         self._probe: Tensor | None = None
-        self._product: Tensor | None = None
-
-    @property
-    def value(self) -> np.ndarray:
-        """(size,) f."""
-        return self._slope.detach().numpy()
+        self._product: GradientEdge | None = None
 
     def apply(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
         """J v, or Jᵀ v, for a vector (size,).
@@ -57,34 +59,40 @@ class Graph:
         NotTwiceDifferentiableError
             For J v, if ``func`` cannot be differentiated twice; the message names the operation.
         """
-        if not self._slope.requires_grad:
+        if self._slope is None:
             return np.zeros(v.shape)
-        vector = torch.from_numpy(np.array(v, dtype=float))
-        found = self._backwards(vector) if transpose else self._forwards(vector)
-        return np.zeros(v.shape) if found is None else found.numpy()
+        vector = _tensor(v)
+        found = (self._backwards if transpose else self._forwards)(self._slope, vector)
+        if found is None:
+            return np.zeros(v.shape)
+        if found.untyped_storage().data_ptr() == vector.untyped_storage().data_ptr():
+            return np.array(found)  # the vector itself, which is the caller's
+        return found.numpy()
 
-    def _backwards(self, w: Tensor) -> Tensor | None:
-        return torch.autograd.grad(self._slope, self._leaf, w, retain_graph=True, allow_unused=True)[0]
+    def _backwards(self, slope: GradientEdge, w: Tensor) -> Tensor | None:
+        return torch.autograd.grad([slope], self._leaf, w, retain_graph=True, allow_unused=True)[0]
 
-    def _forwards(self, v: Tensor) -> Tensor | None:
+    def _forwards(self, slope: GradientEdge, v: Tensor) -> Tensor | None:
         if self._probe is None:
             # Of a large state zeros would be one more vector.
-            zero = torch.zeros((), dtype=self._slope.dtype)
-            self._probe = zero.expand(self._slope.shape).requires_grad_()
+            zero = torch.zeros((), dtype=self._leaf.dtype)
+            self._probe = zero.expand(self._leaf.shape).requires_grad_()
             try:
-                with torch.enable_grad():
-                    (self._product,) = torch.autograd.grad(
-                        self._slope, self._leaf, self._probe, create_graph=True, allow_unused=True
+                with torch.enable_grad(), saved_tensors_hooks(_without_zeros, _as_it_was):
+                    (product,) = torch.autograd.grad(
+                        [slope], self._leaf, self._probe, create_graph=True, allow_unused=True
                     )
             except (RuntimeError, NotImplementedError) as error:
                 if not _is_torchs(error):
                     raise
                 raise self._not_twice(error) from error
-        if self._product is None or not self._product.requires_grad:
+            if product is not None and product.requires_grad:
+                self._product = get_gradient_edge(product)
+        if self._product is None:
             return None
         try:
             (along,) = torch.autograd.grad(
-                self._product, self._probe, v, retain_graph=True, allow_unused=True
+                [self._product], self._probe, v, retain_graph=True, allow_unused=True
             )
         except (RuntimeError, NotImplementedError) as error:
             if not _is_torchs(error):
@@ -117,6 +125,25 @@ class Graph:
         )
 
 
+def _tensor(v: np.ndarray) -> Tensor:
+    """A vector that is not written to. A large one of PETSc's is shared, though it is read-only: torch warns."""
+    if v.flags.writeable or v.size < SPARED or v.dtype != float or not v.flags.c_contiguous:
+        return torch.from_numpy(np.array(v, dtype=float))
+    shared = (ctypes.c_double * v.size).from_address(v.ctypes.data)
+    return torch.from_numpy(np.frombuffer(shared))
+
+
+def _without_zeros(saved: Tensor) -> Tensor:
+    """What a graph keeps of a tensor. For a probe of zeros that is zeros in many places: they need no room."""
+    if saved.numel() > SPARED and not saved.any():
+        return saved.new_zeros(()).expand(saved.shape)
+    return saved
+
+
+def _as_it_was(kept: Tensor) -> Tensor:
+    return kept
+
+
 REFUSALS = ("differentiate twice", "is not implemented", "not differentiable", "Tensor that requires grad")
 
 
@@ -125,11 +152,11 @@ def _is_torchs(error: Exception) -> bool:
     return any(words in str(error) for words in REFUSALS)
 
 
-def _own_operations(slope: Tensor) -> list[str]:
-    """Names of the autograd functions written in Python in the graph of a tensor."""
+def _own_operations(begin: GradientEdge | None) -> list[str]:
+    """Names of the autograd functions written in Python in a graph."""
     found: set[str] = set()
     seen: set[object] = set()
-    waiting = [slope.grad_fn]
+    waiting = [] if begin is None else [begin.node]
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
