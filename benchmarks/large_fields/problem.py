@@ -18,7 +18,7 @@ from scipy.sparse import block_diag, csr_array, eye_array, kron
 from torch import Tensor, nn
 
 from problems.stencils import laplacian
-from stiffml import GMRES, Assembled
+from stiffml import Assembled, Krylov
 
 ALPHA, B = 0.1, 3.4
 HIDDEN = 16
@@ -97,6 +97,6 @@ def diffusion_matrix(points: int) -> csr_array:
     return csr_array(ALPHA * points**2 * block_diag([kron(along, one) + kron(one, along)] * 2))
 
 
-def linear_solver(diffusion, preconditioner: str) -> GMRES:
+def linear_solver(diffusion, preconditioner: str, method: str = "gmres") -> Krylov:
     """Only the diffusion is assembled, given as a function or as a matrix, which is linear."""
-    return GMRES(Assembled(diffusion, preconditioner, constant=True))
+    return Krylov(method, Assembled(diffusion, preconditioner, constant=True))

@@ -12,7 +12,7 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, get_gradient_edge, saved_tensors_hooks
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge, saved_tensors_hooks
 
 from stiffml.system.space import Space
 
@@ -126,15 +126,15 @@ class Graph:
 
 
 def _tensor(v: np.ndarray) -> Tensor:
-    """A vector that is not written to. A large one of PETSc's is shared, though it is read-only: torch warns."""
+    """For reading. A large one of PETSc's, of whose being read-only torch warns, is shared."""
     if v.flags.writeable or v.size < SPARED or v.dtype != float or not v.flags.c_contiguous:
         return torch.from_numpy(np.array(v, dtype=float))
     shared = (ctypes.c_double * v.size).from_address(v.ctypes.data)
-    return torch.from_numpy(np.frombuffer(shared))
+    return torch.from_numpy(np.frombuffer(memoryview(shared)))
 
 
 def _without_zeros(saved: Tensor) -> Tensor:
-    """What a graph keeps of a tensor. For a probe of zeros that is zeros in many places: they need no room."""
+    """What a graph keeps of a tensor. For a probe of zeros that is often zeros, which need no room."""
     if saved.numel() > SPARED and not saved.any():
         return saved.new_zeros(()).expand(saved.shape)
     return saved
@@ -156,7 +156,7 @@ def _own_operations(begin: GradientEdge | None) -> list[str]:
     """Names of the autograd functions written in Python in a graph."""
     found: set[str] = set()
     seen: set[object] = set()
-    waiting = [] if begin is None else [begin.node]
+    waiting: list[Node | None] = [] if begin is None else [begin.node]
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
