@@ -2,14 +2,15 @@
 
     python benchmarks/large_fields/memory.py [--grid 512] [--preconditioner icc] [--t-end 2e-6]
 
-The problem is in problem.py: 2 · grid² unknowns; the method is that with the fewest vectors, the trapezoidal
-rule, and so is the Krylov method, BiCGStab, which keeps six however many iterations it takes. The
-preconditioner is made of the diffusion's matrix, which exists before. Either 10 checkpoints are kept or, for
-comparison, all states. Every case runs in a process of its own, on one thread and with an allocator that gives
-large arrays back to the system (see checkpoint_memory.py). Memory is the growth of the process from just before
-the solve to its peak, in states (8 bytes an unknown): all that the solve needs, with the Krylov method's
-vectors, the preconditioner, and what torch keeps and makes for products with the Jacobian, about 33 states for
-this closure of 16 hidden numbers a point. Short runs show the peak as well as long ones.
+The problem is in problem.py: 2 · grid² unknowns; the method is that with the fewest vectors, the
+trapezoidal rule, and so is the Krylov method, BiCGStab, which keeps six however many iterations it takes.
+The preconditioner is made of the diffusion's matrix, which exists before. Either 10 checkpoints are kept
+or, for comparison, all states. Every case runs in a process of its own, on one thread and with an allocator
+that gives large arrays back to the system (see checkpoint_memory.py). Memory is the growth of the process
+from just before the solve to its peak, in states (8 bytes an unknown): all that the solve needs, with the
+Krylov method's vectors, the preconditioner, and what torch keeps and makes for products with the Jacobian,
+about 33 states for this closure of 16 hidden numbers a point. Short runs show the peak as well as long
+ones.
 
 Writes benchmarks/results/field_memory.json and field_memory.png.
 """

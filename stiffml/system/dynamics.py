@@ -234,7 +234,7 @@ class Dynamics:
         with torch.enable_grad():
             leaf = torch.from_numpy(u if u.flags.writeable else u.copy()).requires_grad_()
             slope = self._many(torch.tensor([s], dtype=torch.float64), leaf[None], self._for_graphs())[0]
-        return Graph(leaf, slope, self.layout.dtype), slope.detach().numpy()
+        return Graph(leaf, slope, self.layout.dtype, self.is_large), slope.detach().numpy()
 
     def _for_graphs(self) -> Func:
         """The function; if the state is large, with parameters whose gradients no graph need be kept for."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -22,8 +23,8 @@ ADJOINT = 1e-7
 ADJOINT_SINGLE = 1e-3
 """The same for a function of float32."""
 
-SPARED = 100_000
-"""Numbers in a tensor from which room is spared: for vectors that are there, and for zeros that are kept."""
+SHARED = 10_000
+"""Numbers in a vector from which a copy of it costs more than what sharing it takes."""
 
 
 class NotTwiceDifferentiableError(RuntimeError):
@@ -41,10 +42,12 @@ class Graph:
         (size,) f there, float64.
     dtype : torch.dtype
         That f is evaluated in.
+    sparing : bool
+        Whether room counts for more than the time of looking for zeros that need none.
     """
 
-    def __init__(self, leaf: Tensor, slope: Tensor, dtype: torch.dtype) -> None:
-        self._leaf = leaf
+    def __init__(self, leaf: Tensor, slope: Tensor, dtype: torch.dtype, sparing: bool) -> None:
+        self._leaf, self._sparing = leaf, sparing
         self._precision = ADJOINT if dtype == torch.float64 else ADJOINT_SINGLE
         # Of f and of Jᵀ·probe only where their graphs begin: the values may be large.
         self._slope = get_gradient_edge(slope) if slope.requires_grad else None
@@ -78,7 +81,8 @@ class Graph:
             zero = torch.zeros((), dtype=self._leaf.dtype)
             self._probe = zero.expand(self._leaf.shape).requires_grad_()
             try:
-                with torch.enable_grad(), saved_tensors_hooks(_without_zeros, _as_it_was):
+                kept = saved_tensors_hooks(_without_zeros, _as_it_was) if self._sparing else nullcontext()
+                with torch.enable_grad(), kept:
                     (product,) = torch.autograd.grad(
                         [slope], self._leaf, self._probe, create_graph=True, allow_unused=True
                     )
@@ -127,7 +131,9 @@ class Graph:
 
 def _tensor(v: np.ndarray) -> Tensor:
     """For reading. A large one of PETSc's, of whose being read-only torch warns, is shared."""
-    if v.flags.writeable or v.size < SPARED or v.dtype != float or not v.flags.c_contiguous:
+    if v.flags.writeable and v.dtype == float:
+        return torch.from_numpy(v)
+    if v.size < SHARED or v.dtype != float or not v.flags.c_contiguous:
         return torch.from_numpy(np.array(v, dtype=float))
     shared = (ctypes.c_double * v.size).from_address(v.ctypes.data)
     return torch.from_numpy(np.frombuffer(memoryview(shared)))
@@ -135,7 +141,7 @@ def _tensor(v: np.ndarray) -> Tensor:
 
 def _without_zeros(saved: Tensor) -> Tensor:
     """What a graph keeps of a tensor. For a probe of zeros that is often zeros, which need no room."""
-    if saved.numel() > SPARED and not saved.any():
+    if not saved.any():
         return saved.new_zeros(()).expand(saved.shape)
     return saved
 
