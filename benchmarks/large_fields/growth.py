@@ -35,6 +35,7 @@ from measuring import ONE_THREAD, RESULTS, Bound, in_own_process, machine, space
 GRIDS = (32, 64, 128, 256, 512)
 ILU_UP_TO = 256
 KRYLOV = {"gamg": "fgmres", "ilu": "gmres"}
+"""By preconditioner."""
 REPEATED_UP_TO = 32_768
 """Unknowns up to which runs are repeated."""
 
@@ -106,9 +107,8 @@ def _case(preconditioner: str, grid: int, repeats: int, t_end: float) -> Cost:
 
     torch.set_num_threads(1)
     model = Brusselator()
-    linear = linear_solver(
-        model.diffusion, preconditioner, KRYLOV[preconditioner]
-    )  # patterns found are kept as long as this is
+    # Patterns that are found are kept as long as this is.
+    linear = linear_solver(model.diffusion, preconditioner, KRYLOV[preconditioner])
 
     def run(points: int, end: float):
         """Forward and backward: seconds, seconds outside of func; the solution, the loss, gradients."""
