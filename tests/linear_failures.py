@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from conftest import times
 from fields import Brusselator, weighted
-from petsc4py import PETSc
 from torch import Tensor, nn
 
 METHODS = ("cn", "bdf3", "rosw-ra34pw2", "arkimex-3", "dirk-es213sal")
@@ -29,15 +24,3 @@ def require_same(found: list[Tensor], expected: list[Tensor], bound: float = 1e-
     for a, b in zip(found, expected, strict=True):
         off = float((a - b).abs().max() / b.abs().max())
         assert off <= bound, f"a gradient has changed by {off:.1e}"
-
-
-@contextmanager
-def nothing_left_behind() -> Iterator[None]:
-    """No PETSc options, once what was raised is forgotten."""
-    gc.collect()
-    before = PETSc.Options().getAll()
-    yield
-    gc.collect()
-    assert PETSc.Options().getAll() == before, (
-        "look at Stepper.destroy and at how _Recorded lets go of its options"
-    )

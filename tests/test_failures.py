@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import times
-from petsc4py import PETSc
+from leftovers import nothing_left_behind
 from torch import Tensor, nn
 
 from stiffml import (
@@ -84,18 +84,6 @@ def gradients(func: Callable, y: Tensor, y0: Tensor) -> list[Tensor]:
     module = func.implicit if isinstance(func, Split) else func
     assert isinstance(module, Oscillator)
     return list(torch.autograd.grad(y.sum(), [y0, module.damping]))
-
-
-@contextmanager
-def nothing_left_behind() -> Iterator[None]:
-    """No PETSc options, no open files, once what was raised is forgotten."""
-    gc.collect()
-    before = PETSc.Options().getAll(), len(os.listdir("/proc/self/fd"))
-    yield
-    gc.collect()
-    assert (PETSc.Options().getAll(), len(os.listdir("/proc/self/fd"))) == before, (
-        "look at Stepper.destroy and at what the traceback of the error holds on to"
-    )
 
 
 def all_equal(found: list[Tensor], expected: list[Tensor]) -> bool:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from conftest import times
 from fields import TIGHT, Brusselator, waves
-from linear_failures import METHODS, T, gradients, nothing_left_behind, problem, require_same
+from leftovers import nothing_left_behind
+from linear_failures import METHODS, T, gradients, problem, require_same
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 

@@ -15,7 +15,8 @@ import pytest
 import torch
 from conftest import times
 from fields import Brusselator, Case, Own, waves, weighted
-from linear_failures import T, gradients, nothing_left_behind, problem, require_same
+from leftovers import nothing_left_behind
+from linear_failures import T, gradients, problem, require_same
 from torch import Tensor, nn
 
 from stiffml import (
