@@ -203,9 +203,10 @@ def bounds(case: Case, what: str, outputs: Tensor, name: str) -> Tensor:
         # A zero of a singular matrix is not to be moved; along it the multiplier of the algebraic equation
         # amplifies rounding by 1/step.
         return torch.where(case.mass[0] != 0, 1e-12, 1e-11)
-    # Steps of order 5 that grow from one output to the next multiply rounding.
+    # Steps of order 5 that grow from one output to the next multiply rounding: 7e-13 was seen, and another
+    # processor rounds otherwise.
     multiplied = what == "t" and outputs is MANY and name in ("bdf", "bdf5")
-    return torch.tensor(1e-11 if multiplied else 1e-12)
+    return torch.tensor(2e-12 if multiplied else 1e-12)
 
 
 @pytest.mark.parametrize("name", ["cn", "bdf3", "dirk-es213sal"])

@@ -208,8 +208,10 @@ class _BlockSolver:
         )
         size = self.segment.states.shape[1]
         known = np.zeros((self.block.steps, size))
+        # Where only differences of columns enter, these lose less to rounding than the columns do.
+        origin = self.x[self.pattern.base] if self.pattern.differences else None
         for c in row.alpha:
-            known -= alpha[:, c] * self.x[c]
+            known -= alpha[:, c] * (self.x[c] if origin is None else self.x[c] - origin)
         if row.weighted:
             known = self.system.weigh(known)
         for c in row.beta:
@@ -220,13 +222,15 @@ class _BlockSolver:
             return known
         own = alpha[:, row.column]
         if row.solves:
-            return self._newton(row, own, beta[:, row.column], known)
+            return self._newton(row, own, beta[:, row.column], known, origin)
         if row.rosenbrock:
             return self._rosenbrock(row, own, known)
         return known / own
 
-    def _newton(self, row: Row, alpha: np.ndarray, beta: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """The x of α M x − β f(s, x) = known, started from the vector before."""
+    def _newton(
+        self, row: Row, alpha: np.ndarray, beta: np.ndarray, known: np.ndarray, origin: np.ndarray | None
+    ) -> np.ndarray:
+        """The x of α M (x − origin) − β f(s, x) = known, started from the vector before."""
         f, s = self.system.f, self._times("f", row.column)
         x = np.array(self.x[row.column - 1])
         solver, factors = self.system.solver, None
@@ -237,7 +241,7 @@ class _BlockSolver:
                 factors = None
                 solver.let_go()  # large systems need the room
             residual = f.evaluate_many(s, u, with_jacobian=factors is None).numpy() * -beta
-            residual += alpha * self.system.weigh(x)
+            residual += alpha * self.system.weigh(x if origin is None else x - origin)
             residual -= known
             if factors is None:
                 factors = self._factors(s, u, alpha, beta)
