@@ -15,6 +15,7 @@ from stiffml.linear.preconditioners import OwnPreconditioner
 from stiffml.linear.sparse_matrices import ConstantMatrix, Entries, Matrix
 from stiffml.petsc.library import PETSc
 from stiffml.system.dynamics import Dynamics
+from stiffml.system.graph import Array
 from stiffml.system.linearization import JacobianAt
 from stiffml.system.mass import Mass
 from stiffml.system.state import State
@@ -74,13 +75,14 @@ class Upkeep:
         self._first: int | None = None
         self._last = 0
 
-    def at(self, s: float, u: np.ndarray, shift: float, jacobian: JacobianAt) -> None:
+    def at(self, s: float, u: Array, shift: float, jacobian: JacobianAt) -> None:
         """The systems to come have this state and shift."""
         near = abs(math.log(shift / self._shift)) < math.log(LONGER) if shift * self._shift > 0 else False
         tired = self._first is not None and self._last > MORE * self._first + 3
         if near and not self._always and not (tired and self.approximate.depends_on_state):
             return
-        self.approximate.renew(s, u, shift, jacobian)
+        state = u.cpu().numpy() if isinstance(u, torch.Tensor) else u
+        self.approximate.renew(s, state, shift, jacobian)
         self._shift, self._first = shift, None
 
     def took(self, iterations: int) -> None:

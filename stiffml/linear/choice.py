@@ -19,12 +19,14 @@ from stiffml.linear.approximate import Approximate, AssembledInverse, OwnInverse
 from stiffml.linear.dense import DenseLU
 from stiffml.linear.direct import SparseJacobian, SparseLU
 from stiffml.linear.jacobians import Coloured, Compressed
-from stiffml.linear.krylov import JacobianOf, KrylovSolver, MatrixFree
+from stiffml.linear.krylov import KrylovSolver
+from stiffml.linear.matrix_free import JacobianOf, MatrixFree
 from stiffml.linear.preconditioners import Assembled, PointBlock, Preconditioner
 from stiffml.linear.settings import GMRES, JACOBIANS, LU, Krylov, Sparsity, coordinates
 from stiffml.linear.solver import LinearSolver
 from stiffml.linear.sparse_matrices import Entries
 from stiffml.methods import Method
+from stiffml.petsc.sharing import can_share
 from stiffml.settings import Tolerances
 from stiffml.system.detection import detect_sparsity
 from stiffml.system.dynamics import Dynamics
@@ -209,6 +211,7 @@ class _Choice:
         preconditioner, what = self._preconditioner(pc, coloured)
         operator: JacobianOf = MatrixFree()
         f.keeps_graphs = coloured is None
+        f.shares_vectors = f.keeps_graphs and self._may_share_vectors
         product = "matrix-free"
         if coloured is not None:
             operator = partial(SparseJacobian, coloured)
@@ -224,6 +227,12 @@ class _Choice:
             self._wanted.options,
             self._suggested(pc),
         )
+
+    @property
+    def _may_share_vectors(self) -> bool:
+        """Whether states are where PETSc could have its vectors too, and nothing else is made of them."""
+        alone = self._mass is None and not self._wanted.method.time_is_state
+        return alone and not self._f.space.is_distributed and can_share(self._f.layout.device)
 
     def _suggested(self, pc: object) -> Mapping[str, object]:
         """Options of a preconditioner."""

@@ -13,20 +13,20 @@ from torch import Tensor
 
 from stiffml.errors import LINEAR_HINT, LinearSolveError
 from stiffml.linear.approximate import Approximate, OwnInverse
+from stiffml.linear.matrix_free import JacobianOf, Released
 from stiffml.linear.settings import GMRES, Krylov
 from stiffml.linear.shell import Shell
 from stiffml.linear.solver import LinearSolver, ShiftedMatrix
 from stiffml.petsc.library import PETSc
 from stiffml.petsc.options import ScopedOptions
 from stiffml.system.dynamics import Dynamics
-from stiffml.system.graph import Graph
+from stiffml.system.graph import Array
 from stiffml.system.linearization import JacobianAt, Linearization
 from stiffml.system.mass import Mass
 
 if TYPE_CHECKING:
     from stiffml.petsc.formulation import Formulation
 
-JacobianOf = Callable[[Dynamics, float, np.ndarray], JacobianAt]
 MakeApproximate = Callable[[str], Approximate]
 
 _ERR_SUP = 56  # PETSC_ERR_SUP: not supported
@@ -43,20 +43,6 @@ CONTRACTION = 1e-3
 
 SHOWN = 5
 """How many of the last residuals an error shows."""
-
-
-class MatrixFree:
-    """J as the graph of f; the first one is tried out."""
-
-    def __init__(self) -> None:
-        self._tried = False
-
-    def __call__(self, dynamics: Dynamics, s: float, u: np.ndarray) -> Graph:
-        graph = dynamics.graph(s, u)
-        if not self._tried:
-            graph.require_adjoint(dynamics.space)
-            self._tried = True
-        return graph
 
 
 class KrylovSolver(LinearSolver):
@@ -127,7 +113,8 @@ class KrylovSolver(LinearSolver):
         approximate = None if self._approximate is None else self._approximate(prefix)
         communicator = self.dynamics.space.communicator
         own = isinstance(approximate, OwnInverse)  # which is told of every point
-        return Shell(self.dynamics.layout, self.mass, approximate, communicator, with_time, always=own)
+        shares = self.dynamics.shares_vectors
+        return Shell(self.dynamics.layout, self.mass, approximate, communicator, with_time, own, shares)
 
     def configure(self, ksp, shell: Shell, rtol: float) -> None:
         """Set up a KSP to solve with a shell."""
@@ -169,22 +156,6 @@ class KrylovSolver(LinearSolver):
         return self._recorded
 
 
-class _Released:
-    """J at one state, which can be let go of; it is evaluated again should it still be needed."""
-
-    def __init__(self, evaluate: Callable[[], JacobianAt]) -> None:
-        self._evaluate = evaluate
-        self._jacobian: JacobianAt | None = evaluate()
-
-    def apply(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
-        if self._jacobian is None:
-            self._jacobian = self._evaluate()
-        return self._jacobian.apply(v, transpose)
-
-    def let_go(self) -> None:
-        self._jacobian = None
-
-
 class _KrylovMatrix(ShiftedMatrix):
     """For the Newton iteration of a TS, whose KSP solves with it."""
 
@@ -193,7 +164,7 @@ class _KrylovMatrix(ShiftedMatrix):
         self._shell = solver.shell(prefix, problem.time_is_state)
         self.mat = self._shell.mat
         self._ksp: Any = None
-        self._kept: tuple[_Released, np.ndarray | None] | None = None
+        self._kept: tuple[Released, np.ndarray | None] | None = None
 
     def configure(self, ksp) -> None:
         self._solver.configure(ksp, self._shell, self._solver.rtol)
@@ -210,16 +181,22 @@ class _KrylovMatrix(ShiftedMatrix):
     def options_are_set(self, ksp) -> None:
         pass
 
-    def fill(self, shift: float, s: float, vector: np.ndarray) -> None:
-        problem, dynamics = self._problem, self._solver.dynamics
-        time, u = problem.at(s, vector)
-        if not problem.constant or self._kept is None:
+    def fill(self, shift: float, s: float, vector: Array) -> None:
+        dynamics = self._solver.dynamics
+        time, u, wrt_time = self._at(s, vector)
+        if not self._problem.constant or self._kept is None:
             self._shell.let_go()
             self._kept = None
-            jacobian = _Released(lambda: self._solver.jacobian(dynamics, time, u))
-            wrt_time = problem.wrt_time(time, u) if problem.time_is_state else None
-            self._kept = jacobian, wrt_time
+            self._kept = Released(lambda: self._solver.jacobian(dynamics, time, u)), wrt_time
         self._shell.set(shift, 1.0, time, u, *self._kept)
+
+    def _at(self, s: float, vector: Array) -> tuple[float, Array, np.ndarray | None]:
+        """Time, state, and if time is carried as one ∂f/∂s."""
+        problem = self._problem
+        if isinstance(vector, Tensor):
+            return s, self._solver.dynamics.copied(vector), None
+        time, u = problem.at(s, vector)
+        return time, u, problem.wrt_time(time, u) if problem.time_is_state else None
 
     def leave(self) -> None:
         if self._kept is not None and self._solver.dynamics.is_large and not self._problem.constant:
@@ -292,9 +269,12 @@ class _Recorded:
         solver, ksp = self._solver, self._ksp
         ksp.setTolerances(rtol=solver.adjoint_rtol if rtol is None else rtol)
         found = np.zeros(v.shape)
-        # In the arrays at hand: states may be large.
-        self._b.placeArray(v)
-        self._x.placeArray(found)
+        if solver.dynamics.shares_vectors:
+            self._b.setArray(v)
+            self._x.set(0)
+        else:  # in the arrays at hand: states may be large
+            self._b.placeArray(v)
+            self._x.placeArray(found)
         failure: BaseException | None = None
         try:
             (ksp.solveTranspose if transpose else ksp.solve)(self._b, self._x)
@@ -309,8 +289,11 @@ class _Recorded:
                     "for gamg smoothers such as options={'mg_levels_pc_type': 'jacobi'}"
                 ) from failure
             raise failure
-        for vector in (self._b, self._x):
-            vector.resetArray()
+        if solver.dynamics.shares_vectors:
+            found[:] = self._x.array_r
+        else:
+            for vector in (self._b, self._x):
+                vector.resetArray()
         iterations = ksp.getIterationNumber()
         solver.krylov_iterations += iterations
         self.shell.took(iterations)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from scipy.linalg.blas import daxpy
+from torch import Tensor
 
 from stiffml.linear.approximate import Approximate, Upkeep
 from stiffml.petsc.library import PETSc
-from stiffml.system.linearization import JacobianAt
+from stiffml.petsc.sharing import shared, vector_type, written
+from stiffml.system.graph import Array
+from stiffml.system.linearization import JacobianAt, TensorJacobianAt
 from stiffml.system.mass import Mass
 from stiffml.system.state import Layout
 
@@ -28,6 +32,8 @@ class Shell:
         its last column, ∂f/∂s, comes with :meth:`set`.
     always : bool
         Whether the approximate inverse is renewed at every state, however good it still is.
+    shares_vectors : bool
+        Whether products are made of PETSc's vectors as tensors where they are; without a mass matrix or time.
 
     Attributes
     ----------
@@ -42,6 +48,7 @@ class Shell:
         communicator: object | None,
         with_time: bool = False,
         always: bool = False,
+        shares_vectors: bool = False,
     ) -> None:
         self._samples, self._with_time = layout.samples, with_time
         self._mass = mass
@@ -51,7 +58,10 @@ class Shell:
         self._a = self._b = self._factor = 1.0
         size = layout.size + (layout.samples if with_time else 0)
         comm = PETSc.COMM_SELF if communicator is None else communicator
-        self.mat = PETSc.Mat().createPython(((size, None), (size, None)), _Products(self), comm=comm)
+        products = _SharedProducts if shares_vectors else _Products
+        self.mat = PETSc.Mat().createPython(((size, None), (size, None)), products(self), comm=comm)
+        if shares_vectors:
+            self.mat.setVecType(vector_type(layout.device))
         self.mat.setUp()
         self._inverse = _Inverse(self)
 
@@ -60,7 +70,7 @@ class Shell:
         a: float,
         b: float,
         s: float,
-        u: np.ndarray,
+        u: Array,
         jacobian: JacobianAt,
         wrt_time: np.ndarray | None = None,
     ) -> None:
@@ -108,6 +118,12 @@ class Shell:
             return
         assert not transpose, "only forward solves carry time as a state"
         into[:] = self._joined(a * weighed - b * (along + self._from_time(time)), a * time)
+
+    def shared_product(self, v: Tensor, transpose: bool, into: Tensor) -> None:
+        """The same for tensors; there is neither a mass matrix nor time."""
+        assert isinstance(self._jacobian, TensorJacobianAt)
+        torch.mul(v, self._factor * self._a, out=into)
+        into.sub_(self._jacobian.product(v, transpose), alpha=self._factor * self._b)
 
     def solve(self, v, transpose: bool, into) -> None:
         """About the inverse, times a PETSc vector."""
@@ -157,6 +173,18 @@ class _Products:
 
     def scale(self, mat, factor: float) -> None:
         self._shell.scale(factor)
+
+
+class _SharedProducts(_Products):
+    """The same where vectors are shared with torch."""
+
+    def mult(self, mat, x, y) -> None:
+        with written(y) as into:
+            self._shell.shared_product(shared(x), False, into)
+
+    def multTranspose(self, mat, x, y) -> None:
+        with written(y) as into:
+            self._shell.shared_product(shared(x), True, into)
 
 
 class _Inverse:

@@ -85,7 +85,7 @@ class ShiftedMatrix(ABC):
 
     @abstractmethod
     def fill(self, shift: float, s: float, vector: np.ndarray) -> None:
-        """Take the Jacobian at a time and a vector of the problem."""
+        """Take the Jacobian at a time and a vector of the problem, a tensor if vectors are shared."""
 
     def leave(self) -> None:  # noqa: B027 (most hold little)
         """Newton's iteration goes on to another state, so that this Jacobian will hardly be needed again."""

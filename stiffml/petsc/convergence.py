@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-
-import numpy as np
+from typing import Any
 
 from stiffml.petsc.library import PETSc
+from stiffml.petsc.sharing import shared
 from stiffml.system.space import Space
 
 _Reason = PETSc.SNES.ConvergedReason
@@ -20,8 +20,17 @@ class NewtonTest:
     be met at all.
     """
 
-    def __init__(self, rtol: float, atol: float, max_iterations: int, space: Space, count: float) -> None:
+    def __init__(
+        self,
+        rtol: float,
+        atol: float,
+        max_iterations: int,
+        space: Space,
+        count: float,
+        shares_vectors: bool = False,
+    ) -> None:
         self._space, self._count = space, count  # numbers in a whole state
+        self._shares_vectors = shares_vectors
         self._rtol, self._atol, self._max_iterations = rtol, atol, max_iterations
         self.solves = 0  # that have ended
         self._previous = math.inf
@@ -47,9 +56,12 @@ class NewtonTest:
             self.failed_sizes = self.sizes
         return reason
 
-    def _is_rounding(self, update: np.ndarray, state: np.ndarray) -> bool:
+    def _read(self, vector: Any) -> Any:
+        return shared(vector) if self._shares_vectors else vector.array_r
+
+    def _is_rounding(self, update: Any, state: Any) -> bool:
         floor = 1e-10 * (state + 1e-8 * self._space.max(float(state.max())))
-        return self._space.every(bool((np.abs(update) <= floor).all()))
+        return self._space.every(bool((abs(update) <= floor).all()))
 
     def _judge(self, snes, iteration: int, norms: tuple[float, float, float]) -> int:
         residual_norm = norms[2]
@@ -59,8 +71,7 @@ class NewtonTest:
             self._previous = math.inf
             self.sizes = []
             return _Reason.CONVERGED_FNORM_ABS if residual_norm == 0 else _Reason.ITERATING
-        update = snes.getSolutionUpdate().array_r
-        state = np.abs(snes.getSolution().array_r)
+        update, state = self._read(snes.getSolutionUpdate()), abs(self._read(snes.getSolution()))
         scaled = update / (self._rtol * state + self._atol)
         size = math.sqrt(self._space.sum(float(scaled @ scaled)) / self._count)
         previous, self._previous = self._previous, size

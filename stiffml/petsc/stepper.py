@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 from stiffml.errors import Status
 from stiffml.linear.solver import ShiftedMatrix
@@ -15,6 +16,7 @@ from stiffml.petsc.convergence import NewtonTest
 from stiffml.petsc.formulation import Formulation, TimeAsState
 from stiffml.petsc.library import PETSc
 from stiffml.petsc.options import ScopedOptions
+from stiffml.petsc.sharing import shared, vector_type, written
 from stiffml.petsc.stages import read_stages
 from stiffml.settings import Newton, Tolerances
 from stiffml.system.system import System
@@ -81,6 +83,7 @@ class Stepper:
         self._wants_half = method.starts_with_half_step
         self._finds_start_slope = method.explicit_first_stage and system.g is None
         wants_both = system.layout.width <= _NARROW or system.f.keeps_graphs
+        self._shares_vectors = method.implicit and system.f.shares_vectors
         self._wants_both = wants_both and not system.linear
         self.met_non_finite = False
         self.detail = ""
@@ -132,7 +135,9 @@ class Stepper:
             PETSc.garbage_cleanup(comm)  # of what earlier solves have left behind
         self._u = PETSc.Vec().create(comm=comm)
         self._u.setSizes((problem.size, None))
-        self._u.setType(PETSc.Vec.Type.STANDARD)
+        self._u.setType(
+            vector_type(self._system.layout.device) if self._shares_vectors else PETSc.Vec.Type.STANDARD
+        )
         self._u.setArray(problem.enter(s0, u0))
         self._work = self._u.duplicate()
         ts = self._ts = PETSc.TS().create(comm=comm)
@@ -164,7 +169,9 @@ class Stepper:
             assert newton.atol
             space = self._system.space
             count = space.sum(self._problem.size)
-            self._test = NewtonTest(newton.rtol, newton.atol, newton.max_iterations, space, count)
+            self._test = NewtonTest(
+                newton.rtol, newton.atol, newton.max_iterations, space, count, self._shares_vectors
+            )
             snes.setConvergenceTest(self._test)
         snes.getKSP().setType(PETSc.KSP.Type.PREONLY)
         matrix.configure(snes.getKSP())
@@ -317,14 +324,20 @@ class Stepper:
 
     def _ifunction(self, ts, s: float, u, udot, residual) -> None:
         try:
-            state, s = u.array_r, self._right_time(ts, s)
+            s = self._right_time(ts, s)
             if self._wants_half and s < ts.getTime() + 0.75 * ts.getTimeStep():
                 # The last of these evaluations is at the converged half step.
-                self.half = (s, state.copy())
+                self.half = (s, u.array_r.copy())
             if self._method.newton and self._matrix is not None:
                 self._matrix.leave()
-            slope = self._problem.slope(s, state, self._wants_both and self._expects_jacobian(s, ts))
-            np.subtract(self._problem.weigh(udot.array_r), slope, out=residual.array_w)
+            with_jacobian = self._wants_both and self._expects_jacobian(s, ts)
+            if self._shares_vectors:
+                with written(residual) as into:
+                    change, state = shared(udot), shared(u)
+                    torch.sub(change, self._system.f.evaluate_shared(s, state, with_jacobian), out=into)
+            else:
+                slope = self._problem.slope(s, u.array_r, with_jacobian)
+                np.subtract(self._problem.weigh(udot.array_r), slope, out=residual.array_w)
         except BaseException as error:
             self._failure = error
             raise
@@ -353,7 +366,8 @@ class Stepper:
         try:
             assert self._matrix is not None
             s = self._right_time(ts, s)
-            self._matrix.fill(shift, s, u.array_r)
+            vector: Any = shared(u) if self._shares_vectors else u.array_r
+            self._matrix.fill(shift, s, vector)
         except BaseException as error:
             self._failure = error
             raise
@@ -361,6 +375,10 @@ class Stepper:
     def _rhsfunction(self, ts, s: float, u, slope) -> None:
         try:
             part = self._system.f if self._system.g is None else self._system.g
+            if self._shares_vectors:
+                with written(slope) as into:
+                    into.copy_(part.evaluate_shared(s, shared(u)))
+                return
             values = part.evaluate(s, u.array_r)
             if self._guard and not np.abs(values).max() <= _HUGE:
                 # An infinite error norm, or one whose square overflows, would end the run; an enormous

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from stiffml.system.batching import Batching, Func, batching_of, evaluate_many
-from stiffml.system.graph import Graph
+from stiffml.system.graph import Array, Graph, LastGraph, Vector
 from stiffml.system.products import added, derivative, gradient
 from stiffml.system.space import Space
 from stiffml.system.state import Layout, State
@@ -40,6 +40,8 @@ class Dynamics:
         and so depends on this.
     keeps_graphs : bool
         Whether :meth:`graph` is what Jacobians are asked for with.
+    shares_vectors : bool
+        Whether PETSc's vectors are shared with torch on the device of the function.
     rhs_evals, jacobians : int
         States at which the function and its Jacobian were evaluated so far.
     """
@@ -59,6 +61,7 @@ class Dynamics:
         self.largest = round(self.space.max(layout.size))
         self.parameters = tuple(p for p in parameters if p.requires_grad)
         self.keeps_graphs = False
+        self.shares_vectors = False
         self.rhs_evals = 0
         self.jacobians = 0
         self._plain = not layout.is_tuple and layout.dtype == torch.float64 and layout.device.type == "cpu"
@@ -66,7 +69,7 @@ class Dynamics:
         self._last_state = np.empty(0)
         self._last_slope = np.empty(0)
         self._last_blocks: np.ndarray | None = None
-        self._last_graph: tuple[float, np.ndarray, Graph] | None = None
+        self._last_graph = LastGraph()
         self._batching: Batching | None = None
 
     def evaluate(self, s: float, u: np.ndarray, with_jacobian: bool = False) -> np.ndarray:
@@ -79,12 +82,12 @@ class Dynamics:
         """
         if s == self._last_time and np.array_equal(u, self._last_state):
             return self._last_slope
-        self._last_graph = None  # gives its memory back first
+        self._last_graph.forget()  # gives its memory back first
         state = u.copy()
         self._last_blocks = None
         is_remembered = not self.is_large and not self.space.is_distributed
         if with_jacobian and self.keeps_graphs:
-            slope = self._slope_with_graph(s, state)
+            slope = self._slope_with_graph(s, self._placed(state)).cpu().numpy()
         elif with_jacobian and is_remembered and self._replicates(s, state):
             slope, self._last_blocks = self._slope_and_jacobian(s, state)
         else:
@@ -102,7 +105,8 @@ class Dynamics:
 
     def forget(self) -> None:
         """Let go of what is remembered of the last state."""
-        self._last_time, self._last_blocks, self._last_graph = np.nan, None, None
+        self._last_time, self._last_blocks = np.nan, None
+        self._last_graph.forget()
         self._last_state = self._last_slope = np.empty(0)
 
     def evaluate_anew(self, s: float, u: np.ndarray) -> np.ndarray:
@@ -206,35 +210,49 @@ class Dynamics:
         device, dtype = self.layout.device, self.layout.dtype
         times, states = (self.direction * s).to(device, dtype), u.to(device, dtype)
         slopes = evaluate_many(func, self.layout, mode, times, states)
-        return self.direction * slopes.double().cpu()
+        return self.direction * slopes.to(u.device, torch.float64)
 
-    def graph(self, s: float, u: np.ndarray) -> Graph:
+    def evaluate_shared(self, s: float, u: Tensor, with_jacobian: bool = False) -> Tensor:
+        """:meth:`evaluate` where the state is a tensor on the device of ``func``, as one there."""
+        self.forget()
+        if with_jacobian:
+            return self._slope_with_graph(s, u.clone())
+        with torch.no_grad():
+            return self._many(torch.tensor([s], dtype=torch.float64), u[None])[0]
+
+    def graph(self, s: float, u: Array) -> Graph:
         """f at one state with its Jacobian's products; the last :meth:`evaluate` may have it already."""
-        held, self._last_graph = self._last_graph, None
         self.jacobians += 1
-        if held is not None:
-            at, state, graph = held
-            if self.space.every(at == s and (u is state or np.array_equal(u, state))):
-                return graph
-        return self._graph(s, u)[0]
+        u = self._placed(u)
+        return self._last_graph.take(s, u, self.space) or self._graph(s, u)[0]
 
-    def copied(self, u: np.ndarray) -> np.ndarray:
+    def copied(self, u: Vector) -> Vector:
         """A copy of a state, which may be that of the last :meth:`evaluate`; it must not be written to."""
-        held = self._last_graph
-        return held[1] if held is not None and np.array_equal(u, held[1]) else u.copy()
+        kept = self._last_graph.state(u)
+        if kept is not None:
+            return kept
+        return u.clone() if isinstance(u, Tensor) else u.copy()
 
-    def _slope_with_graph(self, s: float, u: np.ndarray) -> np.ndarray:
+    def _placed(self, u: Array) -> Array:
+        """A state where graphs begin."""
+        if self.shares_vectors and isinstance(u, np.ndarray):
+            return torch.from_numpy(u).to(self.layout.device)
+        return u
+
+    def _slope_with_graph(self, s: float, u: Array) -> Tensor:
         """f at a state; its graph is kept until :meth:`graph` asks for it."""
         graph, slope = self._graph(s, u)
-        self._last_graph = s, u, graph
+        self._last_graph.keep(s, u, graph)
         return slope
 
-    def _graph(self, s: float, u: np.ndarray) -> tuple[Graph, np.ndarray]:
+    def _graph(self, s: float, u: Array) -> tuple[Graph, Tensor]:
         """The graph of f at a state, which must stay as it is, and the value."""
         with torch.enable_grad():
-            leaf = torch.from_numpy(u if u.flags.writeable else u.copy()).requires_grad_()
+            if isinstance(u, np.ndarray):
+                u = torch.from_numpy(u if u.flags.writeable else u.copy())
+            leaf = u.detach().requires_grad_()
             slope = self._many(torch.tensor([s], dtype=torch.float64), leaf[None], self._for_graphs())[0]
-        return Graph(leaf, slope, self.layout.dtype, self.is_large), slope.detach().numpy()
+        return Graph(leaf, slope, self.layout.dtype, self.is_large), slope.detach()
 
     def _for_graphs(self) -> Func:
         """The function; if the state is large, with parameters whose gradients no graph need be kept for."""
@@ -251,7 +269,7 @@ class Dynamics:
         graph of a single one then serves for both.
         """
         if with_jacobian and self.keeps_graphs and len(s) == 1:
-            return torch.from_numpy(self._slope_with_graph(float(s[0]), u[0].numpy()))[None]
+            return self._slope_with_graph(float(s[0]), self._placed(u[0].numpy())).cpu()[None]
         with torch.no_grad():
             return self._many(s, u)
 

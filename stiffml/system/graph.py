@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import math
 from contextlib import nullcontext
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,11 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge, saved_tensors_hooks
 
 from stiffml.system.space import Space
+
+Array = np.ndarray | Tensor
+"""A vector: on the host, or shared with PETSc where func runs."""
+
+Vector = TypeVar("Vector", np.ndarray, Tensor)
 
 ADJOINT = 1e-7
 """By how much ⟨w, J v⟩ and ⟨Jᵀw, v⟩ may differ, relative to their sizes."""
@@ -62,15 +68,18 @@ class Graph:
         NotTwiceDifferentiableError
             For J v, if ``func`` cannot be differentiated twice; the message names the operation.
         """
-        if self._slope is None:
-            return np.zeros(v.shape)
-        vector = _tensor(v)
-        found = (self._backwards if transpose else self._forwards)(self._slope, vector)
-        if found is None:
-            return np.zeros(v.shape)
+        vector = _tensor(v).to(self._leaf.device)
+        found = self.product(vector, transpose)
         if found.untyped_storage().data_ptr() == vector.untyped_storage().data_ptr():
-            return np.array(found)  # the vector itself, which is the caller's
-        return found.numpy()
+            return np.array(found.cpu())  # the vector itself, which is the caller's
+        return found.cpu().numpy()
+
+    def product(self, v: Tensor, transpose: bool = False) -> Tensor:
+        """The same for a tensor where the state is. It may be ``v`` itself."""
+        if self._slope is None:
+            return torch.zeros_like(v)
+        found = (self._backwards if transpose else self._forwards)(self._slope, v)
+        return torch.zeros_like(v) if found is None else found
 
     def _backwards(self, slope: GradientEdge, w: Tensor) -> Tensor | None:
         return torch.autograd.grad([slope], self._leaf, w, retain_graph=True, allow_unused=True)[0]
@@ -78,7 +87,7 @@ class Graph:
     def _forwards(self, slope: GradientEdge, v: Tensor) -> Tensor | None:
         if self._probe is None:
             # Of a large state zeros would be one more vector.
-            zero = torch.zeros((), dtype=self._leaf.dtype)
+            zero = self._leaf.new_zeros(())
             self._probe = zero.expand(self._leaf.shape).requires_grad_()
             try:
                 kept = saved_tensors_hooks(_without_zeros, _as_it_was) if self._sparing else nullcontext()
@@ -148,6 +157,40 @@ def _without_zeros(saved: Tensor) -> Tensor:
 
 def _as_it_was(kept: Tensor) -> Tensor:
     return kept
+
+
+class LastGraph:
+    """The graph of f at the state where it was evaluated last, for whoever asks for it next."""
+
+    def __init__(self) -> None:
+        self._held: tuple[float, Array, Graph] | None = None
+
+    def keep(self, s: float, u: Array, graph: Graph) -> None:
+        self._held = s, u, graph
+
+    def forget(self) -> None:
+        self._held = None
+
+    def take(self, s: float, u: Array, space: Space) -> Graph | None:
+        """That at a time and a state, if it is kept, which it is no longer."""
+        held, self._held = self._held, None
+        if held is None:
+            return None
+        at, state, graph = held
+        return graph if space.every(at == s and _equal(u, state)) else None
+
+    def state(self, u: Vector) -> Vector | None:
+        """The state that it is kept at, if that is ``u``."""
+        kept = None if self._held is None else self._held[1]
+        return kept if isinstance(kept, type(u)) and _equal(u, kept) else None
+
+
+def _equal(a: Array, b: Array) -> bool:
+    if a is b:
+        return True
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return isinstance(a, Tensor) and isinstance(b, Tensor) and torch.equal(a, b)
+    return np.array_equal(a, b)
 
 
 REFUSALS = ("differentiate twice", "is not implemented", "not differentiable", "Tensor that requires grad")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,6 +18,14 @@ class JacobianAt(Protocol):
 
     def apply(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
         """J v, or Jᵀ v, for a vector (size,)."""
+
+
+@runtime_checkable
+class TensorJacobianAt(JacobianAt, Protocol):
+    """One that multiplies tensors as well, on the device of func."""
+
+    def product(self, v: Tensor, transpose: bool = False) -> Tensor:
+        """J v, or Jᵀ v; it may be ``v`` itself."""
 
 
 class Linearization(ABC):
