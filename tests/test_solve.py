@@ -388,3 +388,20 @@ def test_a_function_in_equilibrium_is_still_batched() -> None:
     assert batched is Batching.NATIVE, "look at what _Rounding explains in system/batching.py"
     mixing = batching_of(lambda t, y: func(t, y) + 1e-9 * y.sum(), Layout.of(y, 0), t, y)
     assert mixing is Batching.VMAP
+
+
+@pytest.mark.parametrize("method", ["cn", "bdf3", "dirk-es324sal", "rosw-rodas3", "arkimex-3"])
+def test_a_jacobian_that_torch_passes_on(method: str) -> None:
+    """Of y + g(t) torch returns the very cotangents it was given; those of later Jacobians are not changed."""
+    y0, t = torch.ones(3, 2, dtype=torch.float64), times(1.0, 2.0, 3.0)
+    forces = torch.tensor([[0.1, 0.2], [0.3, 0.4], [0.5, -0.1]], dtype=torch.float64)
+
+    def run(factor: float | None) -> Tensor:
+        def func(t: Tensor, y: Tensor) -> Tensor:
+            return (y if factor is None else factor * y) + torch.sin(t) * forces
+
+        found = solve(func, y0, t, method=method, batch_dims=1).y
+        assert isinstance(found, Tensor)
+        return found
+
+    assert torch.allclose(run(None), run(1.0), rtol=1e-12, atol=0), "look at Dynamics._identity"
