@@ -77,6 +77,41 @@ def cases(field: Field, model: Model) -> dict[str, dict]:
 FEW = ("bdf3, gamg", "cn, ilu", "rosw, adaptive")
 
 
+class Inflow(nn.Module):
+    """Diffusion and decay along a line, fed at its low end: a parameter that one process alone knows of."""
+
+    def __init__(self, field: Field) -> None:
+        super().__init__()
+        self.low = field.at_low_edge(0)
+        self.rate, self.inflow = (nn.Parameter(torch.tensor(v, dtype=torch.float64)) for v in (1.3, 0.7))
+
+    def forward(self, t: Tensor, ghosted: Tensor) -> Tensor:
+        inner = ghosted[:, 1:-1]
+        slope = self.rate * (ghosted[:, 2:] - 2 * inner + ghosted[:, :-2] - inner**2)
+        return slope + self.inflow * torch.eye(1, inner.shape[1], dtype=slope.dtype) if self.low else slope
+
+
+def until_an_event() -> dict[str, np.ndarray]:
+    """A line solved until the sum over it has fallen to a number, with gradients."""
+    field = Field((12,), species=1, periodic=False)
+    model = Inflow(field)
+    func = field.rhs(model)
+    y0 = field.create(lambda x: [1 + x]).requires_grad_()
+    t = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    newton = Newton(rtol=1e-13, atol=1e-15)
+    arguments = {"method": "cn", "steps": Fixed(0.05), "linear": GMRES(**TIGHT), "newton": newton}
+    solution = solve(func, y0, t, event=lambda t, y: field.sum(y) - 12.0, **arguments)
+    assert solution.event is not None
+    loss = solution.event.t + field.sum(solution.event.y**2)
+    wrt_y0, *others = torch.autograd.grad(loss, [y0, model.rate, model.inflow])
+    whole = {"state": field.gather(solution.event.y), "dL/dy0": field.gather(wrt_y0)}
+    if field.rank > 0:
+        return {}
+    found = {f"event: {what}": value.detach().numpy() for what, value in whole.items()}
+    found["event: time"] = solution.event.t.detach().numpy()
+    return found | {f"event: dL/d{n}": g.numpy() for n, g in zip(("rate", "inflow"), others, strict=True)}
+
+
 def main(path: str, few: bool) -> None:
     torch.set_num_threads(1)
     field = Field(SHAPE, species=2, periodic=(True, False))
@@ -99,6 +134,7 @@ def main(path: str, few: bool) -> None:
             names = ["dL/dt", *(f"dL/d({n})" for n, _ in func.named_parameters())]
             found |= {f"{name}: {n}": g.numpy() for n, g in zip(names, others, strict=True)}
             found[f"{name}: accepted steps"] = np.array(float(solution.stats.accepted))
+    found |= until_an_event()
     if field.rank == 0:
         np.savez(path, **found)
 

@@ -36,6 +36,7 @@ def test_processes_agree(processes: int, few: bool, alone: dict[str, np.ndarray]
     # Four processes on two cores wait for one another more than they work: a few cases do.
     together = run(processes, tmp_path, few)
     assert few or together.keys() == alone.keys()
+    assert "event: dL/dinflow" in together
     for name in together:
         expected = alone[name]
         off = np.abs(together[name] - expected).max() / np.abs(expected).max()

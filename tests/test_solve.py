@@ -392,7 +392,7 @@ def test_a_function_in_equilibrium_is_still_batched() -> None:
 
 @pytest.mark.parametrize("method", ["cn", "bdf3", "dirk-es324sal", "rosw-rodas3", "arkimex-3"])
 def test_a_jacobian_that_torch_passes_on(method: str) -> None:
-    """Of y + g(t) torch returns the very cotangents it was given; those of later Jacobians are not changed."""
+    """Of y + g(t) torch returns the very cotangents it was given, which those of later Jacobians are too."""
     y0, t = torch.ones(3, 2, dtype=torch.float64), times(1.0, 2.0, 3.0)
     forces = torch.tensor([[0.1, 0.2], [0.3, 0.4], [0.5, -0.1]], dtype=torch.float64)
 

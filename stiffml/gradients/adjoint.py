@@ -122,8 +122,14 @@ class Total:
 
     def over_all_parts(self) -> list[Tensor | None]:
         """dL/dθ, summed over the processes that hold parts of the state; a mass matrix is local."""
-        shared = len(self.system.f.parameters)
-        summed = [None if g is None else self.system.space.sum_tensor(g) for g in self.parameters[:shared]]
+        shared, space = len(self.system.f.parameters), self.system.space
+        summed: list[Tensor | None] = []
+        for parameter, part in zip(self.system.f.parameters, self.parameters[:shared], strict=True):
+            # A parameter may matter in some parts only (at a boundary, say); all take part in the sum.
+            if space.every(part is None):
+                summed.append(None)
+            else:
+                summed.append(space.sum_tensor(torch.zeros_like(parameter) if part is None else part))
         return [*summed, *self.parameters[shared:]]
 
     def add(self, gradients: list[Tensor | None]) -> None:

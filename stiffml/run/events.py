@@ -15,6 +15,7 @@ from stiffml.discretization.trajectory import Segment
 from stiffml.gradients.once import differentiable_no_further
 from stiffml.gradients.tangent import end_time_tangent
 from stiffml.run.replay import Replay
+from stiffml.system.space import Space
 from stiffml.system.state import State
 
 EventFunc = Callable[[Tensor, State], Tensor]
@@ -104,18 +105,19 @@ def differentiable_event(
         value = checked(event(t, layout.unflatten(leaf)))
         wrt_t, wrt_u = torch.autograd.grad(value, [t, leaf], allow_unused=True)
     rate = 0.0 if wrt_t is None else float(wrt_t)
-    rate += 0.0 if wrt_u is None else float(wrt_u @ velocity)
+    # The state may lie in several processes; what it does to g is a sum over all of it.
+    rate += system.space.sum(0.0 if wrt_u is None else float(wrt_u @ velocity))
     value = checked(event(t.detach(), layout.unflatten(u)))
-    return _AtEvent.apply(t.detach(), u, value, velocity, rate)
+    return _AtEvent.apply(t.detach(), u, value, velocity, rate, system.space)
 
 
 class _AtEvent(torch.autograd.Function):
     """(u, g) at a held time -> (time, u) at g = 0: t = t* − (g − g*)/rate, u + velocity·(t − t*)."""
 
     @staticmethod
-    def forward(ctx, t: Tensor, u: Tensor, value: Tensor, velocity: Tensor, rate: float):
+    def forward(ctx, t: Tensor, u: Tensor, value: Tensor, velocity: Tensor, rate: float, space: Space):
         ctx.save_for_backward(u, value, velocity)
-        ctx.rate = rate
+        ctx.rate, ctx.space = rate, space
         return t.clone(), u.clone()
 
     @staticmethod
@@ -127,6 +129,7 @@ class _AtEvent(torch.autograd.Function):
                 "derivative"
             )
         with torch.no_grad():
-            found = [along_u.clone(), -(along_t + along_u @ velocity) / ctx.rate]
+            moved = ctx.space.sum(float(along_u @ velocity))
+            found = [along_u.clone(), -(along_t + moved) / ctx.rate]
         inputs = [along_t, along_u, u, value]
-        return None, *differentiable_no_further(found, inputs, "the gradient of an event"), None, None
+        return None, *differentiable_no_further(found, inputs, "the gradient of an event"), None, None, None
