@@ -186,6 +186,12 @@ def _initial(request: Request, y0: State) -> Tensor:
     """The flat initial state, checked against the algebraic equations if there are any."""
     system = request.system
     u0 = system.layout.flatten(y0)
+    mass, space = system.mass, system.space
+    if mass is not None and space.is_distributed and not space.every(not mass.singular):
+        raise ValueError(
+            "mass: with a singular one the state must be whole in one process, because its initial values "
+            "are checked against the algebraic equations with their Jacobian; solve these inside func"
+        )
     if system.mass is None or not system.mass.singular:
         if request.make_consistent:
             raise ValueError("make_consistent has no effect without a singular mass matrix; leave it out")

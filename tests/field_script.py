@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stiffml import GMRES, Grid, solve
 from stiffml.distributed.field import Field
 
 CASES: dict[str, dict[str, Any]] = {
@@ -141,6 +142,11 @@ def decisions(field: Field) -> dict[str, Any]:
     except ValueError as error:
         refusal = str(error)
     alone = Field(shape=(5, 5), comm=_only_this_process())
+    try:
+        _solve_with_a_singular_mass(field)
+        singular = ""
+    except ValueError as error:
+        singular = str(error)
     return {
         "sum": space.sum(rank + 0.5),
         "max": space.max(-1.0 - rank),
@@ -150,9 +156,18 @@ def decisions(field: Field) -> dict[str, Any]:
         "array": space.sum_array(np.array([[1.0, 2.0], [rank, 4.0]]).T),
         "zero": space.sum_tensor(torch.tensor(rank, dtype=torch.float64)),
         "refusal": refusal,
+        "singular mass": singular,
         "alone": [alone.size, *alone.part_shape],
         "vector": _vector_size(space.communicator),
     }
+
+
+def _solve_with_a_singular_mass(field: Field) -> None:
+    inner = (slice(None), *[slice(field.width, -field.width)] * len(field.shape))
+    y0 = field.create(lambda *x: [0 * x[0]] * field.species)
+    func = field.rhs(lambda t, ghosted: -ghosted[inner])
+    t = torch.tensor([0.0, 0.1], dtype=torch.float64)
+    solve(func, y0, t, method="beuler", steps=Grid(1), mass=torch.zeros_like(y0), linear=GMRES())
 
 
 def _only_this_process() -> Any:

@@ -347,3 +347,4 @@ def test_decisions_on_several_processes(results: Results, size: int) -> None:
     assert found["alone"].tolist() == [1, 1, 5, 5]
     assert found["vector"] == size
     assert ("points along every axis" if size > 1 else "more than") in str(found["refusal"])
+    assert ("whole in one process" if size > 1 else "") in str(found["singular mass"])

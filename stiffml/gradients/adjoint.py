@@ -77,12 +77,14 @@ def reverse(
     total = Total(system, TimeGradient(trajectory) if wrt_time else None)
     if method.implicit:
         system.solver.release()
-    # Steps after the last output (of a run that failed) have no influence on what was returned.
-    for segment in checkpoints.segments(replay, last_state(readings), longest):
-        _reverse_segment(replay, segment, pending, total)
-        del segment  # before the next one is made
-    if method.implicit:
-        system.solver.release()
+    try:
+        # Steps after the last output (of a run that failed) have no influence on what was returned.
+        for segment in checkpoints.segments(replay, last_state(readings), longest):
+            _reverse_segment(replay, segment, pending, total)
+            del segment  # before the next one is made
+    finally:
+        if method.implicit:
+            system.solver.release()
     times = between = None
     if total.times is not None:
         between = system.space.sum_array(total.times.add_readings(readings, cotangents.numpy()))

@@ -172,7 +172,10 @@ class _Choice:
             pattern = detect_sparsity(lambda u: of.evaluate_anew(self._s0, u), self._u0, densest)
             return None if pattern is None else Coloured(pattern)
 
-        return _known_pattern(of, (of.layout, densest, self._s0), find)
+        def is_fair() -> bool:
+            return bool(np.isfinite(of.evaluate_anew(self._s0, self._u0)).all())
+
+        return _known_pattern(of, (of.layout, densest, self._s0), find, is_fair)
 
     def _coloured_or_refuse(self) -> Coloured:
         jacobian = self._wanted.jacobian
@@ -359,16 +362,22 @@ KEPT = 8
 """How many are kept of one function."""
 
 
-def _known_pattern(of: Dynamics, key: object, find: Callable[[], Coloured | None]) -> Coloured | None:
+def _known_pattern(
+    of: Dynamics, key: object, find: Callable[[], Coloured | None], is_fair: Callable[[], bool]
+) -> Coloured | None:
+    """What was found before, or is now. That there is none is remembered only if the attempt was fair."""
     try:
         known = _PATTERNS.setdefault(of.func, {})
     except TypeError:  # it takes no weak references, or cannot be hashed
         return find()
-    if key not in known:
+    if key in known:
+        return known[key]
+    found = find()
+    if found is not None or is_fair():
         if len(known) >= KEPT:
             known.clear()
-        known[key] = find()
-    return known[key]
+        known[key] = found
+    return found
 
 
 def _memory() -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import torch
 from scipy.linalg.blas import daxpy
@@ -58,12 +60,15 @@ class Shell:
         self._a = self._b = self._factor = 1.0
         size = layout.size + (layout.samples if with_time else 0)
         comm = PETSc.COMM_SELF if communicator is None else communicator
+        # Proxies, because Python's collector would not see a cycle through PETSc.
         products = _SharedProducts if shares_vectors else _Products
-        self.mat = PETSc.Mat().createPython(((size, None), (size, None)), products(self), comm=comm)
+        self.mat = PETSc.Mat().createPython(
+            ((size, None), (size, None)), products(weakref.proxy(self)), comm=comm
+        )
         if shares_vectors:
             self.mat.setVecType(vector_type(layout.device))
         self.mat.setUp()
-        self._inverse = _Inverse(self)
+        self._inverse = _Inverse(weakref.proxy(self))
 
     def set(
         self,

@@ -10,6 +10,12 @@ import numpy as np
 from stiffml.petsc.library import PETSc
 from stiffml.system.mass import Mass
 
+LARGEST = 1e8
+"""Shift, in multiples of the norm of a constant A, above which A hardly matters to what is solved with.
+
+The rounding of larger ones, which methods begin with that solve for a slope, would stay in the diagonal.
+"""
+
 
 class Entries(NamedTuple):
     """Of a sparse matrix A: ``rows``, ``columns`` (entries,), and ``values``: (s, u) -> (entries,)."""
@@ -53,6 +59,7 @@ class ConstantMatrix(Matrix):
         super().__init__(entries, mass, size, comm)
         self._comm = comm
         self._shift: float | None = None
+        self._largest = np.inf
         self._weights: Any = None  # M, where it is not the identity
         if mass is not None:
             nowhere = Entries(entries.rows[:0], entries.columns[:0], entries.values)
@@ -62,13 +69,16 @@ class ConstantMatrix(Matrix):
 
     def update(self, s: float, u: np.ndarray, shift: float) -> None:
         if self._shift is None:
-            super().update(s, u, shift)
+            super().update(s, u, 0.0)
             # Where each given entry belongs takes more memory than the matrix; a duplicate would keep it too.
             compressed, sizes = self.mat.getValuesCSR(), self.mat.getSizes()
             self.mat.destroy()
             self.mat = PETSc.Mat().createAIJ(sizes, csr=compressed, comm=self._comm)
             del self._values, self._mass
-        elif self._weights is None:
+            self._shift, norm = 0.0, self.mat.norm(PETSc.NormType.NORM_INFINITY)
+            self._largest = LARGEST * norm if norm > 0 else np.inf
+        shift = float(np.clip(shift, -self._largest, self._largest))
+        if self._weights is None:
             self.mat.shift(shift - self._shift)
         else:
             structure = PETSc.Mat.Structure.SUBSET_NONZERO_PATTERN

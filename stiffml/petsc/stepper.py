@@ -94,6 +94,7 @@ class Stepper:
         self._max_cuts = max_cuts
         self._newton, self._tolerances = newton, tolerances
         self._failed_solves = 0
+        self._earlier_iterations = 0, 0  # Newton's and Krylov's, with TS objects before
         self._solves_at_start, self._taken = 0, math.inf
 
         managed = {
@@ -208,11 +209,11 @@ class Stepper:
 
     @property
     def newton_iterations(self) -> int:
-        return self._ts.getSNESIterations() if self._method.implicit else 0
+        return self._earlier_iterations[0] + (self._ts.getSNESIterations() if self._method.implicit else 0)
 
     @property
     def krylov_iterations(self) -> int:
-        return self._ts.getKSPIterations() if self._method.implicit else 0
+        return self._earlier_iterations[1] + (self._ts.getKSPIterations() if self._method.implicit else 0)
 
     @property
     def newton_update(self) -> np.ndarray | None:
@@ -250,6 +251,7 @@ class Stepper:
             if status not in (Status.NEWTON_FAILED, Status.LINEAR_FAILED):
                 return status
             self._failed_solves += 1 + self._ts.getStepRejections()
+            self._earlier_iterations = self.newton_iterations, self.krylov_iterations
             self._ts.destroy()
             if self._matrix is not None:
                 self._earlier = self.linear_failures, self._matrix.last_failure

@@ -1,0 +1,128 @@
+"""What linear solvers keep from one system to the next, and let go of in the end."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import times
+from fields import Brusselator, waves
+from petsc4py import PETSc
+from rings import line, ring
+from torch import Tensor
+
+from stiffml import GMRES, Assembled, Discrete, Grid, Solution, Status, sensitivities, solve
+from stiffml.linear.shell import Shell
+from stiffml.linear.sparse_matrices import ConstantMatrix, Entries
+
+T = times(0.0, 0.1, 0.2)
+
+
+def run(**arguments: Any) -> Solution:
+    model = Brusselator()
+    linear = GMRES(Assembled(model.diffusion))
+    return solve(model, waves().requires_grad_(), T, method="cn", steps=Grid(2), linear=linear, **arguments)
+
+
+def stopped_by_an_event() -> None:
+    assert run(event=lambda t, y: t - 0.15).event is not None
+
+
+def interpolated() -> None:
+    run(adjoint=Discrete(1)).interpolate(times(0.03, 0.12))
+
+
+def differentiated_forwards() -> None:
+    model = Brusselator()
+    arguments: dict[str, Any] = {"method": "cn", "steps": Grid(2), "linear": GMRES()}
+    sensitivities(model, waves(), T, wrt=["diffusion.coefficients"], **arguments)
+
+
+def differentiated_twice() -> None:
+    model, y0 = Brusselator(), waves().requires_grad_()
+    y = solve(model, y0, T, method="cn", steps=Grid(2), linear=GMRES()).y
+    (first,) = torch.autograd.grad(y.square().sum(), y0, create_graph=True)
+    torch.autograd.grad(first.square().sum(), y0)
+
+
+class Mishap(Exception):
+    pass
+
+
+def failed_backwards() -> None:
+    model, is_armed = Brusselator(), []
+
+    def func(t: Tensor, y: Tensor) -> Tensor:
+        if is_armed and 0.02 < t < 0.1:
+            raise Mishap
+        return model(t, y)
+
+    y0 = waves().requires_grad_()
+    y = solve(func, y0, T, method="cn", steps=Grid(2), linear=GMRES(), adjoint=Discrete("solutions")).y
+    is_armed.append(True)
+    # Not at the start, where func is compared with what it was before anything is solved for.
+    with pytest.raises(Mishap):
+        y[1:].sum().backward()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [stopped_by_an_event, interpolated, differentiated_forwards, differentiated_twice, failed_backwards],
+)
+def test_nothing_is_kept_for_good(use: Callable[[], None]) -> None:
+    def shells() -> int:
+        gc.collect()
+        return sum(type(each) is Shell for each in gc.get_objects())
+
+    before = shells()
+    use()
+    assert shells() == before, (
+        "matrices outlive their solve; look at who holds a Shell, and PETSc its products"
+    )
+
+
+def test_a_constant_matrix_forgets_an_enormous_shift() -> None:
+    """With one, methods solve for the slope they start from; its rounding is a hundred times A."""
+    where = np.arange(3)
+    entries = Entries(where, where, lambda s, u: np.array([-0.02, -0.5, -1.0]))
+    matrix = ConstantMatrix(entries, None, 3, PETSc.COMM_SELF)
+    for shift in (4.5e15, 4.5e15, 0.7):
+        matrix.update(0.0, np.zeros(3), shift)
+    assert np.allclose(matrix.mat.getDiagonal().array, [0.72, 1.2, 1.7], rtol=1e-7, atol=0)
+    matrix.destroy()
+
+
+def test_a_constant_matrix_of_zeros() -> None:
+    entries = Entries(np.arange(2), np.arange(2), lambda s, u: np.zeros(2))
+    matrix = ConstantMatrix(entries, None, 2, PETSc.COMM_SELF)
+    for shift in (1e9, 3.0):
+        matrix.update(0.0, np.zeros(2), shift)
+        assert np.allclose(matrix.mat.getDiagonal().array, shift)
+    matrix.destroy()
+
+
+def test_an_attempt_to_find_a_pattern_that_was_not_fair_is_forgotten() -> None:
+    """Where func is not finite there is no pattern; another y0 may show it."""
+
+    def func(t: Tensor, y: Tensor) -> Tensor:
+        return ring(t, y) + 0 * y.sqrt()
+
+    arguments: dict[str, Any] = {"method": "cn", "steps": Grid(2), "jacobian": "coloured", "throw": False}
+    failed = solve(func, -line(10), T, **arguments)
+    assert failed.status is not Status.SUCCESS
+    good = solve(func, line(10), T, **arguments)
+    assert good.status is Status.SUCCESS
+    assert "sparse" in good.stats.linear, good.stats.linear
+
+
+def test_iterations_of_failed_solves_are_counted() -> None:
+    """A Rosenbrock method gets a new TS after each."""
+    linear = GMRES(max_iterations=3, rtol=1e-8)
+    arguments: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-4, "method": "rosw-ra34pw2", "linear": linear}
+    stats = solve(Brusselator(), waves(), times(0.0, 0.02), throw=False, **arguments).stats
+    assert stats.rejected > 0
+    assert stats.krylov_iterations >= 3 * stats.rejected, "look at Stepper._linear_step"
