@@ -141,7 +141,14 @@ def draw(result: dict, path: Path) -> None:
         places, values = [k + shift for k in range(len(cases))], [row[name] for row in cases]
         axis.barh(places, values, height=0.36, color=color, label=label)
         for place, value in zip(places, values, strict=True):
-            axis.annotate(f"{value:.0f}", (value, place), (3, 0), textcoords="offset points", va="center")
+            axis.annotate(
+                f"{value:.0f}",
+                (value, place),
+                (3, 0),
+                textcoords="offset points",
+                va="center",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},  # above the line of the bound
+            )
     label = f"bound for {CHECKPOINTS} checkpoints"
     axis.axvline(MOST, color="black", linestyle=":", linewidth=1, label=label)
     axis.set_yticks(range(len(cases)), labels)
