@@ -247,7 +247,7 @@ def _system(
     mass: Tensor | None,
 ) -> System:
     matrix = None if mass is None else _mass(mass, layout, method)
-    space = _space(func)
+    space = space_of(func)
     if isinstance(func, Split) and method.split:
         if mass is not None:
             raise ValueError(
@@ -266,7 +266,7 @@ def _system(
     return System(Dynamics(func, layout, direction, parameters, space), mass=matrix)
 
 
-def _space(func: Func) -> Space:
+def space_of(func: Func) -> Space:
     """Which processes hold the state: those of the field that func, or a part of it, belongs to."""
     parts: Iterable[object] = func.modules() if isinstance(func, nn.Module) else [func]
     fields = (getattr(part, "field", None) for part in parts)

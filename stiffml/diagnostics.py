@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from stiffml.arguments import space_of
 from stiffml.integration import solve
 from stiffml.methods import resolve
 from stiffml.settings import Newton
@@ -99,6 +100,8 @@ def check_gradients(
     parts = y0 if isinstance(y0, tuple) else (y0,)
     if any(part.dtype != torch.float64 for part in parts):
         raise ValueError("check_gradients needs y0 in float64")
+    if space_of(func).is_distributed:
+        raise NotImplementedError("check_gradients of a field over several processes; use one process")
     extra = list(params)
 
     def run(state: tuple[Tensor, ...], times: Tensor, steps: Recorded | None) -> list[Tensor]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stiffml.arguments import Request, check
+from stiffml.arguments import Request, check, space_of
 from stiffml.errors import SolveError, Status, explain
 from stiffml.gradients.autograd import Integrate, Outputs, Record
 from stiffml.linear import LU, Krylov, Sparsity
@@ -24,6 +24,7 @@ from stiffml.settings import Discrete, Newton
 from stiffml.solution import Piece, Solution, Stats
 from stiffml.steps import Adaptive, Steps
 from stiffml.system.batching import Func
+from stiffml.system.space import solving_on
 from stiffml.system.state import State
 
 
@@ -150,7 +151,11 @@ def _solve(
     func: Func, y0: State, t: Tensor, stats: Stats, arguments: dict[str, Any]
 ) -> tuple[Solution, SolveError | None]:
     """Check, integrate, and count the cost in ``stats``."""
-    request = check(func, y0, t, **arguments)
+    with solving_on(space_of(func)):
+        return _integrate(check(func, y0, t, **arguments), y0, stats)
+
+
+def _integrate(request: Request, y0: State, stats: Stats) -> tuple[Solution, SolveError | None]:
     system = request.system
     u0 = _initial(request, y0)
     records: list[Record] = []

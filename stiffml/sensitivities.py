@@ -60,7 +60,7 @@ def sensitivities(
     ValueError
         For an unknown name, a tuple y0 as ``wrt``, or a parameter that does not require a gradient.
     NotImplementedError
-        For Rosenbrock methods, and for the mass matrix.
+        For Rosenbrock methods, for the mass matrix, and for y0 of a field over several processes.
     """
     extra = list(params)
     with torch.enable_grad():
@@ -79,6 +79,8 @@ def sensitivities(
         if name == "y0":
             if isinstance(y0, tuple):
                 raise ValueError('wrt: "y0" needs y0 to be one tensor')
+            if system.space.is_distributed:
+                raise NotImplementedError('wrt: "y0" of a field that is spread over processes')
             u0_rows += list(np.eye(size))
             directions += [none] * size
             shapes.append(y0.shape)

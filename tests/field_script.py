@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import eye_array
 from torch import Tensor, nn
 
-from stiffml import GMRES, Grid, solve
+from stiffml import GMRES, Assembled, Grid, check_gradients, sensitivities, solve
 from stiffml.distributed.field import Field
 
 CASES: dict[str, dict[str, Any]] = {
@@ -136,17 +138,7 @@ def decisions(field: Field) -> dict[str, Any]:
     """Reductions of what is different on each process, and what the constructor refuses."""
     space, rank, last = field.space, field.rank, field.rank == field.size - 1
     assert space.is_distributed == (field.size > 1)
-    try:
-        Field(shape=(2 * field.size - 1, 3), width=2 if field.size > 1 else 4)
-        refusal = ""
-    except ValueError as error:
-        refusal = str(error)
     alone = Field(shape=(5, 5), comm=_only_this_process())
-    try:
-        _solve_with_a_singular_mass(field)
-        singular = ""
-    except ValueError as error:
-        singular = str(error)
     return {
         "sum": space.sum(rank + 0.5),
         "max": space.max(-1.0 - rank),
@@ -155,19 +147,37 @@ def decisions(field: Field) -> dict[str, Any]:
         "every": [space.every(True), space.every(not last), space.every(rank < 0)],
         "array": space.sum_array(np.array([[1.0, 2.0], [rank, 4.0]]).T),
         "zero": space.sum_tensor(torch.tensor(rank, dtype=torch.float64)),
-        "refusal": refusal,
-        "singular mass": singular,
         "alone": [alone.size, *alone.part_shape],
         "vector": _vector_size(space.communicator),
     }
 
 
-def _solve_with_a_singular_mass(field: Field) -> None:
+def refusals(field: Field) -> dict[str, str]:
+    """What is said to several processes of what only one can do, or wait for each other without end."""
     inner = (slice(None), *[slice(field.width, -field.width)] * len(field.shape))
-    y0 = field.create(lambda *x: [0 * x[0]] * field.species)
+    y0 = field.create(lambda *x: [1 + x[0]] * field.species)
     func = field.rhs(lambda t, ghosted: -ghosted[inner])
     t = torch.tensor([0.0, 0.1], dtype=torch.float64)
-    solve(func, y0, t, method="beuler", steps=Grid(1), mass=torch.zeros_like(y0), linear=GMRES())
+    arguments: dict[str, Any] = {"method": "beuler", "steps": Grid(1), "linear": GMRES()}
+    given = GMRES(Assembled(-eye_array(y0.numel())))
+    tried: dict[str, Callable[[], object]] = {
+        "points": lambda: Field(shape=(2 * field.size - 1, 3), width=2 if field.size > 1 else 4),
+        "singular mass": lambda: solve(func, y0, t, mass=torch.zeros_like(y0), **arguments),
+        "function around it": lambda: solve(lambda t, y: func(t, y), y0, t, **arguments),
+        "bound method": lambda: solve(func.forward, y0, t, method="rk4", steps=Grid(1)),
+        "given matrix": lambda: solve(func, y0, t, **{**arguments, "linear": given}),
+        "sensitivities": lambda: sensitivities(func, y0, t, ["y0"], **arguments),
+        "check_gradients": lambda: check_gradients(func, y0, t, **arguments),
+    }
+    return {f"refused: {name}": _refusal(attempt) for name, attempt in tried.items()}
+
+
+def _refusal(attempt: Callable[[], object]) -> str:
+    try:
+        attempt()
+    except (ValueError, NotImplementedError) as error:
+        return str(error)
+    return ""
 
 
 def _only_this_process() -> Any:
@@ -195,7 +205,7 @@ def main(path: str) -> None:
         results |= {f"{name} {key}": value for key, value in found.items()}
     held = Field(**CASES["line"])
     results |= {f"held {key}": value for key, value in products(held, HeldAtEdges(held)).items()}
-    results |= decisions(held)
+    results |= decisions(held) | refusals(held)
     if held.rank == 0:
         np.savez(path, **{key: np.asarray(value) for key, value in results.items()})
 

@@ -18,7 +18,7 @@ from stiffml.distributed.reduction import sum_over_processes
 from stiffml.distributed.space import FieldSpace
 from stiffml.distributed.transfer import gather_parts, scatter_parts
 from stiffml.petsc.library import PETSc
-from stiffml.system.space import Space
+from stiffml.system.space import Space, is_solved_alone
 
 Local = Callable[[Tensor, Tensor], Tensor]
 
@@ -142,6 +142,12 @@ class Field:
         Differentiable any number of times.
         """
         self._check(y)
+        if self.size > 1 and is_solved_alone():
+            raise ValueError(
+                "func uses a field that is spread over processes, but is neither field.rhs(…) nor a torch "
+                "module that holds it, so each process would solve it on its own. Try: func=field.rhs(…); or "
+                "make what is around it an nn.Module with it as a submodule"
+            )
         return self._exchange(y)
 
     def at_low_edge(self, axis: int) -> bool:
@@ -181,7 +187,8 @@ class Field:
             raise ValueError(wrong)
         if self.size == 1:
             return torch.as_tensor(whole).detach().clone()
-        return scatter_parts(whole if self.rank == 0 else None, self.decomposition.ranges, self._comm)
+        first = torch.as_tensor(whole).detach() if self.rank == 0 else None
+        return scatter_parts(first, self.decomposition.ranges, self._comm)
 
     def _why_not_whole(self, whole: Tensor | None) -> str:
         end = (self.species, *self.shape)

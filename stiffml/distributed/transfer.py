@@ -29,7 +29,7 @@ def scatter_parts(whole: Tensor | None, ranges: tuple[Ranges, ...], comm: Any) -
     """The whole (..., N0, N1) on process 0 -> the part (..., n0, n1) of each process."""
     parts = None
     if whole is not None:
-        parts = [np.ascontiguousarray(whole.detach()[_box(box)].numpy()) for box in ranges]
+        parts = [np.ascontiguousarray(whole[_box(box)].numpy()) for box in ranges]
     return torch.from_numpy(comm.scatter(parts, root=0))
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -48,6 +51,26 @@ class Space:
 
 @runtime_checkable
 class HasSpace(Protocol):
-    """Something whose states are spread over processes."""
+    """A field: states of a shape, spread over processes."""
 
     space: Space
+    part_shape: tuple[int, ...]
+
+
+_SOLVED_ON: ContextVar[Space | None] = ContextVar("space of the solve under way", default=None)
+
+
+@contextmanager
+def solving_on(space: Space) -> Iterator[None]:
+    """A solve whose states are held so is under way."""
+    token = _SOLVED_ON.set(space)
+    try:
+        yield
+    finally:
+        _SOLVED_ON.reset(token)
+
+
+def is_solved_alone() -> bool:
+    """Whether a solve is under way in which every process takes the state for its own, and whole."""
+    space = _SOLVED_ON.get()
+    return space is not None and not space.is_distributed
