@@ -15,6 +15,7 @@ from stiffml import (
     BDF,
     METHODS,
     Adaptive,
+    Discrete,
     Fixed,
     Grid,
     Newton,
@@ -390,18 +391,20 @@ def test_a_function_in_equilibrium_is_still_batched() -> None:
     assert mixing is Batching.VMAP
 
 
+@pytest.mark.parametrize("width", [1, 2])
 @pytest.mark.parametrize("method", ["cn", "bdf3", "dirk-es324sal", "rosw-rodas3", "arkimex-3"])
-def test_a_jacobian_that_torch_passes_on(method: str) -> None:
+def test_a_jacobian_that_torch_passes_on(method: str, width: int) -> None:
     """Of y + g(t) torch returns the very cotangents it was given, which those of later Jacobians are too."""
-    y0, t = torch.ones(3, 2, dtype=torch.float64), times(1.0, 2.0, 3.0)
-    forces = torch.tensor([[0.1, 0.2], [0.3, 0.4], [0.5, -0.1]], dtype=torch.float64)
+    y0, t = torch.ones(3, width, dtype=torch.float64, requires_grad=True), times(1.0, 2.0, 3.0)
+    forces = torch.tensor([[0.1, 0.2], [0.3, 0.4], [0.5, -0.1]], dtype=torch.float64)[:, :width]
 
-    def run(factor: float | None) -> Tensor:
+    def run(factor: float | None) -> tuple[Tensor, Tensor]:
         def func(t: Tensor, y: Tensor) -> Tensor:
             return (y if factor is None else factor * y) + torch.sin(t) * forces
 
-        found = solve(func, y0, t, method=method, batch_dims=1).y
+        found = solve(func, y0, t, method=method, batch_dims=1, adjoint=Discrete("solutions")).y
         assert isinstance(found, Tensor)
-        return found
+        return found.detach(), *torch.autograd.grad(found.square().sum(), y0)
 
-    assert torch.allclose(run(None), run(1.0), rtol=1e-12, atol=0), "look at Dynamics._identity"
+    for found, expected in zip(run(None), run(1.0), strict=True):
+        assert torch.allclose(found, expected, rtol=1e-12, atol=0), "look at _own in dynamics.py"

@@ -156,8 +156,7 @@ class Dynamics:
         with torch.enable_grad():
             slopes = self._many(torch.from_numpy(times), leaf)
             grads = gradient(slopes, leaf, self._identity)
-            if grads.untyped_storage().data_ptr() == self._identity.untyped_storage().data_ptr():
-                grads = grads.clone()  # of a func that passes them on; the caller may overwrite a Jacobian
+        grads = _own(grads, self._identity)
         self.rhs_evals += 1 - width
         self.jacobians += 1
         blocks = grads.numpy().reshape(width, layout.samples, width).swapaxes(0, 1)
@@ -290,7 +289,7 @@ class Dynamics:
             leaf = u.detach().repeat_interleave(width, dim=0).requires_grad_()
             slopes = self._many(s.repeat_interleave(width), leaf).view(count, width, samples, width)
             self.rhs_evals -= count * (width - 1)
-            grads = gradient(slopes, leaf, eye[None, :, None, :].expand_as(slopes))
+            grads = _own(gradient(slopes, leaf, eye[None, :, None, :].expand_as(slopes)), eye)
         return grads.view(count, width, samples, width).transpose(1, 2)
 
     def _jacobian_rows(self, s: Tensor, u: Tensor, eye: Tensor) -> Tensor:
@@ -426,3 +425,9 @@ class Dynamics:
         parts = [*grads[:3], *[None] * (3 - len(grads[:3]))]
         wrt_u, wrt_s, wrt_tau = (z if g is None else g for z, g in zip(zeros, parts, strict=True))
         return wrt_u.detach(), grads[3:], wrt_s.detach(), wrt_tau.detach()
+
+
+def _own(gradients: Tensor, cotangents: Tensor) -> Tensor:
+    """In memory of their own: func may pass cotangents on, and the caller may overwrite a Jacobian."""
+    shared = gradients.untyped_storage().data_ptr() == cotangents.untyped_storage().data_ptr()
+    return gradients.clone() if shared else gradients
