@@ -29,6 +29,7 @@ from stiffml import (
     PointBlock,
     Sparsity,
     Split,
+    Status,
     solve,
 )
 from stiffml.linear.jacobians import MissingEntriesError
@@ -320,6 +321,41 @@ def test_a_missing_entry_is_noticed(arguments: dict[str, Any]) -> None:
         MissingEntriesError, match=r"lacks entries .* (row|column) of component \[\d\].*matrix-free"
     ):
         one_step(ring, line(10), **{"jacobian": Sparsity(pattern), **arguments})
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e12], ids=["alone", "beside a huge entry"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_missing_entry_is_noticed_in_any_precision(dtype: torch.dtype, scale: float) -> None:
+    size = torch.ones(10, dtype=dtype)
+    size[0] = scale
+
+    def func(t: Tensor, y: Tensor) -> Tensor:
+        coupled = torch.cat([torch.zeros(1, dtype=dtype), y[1:].roll(1)])
+        return -size * y + 0.3 * coupled
+
+    if scale > 1 and dtype == torch.float32:
+        return  # its rounding is larger than what is missing
+    with pytest.raises(MissingEntriesError, match="lacks entries"):
+        one_step(func, line(10).to(dtype), jacobian=Sparsity(np.eye(10)))
+
+
+def test_a_jacobian_that_is_not_finite_fails_the_step() -> None:
+    """It is not taken for one that lacks entries."""
+    y0 = torch.linspace(0, 1, 10, dtype=torch.float64)
+    found = one_step(lambda t, y: -y.clamp(min=0).sqrt(), y0, jacobian="coloured", throw=False)
+    assert found.status is Status.NEWTON_FAILED, found.message
+
+
+def test_a_module_may_have_a_field_of_another_kind() -> None:
+    class Named(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.field = torch.nn.Linear(2, 2)
+
+        def forward(self, t: Tensor, y: Tensor) -> Tensor:
+            return ring(t, y)
+
+    assert one_step(Named(), line(10), linear=GMRES(Assembled())).success
 
 
 class Later:

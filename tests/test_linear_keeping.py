@@ -18,6 +18,8 @@ from torch import Tensor
 from stiffml import GMRES, Assembled, Discrete, Grid, Solution, Status, sensitivities, solve
 from stiffml.linear.shell import Shell
 from stiffml.linear.sparse_matrices import ConstantMatrix, Entries
+from stiffml.system.mass import Mass
+from stiffml.system.state import Layout
 
 T = times(0.0, 0.1, 0.2)
 
@@ -93,6 +95,20 @@ def test_a_constant_matrix_forgets_an_enormous_shift() -> None:
     for shift in (4.5e15, 4.5e15, 0.7):
         matrix.update(0.0, np.zeros(3), shift)
     assert np.allclose(matrix.mat.getDiagonal().array, [0.72, 1.2, 1.7], rtol=1e-7, atol=0)
+    matrix.destroy()
+
+
+@pytest.mark.parametrize("weight", [1e-12, 1.0, 1e9])
+def test_a_constant_matrix_keeps_a_shift_that_matters(weight: float) -> None:
+    """Shifts are as large as the mass is small."""
+    layout = Layout.of(torch.zeros(2, dtype=torch.float64), 0)
+    mass = Mass(torch.tensor([weight, 2 * weight], dtype=torch.float64), layout)
+    where = np.arange(2)
+    matrix = ConstantMatrix(Entries(where, where, lambda s, u: -np.ones(2)), mass, 2, PETSc.COMM_SELF)
+    for shift in (1e4 / weight, 10 / weight):
+        matrix.update(0.0, np.zeros(2), shift)
+        expected = 1 + shift * weight * np.array([1.0, 2.0])
+        np.testing.assert_allclose(matrix.mat.getDiagonal().array, expected, err_msg="look at LARGEST")
     matrix.destroy()
 
 

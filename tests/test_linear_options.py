@@ -208,3 +208,22 @@ def test_functions_without_a_jacobian() -> None:
     for arguments in ({"linear": GMRES()}, {"linear": GMRES(Assembled())}, {"jacobian": "coloured"}):
         y = solve(func, line(5), T, method="cn", steps=Grid(20), **arguments).y
         assert torch.allclose(y[-1] - y[0], torch.sin(T[-1]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("batch_dims", [0, 1])
+@pytest.mark.parametrize("method", ["bicg", "cgne"])
+def test_methods_that_need_the_transpose_carry_time_too(method: str, batch_dims: int) -> None:
+    """Rosenbrock methods solve with time as a further state."""
+    rates = torch.tensor([[3.0, 40.0, 7.0], [1.0, 20.0, 9.0]], dtype=torch.float64)
+
+    def func(t: Tensor, y: Tensor) -> Tensor:
+        return -rates * (y - torch.cos(5 * t)[..., None, None]) + 0.5 * y.roll(1, -1)
+
+    arguments: dict[str, Any] = {"method": "rosw-ra34pw2", "steps": Grid(4), "batch_dims": batch_dims}
+    y0, t = torch.ones(2, 3, dtype=torch.float64), times(0, 0.1)
+    expected = solve(func, y0, t, **arguments).y
+    for preconditioner in (None, Assembled(solver="lu")):
+        linear = Krylov(method, preconditioner, rtol=1e-12)
+        found = solve(func, y0, t, linear=linear, **arguments).y
+        off = float((found - expected).abs().max())
+        assert off < 1e-9, f"off by {off:.1e} with {preconditioner}: look at Shell's transposes with time"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import weakref
 from collections.abc import Callable, Mapping
@@ -31,6 +32,7 @@ from stiffml.settings import Tolerances
 from stiffml.system.detection import detect_sparsity
 from stiffml.system.dynamics import Dynamics
 from stiffml.system.mass import Mass
+from stiffml.system.space import HasSpace
 
 DENSE = 256
 """Components of a sample up to which a dense Jacobian is taken without a look at its structure."""
@@ -47,6 +49,8 @@ DIRECT = 20_000
 COPIES = 3
 """Matrices of the size of a dense Jacobian that a step needs: itself, shift·M − J, and room to make them."""
 
+
+FROM_FIELD = "Assembled: for a field over several processes, source must come from field.rhs(local) too"
 
 MULTIGRID: Mapping[str, object] = {
     "mg_levels_ksp_type": "richardson",
@@ -296,6 +300,8 @@ class _Choice:
             what = f"{setting.solver} of {'the Jacobian' if source is None else _name(source)}"
             what += f" ({len(found.rows)} entries from {compressed.products} products)"
             entries = lambda: found  # noqa: E731
+        elif space.is_distributed:
+            raise ValueError(FROM_FIELD)
         else:
             _matrix(source, size)
             constant = True
@@ -309,13 +315,15 @@ class _Choice:
         return make, what
 
     def _compressed(self, of: Dynamics, setting: Assembled) -> Compressed:
-        field = getattr(of.func, "field", None)
-        if field is not None and setting.sparsity is None:
+        field: Any = getattr(of.func, "field", None)
+        # Others than fields have this name too, and a state may be more than a field.
+        is_field = isinstance(field, HasSpace) and math.prod(field.part_shape) == of.layout.size
+        if is_field and setting.sparsity is None:
             from stiffml.distributed.stencil import StencilJacobian
 
             return StencilJacobian(field)
         if self._f.space.is_distributed:
-            raise ValueError("Assembled: for a field, source must come from field.rhs(local) too")
+            raise ValueError(FROM_FIELD)
         if setting.sparsity is not None:
             return self._expanded(setting.sparsity)
         coloured = self._detected(of, 1.0)

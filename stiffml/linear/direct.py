@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from stiffml.petsc.formulation import Formulation
 
 SINGULAR = "the sparse matrix a·M − b·∂f/∂y of a linear solve is singular"
+NOT_FINITE = "the sparse matrix a·M − b·∂f/∂y of a linear solve has infinite or NaN entries"
 
 
 class SparseJacobian:
@@ -69,10 +70,13 @@ class SparseLU(LinearSolver):
         Raises
         ------
         LinAlgError
-            If it is singular.
+            If it is singular, or not finite.
         """
+        matrix = csc_array(a * self.mass_matrix - b * jacobian.matrix)
+        if not np.isfinite(matrix.data).all():
+            raise np.linalg.LinAlgError(NOT_FINITE)
         try:
-            return splu(csc_array(a * self.mass_matrix - b * jacobian.matrix))
+            return splu(matrix)
         except RuntimeError as error:
             raise np.linalg.LinAlgError(SINGULAR) from error
 

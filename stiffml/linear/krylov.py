@@ -34,9 +34,10 @@ _ERR_SUP = 56  # PETSC_ERR_SUP: not supported
 _ELSEWHERE = {"ksp_type", "ksp_rtol", "ksp_atol", "ksp_max_it", "ksp_gmres_restart", "pc_type"}
 
 OTHERS = {"", "none", "preonly", "python", "hpddm", "qcg", "nash", "stcg", "gltr"} | {
-    *("pipelcg", "pipecgrr", "eksm", "fetidp", "tsirm"),
+    *("pipelcg", "pipecgrr", "eksm", "fetidp", "tsirm", "lsqr", "cgls"),
 }
-"""Of PETSc's names those that are no iteration for linear systems, or not there."""
+"""Of PETSc's names those that are no iteration for linear systems (but for least squares, whose residual is
+another), or not there."""
 
 CONTRACTION = 1e-3
 """To what Newton's updates are solved for where recorded steps are taken again."""

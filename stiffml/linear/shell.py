@@ -121,8 +121,10 @@ class Shell:
             np.multiply(weighed, a, out=into)
             daxpy(along, into, a=-b)
             return
-        assert not transpose, "only forward solves carry time as a state"
-        into[:] = self._joined(a * weighed - b * (along + self._from_time(time)), a * time)
+        if transpose:
+            into[:] = self._joined(a * weighed - b * along, a * time - b * self._to_time(state))
+        else:
+            into[:] = self._joined(a * weighed - b * (along + self._from_time(time)), a * time)
 
     def shared_product(self, v: Tensor, transpose: bool, into: Tensor) -> None:
         """The same for tensors; there is neither a mass matrix nor time."""
@@ -142,6 +144,10 @@ class Shell:
             return
         state, time = self._parts(v.array_r)
         assert time is not None
+        if transpose:
+            found = approximate.solve(state, True) / b
+            into.setArray(self._joined(found, (time + b * self._to_time(found)) / a))
+            return
         known = state + self._b / self._a * self._from_time(time)
         into.setArray(self._joined(approximate.solve(known, transpose) / b, time / a))
 
@@ -162,6 +168,11 @@ class Shell:
         """∂f/∂s times the change of time."""
         assert self._wrt_time is not None
         return (self._wrt_time.reshape(self._samples, -1) * time[:, None]).reshape(-1)
+
+    def _to_time(self, state: np.ndarray) -> np.ndarray:
+        """The transpose of that."""
+        assert self._wrt_time is not None
+        return (self._wrt_time * state).reshape(self._samples, -1).sum(axis=1)
 
 
 class _Products:

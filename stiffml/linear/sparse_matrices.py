@@ -11,7 +11,7 @@ from stiffml.petsc.library import PETSc
 from stiffml.system.mass import Mass
 
 LARGEST = 1e8
-"""Shift, in multiples of the norm of a constant A, above which A hardly matters to what is solved with.
+"""Size of shift·M, in multiples of that of a constant A, above which A hardly matters to what is solved with.
 
 The rounding of larger ones, which methods begin with that solve for a slope, would stay in the diagonal.
 """
@@ -75,8 +75,10 @@ class ConstantMatrix(Matrix):
             self.mat.destroy()
             self.mat = PETSc.Mat().createAIJ(sizes, csr=compressed, comm=self._comm)
             del self._values, self._mass
-            self._shift, norm = 0.0, self.mat.norm(PETSc.NormType.NORM_INFINITY)
-            self._largest = LARGEST * norm if norm > 0 else np.inf
+            size = PETSc.NormType.NORM_INFINITY
+            self._shift, norm = 0.0, self.mat.norm(size)
+            weight = 1.0 if self._weights is None else self._weights.norm(size)
+            self._largest = LARGEST * norm / weight if norm > 0 and weight > 0 else np.inf
         shift = float(np.clip(shift, -self._largest, self._largest))
         if self._weights is None:
             self.mat.shift(shift - self._shift)
