@@ -93,6 +93,8 @@ class StencilJacobian(Compressed):
 def _axis_groups(points: int, width: int, wraps: bool) -> np.ndarray:
     """(points,) groups along an axis: no two points of one within twice the width of one another."""
     apart = 2 * width + 1
+    if points <= apart:
+        return np.arange(points)
     numbers = np.arange(points) % apart
     left = points % apart
     if wraps and left:
