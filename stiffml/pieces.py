@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,24 +22,57 @@ from stiffml.system.state import State
 Solve = Callable[[Func, State, Tensor, Stats, dict[str, Any]], tuple[Solution, SolveError | None]]
 
 
-class _Within(nn.Module):
-    """A function that is never asked for a time outside an interval, or on its ends."""
+@dataclass(frozen=True)
+class _Piece:
+    """From ``begin`` to ``end``, 0-d and in double precision, between jumps of func.
 
-    def __init__(self, func: Func, first: float, last: float) -> None:
+    ``jumps``: the one before and the one after, infinite where there is none; at an end of the piece, or
+    outside of it.
+    """
+
+    begin: Tensor
+    end: Tensor
+    jumps: tuple[float, float]
+
+    def reaches(self, t: Tensor) -> int:
+        """How many of the times that follow it reaches, in their precision."""
+        end = self.end.detach().to(t.dtype)
+        return int(((t <= end) if self.end > self.begin else (t >= end)).sum())
+
+
+class _Within(nn.Module):
+    """A function that is never asked for a time at a jump, or on the other side of it."""
+
+    def __init__(self, func: Func, jumps: tuple[float, float]) -> None:
         super().__init__()
-        self.func = func
-        self._low, self._high = sorted((math.nextafter(first, last), math.nextafter(last, first)))
+        self.func: Any = func
+        self._ends = {dtype: _inside(jumps, dtype) for dtype in (torch.float32, torch.float64)}
+
+    @property
+    def field(self) -> Any:
+        """Where func is the right-hand side of a field, that field."""
+        return self.func.field
 
     def forward(self, t: Tensor, y: State) -> State:
         # The derivative with respect to t is that of func on this side of the jump.
-        return self.func(t + (t.clamp(self._low, self._high) - t).detach(), y)
+        return self.func(t + (t.clamp(*self._ends[t.dtype]) - t).detach(), y)
 
 
-def _within(func: Func, first: float, last: float) -> Func:
+def _inside(jumps: tuple[float, float], dtype: torch.dtype) -> list[float]:
+    """The least and the largest number of a dtype that lie between two jumps.
+
+    Rounded to the dtype a jump may lie on either side of itself; the next number towards the other lies on
+    this side of both.
+    """
+    ends = torch.tensor(jumps, dtype=dtype)
+    return sorted(torch.nextafter(ends, ends.flip(0)).tolist())
+
+
+def _within(func: Func, jumps: tuple[float, float]) -> Func:
     if isinstance(func, Split):
-        implicit, explicit = (_Within(part, first, last) for part in (func.implicit, func.explicit))
+        implicit, explicit = (_Within(part, jumps) for part in (func.implicit, func.explicit))
         return Split(implicit, explicit, linear=func.linear)
-    return _Within(func, first, last)
+    return _Within(func, jumps)
 
 
 def solve_in_pieces(
@@ -52,44 +86,58 @@ def solve_in_pieces(
     """Solve each piece from where the one before ended, and put the solutions together."""
     t = torch.as_tensor(t)
     t = t if t.is_floating_point() else t.double()
-    bounds = _bounds(t, breakpoints)
     stats, solutions, error = Stats(), [], None
+    if not callable(func) or not _is_ordered(t):
+        return solve(func, y0, t, stats, arguments)  # says what is wrong, unless t is a single time
     state, taken, used = y0, 1, 0
-    for number, (begin, end) in enumerate(itertools.pairwise(bounds)):
-        first, last = begin.item(), end.item()
-        rising = last > first
-        reached = (t[taken:] <= end) if rising else (t[taken:] >= end)
-        outputs = t[taken : taken + int(reached.sum())]
-        on_output = len(outputs) > 0 and outputs[-1].item() == last
-        times = torch.cat([begin[None], outputs, *([] if on_output else [end[None]])])
+    for number, piece in enumerate(_pieces(t, breakpoints)):
+        reached = piece.reaches(t[taken:])
+        outputs = t[taken : taken + reached].double()
+        on_output = reached > 0 and bool(t[taken + reached - 1] == piece.end.to(t.dtype))
+        # In place of an output that is the end but for the rounding of t, which still gets the gradient.
+        last = outputs[-1] + (piece.end - outputs[-1]).detach() if on_output else piece.end
+        times = torch.cat([piece.begin[None], outputs[: reached - on_output], last[None]])
         chosen = dict(arguments)
         steps = chosen["steps"]
         if isinstance(steps, Recorded):
-            values = times.detach().cpu().double().numpy()
+            values = times.detach().cpu().numpy()
             intervals = int(ends_of_steps(values, arguments["outputs"] == "interpolate").sum()) - 1
             chosen["steps"] = Recorded(steps.ends[used : used + intervals])
             used += intervals
-        inside = _within(func, first, last) if len(bounds) > 2 else func
-        solution, error = solve(inside, state, times, stats, chosen)
-        solutions.append((solution, number == 0, on_output or number == len(bounds) - 2))
-        taken += len(outputs)
+        solution, error = solve(_within(func, piece.jumps), state, times, stats, chosen)
+        solutions.append((solution, number == 0, on_output))
+        taken += reached
         if not solution.success or solution.event is not None:
             break
         state = _rows(solution.y, slice(-1, None), squeeze=True)
     return _joined(solutions, t, stats), error
 
 
-def _bounds(t: Tensor, breakpoints: Tensor | Sequence[float]) -> list[Tensor]:
-    """The ends of the pieces, in the direction of t."""
-    jumps = torch.as_tensor(breakpoints, dtype=t.dtype).reshape(-1)
+def _is_ordered(t: Tensor) -> bool:
+    """Whether these are several times in one direction."""
+    if t.dim() != 1 or len(t) < 2 or not torch.isfinite(t).all():
+        return False
+    steps = t.detach().diff()
+    return bool((steps > 0).all() or (steps < 0).all())
+
+
+def _pieces(t: Tensor, breakpoints: Tensor | Sequence[float]) -> list[_Piece]:
+    """From t[0] to t[-1], in that direction."""
+    jumps = torch.as_tensor(breakpoints, dtype=torch.float64, device=t.device).reshape(-1)
     if not torch.isfinite(jumps).all():
         raise ValueError("breakpoints must be finite")
-    first, last = t[0].item(), t[-1].item()
-    inside = [b for b in jumps.unbind() if min(first, last) < b.item() < max(first, last)]
-    ordered = sorted(inside, key=Tensor.item, reverse=last < first)
-    if any(a.item() == b.item() for a, b in itertools.pairwise(ordered)):
+    direction = 1 if t[-1] > t[0] else -1
+    jumps = jumps[torch.argsort(direction * jumps.detach())]
+    if (jumps.diff() == 0).any():
         raise ValueError("breakpoints must differ from one another")
-    return [t[0], *ordered, t[-1]]
+    # One at an end of t, or there but for the rounding of t, is not passed, but func stays on this side.
+    rounded = jumps.detach().to(t.dtype)
+    passed = (direction * t[0] < direction * rounded) & (direction * rounded < direction * t[-1])
+    before = int((direction * rounded <= direction * t[0]).sum())
+    times = [t[0].double(), *jumps[passed].unbind(), t[-1].double()]
+    ends = [-direction * math.inf, *jumps.tolist(), direction * math.inf][before : before + len(times)]
+    pairs = zip(itertools.pairwise(times), itertools.pairwise(ends), strict=True)
+    return [_Piece(begin, end, around) for (begin, end), around in pairs]
 
 
 def _rows(y: State, which: slice, squeeze: bool = False) -> State:

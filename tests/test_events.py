@@ -129,6 +129,73 @@ def test_breakpoints_keep_the_order() -> None:
     assert blind > 3 * fine
 
 
+@pytest.mark.parametrize("method", ["beuler", "cn", "rosw-ra34pw2", "dirk-es213sal", "rk4"])
+@pytest.mark.parametrize("at", [0.3, 0.77])
+@pytest.mark.parametrize("of_times", [torch.float32, torch.float64])
+@pytest.mark.parametrize("of_states", [torch.float32, torch.float64])
+def test_breakpoints_in_single_precision(method: str, at: float, of_times, of_states) -> None:
+    """0.3 in single precision lies after 0.3, and 0.77 before; y' = ±1 leaves rounding of states only."""
+
+    def jump(t: Tensor, y: Tensor) -> Tensor:
+        return torch.where(t < at, 1.0, -1.0).to(y.dtype) + 0 * y
+
+    near = 8 * torch.finfo(of_states).eps
+    around = torch.tensor([0, at, 1], dtype=of_times)
+    for t, after in ((around, 1), (around.flip(0), -1)):
+        for outputs in (t, t[[0, 2]]):
+            y0 = torch.full((1,), min(0, -after) * (2 * at - 1), dtype=of_states)
+            solution = solve(jump, y0, outputs, method=method, steps=Grid(4), breakpoints=[at])
+            off = abs(solution.y[-1].item() - y0.item() - after * (2 * at - 1))
+            assert off <= near, f"from {t[0]} to {t[-1]} off by {off:.2g}: look at _inside in pieces.py"
+            assert solution.stats.accepted == 8, "an output there is the breakpoint: look at solve_in_pieces"
+            solution.interpolate(outputs)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+def test_breakpoints_at_the_ends(precision) -> None:
+    """func jumps at both ends of t as well, and is to stay between them."""
+
+    def bump(t: Tensor, y: Tensor) -> Tensor:
+        return torch.where((t > 0.3) & (t < 0.77), 1.0, 1e3).double() + 0 * y
+
+    t = torch.tensor([0.3, 0.77], dtype=precision)
+    y = solve(bump, times(0), t, method="cn", steps=Grid(2), breakpoints=[0.1, 0.3, 0.77, 0.9]).y
+    span = (t[1].double() - t[0].double()).item()
+    assert abs(y[-1].item() - span) <= 1e-14, "look at the jumps of a piece in pieces.py"
+
+
+def test_the_gradient_of_times_in_single_precision() -> None:
+    """A step of y' = ±1 changes y by its own length."""
+    t, at = torch.tensor([0.0, 0.77, 1.0], requires_grad=True), times(0.77).requires_grad_()
+
+    def jump(t: Tensor, y: Tensor) -> Tensor:
+        return torch.where(t < 0.77, 1.0, -1.0) + 0 * y
+
+    y = solve(jump, times(0), t, method="cn", steps=Grid(2), breakpoints=at).y
+    wrt_t, wrt_at = torch.autograd.grad(y[-1].sum(), [t, at])
+    # The first piece ends on the output there, and the second begins on the breakpoint.
+    assert wrt_t.tolist() == pytest.approx([-1, 1, -1])
+    assert wrt_at.tolist() == pytest.approx([1])
+
+
+@pytest.mark.parametrize(
+    ("t", "named"),
+    [
+        (torch.empty(0), "t must be one-dimensional with at least one time"),
+        (torch.zeros(2, 2), "t must be one-dimensional with at least one time"),
+        (times(0, 0.9, 0.5, 2), r"t\[1\] = 0.9.* and t\[2\] = 0.5"),
+        (times(0, 0.9, math.inf), "t is not finite at position 2"),
+    ],
+)
+def test_breakpoints_leave_the_errors_of_times_as_they_are(t: Tensor, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        solve(Switched(), Y0, t, breakpoints=[0.77])
+
+
+def test_breakpoints_and_a_single_time() -> None:
+    assert torch.equal(solve(Switched(), Y0, times(0.5), breakpoints=[0.77]).y, Y0[None])
+
+
 def test_the_gradient_of_a_breakpoint() -> None:
     """What moves with the breakpoint is where the steps end; the jump itself is in func."""
     at = torch.tensor([0.5, 0.77], dtype=torch.float64, requires_grad=True)
