@@ -69,12 +69,13 @@ def test_gradients_of_an_event(method: str) -> None:
         assert rate >= 1.9, f"{method}: {name} has Taylor rate {rate:.2f}"
 
 
+def fall(t: Tensor, y: Tensor) -> Tensor:
+    return torch.cat([y[..., 1:], -9.81 + 0 * y[..., :1]], dim=-1)
+
+
 @pytest.mark.parametrize("method", ["bdf", "rosw-rodas3", "dopri5", "arkimex-4"])
 @pytest.mark.parametrize("outputs", ["steps", "interpolate"])
 def test_an_event_is_found(method: str, outputs: str) -> None:
-    def fall(t: Tensor, y: Tensor) -> Tensor:
-        return torch.cat([y[..., 1:], -9.81 + 0 * y[..., :1]], dim=-1)
-
     y0 = torch.tensor([10.0, 0.0], dtype=torch.float64)
     solution = solve(
         fall, y0, times(0, 0.5, 1, 5), method=method, event=lambda t, y: y[0], rtol=1e-8, outputs=outputs
@@ -93,6 +94,67 @@ def test_an_event_that_never_comes_and_wrong_ones() -> None:
         solve(Pendulum(), Y0, OUTPUTS, event=lambda t, y: y)
     with pytest.raises(TypeError, match="event must be callable"):
         solve(Pendulum(), Y0, OUTPUTS, event=1.0)
+
+
+@pytest.mark.parametrize("method", ["bdf", "rosw-ra34pw2", "dirk-es213sal", "dopri5"])
+@pytest.mark.parametrize("precision", [torch.float64, torch.float32])
+@pytest.mark.parametrize("clock", ["goes on", "begins anew"])
+def test_a_ball_bounces(method: str, precision, clock: str) -> None:
+    """Each run starts from where the event of the one before was found, above the floor or below by rounding:
+    that is no root of its own. The time between bounces falls by the factor of the speed."""
+    y, begin, gaps = torch.tensor([1.0, 0.0], dtype=precision), 0.0, []
+    for _ in range(9):
+        t = torch.tensor([begin, begin + 3], dtype=precision)
+        event = solve(fall, y, t, method=method, event=lambda t, y: y[0], rtol=1e-5).event
+        assert event is not None, f"after {gaps} none was found: look at EventFinder"
+        gaps.append(event.t.item() - begin)
+        begin = event.t.item() if clock == "goes on" else 0.0
+        y = torch.stack([event.y[0], -0.9 * event.y[1]])
+    expected = [math.sqrt(2 / 9.81) * (1 if n == 0 else 2 * 0.9**n) for n in range(9)]
+    assert gaps == pytest.approx(expected, rel=1e-3), "look at _starts_from_root in events.py"
+
+
+@pytest.mark.parametrize("start", [1e-9, -1e-9])
+def test_a_root_next_to_the_start_counts(start: float) -> None:
+    """It is a million times further away than rounding."""
+    y0 = torch.tensor([start], dtype=torch.float64)
+    slope = -math.copysign(1, start)
+    event = solve(lambda t, y: slope + 0 * y, y0, times(1, 2), event=lambda t, y: y[0]).event
+    assert event is not None
+    assert abs(event.t.item() - 1 - 1e-9) < 1e-15
+
+
+@pytest.mark.parametrize("method", ["beuler", "cn", "bdf2", "rosw-ra34pw2", "dirk-es213sal", "rk4"])
+def test_an_event_within_rounding_of_the_end_of_a_step(method: str) -> None:
+    """Taken again, a step ends on the other side of the root, or exactly on it."""
+    for rate in (0.7, *(n / 37 for n in range(4, 37))):
+        for level in (rate * 0.1, rate / 10):
+            event = solve(
+                lambda t, y, rate=rate: rate + 0 * y,
+                times(0),
+                times(0, 0.1, 5),
+                method=method,
+                steps=Grid(1),
+                event=lambda t, y, level=level: y[0] - level,
+            ).event
+            assert event is not None
+            # As exactly as times of the longer step, the second, are found.
+            assert abs(event.t.item() - 0.1) <= 4 * math.ulp(5), "look at how EventFinder brackets the root"
+
+
+def test_an_event_that_is_nan_has_no_sign() -> None:
+    def grow(t: Tensor, y: Tensor) -> Tensor:
+        return 1 + 0 * y
+
+    def gap(t: Tensor, y: Tensor) -> Tensor:
+        return torch.where((y[0] - 0.5).abs() < 0.01, math.nan, 0.5 - y[0])
+
+    arguments = {"method": "cn", "steps": Grid(9)}
+    late = solve(grow, times(0), times(0, 1), event=lambda t, y: torch.sqrt(y[0] - 0.5) - 0.5, **arguments)
+    assert late.event is not None
+    assert abs(late.event.t.item() - 0.75) < 1e-14
+    with pytest.raises(ValueError, match=r"event is NaN at t = 0\.5"):
+        solve(grow, times(0), times(0, 1), event=gap, **arguments)
 
 
 class Switched(Pendulum):

@@ -15,8 +15,9 @@ from stiffml.discretization.trajectory import Segment
 from stiffml.gradients.once import differentiable_no_further
 from stiffml.gradients.tangent import end_time_tangent
 from stiffml.run.replay import Replay
+from stiffml.system.products import gradient
 from stiffml.system.space import Space
-from stiffml.system.state import State
+from stiffml.system.state import Layout, State
 
 EventFunc = Callable[[Tensor, State], Tensor]
 
@@ -32,6 +33,10 @@ class Event:
     y: State
 
 
+ROUNDING = 16
+"""Roundings of the state and of time within which a value counts as zero. A root leaves 4 of time."""
+
+
 class EventFinder:
     """Watches the sign of an event function along a run, and finds its root within a step.
 
@@ -41,7 +46,8 @@ class EventFinder:
     replay : Replay
         Of the run, as far as it has come.
     s0, u0 : float, ndarray
-        Where the run begins. A root right there does not count.
+        Where the run begins. A root right there does not count, nor one that differs by rounding, such as
+        that which the run before ended on. Where the event function is NaN it has no sign.
     """
 
     def __init__(self, event: EventFunc, replay: Replay, s0: float, u0: np.ndarray) -> None:
@@ -59,8 +65,9 @@ class EventFinder:
         """The step just appended, cut short at the root of the event function if it has one."""
         trajectory = self._replay.trajectory
         start, end = trajectory.times[-2:]
-        after = self._value(end, state)
-        if self._before == 0 or self._before * after > 0 or np.isnan(after):
+        before, after = self._before, self._value(end, state)
+        crosses = before * after <= 0 and before != 0  # and neither is NaN
+        if not crosses or (trajectory.n_steps == 1 and self._starts_from_root(after)):
             self._recent.append(state)
             self._before = after
             return None
@@ -71,12 +78,33 @@ class EventFinder:
             return self._replay.step(trajectory.n_steps - 1, states, True)
 
         def value(size: float) -> float:
-            return self._before if size == 0 else self._value(start + size, cut(size).states[-1])
+            found = before if size == 0 else self._value(start + size, cut(size).states[-1])
+            if np.isnan(found):
+                where = self._replay.system.direction * (start + size)
+                raise ValueError(f"event is NaN at t = {where:.10g}, though it changes its sign around there")
+            return found
 
-        size = end - start
-        if after != 0:
-            size = brentq(value, 0.0, size, xtol=4 * np.spacing(max(abs(start), abs(end))), rtol=1e-15)
-        return cut(size or float(np.spacing(abs(start))))
+        size, smallest = end - start, 4 * np.spacing(max(abs(start), abs(end)))
+        # Taken again, the step may end on the other side of a root that is there but for rounding.
+        if after != 0 and before * value(size) < 0:
+            size = max(brentq(value, 0.0, size, xtol=smallest, rtol=1e-15), smallest)
+        return cut(size)
+
+    def _starts_from_root(self, after: float) -> bool:
+        """Whether the value at the start is zero but for rounding of the state and of time there.
+
+        ``after`` is that at the end of the first step. A component near zero does not tell how large its
+        rounding is: it is at least what the component changes by while time does by its own rounding.
+        """
+        system, trajectory = self._replay.system, self._replay.trajectory
+        layout, s = system.layout, float(trajectory.times[0])
+        u = torch.from_numpy(self._recent[0]).to(layout.device, layout.dtype)
+        wrt_t, wrt_u = _gradients(self._event, layout, system.direction * s, u)
+        of_state = abs(wrt_t * s) + system.space.sum(float((wrt_u * u).abs().sum()))
+        rate = abs(after - self._before) / (trajectory.times[1] - s)
+        of_time = rate * max(abs(s), abs(trajectory.outputs[-1]))
+        eps = torch.finfo(layout.dtype).eps
+        return abs(self._before) <= ROUNDING * eps * (of_state + of_time)
 
 
 def checked(value: Tensor) -> Tensor:
@@ -85,6 +113,16 @@ def checked(value: Tensor) -> Tensor:
         kind = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(f"event must return a tensor with one element, not {kind}")
     return value.reshape(())
+
+
+def _gradients(event: EventFunc, layout: Layout, t: float, u: Tensor) -> tuple[float, Tensor]:
+    """The derivatives of an event function with respect to time and state (size,), in the dtype of u."""
+    with torch.enable_grad():
+        time = torch.tensor(t, dtype=u.dtype, device=u.device, requires_grad=True)
+        leaf = u.detach().clone().requires_grad_()
+        value = checked(event(time, layout.unflatten(leaf)))
+        one = torch.ones_like(value)
+        return float(gradient(value, time, one, retain=True)), gradient(value, leaf, one)
 
 
 def differentiable_event(
@@ -98,17 +136,16 @@ def differentiable_event(
     """
     system = replay.system
     layout = system.layout
+    t = torch.tensor(system.direction * s, dtype=u.dtype, device=u.device)
+    value = checked(event(t, layout.unflatten(u)))
+    # In some process it may be wanted though not in this one, and what follows takes all of them.
+    if system.space.every(not (torch.is_grad_enabled() and (u.requires_grad or value.requires_grad))):
+        return t, u
     velocity = torch.from_numpy(system.direction * end_time_tangent(replay, checkpoints)).to(u)
-    with torch.enable_grad():
-        t = torch.tensor(system.direction * s, dtype=u.dtype, device=u.device, requires_grad=True)
-        leaf = u.detach().clone().requires_grad_()
-        value = checked(event(t, layout.unflatten(leaf)))
-        wrt_t, wrt_u = torch.autograd.grad(value, [t, leaf], allow_unused=True)
-    rate = 0.0 if wrt_t is None else float(wrt_t)
+    rate, wrt_u = _gradients(event, layout, float(t), u)
     # The state may lie in several processes; what it does to g is a sum over all of it.
-    rate += system.space.sum(0.0 if wrt_u is None else float(wrt_u @ velocity))
-    value = checked(event(t.detach(), layout.unflatten(u)))
-    return _AtEvent.apply(t.detach(), u, value, velocity, rate, system.space)
+    rate += system.space.sum(float(wrt_u @ velocity))
+    return _AtEvent.apply(t, u, value, velocity, rate, system.space)
 
 
 class _AtEvent(torch.autograd.Function):
@@ -125,8 +162,8 @@ class _AtEvent(torch.autograd.Function):
         u, value, velocity = ctx.saved_tensors
         if ctx.rate == 0:
             raise ZeroDivisionError(
-                "event: the event function touches zero without crossing it, so the time of the event has no "
-                "derivative"
+                "event: the event function touches zero without crossing it, or has no derivative, so the "
+                "time of the event has none"
             )
         with torch.no_grad():
             moved = ctx.space.sum(float(along_u @ velocity))
