@@ -203,11 +203,10 @@ def _initial(request: Request, y0: State) -> Tensor:
             raise ValueError("make_consistent has no effect without a singular mass matrix; leave it out")
         return u0
     s0 = float(request.outputs[0])
-    with torch.inference_mode(False):
-        if request.make_consistent:
-            return MakeConsistent.apply(system, s0, request.t[0], u0, *system.parameters)
-        with torch.no_grad():
-            Constraints(system, s0).check(u0.detach().double().cpu().numpy(), request.tolerances)
+    if request.make_consistent:
+        return MakeConsistent.apply(system, s0, request.t[0], u0, *system.parameters)
+    with torch.inference_mode(False), torch.no_grad():
+        Constraints(system, s0).check(u0.detach().double().cpu().numpy(), request.tolerances)
     return u0
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stiffml.gradients.hooks import without_hooks
 from stiffml.gradients.tangent import Direction, output_tangents
 from stiffml.integration import solve
 from stiffml.run.between import with_outputs
@@ -63,8 +64,7 @@ def sensitivities(
         For Rosenbrock methods, for the mass matrix, and for y0 of a field over several processes.
     """
     extra = list(params)
-    with torch.enable_grad():
-        solution = solve(func, y0, t, params=extra, **arguments)
+    solution = solve(func, y0, t, params=extra, **arguments)
     if len(solution.pieces) > 1 or solution.event is not None:
         raise NotImplementedError("sensitivities: not available with breakpoints or an event")
     record = solution.pieces[0].record
@@ -90,7 +90,9 @@ def sensitivities(
                 f"wrt: no parameter {name!r} that requires a gradient; known are {', '.join([*known, 'y0'])}"
             )
         position, parameter = known[name]
-        for row in torch.eye(parameter.numel(), dtype=parameter.dtype, device=parameter.device):
+        with torch.inference_mode(False):
+            changes = torch.eye(parameter.numel(), dtype=parameter.dtype, device=parameter.device)
+        for row in changes:
             direction = list(none)
             direction[position] = row.reshape(parameter.shape)
             directions.append(direction)
@@ -98,7 +100,7 @@ def sensitivities(
         shapes.append(parameter.shape)
     if not names:
         return Sensitivities(solution, {})
-    with torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), without_hooks(system.parameters):
         tangents = output_tangents(
             with_outputs(record.replay, record.run.readings),
             record.run.checkpoints,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import SmallNetwork, times
+from daes import CONSISTENT, DIAGONAL, INCONSISTENT, SmallDAE
 from torch import Tensor
 
 import problems
-from stiffml import METHODS, Adaptive, Fixed, Grid, check_gradients, solve
+from stiffml import METHODS, Adaptive, Fixed, Grid, check_gradients, sensitivities, solve
 from stiffml.gradients import adjoint
 
 # Output times are uneven, two of them close together. Within bounds: a BDF of order 5 whose step grows
@@ -142,3 +143,27 @@ def test_hooks_see_the_whole_gradient_once() -> None:
     plain = gradient()
     rate.register_hook(lambda g: 2 * g)
     assert gradient() == 2 * plain, "a hook was called within the backward pass: look at hooks.py"
+
+
+@pytest.mark.parametrize("what", ["make_consistent", "sensitivities"])
+def test_hooks_see_nothing_from_within(what: str) -> None:
+    """Of consistent values the whole gradient once; of sensitivities, which are none, nothing at all."""
+
+    def result() -> Tensor:
+        func, seen = SmallDAE(), []
+        if hooked:
+            func.algebraic.register_hook(lambda g: seen.append(g) or 2 * g)
+        arguments = {"method": "cn", "steps": Grid(2)}
+        if what == "sensitivities":
+            found = sensitivities(func, CONSISTENT, times(0, 1), ["algebraic"], **arguments)
+            assert not seen
+            return found.wrt["algebraic"]
+        y = solve(func, INCONSISTENT, times(0, 1), mass=DIAGONAL, make_consistent=True, **arguments).y
+        (gradient,) = torch.autograd.grad(y.sum(), func.algebraic)
+        assert len(seen) == hooked
+        return gradient / 2 if hooked else gradient
+
+    hooked = False
+    plain = result()
+    hooked = True
+    assert torch.equal(result(), plain), "a hook was called within: look at who calls without_hooks"

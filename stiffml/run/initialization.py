@@ -10,6 +10,7 @@ from scipy.sparse import csc_array, diags_array
 from scipy.sparse.linalg import splu
 from torch import Tensor
 
+from stiffml.gradients.hooks import without_hooks
 from stiffml.gradients.once import differentiable_no_further
 from stiffml.run.newton import MAX_ITERATIONS, Rounding
 from stiffml.settings import Tolerances
@@ -145,14 +146,16 @@ class MakeConsistent(torch.autograd.Function):
     def forward(ctx, system: System, s: float, t0: Tensor, u0: Tensor, *parameters: Tensor) -> Tensor:
         ctx.constraints, ctx.system, ctx.s = Constraints(system, s), system, s
         given = u0.detach().double().cpu().numpy()
-        ctx.state = ctx.constraints.satisfy(given)
+        # Jacobians need autograd, which inference mode would switch off for good.
+        with torch.inference_mode(False), torch.no_grad():
+            ctx.state = ctx.constraints.satisfy(given)
         ctx.change = ctx.state - given
         ctx.save_for_backward(t0, *parameters)  # so that torch notices changes made in place
         return torch.from_numpy(ctx.state).to(u0, copy=True)
 
     @staticmethod
     def backward(ctx, cotangent: Tensor):
-        with torch.no_grad():
+        with torch.no_grad(), without_hooks(ctx.system.parameters):
             found = MakeConsistent._gradients(ctx, cotangent)
         inputs = [cotangent, *ctx.saved_tensors]
         what = "the gradient of make_consistent"
