@@ -87,8 +87,9 @@ def solve(
         How many leading dimensions of y are independent samples. Default 0.
     mass : Tensor
         M of M y' = func(t, y): for the w components of a sample (w,), or in a sample's shape, if it is
-        diagonal, or (w, w); with the batch dimensions in front if it differs between samples. It may be
-        singular (an index-1 DAE), and gets a gradient if it requires one. Default: the identity.
+        diagonal, or (w, w); with the batch dimensions in front if it differs between samples. For w samples
+        (w, w) has two meanings: pass (1, w, w), or (w, w, w). It may be singular (an index-1 DAE), and gets
+        a gradient if it requires one. Default: the identity.
     make_consistent : bool
         Whether the algebraic variables of y0 are first changed so that the algebraic equations of a singular
         mass matrix hold; the gradient includes this. Default False: inconsistent values are an error.

@@ -206,3 +206,33 @@ def test_wrong_matrices(mass, error: type[Exception], message: str, batched: boo
     y0 = spread(CONSISTENT) if batched else CONSISTENT
     with pytest.raises(error, match=message):
         solve(SmallDAE(), y0, T, mass=mass, batch_dims=int(batched))
+
+
+@pytest.mark.parametrize("samples", [2, 3])
+def test_a_square_of_as_many_samples_as_components_has_two_meanings(samples: int) -> None:
+    """With two samples of two components, rows of diagonals look like one matrix."""
+
+    def run(mass: Tensor) -> Tensor:
+        return solve(lambda t, y: -y, y0, T, method="cn", steps=Grid(2), mass=mass, batch_dims=1).y
+
+    y0 = torch.ones(samples, 2, dtype=torch.float64)
+    rows = torch.arange(1, 2 * samples + 1, dtype=torch.float64).reshape(samples, 2).requires_grad_()
+    apart = torch.stack(
+        [
+            solve(lambda t, y: -y, y0[0], T, method="cn", steps=Grid(2), mass=row.detach()).y
+            for row in rows.unbind()
+        ],
+        dim=1,
+    )
+    # The diagonals of samples as such, or as matrices.
+    for mass in ([rows] if samples == 3 else []) + [torch.diag_embed(rows)]:
+        y = run(mass)
+        torch.testing.assert_close(y.detach(), apart, rtol=1e-12, atol=0)
+        assert torch.autograd.grad(y.sum(), rows)[0].all()
+    matrix = times(2, 0.5, -0.5, 1).reshape(2, 2)
+    single = solve(lambda t, y: -y, y0[0], T, method="cn", steps=Grid(2), mass=matrix).y
+    for shared in [matrix[None]] + ([matrix] if samples == 3 else []):
+        torch.testing.assert_close(run(shared)[:, -1], single, rtol=1e-12, atol=0)
+    if samples == 2:
+        with pytest.raises(ValueError, match=r"mass of shape \(2, 2\) has two meanings"):
+            run(rows)

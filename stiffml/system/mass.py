@@ -22,7 +22,8 @@ class Mass:
     ----------
     tensor : Tensor
         With w numbers a sample: diagonal as (w,) or in the shape of a sample, dense as (w, w); either
-        with the batch dimensions in front where samples differ.
+        with the batch dimensions in front where samples differ, and with ones in their place where one
+        matrix is for all.
     layout : Layout
 
     Attributes
@@ -34,12 +35,22 @@ class Mass:
     Raises
     ------
     ValueError
-        For another shape, or values that are not finite.
+        For another shape, one that has two meanings, or values that are not finite.
     """
 
     def __init__(self, tensor: Tensor, layout: Layout) -> None:
         width, batch = layout.width, layout.batch
-        forms: list[tuple[tuple[int, ...], tuple[int, ...]]] = [((1,), ()), ((layout.samples,), batch)]
+        forms: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
+            ((1,), ()),
+            ((1,), (1,) * len(batch)),
+            ((layout.samples,), batch),
+        ]
+        if batch == (width,) and width > 1 and tensor.shape == (width, width):
+            raise ValueError(
+                f"mass of shape ({width}, {width}) has two meanings, because y0 has as many samples as "
+                "components of a sample: pass mass[None] if it is one matrix for all samples, or "
+                "torch.diag_embed(mass) if each row is the diagonal of a sample"
+            )
         diagonal = {(width,)} | ({layout.shapes[0][len(batch) :]} if len(layout.shapes) == 1 else set())
         for count, lead in forms:
             if tensor.shape in {(*lead, *shape) for shape in diagonal}:
