@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from stiffml.arguments import space_of
 from stiffml.integration import solve
 from stiffml.methods import resolve
+from stiffml.parameters import collected
 from stiffml.settings import Newton
 from stiffml.steps import Recorded
 from stiffml.system.batching import Func
@@ -102,7 +103,7 @@ def check_gradients(
         raise ValueError("check_gradients needs y0 in float64")
     if space_of(func).is_distributed:
         raise NotImplementedError("check_gradients of a field over several processes; use one process")
-    extra = list(params)
+    extra = collected(params)
 
     def run(state: tuple[Tensor, ...], times: Tensor, steps: Recorded | None) -> list[Tensor]:
         chosen = arguments if steps is None else {**replay, "steps": steps}
@@ -151,7 +152,7 @@ def check_gradients(
     return GradientReport(tuple(checks))
 
 
-def _named_inputs(func: Func, extra: list[Tensor]) -> dict[str, Tensor]:
+def _named_inputs(func: Func, extra: tuple[Tensor, ...]) -> dict[str, Tensor]:
     named: dict[str, Tensor] = dict(func.named_parameters()) if isinstance(func, nn.Module) else {}
     known = {id(p) for p in named.values()}
     named |= {f"params[{i}]": p for i, p in enumerate(extra) if id(p) not in known}

@@ -14,6 +14,7 @@ from stiffml.errors import SolveError, Status, explain
 from stiffml.gradients.autograd import Integrate, Outputs, Record
 from stiffml.linear import LU, Krylov, Sparsity
 from stiffml.methods import Method
+from stiffml.parameters import collected, require_independent
 from stiffml.pieces import solve_in_pieces
 from stiffml.run.between import with_outputs
 from stiffml.run.events import Event, EventFunc, differentiable_event
@@ -103,7 +104,7 @@ def solve(
         start afresh. A tensor gets gradients. ``steps`` refers to the intervals between outputs and
         breakpoints.
     params : iterable of Tensor
-        Tensors besides a module's parameters that need gradients.
+        Tensors besides a module's parameters that need gradients; none that is computed from another.
     adjoint : Discrete
         What the forward run keeps for the backward pass.
     newton : Newton
@@ -132,7 +133,7 @@ def solve(
         jacobian=jacobian,
         batch_dims=batch_dims,
         mass=mass,
-        params=tuple(params) if not isinstance(params, Tensor) else params,
+        params=collected(params),
         adjoint=Discrete() if adjoint is None else adjoint,
         newton=newton,
         options=options,
@@ -159,6 +160,7 @@ def _solve(
 
 def _integrate(request: Request, y0: State, stats: Stats) -> tuple[Solution, SolveError | None]:
     system = request.system
+    require_independent(system.f.parameters)
     u0 = _initial(request, y0)
     records: list[Record] = []
 
@@ -294,7 +296,7 @@ class ODEBlock(nn.Module):
         self.func = func
         self.register_buffer("t", torch.as_tensor(t), persistent=False)
         if "params" in arguments:
-            arguments["params"] = tuple(arguments["params"])  # an iterator would serve one forward only
+            arguments["params"] = collected(arguments["params"])  # an iterator would serve one forward only
         self.arguments = arguments
 
     def forward(self, y0: State) -> State:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from stiffml.gradients.hooks import without_hooks
 from stiffml.gradients.tangent import Direction, output_tangents
 from stiffml.integration import solve
+from stiffml.parameters import collected
 from stiffml.run.between import with_outputs
 from stiffml.solution import Solution
 from stiffml.system.batching import Func
@@ -63,7 +64,7 @@ def sensitivities(
     NotImplementedError
         For Rosenbrock methods, for the mass matrix, and for y0 of a field over several processes.
     """
-    extra = list(params)
+    extra = collected(params)
     solution = solve(func, y0, t, params=extra, **arguments)
     if len(solution.pieces) > 1 or solution.event is not None:
         raise NotImplementedError("sensitivities: not available with breakpoints or an event")
@@ -117,7 +118,7 @@ def sensitivities(
     return Sensitivities(solution, found)
 
 
-def _known(func: Func, extra: list[Tensor], used: tuple[Tensor, ...]) -> dict[str, tuple[int, Tensor]]:
+def _known(func: Func, extra: tuple[Tensor, ...], used: tuple[Tensor, ...]) -> dict[str, tuple[int, Tensor]]:
     """Names of the parameters gradients are wanted for, with their positions."""
     position = {id(p): i for i, p in enumerate(used)}
     named: dict[str, Tensor] = dict(func.named_parameters()) if isinstance(func, nn.Module) else {}

@@ -9,9 +9,20 @@ import torch
 from conftest import times
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
-from stiffml import Adaptive, Fixed, Grid, Newton, SolveError, Status, solve
+from stiffml import (
+    Adaptive,
+    Fixed,
+    Grid,
+    Newton,
+    ODEBlock,
+    SolveError,
+    Status,
+    check_gradients,
+    sensitivities,
+    solve,
+)
 
 
 def decay(t: Tensor, y: Tensor) -> Tensor:
@@ -68,6 +79,59 @@ def test_the_argument_is_named(arguments: dict, named: str) -> None:
     arguments = {"y0": Y0, "t": T, **arguments}
     with pytest.raises((ValueError, TypeError), match=named):
         solve(decay, arguments.pop("y0"), arguments.pop("t"), **arguments)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda k: solve(decay, Y0, T, params=k, breakpoints=[0.5]),
+        lambda k: ODEBlock(decay, T, params=k),
+        lambda k: sensitivities(decay, Y0, T, params=k, method="cn", steps=Grid(2)),
+        lambda k: check_gradients(decay, Y0, T, params=k, method="cn", steps=Grid(2)),
+    ],
+)
+def test_params_is_no_single_tensor(call) -> None:
+    """Its rows would be parameters that func makes no use of."""
+    with pytest.raises(TypeError, match="params must be a sequence of tensors, not one tensor"):
+        call(torch.ones(2, dtype=torch.float64, requires_grad=True))
+
+
+class Doubled(nn.Module):
+    """func with a tensor that is computed from its parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.k = nn.Parameter(torch.tensor([1.0, 2.0], dtype=torch.float64))
+        self.twice = (self.k * 2)[:1].exp()
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return -self.twice * y
+
+
+def test_params_computed_from_one_another() -> None:
+    """The gradient would go both ways, from func to k and through what is computed from k."""
+
+    def gradient(params: list[Tensor]) -> Tensor:
+        y = solve(func, Y0, T, method="cn", steps=Grid(2), params=params).y
+        return torch.autograd.grad(y.sum(), func.k, retain_graph=True)[0]
+
+    func = Doubled()
+    with pytest.raises(ValueError, match=r"params: a tensor of shape \(1,\) is computed .* \(2,\)"):
+        gradient([func.twice])
+    made = 2 * func.twice
+    func.k.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"params: a tensor .* is computed from another"):
+        solve(func, Y0, T, params=[made, func.twice])
+    func.k.requires_grad_()
+    base = func.k.detach().clone().requires_grad_()
+    # Of several that are computed from what is no parameter the gradients add up.
+    one, other = base.exp(), base.sin()
+    y = solve(lambda t, y: -(one + other) * y, Y0, T, method="cn", steps=Grid(2), params=[one, other]).y
+    (found,) = torch.autograd.grad(y.sum(), base)
+    y = solve(lambda t, y: -(base.exp() + base.sin()) * y, Y0, T, method="cn", steps=Grid(2), params=[base]).y
+    torch.testing.assert_close(found, torch.autograd.grad(y.sum(), base)[0], rtol=1e-12, atol=0)
+    with torch.no_grad():
+        assert solve(func, Y0, T, params=[func.twice]).success
 
 
 @pytest.mark.parametrize(
