@@ -21,6 +21,10 @@ def interpolate(pieces: Sequence[Piece], t: Tensor) -> State:
     t = torch.as_tensor(t)
     if t.dim() != 1 or len(t) == 0:
         raise ValueError(f"t must be one-dimensional with at least one time, not of shape {tuple(t.shape)}")
+    # The last may have failed in its first step.
+    pieces = [piece for piece in pieces if piece.record.replay.trajectory.n_steps > 0]
+    if not pieces:
+        raise ValueError("interpolate: the solution took no steps, and there is nothing to read between")
     system = pieces[0].record.replay.system
     s = system.direction * t.detach().double().cpu().numpy()
     spans = [piece.record.replay.trajectory.times[[0, -1]] for piece in pieces]

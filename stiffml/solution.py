@@ -123,7 +123,7 @@ class Solution:
         Raises
         ------
         ValueError
-            For times outside the span that was integrated.
+            For times outside the span that was integrated, or a solution without steps.
         """
         from stiffml.reading import interpolate
 

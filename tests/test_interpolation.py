@@ -270,3 +270,15 @@ def test_many_outputs_in_one_step(start: Tensor) -> None:
     assert (y - start * torch.exp(-t)[:, None]).abs().max() <= 1e-4
     (gradient,) = torch.autograd.grad(y.mean(dim=0).sum(), y0)
     assert (gradient - (1 - math.exp(-1))).abs().max() <= 1e-4
+
+
+def test_a_solution_without_steps_has_nothing_to_interpolate(start: Tensor) -> None:
+    def failing(t: Tensor, y: Tensor) -> Tensor:
+        return torch.where(t > 0.5, math.nan, -y)
+
+    with pytest.raises(ValueError, match="took no steps"):
+        solve(failing, start, times(0)).interpolate(times(0))
+    # The second piece fails at once; where it begins the first one ends.
+    partial = solve(failing, start, times(0, 1), breakpoints=[0.5], throw=False)
+    assert not partial.success
+    assert torch.allclose(partial.interpolate(times(0.5)), start * math.exp(-0.5), rtol=1e-4)
