@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stiffml import GMRES, Adaptive, Assembled, Discrete, Fixed, Krylov, Newton, PointBlock, solve
+from stiffml import GMRES, Adaptive, Assembled, Discrete, Fixed, Grid, Krylov, Newton, PointBlock, solve
 from stiffml.distributed import Field
 
 SHAPE = (10, 9)  # not divisible evenly
@@ -64,6 +64,13 @@ def cases(field: Field, model: Model) -> dict[str, dict]:
             "linear": Krylov("bcgs", **TIGHT),
             "newton": newton,
             "adjoint": Discrete(checkpoints=3),
+        },
+        "cn, own, breakpoint": {
+            "method": "cn",
+            "steps": Grid(2),
+            "linear": own,
+            "newton": newton,
+            "breakpoints": [0.05],
         },
         "rosw": {"method": "rosw-ra34pw2", "steps": fixed, "linear": own},
         "rosw, adaptive": {"method": "rosw-ra34pw2", "linear": gamg, **adaptive},
