@@ -124,7 +124,7 @@ class Constraints:
 
     def satisfy(self, u: np.ndarray) -> np.ndarray:
         """u with its algebraic variables changed so that the algebraic equations hold."""
-        rounding = Rounding(self._system.space)
+        rounding = Rounding(self._system, u)
         for _ in range(MAX_ITERATIONS):
             change = self.solve(u, self.residual(u))
             u = u - change

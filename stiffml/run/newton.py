@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
-from stiffml.system.space import Space
+from stiffml.system.system import System
 
 MAX_ITERATIONS = 50
 
 SMALLEST = 1e-8
 """Components below this part of the largest one count as being as large as that."""
+
+LEFT = 30
+"""Updates that rounding of f leaves: up to this many units of it, of the largest component of a sample."""
 
 
 class Rounding:
@@ -18,7 +22,15 @@ class Rounding:
     With exact Jacobians it converges quadratically, unless linear systems are solved iteratively: by
     ``contraction`` at best, or better where one more update can then be the last. Once it is close, keeping
     the last Jacobian is cheaper. It ends where the next update would be less than ``enough``, relative to
-    each component.
+    each component; or where updates no longer shrink and are rounding.
+
+    Parameters
+    ----------
+    system : System
+    start : ndarray
+        (…, size) where the iteration starts. What is rounded there is in its result, which may be near zero.
+    contraction, enough : float
+        As above.
 
     Attributes
     ----------
@@ -28,8 +40,14 @@ class Rounding:
         How well the next update should be solved for, if that is done iteratively.
     """
 
-    def __init__(self, space: Space, contraction: float = 0.0, enough: float = 1e-17) -> None:
-        self._space, self._contraction, self._enough = space, contraction, enough
+    def __init__(
+        self, system: System, start: np.ndarray, contraction: float = 0.0, enough: float = 1e-17
+    ) -> None:
+        self._space, self._contraction, self._enough = system.space, contraction, enough
+        self._samples = system.layout.samples, system.layout.width
+        # A function of single precision is constant over many states of double precision.
+        self._unit = float(torch.finfo(system.layout.dtype).eps)
+        self._start = self._largest(start)
         self._before: float | None = None
         self.keeps_jacobian = False
         self.rtol = contraction
@@ -42,13 +60,8 @@ class Rounding:
         FloatingPointError
             If it is not finite: the iteration has diverged.
         """
-        scale = np.abs(x)  # in place from here on: states may be large
-        largest = scale.max(axis=-1, keepdims=True)
-        if self._space.is_distributed:
-            largest = np.array([[self._space.max(float(row[0]))] for row in np.atleast_2d(largest)])
-        scale += SMALLEST * largest.reshape(*x.shape[:-1], 1) + 1e-300
-        np.divide(update, scale, out=scale)
-        change = self._space.max(float(np.abs(scale, out=scale).max()))
+        largest = self._largest(x)
+        change = self._part(update, x, 1.0, SMALLEST * largest)
         if not np.isfinite(change):
             raise FloatingPointError
         before, self._before = self._before, change
@@ -63,8 +76,27 @@ class Rounding:
         following = change * (contraction if self.keeps_jacobian else max(contraction**2, self.rtol))
         self.keeps_jacobian = change < 1e-3 and contraction < 1e-2
         self._aim(following)
-        # Or updates no longer shrink.
-        return following <= self._enough or (contraction > 0.3 and change < 1e-9)
+        if following <= self._enough:
+            return True
+        # Rounding in large components reaches those near zero as well.
+        left = LEFT * self._unit * np.maximum(largest, self._start)
+        return contraction > 0.3 and self._part(update, x, 1e-9, left) <= 1
+
+    def _largest(self, x: np.ndarray) -> np.ndarray:
+        """The largest component of each sample, (…, samples, 1)."""
+        largest = np.abs(x).reshape(*x.shape[:-1], *self._samples).max(axis=-1, keepdims=True)
+        if self._space.is_distributed:
+            parts = [self._space.max(value) for value in largest.ravel().tolist()]
+            largest = np.array(parts).reshape(largest.shape)
+        return largest
+
+    def _part(self, update: np.ndarray, x: np.ndarray, relative: float, absolute: np.ndarray) -> float:
+        """The largest part of ``relative`` |x| + ``absolute`` that an update is."""
+        scale = np.abs(x).reshape(*x.shape[:-1], *self._samples)  # in place from here on: may be large
+        scale *= relative
+        scale += absolute + 1e-300
+        np.divide(update.reshape(scale.shape), scale, out=scale)
+        return self._space.max(float(np.abs(scale, out=scale).max()))
 
     def _aim(self, following: float) -> None:
         """The next update will be of about this size: solve for it so well that it can be the last one.

@@ -234,7 +234,7 @@ class _BlockSolver:
         f, s = self.system.f, self._times("f", row.column)
         x = np.array(self.x[row.column - 1])
         solver, factors = self.system.solver, None
-        rounding = Rounding(self.system.space, solver.contraction, solver.enough)
+        rounding = Rounding(self.system, x, solver.contraction, solver.enough)
         for _ in range(MAX_ITERATIONS):
             u = torch.from_numpy(x)
             if not rounding.keeps_jacobian:
