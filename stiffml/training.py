@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stiffml.errors import SolveError
+from stiffml.errors import LinearSolveError, ReplayError, SolveError
 from stiffml.saving import save_atomically
 
 STATE = "training.pt"
@@ -52,10 +52,11 @@ class History:
 class Trainer:
     """Minimises ``loss()`` over the parameters of ``model``, saving its state as it goes.
 
-    A loss that is not finite, or a solve that fails, does not end the training: the update that led
-    there is halved until the loss can be computed again. The state is saved every ``save_every``
-    iterations and at the end; since an iteration depends on nothing but that state, a resumed run
-    ends with the same weights as an uninterrupted one.
+    A loss that is not finite, or a solve that fails, forwards or backwards, does not end the training: the
+    update that led there is halved until the loss can be computed again. The state is saved every
+    ``save_every`` iterations and at the end, that of torch's random numbers on the CPU included; since an
+    iteration depends on nothing but that state, a resumed run ends with the same weights as an uninterrupted
+    one.
 
     Parameters
     ----------
@@ -103,6 +104,7 @@ class Trainer:
             "history": vars(self.history),
             "settings": self.settings,
             "before": self._before,
+            "random": torch.get_rng_state(),
         }
         save_atomically(self.folder / STATE, lambda path: torch.save(state, path))
 
@@ -120,6 +122,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.history = History(**state["history"])
         self._before = state["before"]
+        torch.set_rng_state(state["random"])
         return True
 
     def run(self, iterations: int, report: Callable[[int, float], None] = lambda i, loss: None) -> None:
@@ -141,8 +144,11 @@ class Trainer:
             if self.iteration % self.save_every == 0 or self.iteration == iterations:
                 self.save()
             report(self.iteration, loss)
-        # The last update has not been tried yet: what is left behind must be weights that work.
+        # The last update has not been tried yet: what is left behind must be weights that work. Random
+        # numbers for that are those of the iteration that would follow, and of a resumed run.
+        random = torch.get_rng_state()
         self._step_back_or_save()
+        torch.set_rng_state(random)
         self.save()
 
     def _step_back_or_save(self) -> tuple[float, int]:
@@ -159,13 +165,14 @@ class Trainer:
 
     def _step_back_until_finite(self) -> tuple[float, int]:
         """Loss and gradients at the present weights, or at ones nearer to those before the update."""
-        problem = ""
+        problem, random = "", torch.get_rng_state()
         for retreats in range(MAX_RETREATS):
+            torch.set_rng_state(random)  # another minibatch would not show what halving does
             self.optimizer.zero_grad()
             try:
                 loss = self.loss()
                 loss.backward()
-            except SolveError as error:
+            except (SolveError, LinearSolveError, ReplayError) as error:
                 problem = str(error)
             else:
                 grads = [p.grad for p in self.model.parameters() if p.grad is not None]

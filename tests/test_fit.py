@@ -17,7 +17,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import stiffml.fits.robertson as robertson
-from stiffml import SolveError, Status
+from stiffml import LinearSolveError, ReplayError, SolveError, Status
 from stiffml.cli import app
 from stiffml.diagnostics import GradientCheck
 from stiffml.training import STATE, Trainer, TrainingError
@@ -168,6 +168,40 @@ def test_training_retreats_from_weights_that_cannot_be_solved(tmp_path: Path) ->
     trainer.run(2)
     assert trainer.history.retreats == [0, 1]
     assert trainer.history.loss[1] == pytest.approx(3 * 0.6**2)
+
+
+@pytest.mark.parametrize("error", [ReplayError, LinearSolveError])
+def test_training_retreats_from_a_backward_pass_that_fails(error: type[Exception], tmp_path: Path) -> None:
+    model, trainer = quadratic(tmp_path, lambda m: False)
+    loss = trainer.loss
+
+    def failing() -> torch.Tensor:
+        if model.bias.item() < 0.5:
+            raise error("no gradient")
+        return loss()
+
+    trainer.loss = failing
+    trainer.run(2)
+    assert trainer.history.retreats == [0, 1]
+
+
+def test_random_minibatches_go_on_where_they_were(tmp_path: Path) -> None:
+    def train(folder: Path, *until: int) -> torch.Tensor:
+        torch.manual_seed(0)
+        model, trainer = quadratic(folder, lambda m: False)
+        for iterations in until:
+            model, trainer = quadratic(folder, lambda m: False)
+            trainer.loss = lambda model=model: model(torch.randn(4, 2, dtype=torch.float64)).square().mean()
+            trainer.optimizer.param_groups[0]["lr"] = 0.05
+            trainer.resume()
+            trainer.run(iterations)
+            torch.manual_seed(1)  # as a new process has another state
+        return model.weight.detach()
+
+    whole, halves = (tmp_path / name for name in ("whole", "halves"))
+    whole.mkdir()
+    halves.mkdir()
+    assert torch.equal(train(whole, 6), train(halves, 3, 6)), "look at what Trainer saves of random numbers"
 
 
 def test_training_that_cannot_go_on_explains_itself(tmp_path: Path) -> None:
