@@ -18,6 +18,7 @@ from stiffml import (
     Newton,
     ODEBlock,
     SolveError,
+    Split,
     Status,
     check_gradients,
     sensitivities,
@@ -256,6 +257,22 @@ def test_nan_from_func_at_the_start(method: str) -> None:
         solve(lambda t, y: torch.stack([-y[0], torch.log(-y[1])]), Y0, T, method=method)
     assert caught.value.status is Status.NON_FINITE
     assert caught.value.component == (1,)
+
+
+def test_nan_from_func_at_the_start_leaves_the_start() -> None:
+    """With its gradient, which needs nothing of func; and whether it is linear cannot be asked."""
+    y0 = torch.ones(2, dtype=torch.float64, requires_grad=True)
+
+    def undefined(t: Tensor, y: Tensor) -> Tensor:
+        return torch.log(-y)
+
+    solution = solve(undefined, y0, times(0, 1), method="cn", steps=Grid(2), throw=False)
+    assert solution.status is Status.NON_FINITE
+    (gradient,) = torch.autograd.grad(solution.y.sum(), y0)
+    assert torch.equal(gradient, torch.ones_like(y0)), "look at start_slopes of a failed run"
+    split = Split(undefined, lambda t, y: -y, linear=True)
+    solution = solve(split, y0, times(0, 1), method="arkimex-3", steps=Grid(2), throw=False)
+    assert solution.status is Status.NON_FINITE
 
 
 @pytest.mark.parametrize("method", ["bdf", "cn", "dopri5"])

@@ -40,7 +40,8 @@ class Run:
 
     ``outputs`` holds the states that steps ended on, ``between`` the readings of outputs between steps;
     ``event`` is the time of the event that ended it. The state there is the last output.
-    ``start_slopes`` are f, and g if there is one, at the start; of a large state a sample of them.
+    ``start_slopes`` are f, and g if there is one, at the start, if they are finite; of a large state a sample
+    of them.
     """
 
     trajectory: Trajectory
@@ -119,9 +120,10 @@ def integrate(
     if len(outputs) > 1:
         slopes = [part.evaluate(outputs[0], u0) for part in system.parts]
         _require_finite(run, outputs[0], slopes, system)
-        run.start_slopes = tuple(sample(slope) for slope in slopes)
-        if system.linear:
-            system.require_linear(outputs[0], outputs[1], u0)
+        if run.failure is None:
+            run.start_slopes = tuple(sample(slope) for slope in slopes)
+            if system.linear:
+                system.require_linear(outputs[0], outputs[1], u0)
     if len(outputs) > 1 and run.failure is None:
         adaptive = isinstance(steps, Adaptive)
         largest = outputs[-1] - outputs[0]
