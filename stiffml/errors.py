@@ -72,6 +72,16 @@ class SolveError(RuntimeError):
         message += ")"
         super().__init__(f"{message}. Try: {hint}")
 
+    def __reduce__(self) -> tuple:
+        """By its message and attributes, for pools of workers; a solution with its graph stays behind."""
+        return _restored, (str(self), vars(self) | {"solution": None})
+
+
+def _restored(message: str, attributes: dict[str, object]) -> SolveError:
+    error = SolveError.__new__(SolveError, message)
+    error.__dict__.update(attributes)
+    return error
+
 
 class LinearSolveError(RuntimeError):
     """A linear system of a recorded step, or of the backward pass, could not be solved."""

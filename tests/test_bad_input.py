@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import pytest
 import torch
@@ -342,6 +343,22 @@ def test_partial_solution() -> None:
     (gradient,) = torch.autograd.grad(solution.y[-1].sum(), y0)
     # y(t) = y0/(1 − t y0), so dy/dy0 = 1/(1 − t y0)².
     torch.testing.assert_close(gradient, 1 / (1 - 0.2 * Y0) ** 2, rtol=1e-4, atol=0)
+
+
+def test_an_error_comes_back_from_another_process() -> None:
+    """Pools of workers pickle what they raise; the solution, which has a graph, is not taken along."""
+    y0 = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(SolveError) as caught:
+        solve(lambda t, y: y**2, y0, times(0, 0.5, 2), steps=Adaptive(max_steps=300))
+    error = caught.value
+    assert error.solution is not None
+    returned = pickle.loads(pickle.dumps(error))
+    assert str(returned) == str(error)
+    assert returned.solution is None
+    for name in ("status", "t", "h", "component", "hint"):
+        assert getattr(returned, name) == getattr(error, name), (
+            f"{name} is lost; look at SolveError.__reduce__"
+        )
 
 
 def test_newton_failure_names_the_component() -> None:
