@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import SmallNetwork, times
+from gradients import compare
 from torch import Tensor, nn
 
 from stiffml import Discrete, Grid, Newton, Split, check_gradients, sensitivities, solve
@@ -64,6 +65,30 @@ def test_hessian_vector_product(method: str, checkpoints, network: SmallNetwork,
         expected = (8 * n - f) / (12 * e)
         off = float((found - expected).abs().max() / expected.abs().max())
         assert off <= 1e-8, f"{method}: off by {off:.1e}; look at second.py, and at tangent.py first"
+
+
+@pytest.mark.parametrize("kind", ["diagonal", "dense"])
+@pytest.mark.parametrize("method", ["beuler", "cn", "bdf3", "dirk-es213sal", "dirk-s212"])
+def test_second_derivatives_of_a_mass_matrix(
+    method: str, kind: str, network: SmallNetwork, start: Tensor
+) -> None:
+    mass = torch.tensor([1.5, 0.8, 1.2], dtype=torch.float64)
+    if kind == "dense":
+        mass = torch.diag(mass) + 0.1 * torch.arange(9.0, dtype=torch.float64).reshape(3, 3)
+    y0, mass = start.requires_grad_(), mass.requires_grad_()
+    vector = torch.tensor([0.7, -0.4, 1.1], dtype=torch.float64)
+
+    @torch.enable_grad()
+    def slope(create_graph: bool) -> Tensor:
+        y = solve(network, y0, T, method=method, steps=Grid(3), newton=TIGHT, mass=mass).y
+        assert isinstance(y, Tensor)
+        (gradient,) = torch.autograd.grad((y + y**3).sum(), y0, create_graph=create_graph)
+        return gradient @ vector
+
+    found = torch.autograd.grad(slope(True), mass)
+    error, rate = compare(lambda: slope(False), [mass], found, 1e-3)
+    assert error <= 1e-7, f"{method}, {kind}: off by {error:.1e}; look at the mass matrix in second.py"
+    assert rate >= 1.9, f"{method}, {kind}: Taylor rate {rate:.2f}"
 
 
 @pytest.mark.parametrize("method", METHODS_TRIED)

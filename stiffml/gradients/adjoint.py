@@ -7,8 +7,9 @@ gradient taken in one more call. A segment of one step gives the same numbers wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -163,7 +164,7 @@ def _reverse_segment(replay: Replay, segment: Segment, pending: Pending, total: 
             if total.times is not None:
                 total.times.add(block.known[:, block.pattern.base], wrt_s)
         if system.mass_has_gradient:
-            wrt_mass = _mass_gradient(equations, block, multipliers, system)
+            wrt_mass = mass_gradient(block, multipliers, partial(equations.column, block), system)
             total.add([*[None] * len(system.f.parameters), wrt_mass])
         if total.times is not None:
             total.times.add_block(equations, number, system, multipliers, at_f, at_g, wrt_tau)
@@ -202,15 +203,15 @@ def _through(dynamics: Dynamics, nodes: Nodes, cotangents: np.ndarray, total: To
     return at
 
 
-def _mass_gradient(equations: Equations, block: Block, multipliers: np.ndarray, system: System) -> Tensor:
-    """dL/dM = −Σ w (Σ_c α_c x_c)ᵀ over the rows that M weighs."""
+def mass_gradient(
+    block: Block, multipliers: np.ndarray, column: Callable[[int], np.ndarray], system: System
+) -> Tensor:
+    """dL/dM = −Σ w (Σ_c α_c x_c)ᵀ over the rows that M weighs, with x_c = ``column(c)``, (steps, size)."""
     assert system.mass is not None
     gradient = np.zeros(1)
     alpha = block.numbers.alpha.numpy()
     for row in block.pattern.rows:
         if row.weighted:
-            combined = sum(
-                alpha[:, row.index, c, None] * equations.column(block, c) for c in (*row.alpha, row.column)
-            )
+            combined = sum(alpha[:, row.index, c, None] * column(c) for c in (*row.alpha, row.column))
             gradient = gradient - system.mass.gradient(multipliers[row.index], np.asarray(combined))
     return system.mass.as_given(gradient)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,9 +18,9 @@ from torch import Tensor
 
 from stiffml.discretization.equations import STAGE, Equations, Nodes
 from stiffml.discretization.interpolation import Reading
-from stiffml.gradients.adjoint import Total, last_state, longest_segment
+from stiffml.gradients.adjoint import Total, last_state, longest_segment, mass_gradient
 from stiffml.gradients.sweep import Pending, sweep
-from stiffml.gradients.tangent import Direction, TangentSweep, linearize_both
+from stiffml.gradients.tangent import Direction, Tangents, TangentSweep, linearize_both
 from stiffml.run.checkpoints import Checkpoints
 from stiffml.run.replay import Replay
 from stiffml.system.dynamics import Dynamics
@@ -57,22 +58,41 @@ def differentiate_again(
         f, g = linearize_both(equations, replay)
         along = tangents.segment(equations, f, g)
         flat: list[None] = [None] * len(equations.blocks)
-        once = sweep(equations, system, f, g, flat, first)
+        wanted = system.mass_has_gradient
+        once = sweep(equations, system, f, g, flat, first, with_multipliers=wanted)
         sources = {"f": _bend(system.f, equations.f_nodes, once.f, along.f[0], direction, second, total)}
         if system.g is not None and once.g is not None and along.g is not None:
             sources["g"] = _bend(system.g, equations.g_nodes, once.g, along.g[0], direction, second, total)
-        twice = sweep(equations, system, f, g, flat, second, sources)
+        twice = sweep(equations, system, f, g, flat, second, sources, with_multipliers=wanted)
         for part, nodes, values in (
             (system.f, equations.f_nodes, twice.f),
             (system.g, equations.g_nodes, twice.g),
         ):
             if part is not None and values is not None:
                 total.add(part.vjp(nodes.s, nodes.u, torch.from_numpy(values), False)[1])
+        for number, block in enumerate(equations.blocks if wanted else ()):
+            moved = partial(_column_tangent, equations, number, along, tangents.states)
+            for multipliers, column in (
+                (twice.multipliers[number], partial(equations.column, block)),
+                (once.multipliers[number], moved),
+            ):
+                wrt_mass = mass_gradient(block, multipliers, column, system)
+                total.add([*[None] * len(system.f.parameters), wrt_mass])
     outputs = np.stack([tangents.output(reading)[0] for reading in readings])
     zero = np.zeros(system.layout.size)
     return SecondGradients(
         torch.from_numpy(outputs), torch.from_numpy(np.array(second.pop(0, zero))), total.over_all_parts()
     )
+
+
+def _column_tangent(
+    equations: Equations, number: int, along: Tangents, states: dict[int, np.ndarray], column: int
+) -> np.ndarray:
+    """ẋ (steps, size) of one column of a block whose stages are nodes of f, as with a mass matrix all are."""
+    held = equations.blocks[number].state_of(column)
+    if held is not None:
+        return np.stack([states[state][0] for state in held.tolist()])
+    return along.f[0, equations.f_nodes.index[number][column]]
 
 
 def _bend(
