@@ -14,6 +14,7 @@ from stiffml.gradients.tangent import Direction, output_tangents
 from stiffml.integration import solve
 from stiffml.parameters import collected
 from stiffml.run.between import with_outputs
+from stiffml.run.initialization import Constraints
 from stiffml.solution import Solution
 from stiffml.system.batching import Func
 from stiffml.system.state import State
@@ -101,12 +102,16 @@ def sensitivities(
         shapes.append(parameter.shape)
     if not names:
         return Sensitivities(solution, {})
+    start = np.array(u0_rows)
     with torch.inference_mode(False), torch.no_grad(), without_hooks(system.parameters):
+        if arguments.get("make_consistent"):
+            constraints = Constraints(system, float(record.run.trajectory.times[0]))
+            start = constraints.tangents(record.run.checkpoints.start, start, directions)
         tangents = output_tangents(
             with_outputs(record.replay, record.run.readings),
             record.run.checkpoints,
             record.run.readings,
-            np.array(u0_rows),
+            start,
             directions,
         )
     tangents = tangents[record.run.in_time]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import SmallNetwork, times
+from daes import DENSE, DIAGONAL, INCONSISTENT, SmallDAE
 from gradients import compare
 from torch import Tensor, nn
 
@@ -89,6 +90,29 @@ def test_second_derivatives_of_a_mass_matrix(
     error, rate = compare(lambda: slope(False), [mass], found, 1e-3)
     assert error <= 1e-7, f"{method}, {kind}: off by {error:.1e}; look at the mass matrix in second.py"
     assert rate >= 1.9, f"{method}, {kind}: Taylor rate {rate:.2f}"
+
+
+@pytest.mark.parametrize("method", ["cn", "bdf3"])
+def test_sensitivities_begin_at_consistent_values(method: str) -> None:
+    """From what is changed in y0 and in parameters of the algebraic equation, which decides on it too."""
+    for mass in (DIAGONAL, DENSE):
+        func, y0 = SmallDAE(), INCONSISTENT.clone().requires_grad_()
+        arguments = {
+            "method": method,
+            "steps": Grid(2),
+            "mass": mass,
+            "make_consistent": True,
+            "newton": TIGHT,
+        }
+        found = sensitivities(func, y0.detach(), T, ["y0", "slopes", "algebraic"], **arguments).wrt
+        y = solve(func, y0, T, **arguments).y
+        assert isinstance(y, Tensor)
+        for row, component in ((0, 2), (1, 0), (3, 2)):
+            inputs = [y0, func.slopes, func.algebraic]
+            expected = torch.autograd.grad(y[row, component], inputs, retain_graph=True, allow_unused=True)
+            for name, p, e in zip(found, inputs, expected, strict=True):
+                error = found[name][row, component] - (torch.zeros_like(p) if e is None else e)
+                assert float(error.abs().max()) <= 1e-10, f"{method}, {name}: look at Constraints.tangents"
 
 
 @pytest.mark.parametrize("method", METHODS_TRIED)

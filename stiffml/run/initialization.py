@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -121,6 +122,19 @@ class Constraints:
         slope = mass.solve(self._system.f.evaluate(self._s, u))
         left, right = np.stack([constrained - w, constrained]), np.stack([change, slope])
         return mass.as_given(mass.gradient(left, right))
+
+    def tangents(
+        self, u: np.ndarray, given: np.ndarray, directions: Sequence[Sequence[Tensor | None]]
+    ) -> np.ndarray:
+        """How the consistent u moves with the given one, along P tangents (P, size), and with the parameters.
+
+        From K u̇ = M u̇0 − P ∂f/∂θ θ̇.
+        """
+        f = self._system.f
+        time, state = torch.tensor([self._s], dtype=torch.float64), torch.from_numpy(u)[None]
+        slopes = f.jvps(time, state, [direction[: len(f.parameters)] for direction in directions])[:, 0]
+        moved = zip(self._system.weigh(given), slopes.numpy(), strict=True)
+        return np.array([self.solve(u, weighed - self.project(slope)) for weighed, slope in moved])
 
     def satisfy(self, u: np.ndarray) -> np.ndarray:
         """u with its algebraic variables changed so that the algebraic equations hold."""
