@@ -32,6 +32,31 @@ def test_gradients(method: str, network: SmallNetwork, start: Tensor) -> None:
     assert report.ok, f"{method}:\n{report}\nlook at interpolation.py, for t at Reading.time_gradient"
 
 
+@pytest.mark.parametrize(("count", "output", "until"), [(2, 0.4, 0.51), (9, 0.85, 0.56)])
+@pytest.mark.parametrize("method", ["cn", "bdf3", "rosw-ra34pw2", "dirk-es325sal"])
+def test_times_of_a_run_that_fails(
+    method: str, count: int, output: float, until: float, network: SmallNetwork, start: Tensor
+) -> None:
+    """Its steps still end where they would have on the way to the last output."""
+    t = times(0, output, 1.6).requires_grad_()
+
+    def run() -> Tensor:
+        begin, _, end = t.tolist()
+
+        def func(t: Tensor, y: Tensor) -> Tensor:
+            # Where it fails moves with the steps, or else others would be cut.
+            return network(t, y) + torch.where(t > begin + until * (end - begin), torch.nan, 0.0)
+
+        solution = solve(func, start, t, method=method, steps=Grid(count), outputs="interpolate", throw=False)
+        assert isinstance(solution.y, Tensor)
+        assert len(solution.t) == 2
+        return solution.y[1].sum()
+
+    found = torch.autograd.grad(run(), t)
+    error, _ = compare(run, [t], found, 1e-4)
+    assert error <= 1e-6, f"{method}: off by {error:.1e}; look at Trajectory.output_gradient"
+
+
 @pytest.mark.parametrize("method", TRIED)
 def test_interpolated_outputs_are_as_accurate_as_the_steps(
     method: str, network: SmallNetwork, start: Tensor

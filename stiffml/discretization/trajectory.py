@@ -44,12 +44,15 @@ class Trajectory:
         For each output reached so far, the number of steps taken to it.
     half : tuple of float and ndarray, or None
         Time and state of the half step with which a BDF run of order 2 or more starts.
+    end_is_held : bool
+        Whether the last step was let end elsewhere, at an event, which output times do not move.
     """
 
     def __init__(self, outputs: np.ndarray) -> None:
         self.outputs = outputs
         self.output_steps = [0]
         self.half: tuple[float, np.ndarray] | None = None
+        self.end_is_held = False
         self._times, self._sizes = Growing(()), Growing(())
         self._times.append(outputs[0])
 
@@ -59,10 +62,12 @@ class Trajectory:
 
     def end_last_step(self, time: float, size: float) -> None:
         """Let the last step end elsewhere."""
+        self.end_is_held = True
         self._times.rows[-1], self._sizes.rows[-1] = time, size
 
     def drop_last_step(self) -> None:
         """Forget it."""
+        self.end_is_held = False
         self._times.count -= 1
         self._sizes.count -= 1
 
@@ -110,12 +115,12 @@ class Trajectory:
             inside = boundaries[first + 1 : last + 1]
             gradient[j] += inside @ (1 - ends)
             gradient[j + 1] += inside @ ends
-        # A run that an event has ended: its last step ends there, the ones before it where they would have.
+        # Of a run that ended within an interval its steps end where they would have, but for an event.
         last = self.output_steps[-1]
         if len(self.output_steps) < len(self.outputs):
             begin, end = self.outputs[len(self.output_steps) - 1 : len(self.output_steps) + 1]
-            inside = boundaries[last + 1 : self.n_steps]
-            ends = (self.times[last + 1 : self.n_steps] - begin) / (end - begin)
+            moved = slice(last + 1, self.n_steps if self.end_is_held else self.n_steps + 1)
+            inside, ends = boundaries[moved], (self.times[moved] - begin) / (end - begin)
             gradient[len(self.output_steps) - 1] += inside @ (1 - ends)
             gradient[len(self.output_steps)] += inside @ ends
         return gradient
