@@ -17,7 +17,7 @@ from stiffml.methods import Method
 from stiffml.parameters import collected, require_independent
 from stiffml.pieces import solve_in_pieces
 from stiffml.run.between import with_outputs
-from stiffml.run.events import Event, EventFunc, differentiable_event
+from stiffml.run.events import Event, EventFunc, differentiable_event, moved_with_end
 from stiffml.run.forward import integrate
 from stiffml.run.initialization import Constraints, MakeConsistent
 from stiffml.run.replay import Replay
@@ -246,7 +246,8 @@ def _finish(
         t_event, u_event = differentiable_event(
             request.event, record.replay, run.checkpoints, run.event, u[-1]
         )
-        u = u[:-1]
+        replay = with_outputs(record.replay, run.readings)
+        u = moved_with_end(u[:-1], t_event, replay, run.checkpoints, run.readings[:-1])
         event = Event(t_event, layout.unflatten(u_event))
         status, message = Status.EVENT, f"the event was reached at t = {t_event.item():.10g}"
     if len(request.between):
@@ -259,7 +260,7 @@ def _finish(
         stats=record.stats,
         steps=trajectory.recorded(),
         event=event,
-        pieces=(Piece(record, inputs),),
+        pieces=(Piece(record, inputs, None if event is None else event.t),),
     )
     return solution, error
 

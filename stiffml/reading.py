@@ -12,6 +12,7 @@ from stiffml.discretization.interpolation import Reading
 from stiffml.gradients.adjoint import longest_segment
 from stiffml.gradients.autograd import Integrate, Outputs, Record
 from stiffml.run.between import reader_for, with_outputs
+from stiffml.run.events import moved_with_end
 from stiffml.solution import Piece
 from stiffml.system.state import State
 
@@ -48,16 +49,20 @@ def interpolate(pieces: Sequence[Piece], t: Tensor) -> State:
 
 def _interpolate_piece(piece: Piece, t: Tensor, s: np.ndarray) -> Tensor:
     record = piece.record
+    found: list[Outputs] = []
 
     @torch.inference_mode(False)
     @torch.no_grad()
     def compute() -> tuple[Outputs, np.ndarray]:
         readings = _readings(record, s)
-        outputs = Outputs(record, with_outputs(record.replay, readings), readings)
-        return outputs, np.stack([reading.value for reading in readings])
+        found.append(Outputs(record, with_outputs(record.replay, readings), readings))
+        return found[0], np.stack([reading.value for reading in readings])
 
     t_ends, u0, *parameters = piece.inputs
-    return Integrate.apply(compute, t_ends, t, u0, *parameters)
+    u = Integrate.apply(compute, t_ends, t, u0, *parameters)
+    if piece.event is None:
+        return u
+    return moved_with_end(u, piece.event, found[0].replay, record.run.checkpoints, found[0].readings)
 
 
 def _readings(record: Record, s: np.ndarray) -> list[Reading]:

@@ -64,10 +64,14 @@ class Stats:
 
 @dataclass(frozen=True)
 class Piece:
-    """One run: its record, and the tensors that gradients flow to, the times of its ends first."""
+    """One run: its record, and the tensors that gradients flow to, the times of its ends first.
+
+    ``event`` is the time of the event that ended it, differentiable.
+    """
 
     record: Record
     inputs: tuple[Tensor, ...]
+    event: Tensor | None = None
 
 
 @dataclass

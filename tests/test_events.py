@@ -65,7 +65,39 @@ def test_gradients_of_an_event(method: str) -> None:
     gradients = torch.autograd.grad(loss(solution), [p for group in groups.values() for p in group])
     for (name, group), gradient in zip(groups.items(), gradients, strict=True):
         error, rate = compare(lambda: loss().detach(), group, [gradient], 1e-4)
-        assert error <= 1e-6, f"{method}: {name} off by {error:.1e}; look at events.py and end_time_tangent"
+        assert error <= 1e-6, f"{method}: {name} off by {error:.1e}; look at events.py and end_time_tangents"
+        assert rate >= 1.9, f"{method}: {name} has Taylor rate {rate:.2f}"
+
+
+@pytest.mark.parametrize(("count", "afterwards"), [(3, True), (8, False)], ids=["afterwards", "outputs"])
+@pytest.mark.parametrize("method", ["cn", "bdf3", "rosw-ra34pw2", "dirk-es213sal", "dopri5"])
+def test_gradients_between_the_last_steps(method: str, count: int, afterwards: bool) -> None:
+    """What is interpolated there depends on where the last step ends, and so on the event."""
+    func, y0 = Pendulum(), Y0.clone().requires_grad_()
+    t = times(0, 1.2, 1.6, 1.85, 4).requires_grad_()
+
+    def loss() -> Tensor:
+        solution = solve(
+            func,
+            y0,
+            t[[0, -1]] if afterwards else t,
+            method=method,
+            steps=Grid(count),
+            outputs="interpolate",
+            event=lambda t, y: y[0] - 0.1 * torch.cos(t),
+            newton=None if method in ("dopri5", "rosw-ra34pw2", "rosw-rodas3") else TIGHT,
+        )
+        assert solution.event is not None
+        assert 1.85 < solution.event.t < 2.6
+        y = solution.interpolate(t[1:4]) if afterwards else solution.y[1:]
+        assert isinstance(y, Tensor)
+        return (y * torch.tensor([[0.3, 1.7], [0.5, -0.2], [1.1, 0.6]])).sum()
+
+    groups = {"y0": [y0], "t": [t], "parameters": [func.k]}
+    gradients = torch.autograd.grad(loss(), [y0, t, func.k])
+    for (name, group), gradient in zip(groups.items(), gradients, strict=True):
+        error, rate = compare(lambda: loss().detach(), group, [gradient], 1e-4)
+        assert error <= 1e-6, f"{method}: {name} off by {error:.1e}; look at moved_with_end in events.py"
         assert rate >= 1.9, f"{method}: {name} has Taylor rate {rate:.2f}"
 
 

@@ -4,8 +4,8 @@
 
 The problem is in problem.py: 2 · grid² unknowns, solved by BDF of order 3 with adaptive steps. The
 diffusion preconditions, by algebraic multigrid (GAMG) with FGMRES, which applies so costly a preconditioner
-once less a solve, and by incomplete factors (ILU) with BiCGStab, whose vectors do not grow in number with the
-iterations. Every case runs in a process of its own, on one thread. A tiny field is solved first, then a tiny
+once less a solve, and by incomplete factors (ILU) with GMRES, restarted after 10 iterations, so that making
+vectors orthogonal takes no more time than products. Every case runs in a process of its own, on one thread. A tiny field is solved first, then a tiny
 part of the time at full size: that finds where the diffusion's Jacobian has entries, which a training does
 once too, and is listed as preparation. Then times are medians of ``--repeats`` runs up to 32 768 unknowns,
 and of one above.

@@ -62,6 +62,21 @@ class Reading:
             )
         return wrt_times.numpy(), float(wrt_s)
 
+    def tangent(self, states: dict[int, np.ndarray], times: dict[int, float]) -> np.ndarray:
+        """The tangent (size,) of the output from those of states and outputs, and of times of states."""
+        total = np.zeros(self.value.shape)
+        for state, weight in zip(self.states.tolist(), self.weights.tolist(), strict=True):
+            if state in states:
+                total += weight * states[state]
+        if self.times is not None:
+            moved = torch.tensor(
+                [times.get(state, 0.0) for state in self.states.tolist()], dtype=torch.float64
+            )
+            s = torch.tensor(self.s, dtype=torch.float64)
+            at = torch.from_numpy(self.times)
+            total += torch.func.jvp(lambda t: lagrange(t, s), (at,), (moved,))[1].numpy() @ self.values
+        return total
+
 
 def lagrange(times: Tensor, s: Tensor) -> Tensor:
     """The Lagrange basis on p times at s: (p,), () -> (p,)."""

@@ -172,8 +172,8 @@ def output_tangents(
     return torch.from_numpy(np.stack([sweep.output(reading) for reading in readings]))
 
 
-def end_time_tangent(replay: Replay, checkpoints: Checkpoints) -> np.ndarray:
-    """How the state at the end of a run moves with the end of its last step, (size,)."""
+def end_time_tangents(replay: Replay, checkpoints: Checkpoints) -> dict[int, np.ndarray]:
+    """How the states and outputs that a run's last step finds move with its end, (size,) by their numbers."""
     trajectory, system = replay.trajectory, replay.system
     segment = replay.with_stages(next(iter(checkpoints.segments(replay, trajectory.n_steps, 1))))
     equations = Equations(segment, replay.blocks(segment))
@@ -181,7 +181,7 @@ def end_time_tangent(replay: Replay, checkpoints: Checkpoints) -> np.ndarray:
     pattern, numbers = block.pattern, block.numbers
     f, g = linearize_both(equations, replay)
     moved = torch.zeros_like(block.times)
-    moved[:, -1] = 1
+    moved[:, pattern.history] = 1
     rates = Numbers(*torch.func.jvp(block.scheme.numbers, (block.times,), (moved,))[1])
     parts = {"f": (f, system.f, equations.f_nodes, numbers.beta, rates.beta, rates.s_f)}
     if g is not None and system.g is not None:
@@ -215,6 +215,9 @@ def end_time_tangent(replay: Replay, checkpoints: Checkpoints) -> np.ndarray:
                 total = total + weight * node_rate(name, c) * wrt_s[name][m]
                 if c != own:
                     total = total + weight * jacobian.apply(m, x[c])
+        if row.output:
+            x[own] = total
+            continue
         alpha = float(numbers.alpha[0, r, own])
         if row.solves:
             m = int(equations.f_nodes.index[0][own][0])
@@ -224,4 +227,5 @@ def end_time_tangent(replay: Replay, checkpoints: Checkpoints) -> np.ndarray:
             x[own] = f.solve(m, alpha, 1.0, total + float(rates.tau[0, r]) * wrt_s["f"][m])
         else:
             x[own] = total / alpha
-    return x[pattern.new]
+    held = {c: block.state_of(c) for c in range(pattern.history, pattern.columns)}
+    return {int(states[0]): x[c] for c, states in held.items() if states is not None}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +11,11 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
+from stiffml.discretization.equations import HALF
+from stiffml.discretization.interpolation import Reading
 from stiffml.discretization.trajectory import Segment
 from stiffml.gradients.once import differentiable_no_further
-from stiffml.gradients.tangent import end_time_tangent
+from stiffml.gradients.tangent import end_time_tangents
 from stiffml.run.replay import Replay
 from stiffml.system.products import gradient
 from stiffml.system.space import Space
@@ -141,11 +143,53 @@ def differentiable_event(
     # In some process it may be wanted though not in this one, and what follows takes all of them.
     if system.space.every(not (torch.is_grad_enabled() and (u.requires_grad or value.requires_grad))):
         return t, u
-    velocity = torch.from_numpy(system.direction * end_time_tangent(replay, checkpoints)).to(u)
+    tangent = end_time_tangents(replay, checkpoints)[replay.trajectory.n_steps]
+    velocity = torch.from_numpy(system.direction * tangent).to(u)
     rate, wrt_u = _gradients(event, layout, float(t), u)
     # The state may lie in several processes; what it does to g is a sum over all of it.
     rate += system.space.sum(float(wrt_u @ velocity))
     return _AtEvent.apply(t, u, value, velocity, rate, system.space)
+
+
+def moved_with_end(
+    u: Tensor, end: Tensor, replay: Replay, checkpoints, readings: Sequence[Reading]
+) -> Tensor:
+    """Outputs u (n, size) of a run that an event ended, as functions of that end as well.
+
+    What is interpolated between the last states depends on where the last step ends, which the gradient of a
+    run holds. ``end`` is the time of the event, differentiable.
+    """
+    trajectory, system = replay.trajectory, replay.system
+    last = trajectory.n_steps
+    moving = [k for k, reading in enumerate(readings) if reading.s is not None and reading.end == last]
+    if not moving or not end.requires_grad:
+        return u
+    with torch.no_grad():
+        tangents = end_time_tangents(replay, checkpoints)
+    rates = {last: 1.0, **({HALF: 0.5} if last == 1 else {})}
+    velocities = np.zeros(u.shape)
+    for k in moving:
+        velocities[k] = system.direction * readings[k].tangent(tangents, rates)
+    return _MovedWithEnd.apply(u, end, torch.from_numpy(velocities).to(u), system.space)
+
+
+class _MovedWithEnd(torch.autograd.Function):
+    """(u, end) -> u + velocities·(end − end*)"""
+
+    @staticmethod
+    def forward(ctx, u: Tensor, end: Tensor, velocities: Tensor, space: Space):
+        ctx.save_for_backward(u, end, velocities)
+        ctx.space = space
+        return u.clone()
+
+    @staticmethod
+    def backward(ctx, along: Tensor):
+        u, end, velocities = ctx.saved_tensors
+        with torch.no_grad():
+            moved = ctx.space.sum(float((along * velocities).sum()))
+            found = [along.clone(), torch.full_like(end, moved)]
+        inputs = [along, u, end]
+        return *differentiable_no_further(found, inputs, "the gradient of an event"), None, None
 
 
 class _AtEvent(torch.autograd.Function):
