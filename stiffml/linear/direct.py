@@ -21,6 +21,9 @@ from stiffml.system.mass import Mass
 if TYPE_CHECKING:
     from stiffml.petsc.formulation import Formulation
 
+KEPT = 5_000_000
+"""Numbers in the factors of a constant Jacobian that are kept, one set for each step size."""
+
 SINGULAR = "the sparse matrix a·M − b·∂f/∂y of a linear solve is singular"
 NOT_FINITE = "the sparse matrix a·M − b·∂f/∂y of a linear solve has infinite or NaN entries"
 
@@ -51,6 +54,10 @@ class SparseLU(LinearSolver):
         self.coloured, self.dynamics = coloured, dynamics
         self.mass_matrix = eye_array(coloured.size, format="csr") if mass is None else mass.sparse()
         self.mass = mass
+        # Minimum degree on A + Aᵀ halves the fill of grids, but suits no pattern that is not symmetric.
+        self._ordering = "MMD_AT_PLUS_A" if coloured.is_symmetric and mass is None else "COLAMD"
+        self._constant: SparseJacobian | None = None
+        self._factors: dict[str, SuperLU] = {}
 
     @property
     def description(self) -> str:
@@ -64,6 +71,22 @@ class SparseLU(LinearSolver):
     def sparse_jacobian(self, s: float, u: np.ndarray) -> csr_array | None:
         return SparseJacobian(self.coloured, self.dynamics, s, u).matrix
 
+    def constant_jacobian(self, s: float, u: np.ndarray) -> SparseJacobian:
+        """That at all states, for forward and backward solves alike."""
+        if self._constant is None:
+            self._constant = SparseJacobian(self.coloured, self.dynamics, s, u)
+        return self._constant
+
+    def constant_factors(self, shift: float) -> SuperLU:
+        """Of shift·M − J where J is constant: backward solves find those that forward solves made."""
+        assert self._constant is not None
+        key = f"{shift:.13e}"  # but for rounding
+        if key not in self._factors:
+            if sum(factors.nnz for factors in self._factors.values()) > KEPT:
+                self._factors.clear()
+            self._factors[key] = self.factors(shift, 1.0, self._constant)
+        return self._factors[key]
+
     def factors(self, a: float, b: float, jacobian: SparseJacobian) -> SuperLU:
         """Of a·M − b·J.
 
@@ -76,7 +99,8 @@ class SparseLU(LinearSolver):
         if not np.isfinite(matrix.data).all():
             raise np.linalg.LinAlgError(NOT_FINITE)
         try:
-            return splu(matrix)
+            # Relaxed supernodes fill in more than their larger blocks gain.
+            return splu(matrix, permc_spec=self._ordering, relax=1)
         except RuntimeError as error:
             raise np.linalg.LinAlgError(SINGULAR) from error
 
@@ -92,8 +116,8 @@ class SparseLU(LinearSolver):
 class _Inverse(Approximate):
     """Exact, for the state and the shift it was made for."""
 
-    def __init__(self, solver: SparseLU) -> None:
-        self._solver = solver
+    def __init__(self, solver: SparseLU, constant: bool) -> None:
+        self._solver, self._constant = solver, constant
         self._lu: SuperLU | None = None
         self._for: tuple[JacobianAt, float] | None = None
 
@@ -104,7 +128,10 @@ class _Inverse(Approximate):
         self._lu = None  # gives its memory back first
         self._for = jacobian, shift
         try:
-            self._lu = self._solver.factors(shift, 1.0, jacobian)
+            solver = self._solver
+            self._lu = (
+                solver.constant_factors(shift) if self._constant else solver.factors(shift, 1.0, jacobian)
+            )
         except np.linalg.LinAlgError:
             self._lu = None
 
@@ -122,7 +149,7 @@ class _DirectMatrix(ShiftedMatrix):
 
     def __init__(self, solver: SparseLU, problem: Formulation) -> None:
         self._solver, self._problem = solver, problem
-        self._inverse = _Inverse(solver)
+        self._inverse = _Inverse(solver, problem.constant)
         self._shell = Shell(
             solver.dynamics.layout, solver.mass, self._inverse, None, problem.time_is_state, always=True
         )
@@ -140,7 +167,10 @@ class _DirectMatrix(ShiftedMatrix):
         problem, dynamics = self._problem, self._solver.dynamics
         time, u = problem.at(s, vector)
         if not problem.constant or self._kept is None:
-            jacobian = SparseJacobian(self._solver.coloured, dynamics, time, u)
+            if problem.constant:
+                jacobian = self._solver.constant_jacobian(time, u)
+            else:
+                jacobian = SparseJacobian(self._solver.coloured, dynamics, time, u)
             self._kept = jacobian, problem.wrt_time(time, u) if problem.time_is_state else None
         self._shell.set(shift, 1.0, time, u, *self._kept)
 
@@ -150,31 +180,34 @@ class _DirectMatrix(ShiftedMatrix):
 
 
 class _DirectLinearization(Linearization):
-    """J at K states, as sparse matrices; the factors last used are kept."""
+    """J at K states, as sparse matrices; the factors last used are kept, of a constant one those of all."""
 
     def __init__(self, solver: SparseLU, s: np.ndarray, u: np.ndarray, constant: bool) -> None:
         self._solver, self._s, self._u, self._constant = solver, s, u, constant
         self._jacobians: dict[int, SparseJacobian] = {}
-        self._factors: dict[tuple[int, float, float], SuperLU] = {}
+        self._for: tuple[int, float, float] | None = None
+        self._factors: SuperLU | None = None
 
     def _at(self, k: int) -> SparseJacobian:
-        k = 0 if self._constant else k
+        solver, s, u = self._solver, float(self._s[k]), self._u[k]
+        if self._constant:
+            return solver.constant_jacobian(s, u)
         if k not in self._jacobians:
-            solver = self._solver
-            self._jacobians[k] = SparseJacobian(
-                solver.coloured, solver.dynamics, float(self._s[k]), self._u[k]
-            )
+            self._jacobians[k] = SparseJacobian(solver.coloured, solver.dynamics, s, u)
         return self._jacobians[k]
 
     def apply(self, k: int, v: np.ndarray, transpose: bool = False) -> np.ndarray:
         return self._at(k).apply(v.T, transpose).T
 
     def solve(self, k: int, a: float, b: float, v: np.ndarray, transpose: bool = False) -> np.ndarray:
-        key = (0 if self._constant else k, a, b)
-        factors = self._factors.get(key)
-        if factors is None:
-            # The stages of a step share one matrix; a constant Jacobian has one for each step size.
-            if not self._constant or len(self._factors) > 20:
-                self._factors.clear()
-            factors = self._factors[key] = self._solver.factors(a, b, self._at(k))
-        return factors.solve(np.ascontiguousarray(v.T), trans="T" if transpose else "N").T
+        trans, rows = "T" if transpose else "N", np.ascontiguousarray(v.T)
+        if self._constant:
+            self._at(k)
+            return self._solver.constant_factors(a / b).solve(rows, trans).T / b
+        return self._factorised(k, a, b).solve(rows, trans).T
+
+    def _factorised(self, k: int, a: float, b: float) -> SuperLU:
+        if self._factors is None or self._for != (k, a, b):  # the stages of a step may share one matrix
+            self._factors = None  # gives its memory back first
+            self._factors, self._for = self._solver.factors(a, b, self._at(k)), (k, a, b)
+        return self._factors

@@ -52,6 +52,11 @@ class Coloured(Compressed):
     ----------
     pattern : csr_array
         (n, n)
+
+    Attributes
+    ----------
+    is_symmetric : bool
+        Whether the pattern is.
     """
 
     def __init__(self, pattern: csr_array) -> None:
@@ -61,7 +66,8 @@ class Coloured(Compressed):
         self.size = pattern.shape[0]
         transposed = pattern.T.tocsr()
         self._groups, self._by_rows = colour_columns(transposed), True
-        if (transposed != pattern).nnz:
+        self.is_symmetric = (transposed != pattern).nnz == 0
+        if not self.is_symmetric:
             of_columns = colour_columns(pattern)
             if of_columns.max(initial=0) < self._groups.max(initial=0):
                 self._groups, self._by_rows = of_columns, False
