@@ -18,13 +18,11 @@ from scipy.sparse import block_diag, csr_array, eye_array, kron
 from torch import Tensor, nn
 
 from problems.stencils import laplacian
-from stiffml import GMRES, Assembled, Krylov
+from stiffml import Assembled, Krylov
 
 ALPHA, B = 0.1, 3.4
 HIDDEN = 16
 T_END = 1.0
-RESTART = 10
-"""Iterations after which GMRES begins anew: against more vectors, orthogonality takes as long as products."""
 SOLVE = {"method": "bdf3", "rtol": 1e-5, "atol": 1e-8}
 
 
@@ -101,5 +99,4 @@ def diffusion_matrix(points: int) -> csr_array:
 
 def linear_solver(diffusion, preconditioner: str, method: str = "gmres") -> Krylov:
     """Only the diffusion is assembled, given as a function or as a matrix, which is linear."""
-    assembled = Assembled(diffusion, preconditioner, constant=True)
-    return GMRES(assembled, restart=RESTART) if method == "gmres" else Krylov(method, assembled)
+    return Krylov(method, Assembled(diffusion, preconditioner, constant=True))
