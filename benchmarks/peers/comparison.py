@@ -81,7 +81,8 @@ def draw(result: dict, path: Path) -> None:
     last.hlines(range(len(values)), 1, values, colors=colors)
     last.scatter(values, range(len(values)), color=colors, zorder=3)
     for place, value in enumerate(values):
-        last.annotate(f"{value:.2g} ×", (value, place), (0, 6), textcoords="offset points", ha="center")
+        text = f"{value:.0f} ×" if value >= 10 else f"{value:.2g} ×"
+        last.annotate(text, (value, place), (0, 6), textcoords="offset points", ha="center")
     last.axvline(1, color="black", linewidth=1)
     last.set(
         xscale="log", yticks=range(len(labels)), title="diffrax's time ÷ stiffml's, at the dotted errors"
