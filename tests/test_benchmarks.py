@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 from large_fields import growth, memory, ranks
+from large_fields.problem import Fourier, diffusion_matrix, whole_start
 
 SHORT = ["--t-end", "0.003"]
 
@@ -34,12 +36,26 @@ def results(folder: Path, name: str) -> dict[str, Any]:
 def test_growth(tmp_path: Path) -> None:
     growth.main(["--grids", "8", "16", "--ilu-up-to", "0", "--repeats", "1", *SHORT, "--out", str(tmp_path)])
     cases = results(tmp_path, "field_growth")["cases"]
-    assert [row["unknowns"] for row in cases] == [128, 512]
+    found = [(row["preconditioner"], row["unknowns"]) for row in cases]
+    assert found == [("gamg", 128), ("fft", 128), ("gamg", 512), ("fft", 512)]
     for row in cases:
         assert row["steps"] > 10
         assert row["adjoint_krylov_iterations"] > 0
         assert 0 < row["forward_outside"] < 1
         assert 0 < row["backward_outside"] < 1
+    for multigrid, transforms in (cases[:2], cases[2:]):
+        # Both solve the same steps, to Newton's tolerance, a part of rtol = 1e-5.
+        assert transforms["gradient_norm"] == pytest.approx(multigrid["gradient_norm"], rel=1e-5)
+
+
+@pytest.mark.parametrize("points", [7, 8])
+def test_transforms_invert_the_diffusion(points: int) -> None:
+    inverse, shift = Fourier(points), 0.7
+    inverse.update(torch.tensor(0.0), whole_start(points), shift)
+    residual = whole_start(points)
+    for x in (inverse.apply(residual), inverse.apply_transpose(residual)):
+        again = shift * x.flatten() - torch.from_numpy(diffusion_matrix(points) @ x.flatten().numpy())
+        torch.testing.assert_close(again.view_as(residual), residual, rtol=1e-12, atol=1e-12)
 
 
 def test_memory(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
     python benchmarks/large_fields/growth.py [--grids 32 64 128 256 512] [--ilu-up-to 512] [--repeats 3]
 
 The problem is in problem.py: 2 · grid² unknowns, solved by BDF of order 3 with adaptive steps. The
-diffusion preconditions, by algebraic multigrid (GAMG) with FGMRES, which applies so costly a preconditioner
-once less a solve, and by incomplete factors (ILU) with BiCGStab: GMRES would spend as long on making its
-many vectors orthogonal as on products, and does not converge on the largest field if it is restarted after
-10. Every case runs in a process of its own, on one thread. A tiny field is solved first, then a tiny part
-of the time at full size: that finds where the diffusion's Jacobian has entries, which a training does once
+diffusion preconditions: by algebraic multigrid (GAMG); by fast Fourier transforms (FFT), a preconditioner
+written for this problem; and by incomplete factors (ILU). The first two go with FGMRES, which applies them
+once less a solve than GMRES, and ILU with BiCGStab: GMRES would spend as long on making its many vectors
+orthogonal as on products, and does not converge on the largest field if it is restarted after 10.
+
+Every case runs in a process of its own, on one thread. A tiny field is solved first, then a tiny part of
+the time at full size: that finds where the diffusion's Jacobian has entries, which a training does once
 too, and is listed as preparation. Then times are medians of ``--repeats`` runs up to 32 768 unknowns, and
 of one above.
 
@@ -35,8 +37,8 @@ from measuring import ONE_THREAD, RESULTS, Bound, in_own_process, machine, space
 
 GRIDS = (32, 64, 128, 256, 512)
 ILU_UP_TO = 512
-KRYLOV = {"gamg": "fgmres", "ilu": "bcgs"}
-"""By preconditioner."""
+KRYLOV = {"gamg": "fgmres", "fft": "fgmres", "ilu": "bcgs"}
+"""The Krylov method that goes with each preconditioner."""
 REPEATED_UP_TO = 32_768
 """Unknowns up to which runs are repeated."""
 
@@ -101,19 +103,21 @@ def measure(preconditioner: str, grid: int, repeats: int, t_end: float) -> Cost:
 
 def _case(preconditioner: str, grid: int, repeats: int, t_end: float) -> Cost:
     import torch
-    from large_fields.problem import SOLVE, Brusselator, linear_solver, whole_start
+    from large_fields.problem import SOLVE, Brusselator, Fourier, linear_solver, whole_start
     from large_fields.stopwatch import inside
 
-    from stiffml import solve
+    from stiffml import Krylov, solve
 
     torch.set_num_threads(1)
     model = Brusselator()
+    method = KRYLOV[preconditioner]
     # Patterns that are found are kept as long as this is.
-    linear = linear_solver(model.diffusion, preconditioner, KRYLOV[preconditioner])
+    assembled = linear_solver(model.diffusion, preconditioner, method)
 
     def run(points: int, end: float):
         """Forward and backward: seconds, seconds outside of func; the solution, the loss, gradients."""
         y0, t = whole_start(points).requires_grad_(), torch.tensor([0, end], dtype=torch.float64)
+        linear = Krylov(method, Fourier(points)) if preconditioner == "fft" else assembled
         model.zero_grad()
         with inside(model) as watch:
             began = time.perf_counter()
@@ -156,7 +160,7 @@ def bounds(costs: Sequence[Cost]) -> list[Bound]:
     """For each preconditioner, those that the sizes measured say something about."""
     return [
         bound
-        for preconditioner in ("gamg", "ilu")
+        for preconditioner in KRYLOV
         if (mine := [cost for cost in costs if cost.preconditioner == preconditioner])
         for bound in _bounds(mine)
     ]
@@ -189,7 +193,9 @@ def run(grids: Sequence[int], ilu_up_to: int, repeats: int, t_end: float) -> Ite
     costs: list[Cost] = []
     print(HEADER)
     for grid in grids:
-        for preconditioner in ("gamg", "ilu") if grid <= ilu_up_to else ("gamg",):
+        for preconditioner in KRYLOV:
+            if preconditioner == "ilu" and grid > ilu_up_to:
+                continue
             times = repeats if 2 * grid**2 <= REPEATED_UP_TO else 1
             costs.append(measure(preconditioner, grid, times, t_end))
             print(line(costs[-1]), flush=True)
@@ -230,7 +236,7 @@ def draw(result: dict, path: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
     lines = {"forward": ("-", "o"), "backward": ("--", "s")}
     columns = {"forward": "krylov_iterations_a_solve", "backward": "adjoint_krylov_iterations_a_step"}
-    for preconditioner, color in (("gamg", "tab:blue"), ("ilu", "tab:orange")):
+    for preconditioner, color in zip(KRYLOV, ("tab:blue", "tab:green", "tab:orange"), strict=True):
         rows = [row for row in result["cases"] if row["preconditioner"] == preconditioner]
         sizes = [row["unknowns"] for row in rows]
         for name, (style, marker) in lines.items():
