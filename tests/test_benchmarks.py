@@ -15,7 +15,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
-from large_fields import growth, memory, ranks
+from large_fields import gradients, growth, memory, ranks
 from large_fields.problem import Fourier, diffusion_matrix, whole_start
 
 SHORT = ["--t-end", "0.003"]
@@ -56,6 +56,14 @@ def test_transforms_invert_the_diffusion(points: int) -> None:
     for x in (inverse.apply(residual), inverse.apply_transpose(residual)):
         again = shift * x.flatten() - torch.from_numpy(diffusion_matrix(points) @ x.flatten().numpy())
         torch.testing.assert_close(again.view_as(residual), residual, rtol=1e-12, atol=1e-12)
+
+
+def test_gradients(tmp_path: Path) -> None:
+    gradients.main(["--grid", "4", "--t-end", "3e-4", "--out", str(tmp_path)])
+    found = results(tmp_path, "field_gradients")
+    assert len(found["cases"]) == len(gradients.METHODS) * len(gradients.PRECONDITIONERS)
+    for bound in found["bounds"]:
+        assert bound["met"], f"{bound}; look at krylov.py and shell.py, then at gradients/sweep.py"
 
 
 def test_memory(tmp_path: Path) -> None:

@@ -254,7 +254,7 @@ def draw(result: dict, path: Path) -> None:
     for axis in (left, right):
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     figure.get_layout_engine().set(wspace=0.06)
     figure.suptitle("A two-dimensional Brusselator with a neural closure, by the size of its field")
     figure.savefig(path, dpi=120)

@@ -18,7 +18,7 @@ from scipy.sparse import block_diag, csr_array, eye_array, kron
 from torch import Tensor, nn
 
 from problems.stencils import laplacian
-from stiffml import Assembled, Krylov
+from stiffml import Assembled, Krylov, Split
 
 ALPHA, B = 0.1, 3.4
 HIDDEN = 16
@@ -56,8 +56,19 @@ class Brusselator(nn.Module):
     def diffusion(self, t: Tensor, y: Tensor) -> Tensor:
         return ALPHA * y.shape[-1] ** 2 * laplacian(y)
 
+    def reaction(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.kinetics(y)
+
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         return self.diffusion(t, y) + self.kinetics(y)
+
+
+class Parts(Split):
+    """The same: the diffusion implicit, the kinetics explicit."""
+
+    def __init__(self, model: Brusselator) -> None:
+        super().__init__(model.diffusion, model.reaction)
+        self.model = model  # whose parameters become those of this module
 
 
 class LocalBrusselator(nn.Module):
