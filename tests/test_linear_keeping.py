@@ -11,14 +11,14 @@ import pytest
 import torch
 from conftest import times
 from fields import Brusselator, waves
-from petsc4py import PETSc
 from rings import line, ring
 from torch import Tensor
 
-from stiffml import GMRES, Assembled, Discrete, Grid, Solution, Status, sensitivities, solve
+from stiffml import GMRES, LU, Assembled, Discrete, Grid, Solution, Status, sensitivities, solve
 from stiffml.linear.shell import Shell
-from stiffml.linear.sparse_matrices import ConstantMatrix, Entries
+from stiffml.linear.sparse_matrices import ConstantMatrix, Entries, Matrix
 from stiffml.system.mass import Mass
+from stiffml.system.space import Space
 from stiffml.system.state import Layout
 
 T = times(0.0, 0.1, 0.2)
@@ -91,7 +91,7 @@ def test_a_constant_matrix_forgets_an_enormous_shift() -> None:
     """With one, methods solve for the slope they start from; its rounding is a hundred times A."""
     where = np.arange(3)
     entries = Entries(where, where, lambda s, u: np.array([-0.02, -0.5, -1.0]))
-    matrix = ConstantMatrix(entries, None, 3, PETSc.COMM_SELF)
+    matrix = ConstantMatrix(entries, None, 3, Space())
     for shift in (4.5e15, 4.5e15, 0.7):
         matrix.update(0.0, np.zeros(3), shift)
     assert np.allclose(matrix.mat.getDiagonal().array, [0.72, 1.2, 1.7], rtol=1e-7, atol=0)
@@ -104,7 +104,7 @@ def test_a_constant_matrix_keeps_a_shift_that_matters(weight: float) -> None:
     layout = Layout.of(torch.zeros(2, dtype=torch.float64), 0)
     mass = Mass(torch.tensor([weight, 2 * weight], dtype=torch.float64), layout)
     where = np.arange(2)
-    matrix = ConstantMatrix(Entries(where, where, lambda s, u: -np.ones(2)), mass, 2, PETSc.COMM_SELF)
+    matrix = ConstantMatrix(Entries(where, where, lambda s, u: -np.ones(2)), mass, 2, Space())
     for shift in (1e4 / weight, 10 / weight):
         matrix.update(0.0, np.zeros(2), shift)
         expected = 1 + shift * weight * np.array([1.0, 2.0])
@@ -114,11 +114,44 @@ def test_a_constant_matrix_keeps_a_shift_that_matters(weight: float) -> None:
 
 def test_a_constant_matrix_of_zeros() -> None:
     entries = Entries(np.arange(2), np.arange(2), lambda s, u: np.zeros(2))
-    matrix = ConstantMatrix(entries, None, 2, PETSc.COMM_SELF)
+    matrix = ConstantMatrix(entries, None, 2, Space())
     for shift in (1e9, 3.0):
         matrix.update(0.0, np.zeros(2), shift)
         assert np.allclose(matrix.mat.getDiagonal().array, shift)
     matrix.destroy()
+
+
+def test_entries_that_are_zero_have_no_place_until_they_are_not() -> None:
+    """Fields count all species as coupled; most of those entries would cost a preconditioner for nothing."""
+    rows, columns = np.repeat(np.arange(3), 3), np.tile(np.arange(3), 3)
+    full = np.arange(1.0, 10.0)
+    sparse = np.where(rows == columns, full, 0.0)
+    matrix = Matrix(Entries(rows, columns, lambda s, u: u), None, 3, Space())
+    for values, places in ((sparse, 3), (2 * sparse, 3), (full, 9), (sparse, 9)):
+        matrix.update(0.0, values, 0.5)
+        assert matrix.mat.getInfo()["nz_used"] == places
+        found = matrix.mat.getValues(range(3), range(3))
+        np.testing.assert_array_equal(found, 0.5 * np.eye(3) - values.reshape(3, 3))
+    matrix.destroy()
+
+
+@pytest.mark.parametrize("solver", ["ilu", "gamg", "lu"])
+def test_a_preconditioner_follows_entries_that_appear(solver: str) -> None:
+    """Neighbours are coupled from t = 0.1 on; LU shows that the preconditioner knows: it is nearly exact."""
+
+    def func(t: Tensor, y: Tensor) -> Tensor:
+        return 1e4 * (t - 0.1).relu() * (y.roll(1) - 2 * y + y.roll(-1)) - y
+
+    y0 = line(40).requires_grad_()
+    arguments: dict[str, Any] = {"method": "cn", "steps": Grid(8)}
+    found = solve(func, y0, T, linear=GMRES(Assembled(func, solver), rtol=1e-11), **arguments)
+    expected = solve(func, y0, T, linear=LU(), **arguments)
+    torch.testing.assert_close(found.y, expected.y, rtol=1e-9, atol=1e-10)
+    if solver == "lu":
+        per_solve = found.stats.krylov_iterations / found.stats.newton_iterations
+        assert per_solve <= 5, f"{per_solve} iterations a solve; look at Matrix.set"
+    gradients = [torch.autograd.grad(s.y.square().sum(), y0)[0] for s in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-7, atol=1e-9)
 
 
 def test_an_attempt_to_find_a_pattern_that_was_not_fair_is_forgotten() -> None:

@@ -18,6 +18,7 @@ from stiffml.system.dynamics import Dynamics
 from stiffml.system.graph import Array
 from stiffml.system.linearization import JacobianAt
 from stiffml.system.mass import Mass
+from stiffml.system.space import Space
 from stiffml.system.state import State
 
 PRECONDITIONERS = (
@@ -104,7 +105,8 @@ class AssembledInverse(Approximate):
         Of this process's part of a state.
     kind : str
         PETSc's name of the preconditioner.
-    communicator : object or None
+    space : Space
+        Whose parts of a state processes hold.
     prefix : str
         Of its options.
     constant : bool
@@ -117,25 +119,26 @@ class AssembledInverse(Approximate):
         mass: Mass | None,
         size: int,
         kind: str,
-        communicator: object | None,
+        space: Space,
         prefix: str,
         constant: bool,
     ) -> None:
         self.depends_on_state = not constant
-        comm = PETSc.COMM_SELF if communicator is None else communicator
-        matrix = ConstantMatrix if constant else Matrix
-        self._matrix = matrix(entries(), mass, size, comm)
-        self._x, self._y = self._matrix.mat.createVecs()
+        self._matrix = (ConstantMatrix if constant else Matrix)(entries(), mass, size, space)
+        comm = self._matrix.comm
+        self._x = PETSc.Vec().create(comm=comm)
+        self._x.setSizes((size, None))
+        self._x.setType(PETSc.Vec.Type.STANDARD)
+        self._y = self._x.duplicate()
         self._pc = PETSc.PC().create(comm=comm)
         self._pc.setOptionsPrefix(prefix)
-        if kind == "ilu" and communicator is not None:
+        if kind == "ilu" and space.communicator is not None:
             kind = "bjacobi"  # with ILU within each process, its default
         if kind not in PRECONDITIONERS:
             raise ValueError(
                 f"Assembled: PETSc has no preconditioner {kind!r} here; it knows {', '.join(PRECONDITIONERS)}"
             )
         self._pc.setType(kind)
-        self._pc.setOperators(self._matrix.mat)
         self._pc.setFromOptions()
         self._has_hierarchy = kind == "gamg"
         self._built_for = math.inf  # shift

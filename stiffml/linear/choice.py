@@ -307,10 +307,10 @@ class _Choice:
             constant = True
             entries = partial(_entries, source, size, f.direction)  # found again rather than kept
             what = f"{setting.solver} of a given matrix"
-        communicator, mass = space.communicator, self._mass
+        mass = self._mass
 
         def make(prefix: str) -> Approximate:
-            return AssembledInverse(entries, mass, size, setting.solver, communicator, prefix, constant)
+            return AssembledInverse(entries, mass, size, setting.solver, space, prefix, constant)
 
         return make, what
 

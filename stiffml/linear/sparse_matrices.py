@@ -9,6 +9,7 @@ import numpy as np
 
 from stiffml.petsc.library import PETSc
 from stiffml.system.mass import Mass
+from stiffml.system.space import Space
 
 LARGEST = 1e8
 """Size of shift·M, in multiples of that of a constant A, above which A hardly matters to what is solved with.
@@ -26,44 +27,73 @@ class Entries(NamedTuple):
 
 
 class Matrix:
-    """shift·M − A as a PETSc matrix ``mat``, all of its entries given anew each time."""
+    """shift·M − A as a PETSc matrix ``mat``, which is there from the first update on.
 
-    def __init__(self, entries: Entries, mass: Mass | None, size: int, comm: Any) -> None:
-        self._values = entries.values
-        self.mat = PETSc.Mat().create(comm=comm)
-        self.mat.setSizes(((size, None), (size, None)))
-        self.mat.setType(PETSc.Mat.Type.AIJ)
-        begin, _ = self.mat.createVecs()[0].getOwnershipRange()
-        rows, columns, self._mass = _entries_of(mass, size)
-        self.mat.setPreallocationCOO(
-            np.concatenate([entries.rows, begin + rows], dtype=PETSc.IntType),
-            np.concatenate([entries.columns, begin + columns], dtype=PETSc.IntType),
-        )
+    Entries of A that are zero have no place in it: a pattern may be much too wide, as that of a field is,
+    in which all species count as coupled. When one of them ceases to be zero, all get their places, and
+    ``mat`` is another.
+
+    Parameters
+    ----------
+    entries : Entries
+    mass : Mass or None
+    size : int
+        Of this process's part of a state.
+    space : Space
+    """
+
+    def __init__(self, entries: Entries, mass: Mass | None, size: int, space: Space) -> None:
+        self._entries, self._mass, self._size, self._space = entries, _entries_of(mass, size), size, space
+        self.comm: Any = PETSc.COMM_SELF if space.communicator is None else space.communicator
+        self.mat: Any = None
+        self._kept: Any = None  # which entries have a place
+        self._has_all = False
 
     def update(self, s: float, u: np.ndarray, shift: float) -> None:
         """Become that at a state."""
-        self.set(self._values(s, u), shift)
+        self.set(self._entries.values(s, u), shift)
 
     def set(self, values: np.ndarray, shift: float) -> None:
-        """Put in values of A, and a shift."""
-        self.mat.setValuesCOO(np.concatenate([-values, shift * self._mass]), PETSc.InsertMode.INSERT_VALUES)
+        """Put in values of A, and a shift; collective."""
+        if self.mat is None:
+            self._make(values != 0)
+        elif not self._has_all and not self._space.every(not values[~self._kept].any()):
+            self._make(np.ones(len(values), dtype=bool))
+        *_, mass = self._mass
+        given = np.concatenate([-values[self._kept], shift * mass])
+        self.mat.setValuesCOO(given, PETSc.InsertMode.INSERT_VALUES)
+
+    def _make(self, kept: np.ndarray) -> None:
+        if self.mat is not None:
+            self.mat.destroy()
+        self.mat = PETSc.Mat().create(comm=self.comm)
+        self.mat.setSizes(((self._size, None), (self._size, None)))
+        self.mat.setType(PETSc.Mat.Type.AIJ)
+        self._has_all = self._space.every(bool(kept.all()))
+        self._kept = slice(None) if self._has_all else kept  # without copies
+        begin, _ = self.mat.createVecs()[0].getOwnershipRange()
+        rows, columns, _ = self._mass
+        self.mat.setPreallocationCOO(
+            np.concatenate([self._entries.rows[self._kept], begin + rows], dtype=PETSc.IntType),
+            np.concatenate([self._entries.columns[self._kept], begin + columns], dtype=PETSc.IntType),
+        )
 
     def destroy(self) -> None:
-        self.mat.destroy()
+        if self.mat is not None:
+            self.mat.destroy()
 
 
 class ConstantMatrix(Matrix):
     """The same where A is constant: only shift·M changes, and nothing but the matrix is kept."""
 
-    def __init__(self, entries: Entries, mass: Mass | None, size: int, comm: Any) -> None:
-        super().__init__(entries, mass, size, comm)
-        self._comm = comm
+    def __init__(self, entries: Entries, mass: Mass | None, size: int, space: Space) -> None:
+        super().__init__(entries, mass, size, space)
         self._shift: float | None = None
         self._largest = np.inf
         self._weights: Any = None  # M, where it is not the identity
         if mass is not None:
             nowhere = Entries(entries.rows[:0], entries.columns[:0], entries.values)
-            matrix = Matrix(nowhere, mass, size, comm)
+            matrix = Matrix(nowhere, mass, size, space)
             matrix.set(np.empty(0), 1.0)
             self._weights = matrix.mat
 
@@ -73,8 +103,8 @@ class ConstantMatrix(Matrix):
             # Where each given entry belongs takes more memory than the matrix; a duplicate would keep it too.
             compressed, sizes = self.mat.getValuesCSR(), self.mat.getSizes()
             self.mat.destroy()
-            self.mat = PETSc.Mat().createAIJ(sizes, csr=compressed, comm=self._comm)
-            del self._values, self._mass
+            self.mat = PETSc.Mat().createAIJ(sizes, csr=compressed, comm=self.comm)
+            del self._entries, self._mass, self._kept
             size = PETSc.NormType.NORM_INFINITY
             self._shift, norm = 0.0, self.mat.norm(size)
             weight = 1.0 if self._weights is None else self._weights.norm(size)
