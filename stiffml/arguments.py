@@ -60,7 +60,7 @@ def check(
     atol: float | Tensor | None,
     steps: Steps,
     outputs: str,
-    linear: LU | Krylov | None,
+    linear: LU | Krylov | str,
     jacobian: str | Sparsity,
     batch_dims: int,
     mass: Tensor | None,
@@ -83,8 +83,7 @@ def check(
         raise ValueError(f"outputs must be one of {', '.join(OUTPUTS)}, not {outputs!r}")
     on_steps = ends_of_steps(times, outputs == "interpolate")
     _check_steps(steps, method, rtol, atol)
-    chosen = None if isinstance(jacobian, str) and jacobian == "auto" else jacobian
-    _check_implicit_only(method, linear=linear, jacobian=chosen)
+    _check_implicit_only(method, linear=_asked_for(linear), jacobian=_asked_for(jacobian))
     if newton is not None and not method.newton:
         kind = "method, which solves linear systems only," if method.implicit else "explicit method"
         raise ValueError(f"newton has no effect with the {kind} {method}; leave it out")
@@ -184,6 +183,11 @@ def _check_steps(steps: Steps, method: Method, rtol: float | None, atol: float |
             f"rtol and atol choose adaptive steps and have no effect with {type(steps).__name__}; leave "
             "them out, or pass newton=Newton(rtol=…, atol=…) for the accuracy of the implicit stages"
         )
+
+
+def _asked_for(argument: object) -> object | None:
+    """None if the choice is left to us."""
+    return None if isinstance(argument, str) and argument == "auto" else argument
 
 
 def _check_implicit_only(method: Method, **arguments: object) -> None:

@@ -39,7 +39,7 @@ def solve(
     atol: float | Tensor | None = None,
     steps: Steps | None = None,
     outputs: str = "steps",
-    linear: LU | Krylov | None = None,
+    linear: LU | Krylov | str = "auto",
     jacobian: str | Sparsity = "auto",
     batch_dims: int = 0,
     mass: Tensor | None = None,
@@ -76,10 +76,10 @@ def solve(
         ``"steps"`` (default): steps end on every time of t. ``"interpolate"``: only on the first and the
         last; the states between are interpolated (see :meth:`Solution.interpolate`), so that many outputs
         cost no steps.
-    linear : LU, GMRES or Krylov
+    linear : str, LU, GMRES or Krylov
         How linear systems are solved: by factors of the Jacobian, or by a Krylov method with a
-        preconditioner. Default: LU up to 256 components a sample; beyond that by the structure found.
-        ``stats.linear`` says what was chosen.
+        preconditioner. ``"auto"`` (default): LU up to 256 components a sample; beyond that by the structure
+        found. ``stats.linear`` says what was chosen.
     jacobian : str or Sparsity
         ``"auto"`` (default); ``"dense"``, one block a sample where ``batch_dims`` is given; ``"coloured"``, a
         sparse one whose pattern is found by trying func, or given as ``Sparsity(pattern)``;

@@ -52,6 +52,7 @@ INCOMPLETE = r"gmres, a Jacobian of \d+ entries from \d products, ilu of the Jac
         (ring, line(256), {}, f"{DENSE}, 256 × 256"),
         (ring, line(400), {}, f"{SPARSE}, 1200 entries from [34] products"),
         (ring, line(25_000), {}, INCOMPLETE),
+        (ring, line(400), {"linear": "auto"}, f"{SPARSE}, 1200 entries from [34] products"),
         (mixed, line(400), {}, f"{DENSE}, 400 × 400"),
         (mixed, line(2049), {}, f"{FREE}, no preconditioner"),
         (
@@ -83,6 +84,7 @@ INCOMPLETE = r"gmres, a Jacobian of \d+ entries from \d products, ilu of the Jac
         ),
         (ring, line(10), {"linear": GMRES(Assembled(eye_array(10)))}, f"{FREE}, ilu of a given matrix"),
         (ring, line(10), {"method": "rk4"}, "$"),
+        (ring, line(10), {"method": "rk4", "linear": "auto"}, "$"),
     ],
 )
 def test_what_is_chosen(func: Callable, y0: Tensor, arguments: dict[str, Any], expected: str) -> None:
@@ -126,9 +128,10 @@ class OnlyForwards:
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "linear as a name": (
         {"linear": "gmres"},
-        r"linear must be LU\(\), GMRES\(…\) or Krylov\(name, …\), not 'gmres'",
+        r"linear must be 'auto', LU\(\), GMRES\(…\) or Krylov\(name, …\), not 'gmres'",
     ),
-    "linear as a class": ({"linear": GMRES}, "linear must be LU"),
+    "linear as a class": ({"linear": GMRES}, "linear must be 'auto', LU"),
+    "no linear": ({"linear": None}, "linear must be 'auto', LU"),
     "an unknown jacobian": ({"jacobian": "sparse"}, r"jacobian must be one of .* or Sparsity\(pattern\)"),
     "no jacobian": ({"jacobian": None}, "jacobian must be one of"),
     "a bare pattern": ({"jacobian": np.eye(10)}, r"jacobian must be one of .*Sparsity\(pattern\)"),

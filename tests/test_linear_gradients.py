@@ -66,8 +66,8 @@ def test_differences_of_its_own_solves(form: str, name: str) -> None:
     case.require_gradients(LOOK_AT, differences(form).steps, **arguments)
 
 
-SPARSE = [None, LU(), GMRES(Assembled()), Krylov("bcgs", PointBlock())]
-WITHOUT = [None, GMRES(PointBlock(), restart=5), Krylov("bcgs", Assembled())]
+SPARSE = ["auto", LU(), GMRES(Assembled()), Krylov("bcgs", PointBlock())]
+WITHOUT = ["auto", GMRES(PointBlock(), restart=5), Krylov("bcgs", Assembled())]
 OTHERS = [
     *[("coloured", linear) for linear in SPARSE],
     *[(pattern(), linear) for linear in SPARSE],
@@ -79,7 +79,7 @@ OTHERS = [
 
 @pytest.mark.parametrize(("jacobian", "linear"), OTHERS, ids=str)
 @pytest.mark.parametrize("form", ["rosw", "arkimex split"])
-def test_other_jacobians(form: str, jacobian: str | Sparsity, linear: LU | Krylov | None) -> None:
+def test_other_jacobians(form: str, jacobian: str | Sparsity, linear: LU | Krylov | str) -> None:
     require(f"{form}, {jacobian}, {linear}", form, problem(form), linear=linear, jacobian=jacobian)
 
 

@@ -72,7 +72,7 @@ MULTIGRID_OVER_PROCESSES = {**MULTIGRID, "mg_levels_pc_type": "bjacobi"}
 class Wanted:
     """What the caller asked for, and what a choice depends on; ``constant``: whether the Jacobian is."""
 
-    linear: LU | Krylov | None
+    linear: LU | Krylov | str
     jacobian: str | Sparsity
     method: Method
     constant: bool
@@ -90,8 +90,8 @@ def choose(wanted: Wanted, f: Dynamics, mass: Mass | None, s0: float, u0: np.nda
         cannot be found.
     """
     linear, jacobian = wanted.linear, wanted.jacobian
-    if linear is not None and not isinstance(linear, LU | Krylov):
-        raise TypeError(f"linear must be LU(), GMRES(…) or Krylov(name, …), not {linear!r}")
+    if not isinstance(linear, LU | Krylov) and not (isinstance(linear, str) and linear == "auto"):
+        raise TypeError(f"linear must be 'auto', LU(), GMRES(…) or Krylov(name, …), not {linear!r}")
     if not isinstance(jacobian, Sparsity) and not (isinstance(jacobian, str) and jacobian in JACOBIANS):
         known = ", ".join(map(repr, JACOBIANS))
         raise ValueError(f"jacobian must be one of {known} or Sparsity(pattern), not {jacobian!r}")
@@ -124,24 +124,24 @@ class _Choice:
                 raise ValueError("jacobian='dense' goes with linear=LU(); Krylov methods need no dense one")
             return self._krylov(linear, sparse=jacobian not in ("auto", "matrix-free"))
         if jacobian == "matrix-free":
-            if linear is not None:
+            if linear != "auto":
                 raise ValueError(
                     "jacobian='matrix-free' leaves LU() nothing to factorise; use linear=GMRES(…)"
                 )
             return self._krylov(GMRES(), sparse=False)
         if self._f.space.is_distributed:
-            if linear is not None or jacobian != "auto":
+            if linear != "auto" or jacobian != "auto":
                 raise ValueError(
                     "a state spread over processes needs linear=GMRES(…) or another Krylov method; its "
                     "Jacobian is not assembled"
                 )
             return self._krylov(GMRES(), sparse=False)
-        if jacobian == "dense" or (jacobian == "auto" and (linear is not None or self._width <= DENSE)):
+        if jacobian == "dense" or (jacobian == "auto" and (linear != "auto" or self._width <= DENSE)):
             return self._dense()
         if jacobian == "auto":
             return self._by_structure()
         coloured = self._coloured_or_refuse()
-        if linear is None and coloured.size > DIRECT:
+        if linear == "auto" and coloured.size > DIRECT:
             return self._krylov(GMRES(Assembled()), sparse=True)
         return SparseLU(coloured, self._f, self._mass)
 
