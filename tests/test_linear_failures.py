@@ -220,6 +220,13 @@ def test_what_cannot_be_differentiated_twice(method: str, operation: Any, linear
         solve(func, waves(), T, method=method, steps=Grid(1), linear=linear)
 
 
+def test_a_compiled_function_cannot_be_differentiated_twice() -> None:
+    model = torch.compile(nn.Linear(3, 3, dtype=torch.float64), backend="aot_eager")
+    y0 = torch.ones(3, dtype=torch.float64)
+    with pytest.raises(NotTwiceDifferentiableError, match="func cannot be differentiated twice"):
+        solve(lambda t, y: model(y), y0, times(0, 0.1), method="cn", steps=Grid(1), linear=GMRES())
+
+
 @pytest.mark.parametrize("operation", [Cubed, SilentlyCubed], ids=lambda o: o.__name__)
 def test_what_to_do_instead(operation: Any) -> None:
     """First derivatives are enough for a Jacobian of rows."""

@@ -126,12 +126,25 @@ def test_entries_that_are_zero_have_no_place_until_they_are_not() -> None:
     rows, columns = np.repeat(np.arange(3), 3), np.tile(np.arange(3), 3)
     full = np.arange(1.0, 10.0)
     sparse = np.where(rows == columns, full, 0.0)
+    more = np.where(rows <= columns, full, 0.0)
     matrix = Matrix(Entries(rows, columns, lambda s, u: u), None, 3, Space())
-    for values, places in ((sparse, 3), (2 * sparse, 3), (full, 9), (sparse, 9)):
+    for values, places in ((sparse, 3), (2 * sparse, 3), (more, 6), (sparse, 6), (full, 9), (sparse, 9)):
         matrix.update(0.0, values, 0.5)
         assert matrix.mat.getInfo()["nz_used"] == places
         found = matrix.mat.getValues(range(3), range(3))
         np.testing.assert_array_equal(found, 0.5 * np.eye(3) - values.reshape(3, 3))
+    matrix.destroy()
+
+
+def test_entries_that_appear_one_by_one_soon_all_have_a_place() -> None:
+    """Making a matrix takes longer than filling it."""
+    matrix = Matrix(Entries(np.zeros(9, dtype=int), np.arange(9), lambda s, u: u), None, 9, Space())
+    places = []
+    for count in range(1, 9):
+        matrix.update(0.0, (np.arange(9) < count).astype(float), 0.5)
+        places.append(matrix.mat.getInfo()["nz_used"])
+        np.testing.assert_array_equal(matrix.mat.getValues([0], range(9))[0, count:], 0)
+    assert places == [9, 10, 11, 12, 17, 17, 17, 17], "beside the diagonal's; look at MOST"
     matrix.destroy()
 
 

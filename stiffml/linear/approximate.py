@@ -27,6 +27,11 @@ PRECONDITIONERS = (
 )
 """Those of PETSc that need no further library."""
 
+OVER_PROCESSES = {"icc": "bjacobi", "lu": "redundant"}
+"""What stands in for those that PETSc has for one process only: incomplete factors of each part, and LU
+factors of the whole in every process.
+"""
+
 LONGER = 1.8
 """By what factor the shift may change before a preconditioner is made anew."""
 
@@ -134,6 +139,8 @@ class AssembledInverse(Approximate):
         self._pc.setOptionsPrefix(prefix)
         if kind == "ilu" and space.communicator is not None:
             kind = "bjacobi"  # with ILU within each process, its default
+        if space.is_distributed:
+            kind = OVER_PROCESSES.get(kind, kind)
         if kind not in PRECONDITIONERS:
             raise ValueError(
                 f"Assembled: PETSc has no preconditioner {kind!r} here; it knows {', '.join(PRECONDITIONERS)}"
@@ -144,10 +151,12 @@ class AssembledInverse(Approximate):
         self._built_for = math.inf  # shift
 
     def renew(self, s: float, u: np.ndarray, shift: float, jacobian: JacobianAt) -> None:
-        if self._has_hierarchy and abs(shift) * COARSER < self._built_for:
+        before = self._matrix.mat
+        self._matrix.update(s, u, shift)
+        is_another = self._matrix.mat is not before  # for which PETSc builds another hierarchy
+        if self._has_hierarchy and (is_another or abs(shift) * COARSER < self._built_for):
             self._pc.reset()
             self._built_for = abs(shift)
-        self._matrix.update(s, u, shift)
         self._pc.setOperators(self._matrix.mat)
         self._pc.setUp()
 

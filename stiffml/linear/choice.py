@@ -67,6 +67,11 @@ have many, couple nothing.
 MULTIGRID_OVER_PROCESSES = {**MULTIGRID, "mg_levels_pc_type": "bjacobi"}
 """The same with incomplete factors of each process's part."""
 
+SUGGESTED_OVER_PROCESSES: Mapping[str, Mapping[str, object]] = {
+    "gamg": MULTIGRID_OVER_PROCESSES,
+    "icc": {"sub_pc_type": "icc"},
+}
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -135,7 +140,7 @@ class _Choice:
                     "a state spread over processes needs linear=GMRES(…) or another Krylov method; its "
                     "Jacobian is not assembled"
                 )
-            return self._krylov(GMRES(), sparse=False)
+            return self._krylov(GMRES(Assembled() if self._is_of_field(self._f) else None), sparse=False)
         if jacobian == "dense" or (jacobian == "auto" and (linear != "auto" or self._width <= DENSE)):
             return self._dense()
         if jacobian == "auto":
@@ -243,9 +248,11 @@ class _Choice:
 
     def _suggested(self, pc: object) -> Mapping[str, object]:
         """Options of a preconditioner."""
-        if not isinstance(pc, Assembled) or pc.solver != "gamg":
+        if not isinstance(pc, Assembled):
             return {}
-        return MULTIGRID_OVER_PROCESSES if self._f.space.is_distributed else MULTIGRID
+        if self._f.space.is_distributed:
+            return SUGGESTED_OVER_PROCESSES.get(pc.solver, {})
+        return MULTIGRID if pc.solver == "gamg" else {}
 
     def _rtol(self, setting: Krylov) -> float:
         """Of forward solves."""
@@ -314,14 +321,18 @@ class _Choice:
 
         return make, what
 
-    def _compressed(self, of: Dynamics, setting: Assembled) -> Compressed:
+    @staticmethod
+    def _is_of_field(of: Dynamics) -> bool:
+        """Whether a function is of one field; others have the name too, and a state may be more than that."""
         field: Any = getattr(of.func, "field", None)
-        # Others than fields have this name too, and a state may be more than a field.
-        is_field = isinstance(field, HasSpace) and math.prod(field.part_shape) == of.layout.size
-        if is_field and setting.sparsity is None:
+        return isinstance(field, HasSpace) and math.prod(field.part_shape) == of.layout.size
+
+    def _compressed(self, of: Dynamics, setting: Assembled) -> Compressed:
+        if self._is_of_field(of) and setting.sparsity is None:
             from stiffml.distributed.stencil import StencilJacobian
 
-            return StencilJacobian(field)
+            func: Any = of.func
+            return StencilJacobian(func.field)
         if self._f.space.is_distributed:
             raise ValueError(FROM_FIELD)
         if setting.sparsity is not None:

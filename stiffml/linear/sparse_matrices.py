@@ -18,6 +18,10 @@ The rounding of larger ones, which methods begin with that solve for a slope, wo
 """
 
 
+MOST = 4
+"""How often a matrix is made with just those entries that were ever not zero."""
+
+
 class Entries(NamedTuple):
     """Of a sparse matrix A: ``rows``, ``columns`` (entries,), and ``values``: (s, u) -> (entries,)."""
 
@@ -30,8 +34,8 @@ class Matrix:
     """shift·M − A as a PETSc matrix ``mat``, which is there from the first update on.
 
     Entries of A that are zero have no place in it: a pattern may be much too wide, as that of a field is,
-    in which all species count as coupled. When one of them ceases to be zero, all get their places, and
-    ``mat`` is another.
+    in which all species count as coupled. Those that cease to be zero get their places, and ``mat`` is
+    another; should that happen again and again, all get theirs.
 
     Parameters
     ----------
@@ -48,6 +52,7 @@ class Matrix:
         self.mat: Any = None
         self._kept: Any = None  # which entries have a place
         self._has_all = False
+        self._times = 0  # that it was made
 
     def update(self, s: float, u: np.ndarray, shift: float) -> None:
         """Become that at a state."""
@@ -58,7 +63,8 @@ class Matrix:
         if self.mat is None:
             self._make(values != 0)
         elif not self._has_all and not self._space.every(not values[~self._kept].any()):
-            self._make(np.ones(len(values), dtype=bool))
+            every = self._times == MOST
+            self._make(np.ones(len(values), dtype=bool) if every else self._kept | (values != 0))
         *_, mass = self._mass
         given = np.concatenate([-values[self._kept], shift * mass])
         self.mat.setValuesCOO(given, PETSc.InsertMode.INSERT_VALUES)
@@ -69,6 +75,7 @@ class Matrix:
         self.mat = PETSc.Mat().create(comm=self.comm)
         self.mat.setSizes(((self._size, None), (self._size, None)))
         self.mat.setType(PETSc.Mat.Type.AIJ)
+        self._times += 1
         self._has_all = self._space.every(bool(kept.all()))
         self._kept = slice(None) if self._has_all else kept  # without copies
         begin, _ = self.mat.createVecs()[0].getOwnershipRange()

@@ -193,7 +193,10 @@ def _equal(a: Array, b: Array) -> bool:
     return np.array_equal(a, b)
 
 
-REFUSALS = ("differentiate twice", "is not implemented", "not differentiable", "Tensor that requires grad")
+REFUSALS = (
+    *("differentiate twice", "is not implemented", "not differentiable", "Tensor that requires grad"),
+    "double backward",  # of what torch.compile made
+)
 
 
 def _is_torchs(error: Exception) -> bool:
