@@ -376,8 +376,27 @@ def test_an_entry_that_appears_is_noticed(method: str) -> None:
         solve(func, line(10), times(0, 0.1, 0.3), method=method, steps=Grid(2), jacobian="coloured")
 
 
+def test_the_pattern_of_a_method_is_found_once() -> None:
+    """Each mention of it makes another object."""
+
+    class Model:
+        calls = 0
+
+        def diffusion(self, t: Tensor, y: Tensor) -> Tensor:
+            self.calls += 1
+            return ring(t, y)
+
+    model = Model()
+    calls = []
+    for _ in range(2):
+        model.calls = 0
+        one_step(ring, line(40), linear=GMRES(Assembled(model.diffusion)))
+        calls.append(model.calls)
+    assert calls[1] < calls[0] - 20, f"{calls} evaluations; look at known_pattern"
+
+
 def test_solves_do_not_depend_on_those_before() -> None:
     func = Later()
     one_step(func, line(10), T, jacobian="coloured")
     later = one_step(func, line(10), times(0.2, 0.3), jacobian="coloured")
-    assert later.success, "a pattern found at another time was taken; look at _known_pattern"
+    assert later.success, "a pattern found at another time was taken; look at known_pattern"

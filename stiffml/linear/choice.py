@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -22,6 +21,7 @@ from stiffml.linear.direct import SparseJacobian, SparseLU
 from stiffml.linear.jacobians import Coloured, Compressed
 from stiffml.linear.krylov import KrylovSolver
 from stiffml.linear.matrix_free import JacobianOf, MatrixFree
+from stiffml.linear.patterns import known_pattern
 from stiffml.linear.preconditioners import Assembled, PointBlock, Preconditioner
 from stiffml.linear.settings import GMRES, JACOBIANS, LU, Krylov, Sparsity, coordinates
 from stiffml.linear.solver import LinearSolver
@@ -184,7 +184,7 @@ class _Choice:
         def is_fair() -> bool:
             return bool(np.isfinite(of.evaluate_anew(self._s0, self._u0)).all())
 
-        return _known_pattern(of, (of.layout, densest, self._s0), find, is_fair)
+        return known_pattern(of, (of.layout, densest, self._s0), find, is_fair)
 
     def _coloured_or_refuse(self) -> Coloured:
         jacobian = self._wanted.jacobian
@@ -371,32 +371,6 @@ def _entries(source: Any, size: int, direction: int) -> Entries:
     matrix = _matrix(source, size)
     data = direction * matrix.data.astype(float)
     return Entries(matrix.row, matrix.col, lambda s, u: data)
-
-
-_PATTERNS: weakref.WeakKeyDictionary[Any, dict[Any, Coloured | None]] = weakref.WeakKeyDictionary()
-"""Patterns found, by function, layout and time: finding one takes hundreds of evaluations, and a training
-solves with the same function again and again. An entry that appears later is noticed then."""
-
-KEPT = 8
-"""How many are kept of one function."""
-
-
-def _known_pattern(
-    of: Dynamics, key: object, find: Callable[[], Coloured | None], is_fair: Callable[[], bool]
-) -> Coloured | None:
-    """What was found before, or is now. That there is none is remembered only if the attempt was fair."""
-    try:
-        known = _PATTERNS.setdefault(of.func, {})
-    except TypeError:  # it takes no weak references, or cannot be hashed
-        return find()
-    if key in known:
-        return known[key]
-    found = find()
-    if found is not None or is_fair():
-        if len(known) >= KEPT:
-            known.clear()
-        known[key] = found
-    return found
 
 
 def _memory() -> float:

@@ -29,8 +29,10 @@ class Krylov:
     """Solve iteratively, with products of the Jacobian instead of the Jacobian itself.
 
     Forwards this is an inexact Newton method: each linear system is solved to ``rtol`` only, and Newton's own
-    test sees what is left. The transposed systems of the backward pass are solved to ``adjoint_rtol``, which
-    bounds the error of the gradient, by the same method with the same preconditioner, transposed.
+    test sees most of what is left; not all of it where a preconditioner is weak or missing, since GMRES then
+    leaves smooth errors of small residuals. Take a smaller ``rtol``, such as 1e-3, there. The transposed
+    systems of the backward pass are solved to ``adjoint_rtol``, which bounds the error of the gradient, by
+    the same method with the same preconditioner, transposed.
 
     Parameters
     ----------
