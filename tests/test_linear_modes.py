@@ -90,9 +90,9 @@ class OwnOfPair(Own):
 @pytest.mark.parametrize("form", ["cn", "rosw"])
 def test_tuples(form: str, jacobian: str) -> None:
     pair = Pair()
-    linears = [GMRES(), GMRES(Assembled()), GMRES(OwnOfPair(pair.whole))]
+    linears: list[Any] = [GMRES(), GMRES(Assembled()), GMRES(OwnOfPair(pair.whole))]
     if jacobian == "coloured":
-        linears.append(None)
+        linears.append("auto")
     for linear in linears:
         y0, t = waves().requires_grad_(), T.clone().requires_grad_()
         arguments = arguments_for(METHODS[form], linear=linear, jacobian=jacobian)
