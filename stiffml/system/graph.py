@@ -81,6 +81,19 @@ class Graph:
         found = (self._backwards if transpose else self._forwards)(self._slope, v)
         return torch.zeros_like(v) if found is None else found
 
+    def transposed_products(self, w: np.ndarray) -> np.ndarray | None:
+        """Jᵀ w for all rows of w (k, size) in one batched call; None if an operation of f cannot do that."""
+        if self._slope is None:
+            return np.zeros_like(w)
+        rows = _tensor(w).to(self._leaf.device)
+        try:
+            (found,) = torch.autograd.grad(
+                [self._slope], self._leaf, rows, retain_graph=True, allow_unused=True, is_grads_batched=True
+            )
+        except Exception:  # of any kind, where a backward is the caller's; one by one it comes again
+            return None
+        return np.zeros_like(w) if found is None else found.cpu().numpy()
+
     def _backwards(self, slope: GradientEdge, w: Tensor) -> Tensor | None:
         return torch.autograd.grad([slope], self._leaf, w, retain_graph=True, allow_unused=True)[0]
 
