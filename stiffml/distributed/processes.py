@@ -7,6 +7,7 @@ its relatives, through mpi4py. What is sent lies on the CPU.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import math
 import os
@@ -169,7 +170,15 @@ class _Torch:
         if not dist.is_initialized():
             dist.init_process_group("gloo")
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        self._group = dist.new_group(backend="gloo")  # the user's may be one for GPUs
+        self._group: Any = dist.new_group(backend="gloo")  # the user's may be one for GPUs
+        atexit.register(self._end)
+
+    def _end(self) -> None:
+        """End the threads of the group, which may hold tensors whose release aborts a Python that ends."""
+        group, self._group = self._group, None
+        # A program may have destroyed all groups itself, and even made others.
+        with contextlib.suppress(ValueError):
+            self._dist.destroy_process_group(group)
 
     def exchange(self, item: Any) -> list[Any]:
         items: list[Any] = [None] * self.size
