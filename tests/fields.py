@@ -121,7 +121,7 @@ class Own:
 
     def update(self, t: Tensor, y: Tensor, shift: float) -> None:
         jacobian = jacobian_of(self._func, y, float(t))
-        self._factors = torch.linalg.lu_factor(shift * torch.eye(len(jacobian)).double() - jacobian)
+        self._factors = torch.linalg.lu_factor(shift * torch.eye(len(jacobian)).to(jacobian) - jacobian)
 
     def apply(self, residual: Tensor) -> Tensor:
         return self._solve(residual, transpose=False)

@@ -106,7 +106,7 @@ class Ensemble(nn.Module):
         part, found = call.do(inputs, solve)
         is_tensor, first = found[0]  # rank 0 always has samples
         names = _names("y", len(first), is_tensor)
-        outputs = _outputs(found, names, (self.dim,) * len(names))
+        outputs = _outputs(found, names, (self.dim,) * len(names), (parts[0].device,) * len(names))
         y = _Whole.apply(call, part, outputs, *inputs)
         return y[0] if is_tensor else y
 
@@ -187,6 +187,7 @@ class _Output(NamedTuple):
     dim: int | None
     rest: tuple[int, ...]  # its shape without the samples
     dtype: torch.dtype
+    device: torch.device  # on this rank
     differentiable: bool
 
 
@@ -232,7 +233,8 @@ class _Whole(torch.autograd.Function):
 
         wholes = (*inputs, *cotangents)
         part, found = call.do(wholes, differentiate, compare_from=n)
-        gradients = _outputs(found, ctx.call.names, ctx.call.dims)
+        devices = [torch.device("cpu") if whole is None else whole.device for whole in inputs]
+        gradients = _outputs(found, ctx.call.names, ctx.call.dims, devices)
         return None, None, None, *_Whole.apply(call, part, gradients, *wholes)
 
 
@@ -271,21 +273,22 @@ def _put_together(
         if output is None:
             continue
         if output.dim is None:
-            sums.append((i, torch.zeros(output.rest, dtype=output.dtype) if own is None else own.detach()))
+            zeros = torch.zeros(output.rest, dtype=output.dtype, device=output.device)
+            sums.append((i, zeros if own is None else own.detach()))
             continue
         length = call.lengths[group.rank]
         if own is None:
-            rows = torch.zeros((length, *output.rest), dtype=output.dtype)
+            rows = torch.zeros((length, *output.rest), dtype=output.dtype, device=output.device)
         else:
             rows = own.detach().movedim(output.dim, 0)
         wholes[i] = group.gather(rows, call.lengths).movedim(0, output.dim).contiguous()
     if sums:
         # All in one message, and in double precision: the number of ranks then matters little to single.
-        wide = [_reals(own).double() for _, own in sums]
+        wide = [_reals(own).double().cpu() for _, own in sums]
         total = group.total(torch.cat([values.reshape(-1) for values in wide]))
         parts = total.split([values.numel() for values in wide])
         for (i, own), values, like in zip(sums, parts, wide, strict=True):
-            values = values.view(like.shape).to(_reals(own).dtype)
+            values = values.view(like.shape).to(own.device, _reals(own).dtype)
             wholes[i] = torch.view_as_complex(values) if own.is_complex() else values
     return wholes
 
@@ -295,11 +298,14 @@ def _reals(values: Tensor) -> Tensor:
 
 
 def _outputs(
-    found: Sequence[_Description], names: Sequence[str], dims: Sequence[int | None]
+    found: Sequence[_Description],
+    names: Sequence[str],
+    dims: Sequence[int | None],
+    devices: Sequence[torch.device],
 ) -> list[_Output | None]:
     """The whole outputs, from what each rank has; None for one that no rank has."""
     outputs: list[_Output | None] = []
-    for i, (name, dim) in enumerate(zip(names, dims, strict=True)):
+    for i, (name, dim, device) in enumerate(zip(names, dims, devices, strict=True)):
         whole: _Output | None = None
         for rank, (_, described) in enumerate(found):
             mine = described[i] if described else None
@@ -309,7 +315,7 @@ def _outputs(
             rest = list(shape)
             if dim is not None:
                 del rest[dim]
-            own = _Output(name, dim, tuple(rest), dtype, differentiable)
+            own = _Output(name, dim, tuple(rest), dtype, device, differentiable)
             if whole is None:
                 first, whole = rank, own
             elif (own.rest, own.dtype) != (whole.rest, whole.dtype):

@@ -28,7 +28,7 @@ class Exchange:
     Both are linear and collective: all processes must call the same ones in the same order. E copies each
     ghost from the point it stands for; Eᵀ adds each ghost to that point.
 
-    PETSc moves the ghosts, while the part itself is copied here.
+    PETSc moves the ghosts, while the part itself is copied here. It does so on the host, whatever the device.
 
     Parameters
     ----------
@@ -68,26 +68,26 @@ class Exchange:
     def __call__(self, part: Tensor) -> Tensor:
         """E, differentiable any number of times."""
         if self._index is not None:
-            return part.flatten(1).index_select(1, self._index).view(self.ghosted_shape)
+            return part.flatten(1).index_select(1, self._index.to(part.device)).view(self.ghosted_shape)
         return _Apply.apply(part, self)
 
     def fetch(self, part: Tensor) -> Tensor:
         """E without a graph."""
-        part = part.detach().contiguous()
+        device, part = part.device, part.detach().cpu().contiguous()
         ghosted = torch.empty(self.ghosted_shape, dtype=torch.float64)
         with self._placed(part, ghosted) as (here, there):
             self._scatter.begin(here, there, PETSc.InsertMode.INSERT, PETSc.ScatterMode.FORWARD)
             ghosted[self._inside] = part
             self._scatter.end(here, there, PETSc.InsertMode.INSERT, PETSc.ScatterMode.FORWARD)
-        return ghosted
+        return ghosted.to(device)
 
     def collect(self, ghosted: Tensor) -> Tensor:
         """Eᵀ without a graph."""
-        ghosted = ghosted.detach().contiguous()
+        device, ghosted = ghosted.device, ghosted.detach().cpu().contiguous()
         part = ghosted[self._inside].clone(memory_format=torch.contiguous_format)
         with self._placed(part, ghosted) as (here, there):
             self._scatter.scatter(there, here, PETSc.InsertMode.ADD, PETSc.ScatterMode.REVERSE)
-        return part
+        return part.to(device)
 
     @contextmanager
     def _placed(self, part: Tensor, ghosted: Tensor) -> Iterator[tuple[Any, Any]]:

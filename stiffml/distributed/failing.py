@@ -182,7 +182,8 @@ def _gist(tensor: Tensor | None) -> tuple:
         return ()
     values = tensor.detach()
     values = (torch.view_as_real(values) if values.is_complex() else values).double().reshape(-1)
-    weights = torch.linspace(1, 2, min(len(values), CHUNK), dtype=torch.float64)  # to notice another order
+    # To notice another order.
+    weights = torch.linspace(1, 2, min(len(values), CHUNK), dtype=torch.float64, device=values.device)
     weighted = sum((weights[: len(chunk)] @ chunk).item() for chunk in values.split(CHUNK))
     kind = (tuple(tensor.shape), str(tensor.dtype), tensor.requires_grad)
     return *kind, values.norm().item(), weighted, math.sqrt(len(values))

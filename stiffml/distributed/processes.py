@@ -1,7 +1,7 @@
 """The processes that run this program together, and what they can do with one another.
 
 Two launchers are known: ``torchrun``, whose processes talk through torch.distributed, and ``mpiexec`` with
-its relatives, through mpi4py. What is sent lies on the CPU.
+its relatives, through mpi4py. What lies on another device is sent by way of the host.
 """
 
 from __future__ import annotations
@@ -139,25 +139,25 @@ class _MPI:
         return self._comm.allgather(item)
 
     def gather(self, rows: Tensor, lengths: Sequence[int]) -> Tensor:
-        rows = rows.contiguous()
+        device, rows = rows.device, rows.cpu().contiguous()
         row = rows.element_size() * math.prod(rows.shape[1:])
         whole = rows.new_empty((sum(lengths), *rows.shape[1:]))
         received = [_bytes(whole).numpy(), [row * length for length in lengths], mpi().BYTE]
         self._comm.Allgatherv([_bytes(rows).numpy(), mpi().BYTE], received)
-        return whole
+        return whole.to(device)
 
     def total(self, values: Tensor) -> Tensor:
         # Allreduce may round differently on each process, and weights would drift apart.
-        result = values.contiguous().clone()
+        result = _host_copy(values)
         array = result.numpy()
         self._comm.Reduce(mpi().IN_PLACE if self.rank == 0 else array, array if self.rank == 0 else None)
         self._comm.Bcast(array)
-        return result
+        return result.to(values.device)
 
     def from_first(self, values: Tensor) -> Tensor:
-        result = values.contiguous().clone()
+        result = _host_copy(values)
         self._comm.Bcast([_bytes(result).numpy(), mpi().BYTE])
-        return result
+        return result.to(values.device)
 
 
 class _Torch:
@@ -187,22 +187,26 @@ class _Torch:
 
     def gather(self, rows: Tensor, lengths: Sequence[int]) -> Tensor:
         # Gloo gathers parts of one length only, and none of length zero.
-        padded = rows.new_zeros((max(lengths), *rows.shape[1:]))
+        padded = torch.zeros((max(lengths), *rows.shape[1:]), dtype=rows.dtype)
         padded[: len(rows)] = rows
         parts = [torch.empty_like(padded) for _ in lengths]
         if padded.numel():
             self._dist.all_gather([_bytes(part) for part in parts], _bytes(padded), group=self._group)
-        return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
+        return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)]).to(rows.device)
 
     def total(self, values: Tensor) -> Tensor:
-        result = values.contiguous().clone()
+        result = _host_copy(values)
         self._dist.all_reduce(result, group=self._group)  # each number is summed on one process and sent on
-        return result
+        return result.to(values.device)
 
     def from_first(self, values: Tensor) -> Tensor:
-        result = values.contiguous().clone()
+        result = _host_copy(values)
         self._dist.broadcast(_bytes(result), 0, group=self._group)
-        return result
+        return result.to(values.device)
+
+
+def _host_copy(values: Tensor) -> Tensor:
+    return values.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
 def _bytes(values: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ class FieldSpace(Space):
         return self._reduced(np.array(values, order="C"), mpi().SUM)
 
     def sum_tensor(self, values: Tensor) -> Tensor:
-        return torch.from_numpy(self.sum_array(values.detach().numpy()))
+        return torch.from_numpy(self.sum_array(values.detach().cpu().numpy())).to(values.device)
 
     def _reduced(self, values: np.ndarray, operation: Any) -> np.ndarray:
         """The values, replaced by those reduced over all processes.
