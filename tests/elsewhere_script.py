@@ -83,9 +83,7 @@ def at_an_event(device: str) -> Found:
     def event(t: Tensor, y: Tensor) -> Tensor:
         return (y[0, 0, 0] - first) ** 2 - 1e-4
 
-    solution = solve(
-        model, y0, times(0, 5), method="bdf2", rtol=1e-6, atol=1e-8, event=lambda t, y: y[0, 0, 0] - 1.2
-    )
+    solution = solve(model, y0, times(0, 5), method="bdf2", rtol=1e-6, atol=1e-8, event=event)
     assert solution.event is not None
     found = derived(solution.event.y, {"y0": y0}, device, lambda y: y.cpu().sum())
     return {**found, "t": solution.event.t.detach().cpu()}
