@@ -60,6 +60,15 @@ def test_options_of_the_preconditioner_go_both_ways() -> None:
     assert many.adjoint.krylov_iterations < few.adjoint.krylov_iterations
 
 
+def test_options_of_inner_solvers_go_both_ways() -> None:
+    linear = GMRES(Assembled(solver="redundant"))
+    exact, rough = (forth_and_back({"redundant_pc_type": kind}, linear)[0].stats for kind in ("lu", "jacobi"))
+    assert exact.krylov_iterations < rough.krylov_iterations
+    assert exact.adjoint is not None
+    assert rough.adjoint is not None
+    assert exact.adjoint.krylov_iterations < rough.adjoint.krylov_iterations
+
+
 @pytest.mark.parametrize("solver", ["asm", "bjacobi", "icc", "cholesky"])
 def test_other_preconditioners_of_petsc(solver: str) -> None:
     _, expected = forth_and_back({}, GMRES())

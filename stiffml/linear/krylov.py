@@ -39,6 +39,9 @@ OTHERS = {"", "none", "preonly", "python", "hpddm", "qcg", "nash", "stcg", "gltr
 """Of PETSc's names those that are no iteration for linear systems (but for least squares, whose residual is
 another), or not there."""
 
+PASSED_ON = ("ksp_", "pc_", "mg_", "sub_", "redundant_", "telescope_", "mat_")
+"""How options begin that the solves with the transpose get too."""
+
 CONTRACTION = 1e-3
 """To what Newton's updates are solved for where recorded steps are taken again."""
 
@@ -96,9 +99,7 @@ class KrylovSolver(LinearSolver):
         self._options = {
             name: value
             for name, value in options.items()
-            if name.lstrip("-").startswith(("ksp_", "pc_", "mg_", "sub_", "mat_"))
-            and "tol" not in name
-            and "monitor" not in name
+            if name.lstrip("-").startswith(PASSED_ON) and "tol" not in name and "monitor" not in name
         }
         self._recorded: _Recorded | None = None
 
@@ -356,6 +357,7 @@ def describe_failure(ksp) -> str:
     }
     why = {
         PETSc.KSP.ConvergedReason.DIVERGED_MAX_IT: "too many iterations",
+        PETSc.KSP.ConvergedReason.DIVERGED_DTOL: "its residual grew",
         PETSc.KSP.ConvergedReason.DIVERGED_NANORINF: "a residual is infinite or NaN",
         PETSc.KSP.ConvergedReason.DIVERGED_PCSETUP_FAILED: "the preconditioner could not be set up",
         PETSc.KSP.ConvergedReason.DIVERGED_BREAKDOWN: "it broke down",
