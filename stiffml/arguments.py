@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stiffml.checks import described, flag, number, whole, with_numbers
+from stiffml.checks import times as checked_times
+from stiffml.feasible import require_schedule
 from stiffml.linear.choice import Wanted, choose
 from stiffml.linear.settings import LU, Krylov, Sparsity
 from stiffml.methods import METHODS, Method, resolve
+from stiffml.parameters import collected
 from stiffml.run.events import EventFunc
 from stiffml.settings import Discrete, Newton, Tolerances
 from stiffml.split import Split
@@ -74,21 +79,26 @@ def check(
     """Raise TypeError or ValueError for anything wrong, else the request."""
     method = resolve(method)
     if not callable(func):
-        raise TypeError(f"func must be callable as func(t, y), not {type(func).__name__}")
+        raise TypeError(f"func must be callable as func(t, y), not {described(func)}")
     if event is not None and not callable(event):
-        raise TypeError(f"event must be callable as event(t, y), not {type(event).__name__}")
+        raise TypeError(f"event must be callable as event(t, y), not {described(event)}")
     layout = _layout(y0, batch_dims)
     t, times, direction = _times(t)
-    if outputs not in OUTPUTS:
-        raise ValueError(f"outputs must be one of {', '.join(OUTPUTS)}, not {outputs!r}")
+    if not isinstance(outputs, str) or outputs not in OUTPUTS:
+        raise ValueError(f"outputs must be one of {', '.join(OUTPUTS)}, not {described(outputs)}")
+    make_consistent = flag("make_consistent", make_consistent)
     on_steps = ends_of_steps(times, outputs == "interpolate")
     _check_steps(steps, method, rtol, atol)
+    _check_options(options)
+    if newton is not None and not isinstance(newton, Newton):
+        raise TypeError(f"newton must be Newton(rtol=…, atol=…) or None, not {described(newton)}")
     _check_implicit_only(method, linear=_asked_for(linear), jacobian=_asked_for(jacobian))
     if newton is not None and not method.newton:
         kind = "method, which solves linear systems only," if method.implicit else "explicit method"
         raise ValueError(f"newton has no effect with the {kind} {method}; leave it out")
     if not isinstance(adjoint, Discrete):
-        raise TypeError(f"adjoint must be Discrete(), not {adjoint!r}")
+        raise TypeError(f"adjoint must be Discrete(checkpoints=…), not {described(adjoint)}")
+    require_schedule(steps, times[on_steps], layout.size, adjoint)
     tolerances = _tolerances(rtol, atol, y0, layout)
     system = _system(func, layout, direction, _parameters(func, params), method, mass)
     if method.implicit:
@@ -117,16 +127,19 @@ def check(
 def _layout(y0: State, batch_dims: int) -> Layout:
     parts = y0 if isinstance(y0, tuple) else (y0,)
     if not parts or not all(isinstance(part, Tensor) for part in parts):
-        raise TypeError(f"y0 must be a tensor or a tuple of tensors, not {type(y0).__name__}")
+        raise TypeError(f"y0 must be a tensor or a tuple of tensors, not {described(y0)}")
+    for position, part in enumerate(parts):
+        with_numbers(f"y0[{position}]" if isinstance(y0, tuple) else "y0", part)
     dtypes = {part.dtype for part in parts}
     if len(dtypes) > 1 or dtypes - {torch.float64, torch.float32}:
         raise TypeError(f"y0 must be float64 or float32 throughout, not {', '.join(map(str, dtypes))}")
     devices = {part.device for part in parts}
-    if len(devices) > 1 or parts[0].device.type == "meta":
-        raise ValueError(f"y0 must be on one device with data, not on {', '.join(sorted(map(str, devices)))}")
+    if len(devices) > 1:
+        raise ValueError(f"y0 must be on one device, not on {', '.join(sorted(map(str, devices)))}")
     if any(part.numel() == 0 for part in parts):
         raise ValueError("y0 is empty")
     least = min(part.dim() for part in parts)
+    batch_dims = whole("batch_dims", batch_dims, least=0)
     if not 0 <= batch_dims <= least:
         raise ValueError(f"batch_dims must lie between 0 and y0's {least} dimensions, not {batch_dims}")
     if len({part.shape[:batch_dims] for part in parts}) > 1:
@@ -141,11 +154,7 @@ def _layout(y0: State, batch_dims: int) -> Layout:
 
 
 def _times(t: Tensor) -> tuple[Tensor, np.ndarray, int]:
-    t = torch.as_tensor(t)
-    if t.dim() != 1 or len(t) == 0:
-        raise ValueError(f"t must be one-dimensional with at least one time, not of shape {tuple(t.shape)}")
-    if not t.is_floating_point():
-        t = t.double()
+    t = checked_times("t", t)
     values = t.detach().cpu().double().numpy()
     if not np.isfinite(values).all():
         raise ValueError(f"t is not finite at position {int(np.argmin(np.isfinite(values)))}")
@@ -170,7 +179,9 @@ def _times(t: Tensor) -> tuple[Tensor, np.ndarray, int]:
 
 def _check_steps(steps: Steps, method: Method, rtol: float | None, atol: float | Tensor | None) -> None:
     if not isinstance(steps, Adaptive | Fixed | Grid | Recorded):
-        raise TypeError(f"steps must be Adaptive(), Fixed(h) or Grid(substeps), not {steps!r}")
+        raise TypeError(
+            f"steps must be Adaptive(), Fixed(h), Grid(substeps) or Recorded(ends), not {described(steps)}"
+        )
     if isinstance(steps, Adaptive):
         if not method.adaptive:
             able = ", ".join(name for name, other in METHODS.items() if other.adaptive)
@@ -183,6 +194,23 @@ def _check_steps(steps: Steps, method: Method, rtol: float | None, atol: float |
             f"rtol and atol choose adaptive steps and have no effect with {type(steps).__name__}; leave "
             "them out, or pass newton=Newton(rtol=…, atol=…) for the accuracy of the implicit stages"
         )
+
+
+def _check_options(options: object) -> None:
+    if options is None:
+        return
+    if not isinstance(options, Mapping):
+        raise TypeError(
+            'options must be a mapping of PETSc options, such as {"ts_adapt_safety": 0.8}, '
+            f"not {described(options)}"
+        )
+    for name, value in options.items():
+        if not isinstance(name, str) or not name.strip("-"):
+            raise TypeError(f"options: names must be texts such as 'ksp_type', not {described(name)}")
+        if isinstance(value, np.ndarray | Tensor) or not (
+            value is None or isinstance(value, str | bool | int | float | np.number | np.bool_)
+        ):
+            raise TypeError(f"options: {name} must be a text, a number or a bool, not {described(value)}")
 
 
 def _asked_for(argument: object) -> object | None:
@@ -199,7 +227,7 @@ def _check_implicit_only(method: Method, **arguments: object) -> None:
 
 def _tolerances(rtol: float | None, atol: float | Tensor | None, y0: State, layout: Layout) -> Tolerances:
     single = layout.dtype == torch.float32
-    rtol = (1e-4 if single else 1e-6) if rtol is None else float(rtol)
+    rtol = (1e-4 if single else 1e-6) if rtol is None else number("rtol", rtol)
     atol = (1e-6 if single else 1e-9) if atol is None else atol
     resolution = 10 * torch.finfo(layout.dtype).eps
     if not rtol >= resolution:
@@ -207,16 +235,37 @@ def _tolerances(rtol: float | None, atol: float | Tensor | None, y0: State, layo
         raise ValueError(
             f"rtol = {rtol:g} is below what {layout.dtype} resolves ({resolution:.1e}); {advice}"
         )
-    if isinstance(atol, Tensor) and atol.dim() > 0:
-        if isinstance(y0, tuple) or atol.shape != y0.shape:
-            wanted = "a number" if isinstance(y0, tuple) else f"a number or of y0's shape {tuple(y0.shape)}"
-            raise ValueError(f"atol must be {wanted}, not of shape {tuple(atol.shape)}")
-        values: float | np.ndarray = layout.flatten(atol.detach()).double().cpu().numpy()
-    else:
-        values = float(atol)
-    if not np.all(np.asarray(values) > 0):
-        raise ValueError(f"atol must be positive, not {atol}")
+    atol = _per_component(atol)
+    if not isinstance(atol, Tensor) or atol.dim() == 0:
+        return Tolerances(rtol, number("atol", atol, above=0))
+    if isinstance(y0, tuple) or atol.shape != y0.shape:
+        wanted = "a number" if isinstance(y0, tuple) else f"a number or of y0's shape {tuple(y0.shape)}"
+        raise ValueError(f"atol must be {wanted}, not of shape {tuple(atol.shape)}")
+    values = layout.flatten(atol.detach()).double().cpu().numpy()
+    wrong = ~((values > 0) & np.isfinite(values))
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        raise ValueError(
+            f"atol must be positive and finite, not {values[at]:g} as at {list(layout.component(at))}"
+        )
     return Tolerances(rtol, values)
+
+
+def _per_component(atol: Any) -> Any:
+    """A tensor, from that or from numbers in an array or a list; anything else as it is."""
+    if isinstance(atol, np.ndarray | list | tuple):
+        try:
+            values = np.asarray(atol)
+        except Exception:
+            values = np.empty((), dtype=object)
+        if values.dtype.kind not in "fiu":
+            raise TypeError(f"atol must be a number or a tensor shaped like y0, not {described(atol)}")
+        atol = torch.from_numpy(values.astype(float))
+    if isinstance(atol, Tensor):
+        atol = with_numbers("atol", atol)
+        if atol.is_complex() or atol.dtype is torch.bool:
+            raise TypeError(f"atol must be a number or a tensor shaped like y0, not {described(atol)}")
+    return atol
 
 
 def _newton(newton: Newton | None, steps: Steps, tolerances: Tolerances, dtype: torch.dtype) -> Newton:
@@ -232,9 +281,7 @@ def _newton(newton: Newton | None, steps: Steps, tolerances: Tolerances, dtype: 
 
 
 def _parameters(func: Func, params: Iterable[Tensor]) -> tuple[Tensor, ...]:
-    if isinstance(params, Tensor):
-        raise TypeError("params must be a sequence of tensors, not one tensor")
-    extra = tuple(params)
+    extra = collected(params)
     for position, tensor in enumerate(extra):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"params[{position}] must be a tensor, not {type(tensor).__name__}")
@@ -279,7 +326,13 @@ def space_of(func: Func) -> Space:
 
 def _mass(mass: Tensor, layout: Layout, method: Method) -> Mass:
     if not isinstance(mass, Tensor):
-        raise TypeError(f"mass must be a tensor, not {type(mass).__name__}")
+        raise TypeError(f"mass must be a tensor, not {described(mass)}")
+    mass = with_numbers("mass", mass)
+    if mass.is_complex() or mass.dtype is torch.bool:
+        raise TypeError(
+            f"mass must hold real numbers, not {mass.dtype}: pass its real and imaginary parts as "
+            "blocks of a real matrix, and the state likewise"
+        )
     if not method.mass:
         able = ", ".join(name for name, other in METHODS.items() if other.mass)
         raise ValueError(f"mass: {method} takes no mass matrix; use one of {able}")

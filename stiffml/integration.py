@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from stiffml.arguments import Request, check, space_of
+from stiffml.checks import described, flag, require_untransformed, times
 from stiffml.errors import SolveError, Status, explain
+from stiffml.feasible import require_sane_span
 from stiffml.gradients.autograd import Integrate, Outputs, Record
 from stiffml.linear import LU, Krylov, Sparsity
 from stiffml.methods import Method
@@ -123,6 +126,10 @@ def solve(
     Exception
         Whatever ``func`` raises, unchanged.
     """
+    require_untransformed()
+    flag("throw", throw)
+    t = times("t", t)
+    require_sane_span(t)
     arguments = dict(
         method=method,
         rtol=rtol,
@@ -275,6 +282,11 @@ def odeint(func: Func, y0: State, t: Tensor, **arguments) -> State:
     return solve(func, y0, t, **arguments).y
 
 
+_ARGUMENTS = {name for name, p in inspect.signature(solve).parameters.items() if p.kind is p.KEYWORD_ONLY}
+_ARGUMENTS -= {"throw"}
+"""What ``odeint`` takes by name."""
+
+
 class ODEBlock(nn.Module):
     """A layer that integrates its input through the times t.
 
@@ -294,8 +306,14 @@ class ODEBlock(nn.Module):
 
     def __init__(self, func: Func, t: Tensor, **arguments) -> None:
         super().__init__()
+        if not callable(func):
+            raise TypeError(f"func must be callable as func(t, y), not {described(func)}")
         self.func = func
-        self.register_buffer("t", torch.as_tensor(t), persistent=False)
+        self.register_buffer("t", t if isinstance(t, Tensor) else times("t", t), persistent=False)
+        unknown = sorted(set(arguments) - _ARGUMENTS)
+        if unknown:
+            known = ", ".join(sorted(_ARGUMENTS))
+            raise TypeError(f"ODEBlock: no argument {unknown[0]!r}; known are {known}")
         if "params" in arguments:
             arguments["params"] = collected(arguments["params"])  # an iterator would serve one forward only
         self.arguments = arguments

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import Node
+
+from stiffml.checks import described
 
 
 def collected(params: Iterable[Tensor]) -> tuple[Tensor, ...]:
@@ -19,6 +21,10 @@ def collected(params: Iterable[Tensor]) -> tuple[Tensor, ...]:
     """
     if isinstance(params, Tensor):
         raise TypeError("params must be a sequence of tensors, not one tensor")
+    if isinstance(params, nn.Module):
+        raise TypeError("params must be a sequence of tensors, not a module: pass module.parameters()")
+    if not isinstance(params, Iterable) or isinstance(params, str | bytes | Mapping):
+        raise TypeError(f"params must be a sequence of tensors, not {described(params)}")
     return tuple(params)
 
 

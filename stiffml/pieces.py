@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stiffml.checks import jump_times
 from stiffml.errors import SolveError
 from stiffml.solution import Solution, Stats
 from stiffml.split import Split
@@ -84,26 +85,16 @@ def solve_in_pieces(
     arguments: dict[str, Any],
 ) -> tuple[Solution, SolveError | None]:
     """Solve each piece from where the one before ended, and put the solutions together."""
-    t = torch.as_tensor(t)
-    t = t if t.is_floating_point() else t.double()
+    jumps = jump_times(breakpoints)
     stats, solutions, error = Stats(), [], None
     if not callable(func) or not _is_ordered(t):
         return solve(func, y0, t, stats, arguments)  # says what is wrong, unless t is a single time
-    state, taken, used = y0, 1, 0
-    for number, piece in enumerate(_pieces(t, breakpoints)):
-        reached = piece.reaches(t[taken:])
-        outputs = t[taken : taken + reached].double()
-        on_output = reached > 0 and bool(t[taken + reached - 1] == piece.end.to(t.dtype))
-        # In place of an output that is the end but for the rounding of t, which still gets the gradient.
-        last = outputs[-1] + (piece.end - outputs[-1]).detach() if on_output else piece.end
-        times = torch.cat([piece.begin[None], outputs[: reached - on_output], last[None]])
-        chosen = dict(arguments)
-        steps = chosen["steps"]
-        if isinstance(steps, Recorded):
-            values = times.detach().cpu().numpy()
-            intervals = int(ends_of_steps(values, arguments["outputs"] == "interpolate").sum()) - 1
-            chosen["steps"] = Recorded(steps.ends[used : used + intervals])
-            used += intervals
+    pieces, interpolated = _pieces(t, jumps), arguments["outputs"] == "interpolate"
+    steps = _distributed(arguments["steps"], t, pieces, interpolated)
+    state, taken = y0, 1
+    for number, piece in enumerate(pieces):
+        times, reached, on_output = _outputs(piece, t, taken)
+        chosen = {**arguments, "steps": steps[number]}
         solution, error = solve(_within(func, piece.jumps), state, times, stats, chosen)
         solutions.append((solution, number == 0, on_output))
         taken += reached
@@ -111,6 +102,34 @@ def solve_in_pieces(
             break
         state = _rows(solution.y, slice(-1, None), squeeze=True)
     return _joined(solutions, t, stats), error
+
+
+def _outputs(piece: _Piece, t: Tensor, taken: int) -> tuple[Tensor, int, bool]:
+    """A piece's times, how many of t from ``taken`` on they reach, and whether it ends on the last."""
+    reached = piece.reaches(t[taken:])
+    outputs = t[taken : taken + reached].double()
+    on_output = reached > 0 and bool(t[taken + reached - 1] == piece.end.to(t.dtype))
+    # In place of an output that is the end but for the rounding of t, which still gets the gradient.
+    last = outputs[-1] + (piece.end - outputs[-1]).detach() if on_output else piece.end
+    return torch.cat([piece.begin[None], outputs[: reached - on_output], last[None]]), reached, on_output
+
+
+def _distributed(steps: Any, t: Tensor, pieces: list[_Piece], interpolated: bool) -> list[Any]:
+    """The steps of each piece: recorded ones are those of its intervals."""
+    if not isinstance(steps, Recorded):
+        return [steps] * len(pieces)
+    parts, taken, used = [], 1, 0
+    for piece in pieces:
+        times, reached, _ = _outputs(piece, t, taken)
+        intervals = int(ends_of_steps(times.detach().cpu().numpy(), interpolated).sum()) - 1
+        parts.append(Recorded.of_run(steps.ends[used : used + intervals]))
+        taken, used = taken + reached, used + intervals
+    if used != len(steps.ends):
+        raise ValueError(
+            f"steps: Recorded holds {len(steps.ends)} intervals, but t and breakpoints make {used}. A run "
+            "that ended early has those of the outputs and breakpoints it reached"
+        )
+    return parts
 
 
 def _is_ordered(t: Tensor) -> bool:
@@ -121,11 +140,9 @@ def _is_ordered(t: Tensor) -> bool:
     return bool((steps > 0).all() or (steps < 0).all())
 
 
-def _pieces(t: Tensor, breakpoints: Tensor | Sequence[float]) -> list[_Piece]:
+def _pieces(t: Tensor, jumps: Tensor) -> list[_Piece]:
     """From t[0] to t[-1], in that direction."""
-    jumps = torch.as_tensor(breakpoints, dtype=torch.float64, device=t.device).reshape(-1)
-    if not torch.isfinite(jumps).all():
-        raise ValueError("breakpoints must be finite")
+    jumps = jumps.to(t.device, torch.float64)
     direction = 1 if t[-1] > t[0] else -1
     jumps = jumps[torch.argsort(direction * jumps.detach())]
     if (jumps.diff() == 0).any():
@@ -168,7 +185,7 @@ def _joined(solutions: list[tuple[Solution, bool, bool]], t: Tensor, stats: Stat
         status=final.status,
         message=final.message,
         stats=stats,
-        steps=Recorded(tuple(ends)),
+        steps=Recorded.of_run(tuple(ends)),
         event=final.event,
         pieces=tuple(piece for solution, *_ in solutions for piece in solution.pieces),
     )

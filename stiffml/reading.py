@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stiffml.checks import times
 from stiffml.discretization.interpolation import Reading
 from stiffml.gradients.adjoint import longest_segment
 from stiffml.gradients.autograd import Integrate, Outputs, Record
@@ -19,9 +20,7 @@ from stiffml.system.state import State
 
 def interpolate(pieces: Sequence[Piece], t: Tensor) -> State:
     """The states at the times t (n,), differentiable; see :meth:`stiffml.Solution.interpolate`."""
-    t = torch.as_tensor(t)
-    if t.dim() != 1 or len(t) == 0:
-        raise ValueError(f"t must be one-dimensional with at least one time, not of shape {tuple(t.shape)}")
+    t = times("t", t)
     # The last may have failed in its first step.
     pieces = [piece for piece in pieces if piece.record.replay.trajectory.n_steps > 0]
     if not pieces:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stiffml.checks import described, number, whole
+
 
 @dataclass(frozen=True)
 class Newton:
@@ -33,10 +35,10 @@ class Newton:
     def __post_init__(self) -> None:
         for name in ("rtol", "atol"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"Newton: {name} must be positive, not {value}")
-        if self.max_iterations < 1:
-            raise ValueError(f"Newton: max_iterations must be at least 1, not {self.max_iterations}")
+            if value is not None:
+                object.__setattr__(self, name, number(f"Newton: {name}", value, above=0))
+        limit = whole("Newton: max_iterations", self.max_iterations, most=2**31 - 1)
+        object.__setattr__(self, "max_iterations", limit)
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,13 @@ class Disk:
     """
 
     folder: str | os.PathLike[str]
+
+    def __post_init__(self) -> None:
+        # A number would be taken for a file descriptor, and closed.
+        if not isinstance(self.folder, str | os.PathLike) or not isinstance(os.fspath(self.folder), str):
+            raise TypeError(
+                f'Disk: folder must be the path of a folder, such as "/tmp", not {described(self.folder)}'
+            )
 
 
 @dataclass(frozen=True)
@@ -87,12 +96,12 @@ class Discrete:
 
     def __post_init__(self) -> None:
         wanted = self.checkpoints
-        if isinstance(wanted, bool) or not (
-            wanted in ("stages", "solutions")
-            or isinstance(wanted, Disk)
-            or (isinstance(wanted, int) and wanted > 0)
-        ):
-            raise ValueError(
+        if isinstance(wanted, Disk) or (isinstance(wanted, str) and wanted in ("stages", "solutions")):
+            return
+        try:
+            object.__setattr__(self, "checkpoints", whole("checkpoints", wanted))
+        except (TypeError, ValueError) as error:
+            raise type(error)(
                 'Discrete: checkpoints must be "stages", "solutions", a positive number of states or '
-                f"Disk(folder), not {wanted!r}"
-            )
+                f"Disk(folder), not {described(wanted)}"
+            ) from None

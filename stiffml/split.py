@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from stiffml.checks import flag
 from stiffml.system.state import State
 
 
@@ -36,7 +37,7 @@ class Split(nn.Module):
                 raise TypeError(f"Split: {name} must be callable as {name}(t, y), not {type(part).__name__}")
         self.implicit = implicit
         self.explicit = explicit
-        self.linear = linear
+        self.linear = flag("Split: linear", linear)
 
     def forward(self, t: Tensor, y: State) -> State:
         implicit, explicit = self.implicit(t, y), self.explicit(t, y)

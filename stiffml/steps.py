@@ -8,9 +8,14 @@ makes the gradient with respect to the output times well defined.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from torch import Tensor
+
+from stiffml.checks import described, number, whole
 
 Fractions = tuple[np.ndarray, ...]
 """For each output interval, the ends of its steps as increasing fractions in (0, 1], the last one 1."""
@@ -42,13 +47,12 @@ class Adaptive:
     def __post_init__(self) -> None:
         for name in ("initial", "minimum", "maximum"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"Adaptive: {name} must be positive and finite, not {value}")
-        if self.max_steps < 1:
-            raise ValueError(f"Adaptive: max_steps must be at least 1, not {self.max_steps}")
+            if value is not None:
+                object.__setattr__(self, name, number(f"Adaptive: {name}", value, above=0))
+        object.__setattr__(self, "max_steps", whole("Adaptive: max_steps", self.max_steps))
         low, high = self.minimum, self.maximum
         if low is not None and high is not None and low > high:
-            raise ValueError(f"Adaptive: minimum {low} is above maximum {high}")
+            raise ValueError(f"Adaptive: minimum {low:g} is above maximum {high:g}")
 
 
 @dataclass(frozen=True)
@@ -58,13 +62,16 @@ class Fixed:
     h: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.h < math.inf:
-            raise ValueError(f"Fixed: h must be positive and finite, not {self.h}")
+        object.__setattr__(self, "h", number("Fixed: h", self.h, above=0))
+
+    def counts(self, times: np.ndarray) -> np.ndarray:
+        """(intervals,) float, steps in each: more than fit into memory, perhaps."""
+        # A hair above 1 keeps an interval of 10 h at 10 steps in spite of rounding.
+        with np.errstate(over="ignore"):
+            return np.maximum(1.0, np.ceil(np.diff(times) / (self.h * (1 + 1e-9))))
 
     def fractions(self, times: np.ndarray) -> Fractions:
-        # A hair above 1 keeps an interval of 10 h at 10 steps in spite of rounding.
-        counts = np.maximum(1, np.ceil(np.diff(times) / (self.h * (1 + 1e-9)))).astype(int)
-        return tuple(np.arange(1, n + 1) / n for n in counts)
+        return tuple(np.arange(1, n + 1) / n for n in self.counts(times).astype(int))
 
 
 @dataclass(frozen=True)
@@ -74,8 +81,11 @@ class Grid:
     substeps: int = 1
 
     def __post_init__(self) -> None:
-        if self.substeps < 1 or self.substeps != int(self.substeps):
-            raise ValueError(f"Grid: substeps must be a positive integer, not {self.substeps}")
+        object.__setattr__(self, "substeps", whole("Grid: substeps", self.substeps))
+
+    def counts(self, times: np.ndarray) -> np.ndarray:
+        """(intervals,) float, steps in each: more than fit into memory, perhaps."""
+        return np.full(len(times) - 1, float(self.substeps))
 
     def fractions(self, times: np.ndarray) -> Fractions:
         ends = np.arange(1, self.substeps + 1) / self.substeps
@@ -86,17 +96,83 @@ class Grid:
 class Recorded:
     """The very steps of an earlier solve, as ``Solution.steps`` holds them.
 
-    Serves to differentiate or repeat an adaptive run with its steps held fixed.
+    Serves to differentiate or repeat an adaptive run with its steps held fixed. Of a run that ended early
+    there are those of the output intervals it completed, which belong to the times that it reached:
+    ``solve(func, y0, part.t, steps=part.steps)``.
+
+    Parameters
+    ----------
+    ends : sequence of array_like
+        For each output interval the ends of its steps, as increasing fractions in (0, 1] of which the last
+        is 1. Arrays, tensors or lists of numbers.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For anything else; the message names the interval and the entry, both counted from 0.
     """
 
     ends: Fractions
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ends", _fractions(self.ends))
+
+    @classmethod
+    def of_run(cls, ends: Fractions) -> Recorded:
+        """Those of a run, unchecked: steps may have been too short for their ends to differ as fractions."""
+        recorded = cls(())
+        object.__setattr__(recorded, "ends", ends)
+        return recorded
+
+    def counts(self, times: np.ndarray) -> np.ndarray:
+        """(intervals,) float, steps in each."""
+        return np.array([len(ends) for ends in self.ends], dtype=float)
+
     def fractions(self, times: np.ndarray) -> Fractions:
-        if len(self.ends) != len(times) - 1:
+        intervals = len(times) - 1
+        if len(self.ends) != intervals:
             raise ValueError(
-                f"steps: Recorded holds {len(self.ends)} output intervals, but t has {len(times) - 1}"
+                f"steps: Recorded holds {len(self.ends)} output intervals, but t has {intervals}. A run that "
+                "ended early has those of the outputs it reached: pass its Solution's t along with its steps"
             )
-        return self.ends
+        return _fractions(self.ends)  # arrays may have been written to
+
+
+def _fractions(ends: object) -> Fractions:
+    """``Recorded.ends``, checked, as float64 arrays."""
+    if isinstance(ends, str | bytes | Mapping) or not isinstance(ends, Iterable):
+        raise TypeError(
+            "Recorded: ends must be a sequence with one array for each output interval, such as "
+            f"Solution.steps.ends, not {described(ends)}"
+        )
+    return tuple(_interval(number, one) for number, one in enumerate(ends))
+
+
+def _interval(number: int, ends: Any) -> np.ndarray:
+    where = f"Recorded: interval {number}"
+    try:
+        found = np.asarray(ends.detach().cpu() if isinstance(ends, Tensor) else ends)
+    except Exception:
+        found = np.empty((), dtype=object)
+    if found.ndim != 1 or found.dtype.kind not in "fiu":
+        # An empty list is an array of floats.
+        raise TypeError(
+            f"{where} must be a one-dimensional array of the ends of its steps, as increasing fractions in "
+            f"(0, 1], not {described(ends)}"
+        )
+    if not len(found):
+        raise ValueError(f"{where} is empty, but every interval takes a step: pass [1.0] for a single one")
+    found = found.astype(np.float64, copy=False)
+    rising = np.diff(found, prepend=0.0) > 0
+    if not rising.all():
+        at = int(np.argmin(rising))
+        before = f"more than the {found[at - 1]:.17g} before it" if at else "more than 0"
+        raise ValueError(f"{where}, entry {at} is {found[at]:.17g}, but must be {before}")
+    if found[-1] != 1:
+        beyond = int(np.argmax(found > 1)) if found[-1] > 1 else len(found) - 1
+        why = "but the last must be 1, the end of the interval" if found[-1] < 1 else "which is beyond 1"
+        raise ValueError(f"{where}, entry {beyond} is {found[beyond]:.17g}, {why}")
+    return found
 
 
 Steps = Adaptive | Fixed | Grid | Recorded
@@ -144,6 +220,8 @@ def with_ramps(
     asked = sum(len(ends) for ends in fractions)
     first = fractions[0][0] * (times[1] - times[0])
     allowed = first * asked ** (1 - starting_order / 2) / 2 if starting_order else np.inf
+    # A step that moves time by roundings of it is none.
+    allowed = max(allowed, min(first, 64 * np.spacing(np.abs(times[:2]).max())))
     refined = []
     previous, factor = np.inf, min(GROWTH, growth)
     for ends, length in zip(fractions, np.diff(times), strict=True):

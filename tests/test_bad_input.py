@@ -140,7 +140,7 @@ def test_params_computed_from_one_another() -> None:
     ("make", "message"),
     [
         (lambda: Fixed(0), "h must be positive"),
-        (lambda: Grid(0), "substeps must be a positive integer"),
+        (lambda: Grid(0), "substeps must be at least 1"),
         (lambda: Adaptive(minimum=2, maximum=1), "minimum 2 is above maximum 1"),
         (lambda: Adaptive(max_steps=0), "max_steps must be at least 1"),
         (lambda: Newton(rtol=0), "rtol must be positive"),

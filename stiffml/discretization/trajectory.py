@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stiffml.discretization.equations import HALF
-from stiffml.steps import Recorded
+from stiffml.steps import Fractions, Recorded
 
 
 class Growing:
@@ -97,6 +97,9 @@ class Trajectory:
 
     def recorded(self) -> Recorded:
         """The steps of every interval that was completed, for taking them again."""
+        return Recorded.of_run(self._fractions())
+
+    def _fractions(self) -> Fractions:
         sizes = self.sizes
         ends = []
         for first, last in zip(self.output_steps[:-1], self.output_steps[1:], strict=True):
@@ -104,14 +107,14 @@ class Trajectory:
             fractions /= fractions[-1]
             fractions[-1] = 1.0
             ends.append(fractions)
-        return Recorded(tuple(ends))
+        return tuple(ends)
 
     def output_gradient(self, boundaries: np.ndarray) -> np.ndarray:
         """dL/d(step ends) -> dL/d(output times): steps keep their fraction of their interval."""
         gradient = np.zeros(len(self.outputs))
         gradient[0] = boundaries[0]
         intervals = zip(self.output_steps[:-1], self.output_steps[1:], strict=True)
-        for j, ((first, last), ends) in enumerate(zip(intervals, self.recorded().ends, strict=True)):
+        for j, ((first, last), ends) in enumerate(zip(intervals, self._fractions(), strict=True)):
             inside = boundaries[first + 1 : last + 1]
             gradient[j] += inside @ (1 - ends)
             gradient[j + 1] += inside @ ends

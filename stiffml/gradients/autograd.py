@@ -49,6 +49,11 @@ def _costs(system: System) -> tuple[int, int, int]:
     return system.rhs_evals, system.f.jacobians, system.krylov_iterations
 
 
+def _plain(values: Tensor) -> Tensor:
+    """In double precision on the host; a view whose sign is still to be applied has it applied."""
+    return values.double().cpu().resolve_neg()
+
+
 class Integrate(torch.autograd.Function):
     """(times that steps end on, times of outputs between them, u0, *parameters) -> outputs (n, size).
 
@@ -91,7 +96,7 @@ class _Reverse(torch.autograd.Function):
         record.require_same_func()
         with without_hooks(system.parameters):
             gradients = reverse(
-                outputs.replay, record.run.checkpoints, outputs.readings, cotangents.double().cpu(), wrt_time
+                outputs.replay, record.run.checkpoints, outputs.readings, _plain(cotangents), wrt_time
             )
         adjoint = record.stats.adjoint = record.stats.adjoint or AdjointStats()
         after = _costs(system)
@@ -116,12 +121,12 @@ class _Reverse(torch.autograd.Function):
             )
         outputs = ctx.outputs
         with torch.no_grad(), without_hooks(outputs.record.replay.system.parameters):
-            direction = np.zeros(u0.numel()) if along_u0 is None else along_u0.double().cpu().numpy()
+            direction = np.zeros(u0.numel()) if along_u0 is None else _plain(along_u0).numpy()
             again = differentiate_again(
                 outputs.replay,
                 outputs.record.run.checkpoints,
                 outputs.readings,
-                cotangents.double().cpu(),
+                _plain(cotangents),
                 direction,
                 along,
             )

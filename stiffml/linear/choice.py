@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +23,7 @@ from stiffml.linear.preconditioners import Assembled, PointBlock, Preconditioner
 from stiffml.linear.settings import GMRES, JACOBIANS, LU, Krylov, Sparsity, coordinates
 from stiffml.linear.solver import LinearSolver
 from stiffml.linear.sparse_matrices import Entries
+from stiffml.memory import free_bytes
 from stiffml.methods import Method
 from stiffml.petsc.sharing import can_share
 from stiffml.settings import Tolerances
@@ -152,7 +150,7 @@ class _Choice:
 
     def _dense(self) -> LinearSolver:
         needed = COPIES * 8 * self._f.layout.samples * self._width**2
-        there = _memory()
+        there = free_bytes()
         if needed > there:
             size = f"{needed / 2**30:.3g} GiB for {self._width} × {self._width} numbers"
             if self._f.layout.samples > 1:
@@ -371,14 +369,3 @@ def _entries(source: Any, size: int, direction: int) -> Entries:
     matrix = _matrix(source, size)
     data = direction * matrix.data.astype(float)
     return Entries(matrix.row, matrix.col, lambda s, u: data)
-
-
-def _memory() -> float:
-    """Bytes that are free."""
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024.0 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
-    try:
-        return float(os.sysconf("SC_AVPHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
-        return float("inf")

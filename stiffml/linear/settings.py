@@ -10,6 +10,7 @@ import torch
 from scipy.sparse import coo_array, csr_array, issparse
 from torch import Tensor
 
+from stiffml.checks import described, number, whole
 from stiffml.linear.preconditioners import Preconditioner
 
 JACOBIANS = ("auto", "dense", "coloured", "matrix-free")
@@ -66,12 +67,14 @@ class Krylov:
     def __post_init__(self) -> None:
         name = type(self).__name__
         if not isinstance(self.method, str) or self.method in ("", "none", "preonly"):
-            raise ValueError(f"{name}: method must be the name of an iteration, not {self.method!r}")
+            raise ValueError(f"{name}: method must be the name of an iteration, not {described(self.method)}")
         for tolerance in ("rtol", "adjoint_rtol"):
             value = getattr(self, tolerance)
-            if value is not None and not 0 < value < 1:
-                raise ValueError(f"{name}: {tolerance} must lie between 0 and 1, not {value}")
-        _require_count(name, "max_iterations", self.max_iterations)
+            if value is not None or tolerance == "adjoint_rtol":
+                value = number(f"{name}: {tolerance}", value, above=0, below=1)
+                object.__setattr__(self, tolerance, value)
+        limit = whole(f"{name}: max_iterations", self.max_iterations, most=2**31 - 1)
+        object.__setattr__(self, "max_iterations", limit)
 
 
 @dataclass(frozen=True)
@@ -89,12 +92,7 @@ class GMRES(Krylov):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_count("GMRES", "restart", self.restart)
-
-
-def _require_count(name: str, argument: str, value: object) -> None:
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name}: {argument} must be at least 1, not {value}")
+        object.__setattr__(self, "restart", whole("GMRES: restart", self.restart, most=2**31 - 1))
 
 
 def coordinates(matrix: Any, what: str) -> coo_array:

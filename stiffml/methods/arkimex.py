@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
+from stiffml.checks import described
 from stiffml.discretization.dense import Dense
 from stiffml.discretization.equations import Form, Scheme
 from stiffml.methods.dirk import DiagonallyImplicit
@@ -33,8 +34,9 @@ class ARKIMEX(DiagonallyImplicit):
     name: str
 
     def __post_init__(self) -> None:
-        if self.name not in TABLEAUX:
-            raise ValueError(f"ARKIMEX: name must be one of {', '.join(TABLEAUX)}, not {self.name!r}")
+        if not isinstance(self.name, str) or self.name not in TABLEAUX:
+            known = ", ".join(TABLEAUX)
+            raise ValueError(f"ARKIMEX: name must be one of {known}, not {described(self.name)}")
 
     split = True
 

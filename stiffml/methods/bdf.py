@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stiffml.checks import whole
 from stiffml.discretization.equations import HALF, Block, Form, Numbers, Pattern, Scheme
 from stiffml.discretization.interpolation import Stencil
 from stiffml.discretization.trajectory import Segment
@@ -38,8 +39,7 @@ class BDF(Method):
     order: int = 5
 
     def __post_init__(self) -> None:
-        if self.order not in range(1, 7):
-            raise ValueError(f"BDF: order must be 1 to 6, not {self.order}")
+        object.__setattr__(self, "order", whole("BDF: order", self.order, most=6))
 
     implicit = True
     adaptive = True

@@ -8,6 +8,7 @@ from functools import cache
 
 import numpy as np
 
+from stiffml.checks import described
 from stiffml.discretization.equations import Form, Scheme
 from stiffml.methods.base import OneStep
 from stiffml.methods.stages import kept_stages, stage_scheme
@@ -71,8 +72,8 @@ class DIRK(DiagonallyImplicit):
     name: str
 
     def __post_init__(self) -> None:
-        if self.name not in TABLEAUX:
-            raise ValueError(f"DIRK: name must be one of {', '.join(TABLEAUX)}, not {self.name!r}")
+        if not isinstance(self.name, str) or self.name not in TABLEAUX:
+            raise ValueError(f"DIRK: name must be one of {', '.join(TABLEAUX)}, not {described(self.name)}")
 
     @property
     def table(self) -> Tableau:

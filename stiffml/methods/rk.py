@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
+from stiffml.checks import described
 from stiffml.discretization.dense import Dense
 from stiffml.discretization.equations import Form, Scheme
 from stiffml.methods.base import OneStep
@@ -32,8 +33,9 @@ class RungeKutta(OneStep):
     name: str
 
     def __post_init__(self) -> None:
-        if self.name not in EXPLICIT:
-            raise ValueError(f"RungeKutta: name must be one of {', '.join(EXPLICIT)}, not {self.name!r}")
+        if not isinstance(self.name, str) or self.name not in EXPLICIT:
+            known = ", ".join(EXPLICIT)
+            raise ValueError(f"RungeKutta: name must be one of {known}, not {described(self.name)}")
 
     implicit = False
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stiffml.checks import described
 from stiffml.discretization.dense import Dense
 from stiffml.discretization.equations import Form, Numbers, Pattern, Scheme
 from stiffml.methods.base import OneStep
@@ -49,14 +50,14 @@ class Rosenbrock(OneStep):
     name: str
 
     def __post_init__(self) -> None:
-        if self.name in VARYING:
+        if isinstance(self.name, str) and self.name in VARYING:
             raise ValueError(
                 f"Rosenbrock: {self.name!r} has stages with different γ; PETSc then loses the Jacobian "
                 f"within a step. Use one of {', '.join(constant_gamma())}"
             )
-        if self.name not in ROSENBROCK:
+        if not isinstance(self.name, str) or self.name not in ROSENBROCK:
             raise ValueError(
-                f"Rosenbrock: name must be one of {', '.join(constant_gamma())}, not {self.name!r}"
+                f"Rosenbrock: name must be one of {', '.join(constant_gamma())}, not {described(self.name)}"
             )
 
     implicit = True

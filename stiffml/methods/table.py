@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 
+from stiffml.checks import described
 from stiffml.methods import tableaux
 from stiffml.methods.arkimex import ARKIMEX
 from stiffml.methods.base import Method
@@ -45,7 +46,7 @@ def resolve(method: str | Method) -> Method:
     if isinstance(method, Method):
         return method
     if not isinstance(method, str):
-        raise TypeError(f"method must be a name or a method object such as BDF(3), not {method!r}")
+        raise TypeError(f"method must be a name or a method object such as BDF(3), not {described(method)}")
     if method.removeprefix("rosw-") in VARYING:
         Rosenbrock(method.removeprefix("rosw-"))  # explains itself
     if method not in METHODS:

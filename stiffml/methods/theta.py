@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from stiffml.checks import number
 from stiffml.discretization.equations import Form, Numbers, Pattern, Scheme
 from stiffml.methods.base import OneStep
 
@@ -31,8 +32,8 @@ class Theta(OneStep):
     theta: float
 
     def __post_init__(self) -> None:
-        if not 0.5 <= self.theta <= 1:
-            raise ValueError(f"Theta: theta must lie in [0.5, 1], where it is A-stable, not {self.theta}")
+        # A-stable there, and not below.
+        object.__setattr__(self, "theta", number("Theta: theta", self.theta, least=0.5, most=1))
 
     @property
     def order(self) -> int:

@@ -49,12 +49,13 @@ class Layout:
     def flatten(self, y: State) -> Tensor:
         """State with any leading dimensions -> (..., size), in the state's dtype."""
         if isinstance(y, Tensor):
-            return y.reshape(*y.shape[: y.dim() - len(self.shapes[0])], self.size)
+            # A view whose sign is still to be applied has no numbers that numpy could read.
+            return y.resolve_neg().reshape(*y.shape[: y.dim() - len(self.shapes[0])], self.size)
         n_batch = len(self.batch)
         rows = []
         for part, shape in zip(y, self.shapes, strict=True):
             lead = part.shape[: part.dim() - len(shape)]
-            rows.append(part.reshape(*lead, self.samples, math.prod(shape[n_batch:])))
+            rows.append(part.resolve_neg().reshape(*lead, self.samples, math.prod(shape[n_batch:])))
         joined = rows[0] if len(rows) == 1 else torch.cat(rows, dim=-1)
         return joined.reshape(*joined.shape[:-2], self.size)
 

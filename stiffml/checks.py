@@ -1,0 +1,188 @@
+"""Checks of single arguments: each message names the argument, what to pass, and what came."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_LONGEST = 80
+
+
+def described(value: object) -> str:
+    """A value in a message, short: of tensors and arrays the shape and type instead of the numbers."""
+    if isinstance(value, Tensor | np.ndarray) and math.prod(value.shape) != 1:
+        kind = "a tensor" if isinstance(value, Tensor) else "an array"
+        return f"{kind} of shape {tuple(value.shape)} and type {value.dtype}"
+    try:
+        text = repr(value)
+    except Exception:  # a caller's own class may fail here, which is not what is wrong
+        text = f"an object of type {type(value).__name__}"
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({type(value).__name__})"
+
+
+def number(
+    name: str,
+    value: Any,
+    *,
+    above: float = -math.inf,
+    below: float = math.inf,
+    least: float = -math.inf,
+    most: float = math.inf,
+) -> float:
+    """A finite real number as a float: of Python, of numpy, or an array or tensor with one element.
+
+    Parameters
+    ----------
+    name : str
+        The argument, as in ``"Fixed: h"``.
+    value
+        Not a bool, a complex number or a text.
+    above, below, least, most : float
+        Bounds: what it must be greater and less than, and those included.
+
+    Raises
+    ------
+    TypeError
+        If it is no number.
+    ValueError
+        If it is not finite, or out of range.
+    """
+    wanted = f"{name} must {_range(above, below, least, most)}, not {described(value)}"
+    try:
+        if isinstance(value, Tensor):
+            plain = value.detach()
+            value = None if plain.is_complex() or plain.dtype is torch.bool else plain.item()
+        elif isinstance(value, np.ndarray | np.generic):
+            value = value.item() if np.asarray(value).dtype.kind in "fiu" else None
+        if value is None or isinstance(value, bool | str | bytes | complex):
+            raise TypeError(wanted)
+        found = float(value)
+    except OverflowError:  # an integer of 400 digits
+        raise ValueError(wanted) from None
+    except Exception:
+        raise TypeError(wanted) from None
+    if not (math.isfinite(found) and above < found < below and least <= found <= most):
+        raise ValueError(wanted)
+    return found
+
+
+def _range(above: float, below: float, least: float, most: float) -> str:
+    if below < math.inf:
+        return f"lie between {above:g} and {below:g}"
+    if most < math.inf:
+        return f"lie in {f'[{least:g}' if above == -math.inf else f'({above:g}'}, {most:g}]"
+    if above == 0:
+        return "be positive and finite"
+    if least == 0:
+        return "be finite and not negative"
+    return "be a finite number" + (f" above {above:g}" if above > -math.inf else "")
+
+
+def whole(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
+    """A whole number as an int: of Python, of numpy, or an array or tensor with one element.
+
+    Raises
+    ------
+    TypeError
+        For a bool, a float (2.0 included), or anything else.
+    ValueError
+        If it is out of range.
+    """
+    bounds = f"at least {least}" if most is None else f"from {least} to {most}"
+    try:
+        kind = getattr(value, "dtype", None)
+        if isinstance(value, bool) or kind in (torch.bool, np.dtype(bool)):
+            raise TypeError
+        found = operator.index(value)
+    except Exception:
+        raise TypeError(f"{name} must be a whole number, {bounds}, not {described(value)}") from None
+    if found < least or (most is not None and found > most):
+        raise ValueError(f"{name} must be {bounds if found >= least else f'at least {least}'}, not {found}")
+    return found
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False, of Python or numpy; TypeError for anything else."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, not {described(value)}")
+    return bool(value)
+
+
+def require_untransformed() -> None:
+    """Raise TypeError within ``torch.func`` and ``torch.vmap``, where no tensor has numbers to solve with."""
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        raise TypeError(
+            "a solve cannot be traced by torch.func.grad, jacrev, vmap and so on. Try: torch.autograd.grad "
+            "or torch.autograd.functional for derivatives, batch_dims=1 for many samples"
+        )
+
+
+def with_numbers(name: str, tensor: Tensor) -> Tensor:
+    """A tensor whose numbers can be read; one that holds a view with a sign to apply has it applied.
+
+    Raises
+    ------
+    TypeError
+        For a sparse tensor.
+    ValueError
+        For one on the meta device, which holds no numbers.
+    """
+    if tensor.layout is not torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, not one of layout {tensor.layout}: pass .to_dense()")
+    if tensor.device.type == "meta":
+        raise ValueError(f"{name} must be on a device with data, not on meta")
+    return tensor.resolve_neg()
+
+
+def times(name: str, value: Any) -> Tensor:
+    """Times as a floating-point tensor: a tensor as it is, numbers in double precision.
+
+    Raises
+    ------
+    TypeError
+        For what is neither a tensor nor numbers.
+    ValueError
+        Unless there is one dimension, with at least one time.
+    """
+    wanted = f"{name} must be a tensor of times, such as torch.linspace(0, 1, 11, dtype=torch.float64), not "
+    if not isinstance(value, Tensor):
+        try:
+            found = None if value is None else np.asarray(value)
+        except (TypeError, ValueError, RuntimeError, NotImplementedError):
+            found = None
+        if found is None or found.dtype.kind not in "fiu":
+            raise TypeError(wanted + described(value)) from None
+        value = torch.from_numpy(found.astype(float))
+    value = with_numbers(name, value)
+    if value.is_complex() or value.dtype is torch.bool:
+        raise TypeError(wanted + described(value))
+    if value.dim() != 1 or len(value) == 0:
+        raise ValueError(
+            f"{name} must be one-dimensional with at least one time, not of shape {tuple(value.shape)}"
+        )
+    return value if value.is_floating_point() else value.double()
+
+
+def jump_times(breakpoints: Any) -> Tensor:
+    """Breakpoints, one or several, as a finite floating-point tensor of one dimension, perhaps empty."""
+    if not isinstance(breakpoints, Tensor):
+        try:
+            breakpoints = np.ravel(breakpoints)
+        except Exception:
+            breakpoints = None  # explained below
+        if breakpoints is not None and breakpoints.size == 0:
+            return torch.zeros(0, dtype=torch.float64)
+    elif breakpoints.layout is torch.strided:
+        if breakpoints.numel() == 0:
+            return torch.zeros(0, dtype=torch.float64)
+        breakpoints = breakpoints.reshape(-1)
+    found = times("breakpoints", breakpoints)
+    if not torch.isfinite(found).all():
+        raise ValueError("breakpoints must be finite")
+    return found
