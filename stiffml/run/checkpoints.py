@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import numpy as np
-from checkpoint_schedules import Copy, EndReverse, Forward, Move, Reverse, Revolve
+from checkpoint_schedules import Copy, EndReverse, Forward, Move, MultistageCheckpointSchedule, Reverse
 
 from stiffml.discretization.trajectory import Growing, Segment
 from stiffml.run.replay import Replay
@@ -150,14 +151,17 @@ class Thinned(Checkpoints):
 
     A snapshot is the state after a number of steps, with the earlier ones that a multistep method needs.
     Where the number of steps is known beforehand they are placed as Revolve places them (Griewank & Walther,
-    ACM Trans. Math. Softw. 26 (2000)); else every second one is dropped whenever there are too many.
+    ACM Trans. Math. Softw. 26 (2000)). Where it is not, or where steps were cut, every second one is dropped
+    whenever half of the slots, at first all, are taken: with free slots, gaps are short work backwards.
     Backwards, each gap is scheduled by Revolve with the slots that have become free. This uses up all
     snapshots but that of the initial state, from which another reversal takes all steps again.
     """
 
     def __init__(self, slots: int, history: int, expected_steps: int | None) -> None:
         self._slots, self._history = slots, history
-        self._planned = None if expected_steps is None else _positions(expected_steps, slots)
+        self._most = max(1, slots // 2)  # snapshots, once there have been as many as slots
+        self._expected = expected_steps
+        self._planned = set() if expected_steps is None else _positions(expected_steps, slots)
         self._snapshots: dict[int, np.ndarray] = {}
         self._recent: list[np.ndarray] = []
         self._stride = 1
@@ -166,17 +170,30 @@ class Thinned(Checkpoints):
     def append(self, state: np.ndarray, stages: np.ndarray | None) -> None:
         self._recent = [*self._recent[-(self._history - 1) :], state] if self._history > 1 else [state]
         n, self._count = self._count, self._count + 1
-        if self._planned is not None:
+        if self._expected is not None and n > self._expected + math.isqrt(2 * self._expected):
+            # Steps were cut, and how many there will be is not known. With one slot left after the last
+            # snapshot, so many more steps take as long as all from the start.
+            self._expected = None
+            self._thin()
+        if self._expected is not None:
             if n in self._planned:
                 self._snapshots[n] = np.array(self._recent)
         elif n % self._stride == 0:
-            if len(self._snapshots) == self._slots and n > 0:
-                self._stride *= 2
-                while len([m for m in self._snapshots if m % self._stride == 0]) == self._slots > 1:
-                    self._stride *= 2
-                self._snapshots = {m: s for m, s in self._snapshots.items() if m % self._stride == 0}
-            if n % self._stride == 0 and len(self._snapshots) < self._slots:
+            room = self._slots if self._stride == 1 else self._most
+            if len(self._snapshots) >= room:
+                self._thin()
+                room = self._most
+            if n % self._stride == 0 and len(self._snapshots) < room:
                 self._snapshots[n] = np.array(self._recent)
+
+    def _thin(self) -> None:
+        """Keep every second snapshot, or every fourth, …"""
+        while True:
+            self._stride *= 2
+            kept = {m: state for m, state in self._snapshots.items() if m % self._stride == 0}
+            if len(kept) < self._most or self._most == 1:
+                break
+        self._snapshots = kept
 
     @property
     def start(self) -> np.ndarray:
@@ -215,7 +232,7 @@ class Thinned(Checkpoints):
             return
         stored, work = {begin: snapshot}, _with_room(snapshot)
         segment: Segment | None = None
-        for action in Revolve(end - begin, free):
+        for action in _schedule(end - begin, free):
             if isinstance(action, Forward):
                 for n in range(begin + action.n0, begin + action.n1):
                     if n == begin + action.n0 and action.write_ics and n not in stored:
@@ -269,10 +286,19 @@ def _step(replay: Replay, step: int, work: np.ndarray, known: dict[int, np.ndarr
     return Segment(replay.trajectory, step, step + 1, step + 2 - len(work), work)
 
 
+def _schedule(steps: int, slots: int) -> MultistageCheckpointSchedule:
+    """Revolve's schedule, of the fewest steps that are possible, made action by action as it is followed.
+
+    The binomial formula of Griewank & Walther gives each action by itself; ``checkpoint_schedules.Revolve``,
+    which finds the same number of steps by dynamic programming, takes time with the square of it.
+    """
+    return MultistageCheckpointSchedule(steps, slots, 0)
+
+
 def _positions(steps: int, slots: int) -> set[int]:
     """Where Revolve takes snapshots on its way forward."""
     positions = set()
-    for action in Revolve(max(steps, 1), slots):
+    for action in _schedule(max(steps, 1), slots):
         if isinstance(action, Forward) and action.write_ics:
             positions.add(action.n0)
         if isinstance(action, Reverse):

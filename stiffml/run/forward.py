@@ -19,7 +19,7 @@ from stiffml.run.checkpoints import Checkpoints, checkpoints_for
 from stiffml.run.events import EventFinder, EventFunc
 from stiffml.run.replay import Replay, sample
 from stiffml.settings import Discrete, Newton, Tolerances
-from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps, with_ramps
+from stiffml.steps import Adaptive, Fixed, Fractions, Grid, Recorded, Steps, with_ramps
 from stiffml.system.system import System
 
 
@@ -112,7 +112,7 @@ def integrate(
     ``event`` has a root.
     """
     began = time.perf_counter()
-    expected = None if isinstance(steps, Adaptive) else _asked(steps, outputs)
+    expected = None if isinstance(steps, Adaptive) else _expected(steps, outputs, method)
     checkpoints = checkpoints_for(adjoint, u0.size, method.history, expected)
     run = Run(Trajectory(outputs), checkpoints, Growing((u0.size,)))
     checkpoints.append(u0, None)
@@ -177,8 +177,18 @@ def _first_false(finite: np.ndarray) -> int | None:
     return None if finite.all() else int(np.argmin(finite))
 
 
-def _asked(steps: Fixed | Grid | Recorded, outputs: np.ndarray) -> int:
-    return sum(len(ends) for ends in steps.fractions(outputs)) if len(outputs) > 1 else 0
+def _expected(steps: Fixed | Grid | Recorded, outputs: np.ndarray, method: Method) -> int:
+    """How many steps there will be, but for those that are cut."""
+    return sum(map(len, _scheduled(steps, outputs, method)[0])) if len(outputs) > 1 else 0
+
+
+def _scheduled(steps: Fixed | Grid | Recorded, outputs: np.ndarray, method: Method) -> tuple[Fractions, int]:
+    """The steps of every interval, and how many of them a ramp has added to those asked for."""
+    fractions = steps.fractions(outputs)
+    if method.history == 1 or isinstance(steps, Recorded):
+        return fractions, 0
+    ramped = with_ramps(fractions, outputs, method.starting_order, method.growth, method.jump)
+    return ramped, sum(map(len, ramped)) - sum(map(len, fractions))
 
 
 class _Drive:
@@ -242,12 +252,7 @@ class _Drive:
     def on_schedule(self, steps: Steps) -> None:
         outputs = self._trajectory.outputs
         assert not isinstance(steps, Adaptive)
-        fractions = steps.fractions(outputs)
-        if self._method.history > 1 and not isinstance(steps, Recorded):
-            asked = sum(len(ends) for ends in fractions)
-            method = self._method
-            fractions = with_ramps(fractions, outputs, method.starting_order, method.growth, method.jump)
-            self._run.ramp_steps = sum(len(ends) for ends in fractions) - asked
+        fractions, self._run.ramp_steps = _scheduled(steps, outputs, self._method)
         for begin, end, ends in zip(outputs[:-1], outputs[1:], fractions, strict=True):
             for fraction in ends:
                 # Not begin + 1.0·(end − begin), which may round away from end.
