@@ -5,8 +5,14 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from problems.problem import Problem
 
@@ -28,6 +34,10 @@ _MODULES = {
     "brusselator": "brusselator:problem",
     "gray_scott": "gray_scott:problem",
 }
+
+
+class ProblemFileError(ValueError):
+    """A problem's file that raises or defines none; ``__cause__`` is what it raised."""
 
 
 def names() -> tuple[str, ...]:
@@ -52,11 +62,20 @@ def load(name: str, *, size: int | None = None, **values: Any) -> Problem:
     ------
     ValueError
         For an unknown name or parameter; the message lists the known ones.
+    ProblemFileError
+        For a file that raises, that defines no problem, or whose right-hand side fails at the initial state.
     FileNotFoundError
         For the path of a file that does not exist, and for a mechanism where Cantera is not installed.
     """
-    problem = _from_file(Path(name)) if name.endswith(".py") else _from_library(name)
-    return problem.make(size=size, **values) if values or size is not None else problem
+    if not isinstance(name, str | Path):
+        raise TypeError(f"name must be one of {', '.join(_MODULES)} or a path that ends in .py, not {name!r}")
+    own = Path(name) if str(name).endswith(".py") else None
+    problem = _from_library(str(name)) if own is None else _from_file(own)
+    if values or size is not None:
+        problem = problem.make(size=size, **values)
+    if own is not None:
+        _try_out(own, problem)
+    return problem
 
 
 def _from_library(name: str) -> Problem:
@@ -71,13 +90,47 @@ def _from_library(name: str) -> Problem:
 def _from_file(path: Path) -> Problem:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # Known to Python while it runs, as dataclasses in it need; by a name that no other module has.
+    name = f"_problem_file_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    problem = getattr(module, "problem", None)
-    problem = problem() if callable(problem) else problem
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    with _blamed_on(path):
+        spec.loader.exec_module(module)
+        problem = getattr(module, "problem", None)
+        problem = problem() if callable(problem) else problem
     if not isinstance(problem, Problem):
-        raise ValueError(f"{path} must define problem, a problems.Problem or a function that returns one")
+        raise ProblemFileError(
+            f"{path} must define problem, a problems.Problem or a function that returns one, not {problem!r}"
+        )
     return problem
+
+
+def _try_out(path: Path, problem: Problem) -> None:
+    """One call of the right-hand side, before it is solved for."""
+    y0 = problem.initial_state()
+    with _blamed_on(path), torch.no_grad():
+        found = problem.func()(torch.tensor(problem.t_span[0], dtype=torch.float64), y0)
+    if not isinstance(found, torch.Tensor) or found.shape != y0.shape:
+        got = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+        raise ProblemFileError(f"{path}: rhs must return a tensor of shape {tuple(y0.shape)}, not {got}")
+
+
+@contextmanager
+def _blamed_on(path: Path) -> Iterator[None]:
+    """What a file raises becomes an error that names the file and the line."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if _is(frame, path)]
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+        where = f"{path}, line {line}" if line else f"{path}"
+        what = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise ProblemFileError(
+            f"{where}: {type(error).__name__}: {what}. The file must run, and define problem"
+        ) from error
+
+
+def _is(frame: traceback.FrameSummary, path: Path) -> bool:
+    return Path(frame.filename) in (path, path.absolute())

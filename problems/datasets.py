@@ -139,10 +139,16 @@ def solution_dataset(problem: Problem, t: np.ndarray, y: np.ndarray) -> xarray.D
 
 
 def save_dataset(data: xarray.Dataset, path: str | Path) -> None:
-    """Write netCDF, to a temporary file that is then renamed."""
-    from stiffml.saving import save_atomically
+    """Write netCDF: made in memory, written to a temporary file, renamed.
 
-    save_atomically(Path(path), lambda place: data.to_netcdf(place, engine="h5netcdf"))
+    Raises
+    ------
+    OSError
+        With the path, where it cannot be written; what was there before is left.
+    """
+    from stiffml.saving import save_netcdf
+
+    save_netcdf(Path(path), data)
 
 
 def load_dataset(path: str | Path) -> xarray.Dataset:

@@ -1,26 +1,100 @@
-"""Files that a kill cannot damage."""
+"""Files that a kill or a full disk cannot damage."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
+    import xarray
     from matplotlib.figure import Figure
 
 
-def save_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call ``write`` with a temporary path, then rename: a kill leaves the old file or the new one."""
+def save_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file in memory, then beside its place, then rename it: the old file or the new one is left.
+
+    Libraries that write formats of their own never see a full disk, which some of them do not survive.
+
+    Raises
+    ------
+    OSError
+        With the path, where it cannot be written. Nothing is left behind.
+    """
+    content = io.BytesIO()
+    write(content)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        try:
+            temporary.write_bytes(content.getbuffer())
+            os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(OSError):  # there is none, or its folder is none
+                temporary.unlink()
+    except OSError as error:
+        # Becomes PermissionError and so on.
+        raise OSError(error.errno, f"cannot be written ({error.strerror})", str(path)) from error
 
 
 def save_picture(path: Path, figure: Figure) -> None:
     """Write a figure as PNG."""
-    save_atomically(path, lambda place: figure.savefig(place, format="png", dpi=130))
+    save_atomically(path, lambda file: figure.savefig(file, format="png", dpi=130))
+
+
+def save_netcdf(path: Path, data: xarray.Dataset) -> None:
+    """Write a dataset as netCDF 4."""
+    save_atomically(path, lambda file: _write_netcdf(data, file))
+
+
+def _write_netcdf(data: xarray.Dataset, file: BinaryIO) -> None:
+    import h5netcdf
+    from xarray.backends import H5NetCDFStore
+
+    with h5netcdf.File(file, "w") as written:
+        data.dump_to_store(H5NetCDFStore(written))
+
+
+def require_writable(folder: Path, what: str) -> list[Path]:
+    """Make a folder if it is missing, and try to write there, before any work is done for it.
+
+    Parameters
+    ----------
+    what : str
+        The argument it comes from, for the message.
+
+    Returns
+    -------
+    list of Path
+        What was made, the outermost first: see :func:`take_back`.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made or written to.
+    """
+    missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)][::-1]
+    made: list[Path] = []
+    trial = folder / f".stiffml.{os.getpid()}"
+    try:
+        for path in missing:
+            path.mkdir(exist_ok=True)
+            made.append(path)
+        trial.write_bytes(b"x" * 4096)
+        trial.unlink()
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            trial.unlink()
+        take_back(made)
+        why = f"{what}: no files can be written to this folder ({error.strerror}); choose another"
+        raise OSError(error.errno, why, str(folder)) from error
+    return made
+
+
+def take_back(made: list[Path]) -> None:
+    """Remove folders that were made for nothing; those with something in them stay."""
+    for path in reversed(made):
+        with contextlib.suppress(OSError):
+            path.rmdir()

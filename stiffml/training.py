@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,6 +49,29 @@ class History:
             for name, (values, long_name, units) in data.items()
         }
         return xarray.Dataset(variables, {"iteration": np.arange(len(self.loss))})
+
+
+KEYS = {"model", "optimizer", "history", "settings", "before", "random"}
+"""What a saved state consists of."""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A saved state; nothing in the file is executed."""
+    try:
+        state = torch.load(path, weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # torch has one for each way of being no such file
+        raise ValueError(
+            f"{path} is empty, truncated or no training state, and cannot be resumed from. Move it away and "
+            "begin anew, or use another folder"
+        ) from error
+    if not isinstance(state, dict) or not state.keys() >= KEYS or not isinstance(state["settings"], dict):
+        raise ValueError(
+            f"{path} is no state of such a training: it is of another program or version. Move it away and "
+            "begin anew, or use another folder"
+        )
+    return state
 
 
 class Trainer:
@@ -106,24 +131,49 @@ class Trainer:
             "before": self._before,
             "random": torch.get_rng_state(),
         }
-        save_atomically(self.folder / STATE, lambda path: torch.save(state, path))
+        save_atomically(self.folder / STATE, lambda file: torch.save(state, file))
 
     def resume(self) -> bool:
-        """Load the folder's state if there is one; ValueError if it is of a run with other settings."""
+        """Load the folder's state, and return whether there is one.
+
+        Raises
+        ------
+        ValueError
+            If it is of a run with other settings, of another model or optimizer, truncated, or no such state
+            at all. Nothing is changed then.
+        """
         if not self.saved:
             return False
         path = self.folder / STATE
-        state = torch.load(path, weights_only=True)
+        state = _read(path)
         for name, value in self.settings.items():
             held = state["settings"].get(name)
             if held != value:
                 raise ValueError(f"{path} was made with {name} = {held}, not {value}; use another folder")
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.history = History(**state["history"])
-        self._before = state["before"]
-        torch.set_rng_state(state["random"])
+        weights, optimizer = copy.deepcopy((self.model.state_dict(), self.optimizer.state_dict()))
+        try:
+            history = History(**state["history"])
+            self._require_fitting(state["before"])
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            torch.set_rng_state(state["random"])
+        except Exception as error:
+            self.model.load_state_dict(weights)
+            self.optimizer.load_state_dict(optimizer)
+            why = " ".join(str(error).split())
+            raise ValueError(
+                f"{path} holds the state of another model or optimizer ({why}); use another folder"
+            ) from error
+        self.history, self._before = history, state["before"]
         return True
+
+    def _require_fitting(self, before: list[Tensor] | None) -> None:
+        """Whether these can be the weights before the last update."""
+        if before is not None:
+            shapes = [tuple(tensor.shape) for tensor in before]
+            wanted = [tuple(parameter.shape) for parameter in self.model.parameters()]
+            if shapes != wanted:
+                raise ValueError(f"weights of shapes {shapes}, not {wanted}")
 
     def run(self, iterations: int, report: Callable[[int, float], None] = lambda i, loss: None) -> None:
         """Train until ``iterations`` are finished in all.

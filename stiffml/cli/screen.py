@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,13 +49,28 @@ def load(name: str, settings: Sequence[str] | None, size: int | None) -> Problem
         parameter, _, value = setting.partition("=")
         try:
             values[parameter] = float(value)
+            if not math.isfinite(values[parameter]):
+                raise ValueError
         except ValueError:
             raise ValueError(f"--set {setting}: write NAME=VALUE with a number, such as eps=1e-4") from None
     return problems.load(name, size=size, **values)
 
 
-def results_folder(problem: Problem, out: Path | None) -> Path:
-    """The folder asked for, or runs/NAME; made if it is missing."""
+@contextmanager
+def results_folder(problem: Problem, out: Path | None) -> Iterator[Path]:
+    """The folder asked for, or runs/NAME; made if it is missing, and removed again if nothing comes of it.
+
+    Raises
+    ------
+    OSError
+        If nothing can be written there, before the work is done.
+    """
+    from stiffml.saving import require_writable, take_back
+
     folder = Path("runs", problem.name) if out is None else out
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    made = require_writable(folder, "--out")
+    try:
+        yield folder
+    except BaseException:
+        take_back(made)
+        raise

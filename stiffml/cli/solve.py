@@ -32,16 +32,16 @@ def solve(
 
     with explained():
         problem = load(name, settings, size)
-        with console.status(f"solving {problem.name} with {method}"), torch.no_grad():
-            solution = problem.solve(method=method, rtol=rtol, split=split)
-        assert isinstance(solution.y, torch.Tensor)
-        report = problem.check(solution)
-        costs = {key: value for key, value in vars(solution.stats).items() if key != "adjoint"}
-        folder = results_folder(problem, out)
-        data = solution_dataset(problem, solution.t.numpy(), solution.y.numpy())
-        data.attrs.update(method=method, rtol=rtol, **costs)
-        save_dataset(data, folder / "solution.nc")
-        save_picture(folder / "solution.png", problem.plot(solution))
+        with results_folder(problem, out) as folder:
+            with console.status(f"solving {problem.name} with {method}"), torch.no_grad():
+                solution = problem.solve(method=method, rtol=rtol, split=split)
+            assert isinstance(solution.y, torch.Tensor)
+            report = problem.check(solution)
+            costs = {key: value for key, value in vars(solution.stats).items() if key != "adjoint"}
+            data = solution_dataset(problem, solution.t.numpy(), solution.y.numpy())
+            data.attrs.update(method=method, rtol=rtol, **costs)
+            save_dataset(data, folder / "solution.nc")
+            save_picture(folder / "solution.png", problem.plot(solution))
 
     stats = solution.stats
     table = Table("solve", f"{problem.name}, {method}{' split' if split else ''}, rtol {rtol:g}")

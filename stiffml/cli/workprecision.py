@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
+from stiffml.checks import number
 from stiffml.cli.screen import Name, Settings, Size, console, explained, load, results_folder
 
 
@@ -33,19 +34,18 @@ def workprecision(
 
     with explained():
         chosen = [method.strip() for method in methods.split(",")]
-        tolerances = [float(rtol) for rtol in rtols.split(",")]
+        tolerances = [_tolerance(rtol) for rtol in rtols.split(",")]
         problem = load(name, settings, size)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=console) as progress:
+        with results_folder(problem, out) as folder, Progress(*columns, console=console) as progress:
             task = progress.add_task(problem.name, total=len(chosen) * len(tolerances))
 
             def report(method: str, rtol: float) -> None:
                 progress.update(task, advance=1, description=f"{problem.name}, {method}, rtol {rtol:g}")
 
             data = measure(problem, chosen, tolerances, repeats, report)
-        folder = results_folder(problem, out)
-        save_dataset(data, folder / "workprecision.nc")
-        save_picture(folder / "workprecision.png", plot(data))
+            save_dataset(data, folder / "workprecision.nc")
+            save_picture(folder / "workprecision.png", plot(data))
 
     right = [
         Column(text, justify="right") for text in ("rtol", "digits", "time [s]", "f evaluations", "steps")
@@ -62,3 +62,10 @@ def workprecision(
     console.print(table)
     console.print(f"reference: {data.attrs['reference']}", markup=False, highlight=False)
     console.print(f"results: {folder}", highlight=False)
+
+
+def _tolerance(text: str) -> float:
+    try:
+        return number("rtol", float(text), above=0)
+    except ValueError:
+        raise ValueError(f"--rtols: {text.strip()!r} is no tolerance; write --rtols 1e-3,1e-6") from None

@@ -22,7 +22,7 @@ from problems.trajectories import reference_trajectory
 from stiffml.diagnostics import GradientReport, check_gradients
 from stiffml.integration import solve
 from stiffml.methods import resolve
-from stiffml.saving import save_atomically, save_picture
+from stiffml.saving import require_writable, save_atomically, save_picture
 from stiffml.solution import Solution
 from stiffml.steps import Adaptive, Grid, Steps
 from stiffml.training import Trainer
@@ -99,6 +99,8 @@ def fit(
 
     Raises
     ------
+    OSError
+        If no files can be written to the folder, before the fit begins.
     FileExistsError
         If the folder holds a training state and ``resume`` is false.
     ValueError
@@ -107,6 +109,8 @@ def fit(
         If training could not go on.
     """
     steps = default_steps(method)
+    folder = Path(folder)
+    require_writable(folder, "folder (--out)")
     data = observations()
     network = Network(seed)
 
@@ -116,7 +120,6 @@ def fit(
     def loss() -> Tensor:
         return error_of(simulate(), data)
 
-    folder.mkdir(parents=True, exist_ok=True)
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
     trainer = Trainer(network, optimizer, loss, folder, {"fit": "robertson", "method": method, "seed": seed})
     if resume:
@@ -154,7 +157,7 @@ def _write(folder: Path, result: Result, network: Network) -> None:
         result.trainer.settings, title="Training history of a neural ODE for Robertson's problem"
     )
     figure = plot_fit(trajectory, history)
-    save_atomically(folder / "weights.pt", lambda path: torch.save(network.state_dict(), path))
+    save_atomically(folder / "weights.pt", lambda file: torch.save(network.state_dict(), file))
     save_dataset(trajectory, folder / "trajectory.nc")
     save_dataset(history, folder / "history.nc")
     save_picture(folder / "fit.png", figure)
