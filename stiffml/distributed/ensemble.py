@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stiffml.distributed.dependence import check_dependence
-from stiffml.distributed.failing import EnsembleError, abort_all_on_error, together
+from stiffml.distributed.failing import EndsAll, EnsembleError, together
 from stiffml.distributed.processes import processes, shares
 from stiffml.gradients.hooks import without_hooks
 from stiffml.system.state import State
@@ -50,9 +50,10 @@ class Ensemble(nn.Module):
 
     If the module fails on one rank, that rank raises its own exception and the others raise
     :class:`EnsembleError`, which is a SolveError too if nothing else happened; all can go on from there. An
-    error that nothing catches ends all processes (see :func:`abort_all_on_error`), and so does one that is
-    killed. Under torchrun ranks wait for each other no longer than torch.distributed lets them: half an hour,
-    unless ``init_process_group`` was called before with another ``timeout``.
+    error that nothing catches ends all processes, as long as an Ensemble exists (see
+    :class:`stiffml.distributed.failing.EndsAll`), and so does one that is killed. Under torchrun ranks wait
+    for each other no longer than torch.distributed lets them: half an hour, unless ``init_process_group`` was
+    called before with another ``timeout``.
 
     Parameters
     ----------
@@ -75,7 +76,7 @@ class Ensemble(nn.Module):
             raise TypeError("params must be a sequence of tensors, not one tensor")
         self.module, self.dim, self._params = module, dim, tuple(params)
         if processes().size > 1:
-            abort_all_on_error()
+            self._ends_all = EndsAll()
             _make_the_same(self._tensors())
 
     def forward(self, y0: State) -> State:

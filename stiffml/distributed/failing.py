@@ -8,6 +8,7 @@ import math
 import sys
 import time
 import traceback
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -199,43 +200,102 @@ def _alike(a: tuple | None, b: tuple | None) -> bool:
     return abs(norm - other_norm) <= SAME * size and abs(sum_ - other_sum) <= SAME * size * root
 
 
-_hook_before: Any = None  # sys.excepthook as it was; None until abort_all_on_error
 _code_left_with: object = None  # of the sys.exit that nothing caught
 
 
-def abort_all_on_error() -> None:
-    """From now on, an error that ends this process ends all that ``mpiexec`` started with it.
+class EndsAll:
+    """While one of these exists, an error that ends this process ends all that ``mpiexec`` started with it.
 
     Without this a process that fails waits in MPI_Finalize for the others, which wait for it in some other
-    collective call. May be called any number of times; does nothing in a single process, and nothing under
-    ``torchrun``, which ends the others itself.
+    collective call. Does nothing in a single process, and nothing under ``torchrun``, which ends the others
+    itself. Copies are the same object, for copies of what holds it.
 
     Covered are: exceptions that nothing catches, KeyboardInterrupt among them, whose traceback is
     printed with the process's rank; ``sys.exit(code)`` with a code other than 0 or None, that of argparse and
     the like included, unless it is caught; and, by the launcher, signals that kill the process and
     ``os._exit``. Not covered are ``raise SystemExit(code)`` written out, of which Python tells nobody the
     code (``python -m mpi4py script.py`` sees it), and exceptions in threads, which do not end a process.
+
+    For this ``sys.excepthook`` and ``sys.exit`` are replaced, and put back when the last of these is gone.
+    What has replaced them in its turn meanwhile is left there.
     """
-    global _hook_before
-    if mpi_world() is None:
-        return
-    if _hook_before is None:
-        _hook_before = sys.excepthook
-        sys.excepthook = _report_and_abort
-        sys.exit = _exit
-    # Registered last, called first: before others that wait for other processes.
-    atexit.unregister(_abort_if_left_by_error)
-    atexit.register(_abort_if_left_by_error)
+
+    _held = 0
+    _hooks: _Hooks | None = None
+
+    def __init__(self) -> None:
+        if mpi_world() is None:
+            return
+        # One that was put in its place since then may call ours, or may not: ours comes first again.
+        if EndsAll._hooks is None or not EndsAll._hooks.in_place:
+            if EndsAll._hooks is not None:
+                EndsAll._hooks.remove()
+            EndsAll._hooks = _Hooks()
+        EndsAll._held += 1
+        weakref.finalize(self, EndsAll._let_go).atexit = False
+        # Registered last, called first: before others that wait for other processes.
+        atexit.unregister(_abort_if_left_by_error)
+        atexit.register(_abort_if_left_by_error)
+
+    @staticmethod
+    def _let_go() -> None:
+        EndsAll._held -= 1
+        if EndsAll._held == 0 and EndsAll._hooks is not None:
+            EndsAll._hooks.remove()
+            EndsAll._hooks = None
+
+    def __copy__(self) -> EndsAll:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> EndsAll:
+        return self
+
+    def __reduce__(self) -> tuple[type[EndsAll], tuple[()]]:
+        return EndsAll, ()
 
 
-def _report_and_abort(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    world = mpi_world()
-    print(f"rank {world.rank} of {world.size} failed, which ends all of them:", file=sys.stderr)
-    try:
-        _hook_before(kind, error, trace)
-    except Exception:
-        traceback.print_exception(kind, error, trace)
-    _abort(INTERRUPTED if issubclass(kind, KeyboardInterrupt) else 1)
+class _Hooks:
+    """``sys.excepthook`` and ``sys.exit`` in place of those that are there.
+
+    Once removed they pass on to these, for whoever has kept them.
+    """
+
+    def __init__(self) -> None:
+        self._active = True
+        self._before: tuple[Any, Any] = sys.excepthook, sys.exit
+        self._own = self._report_and_abort, self._exit
+        sys.excepthook, sys.exit = self._own
+
+    @property
+    def in_place(self) -> bool:
+        return (sys.excepthook, sys.exit) == self._own
+
+    def remove(self) -> None:
+        self._active = False
+        if sys.excepthook == self._own[0]:
+            sys.excepthook = self._before[0]
+        if sys.exit == self._own[1]:
+            sys.exit = self._before[1]
+
+    def _report_and_abort(
+        self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        if not self._active:
+            self._before[0](kind, error, trace)
+            return
+        world = mpi_world()
+        print(f"rank {world.rank} of {world.size} failed, which ends all of them:", file=sys.stderr)
+        try:
+            self._before[0](kind, error, trace)
+        except Exception:
+            traceback.print_exception(kind, error, trace)
+        _abort(INTERRUPTED if issubclass(kind, KeyboardInterrupt) else 1)
+
+    def _exit(self, status: object = None, /) -> NoReturn:
+        """``sys.exit``."""
+        if not self._active:
+            self._before[1](status)
+        raise _Exit(*(() if status is None else (status,)))
 
 
 class _Exit(SystemExit):
@@ -251,11 +311,6 @@ class _Exit(SystemExit):
             sys._getframe(1)
         except ValueError:
             _code_left_with = self.code
-
-
-def _exit(status: object = None, /) -> NoReturn:
-    """``sys.exit``."""
-    raise _Exit(*(() if status is None else (status,)))
 
 
 def _abort_if_left_by_error() -> None:

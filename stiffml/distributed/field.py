@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from stiffml.distributed.communicator import mpi4py_communicator, petsc_communicator
 from stiffml.distributed.decomposition import decompose
 from stiffml.distributed.exchange import Exchange
-from stiffml.distributed.failing import abort_all_on_error
+from stiffml.distributed.failing import EndsAll
 from stiffml.distributed.reduction import sum_over_processes
 from stiffml.distributed.space import FieldSpace
 from stiffml.distributed.transfer import gather_parts, scatter_parts
@@ -28,7 +28,7 @@ class Field:
 
     Every process makes the same Field and calls its methods in the same order, those marked collective
     even if it needs no result: they wait for each other. Derivatives are such calls too. An exception that
-    one process does not catch ends all of them.
+    one process does not catch ends all of them, as long as a Field exists there.
 
     On one process all of this works without MPI.
 
@@ -81,7 +81,7 @@ class Field:
         self.rank, self.size = petsc.getRank(), petsc.getSize()
         self.space = Space()
         if self.size > 1:
-            abort_all_on_error()
+            self._ends_all = EndsAll()
             self._comm = mpi4py_communicator(petsc)
             self.space = FieldSpace(self._comm)
         # PETSc objects of several processes that one of them has dropped wait until all do this.
