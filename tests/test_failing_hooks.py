@@ -1,4 +1,4 @@
-"""What several processes change of Python: only while a Field or an Ensemble exists, and nothing of others."""
+"""What several processes change of Python: only while a Field or an Ensemble exists, and nothing else."""
 
 from __future__ import annotations
 
