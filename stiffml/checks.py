@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ def _range(above: float, below: float, least: float, most: float) -> str:
     return "be a finite number" + (f" above {above:g}" if above > -math.inf else "")
 
 
-def whole(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
+def whole(name: str, value: Any, least: int = 1, most: int = 2**63 - 1) -> int:
     """A whole number as an int: of Python, of numpy, or an array or tensor with one element.
 
     Raises
@@ -94,7 +95,7 @@ def whole(name: str, value: Any, least: int = 1, most: int | None = None) -> int
     ValueError
         If it is out of range.
     """
-    bounds = f"at least {least}" if most is None else f"from {least} to {most}"
+    bounds = f"at least {least}" if most >= 2**31 - 1 else f"from {least} to {most}"
     try:
         kind = getattr(value, "dtype", None)
         if isinstance(value, bool) or kind in (torch.bool, np.dtype(bool)):
@@ -102,8 +103,29 @@ def whole(name: str, value: Any, least: int = 1, most: int | None = None) -> int
         found = operator.index(value)
     except Exception:
         raise TypeError(f"{name} must be a whole number, {bounds}, not {described(value)}") from None
-    if found < least or (most is not None and found > most):
-        raise ValueError(f"{name} must be {bounds if found >= least else f'at least {least}'}, not {found}")
+    if found < least:
+        raise ValueError(f"{name} must be at least {least}, not {described(found)}")
+    if found > most:
+        raise ValueError(f"{name} must be at most {most}, not {described(found)}")
+    return found
+
+
+def texts(name: str, value: Any, count: int | None = None) -> tuple[str, ...]:
+    """A sequence of names, not one text; of ``count`` if that is given.
+
+    Raises
+    ------
+    TypeError, ValueError
+    """
+    wanted = f"{name} must be a sequence of {'' if count is None else f'{count} '}texts"
+    if isinstance(value, str | bytes | Tensor) or not isinstance(value, Iterable):
+        raise TypeError(f"{wanted}, not {described(value)}")
+    found = tuple(value)
+    for one in found:
+        if not isinstance(one, str):
+            raise TypeError(f"{wanted}, but there is {described(one)} among them")
+    if count is not None and len(found) != count:
+        raise ValueError(f"{wanted}, not {len(found)} of them")
     return found
 
 

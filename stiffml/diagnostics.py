@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from stiffml.arguments import space_of
+from stiffml.checks import described, whole
+from stiffml.checks import times as checked_times
 from stiffml.integration import solve
 from stiffml.methods import resolve
 from stiffml.parameters import collected
@@ -97,8 +99,11 @@ def check_gradients(
         newton = arguments.setdefault("newton", Newton(rtol=1e-13, atol=1e-17))
         # A repeated step must not be cut: it has other first guesses, but is known to have a solution.
         replay["newton"] = dataclasses.replace(newton, max_iterations=50)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(whole("seed", seed, least=0))
     parts = y0 if isinstance(y0, tuple) else (y0,)
+    if not all(isinstance(part, Tensor) for part in parts):
+        raise TypeError(f"y0 must be a tensor or a tuple of tensors, not {described(y0)}")
+    t = checked_times("t", t)
     if any(part.dtype != torch.float64 for part in parts):
         raise ValueError("check_gradients needs y0 in float64")
     if space_of(func).is_distributed:
@@ -116,10 +121,11 @@ def check_gradients(
 
     recorded: list[Recorded] = []
     leaves = tuple(part.detach().clone().requires_grad_() for part in parts)
-    times = torch.as_tensor(t).detach().double().clone().requires_grad_()
+    times = t.detach().double().clone().requires_grad_()
     outputs = run(leaves, times, None)
     steps = recorded[0]
-    magnitudes = [out.detach().abs().amax(dim=0).clamp(min=1e-300) for out in outputs]
+    magnitudes = [out.detach().abs().amax(dim=0) for out in outputs]
+    magnitudes = [torch.where(size > 0, size, torch.ones_like(size)) for size in magnitudes]
     weights = [torch.rand(out.shape, generator=generator, dtype=out.dtype) + 0.5 for out in outputs]
 
     def loss(values: list[Tensor]) -> Tensor:
@@ -185,7 +191,7 @@ def _check(
     base = at(0.0)
     # What is left of the expansion where ε² is far below rounding is rounding, Newton's included.
     tiny = (1e-10, -1e-10, 3e-10, -3e-10)
-    noise = max(1e-15 * abs(base), *(abs(at(epsilon) - base - epsilon * slope) for epsilon in tiny))
+    noise = max(1e-15 * abs(base), 1e-300, *(abs(at(epsilon) - base - epsilon * slope) for epsilon in tiny))
     remainders: list[float] = []
     differences: list[float] = []
     for exponent in EXPONENTS:

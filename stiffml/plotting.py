@@ -8,6 +8,8 @@ import numpy as np
 import xarray
 from matplotlib.figure import Figure
 
+from stiffml.checks import texts
+
 DATA, FIT = "#444444", "#c1440e"
 
 
@@ -19,6 +21,8 @@ def plot_states(
     The time axis is logarithmic where the times after the first span more than three decades.
     """
     shown = min(values.shape[1], 16)
+    if names is not None:
+        names = texts("names", names, values.shape[1])
     columns = min(shown, 4)
     rows = -(-shown // columns)
     figure = Figure(figsize=(3.2 * columns, 2.4 * rows + 0.4), layout="constrained")

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stiffml.checks import texts
 from stiffml.gradients.hooks import without_hooks
 from stiffml.gradients.tangent import Direction, output_tangents
 from stiffml.integration import solve
@@ -65,6 +66,7 @@ def sensitivities(
     NotImplementedError
         For Rosenbrock methods, for the mass matrix, and for y0 of a field over several processes.
     """
+    wrt = None if wrt is None else texts("wrt", wrt)
     extra = collected(params)
     solution = solve(func, y0, t, params=extra, **arguments)
     if len(solution.pieces) > 1 or solution.event is not None:

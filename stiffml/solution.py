@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from stiffml.checks import described, texts
 from stiffml.errors import Status
 from stiffml.steps import Recorded
 from stiffml.system.state import State
@@ -145,6 +146,9 @@ class Solution:
         """
         import xarray
 
+        names = None if names is None else texts("names", names)
+        if units is not None and not isinstance(units, str):
+            raise TypeError(f"units must be a text, not {described(units)}")
         parts = self.y if isinstance(self.y, tuple) else (self.y,)
         variables: dict[str, tuple] = {}
         coords: dict[str, object] = {"time": self.t.detach().cpu().numpy()}

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from scipy.sparse import block_diag, csr_array, issparse
 
+from stiffml.checks import described
 from stiffml.linear.approximate import Approximate, AssembledInverse, OwnInverse, PointBlockInverse
 from stiffml.linear.dense import DenseLU
 from stiffml.linear.direct import SparseJacobian, SparseLU
@@ -94,10 +95,10 @@ def choose(wanted: Wanted, f: Dynamics, mass: Mass | None, s0: float, u0: np.nda
     """
     linear, jacobian = wanted.linear, wanted.jacobian
     if not isinstance(linear, LU | Krylov) and not (isinstance(linear, str) and linear == "auto"):
-        raise TypeError(f"linear must be 'auto', LU(), GMRES(…) or Krylov(name, …), not {linear!r}")
+        raise TypeError(f"linear must be 'auto', LU(), GMRES(…) or Krylov(name, …), not {described(linear)}")
     if not isinstance(jacobian, Sparsity) and not (isinstance(jacobian, str) and jacobian in JACOBIANS):
         known = ", ".join(map(repr, JACOBIANS))
-        raise ValueError(f"jacobian must be one of {known} or Sparsity(pattern), not {jacobian!r}")
+        raise ValueError(f"jacobian must be one of {known} or Sparsity(pattern), not {described(jacobian)}")
     choice = _Choice(wanted, f, mass, s0, u0)
     try:
         return choice.solver()
@@ -274,7 +275,7 @@ class _Choice:
         if missing:
             raise TypeError(
                 "preconditioner must be Assembled(…), PointBlock(…), None or an object with apply and "
-                f"apply_transpose; {setting!r} has no {' and no '.join(missing)}"
+                f"apply_transpose; {described(setting)} has no {' and no '.join(missing)}"
             )
         return lambda prefix: OwnInverse(setting, self._f), type(setting).__name__
 
@@ -358,7 +359,8 @@ def _name(source: Any) -> str:
 def _matrix(source: Any, size: int):
     """A caller's sparse matrix, in coordinates."""
     if not isinstance(source, torch.Tensor | np.ndarray) and not issparse(source):
-        raise TypeError(f"Assembled: source must be a function, a sparse matrix or None, not {source!r}")
+        found = described(source)
+        raise TypeError(f"Assembled: source must be a function, a sparse matrix or None, not {found}")
     matrix = csr_array(coordinates(source, "Assembled: source")).tocoo()
     if matrix.shape != (size, size):
         raise ValueError(f"Assembled: the matrix is {matrix.shape}, but y0 has {size} numbers")

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from stiffml.checks import described, flag, whole
+
 if TYPE_CHECKING:
     from stiffml.linear.settings import Sparsity
     from stiffml.system.state import State
@@ -58,9 +60,11 @@ class Assembled:
         from stiffml.linear.settings import Sparsity
 
         if not isinstance(self.solver, str) or not self.solver:
-            raise ValueError(f"Assembled: solver must be the name of a preconditioner, not {self.solver!r}")
+            found = described(self.solver)
+            raise ValueError(f"Assembled: solver must be the name of a preconditioner, not {found}")
+        flag("Assembled: constant", self.constant)
         if self.sparsity is not None and not isinstance(self.sparsity, Sparsity):
-            raise TypeError(f"Assembled: sparsity must be Sparsity(pattern), not {self.sparsity!r}")
+            raise TypeError(f"Assembled: sparsity must be Sparsity(pattern), not {described(self.sparsity)}")
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,7 @@ class PointBlock:
     axis: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.axis, int):
-            raise ValueError(f"PointBlock: axis must be a whole number, not {self.axis!r}")
+        object.__setattr__(self, "axis", whole("PointBlock: axis", self.axis, least=-64, most=63))
 
 
 Preconditioner = Assembled | PointBlock | OwnPreconditioner

@@ -98,15 +98,25 @@ class GMRES(Krylov):
 def coordinates(matrix: Any, what: str) -> coo_array:
     """A sparse or dense matrix, of scipy, numpy or torch, by its entries."""
     if isinstance(matrix, Tensor):
-        matrix = matrix.detach().cpu()
+        if matrix.device.type == "meta" or matrix.is_complex():
+            raise TypeError(f"{what} must be a matrix of real numbers, not {described(matrix)}")
+        matrix = matrix.detach().cpu().resolve_neg()
         if matrix.layout is not torch.strided:
             entries = matrix.to_sparse_coo().coalesce()
             places = tuple(entries.indices().numpy())
             return coo_array((entries.values().numpy(), places), shape=tuple(entries.shape))
         matrix = matrix.numpy()
     if not issparse(matrix) and not isinstance(matrix, np.ndarray | list | tuple):
-        raise TypeError(f"{what} must be a sparse or dense matrix, not {matrix!r}")
-    return coo_array(matrix if issparse(matrix) else np.atleast_1d(np.asarray(matrix)))
+        raise TypeError(f"{what} must be a sparse or dense matrix, not {described(matrix)}")
+    if issparse(matrix):
+        return coo_array(matrix)
+    try:
+        values = np.atleast_1d(np.asarray(matrix))
+    except Exception:  # rows of different lengths
+        values = np.empty((1,), dtype=object)
+    if values.dtype.kind not in "fiub":
+        raise TypeError(f"{what} must be a matrix of real numbers, not {described(matrix)}")
+    return coo_array(values)
 
 
 class Sparsity:
