@@ -20,6 +20,7 @@ from stiffml.system.batching import Func
 from stiffml.system.dynamics import Dynamics
 from stiffml.system.mass import Mass
 from stiffml.system.space import HasSpace, Space
+from stiffml.system.span import Span
 from stiffml.system.state import Layout, State
 from stiffml.system.system import System
 
@@ -90,7 +91,10 @@ def check(
     if not isinstance(adjoint, Discrete):
         raise TypeError(f"adjoint must be Discrete(), not {adjoint!r}")
     tolerances = _tolerances(rtol, atol, y0, layout)
-    system = _system(func, layout, direction, _parameters(func, params), method, mass)
+    # order - 1 would keep the order; this much keeps its error below that of the method at coarse steps too.
+    degree = 0 if method.within_step else method.order | 1
+    span = Span(float(times[0]), float(times[-1]), direction, layout.dtype, degree)
+    system = _system(func, layout, direction, _parameters(func, params), method, mass, span)
     if method.implicit:
         limits = tolerances if isinstance(steps, Adaptive) else None
         wanted = Wanted(linear, jacobian, method, system.linear, limits, dict(options or {}))
@@ -249,6 +253,7 @@ def _system(
     parameters: tuple[Tensor, ...],
     method: Method,
     mass: Tensor | None,
+    span: Span,
 ) -> System:
     matrix = None if mass is None else _mass(mass, layout, method)
     space = space_of(func)
@@ -259,7 +264,7 @@ def _system(
                 "pass the sum as one function, which is then implicit as a whole"
             )
         parts = (func.implicit, func.explicit)
-        f, g = (Dynamics(part, layout, direction, parameters, space) for part in parts)
+        f, g = (Dynamics(part, layout, direction, parameters, space, span) for part in parts)
         return System(f, g, linear=func.linear)
     if not method.whole:
         able = ", ".join(name for name, other in METHODS.items() if other.split and other.whole)
@@ -267,7 +272,7 @@ def _system(
             f"method: {method} is not stiffly accurate and needs Split(implicit, explicit); for a right-hand "
             f"side that is implicit as a whole use one of {able}"
         )
-    return System(Dynamics(func, layout, direction, parameters, space), mass=matrix)
+    return System(Dynamics(func, layout, direction, parameters, space, span), mass=matrix)
 
 
 def space_of(func: Func) -> Space:

@@ -54,8 +54,9 @@ class _Within(nn.Module):
         return self.func.field
 
     def forward(self, t: Tensor, y: State) -> State:
-        # The derivative with respect to t is that of func on this side of the jump.
-        return self.func(t + (t.clamp(*self._ends[t.dtype]) - t).detach(), y)
+        # The derivative with respect to t is that of func on this side of the jump; and the time is exactly
+        # the clamped one, which t + (clamped − t) would round back to the jump.
+        return self.func(t.detach().clamp(*self._ends[t.dtype]) + (t - t.detach()), y)
 
 
 def _inside(jumps: tuple[float, float], dtype: torch.dtype) -> list[float]:

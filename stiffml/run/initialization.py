@@ -182,7 +182,7 @@ class MakeConsistent(torch.autograd.Function):
         w = constraints.solve(ctx.state, cotangent.double().cpu().numpy(), transpose=True)
         into_f = torch.from_numpy(-constraints.project(w, transpose=True))[None]
         time = torch.tensor([ctx.s], dtype=torch.float64)
-        _, gradients, wrt_s = system.f.vjp(
+        _, gradients, wrt_s, _ = system.f.vjp(
             time, torch.from_numpy(ctx.state)[None], into_f, ctx.needs_input_grad[2]
         )
         wrt_u0 = torch.from_numpy(system.weigh(w, transpose=True)).to(cotangent)
