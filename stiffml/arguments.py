@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from stiffml.methods import METHODS, Method, resolve
 from stiffml.run.events import EventFunc
 from stiffml.settings import Discrete, Newton, Tolerances
 from stiffml.split import Split
-from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps, ends_of_steps
+from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps, landings
 from stiffml.system.batching import Func
 from stiffml.system.dynamics import Dynamics
 from stiffml.system.mass import Mass
@@ -32,15 +32,18 @@ FIXED_NEWTON = 1e-10
 class Request:
     """A checked solve: everything the engine needs, nothing left to default.
 
-    ``on_steps`` (n,) bool says which of the times t are ``outputs`` that steps end on; the others are
-    ``between`` them.
+    ``on_steps`` (n,) bool says which of the times t steps end on; the others are ``between``. With the times
+    to pass through they are the ``ends``, in solver time ``outputs``; ``returned`` (n_ends,) bool says which
+    of these are times of t.
     """
 
     method: Method
     system: System
     t: Tensor
     on_steps: np.ndarray
+    ends: Tensor
     outputs: np.ndarray
+    returned: np.ndarray
     between: np.ndarray
     steps: Steps
     tolerances: Tolerances
@@ -71,6 +74,7 @@ def check(
     options: Mapping[str, object] | None,
     make_consistent: bool,
     event: EventFunc | None,
+    through: Tensor | Sequence[float] | None,
 ) -> Request:
     """Raise TypeError or ValueError for anything wrong, else the request."""
     method = resolve(method)
@@ -82,7 +86,10 @@ def check(
     t, times, direction = _times(t)
     if outputs not in OUTPUTS:
         raise ValueError(f"outputs must be one of {', '.join(OUTPUTS)}, not {outputs!r}")
-    on_steps = ends_of_steps(times, outputs == "interpolate")
+    passed = named_times("through", () if through is None else through, t.device)
+    passed_values = direction * passed.detach().cpu().numpy()
+    on_steps, on_passed = landings(times, outputs == "interpolate", passed_values)
+    ends, returned = _ends(t, on_steps, passed, on_passed, direction)
     _check_steps(steps, method, rtol, atol)
     _check_implicit_only(method, linear=_asked_for(linear), jacobian=_asked_for(jacobian))
     if newton is not None and not method.newton:
@@ -106,7 +113,9 @@ def check(
         system=system,
         t=t,
         on_steps=on_steps,
-        outputs=times[on_steps],
+        ends=ends,
+        outputs=direction * ends.detach().cpu().double().numpy(),
+        returned=returned,
         between=times[~on_steps],
         steps=steps,
         tolerances=tolerances,
@@ -170,6 +179,42 @@ def _times(t: Tensor) -> tuple[Tensor, np.ndarray, int]:
             "and no step is that short: leave one of them out"
         )
     return t, outputs, direction
+
+
+def named_times(name: str, values: Tensor | Sequence[float], device: torch.device) -> Tensor:
+    """(n,) float64 times that an argument holds, differentiable where they are tensors."""
+    try:
+        if not isinstance(values, Tensor):
+            parts = [values] if isinstance(values, float | int) else list(values)
+            # Tensors by themselves, so that each gets its gradient.
+            has_tensors = any(isinstance(part, Tensor) for part in parts)
+            given = torch.stack([_double(part) for part in parts]) if has_tensors else _double(parts)
+        else:
+            given = _double(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} must be numbers or a tensor of times, not {values!r}: {error}") from None
+    times = given.to(device).reshape(-1)
+    if not torch.isfinite(times).all():
+        raise ValueError(f"{name} must be finite")
+    return times
+
+
+def _double(values: object) -> Tensor:
+    if isinstance(values, Tensor) and (values.is_complex() or values.dtype == torch.bool):
+        raise TypeError(f"times cannot be {values.dtype}")
+    return torch.as_tensor(values, dtype=torch.float64)
+
+
+def _ends(
+    t: Tensor, on_steps: np.ndarray, passed: Tensor, on_passed: np.ndarray, direction: int
+) -> tuple[Tensor, np.ndarray]:
+    """The times that steps end on, in their order, and (n_ends,) bool which of them are outputs."""
+    ends = t[torch.from_numpy(on_steps).to(t.device)]
+    if not len(on_passed):
+        return ends, np.ones(len(ends), dtype=bool)
+    merged = torch.cat([ends.double(), passed[torch.from_numpy(on_passed).to(t.device)]])
+    order = torch.argsort(direction * merged.detach())
+    return merged[order], (order < len(ends)).cpu().numpy()
 
 
 def _check_steps(steps: Steps, method: Method, rtol: float | None, atol: float | Tensor | None) -> None:

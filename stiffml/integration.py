@@ -46,6 +46,7 @@ def solve(
     make_consistent: bool = False,
     event: EventFunc | None = None,
     breakpoints: Tensor | Sequence[float] | None = None,
+    through: Tensor | Sequence[float] | None = None,
     params: Iterable[Tensor] = (),
     adjoint: Discrete | None = None,
     newton: Newton | None = None,
@@ -103,6 +104,11 @@ def solve(
         Times at which func jumps. Steps end there, func is evaluated on either side only, and methods
         start afresh. A tensor gets gradients. ``steps`` refers to the intervals between outputs and
         breakpoints.
+    through : sequence of float or Tensor
+        Times that steps end on besides those of t, so that nothing between them is stepped over: the corners
+        of tabulated data, the begin of a pulse. Nothing is returned there, and methods go on as they do after
+        an output, unlike at ``breakpoints``; those outside of t do not count. A tensor gets gradients.
+        ``steps`` refers to the intervals between outputs and these times.
     params : iterable of Tensor
         Tensors besides a module's parameters that need gradients; none that is computed from another.
     adjoint : Discrete
@@ -139,6 +145,7 @@ def solve(
         options=options,
         make_consistent=make_consistent,
         event=event,
+        through=through,
     )
     if breakpoints is None:
         solution, error = _solve(func, y0, t, Stats(), arguments)
@@ -172,6 +179,7 @@ def _integrate(request: Request, y0: State, stats: Stats) -> tuple[Solution, Sol
             system,
             request.method,
             request.outputs,
+            request.returned,
             request.between,
             u0.detach().double().cpu().numpy(),
             request.steps,
@@ -186,7 +194,7 @@ def _integrate(request: Request, y0: State, stats: Stats) -> tuple[Solution, Sol
         return outputs, run.hand_over()
 
     on_steps = torch.from_numpy(request.on_steps).to(request.t.device)
-    t_ends, t_between = request.t[on_steps], request.t[~on_steps]
+    t_ends, t_between = request.ends, request.t[~on_steps]
     u = Integrate.apply(compute, t_ends, t_between, u0, *system.parameters)
     return _finish(records[0], request, (t_ends, u0, *system.parameters), u)
 

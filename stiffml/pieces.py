@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stiffml.arguments import named_times
 from stiffml.errors import SolveError
 from stiffml.solution import Solution, Stats
 from stiffml.split import Split
-from stiffml.steps import Recorded, ends_of_steps
+from stiffml.steps import Recorded, landings
 from stiffml.system.batching import Func
 from stiffml.system.state import State
 
@@ -90,6 +91,8 @@ def solve_in_pieces(
     stats, solutions, error = Stats(), [], None
     if not callable(func) or not _is_ordered(t):
         return solve(func, y0, t, stats, arguments)  # says what is wrong, unless t is a single time
+    through = arguments["through"]
+    passed = named_times("through", () if through is None else through, t.device).detach().cpu().numpy()
     state, taken, used = y0, 1, 0
     for number, piece in enumerate(_pieces(t, breakpoints)):
         reached = piece.reaches(t[taken:])
@@ -102,7 +105,10 @@ def solve_in_pieces(
         steps = chosen["steps"]
         if isinstance(steps, Recorded):
             values = times.detach().cpu().numpy()
-            intervals = int(ends_of_steps(values, arguments["outputs"] == "interpolate").sum()) - 1
+            direction = np.sign(values[-1] - values[0])
+            interpolated = arguments["outputs"] == "interpolate"
+            ends = landings(direction * values, interpolated, direction * passed)
+            intervals = int(ends[0].sum()) + len(ends[1]) - 1
             chosen["steps"] = Recorded(steps.ends[used : used + intervals])
             used += intervals
         solution, error = solve(_within(func, piece.jumps), state, times, stats, chosen)
@@ -124,9 +130,7 @@ def _is_ordered(t: Tensor) -> bool:
 
 def _pieces(t: Tensor, breakpoints: Tensor | Sequence[float]) -> list[_Piece]:
     """From t[0] to t[-1], in that direction."""
-    jumps = torch.as_tensor(breakpoints, dtype=torch.float64, device=t.device).reshape(-1)
-    if not torch.isfinite(jumps).all():
-        raise ValueError("breakpoints must be finite")
+    jumps = named_times("breakpoints", breakpoints, t.device)
     direction = 1 if t[-1] > t[0] else -1
     jumps = jumps[torch.argsort(direction * jumps.detach())]
     if (jumps.diff() == 0).any():
