@@ -34,7 +34,7 @@ class Request:
 
     ``on_steps`` (n,) bool says which of the times t steps end on; the others are ``between``. With the times
     to pass through they are the ``ends``, in solver time ``outputs``; ``returned`` (n_ends,) bool says which
-    of these are times of t.
+    of these are times of t. ``continues``: y0 is where a solve came to a breakpoint.
     """
 
     method: Method
@@ -52,6 +52,7 @@ class Request:
     adjoint: Discrete
     make_consistent: bool
     event: EventFunc | None
+    continues: bool
 
 
 def check(
@@ -75,6 +76,7 @@ def check(
     make_consistent: bool,
     event: EventFunc | None,
     through: Tensor | Sequence[float] | None,
+    continues: bool = False,
 ) -> Request:
     """Raise TypeError or ValueError for anything wrong, else the request."""
     method = resolve(method)
@@ -124,6 +126,7 @@ def check(
         adjoint=adjoint,
         make_consistent=make_consistent,
         event=event,
+        continues=continues,
     )
 
 

@@ -102,8 +102,9 @@ def solve(
         rounding, does not count, so that a solve can go on from an event. Where it is NaN it has no sign.
     breakpoints : sequence of float or Tensor
         Times at which func jumps. Steps end there, func is evaluated on either side only, and methods
-        start afresh. A tensor gets gradients. ``steps`` refers to the intervals between outputs and
-        breakpoints.
+        start afresh; with a singular mass matrix from algebraic variables that satisfy the algebraic
+        equations behind the jump (an output there holds the values before it). A tensor gets gradients.
+        ``steps`` refers to the intervals between outputs and breakpoints.
     through : sequence of float or Tensor
         Times that steps end on besides those of t, so that nothing between them is stepped over: the corners
         of tabulated data, the begin of a pulse. Nothing is returned there, and methods go on as they do after
@@ -214,7 +215,7 @@ def _initial(request: Request, y0: State) -> Tensor:
             raise ValueError("make_consistent has no effect without a singular mass matrix; leave it out")
         return u0
     s0 = float(request.outputs[0])
-    if request.make_consistent:
+    if request.make_consistent or request.continues:
         return MakeConsistent.apply(system, s0, request.t[0], u0, *system.parameters)
     with torch.inference_mode(False), torch.no_grad():
         Constraints(system, s0).check(u0.detach().double().cpu().numpy(), request.tolerances)

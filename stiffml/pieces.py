@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from stiffml.arguments import named_times
-from stiffml.errors import SolveError
+from stiffml.errors import SolveError, Status
+from stiffml.run.initialization import InconsistentError
 from stiffml.solution import Solution, Stats
 from stiffml.split import Split
 from stiffml.steps import Recorded, landings
@@ -88,7 +89,8 @@ def solve_in_pieces(
     """Solve each piece from where the one before ended, and put the solutions together."""
     t = torch.as_tensor(t)
     t = t if t.is_floating_point() else t.double()
-    stats, solutions, error = Stats(), [], None
+    stats, error = Stats(), None
+    solutions: list[tuple[Solution, bool, bool]] = []
     if not callable(func) or not _is_ordered(t):
         return solve(func, y0, t, stats, arguments)  # says what is wrong, unless t is a single time
     through = arguments["through"]
@@ -111,13 +113,37 @@ def solve_in_pieces(
             intervals = int(ends[0].sum()) + len(ends[1]) - 1
             chosen["steps"] = Recorded(steps.ends[used : used + intervals])
             used += intervals
-        solution, error = solve(_within(func, piece.jumps), state, times, stats, chosen)
+        chosen["continues"] = number > 0
+        try:
+            solution, error = solve(_within(func, piece.jumps), state, times, stats, chosen)
+        except InconsistentError as cause:
+            if number == 0:
+                raise
+            return _without_the_rest(solutions, t, stats, float(piece.begin.detach()), cause)
         solutions.append((solution, number == 0, on_output))
         taken += reached
         if not solution.success or solution.event is not None:
             break
         state = _rows(solution.y, slice(-1, None), squeeze=True)
     return _joined(solutions, t, stats), error
+
+
+def _without_the_rest(
+    solutions: list[tuple[Solution, bool, bool]], t: Tensor, stats: Stats, at: float, cause: InconsistentError
+) -> tuple[Solution, SolveError]:
+    """The pieces so far, where the next one has no consistent values to begin with."""
+    error = SolveError(
+        Status.NEWTON_FAILED,
+        f"no algebraic variables satisfy the algebraic equations behind a breakpoint ({cause})",
+        "call func a little after that time, with the differential variables there; its algebraic equations "
+        "must determine the algebraic variables, and be smooth between the values before and after",
+        t=at,
+        h=0.0,
+    )
+    error.__cause__ = cause
+    solution = _joined(solutions, t, stats)
+    solution.status, solution.message = error.status, str(error)
+    return solution, error
 
 
 def _is_ordered(t: Tensor) -> bool:
