@@ -61,8 +61,9 @@ def solve(
     Parameters
     ----------
     func : callable or nn.Module
-        func(t, y) -> dy/dt in the shape of y; t is a 0-d tensor. Parameters of a module get
-        gradients; tensors that a plain callable closes over need ``params``.
+        func(t, y) -> dy/dt in the shape of y; t is a 0-d tensor, from t[0] to t[-1] also where a method has
+        stages beyond its step (``Method.within_step``): there func is extrapolated in time. Parameters of a
+        module get gradients; tensors that a plain callable closes over need ``params``.
     y0 : Tensor or tuple of Tensor
         Initial state, any shape, float64 or float32.
     t : Tensor
@@ -96,10 +97,11 @@ def solve(
         Whether the algebraic variables of y0 are first changed so that the algebraic equations of a singular
         mass matrix hold; the gradient includes this. Default False: inconsistent values are an error.
     event : callable
-        event(t, y) -> tensor of one element. The solve ends where it first changes its sign between the ends
-        of a step; ``Solution.event`` has the time and the state there, with exact gradients, and the
-        outputs are those before it. Two roots within one step go unnoticed; one at t[0], or there but for
-        rounding, does not count, so that a solve can go on from an event. Where it is NaN it has no sign.
+        event(t, y) -> tensor of one element, a real number and not a condition. The solve ends where it first
+        changes its sign between the ends of a step; ``Solution.event`` has the time and the state there, with
+        exact gradients, and the outputs are those before it. Two roots within one step go unnoticed; one at
+        t[0], or there but for rounding, does not count, so that a solve can go on from an event. Where it is
+        NaN it has no sign.
     breakpoints : sequence of float or Tensor
         Times at which func jumps. Steps end there, func is evaluated on either side only, and methods
         start afresh; with a singular mass matrix from algebraic variables that satisfy the algebraic

@@ -147,10 +147,10 @@ class Forced(torch.nn.Module):
         return self.decay(t, y) + self.force(t, y)
 
 
-CHECKED = [*BEYOND, "cn", "bdf3", "rosw-rodaspr", "dirk-8616sal", "arkimex-5", "dopri5"]
+CHECKED = [*BEYOND, "bdf3", "rosw-rodaspr", "arkimex-5"]
 
 
-@pytest.mark.parametrize(("backwards", "substeps"), [(False, 1), (False, 5), (True, 2)])
+@pytest.mark.parametrize(("backwards", "substeps"), [(False, 1), (True, 3)])
 @pytest.mark.parametrize("name", CHECKED)
 def test_gradients_at_the_ends_and_at_a_breakpoint(name: str, backwards: bool, substeps: int) -> None:
     """What is taken at an end in place of a stage moves with that end, be it of t or a breakpoint."""

@@ -35,8 +35,12 @@ def parts(network: SmallNetwork, name: str):
     return network if METHODS[name].whole else Split(lambda t, y: -y, network)
 
 
-@pytest.mark.parametrize("backwards", [False, True], ids=["forwards", "backwards"])
-@pytest.mark.parametrize("name", list(METHODS))
+FEW = ("cn", "bdf3", "rosw-ra34pw2", "arkimex-3", "dopri5")
+
+
+@pytest.mark.parametrize(
+    ("name", "backwards"), [*((name, False) for name in METHODS), *((name, True) for name in FEW)]
+)
 def test_steps_are_those_of_outputs_there(name: str, backwards: bool, network, start) -> None:
     """The same states, the same gradients, those of the times themselves included."""
     sign = -1.0 if backwards else 1.0
@@ -160,7 +164,7 @@ def test_a_pulse_is_not_stepped_over(name: str) -> None:
         slope * (math.exp(-rate * (100 - at)) - 1 + rate * (100 - at)) / rate**2 * 10
         for slope, at in zip((1, -1, -1, 1), CORNERS, strict=True)
     )
-    arguments = {"method": name, "rtol": 1e-4, "atol": 1e-6}
+    arguments = {"method": name, "rtol": 1e-3, "atol": 1e-5}
     seen = solve(pulse, y0, t, through=CORNERS, **arguments)
     assert seen.y[-1].item() == pytest.approx(exact, rel=2e-2), f"{name}: the pulse was stepped over"
     afresh = solve(pulse, y0, t, breakpoints=CORNERS, **arguments)
@@ -178,8 +182,8 @@ def test_landing_says_nothing_about_the_steps_after(name: str) -> None:
         return -y
 
     t, y0 = times(0, 10), times(1, 2, 3)
-    plain = solve(decay, y0, t, method=name, rtol=1e-4, atol=1e-6).stats.accepted
-    landing = solve(decay, y0, t, method=name, rtol=1e-4, atol=1e-6, through=[3, 3.001, 7, 7.001])
+    plain = solve(decay, y0, t, method=name, rtol=1e-3, atol=1e-5).stats.accepted
+    landing = solve(decay, y0, t, method=name, rtol=1e-3, atol=1e-5, through=[3, 3.001, 7, 7.001])
     assert landing.stats.accepted <= plain + 8, f"{name}: look at what follows a landing in run/forward.py"
 
 
