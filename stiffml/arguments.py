@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stiffml.checks import described, flag, number, whole, with_numbers
+from stiffml.checks import described, flag, number, several_times, whole, with_numbers
 from stiffml.checks import times as checked_times
 from stiffml.feasible import require_schedule
 from stiffml.linear.choice import Wanted, choose
@@ -20,11 +20,12 @@ from stiffml.parameters import collected
 from stiffml.run.events import EventFunc
 from stiffml.settings import Discrete, Newton, Tolerances
 from stiffml.split import Split
-from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps, ends_of_steps
+from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps, landings
 from stiffml.system.batching import Func
 from stiffml.system.dynamics import Dynamics
 from stiffml.system.mass import Mass
 from stiffml.system.space import HasSpace, Space
+from stiffml.system.span import Span
 from stiffml.system.state import Layout, State
 from stiffml.system.system import System
 
@@ -36,15 +37,18 @@ FIXED_NEWTON = 1e-10
 class Request:
     """A checked solve: everything the engine needs, nothing left to default.
 
-    ``on_steps`` (n,) bool says which of the times t are ``outputs`` that steps end on; the others are
-    ``between`` them.
+    ``on_steps`` (n,) bool says which of the times t steps end on; the others are ``between``. With the times
+    to pass through they are the ``ends``, in solver time ``outputs``; ``returned`` (n_ends,) bool says which
+    of these are times of t. ``continues``: y0 is where a solve came to a breakpoint.
     """
 
     method: Method
     system: System
     t: Tensor
     on_steps: np.ndarray
+    ends: Tensor
     outputs: np.ndarray
+    returned: np.ndarray
     between: np.ndarray
     steps: Steps
     tolerances: Tolerances
@@ -53,6 +57,7 @@ class Request:
     adjoint: Discrete
     make_consistent: bool
     event: EventFunc | None
+    continues: bool
 
 
 def check(
@@ -75,6 +80,8 @@ def check(
     options: Mapping[str, object] | None,
     make_consistent: bool,
     event: EventFunc | None,
+    through: Tensor | Sequence[float] | None,
+    continues: bool = False,
 ) -> Request:
     """Raise TypeError or ValueError for anything wrong, else the request."""
     method = resolve(method)
@@ -87,7 +94,10 @@ def check(
     if not isinstance(outputs, str) or outputs not in OUTPUTS:
         raise ValueError(f"outputs must be one of {', '.join(OUTPUTS)}, not {described(outputs)}")
     make_consistent = flag("make_consistent", make_consistent)
-    on_steps = ends_of_steps(times, outputs == "interpolate")
+    passed = several_times("through", () if through is None else through).to(t.device, torch.float64)
+    passed_values = direction * passed.detach().cpu().numpy()
+    on_steps, on_passed = landings(times, outputs == "interpolate", passed_values)
+    ends, returned = _ends(t, on_steps, passed, on_passed, direction)
     _check_steps(steps, method, rtol, atol)
     _check_options(options)
     if newton is not None and not isinstance(newton, Newton):
@@ -98,9 +108,12 @@ def check(
         raise ValueError(f"newton has no effect with the {kind} {method}; leave it out")
     if not isinstance(adjoint, Discrete):
         raise TypeError(f"adjoint must be Discrete(checkpoints=…), not {described(adjoint)}")
-    require_schedule(steps, times[on_steps], layout.size, adjoint)
+    require_schedule(steps, direction * ends.detach().double().cpu().numpy(), layout.size, adjoint)
     tolerances = _tolerances(rtol, atol, y0, layout)
-    system = _system(func, layout, direction, _parameters(func, params), method, mass)
+    # order - 1 would keep the order; this much keeps its error below that of the method at coarse steps too.
+    degree = 0 if method.within_step else method.order | 1
+    span = Span(float(times[0]), float(times[-1]), direction, layout.dtype, degree)
+    system = _system(func, layout, direction, _parameters(func, params), method, mass, span)
     if method.implicit:
         limits = tolerances if isinstance(steps, Adaptive) else None
         wanted = Wanted(linear, jacobian, method, system.linear, limits, dict(options or {}))
@@ -112,7 +125,9 @@ def check(
         system=system,
         t=t,
         on_steps=on_steps,
-        outputs=times[on_steps],
+        ends=ends,
+        outputs=direction * ends.detach().cpu().double().numpy(),
+        returned=returned,
         between=times[~on_steps],
         steps=steps,
         tolerances=tolerances,
@@ -121,6 +136,7 @@ def check(
         adjoint=adjoint,
         make_consistent=make_consistent,
         event=event,
+        continues=continues,
     )
 
 
@@ -175,6 +191,18 @@ def _times(t: Tensor) -> tuple[Tensor, np.ndarray, int]:
             "and no step is that short: leave one of them out"
         )
     return t, outputs, direction
+
+
+def _ends(
+    t: Tensor, on_steps: np.ndarray, passed: Tensor, on_passed: np.ndarray, direction: int
+) -> tuple[Tensor, np.ndarray]:
+    """The times that steps end on, in their order, and (n_ends,) bool which of them are outputs."""
+    ends = t[torch.from_numpy(on_steps).to(t.device)]
+    if not len(on_passed):
+        return ends, np.ones(len(ends), dtype=bool)
+    merged = torch.cat([ends.double(), passed[torch.from_numpy(on_passed).to(t.device)]])
+    order = torch.argsort(direction * merged.detach())
+    return merged[order], (order < len(ends)).cpu().numpy()
 
 
 def _check_steps(steps: Steps, method: Method, rtol: float | None, atol: float | Tensor | None) -> None:
@@ -296,6 +324,7 @@ def _system(
     parameters: tuple[Tensor, ...],
     method: Method,
     mass: Tensor | None,
+    span: Span,
 ) -> System:
     matrix = None if mass is None else _mass(mass, layout, method)
     space = space_of(func)
@@ -306,7 +335,7 @@ def _system(
                 "pass the sum as one function, which is then implicit as a whole"
             )
         parts = (func.implicit, func.explicit)
-        f, g = (Dynamics(part, layout, direction, parameters, space) for part in parts)
+        f, g = (Dynamics(part, layout, direction, parameters, space, span) for part in parts)
         return System(f, g, linear=func.linear)
     if not method.whole:
         able = ", ".join(name for name, other in METHODS.items() if other.split and other.whole)
@@ -314,7 +343,7 @@ def _system(
             f"method: {method} is not stiffly accurate and needs Split(implicit, explicit); for a right-hand "
             f"side that is implicit as a whole use one of {able}"
         )
-    return System(Dynamics(func, layout, direction, parameters, space), mass=matrix)
+    return System(Dynamics(func, layout, direction, parameters, space, span), mass=matrix)
 
 
 def space_of(func: Func) -> Space:

@@ -191,20 +191,29 @@ def times(name: str, value: Any) -> Tensor:
     return value if value.is_floating_point() else value.double()
 
 
-def jump_times(breakpoints: Any) -> Tensor:
-    """Breakpoints, one or several, as a finite floating-point tensor of one dimension, perhaps empty."""
-    if not isinstance(breakpoints, Tensor):
+def several_times(name: str, values: Any) -> Tensor:
+    """Times, one or several, as a finite floating-point tensor of one dimension, perhaps empty.
+
+    Of a sequence of tensors each keeps its gradient.
+    """
+    if not isinstance(values, Tensor):
         try:
-            breakpoints = np.ravel(breakpoints)
+            parts = [values] if np.isscalar(values) else list(values)
+            if any(isinstance(part, Tensor) for part in parts):
+                values = torch.stack(
+                    [times(name, torch.as_tensor(part).reshape(1))[0].double() for part in parts]
+                )
+            else:
+                values = np.ravel(parts)
         except Exception:
-            breakpoints = None  # explained below
-        if breakpoints is not None and breakpoints.size == 0:
+            values = None  # explained below
+        if values is not None and len(values) == 0:
             return torch.zeros(0, dtype=torch.float64)
-    elif breakpoints.layout is torch.strided:
-        if breakpoints.numel() == 0:
+    elif values.layout is torch.strided:
+        if values.numel() == 0:
             return torch.zeros(0, dtype=torch.float64)
-        breakpoints = breakpoints.reshape(-1)
-    found = times("breakpoints", breakpoints)
+        values = values.reshape(-1)
+    found = times(name, values)
     if not torch.isfinite(found).all():
-        raise ValueError("breakpoints must be finite")
+        raise ValueError(f"{name} must be finite")
     return found

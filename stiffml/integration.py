@@ -49,6 +49,7 @@ def solve(
     make_consistent: bool = False,
     event: EventFunc | None = None,
     breakpoints: Tensor | Sequence[float] | None = None,
+    through: Tensor | Sequence[float] | None = None,
     params: Iterable[Tensor] = (),
     adjoint: Discrete | None = None,
     newton: Newton | None = None,
@@ -63,8 +64,9 @@ def solve(
     Parameters
     ----------
     func : callable or nn.Module
-        func(t, y) -> dy/dt in the shape of y; t is a 0-d tensor. Parameters of a module get
-        gradients; tensors that a plain callable closes over need ``params``.
+        func(t, y) -> dy/dt in the shape of y; t is a 0-d tensor, from t[0] to t[-1] also where a method has
+        stages beyond its step (``Method.within_step``): there func is extrapolated in time. Parameters of a
+        module get gradients; tensors that a plain callable closes over need ``params``.
     y0 : Tensor or tuple of Tensor
         Initial state, any shape, float64 or float32.
     t : Tensor
@@ -98,14 +100,21 @@ def solve(
         Whether the algebraic variables of y0 are first changed so that the algebraic equations of a singular
         mass matrix hold; the gradient includes this. Default False: inconsistent values are an error.
     event : callable
-        event(t, y) -> tensor of one element. The solve ends where it first changes its sign between the ends
-        of a step; ``Solution.event`` has the time and the state there, with exact gradients, and the
-        outputs are those before it. Two roots within one step go unnoticed; one at t[0], or there but for
-        rounding, does not count, so that a solve can go on from an event. Where it is NaN it has no sign.
+        event(t, y) -> tensor of one element, a real number and not a condition. The solve ends where it first
+        changes its sign between the ends of a step; ``Solution.event`` has the time and the state there, with
+        exact gradients, and the outputs are those before it. Two roots within one step go unnoticed; one at
+        t[0], or there but for rounding, does not count, so that a solve can go on from an event. Where it is
+        NaN it has no sign.
     breakpoints : sequence of float or Tensor
         Times at which func jumps. Steps end there, func is evaluated on either side only, and methods
-        start afresh. A tensor gets gradients. ``steps`` refers to the intervals between outputs and
-        breakpoints.
+        start afresh; with a singular mass matrix from algebraic variables that satisfy the algebraic
+        equations behind the jump (an output there holds the values before it). A tensor gets gradients.
+        ``steps`` refers to the intervals between outputs and breakpoints.
+    through : sequence of float or Tensor
+        Times that steps end on besides those of t, so that nothing between them is stepped over: the corners
+        of tabulated data, the begin of a pulse. Nothing is returned there, and methods go on as they do after
+        an output, unlike at ``breakpoints``; those outside of t do not count. A tensor gets gradients.
+        ``steps`` refers to the intervals between outputs and these times.
     params : iterable of Tensor
         Tensors besides a module's parameters that need gradients; none that is computed from another.
     adjoint : Discrete
@@ -146,6 +155,7 @@ def solve(
         options=options,
         make_consistent=make_consistent,
         event=event,
+        through=through,
     )
     if breakpoints is None:
         solution, error = _solve(func, y0, t, Stats(), arguments)
@@ -179,6 +189,7 @@ def _integrate(request: Request, y0: State, stats: Stats) -> tuple[Solution, Sol
             system,
             request.method,
             request.outputs,
+            request.returned,
             request.between,
             u0.detach().double().cpu().numpy(),
             request.steps,
@@ -193,7 +204,7 @@ def _integrate(request: Request, y0: State, stats: Stats) -> tuple[Solution, Sol
         return outputs, run.hand_over()
 
     on_steps = torch.from_numpy(request.on_steps).to(request.t.device)
-    t_ends, t_between = request.t[on_steps], request.t[~on_steps]
+    t_ends, t_between = request.ends, request.t[~on_steps]
     u = Integrate.apply(compute, t_ends, t_between, u0, *system.parameters)
     return _finish(records[0], request, (t_ends, u0, *system.parameters), u)
 
@@ -213,7 +224,7 @@ def _initial(request: Request, y0: State) -> Tensor:
             raise ValueError("make_consistent has no effect without a singular mass matrix; leave it out")
         return u0
     s0 = float(request.outputs[0])
-    if request.make_consistent:
+    if request.make_consistent or request.continues:
         return MakeConsistent.apply(system, s0, request.t[0], u0, *system.parameters)
     with torch.inference_mode(False), torch.no_grad():
         Constraints(system, s0).check(u0.detach().double().cpu().numpy(), request.tolerances)

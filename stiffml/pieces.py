@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stiffml.checks import jump_times
-from stiffml.errors import SolveError
+from stiffml.checks import several_times
+from stiffml.errors import SolveError, Status
+from stiffml.run.initialization import InconsistentError
 from stiffml.solution import Solution, Stats
 from stiffml.split import Split
-from stiffml.steps import Recorded, ends_of_steps
+from stiffml.steps import Recorded, landings
 from stiffml.system.batching import Func
 from stiffml.system.state import State
 
@@ -55,8 +56,9 @@ class _Within(nn.Module):
         return self.func.field
 
     def forward(self, t: Tensor, y: State) -> State:
-        # The derivative with respect to t is that of func on this side of the jump.
-        return self.func(t + (t.clamp(*self._ends[t.dtype]) - t).detach(), y)
+        # The derivative with respect to t is that of func on this side of the jump; and the time is exactly
+        # the clamped one, which t + (clamped − t) would round back to the jump.
+        return self.func(t.detach().clamp(*self._ends[t.dtype]) + (t - t.detach()), y)
 
 
 def _inside(jumps: tuple[float, float], dtype: torch.dtype) -> list[float]:
@@ -85,17 +87,29 @@ def solve_in_pieces(
     arguments: dict[str, Any],
 ) -> tuple[Solution, SolveError | None]:
     """Solve each piece from where the one before ended, and put the solutions together."""
-    jumps = jump_times(breakpoints)
-    stats, solutions, error = Stats(), [], None
+    jumps = several_times("breakpoints", breakpoints)
+    stats, error = Stats(), None
+    solutions: list[tuple[Solution, bool, bool]] = []
     if not callable(func) or not _is_ordered(t):
         return solve(func, y0, t, stats, arguments)  # says what is wrong, unless t is a single time
-    pieces, interpolated = _pieces(t, jumps), arguments["outputs"] == "interpolate"
-    steps = _distributed(arguments["steps"], t, pieces, interpolated)
+    pieces, steps = _pieces(t, jumps), arguments["steps"]
+    if isinstance(steps, Recorded):
+        through = arguments["through"]
+        passed = several_times("through", () if through is None else through)
+        interpolated = arguments["outputs"] == "interpolate"
+        parts = _distributed(steps, t, pieces, interpolated, passed.detach().cpu().double().numpy())
+    else:
+        parts = [steps] * len(pieces)
     state, taken = y0, 1
     for number, piece in enumerate(pieces):
         times, reached, on_output = _outputs(piece, t, taken)
-        chosen = {**arguments, "steps": steps[number]}
-        solution, error = solve(_within(func, piece.jumps), state, times, stats, chosen)
+        chosen = {**arguments, "steps": parts[number], "continues": number > 0}
+        try:
+            solution, error = solve(_within(func, piece.jumps), state, times, stats, chosen)
+        except InconsistentError as cause:
+            if number == 0:
+                raise
+            return _without_the_rest(solutions, t, stats, float(piece.begin.detach()), cause)
         solutions.append((solution, number == 0, on_output))
         taken += reached
         if not solution.success or solution.event is not None:
@@ -114,22 +128,43 @@ def _outputs(piece: _Piece, t: Tensor, taken: int) -> tuple[Tensor, int, bool]:
     return torch.cat([piece.begin[None], outputs[: reached - on_output], last[None]]), reached, on_output
 
 
-def _distributed(steps: Any, t: Tensor, pieces: list[_Piece], interpolated: bool) -> list[Any]:
-    """The steps of each piece: recorded ones are those of its intervals."""
-    if not isinstance(steps, Recorded):
-        return [steps] * len(pieces)
+def _distributed(
+    steps: Recorded, t: Tensor, pieces: list[_Piece], interpolated: bool, passed: np.ndarray
+) -> list[Recorded]:
+    """The recorded steps of each piece: those of its intervals."""
     parts, taken, used = [], 1, 0
     for piece in pieces:
         times, reached, _ = _outputs(piece, t, taken)
-        intervals = int(ends_of_steps(times.detach().cpu().numpy(), interpolated).sum()) - 1
+        values = times.detach().cpu().numpy()
+        direction = np.sign(values[-1] - values[0])
+        on_steps, on_passed = landings(direction * values, interpolated, direction * passed)
+        intervals = int(on_steps.sum()) + len(on_passed) - 1
         parts.append(Recorded.of_run(steps.ends[used : used + intervals]))
         taken, used = taken + reached, used + intervals
     if used != len(steps.ends):
         raise ValueError(
-            f"steps: Recorded holds {len(steps.ends)} intervals, but t and breakpoints make {used}. A run "
-            "that ended early has those of the outputs and breakpoints it reached"
+            f"steps: Recorded holds {len(steps.ends)} intervals, but t, through and breakpoints make {used}. "
+            "A run that ended early has those of the outputs and breakpoints it reached"
         )
     return parts
+
+
+def _without_the_rest(
+    solutions: list[tuple[Solution, bool, bool]], t: Tensor, stats: Stats, at: float, cause: InconsistentError
+) -> tuple[Solution, SolveError]:
+    """The pieces so far, where the next one has no consistent values to begin with."""
+    error = SolveError(
+        Status.NEWTON_FAILED,
+        f"no algebraic variables satisfy the algebraic equations behind a breakpoint ({cause})",
+        "call func a little after that time, with the differential variables there; its algebraic equations "
+        "must determine the algebraic variables, and be smooth between the values before and after",
+        t=at,
+        h=0.0,
+    )
+    error.__cause__ = cause
+    solution = _joined(solutions, t, stats)
+    solution.status, solution.message = error.status, str(error)
+    return solution, error
 
 
 def _is_ordered(t: Tensor) -> bool:

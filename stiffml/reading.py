@@ -35,8 +35,8 @@ def interpolate(pieces: Sequence[Piece], t: Tensor) -> State:
         at = int(np.argmax(outside))
         low, high = sorted(system.direction * np.array([begin, end]))
         raise ValueError(f"t[{at}] = {float(t[at]):.17g} lies outside the span [{low:.17g}, {high:.17g}]")
-    # At a breakpoint the pieces meet; either would do.
-    which = np.clip(np.searchsorted([span[0] for span in spans], s, side="right") - 1, 0, None)
+    # At a breakpoint the pieces meet. An output there is the end of the first; algebraic variables may jump.
+    which = np.clip(np.searchsorted([span[0] for span in spans], s, side="left") - 1, 0, None)
     rows: list[Tensor] = []
     order: list[int] = []
     for number in np.unique(which):

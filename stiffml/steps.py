@@ -2,7 +2,8 @@
 
 Steps known beforehand (:class:`Fixed`, :class:`Grid`, :class:`Recorded`) are given as fractions of the
 output interval they lie in, so that moving an output time stretches the steps around it: this is what
-makes the gradient with respect to the output times well defined.
+makes the gradient with respect to the output times well defined. Where ``through`` or ``breakpoints`` are
+given, an output interval is one between two neighbours among outputs and these.
 """
 
 from __future__ import annotations
@@ -194,11 +195,41 @@ def ends_of_steps(times: np.ndarray, interpolated: bool) -> np.ndarray:
     """
     ends = np.zeros(len(times), dtype=bool)
     if not interpolated:
-        sizes = np.maximum(np.abs(times[1:]), np.abs(times[:-1]))
-        apart = np.abs(np.diff(times)) > CLOSE * np.minimum(sizes, abs(times[-1] - times[0]))
+        apart = _apart(times[:-1], times[1:], abs(times[-1] - times[0]))
         ends[1:-1] = np.logical_or.accumulate(apart)[:-1] & apart[1:]
     ends[[0, -1]] = True
     return ends
+
+
+def landings(times: np.ndarray, interpolated: bool, through: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where steps end: (n,) bool, on which of the increasing outputs, (k,) int, on which times ``through``.
+
+    Of these, in any order, those outside of the outputs do not count, nor those :data:`CLOSE` to an output
+    that a step ends on. Where one is an output, a step ends on that, though it be ``interpolated``.
+    """
+    wanted = np.isin(times, through) if interpolated else np.ones(len(times), dtype=bool)
+    wanted[[0, -1]] = True
+    outputs = times[wanted]
+    values, numbers = np.unique(through, return_index=True)
+    inside = (values > times[0]) & (values < times[-1])
+    values, numbers = values[inside], numbers[inside]
+    after = np.searchsorted(outputs, values)
+    span = times[-1] - times[0]
+    free = _apart(outputs[after - 1], values, span) & _apart(values, outputs[after], span)
+    values, numbers = values[free], numbers[free]
+    merged = np.concatenate([outputs, values])
+    order = np.argsort(merged)
+    ends = np.zeros(len(merged), dtype=bool)
+    ends[order] = ends_of_steps(merged[order], False)
+    on_steps = np.zeros(len(times), dtype=bool)
+    on_steps[wanted] = ends[: len(outputs)]
+    return on_steps, numbers[ends[len(outputs) :]]
+
+
+def _apart(earlier: np.ndarray, later: np.ndarray, span: float) -> np.ndarray:
+    """Whether times are not close."""
+    sizes = np.maximum(np.abs(later), np.abs(earlier))
+    return np.abs(later - earlier) > CLOSE * np.minimum(sizes, span)
 
 
 GROWTH = 1.2

@@ -323,3 +323,31 @@ def test_the_steps_of_pieces_with_outputs_between_can_be_taken_again() -> None:
     again = solve(Switched(), Y0, t, steps=solution.steps, **arguments)
     assert again.stats.accepted == solution.stats.accepted
     assert (again.y - solution.y).abs().max() <= 1e-5, "look at how solve_in_pieces deals out the intervals"
+
+
+@pytest.mark.parametrize("method", ["bdf", "rosw-ra34pw2", "arkimex-3", "dopri5"])
+@pytest.mark.parametrize(
+    "event",
+    [
+        lambda t, y: y[0] > 0.5,
+        lambda t, y: (y[0] > 0.5).int() * 2 - 1,
+        lambda t, y: torch.complex(y[0], y[1]),
+    ],
+    ids=["condition", "integer", "complex"],
+)
+def test_events_that_are_no_real_numbers(method: str, event) -> None:
+    """A condition never changes its sign, and has no root: refused before any step."""
+    calls = 0
+
+    def func(t: Tensor, y: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return -y
+
+    solve(func, Y0, times(0, 1e-9), method=method, steps=Grid(1))
+    of_a_step, calls = calls, 0
+    for more in ({}, {"breakpoints": [0.5]}):
+        with pytest.raises(TypeError, match=r"event must return a real number .*y\[0\] - 0\.5"):
+            solve(func, Y0, times(0, 1), method=method, event=event, **more)
+        assert calls <= of_a_step, "look at checked in run/events.py"
+        calls = 0

@@ -7,6 +7,8 @@ from functools import cache
 import numpy as np
 import pytest
 
+from stiffml.discretization.equations import Pattern
+from stiffml.methods.stages import stage_scheme
 from stiffml.methods.tableaux import ARKIMEX, DIRK, EXPLICIT, ROSENBROCK, Butcher, Rosenbrock, Tableau
 
 # Types that PETSc 3.26.1 registers, as named in its petscts.h; of its explicit methods stiffml has five.
@@ -240,3 +242,23 @@ def test_interpolation_begins_at_the_old_state() -> None:
 def test_fourth_order_rosenbrock_looks_back(name: str) -> None:
     """PETSc's constructor takes its "not given" value, -2, for the position of the second stage."""
     assert ROSENBROCK[name].a_sum[1] == -2
+
+
+@pytest.mark.parametrize("name", ["alpha", "beta", "epsilon"])
+def test_rows_that_refer_to_later_ones(name: str) -> None:
+    """Those of Radau IIA, say: rows are solved one after the other."""
+    own = np.eye(2, 3, 1)
+    forward = own.copy()
+    forward[0, 2] = 1
+    arrays = {"alpha": own, "beta": own, "epsilon": 0 * own} | {name: forward}
+    with pytest.raises(ValueError, match=f"{name}: row 0 determines column 1 and refers to column 2"):
+        Pattern(1, **arrays)
+    assert len(Pattern(1, **arrays | {name: own}).rows) == 2
+
+
+def test_a_full_runge_kutta_tableau_is_refused() -> None:
+    radau = Butcher(
+        np.array([[5 / 12, -1 / 12], [3 / 4, 1 / 4]]), np.array([3 / 4, 1 / 4]), np.array([1 / 3, 1.0])
+    )
+    with pytest.raises(ValueError, match="row 0 determines column 1 and refers to column 2, that of row 1"):
+        stage_scheme(radau)

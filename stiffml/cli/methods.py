@@ -14,6 +14,7 @@ COLUMNS = {
     "mass": "mass matrix",
     "dae": "DAE",
     "own_interpolant": "own interpolant",
+    "within_step": "within the step",
 }
 
 

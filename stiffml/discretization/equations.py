@@ -74,6 +74,12 @@ class Pattern:
     differences : bool
         Whether the α of every row sum to zero at all times, so that only differences of columns enter.
         Default False.
+
+    Raises
+    ------
+    ValueError
+        If a row refers to a column that a later row determines, as those of a fully implicit Runge-Kutta
+        method do: rows are solved one after the other.
     """
 
     def __init__(
@@ -96,6 +102,14 @@ class Pattern:
         self.beta = np.asarray(beta) != 0
         self.epsilon = np.zeros_like(self.alpha) if epsilon is None else np.asarray(epsilon) != 0
         count = len(self.alpha)
+        for name, entries in (("alpha", self.alpha), ("beta", self.beta), ("epsilon", self.epsilon)):
+            for r, c in np.argwhere(entries).tolist():
+                if c > history + r and r < count - outputs:
+                    raise ValueError(
+                        f"{name}: row {r} determines column {history + r} and refers to column {c}, that of "
+                        f"row {c - history}; rows are solved one after the other, so each stage may refer to "
+                        "itself and earlier ones only"
+                    )
         weighted = np.broadcast_to(weighted, count)
         rosenbrock = np.broadcast_to(rosenbrock, count)
         self.rows = tuple(

@@ -58,7 +58,7 @@ class Trajectory:
 
     def append(self, time: float, size: float) -> None:
         self._sizes.append(size)
-        self._times.append(time)
+        self._times.append(min(time, self.outputs[-1]))  # the sum of steps may round beyond the last
 
     def end_last_step(self, time: float, size: float) -> None:
         """Let the last step end elsewhere."""

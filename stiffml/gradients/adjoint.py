@@ -89,7 +89,9 @@ def reverse(
     times = between = None
     if total.times is not None:
         between = system.space.sum_array(total.times.add_readings(readings, cotangents.numpy()))
-        times = system.space.sum_array(trajectory.output_gradient(total.times.boundaries))
+        times = trajectory.output_gradient(total.times.boundaries)
+        times[[0, -1]] += total.times.ends
+        times = system.space.sum_array(times)
     u0 = pending.pop(0, None)
     zero = np.zeros(system.layout.size)
     return Gradients(
@@ -195,11 +197,14 @@ def _curvature(equations: Equations, block: Block, dynamics: Dynamics) -> Curvat
 def _through(dynamics: Dynamics, nodes: Nodes, cotangents: np.ndarray, total: Total) -> AtNodes:
     """Carry dL/df at the nodes on to the parameters, and to the times of the states among them."""
     wrt_time = total.times is not None
-    slopes, parameters, wrt_s = dynamics.vjp(nodes.s, nodes.u, torch.from_numpy(cotangents), wrt_time)
+    slopes, parameters, wrt_s, wrt_ends = dynamics.vjp(
+        nodes.s, nodes.u, torch.from_numpy(cotangents), wrt_time
+    )
     total.add(parameters)
     at = AtNodes(nodes, slopes.numpy(), wrt_s.numpy())
     if total.times is not None:
         total.times.add_nodes(at)
+        total.times.ends += wrt_ends.numpy()
     return at
 
 

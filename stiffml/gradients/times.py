@@ -30,10 +30,13 @@ class TimeGradient:
     ----------
     boundaries : ndarray
         (n_steps + 1,)
+    ends : ndarray
+        (2,) dL/d(first and last time of the solve) through f at stages beyond them.
     """
 
     def __init__(self, trajectory: Trajectory) -> None:
         self.boundaries = np.zeros(trajectory.n_steps + 1)
+        self.ends = np.zeros(2)
         self._outputs: dict[int, float] = {}  # by their numbers as states
 
     def add(self, states: np.ndarray, values: np.ndarray) -> None:

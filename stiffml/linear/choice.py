@@ -297,7 +297,7 @@ class _Choice:
         constant = setting.constant
         compressed: Compressed
         if source is None or (callable(source) and not issparse(source)):
-            of = f if source is None else Dynamics(source, f.layout, f.direction, space=space)
+            of = f if source is None else Dynamics(source, f.layout, f.direction, space=space, span=f.span)
             if source is None and coloured is not None and setting.sparsity is None:
                 compressed = coloured
             else:

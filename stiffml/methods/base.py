@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from stiffml.discretization.dense import Dense
 from stiffml.discretization.equations import Block, Form, Scheme
@@ -62,6 +65,12 @@ class Method(ABC):
         return False
 
     @property
+    def within_step(self) -> bool:
+        """Whether the times of all its stages lie within the step; else f is extrapolated in time where one
+        lies beyond an end of the solve or a breakpoint (:class:`stiffml.system.span.Span`)."""
+        return True
+
+    @property
     def time_is_state(self) -> bool:
         """Whether PETSc's form of it is right for autonomous problems only."""
         return False
@@ -116,6 +125,22 @@ class Method(ABC):
     @abstractmethod
     def blocks(self, segment: Segment, form: Form) -> list[Block]:
         """The equations of the segment's steps, those of one pattern together."""
+
+
+ABSCISSA_ROUNDING = 1e-12
+"""Abscissae as close as this to 0 or 1 are meant to be 0 or 1."""
+
+
+def stage_times(c: np.ndarray) -> Callable[[Tensor, Tensor], Tensor]:
+    """(begin, end) (K, 1) -> begin + c·(end − begin), (K, C), for abscissae c (C,); exact for 0 and 1."""
+    at_end = torch.from_numpy(np.abs(c - 1) <= ABSCISSA_ROUNDING)
+    between = torch.from_numpy(np.where(np.abs(c) <= ABSCISSA_ROUNDING, 0.0, c))
+    return lambda begin, end: torch.where(at_end, end, begin + (end - begin) * between)
+
+
+def are_within_step(c: np.ndarray) -> bool:
+    """Whether no abscissa lies before 0 or beyond 1."""
+    return bool((c >= -ABSCISSA_ROUNDING).all() and (c <= 1 + ABSCISSA_ROUNDING).all())
 
 
 class OneStep(Method):

@@ -10,7 +10,7 @@ import numpy as np
 
 from stiffml.checks import described
 from stiffml.discretization.equations import Form, Scheme
-from stiffml.methods.base import OneStep
+from stiffml.methods.base import OneStep, are_within_step
 from stiffml.methods.stages import kept_stages, stage_scheme
 from stiffml.methods.tableaux import DIRK as TABLEAUX
 from stiffml.methods.tableaux import Butcher, Tableau
@@ -52,6 +52,11 @@ class DiagonallyImplicit(OneStep):
     @property
     def explicit_first_stage(self) -> bool:
         return self.implicit_part.explicit_first_stage
+
+    @property
+    def within_step(self) -> bool:
+        parts = (self.table.implicit, self.table.explicit)
+        return all(are_within_step(part.c) for part in parts if part is not None)
 
 
 @dataclass(frozen=True)

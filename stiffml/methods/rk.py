@@ -8,7 +8,7 @@ from functools import cache
 from stiffml.checks import described
 from stiffml.discretization.dense import Dense
 from stiffml.discretization.equations import Form, Scheme
-from stiffml.methods.base import OneStep
+from stiffml.methods.base import OneStep, are_within_step
 from stiffml.methods.stages import stage_interpolant, stage_scheme
 from stiffml.methods.tableaux import EXPLICIT
 
@@ -50,6 +50,10 @@ class RungeKutta(OneStep):
     @property
     def adaptive(self) -> bool:
         return self.tableau.embedded
+
+    @property
+    def within_step(self) -> bool:
+        return are_within_step(self.tableau.explicit.c)
 
     def petsc_options(self) -> dict[str, object]:
         return {"ts_type": "rk", "ts_rk_type": self.tableau.petsc_name}

@@ -12,7 +12,7 @@ from torch import Tensor
 from stiffml.checks import described
 from stiffml.discretization.dense import Dense
 from stiffml.discretization.equations import Form, Numbers, Pattern, Scheme
-from stiffml.methods.base import OneStep
+from stiffml.methods.base import OneStep, are_within_step, stage_times
 from stiffml.methods.tableaux import ROSENBROCK
 from stiffml.methods.tableaux import Rosenbrock as Tableau
 
@@ -79,6 +79,10 @@ class Rosenbrock(OneStep):
         # What a step leaves of an inconsistency in the algebraic equations.
         return abs(ROSENBROCK[self.name].r_infinity) < 0.99
 
+    @property
+    def within_step(self) -> bool:
+        return are_within_step(ROSENBROCK[self.name].a_sum)
+
     def petsc_options(self) -> dict[str, object]:
         return {"ts_type": "rosw", "ts_rosw_type": self.name}
 
@@ -136,13 +140,17 @@ def _scheme(name: str) -> Scheme:
     c[z_columns] = tableau.a_sum
     gamma[np.array(y_columns) - 1] = tableau.gamma_sum
     pattern = Pattern(1, fixed + per_h, beta, weighted=rosenbrock, rosenbrock=rosenbrock)
-    constants = [torch.from_numpy(values) for values in (fixed, per_h, beta, c, gamma)]
+    constants = [torch.from_numpy(values) for values in (fixed, per_h, beta, gamma)]
+    times_of = stage_times(c)
 
     def numbers(times: Tensor) -> Numbers:
-        fixed, per_h, beta, c, gamma = constants
-        begin, h = times[:, :1], times[:, 1:] - times[:, :1]
+        fixed, per_h, beta, gamma = constants
+        begin, end = times[:, :1], times[:, 1:]
+        h = end - begin
         alpha = fixed + per_h / h[:, :, None]
         beta = beta.expand(len(times), *beta.shape)
-        return Numbers(alpha, beta, beta * 0, begin + h * c, begin.expand(len(times), total), h * gamma)
+        return Numbers(
+            alpha, beta, beta * 0, times_of(begin, end), begin.expand(len(times), total), h * gamma
+        )
 
     return Scheme(pattern, numbers)

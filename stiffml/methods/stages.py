@@ -8,6 +8,7 @@ from torch import Tensor
 
 from stiffml.discretization.dense import Dense
 from stiffml.discretization.equations import Numbers, Pattern, Scheme
+from stiffml.methods.base import stage_times
 from stiffml.methods.tableaux import Butcher, Interpolation
 
 
@@ -55,16 +56,16 @@ def stage_scheme(f: Butcher, g: Butcher | None = None, mass: bool = False) -> Sc
     c_f[columns] = f.c
     c_g[columns] = f.c if g is None else g.c
     pattern = Pattern(1, alpha, beta, epsilon, weighted)
-    constants = [torch.from_numpy(values) for values in (alpha, beta, epsilon, c_f, c_g)]
+    constants = [torch.from_numpy(values) for values in (alpha, beta, epsilon)]
+    times_of_f, times_of_g = stage_times(c_f), stage_times(c_g)
 
     def numbers(times: Tensor) -> Numbers:
-        alpha, beta, epsilon, c_f, c_g = constants
-        begin, h = times[:, :1], times[:, 1:] - times[:, :1]
-        size = h[:, :, None]
+        alpha, beta, epsilon = constants
+        begin, end = times[:, :1], times[:, 1:]
+        size = (end - begin)[:, :, None]
         fixed = alpha.expand(len(times), rows, total)
-        return Numbers(
-            fixed, size * beta, size * epsilon, begin + h * c_f, begin + h * c_g, fixed[:, :, 0] * 0
-        )
+        s_f, s_g = times_of_f(begin, end), times_of_g(begin, end)
+        return Numbers(fixed, size * beta, size * epsilon, s_f, s_g, fixed[:, :, 0] * 0)
 
     return Scheme(pattern, numbers)
 

@@ -59,7 +59,8 @@ class EventFinder:
 
     def _value(self, s: float, u: np.ndarray) -> float:
         layout, direction = self._replay.system.layout, self._replay.system.direction
-        t = torch.tensor(direction * s, dtype=layout.dtype, device=layout.device)
+        time = self._replay.system.f.span.own_time(direction * s)
+        t = torch.tensor(time, dtype=layout.dtype, device=layout.device)
         state = torch.from_numpy(u).to(layout.device, layout.dtype)
         return float(checked(self._event(t, layout.unflatten(state))))
 
@@ -114,6 +115,11 @@ def checked(value: Tensor) -> Tensor:
     if not isinstance(value, Tensor) or value.numel() != 1:
         kind = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(f"event must return a tensor with one element, not {kind}")
+    if not value.is_floating_point():
+        raise TypeError(
+            f"event must return a real number that changes its sign, not {value.dtype}: in place of a "
+            "condition such as y[0] > 0.5 return the difference, y[0] - 0.5, whose root can be found"
+        )
     return value.reshape(())
 
 

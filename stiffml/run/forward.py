@@ -38,8 +38,9 @@ class Failure:
 class Run:
     """A forward run: what it leaves, how it ended, what it cost.
 
-    ``outputs`` holds the states that steps ended on, ``between`` the readings of outputs between steps;
-    ``event`` is the time of the event that ended it. The state there is the last output.
+    ``returned`` (n_ends,) bool says which of the times that steps are to end on are those of outputs;
+    ``outputs`` holds the states there, ``between`` the readings of outputs between steps; ``event`` is the
+    time of the event that ended it. The state there is the last output.
     ``start_slopes`` are f, and g if there is one, at the start, if they are finite; of a large state a sample
     of them.
     """
@@ -47,6 +48,7 @@ class Run:
     trajectory: Trajectory
     checkpoints: Checkpoints
     outputs: Growing
+    returned: np.ndarray
     between: list[Reading] = field(default_factory=list)
     start_slopes: tuple[np.ndarray, ...] = ()
     failure: Failure | None = None
@@ -59,19 +61,22 @@ class Run:
     def readings(self) -> list[Reading]:
         """Of all outputs: those that steps ended on, those between steps, the event."""
         at_event = [] if self.event is None else [self.trajectory.n_steps]
-        steps = (Reading.of_state(n) for n in self.trajectory.output_steps)
+        marked = zip(self.trajectory.output_steps, self.returned, strict=False)
+        steps = (Reading.of_state(n) for n, is_returned in marked if is_returned)
         return [*steps, *self.between, *map(Reading.of_state, at_event)]
 
     @property
     def in_time(self) -> list[int]:
         """The numbers of the readings but the event's, ordered by time."""
-        ends = self.trajectory.outputs[: len(self.trajectory.output_steps)].tolist()
-        times = [*ends, *(reading.s for reading in self.between)]
+        reached = len(self.trajectory.output_steps)
+        ends = self.trajectory.outputs[:reached][self.returned[:reached]]
+        times = [*ends.tolist(), *(reading.s for reading in self.between)]
         return sorted(range(len(times)), key=times.__getitem__)
 
     def hand_over(self) -> np.ndarray:
         """(n, size) the outputs in the order of the readings; the run keeps none of them."""
-        on_steps, count = self.outputs.rows, len(self.trajectory.output_steps)
+        on_steps = self.outputs.rows
+        count = int(self.returned[: len(self.trajectory.output_steps)].sum())
         self.outputs = Growing(on_steps.shape[1:])
         between = [reading.value[None] for reading in self.between]
         return np.concatenate([on_steps[:count], *between, on_steps[count:]])
@@ -97,6 +102,7 @@ def integrate(
     system: System,
     method: Method,
     outputs: np.ndarray,
+    returned: np.ndarray,
     between: np.ndarray,
     u0: np.ndarray,
     steps: Steps,
@@ -108,13 +114,13 @@ def integrate(
 ) -> Run:
     """Integrate M du/ds = f + g through increasing ``outputs`` from ``u0`` (size,), both float64.
 
-    Steps end on ``outputs``; at the times ``between`` the solution is interpolated. The run ends where
-    ``event`` has a root.
+    Steps end on ``outputs``, of which some are ``returned``; at the times ``between`` the solution is
+    interpolated. The run ends where ``event`` has a root.
     """
     began = time.perf_counter()
     expected = None if isinstance(steps, Adaptive) else _expected(steps, outputs, method)
     checkpoints = checkpoints_for(adjoint, u0.size, method.history, expected)
-    run = Run(Trajectory(outputs), checkpoints, Growing((u0.size,)))
+    run = Run(Trajectory(outputs), checkpoints, Growing((u0.size,)), returned)
     checkpoints.append(u0, None)
     run.outputs.append(u0)
     if len(outputs) > 1:
@@ -311,8 +317,9 @@ class _Drive:
         return taken
 
     def _mark_output(self) -> None:
+        if self._run.returned[len(self._trajectory.output_steps)]:
+            self._run.outputs.append(self._state)
         self._trajectory.mark_output()
-        self._run.outputs.append(self._state)
 
     def _initial_size(self, outputs: np.ndarray) -> float:
         """Hairer, Nørsett & Wanner, Solving ODEs I, section II.4, "Starting step size"."""

@@ -26,6 +26,10 @@ NOT_INDEX_1 = (
 )
 
 
+class InconsistentError(ValueError):
+    """No values of the algebraic variables were found that satisfy the algebraic equations."""
+
+
 class Constraints:
     """The algebraic equations P f(s, u) = 0 of a system with a singular mass matrix.
 
@@ -76,7 +80,7 @@ class Constraints:
         rows = np.abs(matrix).max(axis=-1, keepdims=True)
         smallest = np.linalg.svd(matrix / np.where(rows > 0, rows, 1), compute_uv=False).min()
         if not smallest > 1e-13:
-            raise ValueError(NOT_INDEX_1)
+            raise InconsistentError(NOT_INDEX_1)
         if transpose:
             matrix = matrix.swapaxes(-1, -2)
         return np.linalg.solve(matrix, v.reshape(layout.samples, layout.width, 1)).reshape(-1)
@@ -94,7 +98,7 @@ class Constraints:
         try:
             return splu(matrix).solve(v, trans="T" if transpose else "N")
         except RuntimeError as error:
-            raise ValueError(NOT_INDEX_1) from error
+            raise InconsistentError(NOT_INDEX_1) from error
 
     def check(self, u: np.ndarray, tolerances: Tolerances) -> None:
         """Raise ValueError unless u is consistent within the tolerances."""
@@ -147,7 +151,7 @@ class Constraints:
                     return u
             except FloatingPointError:
                 break
-        raise ValueError(
+        raise InconsistentError(
             "make_consistent: Newton's iteration for the algebraic variables did not converge; pass a y0 "
             "that is closer to consistent"
         )
@@ -182,7 +186,7 @@ class MakeConsistent(torch.autograd.Function):
         w = constraints.solve(ctx.state, cotangent.double().cpu().numpy(), transpose=True)
         into_f = torch.from_numpy(-constraints.project(w, transpose=True))[None]
         time = torch.tensor([ctx.s], dtype=torch.float64)
-        _, gradients, wrt_s = system.f.vjp(
+        _, gradients, wrt_s, _ = system.f.vjp(
             time, torch.from_numpy(ctx.state)[None], into_f, ctx.needs_input_grad[2]
         )
         wrt_u0 = torch.from_numpy(system.weigh(w, transpose=True)).to(cotangent)

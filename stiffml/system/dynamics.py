@@ -14,6 +14,7 @@ from stiffml.system.batching import Batching, Func, batching_of, evaluate_many
 from stiffml.system.graph import Array, Graph, LastGraph, Vector
 from stiffml.system.products import added, derivative, gradient
 from stiffml.system.space import Space
+from stiffml.system.span import Span
 from stiffml.system.state import Layout, State
 
 REPLICATED = 1_000_000
@@ -33,6 +34,8 @@ class Dynamics:
     ----------
     space : Space
         Which processes hold the state.
+    span : Span
+        Between which times the function is called.
     parameters : tuple of Tensor
         What gradients are wanted for.
     largest : int
@@ -53,8 +56,10 @@ class Dynamics:
         direction: int = 1,
         parameters: Iterable[Tensor] = (),
         space: Space | None = None,
+        span: Span | None = None,
     ) -> None:
         self.func = func
+        self.span = Span() if span is None else span
         self.space = Space() if space is None else space
         self.layout = layout
         self.direction = direction
@@ -80,6 +85,7 @@ class Dynamics:
         will be wanted here too: one evaluation then yields both. Of a large state nothing is remembered but
         a slope that is not finite; nor of one that is spread over processes, which would have to agree.
         """
+        s = self.span.trim(s)
         if s == self._last_time and np.array_equal(u, self._last_state):
             return self._last_slope
         self._last_graph.forget()  # gives its memory back first
@@ -111,10 +117,11 @@ class Dynamics:
 
     def evaluate_anew(self, s: float, u: np.ndarray) -> np.ndarray:
         """f at one state by a call of the function, whatever is remembered."""
-        return self._slope(s, u.copy())
+        return self._slope(self.span.trim(s), u.copy())
 
     def jacobian_at(self, s: float, u: np.ndarray) -> np.ndarray:
         """∂f/∂u at one state as an array (samples, width, width), which is not remembered any longer."""
+        s = self.span.trim(s)
         if s == self._last_time and np.array_equal(u, self._last_state):
             u = self._last_state
             if self._last_blocks is not None:
@@ -128,9 +135,15 @@ class Dynamics:
         return self.jacobian_blocks(time, torch.from_numpy(u)[None])[0].numpy()
 
     def _slope(self, s: float, u: np.ndarray) -> np.ndarray:
+        if self.span.degree and not self.span.begin <= s <= self.span.end:
+            with torch.no_grad():
+                return self._many(torch.tensor([s], dtype=torch.float64), torch.from_numpy(u)[None])[
+                    0
+                ].numpy()
         layout = self.layout
         y = layout.unflatten(torch.from_numpy(u).to(layout.device, layout.dtype))
-        t = torch.tensor(self.direction * s, dtype=layout.dtype, device=layout.device)
+        time = self.span.own_time(self.direction * s)
+        t = torch.tensor(time, dtype=layout.dtype, device=layout.device)
         value = self._checked(self.func(t, y))
         self.rhs_evals += 1
         flat = layout.flatten(value).detach().double().cpu().numpy()
@@ -193,11 +206,27 @@ class Dynamics:
     def _mode(self, s: float, u: np.ndarray) -> Batching:
         if self._batching is None:
             t = torch.tensor(self.direction * s, dtype=torch.float64)
-            self._batching = batching_of(self.func, self.layout, t, torch.from_numpy(u))
+            self._batching = batching_of(self._within_span, self.layout, t, torch.from_numpy(u))
         return self._batching
 
-    def _many(self, s: Tensor, u: Tensor, func: Func | None = None) -> Tensor:
-        """f, or ``func`` in its place, at K times (K,) and states (K, size), both float64, differentiable."""
+    def _within_span(self, t: Tensor, y: State) -> State:
+        """The function, for trials that make times up."""
+        return self.func(self.span.own_times(t), y)
+
+    def _many(self, s: Tensor, u: Tensor, func: Func | None = None, ends: Tensor | None = None) -> Tensor:
+        """f, or ``func`` in its place, at K times (K,) and states (K, size), both float64, differentiable.
+
+        At times beyond the span it depends on the ``ends`` of that as well.
+        """
+        expanded = self.span.expanded(s, ends) if self.span.degree else None
+        if expanded is not None:
+            rows, weights = expanded.rows.to(u.device), expanded.weights.to(u.device)
+            slopes = self._many_within(expanded.times, u[rows], func)
+            return torch.zeros_like(u).index_add(0, rows, weights[:, None] * slopes)
+        return self._many_within(s, u, func)
+
+    def _many_within(self, s: Tensor, u: Tensor, func: Func | None) -> Tensor:
+        """The same at times within the span."""
         func = self.func if func is None else func
         self.rhs_evals += len(s)
         # A single state needs no batch, nor the attempts with which one is tried out.
@@ -210,12 +239,15 @@ class Dynamics:
         # Vectors live where PETSc works, in double precision; the function on its own device, in its own.
         device, dtype = self.layout.device, self.layout.dtype
         times, states = (self.direction * s).to(device, dtype), u.to(device, dtype)
+        if dtype != torch.float64:
+            times = self.span.own_times(times)
         slopes = evaluate_many(func, self.layout, mode, times, states)
         return self.direction * slopes.to(u.device, torch.float64)
 
     def evaluate_shared(self, s: float, u: Tensor, with_jacobian: bool = False) -> Tensor:
         """:meth:`evaluate` where the state is a tensor on the device of ``func``, as one there."""
         self.forget()
+        s = self.span.trim(s)
         if with_jacobian:
             return self._slope_with_graph(s, u.clone())
         with torch.no_grad():
@@ -224,7 +256,7 @@ class Dynamics:
     def graph(self, s: float, u: Array) -> Graph:
         """f at one state with its Jacobian's products; the last :meth:`evaluate` may have it already."""
         self.jacobians += 1
-        u = self._placed(u)
+        s, u = self.span.trim(s), self._placed(u)
         return self._last_graph.take(s, u, self.space) or self._graph(s, u)[0]
 
     def copied(self, u: Vector) -> Vector:
@@ -312,38 +344,48 @@ class Dynamics:
 
     def vjp(
         self, s: Tensor, u: Tensor, cotangents: Tensor, wrt_time: bool
-    ) -> tuple[Tensor, list[Tensor | None], Tensor]:
+    ) -> tuple[Tensor, list[Tensor | None], Tensor, Tensor]:
         """Values of f at K states, and the products of ``cotangents`` (K, size) with ∂f/∂θ and ∂f/∂s.
 
         Returns f (K, size), a gradient for each of ``parameters`` (None where f does not depend on
-        it), and wᵀ∂f/∂s (K,), zero unless ``wrt_time``.
+        it), wᵀ∂f/∂s (K,), zero unless ``wrt_time``, and the same (2,) for the ends of the span, on which f
+        depends at times beyond them.
         """
         if len(s) > 1 and self.is_large:
             return self._vjp_one_by_one(s, u, cotangents, wrt_time)
-        times = s.detach().requires_grad_(wrt_time)
-        wanted: Sequence[Tensor] = [*self.parameters, *([times] if wrt_time else [])]
+        times, ends = s.detach().requires_grad_(wrt_time), self.span.ends().requires_grad_(wrt_time)
+        wanted: Sequence[Tensor] = [*self.parameters, *([times, ends] if wrt_time else [])]
         with torch.enable_grad():
-            slopes = self._many(times, u.detach())
+            slopes = self._many(times, u.detach(), ends=ends)
         if slopes.requires_grad and wanted:
             grads: list[Tensor | None] = [
                 *torch.autograd.grad(slopes, wanted, cotangents, retain_graph=True, allow_unused=True)
             ]
         else:
             grads = [None] * len(wanted)
-        time_part = grads.pop() if wrt_time else None
-        return slopes.detach(), grads, torch.zeros_like(s) if time_part is None else time_part
+        own = len(self.parameters)
+        wrt_s, wrt_ends = torch.zeros_like(s), torch.zeros(2, dtype=torch.float64)
+        for into, part in zip((wrt_s, wrt_ends), grads[own:], strict=False):
+            if part is not None:
+                into.copy_(part)
+        return slopes.detach(), grads[:own], wrt_s, wrt_ends
 
     def _vjp_one_by_one(
         self, s: Tensor, u: Tensor, cotangents: Tensor, wrt_time: bool
-    ) -> tuple[Tensor, list[Tensor | None], Tensor]:
+    ) -> tuple[Tensor, list[Tensor | None], Tensor, Tensor]:
         """The graph of one large state at a time."""
-        slopes, wrt_s = torch.empty_like(u), torch.zeros_like(s)
+        slopes, wrt_s, wrt_ends = (
+            torch.empty_like(u),
+            torch.zeros_like(s),
+            torch.zeros(2, dtype=torch.float64),
+        )
         gradients: list[list[Tensor | None]] = []
         for k in range(len(s)):
             one = slice(k, k + 1)
-            slopes[one], found, wrt_s[one] = self.vjp(s[one], u[one], cotangents[one], wrt_time)
+            slopes[one], found, wrt_s[one], at_ends = self.vjp(s[one], u[one], cotangents[one], wrt_time)
+            wrt_ends += at_ends
             gradients.append(found)
-        return slopes, [added(parts) for parts in zip(*gradients, strict=True)], wrt_s
+        return slopes, [added(parts) for parts in zip(*gradients, strict=True)], wrt_s, wrt_ends
 
     def state_jvp(self, s: Tensor, u: Tensor, directions: Tensor) -> Tensor:
         """J v at K states: (K,), (K, size), (K, size) -> (K, size)."""
