@@ -198,7 +198,8 @@ def several_times(name: str, values: Any) -> Tensor:
     """
     if not isinstance(values, Tensor):
         try:
-            parts = [values] if np.isscalar(values) else list(values)
+            single = not isinstance(values, Iterable) or (isinstance(values, np.ndarray) and values.ndim == 0)
+            parts: Any = [values] if single else list(values)
             if any(isinstance(part, Tensor) for part in parts):
                 values = torch.stack(
                     [times(name, torch.as_tensor(part).reshape(1))[0].double() for part in parts]
