@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from stiffml.linear.choice import Wanted, choose
 from stiffml.linear.settings import LU, Krylov, Sparsity
 from stiffml.methods import METHODS, Method, resolve
+from stiffml.parameters import collected, in_forward_mode, require_reverse_mode
 from stiffml.run.events import EventFunc
 from stiffml.settings import Discrete, Newton, Tolerances
 from stiffml.split import Split
 from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps, ends_of_steps
 from stiffml.system.batching import Func
 from stiffml.system.dynamics import Dynamics
+from stiffml.system.found import find_parameters
 from stiffml.system.mass import Mass
 from stiffml.system.space import HasSpace, Space
 from stiffml.system.state import Layout, State
@@ -72,6 +74,8 @@ def check(
     event: EventFunc | None,
 ) -> Request:
     """Raise TypeError or ValueError for anything wrong, else the request."""
+    params = collected(params)
+    require_reverse_mode(y0=y0, t=t, params=params, mass=mass)
     method = resolve(method)
     if not callable(func):
         raise TypeError(f"func must be callable as func(t, y), not {type(func).__name__}")
@@ -91,11 +95,16 @@ def check(
         raise TypeError(f"adjoint must be Discrete(), not {adjoint!r}")
     tolerances = _tolerances(rtol, atol, y0, layout)
     system = _system(func, layout, direction, _parameters(func, params), method, mass)
+    with torch.inference_mode(False), torch.no_grad():
+        u0 = layout.flatten(y0).detach().double().cpu().numpy()
+    # Before any other call of func: what it computes once, and keeps, it must compute with a graph.
+    if torch.is_grad_enabled() or in_forward_mode():
+        find_parameters(system, float(times[0]), u0)
+        system.keep_members()
     if method.implicit:
         limits = tolerances if isinstance(steps, Adaptive) else None
         wanted = Wanted(linear, jacobian, method, system.linear, limits, dict(options or {}))
         with torch.inference_mode(False), torch.no_grad():
-            u0 = layout.flatten(y0).detach().double().cpu().numpy()
             system.solver = choose(wanted, system.f, system.mass, float(times[0]), u0)
     return Request(
         method=method,
@@ -232,9 +241,7 @@ def _newton(newton: Newton | None, steps: Steps, tolerances: Tolerances, dtype: 
 
 
 def _parameters(func: Func, params: Iterable[Tensor]) -> tuple[Tensor, ...]:
-    if isinstance(params, Tensor):
-        raise TypeError("params must be a sequence of tensors, not one tensor")
-    extra = tuple(params)
+    extra = collected(params)
     for position, tensor in enumerate(extra):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"params[{position}] must be a tensor, not {type(tensor).__name__}")

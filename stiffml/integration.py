@@ -14,7 +14,7 @@ from stiffml.errors import SolveError, Status, explain
 from stiffml.gradients.autograd import Integrate, Outputs, Record
 from stiffml.linear import LU, Krylov, Sparsity
 from stiffml.methods import Method
-from stiffml.parameters import collected, require_independent
+from stiffml.parameters import collected
 from stiffml.pieces import solve_in_pieces
 from stiffml.run.between import with_outputs
 from stiffml.run.events import Event, EventFunc, differentiable_event, moved_with_end
@@ -160,7 +160,6 @@ def _solve(
 
 def _integrate(request: Request, y0: State, stats: Stats) -> tuple[Solution, SolveError | None]:
     system = request.system
-    require_independent(system.f.parameters)
     u0 = _initial(request, y0)
     records: list[Record] = []
 
