@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stiffml.linear.choice import Wanted, choose
 from stiffml.linear.settings import LU, Krylov, Sparsity
 from stiffml.methods import METHODS, Method, resolve
-from stiffml.parameters import collected, in_forward_mode, require_reverse_mode
+from stiffml.parameters import collected, in_forward_mode, module_of, require_reverse_mode
 from stiffml.run.events import EventFunc
 from stiffml.settings import Discrete, Newton, Tolerances
 from stiffml.split import Split
@@ -245,7 +245,8 @@ def _parameters(func: Func, params: Iterable[Tensor]) -> tuple[Tensor, ...]:
     for position, tensor in enumerate(extra):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"params[{position}] must be a tensor, not {type(tensor).__name__}")
-    own = tuple(func.parameters()) if isinstance(func, nn.Module) else ()
+    module = module_of(func)
+    own = () if module is None else tuple(module.parameters())
     return tuple({id(p): p for p in (*own, *extra)}.values())
 
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stiffml.arguments import space_of
 from stiffml.integration import solve
 from stiffml.methods import resolve
-from stiffml.parameters import collected, named_parameters
+from stiffml.parameters import collected, module_of, named_parameters
 from stiffml.settings import Newton
 from stiffml.solution import Solution
 from stiffml.steps import Recorded
@@ -158,7 +158,8 @@ def check_gradients(
 
 def _named_inputs(func: Func, extra: tuple[Tensor, ...], used: Sequence[Tensor]) -> dict[str, Tensor]:
     """A module's parameters, ``params``, and what else func was found to use; each once."""
-    named: dict[str, Tensor] = dict(func.named_parameters()) if isinstance(func, nn.Module) else {}
+    module = module_of(func)
+    named: dict[str, Tensor] = {} if module is None else dict(module.named_parameters())
     for more in ({f"params[{i}]": p for i, p in enumerate(extra)}, named_parameters(func, extra, used)):
         known = {id(p) for p in named.values()}
         named |= {name: p for name, p in more.items() if id(p) not in known}

@@ -25,6 +25,12 @@ def collected(params: Iterable[Tensor]) -> tuple[Tensor, ...]:
     return tuple(params)
 
 
+def module_of(func: Callable) -> nn.Module | None:
+    """The module that func is, or is a method of."""
+    owner = getattr(func, "__self__", func)
+    return owner if isinstance(owner, nn.Module) else None
+
+
 def require_independent(parameters: Sequence[Tensor], found: int = 0) -> None:
     """Raise ValueError if one is computed from another: what passes through both would count twice.
 
@@ -92,8 +98,8 @@ def named_parameters(func: Callable, params: Sequence[Tensor], used: Sequence[Te
     A module's have its names, those passed ``"params[i]"``; others that func uses have the name that func has
     for them, such as the variable of a closure, ``"layers.0.weight"`` in a list, or else ``"found[i]"``.
     """
-    position = {id(p) for p in used}
-    named: dict[str, Tensor] = dict(func.named_parameters()) if isinstance(func, nn.Module) else {}
+    position, module = {id(p) for p in used}, module_of(func)
+    named: dict[str, Tensor] = {} if module is None else dict(module.named_parameters())
     named |= {f"params[{i}]": p for i, p in enumerate(params)}
     named = {name: p for name, p in named.items() if id(p) in position}
     rest = {id(p): p for p in used}

@@ -175,7 +175,7 @@ class MakeConsistent(torch.autograd.Function):
                 return None, None, *_differentiable(ctx, cotangent, inputs)
             with torch.no_grad():
                 found = MakeConsistent._gradients(ctx, cotangent)
-        what = "the gradient of make_consistent with respect to a mass matrix"
+        what = "the gradient of make_consistent, with a mass matrix that needs one too,"
         return None, None, *differentiable_no_further(found, [cotangent, *inputs], what)
 
     @staticmethod

@@ -44,7 +44,7 @@ def find_parameters(system: System, s: float, u: np.ndarray) -> None:
         # A leaf that func makes itself is another one in each call, and no parameter.
         leaves = {key: leaf for key, leaf in first.leaves.items() if key in second.leaves}
         makes_leaves = len(leaves) < len(first.leaves)
-        found = _chosen(first, leaves, operands.found, names)
+        found = _chosen(first, leaves, operands.found, names, system.space)
         _require_same_everywhere(found, system.space)
         for part in system.parts:
             part.parameters, part.makes_leaves = (*known, *found), makes_leaves
@@ -73,16 +73,21 @@ def _values(system: System, s: float, u: np.ndarray, remember: bool = False) -> 
 
 
 def _chosen(
-    first: Roots, leaves: dict[int, Tensor], operands: dict[Origin, Tensor], known: set[Origin]
+    first: Roots,
+    leaves: dict[int, Tensor],
+    operands: dict[Origin, Tensor],
+    known: set[Origin],
+    space: Space,
 ) -> tuple[Tensor, ...]:
     used = known | set(leaves) | set(first.older)
     below = {at: used.intersection(ancestors(node)) for at, node in first.older.items()}
     alone = [at for at, under in below.items() if not under]
     missing = [first.older[at] for at in alone if at not in operands]
-    if missing:
+    if not space.every(not missing):
+        by = f" (by {missing[0].name()})" if missing else ""
         raise ValueError(
-            f"func uses a tensor that was computed outside of it (by {missing[0].name()}), but not by an "
-            "operation that could be followed to it: name it, params=[tensor]"
+            f"func uses a tensor that needs a gradient and was computed outside of it{by}, in a way that "
+            "hides which tensor that is: name it, params=[tensor]"
         )
     # What others are computed from, and where these are used themselves, nothing but that.
     found = {**leaves, **{id(operands[at]): operands[at] for at in alone}}

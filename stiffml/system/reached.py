@@ -50,6 +50,8 @@ def _visit(thing: object, name: str, depth: int, found: Reached, seen: set[int],
     inside = in_function
     parts: Mapping[str, object]
     if isinstance(thing, types.FunctionType):
+        if (thing.__module__ or "").split(".")[0] == "torch":
+            return
         parts, inside = _read_by(thing), True
     elif isinstance(thing, types.MethodType):
         parts = {"": thing.__self__}
