@@ -16,13 +16,14 @@ from stiffml.feasible import require_schedule
 from stiffml.linear.choice import Wanted, choose
 from stiffml.linear.settings import LU, Krylov, Sparsity
 from stiffml.methods import METHODS, Method, resolve
-from stiffml.parameters import collected
+from stiffml.parameters import collected, in_forward_mode, module_of, require_reverse_mode
 from stiffml.run.events import EventFunc
 from stiffml.settings import Discrete, Newton, Tolerances
 from stiffml.split import Split
 from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps, landings
 from stiffml.system.batching import Func
 from stiffml.system.dynamics import Dynamics
+from stiffml.system.found import find_parameters
 from stiffml.system.mass import Mass
 from stiffml.system.space import HasSpace, Space
 from stiffml.system.span import Span
@@ -84,6 +85,8 @@ def check(
     continues: bool = False,
 ) -> Request:
     """Raise TypeError or ValueError for anything wrong, else the request."""
+    params = collected(params)
+    require_reverse_mode(y0=y0, t=t, params=params, mass=mass)
     method = resolve(method)
     if not callable(func):
         raise TypeError(f"func must be callable as func(t, y), not {described(func)}")
@@ -114,11 +117,16 @@ def check(
     degree = 0 if method.within_step else method.order | 1
     span = Span(float(times[0]), float(times[-1]), direction, layout.dtype, degree)
     system = _system(func, layout, direction, _parameters(func, params), method, mass, span)
+    with torch.inference_mode(False), torch.no_grad():
+        u0 = layout.flatten(y0).detach().double().cpu().numpy()
+    # Before any other call of func: what it computes once, and keeps, it must compute with a graph.
+    if torch.is_grad_enabled() or in_forward_mode():
+        find_parameters(system, float(times[0]), u0)
+        system.keep_members()
     if method.implicit:
         limits = tolerances if isinstance(steps, Adaptive) else None
         wanted = Wanted(linear, jacobian, method, system.linear, limits, dict(options or {}))
         with torch.inference_mode(False), torch.no_grad():
-            u0 = layout.flatten(y0).detach().double().cpu().numpy()
             system.solver = choose(wanted, system.f, system.mass, float(times[0]), u0)
     return Request(
         method=method,
@@ -313,7 +321,8 @@ def _parameters(func: Func, params: Iterable[Tensor]) -> tuple[Tensor, ...]:
     for position, tensor in enumerate(extra):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"params[{position}] must be a tensor, not {type(tensor).__name__}")
-    own = tuple(func.parameters()) if isinstance(func, nn.Module) else ()
+    module = module_of(func)
+    own = () if module is None else tuple(module.parameters())
     return tuple({id(p): p for p in (*own, *extra)}.values())
 
 

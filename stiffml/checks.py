@@ -137,11 +137,12 @@ def flag(name: str, value: Any) -> bool:
 
 
 def require_untransformed() -> None:
-    """Raise TypeError within ``torch.func`` and ``torch.vmap``, where no tensor has numbers to solve with."""
+    """Raise ValueError within ``torch.func`` and ``torch.vmap``, where no tensor has numbers to solve with."""
     if torch._C._functorch.peek_interpreter_stack() is not None:
-        raise TypeError(
-            "a solve cannot be traced by torch.func.grad, jacrev, vmap and so on. Try: torch.autograd.grad "
-            "or torch.autograd.functional for derivatives, batch_dims=1 for many samples"
+        raise ValueError(
+            "a solve cannot take part in torch.vmap nor in torch.func.grad, vjp, jvp, jacrev, jacfwd or "
+            "hessian. Try: batch_dims=1 for many states or parameters at once; torch.autograd.grad, or "
+            "torch.autograd.functional.jacobian, hvp and hessian; stiffml.sensitivities for forward mode"
         )
 
 

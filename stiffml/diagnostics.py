@@ -5,19 +5,20 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stiffml.arguments import space_of
 from stiffml.checks import described, whole
 from stiffml.checks import times as checked_times
 from stiffml.integration import solve
 from stiffml.methods import resolve
-from stiffml.parameters import collected
+from stiffml.parameters import collected, module_of, named_parameters
 from stiffml.settings import Newton
+from stiffml.solution import Solution
 from stiffml.steps import Recorded
 from stiffml.system.batching import Func
 from stiffml.system.state import State
@@ -92,7 +93,8 @@ def check_gradients(
     Returns
     -------
     GradientReport
-        With a check named ``y0`` (``y0[i]`` for a tuple), one for each parameter by its name, and ``t``.
+        With a check named ``y0`` (``y0[i]`` for a tuple), one for each parameter by its name (those that
+        were not passed are named as in :func:`stiffml.sensitivities`), and ``t``.
     """
     replay = {name: value for name, value in arguments.items() if name not in ("rtol", "atol")}
     if resolve(arguments.get("method", "bdf")).newton:
@@ -116,14 +118,15 @@ def check_gradients(
         solution = solve(func, y, times, params=extra, **chosen)
         if steps is not None and sum(map(len, steps.ends)) != solution.stats.accepted:
             raise RuntimeError("check_gradients: a perturbed solve could not repeat the recorded steps")
-        recorded.append(solution.steps)
+        solutions.append(solution)
         return list(solution.y) if isinstance(solution.y, tuple) else [solution.y]
 
-    recorded: list[Recorded] = []
+    solutions: list[Solution] = []
     leaves = tuple(part.detach().clone().requires_grad_() for part in parts)
     times = t.detach().double().clone().requires_grad_()
     outputs = run(leaves, times, None)
-    steps = recorded[0]
+    first = solutions[0]
+    steps = first.steps
     magnitudes = [out.detach().abs().amax(dim=0) for out in outputs]
     magnitudes = [torch.where(size > 0, size, torch.ones_like(size)) for size in magnitudes]
     weights = [torch.rand(out.shape, generator=generator, dtype=out.dtype) + 0.5 for out in outputs]
@@ -134,7 +137,8 @@ def check_gradients(
             ((w * (s + s**2 / 2)).sum() for w, s in zip(weights, scaled, strict=True)), torch.zeros(())
         )
 
-    named = _named_inputs(func, extra)
+    used = [p for piece in first.pieces for p in piece.record.replay.system.f.parameters]
+    named = _named_inputs(func, extra, used)
     inputs = [*leaves, times, *named.values()]
     grads = torch.autograd.grad(loss(outputs), inputs, allow_unused=True)
     gradients = [torch.zeros_like(i) if g is None else g for i, g in zip(inputs, grads, strict=True)]
@@ -158,10 +162,13 @@ def check_gradients(
     return GradientReport(tuple(checks))
 
 
-def _named_inputs(func: Func, extra: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    named: dict[str, Tensor] = dict(func.named_parameters()) if isinstance(func, nn.Module) else {}
-    known = {id(p) for p in named.values()}
-    named |= {f"params[{i}]": p for i, p in enumerate(extra) if id(p) not in known}
+def _named_inputs(func: Func, extra: tuple[Tensor, ...], used: Sequence[Tensor]) -> dict[str, Tensor]:
+    """A module's parameters, ``params``, and what else func was found to use; each once."""
+    module = module_of(func)
+    named: dict[str, Tensor] = {} if module is None else dict(module.named_parameters())
+    for more in ({f"params[{i}]": p for i, p in enumerate(extra)}, named_parameters(func, extra, used)):
+        known = {id(p) for p in named.values()}
+        named |= {name: p for name, p in more.items() if id(p) not in known}
     return {name: p for name, p in named.items() if p.requires_grad}
 
 
@@ -180,13 +187,12 @@ def _check(
     original = tensor.detach().clone()
 
     def at(epsilon: float) -> float:
-        with torch.no_grad():
-            tensor.copy_(original + epsilon * direction)
+        # By .data: graphs of the caller's that the tensor is part of shall not take it for changed.
+        tensor.data.copy_(original + epsilon * direction)
         try:
             return value()
         finally:
-            with torch.no_grad():
-                tensor.copy_(original)
+            tensor.data.copy_(original)
 
     base = at(0.0)
     # What is left of the expansion where ε² is far below rounding is rounding, Newton's included.

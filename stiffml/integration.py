@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from stiffml.feasible import require_sane_span
 from stiffml.gradients.autograd import Integrate, Outputs, Record
 from stiffml.linear import LU, Krylov, Sparsity
 from stiffml.methods import Method
-from stiffml.parameters import collected, require_independent
+from stiffml.parameters import collected
 from stiffml.pieces import solve_in_pieces
 from stiffml.run.between import with_outputs
 from stiffml.run.events import Event, EventFunc, differentiable_event, moved_with_end
@@ -28,6 +29,7 @@ from stiffml.settings import Discrete, Newton
 from stiffml.solution import Piece, Solution, Stats
 from stiffml.steps import Adaptive, Steps
 from stiffml.system.batching import Func
+from stiffml.system.reached import reached
 from stiffml.system.space import solving_on
 from stiffml.system.state import State
 
@@ -66,7 +68,7 @@ def solve(
     func : callable or nn.Module
         func(t, y) -> dy/dt in the shape of y; t is a 0-d tensor, from t[0] to t[-1] also where a method has
         stages beyond its step (``Method.within_step``): there func is extrapolated in time. Parameters of a
-        module get gradients; tensors that a plain callable closes over need ``params``.
+        module get gradients, and so do all other tensors that func uses at y0 and that require them.
     y0 : Tensor or tuple of Tensor
         Initial state, any shape, float64 or float32.
     t : Tensor
@@ -116,7 +118,8 @@ def solve(
         an output, unlike at ``breakpoints``; those outside of t do not count. A tensor gets gradients.
         ``steps`` refers to the intervals between outputs and these times.
     params : iterable of Tensor
-        Tensors besides a module's parameters that need gradients; none that is computed from another.
+        Tensors besides a module's parameters that need gradients; none that is computed from another. Needed
+        for those that func does not use at the start of the solve: that they are used later is an error.
     adjoint : Discrete
         What the forward run keeps for the backward pass.
     newton : Newton
@@ -177,7 +180,6 @@ def _solve(
 
 def _integrate(request: Request, y0: State, stats: Stats) -> tuple[Solution, SolveError | None]:
     system = request.system
-    require_independent(system.f.parameters)
     u0 = _initial(request, y0)
     records: list[Record] = []
 
@@ -308,7 +310,10 @@ class ODEBlock(nn.Module):
     t : Tensor
         Times; a buffer that moves with the module but is not saved with its weights.
     **arguments
-        As for :func:`odeint`.
+        As for :func:`odeint`. Each ``nn.Parameter`` among ``params`` becomes a parameter of the block,
+        ``"params.i"``, for optimisers, ``state_dict`` and ``to``; other tensors stay as they are. A copy of
+        the block has copies of them, but for those that a plain function (a lambda, say) reads: a copy of a
+        function is the function itself, which goes on reading the same tensors.
 
     ``forward(y0)`` returns the states at all times, (len(t), *y0.shape).
     """
@@ -327,9 +332,34 @@ class ODEBlock(nn.Module):
             raise TypeError(f"ODEBlock: no argument {unknown[0]!r}; known are {known}")
         if "params" in arguments:
             arguments["params"] = collected(arguments["params"])  # an iterator would serve one forward only
+            self._register(arguments["params"])
         self.arguments = arguments
 
+    def _register(self, params: tuple[Tensor, ...]) -> None:
+        known = {id(parameter) for parameter in self.parameters()}
+        holder = nn.Module()
+        for number, tensor in enumerate(params):
+            if isinstance(tensor, nn.Parameter) and id(tensor) not in known:
+                holder.register_parameter(str(number), tensor)
+        if holder._parameters:
+            self.params = holder
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ODEBlock:
+        held = reached(self.func)
+        memo |= {id(tensor): tensor for tensor in held.tensors.values() if id(tensor) in held.shared}
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
+
     def forward(self, y0: State) -> State:
+        given = self.arguments.get("params", ())
+        held = self.params._parameters if isinstance(getattr(self, "params", None), nn.Module) else {}
+        if any(given[int(number)] is not tensor for number, tensor in held.items()):
+            raise ValueError(
+                "params: others stand in for parameters of this block that its func reads by itself, as with "
+                "torch.func.functional_call, and would have no effect; make func a module that has them"
+            )
         return odeint(self.func, y0, self.t, **self.arguments)
 
     def extra_repr(self) -> str:

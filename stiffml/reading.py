@@ -53,7 +53,10 @@ def _interpolate_piece(piece: Piece, t: Tensor, s: np.ndarray) -> Tensor:
     @torch.inference_mode(False)
     @torch.no_grad()
     def compute() -> tuple[Outputs, np.ndarray]:
-        readings = _readings(record, s)
+        with record.at_work():
+            if _needs_func(record):
+                record.require_same_func()
+            readings = _readings(record, s)
         found.append(Outputs(record, with_outputs(record.replay, readings), readings))
         return found[0], np.stack([reading.value for reading in readings])
 
@@ -61,7 +64,15 @@ def _interpolate_piece(piece: Piece, t: Tensor, s: np.ndarray) -> Tensor:
     u = Integrate.apply(compute, t_ends, t, u0, *parameters)
     if piece.event is None:
         return u
-    return moved_with_end(u, piece.event, found[0].replay, record.run.checkpoints, found[0].readings)
+    with record.at_work():
+        return moved_with_end(u, piece.event, found[0].replay, record.run.checkpoints, found[0].readings)
+
+
+def _needs_func(record: Record) -> bool:
+    """Whether states between steps, or steps that were not kept, come from func."""
+    replay = record.replay
+    has_own = replay.method.dense(replay.system.form) is not None
+    return has_own or record.run.checkpoints.takes_again
 
 
 def _readings(record: Record, s: np.ndarray) -> list[Reading]:

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stiffml.checks import texts
-from stiffml.gradients.hooks import without_hooks
 from stiffml.gradients.tangent import Direction, output_tangents
 from stiffml.integration import solve
-from stiffml.parameters import collected
+from stiffml.parameters import collected, named_parameters
 from stiffml.run.between import with_outputs
 from stiffml.run.initialization import Constraints
 from stiffml.solution import Solution
@@ -56,8 +55,10 @@ def sensitivities(
     func, y0, t, params, **arguments
         As for :func:`stiffml.solve`.
     wrt : sequence of str, optional
-        Names of a module's parameters, ``"params[i]"`` for those passed as ``params``, and ``"y0"``.
-        By default all parameters that require gradients.
+        Names of a module's parameters, ``"params[i]"`` for those passed as ``params``, and ``"y0"``. Other
+        tensors that func uses have the name that func has for them, such as ``"k"`` for a variable that a
+        lambda reads or ``"layers.0.weight"``, or ``"found[i]"``. By default all parameters that require
+        gradients.
 
     Raises
     ------
@@ -105,7 +106,7 @@ def sensitivities(
     if not names:
         return Sensitivities(solution, {})
     start = np.array(u0_rows)
-    with torch.inference_mode(False), torch.no_grad(), without_hooks(system.parameters):
+    with torch.inference_mode(False), torch.no_grad(), record.at_work():
         if arguments.get("make_consistent"):
             constraints = Constraints(system, float(record.run.trajectory.times[0]))
             start = constraints.tangents(record.run.checkpoints.start, start, directions)
@@ -128,9 +129,7 @@ def sensitivities(
 def _known(func: Func, extra: tuple[Tensor, ...], used: tuple[Tensor, ...]) -> dict[str, tuple[int, Tensor]]:
     """Names of the parameters gradients are wanted for, with their positions."""
     position = {id(p): i for i, p in enumerate(used)}
-    named: dict[str, Tensor] = dict(func.named_parameters()) if isinstance(func, nn.Module) else {}
-    named |= {f"params[{i}]": p for i, p in enumerate(extra)}
-    return {name: (position[id(p)], p) for name, p in named.items() if id(p) in position}
+    return {name: (position[id(p)], p) for name, p in named_parameters(func, extra, used).items()}
 
 
 def _last(value: State, shape: torch.Size) -> State:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,9 +17,11 @@ from stiffml.gradients.adjoint import reverse
 from stiffml.gradients.hooks import without_hooks
 from stiffml.gradients.once import differentiable_no_further
 from stiffml.gradients.second import differentiate_again
+from stiffml.parameters import require_one_cotangent
 from stiffml.run.forward import Run
 from stiffml.run.replay import Replay
 from stiffml.solution import AdjointStats, Stats
+from stiffml.system.products import added
 from stiffml.system.system import System
 
 
@@ -32,8 +35,19 @@ class Record:
 
     def require_same_func(self) -> None:
         """Raise ReplayError if ``func`` has changed since the run."""
-        if self.run.start_slopes:
-            self.replay.require_same_func(self.run.checkpoints.start, self.run.start_slopes)
+        run, system = self.run, self.replay.system
+        if run.before is not None:
+            run.before.require_same(system, run.checkpoints.start, find_used=True)
+        end = run.checkpoints.end
+        if run.after is not None and end is not None:
+            run.after.require_same(system, end)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """For what is computed from the run later: func as it was then, and no hooks of its parameters."""
+        system = self.replay.system
+        with system.as_it_was(), without_hooks(system.parameters):
+            yield
 
 
 class Outputs(NamedTuple):
@@ -77,6 +91,7 @@ class Integrate(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, cotangents: Tensor):
+        require_one_cotangent(cotangents)
         wrt_time = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
         return None, *_Reverse.apply(ctx.outputs, wrt_time, cotangents, *ctx.saved_tensors)
 
@@ -93,8 +108,8 @@ class _Reverse(torch.autograd.Function):
         record = outputs.record
         system = record.replay.system
         began, before = time.perf_counter(), _costs(system)
-        record.require_same_func()
-        with without_hooks(system.parameters):
+        with record.at_work():
+            record.require_same_func()
             gradients = reverse(
                 outputs.replay, record.run.checkpoints, outputs.readings, _plain(cotangents), wrt_time
             )
@@ -119,18 +134,52 @@ class _Reverse(torch.autograd.Function):
                 "stiffml: second derivatives with respect to the output times are not available; "
                 "pass t.detach()"
             )
-        outputs = ctx.outputs
-        with torch.no_grad(), without_hooks(outputs.record.replay.system.parameters):
-            direction = np.zeros(u0.numel()) if along_u0 is None else _plain(along_u0).numpy()
-            again = differentiate_again(
-                outputs.replay,
-                outputs.record.run.checkpoints,
-                outputs.readings,
-                _plain(cotangents),
-                direction,
-                along,
-            )
-        found = [again.cotangents.to(cotangents), again.u0.to(u0), *again.parameters]
-        inputs = [cotangents, u0, *parameters, *(v for v in (along_u0, *along) if v is not None)]
+        inputs = [cotangents, u0, *parameters]
+        found = _Hessian.apply(ctx.outputs, cotangents, (cotangents, u0), None, along_u0, *along)
         found = differentiable_no_further(found, inputs, "the second derivative of a solve")
         return None, None, found[0], None, None, *found[1:]
+
+
+class _Hessian(torch.autograd.Function):
+    """(x_c, x_u0, *x_θ) -> H x, with H the matrix of second derivatives of ⟨c, Y(u0, θ)⟩ by c, u0 and θ.
+
+    Y are the outputs of a solve and c the cotangents that its gradient was taken with, both held. H is
+    symmetric, so that the derivative of H x along x is a product with H again: as often as anybody asks, and
+    ``torch.autograd.functional.hvp`` asks once. None stands for zeros.
+    """
+
+    @staticmethod
+    def forward(
+        ctx,
+        outputs: Outputs,
+        cotangents: Tensor,
+        like: tuple[Tensor, Tensor],
+        x_c: Tensor | None,
+        x_u0: Tensor | None,
+        *x: Tensor | None,
+    ) -> tuple[Tensor | None, ...]:
+        ctx.outputs, ctx.like = outputs, like
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(cotangents)
+        record, held = outputs.record, _plain(cotangents.detach())
+        checkpoints = record.run.checkpoints
+        parts: list[list[Tensor | None]] = []
+        with torch.no_grad(), record.at_work():
+            record.require_same_func()
+            if x_u0 is not None or any(v is not None for v in x):
+                direction = np.zeros(like[1].numel()) if x_u0 is None else _plain(x_u0).numpy()
+                again = differentiate_again(outputs.replay, checkpoints, outputs.readings, held, direction, x)
+                parts.append([again.cotangents, again.u0, *again.parameters])
+            if x_c is not None:
+                once = reverse(outputs.replay, checkpoints, outputs.readings, _plain(x_c))
+                parts.append([None, once.u0, *once.parameters])
+        found = [added(values) for values in zip(*parts, strict=True)] if parts else [None] * (2 + len(x))
+        typed = [None if v is None else v.to(t) for v, t in zip(found[:2], like, strict=True)]
+        return *typed, *found[2:]
+
+    @staticmethod
+    def backward(ctx, y_c: Tensor | None, y_u0: Tensor | None, *y: Tensor | None):
+        (cotangents,) = ctx.saved_tensors
+        found = _Hessian.apply(ctx.outputs, cotangents, ctx.like, y_c, y_u0, *y)
+        wanted = zip(found, ctx.needs_input_grad[3:], strict=True)
+        return None, None, None, *(v if is_wanted else None for v, is_wanted in wanted)

@@ -11,21 +11,23 @@ from torch import Tensor
 def differentiable_no_further(
     gradients: Sequence[Tensor | None], inputs: Sequence[Tensor], what: str
 ) -> list[Tensor | None]:
-    """The gradients, computed without a graph, as functions of ``inputs`` with an error for a derivative.
+    """The gradients as functions of ``inputs`` too, with an error for a derivative by these.
 
-    ``what`` names them in that error. For use at the end of a ``backward``: without ``create_graph`` they
-    are returned as they are.
+    What they are known to depend on otherwise stays as it is: an error comes only if somebody asks for a
+    derivative by one of the inputs. ``what`` names the gradients in it. For use at the end of a
+    ``backward``: without ``create_graph`` they are returned as they are.
     """
     if not torch.is_grad_enabled():
         return list(gradients)
-    return [None if g is None else _Final.apply(g, what, *inputs) for g in gradients]
+    # Zeros that are connected to the inputs: torch passes their node by where no input is asked for.
+    return [None if g is None else g + _Zeros.apply(g.detach(), what, *inputs) for g in gradients]
 
 
-class _Final(torch.autograd.Function):
+class _Zeros(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, gradient: Tensor, what: str, *inputs: Tensor) -> Tensor:
+    def forward(ctx, like: Tensor, what: str, *inputs: Tensor) -> Tensor:
         ctx.what = what
-        return gradient.clone()
+        return torch.zeros_like(like)
 
     @staticmethod
     def backward(ctx, cotangent: Tensor):

@@ -17,7 +17,12 @@ from stiffml.settings import Discrete, Disk
 
 
 class Checkpoints(ABC):
-    """The states of a run, kept or recomputable."""
+    """The states of a run, kept or recomputable.
+
+    ``takes_again``: whether some of them have to be computed again.
+    """
+
+    takes_again = False
 
     @abstractmethod
     def append(self, state: np.ndarray, stages: np.ndarray | None) -> None:
@@ -33,6 +38,11 @@ class Checkpoints(ABC):
     @abstractmethod
     def start(self) -> np.ndarray:
         """(size,) the initial state."""
+
+    @property
+    @abstractmethod
+    def end(self) -> np.ndarray | None:
+        """(size,) the last state, if it is at hand."""
 
     @abstractmethod
     def segments(self, replay: Replay, last: int, longest: int) -> Iterator[Segment]:
@@ -79,6 +89,10 @@ class InMemory(Checkpoints):
     def start(self) -> np.ndarray:
         return self._states.rows[0]
 
+    @property
+    def end(self) -> np.ndarray:
+        return self._states.rows[-1]
+
     def segments(self, replay: Replay, last: int, longest: int) -> Iterator[Segment]:
         for first, origin, end in _windows(last, longest, replay.method.history):
             yield self._segment(replay, first, origin, end)
@@ -119,6 +133,10 @@ class OnDisk(Checkpoints):
     def start(self) -> np.ndarray:
         return self._read(0, 1)[0]
 
+    @property
+    def end(self) -> np.ndarray:
+        return self._read(self._count - 1, self._count)[0]
+
     def segments(self, replay: Replay, last: int, longest: int) -> Iterator[Segment]:
         for first, origin, end in _windows(last, longest, replay.method.history):
             yield Segment(replay.trajectory, first, end, origin, self._read(origin, end + 1))
@@ -156,6 +174,8 @@ class Thinned(Checkpoints):
     Backwards, each gap is scheduled by Revolve with the slots that have become free. This uses up all
     snapshots but that of the initial state, from which another reversal takes all steps again.
     """
+
+    takes_again = True
 
     def __init__(self, slots: int, history: int, expected_steps: int | None) -> None:
         self._slots, self._history = slots, history
@@ -198,6 +218,10 @@ class Thinned(Checkpoints):
     @property
     def start(self) -> np.ndarray:
         return self._snapshots[0][-1]
+
+    @property
+    def end(self) -> np.ndarray | None:
+        return self._recent[-1] if self._recent else None
 
     def segments(self, replay: Replay, last: int, longest: int) -> Iterator[Segment]:
         # Where steps lead is known backwards: from the end of the run, or from what later steps began with.

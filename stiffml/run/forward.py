@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from stiffml.discretization.interpolation import Reading
 from stiffml.discretization.trajectory import Growing, Trajectory
@@ -17,7 +18,8 @@ from stiffml.petsc import Stepper
 from stiffml.run.between import reader_for
 from stiffml.run.checkpoints import Checkpoints, checkpoints_for
 from stiffml.run.events import EventFinder, EventFunc
-from stiffml.run.replay import Replay, sample
+from stiffml.run.replay import Replay
+from stiffml.run.unchanged import Values
 from stiffml.settings import Discrete, Newton, Tolerances
 from stiffml.steps import Adaptive, Fixed, Fractions, Grid, Recorded, Steps, with_ramps
 from stiffml.system.system import System
@@ -41,8 +43,8 @@ class Run:
     ``returned`` (n_ends,) bool says which of the times that steps are to end on are those of outputs;
     ``outputs`` holds the states there, ``between`` the readings of outputs between steps; ``event`` is the
     time of the event that ended it. The state there is the last output.
-    ``start_slopes`` are f, and g if there is one, at the start, if they are finite; of a large state a sample
-    of them.
+    ``before`` and ``after`` are the values of f, and of g if there is one, at its start and its end, where
+    they are finite.
     """
 
     trajectory: Trajectory
@@ -50,7 +52,8 @@ class Run:
     outputs: Growing
     returned: np.ndarray
     between: list[Reading] = field(default_factory=list)
-    start_slopes: tuple[np.ndarray, ...] = ()
+    before: Values | None = None
+    after: Values | None = None
     failure: Failure | None = None
     event: float | None = None
     ramp_steps: int = 0
@@ -127,7 +130,7 @@ def integrate(
         slopes = [part.evaluate(outputs[0], u0) for part in system.parts]
         _require_finite(run, outputs[0], slopes, system)
         if run.failure is None:
-            run.start_slopes = tuple(sample(slope) for slope in slopes)
+            run.before = Values.at(float(outputs[0]), "began", slopes, system)
             if system.linear:
                 system.require_linear(outputs[0], outputs[1], u0)
     if len(outputs) > 1 and run.failure is None:
@@ -165,10 +168,23 @@ def integrate(
             }
         finally:
             stepper.destroy()
+        run.after = _values_at_the_end(run, system)
         for part in system.parts:
             part.forget()
     run.wall_s = time.perf_counter() - began
     return run
+
+
+def _values_at_the_end(run: Run, system: System) -> Values | None:
+    state, end = run.checkpoints.end, float(run.trajectory.times[-1])
+    if state is None or system.used is None:  # nobody will differentiate it
+        return None
+    try:
+        with torch.random.fork_rng(devices=[]):  # a value besides those of the run shall not change the next
+            slopes = [part.evaluate_anew(end, state) for part in system.parts]
+    except Exception:  # the solve did not need this value: where func has none, there is none to compare
+        slopes = [np.full(1, np.nan)]
+    return Values.at(end, "ended", slopes, system)
 
 
 def _require_finite(run: Run, s: float, slopes: list[np.ndarray], system: System) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -168,16 +168,19 @@ class MakeConsistent(torch.autograd.Function):
         with torch.inference_mode(False), torch.no_grad():
             ctx.state = ctx.constraints.satisfy(given)
         ctx.change = ctx.state - given
-        ctx.save_for_backward(t0, *parameters)  # so that torch notices changes made in place
+        ctx.save_for_backward(t0, u0, *parameters)  # so that torch notices changes made in place
         return torch.from_numpy(ctx.state).to(u0, copy=True)
 
     @staticmethod
     def backward(ctx, cotangent: Tensor):
-        with torch.no_grad(), without_hooks(ctx.system.parameters):
-            found = MakeConsistent._gradients(ctx, cotangent)
-        inputs = [cotangent, *ctx.saved_tensors]
-        what = "the gradient of make_consistent"
-        return None, None, *differentiable_no_further(found, inputs, what)
+        inputs = ctx.saved_tensors
+        with ctx.system.as_it_was(), without_hooks(ctx.system.parameters):
+            if torch.is_grad_enabled() and not ctx.system.mass_has_gradient:
+                return None, None, *_differentiable(ctx, cotangent, inputs)
+            with torch.no_grad():
+                found = MakeConsistent._gradients(ctx, cotangent)
+        what = "the gradient of make_consistent, with a mass matrix that needs one too,"
+        return None, None, *differentiable_no_further(found, [cotangent, *inputs], what)
 
     @staticmethod
     def _gradients(ctx, cotangent: Tensor) -> list[Tensor | None]:
@@ -194,3 +197,44 @@ class MakeConsistent(torch.autograd.Function):
         if system.mass_has_gradient:
             gradients.append(constraints.mass_gradient(ctx.state, ctx.change, w))
         return [wrt_t0, wrt_u0, *gradients]
+
+
+def _differentiable(ctx, cotangent: Tensor, inputs: Sequence[Tensor]) -> list[Tensor | None]:
+    """The same gradient, which torch can differentiate once more.
+
+    Each Newton step u − K⁻¹(P f(u) + M(u − u0)) from the solution, with K as it is there, makes one more
+    derivative of its result exact: after two that holds for the first and the second.
+    """
+    constraints, system, state = ctx.constraints, ctx.system, ctx.state
+
+    def solve(v: np.ndarray, transpose: bool) -> np.ndarray:
+        return constraints.solve(state, v, transpose)
+
+    t0, u0, *_ = inputs
+    with torch.enable_grad():
+        s = (system.direction * t0).to("cpu", torch.float64)[None]
+        given = u0.to("cpu", torch.float64)
+        u = torch.from_numpy(state.copy())
+        for _ in range(2):
+            slope = system.f.evaluate_differentiably(s, u[None])[0]
+            residual = _Linear.apply(constraints.project, slope) + _Linear.apply(system.weigh, u - given)
+            u = u - _Linear.apply(solve, residual)
+        wanted = [tensor for tensor in inputs if tensor.requires_grad]
+        gradients = iter(
+            torch.autograd.grad(u.to(u0), wanted, cotangent, create_graph=True, allow_unused=True)
+        )
+    return [next(gradients) if tensor.requires_grad else None for tensor in inputs]
+
+
+class _Linear(torch.autograd.Function):
+    """A linear map of vectors (size,): ``apply(v, transpose)``."""
+
+    @staticmethod
+    def forward(ctx, apply: Callable[[np.ndarray, bool], np.ndarray], v: Tensor, transpose: bool = False):
+        ctx.map, ctx.transpose = apply, transpose
+        with torch.no_grad():
+            return torch.from_numpy(np.array(apply(v.detach().numpy(), transpose)))
+
+    @staticmethod
+    def backward(ctx, cotangent: Tensor):
+        return None, _Linear.apply(ctx.map, cotangent, not ctx.transpose), None

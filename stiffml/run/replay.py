@@ -8,7 +8,7 @@ agrees with what the run found to within the run's own Newton tolerance, and wit
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import groupby
 
 import numpy as np
@@ -23,23 +23,6 @@ from stiffml.run.newton import MAX_ITERATIONS, Rounding
 from stiffml.system.linearization import Factors
 from stiffml.system.system import System
 
-SAMPLED = 100_000
-"""About how many components of a slope are kept to compare with."""
-
-SAME = 1e-6
-"""By how much f at the start may differ from what it was, relative to its largest component."""
-
-
-def stride(size: int) -> int:
-    """From one component that is kept to the next."""
-    return max(1, size // SAMPLED)
-
-
-def sample(slope: np.ndarray) -> np.ndarray:
-    """The components that are kept, as an array of their own where they are not all."""
-    every = stride(slope.size)
-    return slope if every == 1 else slope[::every].copy()
-
 
 class Replay:
     """Takes the recorded steps of a trajectory again."""
@@ -53,28 +36,6 @@ class Replay:
     def asked(self, queries: Queries) -> Replay:
         """The same, with outputs that are further equations of their steps."""
         return Replay(self.trajectory, self.method, self.system, queries)
-
-    def require_same_func(self, u0: np.ndarray, slopes: Sequence[np.ndarray]) -> None:
-        """Raise ReplayError unless f, and g if there is one, still have their ``slopes`` at the start.
-
-        A random or stateful function would go unnoticed otherwise, with a gradient of nothing.
-        """
-        s0 = float(self.trajectory.times[0])
-        for part, before in zip(self.system.parts, slopes, strict=True):
-            off = np.abs(sample(part.evaluate_anew(s0, u0)) - before)
-            # Without the second term rounding would alarm where a run starts from an equilibrium.
-            largest = [self.system.space.max(float(np.abs(v).max())) for v in (off, before, u0)]
-            if largest[0] <= SAME * largest[1] + 1e-8 * largest[2]:
-                continue
-            worst = int(np.argmax(off)) * stride(u0.size)
-            where = list(self.system.layout.component(worst))
-            raise ReplayError(
-                f"func changed between the forward and the backward pass: at t = "
-                f"{self.system.direction * s0:.10g}, where the solve began, component {where} of its value "
-                f"is now off by {off.max():.3g}. Its gradient would be wrong. Try: module.eval() if it has "
-                "dropout or batch normalisation; draw random numbers once, before solve; and no changes of "
-                "what func reads between solve and backward()"
-            )
 
     def blocks(self, segment: Segment) -> list[Block]:
         """The equations of a segment."""

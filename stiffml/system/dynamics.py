@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from stiffml.system.batching import Batching, Func, batching_of, evaluate_many
 from stiffml.system.graph import Array, Graph, LastGraph, Vector
+from stiffml.system.leaves import origin, roots
 from stiffml.system.products import added, derivative, gradient
 from stiffml.system.space import Space
 from stiffml.system.span import Span
@@ -45,6 +46,8 @@ class Dynamics:
         Whether :meth:`graph` is what Jacobians are asked for with.
     shares_vectors : bool
         Whether PETSc's vectors are shared with torch on the device of the function.
+    makes_leaves : bool
+        Whether func is known to make tensors that require gradients anew in each call.
     rhs_evals, jacobians : int
         States at which the function and its Jacobian were evaluated so far.
     """
@@ -67,6 +70,7 @@ class Dynamics:
         self.parameters = tuple(p for p in parameters if p.requires_grad)
         self.keeps_graphs = False
         self.shares_vectors = False
+        self.makes_leaves = False
         self.rhs_evals = 0
         self.jacobians = 0
         self._plain = not layout.is_tuple and layout.dtype == torch.float64 and layout.device.type == "cpu"
@@ -136,18 +140,60 @@ class Dynamics:
 
     def _slope(self, s: float, u: np.ndarray) -> np.ndarray:
         if self.span.degree and not self.span.begin <= s <= self.span.end:
+            time, state = torch.tensor([s], dtype=torch.float64), torch.from_numpy(u)[None]
             with torch.no_grad():
-                return self._many(torch.tensor([s], dtype=torch.float64), torch.from_numpy(u)[None])[
-                    0
-                ].numpy()
+                return self._many(time, state)[0].numpy()
+        return self._as_slope(self._called(s, u))
+
+    def _called(self, s: float, u: np.ndarray) -> Tensor:
+        """func at one state, as a flat vector in its own dtype, direction and device."""
         layout = self.layout
         y = layout.unflatten(torch.from_numpy(u).to(layout.device, layout.dtype))
         time = self.span.own_time(self.direction * s)
         t = torch.tensor(time, dtype=layout.dtype, device=layout.device)
         value = self._checked(self.func(t, y))
         self.rhs_evals += 1
-        flat = layout.flatten(value).detach().double().cpu().numpy()
+        return layout.flatten(value)
+
+    def _as_slope(self, value: Tensor) -> np.ndarray:
+        flat = value.detach().double().cpu().numpy()
         return flat if self.direction > 0 else -flat
+
+    def attached(self, s: float, u: np.ndarray, remember: bool = False) -> Tensor:
+        """func at one state, with the graph of all that it depends on besides the state and the time.
+
+        ``remember``: an :meth:`evaluate` at this state then needs no other call.
+        """
+        state = u.copy()
+        with torch.enable_grad():
+            value = self._called(s, state.copy())
+        if remember and not self.is_large and not self.space.is_distributed:
+            self._last_time, self._last_state, self._last_slope = s, state, self._as_slope(value).copy()
+            self._last_blocks = None
+        return value
+
+    def attached_slope(self, s: float, u: np.ndarray) -> tuple[Tensor, np.ndarray]:
+        """The same, and f there."""
+        value = self.attached(s, u)
+        return value, self._as_slope(value)
+
+    def _require_known(self, slopes: Tensor, s: Tensor, u: Tensor, known: Sequence[Tensor]) -> None:
+        """Raise ValueError if ``slopes``, those at K states, depend on leaves that are not ``known``."""
+        names = {origin(tensor) for tensor in known}
+        leaves = {} if self.makes_leaves else roots([slopes], names).leaves
+        if not leaves:
+            return
+        # Those that func makes itself are others in another call.
+        with torch.enable_grad():
+            again = roots([self._many(s.detach(), u.detach())], names).leaves
+        stable = [leaf for key, leaf in again.items() if key in leaves]
+        if stable:
+            raise ValueError(
+                f"func uses a tensor of shape {tuple(stable[0].shape)} that requires a gradient, and did not "
+                "use it at the start of the solve, by which it could have been found: name it, "
+                "params=[tensor]"
+            )
+        self.makes_leaves = True
 
     def _replicates(self, s: float, u: np.ndarray) -> bool:
         """Whether replicated rows are the way to a Jacobian.
@@ -342,6 +388,11 @@ class Dynamics:
             leaf = u.detach().requires_grad_()
             return gradient(self._many(s, leaf), leaf, cotangents)
 
+    def evaluate_differentiably(self, s: Tensor, u: Tensor) -> Tensor:
+        """f at K states, with the graph of all that it depends on: (K,), (K, size) -> (K, size)."""
+        with torch.enable_grad():
+            return self._many(s, u)
+
     def vjp(
         self, s: Tensor, u: Tensor, cotangents: Tensor, wrt_time: bool
     ) -> tuple[Tensor, list[Tensor | None], Tensor, Tensor]:
@@ -357,6 +408,7 @@ class Dynamics:
         wanted: Sequence[Tensor] = [*self.parameters, *([times, ends] if wrt_time else [])]
         with torch.enable_grad():
             slopes = self._many(times, u.detach(), ends=ends)
+        self._require_known(slopes, s, u, wanted)
         if slopes.requires_grad and wanted:
             grads: list[Tensor | None] = [
                 *torch.autograd.grad(slopes, wanted, cotangents, retain_graph=True, allow_unused=True)
@@ -418,7 +470,9 @@ class Dynamics:
                 change = (derivative(slopes, *zip(*moved, strict=True)) * cotangents).sum()
             if not slopes.requires_grad or not change.requires_grad:
                 return torch.zeros_like(u), [None] * len(self.parameters)
-            grads: list[Tensor | None] = [*torch.autograd.grad(change, inputs, allow_unused=True)]
+            grads: list[Tensor | None] = [
+                *torch.autograd.grad(change, inputs, retain_graph=True, allow_unused=True)
+            ]
         return torch.zeros_like(u) if grads[0] is None else grads[0], grads[1:]
 
     def time_derivative(self, s: Tensor, u: Tensor) -> Tensor:
@@ -462,7 +516,9 @@ class Dynamics:
             inputs = [leaf, *([times, tau, *self.parameters] if others else [])]
             grads: list[Tensor | None] = [None] * len(inputs)
             if slopes.requires_grad:
-                grads = [*torch.autograd.grad(slopes, inputs, cotangents, allow_unused=True)]
+                grads = [
+                    *torch.autograd.grad(slopes, inputs, cotangents, retain_graph=True, allow_unused=True)
+                ]
         zeros = [torch.zeros_like(value) for value in (leaf, times, tau)]
         parts = [*grads[:3], *[None] * (3 - len(grads[:3]))]
         wrt_u, wrt_s, wrt_tau = (z if g is None else g for z, g in zip(zeros, parts, strict=True))

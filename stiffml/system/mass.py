@@ -68,7 +68,8 @@ class Mass:
             )
         self.tensor = tensor
         self._layout = layout
-        values = tensor.detach().double().cpu().numpy().reshape(self._shape)
+        # Of its own: a matrix that is changed in place later is not the one of this solve.
+        values = np.array(tensor.detach().double().cpu().numpy()).reshape(self._shape)
         if not np.isfinite(values).all():
             raise ValueError("mass is not finite")
         self._diagonal = values if self.diagonal else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from stiffml.discretization.equations import Form
 from stiffml.system.dynamics import Dynamics
 from stiffml.system.mass import Mass
+from stiffml.system.reached import Members, reached
 from stiffml.system.space import Space
 from stiffml.system.state import Layout
 
@@ -33,6 +35,9 @@ class System:
         What gradients are wanted for: those of f and g, then the mass matrix if it requires one.
     linear : bool
         Whether the Jacobian of f is constant.
+    used : tuple of frozenset of int, or None
+        For each part the positions of the parameters that its value at the start depends on, if that was
+        found out.
     """
 
     def __init__(
@@ -44,6 +49,8 @@ class System:
     ) -> None:
         self.f, self.g, self.mass, self.linear = f, g, mass, linear
         self._solver: LinearSolver | None = None
+        self.used: tuple[frozenset[int], ...] | None = None
+        self._members = Members([])
         self.mass_has_gradient = mass is not None and mass.tensor.requires_grad
 
     @property
@@ -55,6 +62,14 @@ class System:
     @solver.setter
     def solver(self, solver: LinearSolver) -> None:
         self._solver = solver
+
+    def keep_members(self) -> None:
+        """Keep in mind the parameters and buffers that the modules have now which func is or reads."""
+        self._members = Members([m for part in self.parts for m in reached(part.func).modules])
+
+    def as_it_was(self) -> AbstractContextManager[None]:
+        """Within this, the modules have the parameters and buffers that they had in the forward pass."""
+        return self._members.in_place()
 
     @property
     def space(self) -> Space:
