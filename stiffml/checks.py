@@ -137,7 +137,7 @@ def flag(name: str, value: Any) -> bool:
 
 
 def require_untransformed() -> None:
-    """Raise ValueError within ``torch.func`` and ``torch.vmap``, where no tensor has numbers to solve with."""
+    """Raise ValueError within ``torch.func`` and ``torch.vmap``, whose tensors have no numbers."""
     if torch._C._functorch.peek_interpreter_stack() is not None:
         raise ValueError(
             "a solve cannot take part in torch.vmap nor in torch.func.grad, vjp, jvp, jacrev, jacfwd or "
