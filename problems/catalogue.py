@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from problems.problem import Problem
+from stiffml.checks import described
 
 _MODULES = {
     "prothero": "prothero:problem",
@@ -68,7 +69,8 @@ def load(name: str, *, size: int | None = None, **values: Any) -> Problem:
         For the path of a file that does not exist, and for a mechanism where Cantera is not installed.
     """
     if not isinstance(name, str | Path):
-        raise TypeError(f"name must be one of {', '.join(_MODULES)} or a path that ends in .py, not {name!r}")
+        known = ", ".join(_MODULES)
+        raise TypeError(f"name must be one of {known}, or a path that ends in .py, not {described(name)}")
     own = Path(name) if str(name).endswith(".py") else None
     problem = _from_library(str(name)) if own is None else _from_file(own)
     if values or size is not None:

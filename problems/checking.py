@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from stiffml.checks import described
+
 if TYPE_CHECKING:
     from problems.problem import Problem
     from problems.references import Reference
@@ -88,6 +90,7 @@ def check(problem: Problem, solution: Solution) -> Report:
     ValueError
         If the solution's states do not have the problem's shape.
     """
+    require_solution(solution)
     assert isinstance(solution.y, Tensor)
     times, states = solution.t.detach().numpy(), solution.y.detach().numpy()
     if states.shape[1:] != problem.y0.shape:
@@ -99,6 +102,14 @@ def check(problem: Problem, solution: Solution) -> Report:
             comparisons.append(compare(problem, reference, states[near[0]]))
     excess, worst = _excess(problem, states)
     return Report(problem.name, tuple(comparisons), drifts(problem, states), excess, worst)
+
+
+def require_solution(solution: object) -> None:
+    """Raise TypeError unless it is a Solution whose state is one tensor."""
+    from stiffml import Solution
+
+    if not isinstance(solution, Solution) or not isinstance(solution.y, Tensor):
+        raise TypeError(f"solution must be a stiffml.Solution of this problem, not {described(solution)}")
 
 
 def compare(problem: Problem, reference: Reference, y: np.ndarray) -> Comparison:

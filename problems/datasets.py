@@ -11,6 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stiffml.checks import described, number, whole
+from stiffml.checks import path as checked_path
+from stiffml.checks import times as checked_times
+
 if TYPE_CHECKING:
     import xarray
 
@@ -63,8 +67,12 @@ def make_dataset(
     ValueError
         For arguments out of range, or trajectories without a sampler.
     """
-    if noise < 0:
-        raise ValueError(f"noise must not be negative, but is {noise}")
+    n, seed = whole("n", n), whole("seed", seed, least=0)
+    noise, rtol = number("noise", noise, least=0), number("rtol", rtol, above=0)
+    trajectories = None if trajectories is None else whole("trajectories", trajectories)
+    if sampler is not None and not callable(sampler):
+        raise TypeError(f"sampler must be callable as sampler(rng), not {described(sampler)}")
+    times = None if times is None else checked_times("times", times).detach().cpu()
     if noise > 0 and problem.scale is None:
         raise ValueError(f"noise is in units of the scale, and {problem.name} has none: give it scale=")
     if (trajectories is None) != (sampler is None):
@@ -96,6 +104,8 @@ def split_dataset(data: xarray.Dataset, fraction: float = 0.8) -> tuple[xarray.D
     ValueError
         If one of the parts would be empty.
     """
+    _require_dataset(data)
+    fraction = number("fraction", fraction)
     along = "trajectory" if "trajectory" in data.dims else "time"
     count = data.sizes[along]
     first = round(fraction * count)
@@ -126,8 +136,10 @@ def windows(data: xarray.Dataset, length: int, stride: int = 1) -> xarray.Datase
     """
     import xarray
 
+    _require_dataset(data)
+    length, stride = whole("length", length), whole("stride", stride)
     count = data.sizes["time"]
-    if length < 1 or stride < 1 or count < length + 1:
+    if count < length + 1:
         raise ValueError(f"{count} times have no window of {length} intervals at a stride of {stride}")
     places = np.arange(0, count - length, stride)[:, None] + np.arange(length + 1)
     return data.isel(time=xarray.DataArray(places, dims=("window", "step")))
@@ -148,14 +160,23 @@ def save_dataset(data: xarray.Dataset, path: str | Path) -> None:
     """
     from stiffml.saving import save_netcdf
 
-    save_netcdf(Path(path), data)
+    _require_dataset(data, with_time=False)
+    save_netcdf(checked_path("path", path), data)
 
 
 def load_dataset(path: str | Path) -> xarray.Dataset:
     """Read what :func:`save_dataset` wrote, into memory."""
     import xarray
 
-    return xarray.load_dataset(path, engine="h5netcdf")
+    return xarray.load_dataset(checked_path("path", path), engine="h5netcdf")
+
+
+def _require_dataset(data: object, with_time: bool = True) -> None:
+    import xarray
+
+    if not isinstance(data, xarray.Dataset) or (with_time and "time" not in data.dims):
+        over = " over time" if with_time else ""
+        raise TypeError(f"data must be an xarray.Dataset{over}, not {described(data)}")
 
 
 def _trajectory(problem: Problem, y0: np.ndarray, t: Tensor, method: str, rtol: float) -> np.ndarray:

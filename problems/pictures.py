@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from problems.checking import require_solution
 from stiffml.plotting import DATA, plot_states, spans_decades
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def plot(problem: Problem, solution: Solution) -> Figure:
     Components over time, one panel each (at most 16); a field in one dimension as an image over space and
     time; a field in two as four snapshots.
     """
+    require_solution(solution)
     assert isinstance(solution.y, Tensor)
     times, states = solution.t.detach().numpy(), solution.y.detach().numpy()
     figure = (_components, _waterfall, _snapshots)[len(problem.grid)](problem, times, states)

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from problems.function import PartFunction, ProblemFunction, Rhs
 from problems.references import Reference
+from problems.requirements import checked_fields, checked_span
+from stiffml.checks import array, described, flag, number, texts, whole
 
 if TYPE_CHECKING:
     import xarray
@@ -42,6 +44,13 @@ class Parameter:
     description: str = ""
     initial: bool = False
 
+    def __post_init__(self) -> None:
+        array("Parameter: value", self.value)
+        for name in ("units", "description"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"Parameter: {name} must be a text, not {described(getattr(self, name))}")
+        flag("Parameter: initial", self.initial)
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -50,6 +59,12 @@ class Parts:
     implicit: Rhs
     explicit: Rhs
     linear: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("implicit", "explicit"):
+            if not callable(getattr(self, name)):
+                raise TypeError(f"Parts: {name} must be callable, not {described(getattr(self, name))}")
+        flag("Parts: linear", self.linear)
 
 
 @dataclass(frozen=True)
@@ -138,15 +153,8 @@ class Problem:
     references: tuple[Reference, ...] = ()
 
     def __post_init__(self) -> None:
-        y0 = np.array(self.y0, dtype=float)
-        object.__setattr__(self, "y0", y0)
-        if not self.components and y0.ndim:
-            object.__setattr__(self, "components", tuple(f"y{i}" for i in range(1, len(y0) + 1)))
-        shape = (len(self.components), *(len(x) for x in self.grid.values()))
-        if y0.shape != shape:
-            raise ValueError(f"{self.name}: y0 has shape {y0.shape}, but components and grid make {shape}")
-        if self.time_grid not in ("log", "linear"):
-            raise ValueError(f'{self.name}: time_grid is "log" or "linear", not {self.time_grid!r}')
+        for name, value in checked_fields(self).items():
+            object.__setattr__(self, name, value)
 
     @property
     def size(self) -> int:
@@ -191,7 +199,11 @@ class Problem:
             For a parameter the problem does not have, a value of the wrong shape, or a size where there is
             no grid.
         """
+        if t_span is not None:
+            t_span = checked_span("t_span", t_span)
+        y0 = None if y0 is None else array("y0", y0)
         if size is not None:
+            size = whole("size", size)
             if self.resized is None:
                 raise ValueError(f"{self.name} has no grid, so that its size is always {self.size}")
             span = self.t_span if t_span is None else t_span
@@ -209,7 +221,7 @@ class Problem:
                 y0 = self.initial({name: parameter.value for name, parameter in parameters.items()})
         return dataclasses.replace(
             self,
-            y0=np.asarray(y0, dtype=float),
+            y0=y0,
             t_span=self.t_span if t_span is None else t_span,
             parameters=parameters,
             references=(),
@@ -223,7 +235,7 @@ class Problem:
         ValueError
             For a parameter the problem does not have, or one that only the initial state depends on.
         """
-        self._check_known(trainable)
+        self._check_known(texts("trainable", trainable))
         for name in trainable:
             if self.parameters[name].initial:
                 raise ValueError(
@@ -261,6 +273,9 @@ class Problem:
         ``first`` is the first time after the start of a logarithmic grid, by default ``first_time``.
         """
         start, end = self.t_span
+        count = whole("count", count)
+        if first is not None:
+            first = number("first", first, above=0)
         if self.time_grid == "linear":
             return torch.linspace(start, end, count + 1, dtype=torch.float64)
         if first is None:
@@ -270,6 +285,7 @@ class Problem:
 
     def atol(self, rtol: float) -> Tensor:
         """The absolute tolerances that belong to ``rtol``, in the shape of y0."""
+        rtol = number("rtol", rtol, above=0)
         threshold = self.threshold
         if threshold is None:
             threshold = 1e-3 * np.asarray(1.0 if self.scale is None else self.scale)
@@ -308,6 +324,7 @@ class Problem:
         """
         import stiffml
 
+        flag("split", split)
         t = self._output_times() if t is None else t
         if isinstance(arguments.get("steps"), stiffml.Adaptive | None):
             rtol = 1e-6 if rtol is None else rtol
@@ -347,7 +364,11 @@ class Problem:
         """Those of ∂rhs/∂y at a state, by default the initial one: :func:`problems.spectrum.eigenvalues`."""
         from problems.spectrum import eigenvalues
 
-        return eigenvalues(self, self.t_span[0] if t is None else t, self.y0 if y is None else y)
+        t = self.t_span[0] if t is None else number("t", t)
+        y = self.y0 if y is None else array("y", y)
+        if y.shape != self.y0.shape:
+            raise ValueError(f"y must have the shape of y0, {self.y0.shape}, not {y.shape}")
+        return eigenvalues(self, t, y)
 
     def _check_known(self, names: Any) -> None:
         unknown = sorted(set(names) - set(self.parameters))
@@ -359,8 +380,8 @@ class Problem:
 def _like(problem: str, name: str, old: Any, new: Any) -> Any:
     """A new value of a parameter, of the kind of the old one."""
     if np.ndim(old) == 0:
-        return float(new)
-    new = np.asarray(new, dtype=float)
+        return number(f"{problem}: {name}", new)
+    new = array(f"{problem}: {name}", new)
     if new.shape != np.shape(old):
         raise ValueError(f"{problem}: {name} has shape {np.shape(old)}, not {new.shape}")
     return new

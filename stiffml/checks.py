@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -219,3 +221,34 @@ def several_times(name: str, values: Any) -> Tensor:
     if not torch.isfinite(found).all():
         raise ValueError(f"{name} must be finite")
     return found
+
+
+def array(name: str, value: Any, *, finite: bool = True) -> np.ndarray:
+    """Real numbers in double precision, from a number, nested sequences, an array or a tensor.
+
+    Raises
+    ------
+    TypeError
+        For anything else.
+    ValueError
+        If one is NaN, or unless ``finite`` is false, infinite.
+    """
+    try:
+        found = np.asarray(value.detach().cpu().resolve_neg() if isinstance(value, Tensor) else value)
+    except Exception:
+        found = np.empty((), dtype=object)
+    if found.dtype.kind not in "fiu":
+        raise TypeError(f"{name} must hold real numbers, not {described(value)}")
+    found = found.astype(float)
+    wrong = ~np.isfinite(found) if finite else np.isnan(found)
+    if wrong.any():
+        at = f" at {[int(i) for i in np.argwhere(wrong)[0]]}" if found.ndim else ""
+        raise ValueError(f"{name} must be finite, not {found[wrong][0]}{at}")
+    return found
+
+
+def path(name: str, value: Any) -> Path:
+    """A path from a text or a path; a number would be taken for a file descriptor."""
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
+        raise TypeError(f'{name} must be a path, such as "data.nc", not {described(value)}')
+    return Path(value)

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stiffml.checks import described, whole
+from stiffml.checks import path as checked_path
 from stiffml.errors import LinearSolveError, ReplayError, SolveError
 from stiffml.saving import save_atomically
 
@@ -107,6 +109,15 @@ class Trainer:
         settings: dict[str, str | int | float],
         save_every: int = 25,
     ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module, not {described(model)}")
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise TypeError(f"optimizer must be a torch.optim.Optimizer, not {described(optimizer)}")
+        if not callable(loss):
+            raise TypeError(f"loss must be callable as loss(), not {described(loss)}")
+        if not isinstance(settings, dict):
+            raise TypeError(f"settings must be a dict, not {described(settings)}")
+        folder, save_every = checked_path("folder", folder), whole("save_every", save_every)
         self.model, self.optimizer, self.loss = model, optimizer, loss
         self.folder, self.settings, self.save_every = folder, settings, save_every
         self.history = History()

@@ -10,10 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from stiffml import checks
 from stiffml.distributed.dependence import check_dependence
 from stiffml.distributed.failing import EndsAll, EnsembleError, together
 from stiffml.distributed.processes import processes, shares
 from stiffml.gradients.hooks import without_hooks
+from stiffml.parameters import collected
 from stiffml.system.state import State
 
 _numbers = itertools.count(1)
@@ -71,10 +73,17 @@ class Ensemble(nn.Module):
     def __init__(self, module: nn.Module, dim: int = 1, params: Iterable[Tensor] = ()) -> None:
         super().__init__()
         if not isinstance(module, nn.Module):
-            raise TypeError(f"module must be an nn.Module such as an ODEBlock, not {type(module).__name__}")
-        if isinstance(params, Tensor):
-            raise TypeError("params must be a sequence of tensors, not one tensor")
-        self.module, self.dim, self._params = module, dim, tuple(params)
+            raise TypeError(
+                f"module must be an nn.Module such as an ODEBlock, not {checks.described(module)}"
+            )
+        self.module, self.dim, self._params = (
+            module,
+            checks.whole("dim", dim, least=-64, most=63),
+            collected(params),
+        )
+        for position, tensor in enumerate(self._params):
+            if not isinstance(tensor, Tensor):
+                raise TypeError(f"params[{position}] must be a tensor, not {checks.described(tensor)}")
         if processes().size > 1:
             self._ends_all = EndsAll()
             _make_the_same(self._tensors())

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stiffml.checks import described, flag, whole
 from stiffml.distributed.communicator import mpi4py_communicator, petsc_communicator
 from stiffml.distributed.decomposition import decompose
 from stiffml.distributed.exchange import Exchange
@@ -264,9 +264,12 @@ class FieldRHS(nn.Module):
 
 def _sizes(shape: Sequence[int]) -> tuple[int, ...]:
     try:
-        sizes = tuple(operator.index(points) for points in shape)
+        if isinstance(shape, bytes | Mapping):
+            raise TypeError
+        sizes = tuple(whole("shape", points, least=0) for points in shape)
     except TypeError:
-        raise ValueError(f"Field: shape must be a sequence of whole numbers, not {shape!r}") from None
+        found = described(shape)
+        raise ValueError(f"Field: shape must be a sequence of whole numbers, not {found}") from None
     if not 1 <= len(sizes) <= 3:
         raise ValueError(f"Field: shape must have 1 to 3 axes, not {len(sizes)}: {sizes}")
     if min(sizes) < 1:
@@ -276,21 +279,21 @@ def _sizes(shape: Sequence[int]) -> tuple[int, ...]:
 
 def _count(name: str, value: int) -> int:
     try:
-        count = operator.index(value)
-    except TypeError:
-        raise ValueError(f"Field: {name} must be a whole number, not {value!r}") from None
-    if count < 1:
-        raise ValueError(f"Field: {name} must be at least 1, not {count}")
-    return count
+        return whole(f"Field: {name}", value, most=2**31 - 1)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
 
 
 def _per_axis(periodic: bool | Sequence[bool], axes: int) -> tuple[bool, ...]:
     if isinstance(periodic, bool | np.bool_):
         return (bool(periodic),) * axes
     try:
-        each = tuple(bool(p) for p in periodic)
+        if isinstance(periodic, Mapping):
+            raise TypeError
+        each = tuple(flag("periodic", p) for p in periodic)
     except TypeError:
-        raise ValueError(f"Field: periodic must be a bool, or one for each axis, not {periodic!r}") from None
+        found = described(periodic)
+        raise ValueError(f"Field: periodic must be a bool, or one for each axis, not {found}") from None
     if len(each) != axes:
         raise ValueError(f"Field: periodic has {len(each)} entries, but shape has {axes} axes")
     return each
