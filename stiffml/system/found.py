@@ -36,7 +36,12 @@ def find_parameters(system: System, s: float, u: np.ndarray) -> None:
     names = {origin(tensor) for tensor in known}
     since = next_node()
     values = _values(system, s, u, remember=True)
-    first = roots(values, names, since)
+    by_part = [roots([value], names, since) for value in values]
+    first = Roots()
+    for part in by_part:
+        first.known |= part.known
+        first.leaves |= part.leaves
+        first.older |= part.older
     found: tuple[Tensor, ...] = ()
     if not system.space.every(not first.leaves and not first.older):
         with _Operands(first.older) as operands:
@@ -46,16 +51,19 @@ def find_parameters(system: System, s: float, u: np.ndarray) -> None:
         makes_leaves = len(leaves) < len(first.leaves)
         found = _chosen(first, leaves, operands.found, names, system.space)
         _require_same_everywhere(found, system.space)
-        for part in system.parts:
-            part.parameters, part.makes_leaves = (*known, *found), makes_leaves
+        for dynamics in system.parts:
+            dynamics.parameters, dynamics.makes_leaves = (*known, *found), makes_leaves
+        names |= {origin(tensor) for tensor in found}
+        by_part = [roots([value], names) for value in values]
     require_independent(system.f.parameters, len(found))
-    system.used = tuple(used_by(value, system.f.parameters) for value in values) or None
+    position = {origin(tensor): i for i, tensor in enumerate(system.f.parameters)}
+    system.used = tuple(frozenset(position[at] for at in part.known) for part in by_part) or None
 
 
 def used_by(value: Tensor, parameters: Sequence[Tensor]) -> frozenset[int]:
     """The positions of the parameters that a value of func was computed from."""
-    known = {origin(tensor): position for position, tensor in enumerate(parameters)}
-    return frozenset(known[at] for at in roots([value], known).known)
+    position = {origin(tensor): i for i, tensor in enumerate(parameters)}
+    return frozenset(position[at] for at in roots([value], position).known)
 
 
 def _values(system: System, s: float, u: np.ndarray, remember: bool = False) -> list[Tensor]:

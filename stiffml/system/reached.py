@@ -50,7 +50,7 @@ def _visit(thing: object, name: str, depth: int, found: Reached, seen: set[int],
     inside = in_function
     parts: Mapping[str, object]
     if isinstance(thing, types.FunctionType):
-        if (thing.__module__ or "").split(".")[0] == "torch":
+        if _is_torchs(thing):
             return
         parts, inside = _read_by(thing), True
     elif isinstance(thing, types.MethodType):
@@ -63,7 +63,9 @@ def _visit(thing: object, name: str, depth: int, found: Reached, seen: set[int],
             if module is not thing:
                 seen.add(id(module))
             found.modules.append(module)
-            own = {key: value for key, value in vars(module).items() if not key.startswith("_")}
+            own = {}
+            if not _is_torchs(module):
+                own = {key: value for key, value in vars(module).items() if not key.startswith("_")}
             for key, part in {**module._parameters, **module._buffers, **own}.items():
                 parts[f"{path}.{key}" if path else key] = part
     elif isinstance(thing, list | tuple | set):
@@ -77,6 +79,12 @@ def _visit(thing: object, name: str, depth: int, found: Reached, seen: set[int],
     for key, part in parts.items():
         path = f"{name}.{key}" if name and key else name or key
         _visit(part, path, depth - 1, found, seen, inside)
+
+
+def _is_torchs(thing: object) -> bool:
+    """Whether it comes with torch, and so reads nothing of the caller's but what it is given."""
+    kind = thing if isinstance(thing, types.FunctionType) else type(thing)
+    return (kind.__module__ or "").partition(".")[0] == "torch"
 
 
 def _numbered(things) -> dict[str, object]:
