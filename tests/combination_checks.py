@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import signal
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from combination_problems import reference
+from combination_problems import Algebraic, reference
 from combination_runs import Function, Outcome, Run, loss
 from combinations import Combination, draw
 from gradients import compare
@@ -45,6 +46,9 @@ of a stage, and there are some hundred of them."""
 SIZE, FLOOR = 3e-4, 1e-3
 """Steps of differences, relative to the inputs; and below which part of the loss they are rounding, 1e-10 of
 the loss, which is a tenth of FLOOR · DIFFERENCES."""
+
+BETWEEN = 10.0
+"""How much less accurate what is interpolated may be."""
 
 AMPLIFIED = 10.0
 """By what the error of one step may grow until the end."""
@@ -212,8 +216,11 @@ class _Draw:
                 pieces.append(np.array([end]))
         return pieces if len(pieces[-1]) > 1 else pieces[:-1]
 
-    def _by_hand(self, pieces: list[np.ndarray], within_span: bool) -> np.ndarray:
-        """The states at the ends of steps, the start of each piece included."""
+    def _by_hand(self, pieces: list[np.ndarray], within_span: bool, consistent: bool) -> np.ndarray:
+        """The states at the ends of steps, the start of each piece included.
+
+        ``consistent``: whether a piece starts with algebraic variables that fit.
+        """
         run, c = self.plain, self.plain.c
         size = run.start.numel()
         breaks = run.breaks.detach().tolist()
@@ -230,12 +237,12 @@ class _Draw:
             blocks = blocks.expand(*c.batch, *blocks.shape[-2:]).reshape(-1, *blocks.shape[-2:])
             mass = torch.block_diag(*blocks).numpy()
         f_flat, g_flat = (lambda t, u, part=part: flat(part, t, u) for part in (f, g))
-        states, u = [], self._start
+        states, u = [], self._completed(0.0, run.start.detach().reshape(-1).numpy())
         for number, clock in enumerate(pieces):
             between = self._within(number, breaks, within_span)
             system = System(f_flat, g_flat if c.is_split else None, mass, between)
             states.append(steps_from(c.kind, system, c.offset + run.direction * clock, u))
-            u = states[-1][-1]
+            u = self._completed(clock[-1], states[-1][-1]) if consistent else states[-1][-1]
         return np.concatenate(states)
 
     def _within(self, number: int, breaks: list[float], within_span: bool) -> tuple[float, float]:
@@ -247,16 +254,13 @@ class _Draw:
         end = math.nextafter(breaks[number], -away) if number < len(breaks) else last
         return min(begin, end), max(begin, end)
 
-    @cached_property
-    def _start(self) -> np.ndarray:
-        """The consistent y0, flat."""
+    def _completed(self, s: float, u: np.ndarray) -> np.ndarray:
+        """A flat state with the algebraic variable that fits, if there is one."""
         run = self.plain
-        rows = run.start.detach()
-        if run.c.is_dae:
-            base = torch.tensor(run.problem.base, dtype=torch.float64)
-            zero = torch.zeros((), dtype=torch.float64)
-            rows = run.problem.completed(zero, rows, list((base * run.q.detach()).unbind(-1)))
-        return rows.reshape(-1).numpy()
+        if not isinstance(run.problem, Algebraic):
+            return u
+        rows, p = torch.from_numpy(u).reshape(run.start.shape), list((run.base * run.q.detach()).unbind(-1))
+        return run.problem.completed(torch.tensor(s, dtype=torch.float64), rows, p).reshape(-1).numpy()
 
     def _check_by_hand(self, outcome: Outcome) -> None:
         """States at all ends of steps against the formulas of the method."""
@@ -276,8 +280,10 @@ class _Draw:
             found = np.append(found, outcome.event[1].detach().double().numpy()[None], axis=0)
         bound = self._value_bound
         errors = []
-        for within_span in (False, True):
-            expected = self._by_hand(pieces, within_span)[kept]
+        # A stage outside of the span may be evaluated at its end; what a step leaves of an algebraic equation
+        # may be put right at a breakpoint.
+        for variant in itertools.product((False, True), (False, True) if self.c.is_dae else (False,)):
+            expected = self._by_hand(pieces, *variant)[kept]
             errors.append(np.abs(found - expected).max(axis=1) / np.abs(expected).max())
             if errors[-1].max() <= bound:
                 return
@@ -310,6 +316,12 @@ class _Draw:
         exact = self._exact(clock)
         errors = np.abs(np.concatenate(found) - exact)
         bound, why = self._bound(outcome, exact)
+        # Between steps outputs are less accurate than on them where steps are long.
+        read = np.zeros(len(clock), dtype=bool)
+        read[1 : len(run.t) - 1] = self.c.outputs == "interpolate"
+        if outcome.afterwards is not None:
+            read[len(solution.t) : len(solution.t) + len(outcome.afterwards)] = True
+        errors[read] /= BETWEEN if self.c.adaptive else 1
         if not errors.max() <= bound:
             at = int(np.argmax(errors.max(axis=1)))
             self._say(
@@ -411,17 +423,19 @@ class _Draw:
         return loss(self.plain.solve(self.steps, repeated=True))
 
     def _free(self, name: str, leaf: Tensor) -> list[int]:
-        """The entries to move: not zeros of a mass matrix, nor times that steps end on without being outputs,
-        where what is interpolated has a kink."""
+        """The entries to move: no zeros of a mass matrix, and no times where there is a kink."""
         if name == "mass":
             return torch.nonzero((self.plain.mass_base != 0).reshape(-1)).reshape(-1).tolist()
-        if name == "times of interpolate" or (name == "t" and self.c.outputs == "interpolate"):
-            ends = np.concatenate(self._ends)
-            clock = leaf.detach().numpy()
-            near = np.abs(clock[:, None] - ends).min(axis=1) < 1e-3 * self.plain.problem.span
-            if name == "t":
-                near[[0, -1]] = False
-            if name != "t" and self.c.event:
-                near[1:] = True
-            return np.flatnonzero(~near).tolist()
+        if name in ("t", "breakpoints", "times of interpolate") and self._has_kink:
+            return []
         return list(range(leaf.numel()))
+
+    @cached_property
+    def _has_kink(self) -> bool:
+        """Whether something is interpolated next to the end of a step, where differences see both sides."""
+        run = self.plain
+        read = run.clock(run.times_between) if self.c.afterwards else np.empty(0)
+        if self.c.outputs == "interpolate":
+            read = np.append(read, run.clock(run.t)[1:-1])
+        ends = np.concatenate(self._ends)
+        return bool((np.abs(read[:, None] - ends) < 5 * SIZE * run.problem.span).any())

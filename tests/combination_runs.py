@@ -116,7 +116,7 @@ class Run:
         if c.equal_start:
             start = torch.full_like(start, self.problem.equal)
         q = 0.9 + 0.2 * uniform(*c.batch, len(self.problem.base))
-        inner = {"even": torch.linspace(0, 1, 5)[1:-1], "ends": torch.zeros(0)}
+        inner = {"even": torch.tensor([0.255, 0.505, 0.755]), "ends": torch.zeros(0)}
         fractions = inner.get(c.spacing, torch.tensor([0.11, 0.3, 0.42, 0.8]) + 0.05 * uniform(4))
         tau = span * torch.cat([torch.zeros(1), fractions, torch.ones(1)])
         beta = span * (torch.tensor([0.22, 0.61])[: c.breakpoints] + 0.05 * uniform(c.breakpoints))
