@@ -113,7 +113,7 @@ class Scalar(Problem):
     start = (0.9,)
 
     def __init__(self, mild: bool) -> None:
-        self.base = (2.0 if mild else 60.0, 0.7)
+        self.base = (2.0 if mild else 12.0, 0.7)
 
     def stiff(self, s: Tensor, y: Tensor, p: list[Tensor], jump: Jump) -> Tensor:
         return torch.stack([-p[0] * y[..., 0] ** 2], dim=-1)

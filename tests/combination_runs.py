@@ -3,81 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
-import tempfile
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from combination_problems import FACTORS, Algebraic, Field, problem_of
+from combination_arguments import arguments_of, tolerances
+from combination_functions import Function
+from combination_problems import Algebraic, Field, problem_of
 from combinations import Combination
 from torch import Tensor, nn
 
 import stiffml
-from stiffml import GMRES, Adaptive, Assembled, Discrete, Disk, Fixed, Grid, Krylov, PointBlock, Recorded
-
-CALLS = 100_000
-"""Of the function in one solve, beyond which it counts as one that does not end."""
-
-NAMES = set(inspect.signature(stiffml.solve).parameters)
-"""The arguments that there are."""
-
-
-class TooManyCallsError(RuntimeError):
-    """A solve goes on for ever."""
-
-
-class Function(nn.Module):
-    """func(t, y) of a combination; ``part`` is the whole, or one of the parts of a split."""
-
-    def __init__(self, run: Run, part: str = "slopes") -> None:
-        super().__init__()
-        self.q = run.q  # an nn.Parameter
-        self._run, self._part = [run], part  # in a list: it is no part of this module
-        self.calls = 0
-
-    def forward(self, t: Tensor, y: Any) -> Any:
-        self.calls += 1
-        if self.calls > CALLS:
-            raise TooManyCallsError(f"{CALLS} calls of func")
-        run = self._run[0]
-        return run.as_state(run.scaled(self._slopes(run, t, run.as_rows(y))))
-
-    def _slopes(self, run: Run, t: Tensor, rows: Tensor) -> Tensor:
-        s = run.direction * (t - run.c.offset)
-        p = list((run.base * self.q).unbind(-1))
-        if run.c.style == "single":
-            rows = torch.stack([rows[i] for i in range(run.problem.width)], dim=-1)
-        elif run.c.style == "branching" and not rows[..., 0] > -1e9:
-            rows = rows * 2
-        return getattr(run.problem, self._part)(s, rows, p, self._jump(run, t) if run.c.breakpoints else 1.0)
-
-    def _jump(self, run: Run, t: Tensor) -> Tensor | float:
-        jump: Tensor | float = FACTORS[0]
-        for at, factor in zip(run.breaks.detach(), FACTORS[1:], strict=False):
-            if run.c.style == "branching":
-                jump = factor if run.direction * (float(t) - float(at)) > 0 else jump
-            else:
-                before, after = (torch.as_tensor(value, dtype=run.dtype) for value in (jump, factor))
-                jump = torch.where(run.direction * (t - at) > 0, after, before)
-        return jump
-
-
-class Own:
-    """A preconditioner of one's own: the shift alone."""
-
-    def update(self, t: Tensor, y: Any, shift: float) -> None:
-        self._shift = shift
-
-    def apply(self, residual: Any) -> Any:
-        if isinstance(residual, tuple):
-            return tuple(part / self._shift for part in residual)
-        return residual / self._shift
-
-    apply_transpose = apply
 
 
 @dataclasses.dataclass
@@ -163,6 +101,16 @@ class Run:
     def clock(self, t: Tensor) -> np.ndarray:
         return (self.direction * (t.detach().double() - self.c.offset)).numpy()
 
+    @property
+    def intervals(self) -> np.ndarray:
+        """The clock times that ``steps`` refers to: outputs that steps end on, and breakpoints."""
+        outputs = self.clock(self.t)
+        if self.c.outputs == "interpolate":
+            outputs = outputs[[0, -1]]
+        elif self.c.spacing == "close":
+            outputs = np.delete(outputs, 2)
+        return np.unique(np.concatenate([outputs, self.clock(self.breaks)]))
+
     # States
 
     def as_rows(self, y: Any) -> Tensor:
@@ -183,7 +131,10 @@ class Run:
 
     @property
     def y0(self) -> Any:
-        rows = self.start
+        return self.state_from(self.start)
+
+    def state_from(self, rows: Tensor) -> Any:
+        """The initial state; its algebraic variable fits, if that was drawn."""
         if isinstance(self.problem, Algebraic) and self.c.consistent:
             s = (self.direction * (self.t[0] - self.c.offset)).to(self.dtype)
             rows = self.problem.completed(s, rows, list((self.base * self.q).unbind(-1)))
@@ -231,8 +182,6 @@ class Run:
             slopes = (self.mixing.to(self.dtype) @ found[..., None])[..., 0] if self.c.mixes_rows else found
         return self.direction * slopes
 
-    # Arguments
-
     @cached_property
     def func(self) -> Any:
         if self.c.form == "whole":
@@ -250,120 +199,24 @@ class Run:
         s = self.direction * (t - self.c.offset)
         return first - self.level + self.speed * (s - 0.55 * self.problem.span)
 
-    def arguments(self, steps: Any = None, *, repeated: bool = False) -> dict[str, Any]:
-        """Of ``solve``; with other ``steps``, or for steps that are ``repeated`` and must not be cut."""
-        c, kind = self.c, self.c.kind
-        chosen: dict[str, Any] = {"method": c.method, "steps": self._steps() if steps is None else steps}
-        chosen |= {"outputs": c.outputs, "batch_dims": len(c.batch)}
-        if c.adaptive and steps is None:
-            chosen |= self.tolerances
-        if kind.newton and (c.newton == "tight" or repeated):
-            tight = (1e-6, 1e-7) if self.dtype is torch.float32 else (1e-13, 1e-16)
-            chosen["newton"] = stiffml.Newton(*tight, max_iterations=50)
-        if c.has_mass or c.is_dae:
-            chosen["mass"] = self.mass.to(self.dtype)
-        if not c.consistent:
-            chosen["make_consistent"] = True
-        if c.event:
-            chosen["event"] = self.event
-        if c.breakpoints:
-            chosen["breakpoints"] = self.breaks
-        params = [*([self.q] if c.given == "params" else []), *([self.level] if c.event else [])]
-        if params:
-            chosen["params"] = params
-        kept: Any = Disk(tempfile.gettempdir()) if c.checkpoints == "disk" else c.checkpoints
-        if kept != "stages":
-            chosen["adjoint"] = Discrete(kept)
-        chosen |= self._linear()
-        if c.bounds and "bounds" in NAMES:
-            chosen["bounds"] = (-100.0, 100.0)
-        if c.through and "through" in NAMES and steps is None:
-            chosen["through"] = [c.offset + self.direction * 0.33 * self.problem.span]
-        return chosen
-
     @property
     def tolerances(self) -> dict[str, Any]:
-        """Such that a run takes some ten to hundred steps, which goes by the order."""
-        exponent = min(self.c.kind.order, 4) * (1.0 if self.c.precision == "coarse" else 1.25)
-        rtol = 10.0 ** -(1 + exponent)
-        atol: Any = rtol / 10
-        if self.dtype is torch.float32:
-            rtol, atol = max(rtol, 1e-4), max(atol, 1e-5)
-        if self.c.atol == "tensor":
-            y0 = self.y0.detach()
-            atol = atol * (1 + 0.5 * torch.linspace(0, 1, y0.numel(), dtype=y0.dtype).reshape(y0.shape))
-        return {"rtol": rtol, "atol": atol}
-
-    def _steps(self) -> Any:
-        c, span = self.c, self.problem.span
-        finer = 1 if c.precision == "coarse" else 3
-        intervals = self.intervals
-        if c.steps == "recorded":
-            counts = 1 + (self.recorded[: len(intervals) - 1] * 3 * finer).astype(int)
-            cuts = [np.cumsum(1 + 0.3 * self.recorded[: n * 2 : 2]) for n in counts]
-            return Recorded(tuple(np.append((cut / cut[-1])[:-1], 1.0) for cut in cuts))
-        return {
-            "adaptive": Adaptive(),
-            "bounded": Adaptive(initial=span / 200, maximum=span / 8),
-            "fixed": Fixed(span / (7.3 * finer)),
-            "grid": Grid(finer * max(1, 9 // len(intervals))),
-        }[c.steps]
-
-    @property
-    def intervals(self) -> np.ndarray:
-        """The clock times that ``steps`` refers to: outputs that steps end on, and breakpoints."""
-        outputs = self.clock(self.t)
-        if self.c.outputs == "interpolate":
-            outputs = outputs[[0, -1]]
-        elif self.c.spacing == "close":
-            outputs = np.delete(outputs, 2)
-        return np.unique(np.concatenate([outputs, self.clock(self.breaks)]))
-
-    def _linear(self) -> dict[str, Any]:
-        c, chosen = self.c, {}
-        if c.linear == "lu":
-            chosen["linear"] = stiffml.LU()
-        elif c.linear in ("gmres", "bcgs"):
-            single = self.dtype is torch.float32
-            exact = not c.kind.newton or c.form == "split linear"
-            rtol = 1e-5 if single else 1e-12 if exact else 1e-6
-            settings = {"preconditioner": self._preconditioner(), "rtol": rtol}
-            settings["adjoint_rtol"] = 1e-5 if single else 1e-11
-            chosen["linear"] = GMRES(**settings) if c.linear == "gmres" else Krylov("bcgs", **settings)
-        if c.jacobian == "sparsity":
-            chosen["jacobian"] = stiffml.Sparsity(self._pattern())
-        elif c.jacobian != "auto":
-            chosen["jacobian"] = c.jacobian
-        return chosen
-
-    def _pattern(self) -> np.ndarray:
-        pattern = self.problem.pattern()
-        return np.ones_like(pattern) if self.c.mass == "dense" else pattern
-
-    def _preconditioner(self) -> Any:
-        sparsity = stiffml.Sparsity(self._pattern())
-        choices: dict[str, Callable[[], Any]] = {
-            "none": lambda: None,
-            "ilu": lambda: Assembled(sparsity=sparsity),
-            "lu": lambda: Assembled(solver="lu", sparsity=sparsity),
-            "jacobi of a part": lambda: Assembled(self._part(), "jacobi", sparsity=sparsity),
-            "points": lambda: PointBlock(0),
-            "own": Own,
-        }
-        return choices[self.c.preconditioner]()
-
-    def _part(self) -> Any:
-        return Function(self) if self.c.is_dae else Function(self, "stiff")
+        return tolerances(self)
 
     # The solve
 
-    def solve(self, steps: Any = None, *, repeated: bool = False, entry: str = "solve") -> Outcome:
-        arguments = self.arguments(steps, repeated=repeated)
+    def solve(
+        self, steps: Any = None, *, repeated: bool = False, entry: str = "solve", moved: bool = False
+    ) -> Outcome:
+        """By ``solve``, ``odeint`` or an ``ODEBlock``; from a ``moved`` initial state, in which nothing is
+        differentiated."""
+        arguments = arguments_of(self, steps, repeated=repeated)
+        y0 = self.state_from(self.start.detach() * 1.01) if moved else self.y0
         if entry == "odeint":
-            return Outcome(self.rows_of(stiffml.odeint(self.func, self.y0, self.t, **arguments)))
+            return Outcome(self.rows_of(stiffml.odeint(self.func, y0, self.t, **arguments)))
         if entry == "block":
-            return Outcome(self.rows_of(stiffml.ODEBlock(self.func, self.t, **arguments)(self.y0)))
-        solution = stiffml.solve(self.func, self.y0, self.t, **arguments)
+            return Outcome(self.rows_of(stiffml.ODEBlock(self.func, self.t, **arguments)(y0)))
+        solution = stiffml.solve(self.func, y0, self.t, **arguments)
         outcome = Outcome(self.rows_of(solution.y), solution)
         if solution.event is not None:
             outcome.event = solution.event.t, self.rows_of(solution.event.y, 0)

@@ -167,6 +167,12 @@ class Combination:
         return self.steps in ("adaptive", "bounded")
 
     @property
+    def rtol(self) -> float:
+        """Of adaptive steps: such that a run takes some ten to hundred, which goes by the order."""
+        rtol = 10.0 ** -(1 + min(self.kind.order, 4) * (1.0 if self.precision == "coarse" else 1.25))
+        return max(rtol, 1e-4) if self.dtype == "float32" else rtol
+
+    @property
     def single(self) -> bool:
         """Whether anything is in single precision."""
         return "float32" in (self.dtype, self.time_dtype)
