@@ -12,12 +12,13 @@ Loss = Callable[[], Tensor]
 
 
 def compare(
-    loss: Loss, inputs: Sequence[Tensor], gradients: Sequence[Tensor], size: float
+    loss: Loss, inputs: Sequence[Tensor], gradients: Sequence[Tensor], size: float, floor: float = 0.0
 ) -> tuple[float, float]:
     """Relative error and Taylor rate of a gradient, along one direction through all of ``inputs``.
 
     Central differences of fourth order with steps of relative size ``size`` leave an error of about size⁴,
-    and rounding of about 1e-14/size. The rate is that of the remainder of first order.
+    and rounding of about 1e-14/size. The rate is that of the remainder of first order. The error is relative
+    to no less than ``floor`` of the loss, since rounding is.
     """
     generator = torch.Generator().manual_seed(0)
     originals = [p.detach().clone() for p in inputs]
@@ -45,4 +46,4 @@ def compare(
     far = abs(far_ahead - base - 2 * size * slope)
     # A function that is linear along the direction leaves no remainder.
     rate = math.inf if near < 1e-11 * abs(base) else math.log2(far / near)
-    return abs(difference - slope) / max(abs(difference), abs(slope)), rate
+    return abs(difference - slope) / max(abs(difference), abs(slope), floor * abs(base)), rate
