@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from stiffml.settings import Discrete, Newton, Tolerances
 from stiffml.split import Split
 from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps, ends_of_steps
 from stiffml.system.batching import Func
+from stiffml.system.bounds import Bounds, bounds_of
 from stiffml.system.dynamics import Dynamics
 from stiffml.system.mass import Mass
 from stiffml.system.space import HasSpace, Space
@@ -48,6 +50,7 @@ class Request:
     adjoint: Discrete
     make_consistent: bool
     event: EventFunc | None
+    bounds: Bounds | None
 
 
 def check(
@@ -70,6 +73,7 @@ def check(
     options: Mapping[str, object] | None,
     make_consistent: bool,
     event: EventFunc | None,
+    bounds: Any,
 ) -> Request:
     """Raise TypeError or ValueError for anything wrong, else the request."""
     method = resolve(method)
@@ -90,6 +94,7 @@ def check(
     if not isinstance(adjoint, Discrete):
         raise TypeError(f"adjoint must be Discrete(), not {adjoint!r}")
     tolerances = _tolerances(rtol, atol, y0, layout)
+    within = bounds_of(bounds, y0, layout)
     system = _system(func, layout, direction, _parameters(func, params), method, mass)
     if method.implicit:
         limits = tolerances if isinstance(steps, Adaptive) else None
@@ -111,6 +116,7 @@ def check(
         adjoint=adjoint,
         make_consistent=make_consistent,
         event=event,
+        bounds=within,
     )
 
 

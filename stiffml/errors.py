@@ -26,6 +26,7 @@ class Status(enum.Enum):
     STEP_TOO_SMALL = "step too small"
     MAX_STEPS = "step limit reached"
     NON_FINITE = "non-finite value"
+    OUT_OF_BOUNDS = "out of bounds"
     NO_ROOM = "no room for checkpoints"
 
 
@@ -118,6 +119,12 @@ def explain(status: Status, implicit: bool) -> tuple[str, str]:
         return (
             "a checkpoint could not be written",
             "a folder with more room, or fewer checkpoints in memory: adjoint=Discrete(checkpoints=50)",
+        )
+    if status is Status.OUT_OF_BOUNDS:
+        return (
+            "the state would leave its bounds, however much the step was cut",
+            "a func that does not lead out of the bounds (its value where the state is at one); smaller rtol "
+            "and atol, if the state has come to lie outside by less than atol and drifts on; or wider bounds",
         )
     if status is Status.MAX_STEPS:
         return (

@@ -28,6 +28,9 @@ from stiffml.system.batching import Func
 from stiffml.system.space import solving_on
 from stiffml.system.state import State
 
+Bounded = tuple[Any, Any]
+"""(low, high), each None, a number, or tensors like y0."""
+
 
 def solve(
     func: Func,
@@ -45,6 +48,7 @@ def solve(
     mass: Tensor | None = None,
     make_consistent: bool = False,
     event: EventFunc | None = None,
+    bounds: Bounded | None = None,
     breakpoints: Tensor | Sequence[float] | None = None,
     params: Iterable[Tensor] = (),
     adjoint: Discrete | None = None,
@@ -99,6 +103,13 @@ def solve(
         of a step; ``Solution.event`` has the time and the state there, with exact gradients, and the
         outputs are those before it. Two roots within one step go unnoticed; one at t[0], or there but for
         rounding, does not count, so that a solve can go on from an event. Where it is NaN it has no sign.
+    bounds : (low, high)
+        Where the state is to stay: numbers, None, or tensors like y0 (they broadcast; for a tuple state tuples).
+        Default: anywhere. An adaptive step that ends outside by more than ``atol`` is cut, and so is, up to
+        10 times, one that begins inside and ends outside by less. With other steps one is halved that ends
+        outside by more than 1e-9 (float32: 1e-6). Only steps are cut; states are not changed, so that
+        gradients stay exact. Stages within a step and interpolated outputs may lie outside. Where func leads
+        out, the solve stops with an error that says so.
     breakpoints : sequence of float or Tensor
         Times at which func jumps. Steps end there, func is evaluated on either side only, and methods
         start afresh. A tensor gets gradients. ``steps`` refers to the intervals between outputs and
@@ -139,6 +150,7 @@ def solve(
         options=options,
         make_consistent=make_consistent,
         event=event,
+        bounds=bounds,
     )
     if breakpoints is None:
         solution, error = _solve(func, y0, t, Stats(), arguments)
@@ -162,6 +174,8 @@ def _integrate(request: Request, y0: State, stats: Stats) -> tuple[Solution, Sol
     system = request.system
     require_independent(system.f.parameters)
     u0 = _initial(request, y0)
+    if request.bounds is not None:
+        request.bounds.require(u0.detach().double().cpu().numpy(), request.tolerances, system)
     records: list[Record] = []
 
     # Jacobians need autograd, which inference mode would switch off for good.
@@ -180,6 +194,7 @@ def _integrate(request: Request, y0: State, stats: Stats) -> tuple[Solution, Sol
             request.options,
             request.adjoint,
             request.event,
+            request.bounds,
         )
         records.append(Record(run, Replay(run.trajectory, request.method, system), stats))
         outputs = Outputs(records[0], with_outputs(records[0].replay, run.readings), run.readings)

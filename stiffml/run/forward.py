@@ -20,6 +20,8 @@ from stiffml.run.events import EventFinder, EventFunc
 from stiffml.run.replay import Replay, sample
 from stiffml.settings import Discrete, Newton, Tolerances
 from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps, with_ramps
+from stiffml.system.bounds import Bounds, Limits
+from stiffml.system.finite import first_not_finite
 from stiffml.system.system import System
 
 
@@ -105,11 +107,12 @@ def integrate(
     options: Mapping[str, object],
     adjoint: Discrete,
     event: EventFunc | None,
+    bounds: Bounds | None = None,
 ) -> Run:
     """Integrate M du/ds = f + g through increasing ``outputs`` from ``u0`` (size,), both float64.
 
-    Steps end on ``outputs``; at the times ``between`` the solution is interpolated. The run ends where
-    ``event`` has a root.
+    Steps end on ``outputs``, and within ``bounds``; at the times ``between`` the solution is interpolated. The
+    run ends where ``event`` has a root.
     """
     began = time.perf_counter()
     expected = None if isinstance(steps, Adaptive) else _asked(steps, outputs)
@@ -129,6 +132,7 @@ def integrate(
         largest = outputs[-1] - outputs[0]
         if isinstance(steps, Adaptive) and steps.maximum is not None:
             largest = min(largest, steps.maximum)
+        limits = None if bounds is None else Limits(bounds, tolerances, system, u0, adaptive)
         stepper = Stepper(
             system,
             method,
@@ -139,9 +143,10 @@ def integrate(
             largest=largest,
             options=options,
             max_cuts=40 if adaptive else 12,
+            limits=limits,
         )
         try:
-            drive = _Drive(run, stepper, system, method, tolerances, u0, between, event)
+            drive = _Drive(run, stepper, system, method, tolerances, u0, between, event, limits)
             try:
                 if isinstance(steps, Adaptive):
                     drive.adaptively(steps)
@@ -192,6 +197,7 @@ class _Drive:
         u0: np.ndarray,
         between: np.ndarray,
         event: EventFunc | None,
+        limits: Limits | None = None,
     ) -> None:
         self._run, self._stepper, self._system = run, stepper, system
         self._method, self._tolerances = method, tolerances
@@ -205,6 +211,9 @@ class _Drive:
         self._finder = None
         if event is not None:
             self._finder = EventFinder(event, replay, self._start, u0)
+        self._limits = limits
+        if limits is not None and self._finder is not None:
+            limits.ends_run = self._finder.crosses
 
     def adaptively(self, steps: Adaptive) -> None:
         outputs = self._trajectory.outputs
@@ -222,7 +231,7 @@ class _Drive:
                 failures = self._stepper.linear_failures
                 taken = self._step(size)
                 uncut = taken >= size * (1 - 1e-9)
-                if self._stepper.linear_failures > failures:
+                if self._stepper.linear_failures > failures and self._stepper.cut_by is None:
                     self._stalled += 1
                     if self._stalled > STALLED and 5 * self._stalled > self._trajectory.n_steps:
                         # Steps short enough to be solved for would go on, nearly for ever.
@@ -235,7 +244,7 @@ class _Drive:
                     suggestion = max(suggestion, proposal)
                 wanted = suggestion if uncut else taken
                 if not landed and wanted < max(minimum, 16 * np.spacing(abs(self._start))):
-                    raise self._stop(Status.STEP_TOO_SMALL, taken)
+                    raise self._stop(self._stepper.cut_by or Status.STEP_TOO_SMALL, taken)
                 proposal = min(suggestion, self._method.growth * taken)
             self._mark_output()
 
@@ -277,9 +286,6 @@ class _Drive:
             raise self._stop(status, size)
         state, end = self._stepper.state, self._stepper.time
         taken = end - self._start
-        finite = np.isfinite(state)
-        if not self._system.space.every(finite.all()):
-            raise _Stop(Failure(Status.NON_FINITE, self._start, taken, _first_false(finite)))
         if self._trajectory.n_steps == 0:
             self._trajectory.half = self._stepper.half
         state, stages = state.copy(), self._stepper.stages
@@ -338,11 +344,13 @@ class _Drive:
     def _component(self, status: Status) -> int | None:
         """The component most in the way: not finite, far from converged, or changing the fastest."""
         if status is Status.NON_FINITE:
-            for part in self._system.parts:
-                finite = np.isfinite(part.last_slope)
-                if not finite.all():
-                    return int(np.argmin(finite))
-            return None
+            slopes = [part.last_slope for part in self._system.parts]
+            if self._stepper.bad_slope is not None:
+                slopes.insert(0, self._stepper.bad_slope)
+            found = (first_not_finite(slope) for slope in slopes)
+            return next((component for component in found if component is not None), None)
+        if status is Status.OUT_OF_BOUNDS:
+            return None if self._limits is None else self._limits.component
         state = self._state
         newton = status in (Status.NEWTON_FAILED, Status.LINEAR_FAILED)
         change = self._stepper.newton_update if newton else state - self._previous
