@@ -104,12 +104,13 @@ def solve(
         outputs are those before it. Two roots within one step go unnoticed; one at t[0], or there but for
         rounding, does not count, so that a solve can go on from an event. Where it is NaN it has no sign.
     bounds : (low, high)
-        Where the state is to stay: numbers, None, or tensors like y0 (they broadcast; for a tuple state tuples).
-        Default: anywhere. An adaptive step that ends outside by more than ``atol`` is cut, and so is, up to
-        10 times, one that begins inside and ends outside by less. With other steps one is halved that ends
-        outside by more than 1e-9 (float32: 1e-6). Only steps are cut; states are not changed, so that
-        gradients stay exact. Stages within a step and interpolated outputs may lie outside. Where func leads
-        out, the solve stops with an error that says so.
+        Where the state is to stay: each None, a number, or like y0 (tensors broadcast; tuples for a tuple
+        state). Default: anywhere. An adaptive step that ends outside by more than ``atol`` is cut, and so
+        is, up to 10 times, one that begins inside and ends outside by less, which may take many more steps.
+        Of other steps those are halved that end outside by more than 1e-9 (float32: 1e-6). Only steps are
+        cut, and states are not changed, so that gradients stay exact. Stages within a step and interpolated
+        outputs may lie outside. Where func leads out, the solve stops with an error that says so. Bounds get
+        no gradient.
     breakpoints : sequence of float or Tensor
         Times at which func jumps. Steps end there, func is evaluated on either side only, and methods
         start afresh. A tensor gets gradients. ``steps`` refers to the intervals between outputs and

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stiffml.discretization.interpolation import Reading
 from stiffml.gradients.adjoint import reverse
+from stiffml.gradients.causes import explained, require_finite
 from stiffml.gradients.hooks import without_hooks
 from stiffml.gradients.once import differentiable_no_further
 from stiffml.gradients.second import differentiate_again
@@ -89,10 +90,13 @@ class _Reverse(torch.autograd.Function):
         system = record.replay.system
         began, before = time.perf_counter(), _costs(system)
         record.require_same_func()
+        run = (outputs.replay, record.run.checkpoints, outputs.readings)
         with without_hooks(system.parameters):
-            gradients = reverse(
-                outputs.replay, record.run.checkpoints, outputs.readings, cotangents.double().cpu(), wrt_time
-            )
+            with explained(*run):
+                gradients = reverse(*run, cotangents.double().cpu(), wrt_time)
+            if torch.isfinite(cotangents).all():
+                wanted = [gradients.u0 if u0.requires_grad else None, gradients.times, gradients.between]
+                require_finite([*wanted, *gradients.parameters], *run)
         adjoint = record.stats.adjoint = record.stats.adjoint or AdjointStats()
         after = _costs(system)
         adjoint.rhs_evals += after[0] - before[0]
@@ -115,16 +119,13 @@ class _Reverse(torch.autograd.Function):
                 "pass t.detach()"
             )
         outputs = ctx.outputs
-        with torch.no_grad(), without_hooks(outputs.record.replay.system.parameters):
+        run = (outputs.replay, outputs.record.run.checkpoints, outputs.readings)
+        known = [v for v in (cotangents, along_u0, *along) if v is not None]
+        with torch.no_grad(), without_hooks(outputs.record.replay.system.parameters), explained(*run, True):
             direction = np.zeros(u0.numel()) if along_u0 is None else along_u0.double().cpu().numpy()
-            again = differentiate_again(
-                outputs.replay,
-                outputs.record.run.checkpoints,
-                outputs.readings,
-                cotangents.double().cpu(),
-                direction,
-                along,
-            )
+            again = differentiate_again(*run, cotangents.double().cpu(), direction, along)
+            if all(bool(torch.isfinite(v).all()) for v in known):
+                require_finite([again.cotangents, again.u0, *again.parameters], *run, True)
         found = [again.cotangents.to(cotangents), again.u0.to(u0), *again.parameters]
         inputs = [cotangents, u0, *parameters, *(v for v in (along_u0, *along) if v is not None)]
         found = differentiable_no_further(found, inputs, "the second derivative of a solve")

@@ -103,6 +103,7 @@ class Stepper:
         self._replaced = 0
         self._matrix: ShiftedMatrix | None = None
         self._earlier = 0, ""  # linear failures of matrices before, and the last of them
+        self._earlier_mended = 0
         self._ts: Any = None
         self._max_cuts = max_cuts
         self._newton, self._tolerances = newton, tolerances
@@ -130,6 +131,9 @@ class Stepper:
             managed["snes_type"] = "ksponly"  # one solve, without a look at what it leaves
         elif method.newton:
             managed["snes_max_it"] = newton.max_iterations
+            # Where f is not finite at a new iterate, PETSc compares norms of an earlier update with this, and
+            # may take the solve for converged at the iterate before.
+            managed["snes_stol"] = 0.0
             # Full Newton steps: for networks under training they took half the iterations of PETSc's
             # default line search, which fails at the level of rounding besides. A step that diverges is cut.
             suggested["snes_linesearch_type"] = "basic"
@@ -216,7 +220,7 @@ class Stepper:
 
     @property
     def next_size(self) -> float:
-        """What the error estimate suggests for the next step; after a cut that it knows nothing of, no more."""
+        """What the error estimate suggests for the next step; no more than the last after a cut by others."""
         size = self._ts.getTimeStep()
         return size if self.cut_by is None else min(size, self._taken)
 
@@ -297,6 +301,7 @@ class Stepper:
         self._ts.destroy()
         if self._matrix is not None:
             self._earlier = self.linear_failures, self._matrix.last_failure
+            self._earlier_mended = self.mended_jacobians
             self._matrix.destroy()
         self._create(start, before)
         self._solves_at_start = 0
@@ -364,6 +369,19 @@ class Stepper:
             self.detail = self._matrix.failure or self._test_history()
             return Status.LINEAR_FAILED if self._matrix.failure else Status.NEWTON_FAILED
         return Status.STEP_TOO_SMALL
+
+    @property
+    def mended_jacobians(self) -> int:
+        """Jacobians so far that took differences where derivatives were not finite."""
+        return self._earlier_mended + (0 if self._matrix is None else self._matrix.mended)
+
+    def infinite_derivative(self) -> str:
+        """Where ∂f/∂y is not finite at the state the last step began with, in words; empty if it is."""
+        if not self._method.implicit or self._system.space.is_distributed:
+            return ""
+        f, s = self._system.f, self.time
+        where = infinite_derivative(f, s, self.state.copy())
+        return "" if where is None else describe_derivative(f, s, where)
 
     @property
     def linear_failures(self) -> int:

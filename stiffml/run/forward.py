@@ -83,6 +83,10 @@ STALLED = 20
 """Steps that had to be cut for their linear systems, and the fifth of all steps, with which a run goes on."""
 
 
+_BY_DERIVATIVES = (Status.NEWTON_FAILED, Status.LINEAR_FAILED, Status.NON_FINITE)
+"""What a derivative that is not finite ends in."""
+
+
 class _Finished(Exception):
     """The event was reached."""
 
@@ -111,8 +115,8 @@ def integrate(
 ) -> Run:
     """Integrate M du/ds = f + g through increasing ``outputs`` from ``u0`` (size,), both float64.
 
-    Steps end on ``outputs``, and within ``bounds``; at the times ``between`` the solution is interpolated. The
-    run ends where ``event`` has a root.
+    Steps end on ``outputs``, and within ``bounds``; at the times ``between`` the solution is interpolated.
+    The run ends where ``event`` has a root.
     """
     began = time.perf_counter()
     expected = None if isinstance(steps, Adaptive) else _asked(steps, outputs)
@@ -161,6 +165,7 @@ def integrate(
                 "rejected": stepper.rejected,
                 "newton_iterations": stepper.newton_iterations,
                 "krylov_iterations": stepper.krylov_iterations,
+                "mended_jacobians": stepper.mended_jacobians,
             }
         finally:
             stepper.destroy()
@@ -236,7 +241,7 @@ class _Drive:
                     if self._stalled > STALLED and 5 * self._stalled > self._trajectory.n_steps:
                         # Steps short enough to be solved for would go on, nearly for ever.
                         status, detail = self._stepper.why_cut()
-                        raise _Stop(Failure(status, self._start, taken, self._component(status), detail))
+                        raise self._stop(status, taken, detail)
                 landed = lands and uncut
                 suggestion = self._stepper.next_size
                 if uncut and size < proposal:
@@ -273,7 +278,7 @@ class _Drive:
             cuts = round(math.log2(size / taken)) if taken > 0 else 99
             if taken < smallest:
                 status, detail = self._stepper.why_cut()
-                raise _Stop(Failure(status, self._start, taken, self._component(status), detail))
+                raise self._stop(status, taken, detail)
             if cuts == 0:
                 targets.pop()
             else:
@@ -338,8 +343,15 @@ class _Drive:
         h1 = max(1e-6, h0 * 1e-3) if largest <= 1e-15 else (0.01 / largest) ** (1 / (order + 1))
         return min(100 * h0, h1, span)
 
-    def _stop(self, status: Status, size: float) -> _Stop:
-        return _Stop(Failure(status, self._start, size, self._component(status), self._stepper.detail))
+    def _stop(self, status: Status, size: float, detail: str | None = None) -> _Stop:
+        component = self._component(status)
+        if detail is None:
+            detail = self._stepper.detail
+        if status in _BY_DERIVATIVES:
+            infinite = self._stepper.infinite_derivative()
+            if infinite:
+                status, detail, component = Status.INFINITE_DERIVATIVE, infinite, None
+        return _Stop(Failure(status, self._start, size, component, detail))
 
     def _component(self, status: Status) -> int | None:
         """The component most in the way: not finite, far from converged, or changing the fastest."""

@@ -106,9 +106,9 @@ def _like(value: Any, infinite: float, name: str, part: Tensor) -> Tensor:
 class Limits:
     """Judges the ends of a run's steps by the bounds of its state.
 
-    A step that ends outside by more than the tolerance is cut. One that ends outside by less is cut too, a few
-    times, if it begins inside: what is left outside may grow from there, as a population below zero does, and
-    that no later step could mend. Where even a short step ends there it is kept.
+    A step that ends outside by more than the tolerance is cut. One that ends outside by less is cut too, a
+    few times, if it begins inside: what is left outside may grow from there, as a population below zero
+    does, and that no later step could mend. Where even a short step ends there it is kept.
 
     Parameters
     ----------

@@ -35,6 +35,8 @@ class Dynamics:
         Which processes hold the state.
     parameters : tuple of Tensor
         What gradients are wanted for.
+    eps : float
+        The rounding of the user's dtype.
     largest : int
         Numbers in the largest part of a state. How the work is divided must be the same in all processes,
         and so depends on this.
@@ -57,6 +59,7 @@ class Dynamics:
         self.func = func
         self.space = Space() if space is None else space
         self.layout = layout
+        self.eps = float(torch.finfo(layout.dtype).eps)
         self.direction = direction
         self.largest = round(self.space.max(layout.size))
         self.parameters = tuple(p for p in parameters if p.requires_grad)

@@ -87,9 +87,3 @@ def describe_derivative(dynamics: Dynamics, s: float, where: tuple[int, int]) ->
         f"func is finite at t = {dynamics.direction * s:.10g}, but its derivative ∂f/∂y there is infinite or "
         f"NaN, in row {row} and column {column}: a root or norm of zero, say, has none"
     )
-
-
-DERIVATIVE_HINT = (
-    "a func that is smooth there: (x² + ε²)^½ in place of |x| or of a norm, torch.where with safe values in "
-    "both branches"
-)
