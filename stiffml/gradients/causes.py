@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -20,6 +20,8 @@ from stiffml.system.finite import describe_derivative, first_not_finite, infinit
 
 AT_ONCE = 1000
 """Steps looked at together."""
+
+At = Callable[[Dynamics, float, np.ndarray], str]
 
 
 def require_finite(
@@ -62,25 +64,36 @@ def explained(
 
 def _cause(replay: Replay, checkpoints: Checkpoints, readings: Sequence[Reading], second: bool) -> str:
     """In words, from the last step on backwards; empty if there is none."""
+    found = _search(replay, checkpoints, readings, _of_first_order)
+    if not found and (second or _is_rosenbrock(replay)):
+        found = _search(replay, checkpoints, readings, _of_second_order)
+        if found and not second:
+            found += ", which the gradient of Rosenbrock methods contains; use another method, such as bdf"
+    return found
+
+
+def _is_rosenbrock(replay: Replay) -> bool:
+    return replay.method.implicit and not replay.method.newton
+
+
+def _search(replay: Replay, checkpoints: Checkpoints, readings: Sequence[Reading], at: At) -> str:
     last = max(reading.end for reading in readings)
-    size = max(1, AT_ONCE * 1000 // max(1000, replay.system.f.largest))
+    longest = max(1, AT_ONCE * 1000 // max(1000, replay.system.f.largest))
     with torch.no_grad():
-        segments = checkpoints.segments(replay, last, size)
+        segments = checkpoints.segments(replay, last, longest)
         while True:
             try:
                 segment = next(segments, None)
             except ReplayError:  # of states that were not kept, for the same reason perhaps
-                return _at(replay.system.f, _start(replay, checkpoints), second, replay)
+                start = (float(replay.trajectory.times[0]), checkpoints.start)
+                return at(replay.system.f, *start)
             if segment is None:
                 return ""
             for part, nodes in _nodes(replay, segment):
-                found = _at(part, nodes, second, replay)
-                if found:
-                    return found
-
-
-def _start(replay: Replay, checkpoints: Checkpoints) -> list[tuple[float, np.ndarray]]:
-    return [(float(replay.trajectory.times[0]), checkpoints.start)]
+                for s, u in nodes:
+                    found = at(part, s, u)
+                    if found:
+                        return found
 
 
 def _nodes(replay: Replay, segment: Segment) -> Iterator[tuple[Dynamics, list[tuple[float, np.ndarray]]]]:
@@ -104,30 +117,27 @@ def _nodes(replay: Replay, segment: Segment) -> Iterator[tuple[Dynamics, list[tu
         yield system.g, pairs(equations.g_nodes)
 
 
-def _at(part: Dynamics, nodes: list[tuple[float, np.ndarray]], second: bool, replay: Replay) -> str:
-    for s, u in nodes:
-        where = infinite_derivative(part, s, u)
-        if where is not None:
-            return describe_derivative(part, s, where)
-        found = _by_parameters(part, s, u)
-        if found:
-            return f"{found} is not finite at t = {part.direction * s:.10g}, though func is"
-    rosenbrock = replay.method.implicit and not replay.method.newton
-    if not second and not rosenbrock:
+def _of_first_order(part: Dynamics, s: float, u: np.ndarray) -> str:
+    """Which derivative at a state is not finite, in words; empty if none is."""
+    where = infinite_derivative(part, s, u)
+    if where is not None:
+        return describe_derivative(part, s, where)
+    found = _by_parameters(part, s, u)
+    return f"{found} is not finite at t = {part.direction * s:.10g}, though func is" if found else ""
+
+
+def _of_second_order(part: Dynamics, s: float, u: np.ndarray) -> str:
+    time, state = torch.tensor([s], dtype=torch.float64), torch.from_numpy(u.copy())[None]
+    ones = torch.ones_like(state)
+    along = part.directional_vjp(time, state, ones, torch.zeros_like(time), ones, False)[0]
+    component = first_not_finite(along[0].numpy())
+    if component is None:
         return ""
-    for s, u in nodes:
-        time, state = torch.tensor([s], dtype=torch.float64), torch.from_numpy(u.copy())[None]
-        ones = torch.ones_like(state)
-        along = part.directional_vjp(time, state, ones, torch.zeros_like(time), ones, False)[0]
-        column = first_not_finite(along[0].numpy())
-        if column is not None:
-            why = "which the gradient of Rosenbrock methods contains; use another method, such as bdf"
-            return (
-                f"a second derivative of func with respect to component "
-                f"{list(part.layout.component(column))} is infinite or NaN at t = {part.direction * s:.10g}"
-                + (f", {why}" if rosenbrock else "")
-            )
-    return ""
+    where = list(part.layout.component(component))
+    return (
+        f"a second derivative of func with respect to component {where} is infinite or NaN at "
+        f"t = {part.direction * s:.10g}"
+    )
 
 
 def _by_parameters(part: Dynamics, s: float, u: np.ndarray) -> str:

@@ -61,6 +61,10 @@ class Method(ABC):
         """Whether an implicit step begins with the slope at the old state."""
         return False
 
+    def evaluates_end(self, form: Form) -> bool:
+        """Whether a step evaluates all parts of the right-hand side where it ends."""
+        return True
+
     @property
     def time_is_state(self) -> bool:
         """Whether PETSc's form of it is right for autonomous problems only."""

@@ -52,6 +52,9 @@ class DiagonallyImplicit(OneStep):
     def explicit_first_stage(self) -> bool:
         return self.implicit_part.explicit_first_stage
 
+    def evaluates_end(self, form: Form) -> bool:
+        return self.implicit_part.stiffly_accurate and not form.split
+
 
 @dataclass(frozen=True)
 class DIRK(DiagonallyImplicit):

@@ -49,6 +49,10 @@ class RungeKutta(OneStep):
     def adaptive(self) -> bool:
         return self.tableau.embedded
 
+    def evaluates_end(self, form: Form) -> bool:
+        assert self.tableau.explicit is not None
+        return self.tableau.explicit.stiffly_accurate
+
     def petsc_options(self) -> dict[str, object]:
         return {"ts_type": "rk", "ts_rk_type": self.tableau.petsc_name}
 

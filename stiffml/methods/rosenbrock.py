@@ -78,6 +78,9 @@ class Rosenbrock(OneStep):
         # What a step leaves of an inconsistency in the algebraic equations.
         return abs(ROSENBROCK[self.name].r_infinity) < 0.99
 
+    def evaluates_end(self, form: Form) -> bool:
+        return False
+
     def petsc_options(self) -> dict[str, object]:
         return {"ts_type": "rosw", "ts_rosw_type": self.name}
 

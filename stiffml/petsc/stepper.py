@@ -49,6 +49,8 @@ class Stepper:
         With both tolerances set.
     largest : float
         Largest step size the error estimate may suggest.
+    last : float
+        Where the run ends.
     options : mapping
         The caller's PETSc options.
     max_cuts : int
@@ -63,7 +65,7 @@ class Stepper:
     met_non_finite : bool
         Whether ``func`` returned a non-finite or enormous value in the last step of an explicit method.
     bad_slope : ndarray or None
-        What ``func`` returned first in the last step that was not finite.
+        What ``func`` returned when it was last not finite, first in that step.
     cut_by : Status or None
         Why the last step was cut, if not for its error.
     detail : str
@@ -80,6 +82,7 @@ class Stepper:
         tolerances: Tolerances | None,
         newton: Newton,
         largest: float,
+        last: float,
         options: Mapping[str, object],
         max_cuts: int,
         limits: Limits | None = None,
@@ -97,6 +100,7 @@ class Stepper:
         self._wants_both = wants_both and not system.linear
         self.met_non_finite = False
         self.bad_slope: np.ndarray | None = None
+        self._first_bad: np.ndarray | None = None
         self.cut_by: Status | None = None
         self.detail = ""
         self._limits = limits
@@ -108,8 +112,11 @@ class Stepper:
         self._max_cuts = max_cuts
         self._newton, self._tolerances = newton, tolerances
         self._failed_solves = 0
-        self._undone = False
+        self._undone = self._noted = False
         # One-step methods whose step PETSc may leave half done.
+        # Where a step does not know f at its end, it may end where no other can begin.
+        forgets = system.f.is_large or system.space.is_distributed or self._shares_vectors
+        self._looks_ahead, self._last = not method.evaluates_end(system.form) and not forgets, last
         self._recreates = method.implicit and (not method.newton or system.g is not None)
         self._earlier_iterations = 0, 0  # Newton's and Krylov's, with TS objects before
         self._solves_at_start, self._taken = 0, math.inf
@@ -245,11 +252,11 @@ class Stepper:
 
     def step(self, size: float) -> Status | None:
         """Take one step of at most ``size``; None if one was taken, else why not."""
-        self.cut_by, self.bad_slope = None, None
+        self.cut_by, self._first_bad = None, None
         if self._limits is not None:
             self._limits.begin()
         status = self._guarded_step(size) if self._guard else self._step_with_cuts(size)
-        if status is None and self.cut_by is None and self.bad_slope is not None:
+        if status is None and self.cut_by is None and self._first_bad is not None:
             self.cut_by = Status.NON_FINITE  # by PETSc, in Newton's iteration
         return status
 
@@ -311,7 +318,7 @@ class Stepper:
         begin = ts.getTime()
         self._renew_start_slope(size)
         ts.setTimeStep(size)
-        self.met_non_finite, self.detail, self._undone = False, "", False
+        self.met_non_finite, self.detail, self._undone, self._noted = False, "", False, False
         failure: BaseException | None = None
         try:
             ts.step()
@@ -342,12 +349,28 @@ class Stepper:
     def _unfit(self) -> Status | None:
         """Why the step that PETSc has taken is not kept."""
         state = self.state
-        if not self._system.space.every(is_finite(state)):
+        # PETSc does not look at the last slope of a step asked for, with which the next one begins.
+        stages = self._method.newton or self._tolerances is not None or not self._noted
+        if not self._system.space.every(stages and is_finite(state)):
+            return Status.NON_FINITE
+        if self._looks_ahead and self._ts.getTime() < self._last * (1 - 1e-12) and not self._can_go_on():
             return Status.NON_FINITE
         if self._limits is not None and not self._limits.allows(self._ts.getTime(), state):
             self.detail = self._limits.detail
             return Status.OUT_OF_BOUNDS
         return None
+
+    def _can_go_on(self) -> bool:
+        """Whether f and g are finite where the step ended; they remember it for the next one."""
+        s, vector = self._ts.getTime(), self._u.array_r
+        slopes = [self._problem.slope(s, vector, self._wants_both)]
+        if self._system.g is not None:
+            slopes.append(self._system.g.evaluate(s, vector))
+        for slope in slopes:
+            if not is_finite(slope):
+                self._note(slope)
+                return False
+        return True
 
     def _undo(self) -> None:
         """Go back to before the step that PETSc has taken."""
@@ -363,7 +386,7 @@ class Stepper:
             return Status.NON_FINITE
         if self._method.implicit and self._ts.getSNES().getConvergedReason() < 0:
             assert self._matrix is not None
-            known = self._method.newton or self._system.space.every(self.bad_slope is None)
+            known = self._method.newton or self._system.space.every(self._first_bad is None)
             if self._ts.getSNES().getConvergedReason() == _NOT_FINITE or not known:
                 return Status.NON_FINITE
             self.detail = self._matrix.failure or self._test_history()
@@ -388,8 +411,14 @@ class Stepper:
         """Linear systems that could not be solved so far."""
         return self._earlier[0] + (0 if self._matrix is None else self._matrix.failures)
 
-    def why_cut(self) -> tuple[Status, str]:
-        """Why steps were cut that were not too long for their error, and how the last solve for one ended."""
+    def why_cut(self, cut_by: Status | None = None) -> tuple[Status, str]:
+        """Why steps were cut that were not too long for their error, and how the last solve for one ended.
+
+        ``cut_by``: what it was if not Newton's iteration.
+        """
+        if cut_by is not None:
+            limits = self._limits if cut_by is Status.OUT_OF_BOUNDS else None
+            return cut_by, "" if limits is None else limits.detail
         last = (self._matrix.last_failure if self._matrix is not None else "") or self._earlier[1]
         if last:
             return Status.LINEAR_FAILED, last
@@ -462,8 +491,10 @@ class Stepper:
             raise
 
     def _note(self, slope: np.ndarray) -> None:
-        if self.bad_slope is None:
-            self.bad_slope = self._problem.leave(slope).copy()
+        self._noted = True
+        if self._first_bad is None:
+            whole = slope.size == self._problem.size  # and not of g, which knows nothing of time
+            self.bad_slope = self._first_bad = (self._problem.leave(slope) if whole else slope).copy()
 
     def _rhsfunction(self, ts, s: float, u, slope) -> None:
         try:

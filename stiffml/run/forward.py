@@ -145,6 +145,7 @@ def integrate(
             tolerances=tolerances if adaptive else None,
             newton=newton,
             largest=largest,
+            last=float(outputs[-1]),
             options=options,
             max_cuts=40 if adaptive else 12,
             limits=limits,
@@ -271,13 +272,14 @@ class _Drive:
     def _reach(self, target: float) -> None:
         """Step to ``target``; where Newton fails, in halves, and halves of halves."""
         smallest = (target - self._start) * 2.0**-16
-        targets = [target]
+        targets, cut_by = [target], None
         while targets:
             start, size = self._start, targets[-1] - self._start
             taken = self._step(size)
+            cut_by = self._stepper.cut_by or cut_by
             cuts = round(math.log2(size / taken)) if taken > 0 else 99
             if taken < smallest:
-                status, detail = self._stepper.why_cut()
+                status, detail = self._stepper.why_cut(cut_by)
                 raise self._stop(status, taken, detail)
             if cuts == 0:
                 targets.pop()
