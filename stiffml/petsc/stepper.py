@@ -272,6 +272,8 @@ class Stepper:
                 return status
             if status is Status.OUT_OF_BOUNDS:
                 size *= self._shrink
+                if self._is_nothing(size):
+                    return status
                 continue
             if self._ts.getConvergedReason() != _STEP_REJECTED:
                 return status
@@ -300,7 +302,13 @@ class Stepper:
             if status is Status.NON_FINITE or status is Status.OUT_OF_BOUNDS:
                 self.cut_by = status
             size *= self._shrink
+            if self._is_nothing(size):
+                return status
         return status
+
+    def _is_nothing(self, size: float) -> bool:
+        """Whether time would hardly change; PETSc's formulas divide by differences of times."""
+        return size < 4 * np.spacing(abs(self.time))
 
     def _recreate(self, start: float, before: np.ndarray) -> None:
         self._failed_solves += 1 + self._ts.getStepRejections()

@@ -250,7 +250,10 @@ class _Drive:
                     suggestion = max(suggestion, proposal)
                 wanted = suggestion if uncut else taken
                 if not landed and wanted < max(minimum, 16 * np.spacing(abs(self._start))):
-                    raise self._stop(self._stepper.cut_by or Status.STEP_TOO_SMALL, taken)
+                    if self._stepper.cut_by is None:
+                        raise self._stop(Status.STEP_TOO_SMALL, taken)
+                    status, detail = self._stepper.why_cut(self._stepper.cut_by)
+                    raise self._stop(status, taken, detail)
                 proposal = min(suggestion, self._method.growth * taken)
             self._mark_output()
 
