@@ -291,6 +291,22 @@ class Problem:
             threshold = 1e-3 * np.asarray(1.0 if self.scale is None else self.scale)
         return torch.from_numpy(rtol * np.broadcast_to(self.per_component(threshold), self.y0.shape))
 
+    def limits(self) -> tuple[Tensor, Tensor]:
+        """``bounds`` as ``stiffml.solve`` takes them, (low, high) in the shape of y0.
+
+        Raises
+        ------
+        ValueError
+            If the problem has none.
+        """
+        if self.bounds is None:
+            raise ValueError(f"{self.name} has no bounds; pass bounds=(low, high)")
+        low, high = (
+            torch.from_numpy(np.broadcast_to(self.per_component(side), self.y0.shape).copy())
+            for side in self.bounds
+        )
+        return low, high
+
     def solve(
         self,
         t: Tensor | None = None,
@@ -299,6 +315,7 @@ class Problem:
         rtol: float | None = None,
         atol: float | Tensor | None = None,
         split: bool = False,
+        bounds: Any = None,
         **arguments: Any,
     ) -> Solution:
         """Integrate with ``stiffml.solve``, which takes the further ``arguments``.
@@ -314,11 +331,14 @@ class Problem:
             Default 1e-6 and :meth:`atol` where steps are adaptive.
         split : bool
             Whether the right-hand side goes in as its two parts. Default False.
+        bounds : bool or tuple
+            As for ``stiffml.solve``; True: those of the problem. Default: none.
 
         Raises
         ------
         ValueError
-            For wrong arguments, or ``split=True`` for a problem that has no parts.
+            For wrong arguments, ``split=True`` for a problem that has no parts, or ``bounds=True`` for one
+            without bounds.
         SolveError
             If the solve stops early.
         """
@@ -330,7 +350,9 @@ class Problem:
             rtol = 1e-6 if rtol is None else rtol
             atol = self.atol(rtol) if atol is None else atol
         func = self.split() if split else self.func()
-        extra = {"mass": self.mass_matrix(), "breakpoints": self.breakpoints or None}
+        if isinstance(bounds, bool):
+            bounds = self.limits() if bounds else None
+        extra = {"bounds": bounds, "mass": self.mass_matrix(), "breakpoints": self.breakpoints or None}
         return stiffml.solve(
             func, self.initial_state(), t, method=method, rtol=rtol, atol=atol, **{**extra, **arguments}
         )

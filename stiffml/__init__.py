@@ -4,7 +4,7 @@ import importlib
 from typing import Any
 
 from stiffml.diagnostics import GradientReport, check_gradients
-from stiffml.errors import LinearSolveError, ReplayError, SolveError, Status
+from stiffml.errors import LinearSolveError, NonFiniteDerivativeError, ReplayError, SolveError, Status
 from stiffml.integration import ODEBlock, odeint, solve
 from stiffml.linear import GMRES, LU, Assembled, Krylov, PointBlock, Sparsity
 from stiffml.linear.jacobians import MissingEntriesError
@@ -57,6 +57,7 @@ __all__ = [
     "LinearSolveError",
     "MissingEntriesError",
     "Newton",
+    "NonFiniteDerivativeError",
     "NotTwiceDifferentiableError",
     "ODEBlock",
     "PointBlock",

@@ -22,6 +22,7 @@ from stiffml.settings import Discrete, Newton, Tolerances
 from stiffml.split import Split
 from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps, landings
 from stiffml.system.batching import Func
+from stiffml.system.bounds import Bounds, bounds_of
 from stiffml.system.dynamics import Dynamics
 from stiffml.system.found import find_parameters
 from stiffml.system.mass import Mass
@@ -59,6 +60,7 @@ class Request:
     make_consistent: bool
     event: EventFunc | None
     continues: bool
+    bounds: Bounds | None
 
 
 def check(
@@ -81,6 +83,7 @@ def check(
     options: Mapping[str, object] | None,
     make_consistent: bool,
     event: EventFunc | None,
+    bounds: Any,
     through: Tensor | Sequence[float] | None,
     continues: bool = False,
 ) -> Request:
@@ -116,6 +119,7 @@ def check(
     # order - 1 would keep the order; this much keeps its error below that of the method at coarse steps too.
     degree = 0 if method.within_step else method.order | 1
     span = Span(float(times[0]), float(times[-1]), direction, layout.dtype, degree)
+    within = bounds_of(bounds, y0, layout)
     system = _system(func, layout, direction, _parameters(func, params), method, mass, span)
     with torch.inference_mode(False), torch.no_grad():
         u0 = layout.flatten(y0).detach().double().cpu().numpy()
@@ -145,6 +149,7 @@ def check(
         make_consistent=make_consistent,
         event=event,
         continues=continues,
+        bounds=within,
     )
 
 

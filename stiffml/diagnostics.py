@@ -96,7 +96,8 @@ def check_gradients(
         With a check named ``y0`` (``y0[i]`` for a tuple), one for each parameter by its name (those that
         were not passed are named as in :func:`stiffml.sensitivities`), and ``t``.
     """
-    replay = {name: value for name, value in arguments.items() if name not in ("rtol", "atol")}
+    # Bounds only cut steps, and perturbed solves repeat those of the first.
+    replay = {name: value for name, value in arguments.items() if name not in ("rtol", "atol", "bounds")}
     if resolve(arguments.get("method", "bdf")).newton:
         newton = arguments.setdefault("newton", Newton(rtol=1e-13, atol=1e-17))
         # A repeated step must not be cut: it has other first guesses, but is known to have a solution.

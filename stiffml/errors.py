@@ -16,6 +16,13 @@ LINEAR_HINT = (
 """What to try where a Krylov method stalls."""
 
 
+DERIVATIVE_HINT = (
+    "a func that is smooth there: (x² + ε²)^½ in place of |x| or of a norm, torch.where with safe values in "
+    "both branches"
+)
+"""What to try where a derivative of func is infinite or NaN."""
+
+
 class Status(enum.Enum):
     """How a solve ended; ``SUCCESS`` reached the last output time, ``EVENT`` the event, the others failed."""
 
@@ -26,6 +33,8 @@ class Status(enum.Enum):
     STEP_TOO_SMALL = "step too small"
     MAX_STEPS = "step limit reached"
     NON_FINITE = "non-finite value"
+    INFINITE_DERIVATIVE = "non-finite derivative"
+    OUT_OF_BOUNDS = "out of bounds"
     NO_ROOM = "no room for checkpoints"
 
 
@@ -87,6 +96,10 @@ class LinearSolveError(RuntimeError):
     """A linear system of a recorded step, or of the backward pass, could not be solved."""
 
 
+class NonFiniteDerivativeError(RuntimeError):
+    """A derivative of ``func`` is infinite or NaN at a recorded state, so that the gradient is NaN."""
+
+
 class ReplayError(RuntimeError):
     """A recorded step could not be repeated, or ``func`` is no longer the function that the run solved."""
 
@@ -118,6 +131,15 @@ def explain(status: Status, implicit: bool) -> tuple[str, str]:
         return (
             "a checkpoint could not be written",
             "a folder with more room, or fewer checkpoints in memory: adjoint=Discrete(checkpoints=50)",
+        )
+    if status is Status.INFINITE_DERIVATIVE:
+        explicit = "; or an explicit method, which needs derivatives for gradients only"
+        return "no step could be solved for", DERIVATIVE_HINT + explicit
+    if status is Status.OUT_OF_BOUNDS:
+        return (
+            "the state would leave its bounds, however much the step was cut",
+            "a func that does not lead out of the bounds (its value where the state is at one); smaller rtol "
+            "and atol, if the state has come to lie outside by less than atol and drifts on; or wider bounds",
         )
     if status is Status.MAX_STEPS:
         return (

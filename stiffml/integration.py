@@ -33,6 +33,9 @@ from stiffml.system.reached import reached
 from stiffml.system.space import solving_on
 from stiffml.system.state import State
 
+Bounded = tuple[Any, Any]
+"""(low, high), each None, a number, or tensors like y0."""
+
 
 def solve(
     func: Func,
@@ -50,6 +53,7 @@ def solve(
     mass: Tensor | None = None,
     make_consistent: bool = False,
     event: EventFunc | None = None,
+    bounds: Bounded | None = None,
     breakpoints: Tensor | Sequence[float] | None = None,
     through: Tensor | Sequence[float] | None = None,
     params: Iterable[Tensor] = (),
@@ -107,6 +111,14 @@ def solve(
         exact gradients, and the outputs are those before it. Two roots within one step go unnoticed; one at
         t[0], or there but for rounding, does not count, so that a solve can go on from an event. Where it is
         NaN it has no sign.
+    bounds : (low, high)
+        Where the state is to stay: each None, a number, or like y0 (tensors broadcast; tuples for a tuple
+        state). Default: anywhere. An adaptive step that ends outside by more than ``atol`` is cut, and so
+        is, up to 10 times, one that begins inside and ends outside by less, which may take many more steps.
+        Of other steps those are halved that end outside by more than 1e-9 (float32: 1e-6). Only steps are
+        cut, and states are not changed, so that gradients stay exact. Stages within a step and interpolated
+        outputs may lie outside. Where func leads out, the solve stops with an error that says so. Bounds get
+        no gradient.
     breakpoints : sequence of float or Tensor
         Times at which func jumps. Steps end there, func is evaluated on either side only, and methods
         start afresh; with a singular mass matrix from algebraic variables that satisfy the algebraic
@@ -159,6 +171,7 @@ def solve(
         make_consistent=make_consistent,
         event=event,
         through=through,
+        bounds=bounds,
     )
     if breakpoints is None:
         solution, error = _solve(func, y0, t, Stats(), arguments)
@@ -181,6 +194,8 @@ def _solve(
 def _integrate(request: Request, y0: State, stats: Stats) -> tuple[Solution, SolveError | None]:
     system = request.system
     u0 = _initial(request, y0)
+    if request.bounds is not None:
+        request.bounds.require(u0.detach().double().cpu().numpy(), request.tolerances, system)
     records: list[Record] = []
 
     # Jacobians need autograd, which inference mode would switch off for good.
@@ -200,6 +215,7 @@ def _integrate(request: Request, y0: State, stats: Stats) -> tuple[Solution, Sol
             request.options,
             request.adjoint,
             request.event,
+            request.bounds,
         )
         records.append(Record(run, Replay(run.trajectory, request.method, system), stats))
         outputs = Outputs(records[0], with_outputs(records[0].replay, run.readings), run.readings)

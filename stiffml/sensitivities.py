@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from stiffml.checks import texts
+from stiffml.gradients.causes import explained, require_finite
 from stiffml.gradients.tangent import Direction, output_tangents
 from stiffml.integration import solve
 from stiffml.parameters import collected, named_parameters
@@ -64,6 +65,8 @@ def sensitivities(
     ------
     ValueError
         For an unknown name, a tuple y0 as ``wrt``, or a parameter that does not require a gradient.
+    NonFiniteDerivativeError
+        If derivatives are NaN because one of func is.
     NotImplementedError
         For Rosenbrock methods, for the mass matrix, and for y0 of a field over several processes.
     """
@@ -110,13 +113,14 @@ def sensitivities(
         if arguments.get("make_consistent"):
             constraints = Constraints(system, float(record.run.trajectory.times[0]))
             start = constraints.tangents(record.run.checkpoints.start, start, directions)
-        tangents = output_tangents(
+        run = (
             with_outputs(record.replay, record.run.readings),
             record.run.checkpoints,
             record.run.readings,
-            start,
-            directions,
         )
+        with explained(*run):
+            tangents = output_tangents(*run, start, directions)
+        require_finite([tangents], *run)
     tangents = tangents[record.run.in_time]
     parts = torch.split(tangents.to(dtype), [shape.numel() for shape in shapes], dim=1)
     found = {

@@ -40,10 +40,12 @@ class AdjointStats:
 class Stats:
     """Cost of a solve.
 
-    ``accepted`` and ``rejected`` steps (rejected: error too large or Newton failed); ``ramp_steps``
-    that a multistep method added to the steps asked for; ``rhs_evals``, ``jacobians``: evaluations of
-    f and ∂f/∂y; ``newton_iterations``, ``krylov_iterations``; ``wall_s`` in seconds; ``linear``: how linear
-    systems were solved. ``adjoint`` is None until a backward pass has run.
+    ``accepted`` and ``rejected`` steps (rejected: error too large, Newton failed, a value that is not finite,
+    or an end out of bounds); ``ramp_steps`` that a multistep method added to the steps asked for;
+    ``rhs_evals``, ``jacobians``: evaluations of f and ∂f/∂y; ``newton_iterations``, ``krylov_iterations``;
+    ``mended_jacobians``: those in which differences of f took the place of entries that were infinite or NaN;
+    ``wall_s`` in seconds; ``linear``: how linear systems were solved. ``adjoint`` is None until a backward
+    pass has run.
     """
 
     accepted: int = 0
@@ -53,6 +55,7 @@ class Stats:
     jacobians: int = 0
     newton_iterations: int = 0
     krylov_iterations: int = 0
+    mended_jacobians: int = 0
     wall_s: float = 0.0
     linear: str = ""
     adjoint: AdjointStats | None = None

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stiffml.discretization.interpolation import Reading
 from stiffml.gradients.adjoint import reverse
+from stiffml.gradients.causes import explained, require_finite
 from stiffml.gradients.hooks import without_hooks
 from stiffml.gradients.once import differentiable_no_further
 from stiffml.gradients.second import differentiate_again
@@ -108,11 +109,14 @@ class _Reverse(torch.autograd.Function):
         record = outputs.record
         system = record.replay.system
         began, before = time.perf_counter(), _costs(system)
+        run = (outputs.replay, record.run.checkpoints, outputs.readings)
         with record.at_work():
             record.require_same_func()
-            gradients = reverse(
-                outputs.replay, record.run.checkpoints, outputs.readings, _plain(cotangents), wrt_time
-            )
+            with explained(*run):
+                gradients = reverse(*run, _plain(cotangents), wrt_time)
+            if torch.isfinite(cotangents).all():
+                wanted = [gradients.u0 if u0.requires_grad else None, gradients.times, gradients.between]
+                require_finite([*wanted, *gradients.parameters], *run)
         adjoint = record.stats.adjoint = record.stats.adjoint or AdjointStats()
         after = _costs(system)
         adjoint.rhs_evals += after[0] - before[0]
@@ -162,17 +166,20 @@ class _Hessian(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(cotangents)
         record, held = outputs.record, _plain(cotangents.detach())
-        checkpoints = record.run.checkpoints
+        run = (outputs.replay, record.run.checkpoints, outputs.readings)
+        given = [v for v in (cotangents, x_c, x_u0, *x) if v is not None]
         parts: list[list[Tensor | None]] = []
-        with torch.no_grad(), record.at_work():
+        with torch.no_grad(), record.at_work(), explained(*run, True):
             record.require_same_func()
             if x_u0 is not None or any(v is not None for v in x):
                 direction = np.zeros(like[1].numel()) if x_u0 is None else _plain(x_u0).numpy()
-                again = differentiate_again(outputs.replay, checkpoints, outputs.readings, held, direction, x)
+                again = differentiate_again(*run, held, direction, x)
                 parts.append([again.cotangents, again.u0, *again.parameters])
             if x_c is not None:
-                once = reverse(outputs.replay, checkpoints, outputs.readings, _plain(x_c))
+                once = reverse(*run, _plain(x_c))
                 parts.append([None, once.u0, *once.parameters])
+            if all(bool(torch.isfinite(v).all()) for v in given):
+                require_finite((v for part in parts for v in part), *run, True)
         found = [added(values) for values in zip(*parts, strict=True)] if parts else [None] * (2 + len(x))
         typed = [None if v is None else v.to(t) for v, t in zip(found[:2], like, strict=True)]
         return *typed, *found[2:]

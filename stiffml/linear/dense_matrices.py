@@ -9,8 +9,10 @@ import numpy as np
 import torch
 
 from stiffml.linear.blocks import BlockLU, shift_
+from stiffml.linear.mended import mended_blocks
 from stiffml.linear.solver import ShiftedMatrix
 from stiffml.petsc.library import PETSc
+from stiffml.system.finite import is_finite
 
 if TYPE_CHECKING:
     from stiffml.petsc.formulation import Formulation
@@ -44,11 +46,18 @@ class DenseMatrix(ShiftedMatrix):
             if shift == self._shift and shift < _START:
                 return
             if self._blocks is None:
-                self._blocks = self._problem.jacobian(s, vector)
+                self._blocks = self._evaluate(s, vector)
         self._shift = shift
         self._let_go()
-        blocks = self._problem.jacobian(s, vector) if self._blocks is None else self._blocks.copy()
+        blocks = self._evaluate(s, vector) if self._blocks is None else self._blocks.copy()
         self._set(shift, blocks)
+
+    def _evaluate(self, s: float, vector: np.ndarray) -> np.ndarray:
+        blocks = self._problem.jacobian(s, vector)
+        if is_finite(blocks):
+            return blocks
+        self.mended += 1
+        return mended_blocks(self._problem, s, vector, blocks)
 
 
 def dense_matrix(problem: Formulation) -> DenseMatrix:

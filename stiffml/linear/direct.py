@@ -11,10 +11,12 @@ from torch import Tensor
 
 from stiffml.linear.approximate import Approximate
 from stiffml.linear.jacobians import Coloured
+from stiffml.linear.mended import mended_values
 from stiffml.linear.shell import Shell
 from stiffml.linear.solver import LinearSolver, ShiftedMatrix
 from stiffml.petsc.library import PETSc
 from stiffml.system.dynamics import Dynamics
+from stiffml.system.finite import is_finite
 from stiffml.system.linearization import JacobianAt, Linearization
 from stiffml.system.mass import Mass
 
@@ -33,9 +35,18 @@ class SparseJacobian:
 
     def __init__(self, coloured: Coloured, dynamics: Dynamics, s: float, u: np.ndarray) -> None:
         values = coloured.values(dynamics, s, u)
+        self._set(coloured, values)
+
+    def _set(self, coloured: Coloured, values: np.ndarray) -> None:
         self.matrix = csr_array(
             (values, (coloured.rows, coloured.columns)), shape=(coloured.size, coloured.size)
         )
+
+    def mend(self, coloured: Coloured, dynamics: Dynamics, s: float, u: np.ndarray) -> None:
+        """Take differences for the entries that are not finite."""
+        entries = coloured.rows, coloured.columns
+        values = np.asarray(self.matrix[entries]).ravel()
+        self._set(coloured, mended_values(entries, coloured.size, dynamics, s, u, values))
 
     def apply(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
         return (self.matrix.T if transpose else self.matrix) @ v
@@ -171,6 +182,9 @@ class _DirectMatrix(ShiftedMatrix):
                 jacobian = self._solver.constant_jacobian(time, u)
             else:
                 jacobian = SparseJacobian(self._solver.coloured, dynamics, time, u)
+            if not is_finite(jacobian.matrix.data):
+                self.mended += 1
+                jacobian.mend(self._solver.coloured, dynamics, time, u)
             self._kept = jacobian, problem.wrt_time(time, u) if problem.time_is_state else None
         self._shell.set(shift, 1.0, time, u, *self._kept)
 

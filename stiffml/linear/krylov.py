@@ -14,12 +14,14 @@ from torch import Tensor
 from stiffml.errors import LINEAR_HINT, LinearSolveError
 from stiffml.linear.approximate import Approximate, OwnInverse
 from stiffml.linear.matrix_free import JacobianOf, Released
+from stiffml.linear.mended import MendedProducts
 from stiffml.linear.settings import GMRES, Krylov
 from stiffml.linear.shell import Shell
 from stiffml.linear.solver import LinearSolver, ShiftedMatrix
 from stiffml.petsc.library import PETSc
 from stiffml.petsc.options import ScopedOptions
 from stiffml.system.dynamics import Dynamics
+from stiffml.system.finite import is_finite
 from stiffml.system.graph import Array
 from stiffml.system.linearization import JacobianAt, Linearization
 from stiffml.system.mass import Mass
@@ -170,13 +172,14 @@ class _KrylovMatrix(ShiftedMatrix):
 
     def configure(self, ksp) -> None:
         self._solver.configure(ksp, self._shell, self._solver.rtol)
-        ksp.setPostSolve(lambda ksp, b, x: self._solved(ksp))
+        ksp.setPostSolve(lambda ksp, b, x: self._solved(ksp, b))
         self._ksp = ksp
 
-    def _solved(self, ksp) -> None:
+    def _solved(self, ksp, b) -> None:
         self._shell.took(ksp.getIterationNumber())
         failure = describe_failure(ksp)
-        if failure:
+        # Where the right-hand side is not finite func has failed, not the method.
+        if failure and self._solver.dynamics.space.every(is_finite(b.array_r)):
             self.failures += 1
             self.last_failure = failure
 
@@ -184,13 +187,21 @@ class _KrylovMatrix(ShiftedMatrix):
         pass
 
     def fill(self, shift: float, s: float, vector: Array) -> None:
-        dynamics = self._solver.dynamics
         time, u, wrt_time = self._at(s, vector)
         if not self._problem.constant or self._kept is None:
             self._shell.let_go()
             self._kept = None
-            self._kept = Released(lambda: self._solver.jacobian(dynamics, time, u)), wrt_time
+            self._kept = Released(lambda: self._jacobian(time, u)), wrt_time
         self._shell.set(shift, 1.0, time, u, *self._kept)
+
+    def _jacobian(self, time: float, u: Array) -> JacobianAt:
+        jacobian = self._solver.jacobian(self._solver.dynamics, time, u)
+        if isinstance(u, Tensor) or self._solver.dynamics.space.is_distributed:
+            return jacobian
+        return MendedProducts(jacobian, self._solver.dynamics, time, u, self._note_mended)
+
+    def _note_mended(self) -> None:
+        self.mended += 1
 
     def _at(self, s: float, vector: Array) -> tuple[float, Array, np.ndarray | None]:
         """Time, state, and if time is carried as one ∂f/∂s."""

@@ -90,6 +90,9 @@ class ShiftedMatrix(ABC):
     def leave(self) -> None:  # noqa: B027 (most hold little)
         """Newton's iteration goes on to another state, so that this Jacobian will hardly be needed again."""
 
+    mended = 0
+    """Jacobians so far that took differences where derivatives were not finite."""
+
     failures = 0
     """Solves in which the KSP has failed so far."""
 

@@ -64,6 +64,10 @@ class Method(ABC):
         """Whether an implicit step begins with the slope at the old state."""
         return False
 
+    def evaluates_end(self, form: Form) -> bool:
+        """Whether a step evaluates all parts of the right-hand side where it ends."""
+        return True
+
     @property
     def within_step(self) -> bool:
         """Whether the times of all its stages lie within the step; else f is extrapolated in time where one

@@ -58,6 +58,9 @@ class DiagonallyImplicit(OneStep):
         parts = (self.table.implicit, self.table.explicit)
         return all(are_within_step(part.c) for part in parts if part is not None)
 
+    def evaluates_end(self, form: Form) -> bool:
+        return self.implicit_part.stiffly_accurate and not form.split
+
 
 @dataclass(frozen=True)
 class DIRK(DiagonallyImplicit):

@@ -55,6 +55,10 @@ class RungeKutta(OneStep):
     def within_step(self) -> bool:
         return are_within_step(self.tableau.explicit.c)
 
+    def evaluates_end(self, form: Form) -> bool:
+        assert self.tableau.explicit is not None
+        return self.tableau.explicit.stiffly_accurate
+
     def petsc_options(self) -> dict[str, object]:
         return {"ts_type": "rk", "ts_rk_type": self.tableau.petsc_name}
 

@@ -83,6 +83,9 @@ class Rosenbrock(OneStep):
     def within_step(self) -> bool:
         return are_within_step(ROSENBROCK[self.name].a_sum)
 
+    def evaluates_end(self, form: Form) -> bool:
+        return False
+
     def petsc_options(self) -> dict[str, object]:
         return {"ts_type": "rosw", "ts_rosw_type": self.name}
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from stiffml.settings import Tolerances
+from stiffml.system.finite import is_finite
 from stiffml.system.system import System
 
 
@@ -21,12 +22,15 @@ class Formulation:
         The Jacobian has one block of (width, width) a sample.
     constant : bool
         Whether the Jacobian is.
+    eps : float
+        The rounding of the user's dtype.
     """
 
     def __init__(self, system: System) -> None:
         self._system = system
         self.samples, self.width = system.layout.samples, system.layout.width
         self.constant = system.linear
+        self.eps = system.f.eps
 
     @cached_property
     def mass(self) -> np.ndarray | None:
@@ -65,9 +69,14 @@ class Formulation:
         return s, self._system.f.copied(vector)  # PETSc's own is read-only
 
     def wrt_time(self, s: float, u: np.ndarray) -> np.ndarray:
-        """(size of a state,) ∂f/∂s"""
-        time = torch.tensor([s], dtype=torch.float64)
-        return self._system.f.time_derivative(time, torch.from_numpy(u)[None])[0].numpy()
+        """(size of a state,) ∂f/∂s, by a difference where that is not finite."""
+        f, time = self._system.f, torch.tensor([s], dtype=torch.float64)
+        found = f.time_derivative(time, torch.from_numpy(u)[None])[0].numpy()
+        if is_finite(found):
+            return found
+        later = s + math.sqrt(self.eps) * max(abs(s), 1e-3)
+        change = (f.evaluate_anew(later, u) - f.evaluate_anew(s, u)) / (later - s)
+        return np.where(np.isfinite(found), found, change)
 
     def jacobian(self, s: float, vector: np.ndarray) -> np.ndarray:
         """(samples, width, width)"""

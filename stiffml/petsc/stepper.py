@@ -19,11 +19,14 @@ from stiffml.petsc.options import ScopedOptions
 from stiffml.petsc.sharing import shared, vector_type, written
 from stiffml.petsc.stages import read_stages
 from stiffml.settings import Newton, Tolerances
+from stiffml.system.bounds import Limits
+from stiffml.system.finite import describe_derivative, infinite_derivative, is_finite
 from stiffml.system.system import System
 
 _HUGE = 1e100
 _NARROW = 16  # up to this width a Jacobian that turns out not to be needed costs little
 _STEP_REJECTED = PETSc.TS.ConvergedReason.DIVERGED_STEP_REJECTED
+_NOT_FINITE = PETSc.SNES.ConvergedReason.DIVERGED_FUNCTION_NANORINF
 _LONGER = 100.0
 _ERR_FP = 72  # PETSC_ERR_FP, raised for an error norm that is infinite or not a number
 
@@ -46,10 +49,14 @@ class Stepper:
         With both tolerances set.
     largest : float
         Largest step size the error estimate may suggest.
+    last : float
+        Where the run ends.
     options : mapping
         The caller's PETSc options.
     max_cuts : int
         Cuts of one step in a row before the step has failed.
+    limits : Limits or None
+        Where steps may end.
 
     Attributes
     ----------
@@ -57,6 +64,10 @@ class Stepper:
         Time and state of the half step with which PETSc's BDF starts, once the first step is taken.
     met_non_finite : bool
         Whether ``func`` returned a non-finite or enormous value in the last step of an explicit method.
+    bad_slope : ndarray or None
+        What ``func`` returned when it was last not finite, first in that step.
+    cut_by : Status or None
+        Why the last step was cut, if not for its error.
     detail : str
         Of the last step that failed: how its iterations ended.
     """
@@ -71,8 +82,10 @@ class Stepper:
         tolerances: Tolerances | None,
         newton: Newton,
         largest: float,
+        last: float,
         options: Mapping[str, object],
         max_cuts: int,
+        limits: Limits | None = None,
     ) -> None:
         self._system, self._method = system, method
         self._problem = TimeAsState(system) if method.time_is_state else Formulation(system)
@@ -86,14 +99,25 @@ class Stepper:
         self._shares_vectors = method.implicit and system.f.shares_vectors
         self._wants_both = wants_both and not system.linear
         self.met_non_finite = False
+        self.bad_slope: np.ndarray | None = None
+        self._first_bad: np.ndarray | None = None
+        self.cut_by: Status | None = None
         self.detail = ""
+        self._limits = limits
         self._replaced = 0
         self._matrix: ShiftedMatrix | None = None
         self._earlier = 0, ""  # linear failures of matrices before, and the last of them
+        self._earlier_mended = 0
         self._ts: Any = None
         self._max_cuts = max_cuts
         self._newton, self._tolerances = newton, tolerances
         self._failed_solves = 0
+        self._undone = self._noted = False
+        # One-step methods whose step PETSc may leave half done.
+        # Where a step does not know f at its end, it may end where no other can begin.
+        forgets = system.f.is_large or system.space.is_distributed or self._shares_vectors
+        self._looks_ahead, self._last = not method.evaluates_end(system.form) and not forgets, last
+        self._recreates = method.implicit and (not method.newton or system.g is not None)
         self._earlier_iterations = 0, 0  # Newton's and Krylov's, with TS objects before
         self._solves_at_start, self._taken = 0, math.inf
 
@@ -114,6 +138,9 @@ class Stepper:
             managed["snes_type"] = "ksponly"  # one solve, without a look at what it leaves
         elif method.newton:
             managed["snes_max_it"] = newton.max_iterations
+            # Where f is not finite at a new iterate, PETSc compares norms of an earlier update with this, and
+            # may take the solve for converged at the iterate before.
+            managed["snes_stol"] = 0.0
             # Full Newton steps: for networks under training they took half the iterations of PETSc's
             # default line search, which fails at the level of rounding besides. A step that diverges is cut.
             suggested["snes_linesearch_type"] = "basic"
@@ -200,8 +227,9 @@ class Stepper:
 
     @property
     def next_size(self) -> float:
-        """What the error estimate suggests for the next step."""
-        return self._ts.getTimeStep()
+        """What the error estimate suggests for the next step; no more than the last after a cut by others."""
+        size = self._ts.getTimeStep()
+        return size if self.cut_by is None else min(size, self._taken)
 
     @property
     def rejected(self) -> int:
@@ -224,11 +252,13 @@ class Stepper:
 
     def step(self, size: float) -> Status | None:
         """Take one step of at most ``size``; None if one was taken, else why not."""
-        if self._guard:
-            return self._guarded_step(size)
-        if self._method.implicit and not self._method.newton:
-            return self._linear_step(size)
-        return self._try_step(size)
+        self.cut_by, self._first_bad = None, None
+        if self._limits is not None:
+            self._limits.begin()
+        status = self._guarded_step(size) if self._guard else self._step_with_cuts(size)
+        if status is None and self.cut_by is None and self._first_bad is not None:
+            self.cut_by = Status.NON_FINITE  # by PETSc, in Newton's iteration
+        return status
 
     def _guarded_step(self, size: float) -> Status | None:
         # PETSc undoes a rejected explicit step by subtracting its increment, which leaves nothing of the
@@ -236,36 +266,67 @@ class Stepper:
         before = self.state.copy()
         for _ in range(self._max_cuts):
             status = self._try_step(size)
-            if status is None or self._ts.getConvergedReason() != _STEP_REJECTED:
+            if status is Status.NON_FINITE or status is Status.OUT_OF_BOUNDS:
+                self.cut_by = status
+            if status is None:
+                return status
+            if status is Status.OUT_OF_BOUNDS:
+                size *= self._shrink
+                if self._is_nothing(size):
+                    return status
+                continue
+            if self._ts.getConvergedReason() != _STEP_REJECTED:
                 return status
             self._u.setArray(before)
             self._ts.restartStep()  # the slope kept from the stage before is the rejected one's
             size = self._ts.getTimeStep()
         return status
 
-    def _linear_step(self, size: float) -> Status | None:
-        # After a failed solve the TS is of no use any more: the next attempt gets a fresh one.
-        start, before = self.time, self.state.copy()
+    def _step_with_cuts(self, size: float) -> Status | None:
+        """With the cuts that PETSc does not make by itself: where the end of the step is not fit to be kept.
+
+        And where it leaves a TS that is of no use any more: Rosenbrock methods do after a failed solve, and
+        one-step methods whose last stage need not be finite for PETSc to go on to the error norm. The next
+        attempt then gets a fresh one.
+        """
+        if self._recreates:
+            start, before = self.time, self.state.copy()
         for _ in range(self._max_cuts):
             status = self._try_step(size)
-            if status not in (Status.NEWTON_FAILED, Status.LINEAR_FAILED):
+            if status is None:
                 return status
-            self._failed_solves += 1 + self._ts.getStepRejections()
-            self._earlier_iterations = self.newton_iterations, self.krylov_iterations
-            self._ts.destroy()
-            if self._matrix is not None:
-                self._earlier = self.linear_failures, self._matrix.last_failure
-                self._matrix.destroy()
-            self._create(start, before)
+            if not self._undone:
+                if not self._recreates or (self._method.newton and status is not Status.NON_FINITE):
+                    return status
+                self._recreate(start, before)
+            if status is Status.NON_FINITE or status is Status.OUT_OF_BOUNDS:
+                self.cut_by = status
             size *= self._shrink
+            if self._is_nothing(size):
+                return status
         return status
+
+    def _is_nothing(self, size: float) -> bool:
+        """Whether time would hardly change; PETSc's formulas divide by differences of times."""
+        return size < 4 * np.spacing(abs(self.time))
+
+    def _recreate(self, start: float, before: np.ndarray) -> None:
+        self._failed_solves += 1 + self._ts.getStepRejections()
+        self._earlier_iterations = self.newton_iterations, self.krylov_iterations
+        self._ts.destroy()
+        if self._matrix is not None:
+            self._earlier = self.linear_failures, self._matrix.last_failure
+            self._earlier_mended = self.mended_jacobians
+            self._matrix.destroy()
+        self._create(start, before)
+        self._solves_at_start = 0
 
     def _try_step(self, size: float) -> Status | None:
         ts = self._ts
         begin = ts.getTime()
         self._renew_start_slope(size)
         ts.setTimeStep(size)
-        self.met_non_finite, self.detail = False, ""
+        self.met_non_finite, self.detail, self._undone, self._noted = False, "", False, False
         failure: BaseException | None = None
         try:
             ts.step()
@@ -285,26 +346,87 @@ class Stepper:
             self._options_checked = True
         if ts.getConvergedReason() < 0:
             return self._why_not()
+        unfit = self._unfit()
+        if unfit is not None:
+            self._undo()
+            return unfit
         self._taken = ts.getTime() - begin
         self._wants_half = False  # only the first step has one
         return None
+
+    def _unfit(self) -> Status | None:
+        """Why the step that PETSc has taken is not kept."""
+        state = self.state
+        # PETSc does not look at the last slope of a step asked for, with which the next one begins.
+        stages = self._method.newton or self._tolerances is not None or not self._noted
+        if not self._system.space.every(stages and is_finite(state)):
+            return Status.NON_FINITE
+        if self._looks_ahead and self._ts.getTime() < self._last * (1 - 1e-12) and not self._can_go_on():
+            return Status.NON_FINITE
+        if self._limits is not None and not self._limits.allows(self._ts.getTime(), state):
+            self.detail = self._limits.detail
+            return Status.OUT_OF_BOUNDS
+        return None
+
+    def _can_go_on(self) -> bool:
+        """Whether f and g are finite where the step ended; they remember it for the next one."""
+        s, vector = self._ts.getTime(), self._u.array_r
+        slopes = [self._problem.slope(s, vector, self._wants_both)]
+        if self._system.g is not None:
+            slopes.append(self._system.g.evaluate(s, vector))
+        for slope in slopes:
+            if not is_finite(slope):
+                self._note(slope)
+                return False
+        return True
+
+    def _undo(self) -> None:
+        """Go back to before the step that PETSc has taken."""
+        ts = self._ts
+        ts.rollBack()
+        self._failed_solves += 1
+        self._undone = True
+        if ts.getStepNumber() == 0 and not self._method.explicit_first_stage:
+            ts.restartStep()  # there is no history yet, but for that of the step undone
 
     def _why_not(self) -> Status:
         if not self._system.space.every(not self.met_non_finite):
             return Status.NON_FINITE
         if self._method.implicit and self._ts.getSNES().getConvergedReason() < 0:
             assert self._matrix is not None
+            known = self._method.newton or self._system.space.every(self._first_bad is None)
+            if self._ts.getSNES().getConvergedReason() == _NOT_FINITE or not known:
+                return Status.NON_FINITE
             self.detail = self._matrix.failure or self._test_history()
             return Status.LINEAR_FAILED if self._matrix.failure else Status.NEWTON_FAILED
         return Status.STEP_TOO_SMALL
+
+    @property
+    def mended_jacobians(self) -> int:
+        """Jacobians so far that took differences where derivatives were not finite."""
+        return self._earlier_mended + (0 if self._matrix is None else self._matrix.mended)
+
+    def infinite_derivative(self) -> str:
+        """Where ∂f/∂y is not finite at the state the last step began with, in words; empty if it is."""
+        if not self._method.implicit or self._system.space.is_distributed:
+            return ""
+        f, s = self._system.f, self.time
+        where = infinite_derivative(f, s, self.state.copy())
+        return "" if where is None else describe_derivative(f, s, where)
 
     @property
     def linear_failures(self) -> int:
         """Linear systems that could not be solved so far."""
         return self._earlier[0] + (0 if self._matrix is None else self._matrix.failures)
 
-    def why_cut(self) -> tuple[Status, str]:
-        """Why steps were cut that were not too long for their error, and how the last solve for one ended."""
+    def why_cut(self, cut_by: Status | None = None) -> tuple[Status, str]:
+        """Why steps were cut that were not too long for their error, and how the last solve for one ended.
+
+        ``cut_by``: what it was if not Newton's iteration.
+        """
+        if cut_by is not None:
+            limits = self._limits if cut_by is Status.OUT_OF_BOUNDS else None
+            return cut_by, "" if limits is None else limits.detail
         last = (self._matrix.last_failure if self._matrix is not None else "") or self._earlier[1]
         if last:
             return Status.LINEAR_FAILED, last
@@ -339,6 +461,8 @@ class Stepper:
                     torch.sub(change, self._system.f.evaluate_shared(s, state, with_jacobian), out=into)
             else:
                 slope = self._problem.slope(s, u.array_r, with_jacobian)
+                if not is_finite(slope):
+                    self._note(slope)
                 np.subtract(self._problem.weigh(udot.array_r), slope, out=residual.array_w)
         except BaseException as error:
             self._failure = error
@@ -374,6 +498,12 @@ class Stepper:
             self._failure = error
             raise
 
+    def _note(self, slope: np.ndarray) -> None:
+        self._noted = True
+        if self._first_bad is None:
+            whole = slope.size == self._problem.size  # and not of g, which knows nothing of time
+            self.bad_slope = self._first_bad = (self._problem.leave(slope) if whole else slope).copy()
+
     def _rhsfunction(self, ts, s: float, u, slope) -> None:
         try:
             part = self._system.f if self._system.g is None else self._system.g
@@ -382,6 +512,8 @@ class Stepper:
                     into.copy_(part.evaluate_shared(s, shared(u)))
                 return
             values = part.evaluate(s, u.array_r)
+            if not is_finite(values):
+                self._note(values)
             if self._guard and not np.abs(values).max() <= _HUGE:
                 # An infinite error norm, or one whose square overflows, would end the run; an enormous
                 # one cuts the step. No two stages get the same: in the error estimate, whose weights

@@ -64,6 +64,10 @@ class EventFinder:
         state = torch.from_numpy(u).to(layout.device, layout.dtype)
         return float(checked(self._event(t, layout.unflatten(state))))
 
+    def crosses(self, s: float, u: np.ndarray) -> bool:
+        """Whether the event function has another sign at a time and a state than after the last step."""
+        return bool(self._before * self._value(s, u) <= 0 and self._before != 0)
+
     def reached(self, state: np.ndarray) -> Segment | None:
         """The step just appended, cut short at the root of the event function if it has one."""
         trajectory = self._replay.trajectory

@@ -22,6 +22,8 @@ from stiffml.run.replay import Replay
 from stiffml.run.unchanged import Values
 from stiffml.settings import Discrete, Newton, Tolerances
 from stiffml.steps import Adaptive, Fixed, Fractions, Grid, Recorded, Steps, with_ramps
+from stiffml.system.bounds import Bounds, Limits
+from stiffml.system.finite import first_not_finite
 from stiffml.system.system import System
 
 
@@ -89,6 +91,10 @@ STALLED = 20
 """Steps that had to be cut for their linear systems, and the fifth of all steps, with which a run goes on."""
 
 
+_BY_DERIVATIVES = (Status.NEWTON_FAILED, Status.LINEAR_FAILED, Status.NON_FINITE)
+"""What a derivative that is not finite ends in."""
+
+
 class _Finished(Exception):
     """The event was reached."""
 
@@ -114,11 +120,12 @@ def integrate(
     options: Mapping[str, object],
     adjoint: Discrete,
     event: EventFunc | None,
+    bounds: Bounds | None = None,
 ) -> Run:
     """Integrate M du/ds = f + g through increasing ``outputs`` from ``u0`` (size,), both float64.
 
-    Steps end on ``outputs``, of which some are ``returned``; at the times ``between`` the solution is
-    interpolated. The run ends where ``event`` has a root.
+    Steps end on ``outputs``, of which some are ``returned``, and within ``bounds``; at the times ``between``
+    the solution is interpolated. The run ends where ``event`` has a root.
     """
     began = time.perf_counter()
     expected = None if isinstance(steps, Adaptive) else _expected(steps, outputs, method)
@@ -138,6 +145,7 @@ def integrate(
         largest = outputs[-1] - outputs[0]
         if isinstance(steps, Adaptive) and steps.maximum is not None:
             largest = min(largest, steps.maximum)
+        limits = None if bounds is None else Limits(bounds, tolerances, system, u0, adaptive)
         stepper = Stepper(
             system,
             method,
@@ -146,11 +154,13 @@ def integrate(
             tolerances=tolerances if adaptive else None,
             newton=newton,
             largest=largest,
+            last=float(outputs[-1]),
             options=options,
             max_cuts=40 if adaptive else 12,
+            limits=limits,
         )
         try:
-            drive = _Drive(run, stepper, system, method, tolerances, u0, between, event)
+            drive = _Drive(run, stepper, system, method, tolerances, u0, between, event, limits)
             try:
                 if isinstance(steps, Adaptive):
                     drive.adaptively(steps)
@@ -165,6 +175,7 @@ def integrate(
                 "rejected": stepper.rejected,
                 "newton_iterations": stepper.newton_iterations,
                 "krylov_iterations": stepper.krylov_iterations,
+                "mended_jacobians": stepper.mended_jacobians,
             }
         finally:
             stepper.destroy()
@@ -224,6 +235,7 @@ class _Drive:
         u0: np.ndarray,
         between: np.ndarray,
         event: EventFunc | None,
+        limits: Limits | None = None,
     ) -> None:
         self._run, self._stepper, self._system = run, stepper, system
         self._method, self._tolerances = method, tolerances
@@ -237,6 +249,9 @@ class _Drive:
         self._finder = None
         if event is not None:
             self._finder = EventFinder(event, replay, self._start, u0)
+        self._limits = limits
+        if limits is not None and self._finder is not None:
+            limits.ends_run = self._finder.crosses
 
     def adaptively(self, steps: Adaptive) -> None:
         outputs = self._trajectory.outputs
@@ -254,12 +269,12 @@ class _Drive:
                 failures = self._stepper.linear_failures
                 taken = self._step(size)
                 uncut = taken >= size * (1 - 1e-9)
-                if self._stepper.linear_failures > failures:
+                if self._stepper.linear_failures > failures and self._stepper.cut_by is None:
                     self._stalled += 1
                     if self._stalled > STALLED and 5 * self._stalled > self._trajectory.n_steps:
                         # Steps short enough to be solved for would go on, nearly for ever.
                         status, detail = self._stepper.why_cut()
-                        raise _Stop(Failure(status, self._start, taken, self._component(status), detail))
+                        raise self._stop(status, taken, detail)
                 landed = lands and uncut
                 suggestion = self._stepper.next_size
                 if uncut and size < proposal:
@@ -267,7 +282,10 @@ class _Drive:
                     suggestion = max(suggestion, proposal)
                 wanted = suggestion if uncut else taken
                 if not landed and wanted < max(minimum, 16 * np.spacing(abs(self._start))):
-                    raise self._stop(Status.STEP_TOO_SMALL, taken)
+                    if self._stepper.cut_by is None:
+                        raise self._stop(Status.STEP_TOO_SMALL, taken)
+                    status, detail = self._stepper.why_cut(self._stepper.cut_by)
+                    raise self._stop(status, taken, detail)
                 proposal = min(suggestion, self._method.growth * taken)
             self._mark_output()
 
@@ -284,14 +302,15 @@ class _Drive:
     def _reach(self, target: float) -> None:
         """Step to ``target``; where Newton fails, in halves, and halves of halves."""
         smallest = (target - self._start) * 2.0**-16
-        targets = [target]
+        targets, cut_by = [target], None
         while targets:
             start, size = self._start, targets[-1] - self._start
             taken = self._step(size)
+            cut_by = self._stepper.cut_by or cut_by
             cuts = round(math.log2(size / taken)) if taken > 0 else 99
             if taken < smallest:
-                status, detail = self._stepper.why_cut()
-                raise _Stop(Failure(status, self._start, taken, self._component(status), detail))
+                status, detail = self._stepper.why_cut(cut_by)
+                raise self._stop(status, taken, detail)
             if cuts == 0:
                 targets.pop()
             else:
@@ -304,9 +323,6 @@ class _Drive:
             raise self._stop(status, size)
         state, end = self._stepper.state, self._stepper.time
         taken = end - self._start
-        finite = np.isfinite(state)
-        if not self._system.space.every(finite.all()):
-            raise _Stop(Failure(Status.NON_FINITE, self._start, taken, _first_false(finite)))
         if self._trajectory.n_steps == 0:
             self._trajectory.half = self._stepper.half
         state, stages = state.copy(), self._stepper.stages
@@ -360,17 +376,26 @@ class _Drive:
         h1 = max(1e-6, h0 * 1e-3) if largest <= 1e-15 else (0.01 / largest) ** (1 / (order + 1))
         return min(100 * h0, h1, span)
 
-    def _stop(self, status: Status, size: float) -> _Stop:
-        return _Stop(Failure(status, self._start, size, self._component(status), self._stepper.detail))
+    def _stop(self, status: Status, size: float, detail: str | None = None) -> _Stop:
+        component = self._component(status)
+        if detail is None:
+            detail = self._stepper.detail
+        if status in _BY_DERIVATIVES:
+            infinite = self._stepper.infinite_derivative()
+            if infinite:
+                status, detail, component = Status.INFINITE_DERIVATIVE, infinite, None
+        return _Stop(Failure(status, self._start, size, component, detail))
 
     def _component(self, status: Status) -> int | None:
         """The component most in the way: not finite, far from converged, or changing the fastest."""
         if status is Status.NON_FINITE:
-            for part in self._system.parts:
-                finite = np.isfinite(part.last_slope)
-                if not finite.all():
-                    return int(np.argmin(finite))
-            return None
+            slopes = [part.last_slope for part in self._system.parts]
+            if self._stepper.bad_slope is not None:
+                slopes.insert(0, self._stepper.bad_slope)
+            found = (first_not_finite(slope) for slope in slopes)
+            return next((component for component in found if component is not None), None)
+        if status is Status.OUT_OF_BOUNDS:
+            return None if self._limits is None else self._limits.component
         state = self._state
         newton = status in (Status.NEWTON_FAILED, Status.LINEAR_FAILED)
         change = self._stepper.newton_update if newton else state - self._previous

@@ -39,6 +39,8 @@ class Dynamics:
         Between which times the function is called.
     parameters : tuple of Tensor
         What gradients are wanted for.
+    eps : float
+        The rounding of the user's dtype.
     largest : int
         Numbers in the largest part of a state. How the work is divided must be the same in all processes,
         and so depends on this.
@@ -65,6 +67,7 @@ class Dynamics:
         self.span = Span() if span is None else span
         self.space = Space() if space is None else space
         self.layout = layout
+        self.eps = float(torch.finfo(layout.dtype).eps)
         self.direction = direction
         self.largest = round(self.space.max(layout.size))
         self.parameters = tuple(p for p in parameters if p.requires_grad)
