@@ -221,7 +221,7 @@ def test_a_list_of_tensors_gets_gradients(network, start) -> None:
 @pytest.mark.parametrize("name", ["through", "breakpoints"])
 def test_wrong_times(name: str, network, start) -> None:
     for wrong in ("a", [None], [1j], torch.tensor([True]), [[0.1], [0.2, 0.3]], object()):
-        with pytest.raises(TypeError, match=f"{name} must be numbers or a tensor"):
+        with pytest.raises(TypeError, match=f"{name} must be a tensor of times"):
             solve(network, start, T, **{name: wrong})
     for wrong in ([math.nan], times(0.2, math.inf)):
         with pytest.raises(ValueError, match=f"{name} must be finite"):
