@@ -348,6 +348,18 @@ def test_own_leaves_of_func_are_no_parameters() -> None:
         agree(found, gradients(loss(func, y0, method), inputs), f"Hamiltonian, {method}")
 
 
+def test_what_an_event_uses() -> None:
+    """And what func uses on the way to it: y' = −k y reaches c at log(y0 / c) / k."""
+    k, c = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (1.3, 0.5))
+    y0 = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    solution = solve(lambda t, y: -k * y, y0, times(0, 5), event=lambda t, y: y - c, rtol=1e-10, atol=1e-12)
+    assert solution.event is not None
+    found = torch.autograd.grad(solution.event.t, [k, c, y0])
+    expected = torch.autograd.grad(torch.log(y0 / c) / k, [k, c, y0])
+    for a, b in zip(found, expected, strict=True):
+        assert torch.allclose(a, b, rtol=1e-6), "look at differentiable_event"
+
+
 # ---- What says params= ---------------------------------------------------------------------------------
 
 

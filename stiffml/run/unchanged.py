@@ -93,7 +93,9 @@ class Values:
 
     def _message(self, off: float, slope: np.ndarray, before: np.ndarray, part: Dynamics) -> str:
         what = "its value"
-        if before.shape == slope.shape:
+        if part.space.is_distributed and off <= SAME * _largest(slope):
+            what = "its value in another process"
+        elif before.shape == slope.shape:
             where = part.layout.component(int(np.argmax(np.abs(slope - before))))
             what = f"component {list(where)} of its value"
         return (
