@@ -36,7 +36,7 @@ N0 = torch.tensor([0.6, 0.6, 0.1], dtype=torch.float64)
 
 
 def competing(t: Tensor, n: Tensor) -> Tensor:
-    """Three species in cyclic competition (May & Leonard 1975): each in turn is nearly alone, for ever longer.
+    """Three species in cyclic competition (May & Leonard 1975): each in turn is nearly alone, ever longer.
 
     The others are then so few that no tolerance sees them, and a long step makes them fewer than none. From
     there the equations lead away, to −5 and 7.5 for good.
@@ -114,7 +114,7 @@ def test_a_func_that_leads_out_is_an_error(method: str) -> None:
     assert error.t == pytest.approx(0.5, abs=1e-6)
     assert error.solution is not None
     assert len(error.solution.t) == 2
-    with pytest.raises(SolveError, match="above its upper bound 0.25") as caught:
+    with pytest.raises(SolveError, match=r"above its upper bound 0\.25") as caught:
         solve(func, y0 * 0, times(0, 0.125, 2), method=method, bounds=(-3, 0.25), steps=Grid(8))
     assert caught.value.status is Status.OUT_OF_BOUNDS
     assert caught.value.component == (0,)
