@@ -72,8 +72,10 @@ class Rounding:
             # What is quadratic in the largest components may be that of the smallest.
             return change * max(change / SMALLEST, self.rtol) <= self._enough
         # By what the next update is smaller: about (change/before)², with the same Jacobian change/before.
-        contraction = min(change / before, 1e100)  # whose square is a number still
-        following = change * (contraction if self.keeps_jacobian else max(contraction**2, self.rtol))
+        contraction = change / before
+        following = change * (
+            contraction if self.keeps_jacobian else max(contraction * contraction, self.rtol)
+        )
         self.keeps_jacobian = change < 1e-3 and contraction < 1e-2
         self._aim(following)
         if following <= self._enough:
