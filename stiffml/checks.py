@@ -83,7 +83,7 @@ def _range(above: float, below: float, least: float, most: float) -> str:
     if above == 0:
         return "be positive and finite"
     if least == 0:
-        return "be finite and not negative"
+        return "not be negative nor infinite"
     return "be a finite number" + (f" above {above:g}" if above > -math.inf else "")
 
 

@@ -76,13 +76,16 @@ def solve(
     y0 : Tensor or tuple of Tensor
         Initial state, any shape, float64 or float32.
     t : Tensor
-        (n,) output times, strictly increasing or decreasing; t[0] is the initial time.
+        (n,) output times, strictly increasing or decreasing; t[0] is the initial time. Numbers in another
+        sequence count in double precision. The span must lie between 1e-40 and 1e40, and hold at least 64
+        numbers of double precision.
     method : str or Method
         Default ``"bdf"``. A name of ``stiffml.METHODS`` or a method object.
     rtol, atol : float, or for atol a Tensor shaped like y0
         Tolerances of adaptive steps. Default 1e-6 and 1e-9 (float32: 1e-4 and 1e-6).
     steps : Adaptive, Fixed, Grid or Recorded
-        Default ``Adaptive()``.
+        Default ``Adaptive()``. More steps than fit into memory are refused, unless fewer states of them are
+        kept (``adjoint``).
     outputs : str
         ``"steps"`` (default): steps end on every time of t. ``"interpolate"``: only on the first and the
         last; the states between are interpolated (see :meth:`Solution.interpolate`), so that many outputs
@@ -144,7 +147,8 @@ def solve(
     Raises
     ------
     ValueError, TypeError
-        For a wrong argument, before anything is solved; for options unknown to PETSc.
+        For a wrong argument, by name and before anything is solved; for options unknown to PETSc; within
+        ``torch.func`` and ``torch.vmap``.
     SolveError
         If the solve stops early and ``throw`` is true; its ``solution`` holds the outputs reached.
     Exception

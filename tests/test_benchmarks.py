@@ -1,4 +1,4 @@
-"""The benchmarks of large fields run, at tiny sizes; what they say there is not judged."""
+"""The benchmarks run, at tiny sizes; what they say there is not judged."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
+import checkpoint_planning
+import robertson_training
 from large_fields import gradients, growth, memory, ranks
 from large_fields.problem import Fourier, diffusion_matrix, whole_start
 
@@ -87,3 +89,18 @@ def test_ranks(tmp_path: Path) -> None:
     assert len(differences) == 3
     for bound in differences:
         assert bound["met"], bound
+
+
+def test_planning(tmp_path: Path) -> None:
+    for found in checkpoint_planning.run([40], 4):
+        checkpoint_planning.store(found, checkpoint_planning.draw, tmp_path, "checkpoint_planning")
+    (case,) = results(tmp_path, "checkpoint_planning")["cases"]
+    assert case["taken_again"] > 40
+    assert 0 < case["forward_planning_s"] < case["forward_s"]
+    assert 0 < case["backward_planning_s"] < case["backward_s"]
+
+
+def test_training_iteration() -> None:
+    cost = robertson_training.measure(repeats=1)
+    assert cost.newton_iterations > 80
+    assert 0 < cost.backward_f < cost.total_f
