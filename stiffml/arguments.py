@@ -15,7 +15,7 @@ from stiffml.methods import METHODS, Method, resolve
 from stiffml.run.events import EventFunc
 from stiffml.settings import Discrete, Newton, Tolerances
 from stiffml.split import Split
-from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps, ends_of_steps
+from stiffml.steps import RESOLVED, Adaptive, Fixed, Grid, Recorded, Steps, ends_of_steps
 from stiffml.system.batching import Func
 from stiffml.system.dynamics import Dynamics
 from stiffml.system.mass import Mass
@@ -82,7 +82,7 @@ def check(
     if outputs not in OUTPUTS:
         raise ValueError(f"outputs must be one of {', '.join(OUTPUTS)}, not {outputs!r}")
     on_steps = ends_of_steps(times, outputs == "interpolate")
-    _check_steps(steps, method, rtol, atol)
+    _check_steps(steps, method, rtol, atol, times)
     _check_implicit_only(method, linear=_asked_for(linear), jacobian=_asked_for(jacobian))
     if newton is not None and not method.newton:
         kind = "method, which solves linear systems only," if method.implicit else "explicit method"
@@ -168,7 +168,9 @@ def _times(t: Tensor) -> tuple[Tensor, np.ndarray, int]:
     return t, outputs, direction
 
 
-def _check_steps(steps: Steps, method: Method, rtol: float | None, atol: float | Tensor | None) -> None:
+def _check_steps(
+    steps: Steps, method: Method, rtol: float | None, atol: float | Tensor | None, times: np.ndarray
+) -> None:
     if not isinstance(steps, Adaptive | Fixed | Grid | Recorded):
         raise TypeError(f"steps must be Adaptive(), Fixed(h) or Grid(substeps), not {steps!r}")
     if isinstance(steps, Adaptive):
@@ -177,6 +179,13 @@ def _check_steps(steps: Steps, method: Method, rtol: float | None, atol: float |
             raise ValueError(
                 f"method: {method} has no error estimate to adapt steps with; pass steps=Fixed(h) or "
                 f"steps=Grid(substeps), or use one of {able}"
+            )
+        latest = times[np.argmax(np.abs(times))]
+        shortest = RESOLVED * float(np.spacing(abs(latest)))
+        if steps.maximum is not None and steps.maximum < shortest:
+            raise ValueError(
+                f"Adaptive: maximum = {steps.maximum:g} is lost in the rounding of t, which resolves steps of "
+                f"{shortest:.1e} at t = {abs(latest):.10g}; raise it, or let t begin at 0"
             )
     elif rtol is not None or atol is not None:
         raise ValueError(

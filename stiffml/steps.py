@@ -27,7 +27,8 @@ class Adaptive:
     ----------
     initial : float, optional
         First step size to try; by default from the size of the function and its first difference
-        (Hairer, Nørsett & Wanner, Solving ODEs I, section II.4).
+        (Hairer, Nørsett & Wanner, Solving ODEs I, section II.4). Either is raised to 256 spacings of
+        double precision numbers at the time where the steps begin, below which time does not resolve it.
     minimum, maximum : float, optional
         Bounds on the step size. A solve that needs less than ``minimum`` fails.
     max_steps : int
@@ -101,6 +102,9 @@ class Recorded:
 
 Steps = Adaptive | Fixed | Grid | Recorded
 
+
+RESOLVED = 256
+"""Spacings of numbers at a time by which a step from there is resolved well enough to begin with."""
 
 CLOSE = 1e-9
 """How far apart, relative to their size or to the whole span, times must lie for a step between them.

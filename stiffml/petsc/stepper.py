@@ -24,6 +24,7 @@ from stiffml.system.system import System
 _HUGE = 1e100
 _NARROW = 16  # up to this width a Jacobian that turns out not to be needed costs little
 _STEP_REJECTED = PETSc.TS.ConvergedReason.DIVERGED_STEP_REJECTED
+_NAN = PETSc.SNES.ConvergedReason.DIVERGED_FUNCTION_NANORINF
 _LONGER = 100.0
 _ERR_FP = 72  # PETSC_ERR_FP, raised for an error norm that is infinite or not a number
 
@@ -148,8 +149,7 @@ class Stepper:
         ts.setMaxSteps(2**31 - 2)  # one more means: not set
         ts.setErrorIfStepFails(False)
         if self._tolerances:
-            tolerances = problem.tolerances(self._tolerances)
-            ts.setTolerances(tolerances.rtol, self._tolerance_vector(tolerances.atol))
+            self.set_tolerances(self._tolerances)
         ts.setSolution(self._u)
         if self._method.implicit:
             self._set_implicit(ts)
@@ -176,6 +176,12 @@ class Stepper:
             snes.setConvergenceTest(self._test)
         snes.getKSP().setType(PETSc.KSP.Type.PREONLY)
         matrix.configure(snes.getKSP())
+
+    def set_tolerances(self, tolerances: Tolerances) -> None:
+        """Those of the steps to come."""
+        self._tolerances = tolerances
+        measured = self._problem.tolerances(tolerances)
+        self._ts.setTolerances(measured.rtol, self._tolerance_vector(measured.atol))
 
     def _tolerance_vector(self, atol: float | np.ndarray):
         if np.ndim(atol) == 0:
@@ -294,9 +300,20 @@ class Stepper:
             return Status.NON_FINITE
         if self._method.implicit and self._ts.getSNES().getConvergedReason() < 0:
             assert self._matrix is not None
+            if self._is_lost_in_time():
+                return Status.STEP_TOO_SMALL
             self.detail = self._matrix.failure or self._test_history()
             return Status.LINEAR_FAILED if self._matrix.failure else Status.NEWTON_FAILED
         return Status.STEP_TOO_SMALL
+
+    def _is_lost_in_time(self) -> bool:
+        """Whether the last solve failed only because its step was cut to less than time resolves."""
+        ts = self._ts
+        begin = ts.getTime()
+        if begin + ts.getTimeStep() / 2 != begin or ts.getSNES().getConvergedReason() != _NAN:
+            return False
+        # What is not finite is what was divided by the step, unless func's value is not.
+        return bool(np.isfinite(self._system.f.last_slope).all())
 
     @property
     def linear_failures(self) -> int:

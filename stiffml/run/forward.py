@@ -19,7 +19,7 @@ from stiffml.run.checkpoints import Checkpoints, checkpoints_for
 from stiffml.run.events import EventFinder, EventFunc
 from stiffml.run.replay import Replay, sample
 from stiffml.settings import Discrete, Newton, Tolerances
-from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps, with_ramps
+from stiffml.steps import RESOLVED, Adaptive, Fixed, Grid, Recorded, Steps, with_ramps
 from stiffml.system.system import System
 
 
@@ -79,6 +79,10 @@ class Run:
 
 STALLED = 20
 """Steps that had to be cut for their linear systems, and the fifth of all steps, with which a run goes on."""
+
+
+LOST = 16
+"""Spacings below which a step is lost in the rounding of time."""
 
 
 class _Finished(Exception):
@@ -177,6 +181,11 @@ def _first_false(finite: np.ndarray) -> int | None:
     return None if finite.all() else int(np.argmin(finite))
 
 
+def shortest_first(s: float) -> float:
+    """The least first step from a time: one that time resolves well, and by which states can be divided."""
+    return max(RESOLVED * float(np.spacing(abs(s))), 1e-290)
+
+
 def _asked(steps: Fixed | Grid | Recorded, outputs: np.ndarray) -> int:
     return sum(len(ends) for ends in steps.fractions(outputs)) if len(outputs) > 1 else 0
 
@@ -201,6 +210,7 @@ class _Drive:
         replay = Replay(run.trajectory, method, system)
         self.reader = reader_for(between, replay)
         self.reader.read(0, u0)
+        self._first_slope: np.ndarray | None = None
         self._stalled = 0  # steps cut because a linear system could not be solved
         self._finder = None
         if event is not None:
@@ -209,7 +219,9 @@ class _Drive:
     def adaptively(self, steps: Adaptive) -> None:
         outputs = self._trajectory.outputs
         minimum = steps.minimum or 0.0
-        proposal = min(steps.initial or max(self._initial_size(outputs), minimum), steps.maximum or math.inf)
+        proposal = steps.initial or max(self._initial_size(outputs), minimum)
+        proposal = min(max(proposal, shortest_first(self._start)), steps.maximum or math.inf)
+        blurred = True  # whether the state may change by more than its tolerance between two times
         for target in outputs[1:]:
             landed = False
             while not landed:
@@ -219,6 +231,7 @@ class _Drive:
                 lands = proposal >= remaining * (1 - 1e-9)
                 # Rather two even steps than a full one and a crumb.
                 size = remaining if lands else min(proposal, remaining / 2)
+                blurred = blurred and self._allow_for_rounding_of_time()
                 failures = self._stepper.linear_failures
                 taken = self._step(size)
                 uncut = taken >= size * (1 - 1e-9)
@@ -234,7 +247,7 @@ class _Drive:
                     # Cut short only to land on an output, which says nothing against the size before.
                     suggestion = max(suggestion, proposal)
                 wanted = suggestion if uncut else taken
-                if not landed and wanted < max(minimum, 16 * np.spacing(abs(self._start))):
+                if not landed and wanted < max(minimum, LOST * np.spacing(abs(self._start))):
                     raise self._stop(Status.STEP_TOO_SMALL, taken)
                 proposal = min(suggestion, self._method.growth * taken)
             self._mark_output()
@@ -277,6 +290,8 @@ class _Drive:
             raise self._stop(status, size)
         state, end = self._stepper.state, self._stepper.time
         taken = end - self._start
+        if not taken > 0:  # cut until nothing was left of it
+            raise self._stop(Status.STEP_TOO_SMALL, taken)
         finite = np.isfinite(state)
         if not self._system.space.every(finite.all()):
             raise _Stop(Failure(Status.NON_FINITE, self._start, taken, _first_false(finite)))
@@ -320,10 +335,11 @@ class _Drive:
         def norm(v: np.ndarray) -> float:
             return math.sqrt(space.sum(float(np.sum((v / weights) ** 2))) / count)
 
-        f0 = self._system.derivative(s0, u0)
+        f0 = self._slope()
         d0, d1 = norm(u0), norm(f0)
         span = outputs[-1] - s0
-        h0 = min(1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1, span)
+        h0 = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
+        h0 = min(max(h0, shortest_first(s0)), span)
         f1 = self._system.derivative(s0 + h0, u0 + h0 * f0)
         d2 = norm(f1 - f0) / h0 if space.every(np.isfinite(f1).all()) else 0.0
         # PETSc's implicit methods begin with a step of order 1 or without an error estimate.
@@ -332,8 +348,44 @@ class _Drive:
         h1 = max(1e-6, h0 * 1e-3) if largest <= 1e-15 else (0.01 / largest) ** (1 / (order + 1))
         return min(100 * h0, h1, span)
 
+    def _allow_for_rounding_of_time(self) -> bool:
+        """At the start, where a solution may be much faster than later: ask for no more than time resolves.
+
+        No state is determined better than by what it changes between two neighbouring numbers. Where that is
+        much (more than 1 % of a component), the solution is lost, and steps are left to fail.
+        """
+        change = float(np.spacing(abs(self._start))) * np.abs(self._slope())
+        size = np.abs(self._state)
+        wanted = self._tolerances.atol + self._tolerances.rtol * size
+        every = self._system.space.every
+        needed = not every(bool((change <= wanted).all()))
+        serves = needed and every(bool((change <= wanted + 0.01 * size).all()))
+        if serves or self._trajectory.n_steps:
+            atol = self._tolerances.atol + (change if serves else 0.0)
+            self._stepper.set_tolerances(Tolerances(self._tolerances.rtol, atol))
+        return serves
+
+    def _slope(self) -> np.ndarray:
+        """du/ds at the state that the next step starts from."""
+        if self._trajectory.n_steps or self._first_slope is None:
+            self._first_slope = self._system.derivative(self._start, self._state)
+        return self._first_slope
+
+    def _lost(self, size: float) -> str:
+        """Said of a step that is too short for its time."""
+        spacing = float(np.spacing(abs(self._start)))
+        if not size < LOST * spacing:
+            return ""
+        return (
+            f"a step of {size:.1g} is lost in the rounding of t, whose neighbouring numbers are {spacing:.1g} "
+            "apart here"
+        )
+
     def _stop(self, status: Status, size: float) -> _Stop:
-        return _Stop(Failure(status, self._start, size, self._component(status), self._stepper.detail))
+        detail = self._stepper.detail
+        if status is Status.STEP_TOO_SMALL:
+            detail = detail or self._lost(min(size, self._stepper.next_size))
+        return _Stop(Failure(status, self._start, size, self._component(status), detail))
 
     def _component(self, status: Status) -> int | None:
         """The component most in the way: not finite, far from converged, or changing the fastest."""

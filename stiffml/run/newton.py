@@ -73,7 +73,9 @@ class Rounding:
             return change * max(change / SMALLEST, self.rtol) <= self._enough
         # By what the next update is smaller: about (change/before)², with the same Jacobian change/before.
         contraction = change / before
-        following = change * (contraction if self.keeps_jacobian else max(contraction**2, self.rtol))
+        following = change * (
+            contraction if self.keeps_jacobian else max(contraction * contraction, self.rtol)
+        )
         self.keeps_jacobian = change < 1e-3 and contraction < 1e-2
         self._aim(following)
         if following <= self._enough:
