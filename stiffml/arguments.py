@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from stiffml.linear.choice import Wanted, choose
 from stiffml.linear.settings import LU, Krylov, Sparsity
 from stiffml.methods import METHODS, Method, resolve
 from stiffml.run.events import EventFunc
-from stiffml.settings import Discrete, Newton, Tolerances
+from stiffml.settings import Discrete, Newton, NewtonLimits, Tolerances
 from stiffml.split import Split
 from stiffml.steps import RESOLVED, Adaptive, Fixed, Grid, Recorded, Steps, ends_of_steps
 from stiffml.system.batching import Func
@@ -43,7 +43,7 @@ class Request:
     between: np.ndarray
     steps: Steps
     tolerances: Tolerances
-    newton: Newton
+    newton: NewtonLimits
     options: Mapping[str, object]
     adjoint: Discrete
     make_consistent: bool
@@ -106,7 +106,7 @@ def check(
         between=times[~on_steps],
         steps=steps,
         tolerances=tolerances,
-        newton=_newton(newton, steps, tolerances, layout.dtype),
+        newton=_newton(newton, steps, tolerances, y0, layout),
         options=dict(options or {}),
         adjoint=adjoint,
         make_consistent=make_consistent,
@@ -184,8 +184,8 @@ def _check_steps(
         shortest = RESOLVED * float(np.spacing(abs(latest)))
         if steps.maximum is not None and steps.maximum < shortest:
             raise ValueError(
-                f"Adaptive: maximum = {steps.maximum:g} is lost in the rounding of t, which resolves steps of "
-                f"{shortest:.1e} at t = {abs(latest):.10g}; raise it, or let t begin at 0"
+                f"Adaptive: maximum = {steps.maximum:g} is lost in the rounding of t, which resolves steps "
+                f"of {shortest:.1e} at t = {abs(latest):.10g}; raise it, or let t begin at 0"
             )
     elif rtol is not None or atol is not None:
         raise ValueError(
@@ -216,28 +216,36 @@ def _tolerances(rtol: float | None, atol: float | Tensor | None, y0: State, layo
         raise ValueError(
             f"rtol = {rtol:g} is below what {layout.dtype} resolves ({resolution:.1e}); {advice}"
         )
-    if isinstance(atol, Tensor) and atol.dim() > 0:
-        if isinstance(y0, tuple) or atol.shape != y0.shape:
-            wanted = "a number" if isinstance(y0, tuple) else f"a number or of y0's shape {tuple(y0.shape)}"
-            raise ValueError(f"atol must be {wanted}, not of shape {tuple(atol.shape)}")
-        values: float | np.ndarray = layout.flatten(atol.detach()).double().cpu().numpy()
-    else:
-        values = float(atol)
+    values = _by_component("atol", atol, y0, layout)
     if not np.all(np.asarray(values) > 0):
         raise ValueError(f"atol must be positive, not {atol}")
     return Tolerances(rtol, values)
 
 
-def _newton(newton: Newton | None, steps: Steps, tolerances: Tolerances, dtype: torch.dtype) -> Newton:
+def _by_component(name: str, atol: float | Tensor, y0: State, layout: Layout) -> float | np.ndarray:
+    """A number, or one a flat component (size,) where a tensor in y0's shape is given."""
+    if not isinstance(atol, Tensor) or atol.dim() == 0:
+        return float(atol)
+    if isinstance(y0, tuple) or atol.shape != y0.shape:
+        wanted = "a number" if isinstance(y0, tuple) else f"a number or of y0's shape {tuple(y0.shape)}"
+        raise ValueError(f"{name} must be {wanted}, not of shape {tuple(atol.shape)}")
+    return layout.flatten(atol.detach()).double().cpu().numpy()
+
+
+def _newton(
+    newton: Newton | None, steps: Steps, tolerances: Tolerances, y0: State, layout: Layout
+) -> NewtonLimits:
     newton = newton or Newton()
-    eps = torch.finfo(dtype).eps
+    eps = torch.finfo(layout.dtype).eps
+    atol: float | np.ndarray | None
     if isinstance(steps, Adaptive):
         rtol = max(0.01 * tolerances.rtol, 4 * eps)
-        atol = 0.01 * float(np.min(tolerances.atol))
+        atol = 0.01 * tolerances.atol
     else:
-        rtol = max(FIXED_NEWTON, 100 * eps)
-        atol = 0.01 * rtol
-    return replace(newton, rtol=newton.rtol or rtol, atol=newton.atol or atol)
+        rtol, atol = max(FIXED_NEWTON, 100 * eps), None
+    if newton.atol is not None:
+        atol = _by_component("Newton: atol", newton.atol, y0, layout)
+    return NewtonLimits(newton.rtol or rtol, atol, newton.max_iterations)
 
 
 def _parameters(func: Func, params: Iterable[Tensor]) -> tuple[Tensor, ...]:

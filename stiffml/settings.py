@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -16,27 +17,45 @@ class Newton:
     norm weighted by ``atol + rtol |x|``, is at most 1. The expectation uses the contraction seen so
     far, ρ/(1−ρ)·‖δ‖ (Hairer & Wanner, Solving ODEs II, section IV.8, eq. 8.10).
 
+    Updates that no longer shrink are accepted too, where they are what rounding of the equations makes of
+    them: an equation A + B + C = 1 determines a small C no better than to 1e-16.
+
     Parameters
     ----------
     rtol, atol : float, optional
-        Weights of that norm. By default 1 % of the step tolerance for adaptive steps, and 1e-10
-        for ``Fixed`` and ``Grid`` steps, where nothing else bounds the error. Float32 states raise
-        them to what float32 can resolve.
+        Weights of that norm; ``atol`` may be a tensor in y0's shape. By default 1 % of the step tolerance of
+        each component for adaptive steps. For ``Fixed``, ``Grid`` and ``Recorded`` steps, where nothing else
+        bounds the error, 1e-10 of what the component is and 1e-12 of what it was where the step began, so
+        that states of any unit are solved for equally well. Float32 states raise ``rtol`` to what float32
+        can resolve.
     max_iterations : int
         Iterations after which the stage has failed and the step is cut. Default 15.
     """
 
     rtol: float | None = None
-    atol: float | None = None
+    atol: float | Tensor | None = None
     max_iterations: int = 15
 
     def __post_init__(self) -> None:
         for name in ("rtol", "atol"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and not np.all(np.asarray(value) > 0):
                 raise ValueError(f"Newton: {name} must be positive, not {value}")
         if self.max_iterations < 1:
             raise ValueError(f"Newton: max_iterations must be at least 1, not {self.max_iterations}")
+
+
+@dataclass(frozen=True)
+class NewtonLimits:
+    """What is left of :class:`Newton` to be decided: nothing.
+
+    ``atol`` is one number or one a flat component, (size,); None: 1 % of ``rtol`` times what each component
+    was where the step began.
+    """
+
+    rtol: float
+    atol: float | np.ndarray | None
+    max_iterations: int
 
 
 @dataclass(frozen=True)

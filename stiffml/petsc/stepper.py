@@ -18,7 +18,7 @@ from stiffml.petsc.library import PETSc
 from stiffml.petsc.options import ScopedOptions
 from stiffml.petsc.sharing import shared, vector_type, written
 from stiffml.petsc.stages import read_stages
-from stiffml.settings import Newton, Tolerances
+from stiffml.settings import NewtonLimits, Tolerances
 from stiffml.system.system import System
 
 _HUGE = 1e100
@@ -43,8 +43,7 @@ class Stepper:
         Initial time and state.
     tolerances : Tolerances or None
         None for steps known beforehand: then only a Newton failure cuts a step, in halves.
-    newton : Newton
-        With both tolerances set.
+    newton : NewtonLimits
     largest : float
         Largest step size the error estimate may suggest.
     options : mapping
@@ -70,7 +69,7 @@ class Stepper:
         u0: np.ndarray,
         *,
         tolerances: Tolerances | None,
-        newton: Newton,
+        newton: NewtonLimits,
         largest: float,
         options: Mapping[str, object],
         max_cuts: int,
@@ -90,6 +89,8 @@ class Stepper:
         self.detail = ""
         self._replaced = 0
         self._matrix: ShiftedMatrix | None = None
+        self._linearised = s0, 0.0  # time and shift of the last Jacobian
+        self._unit = float(torch.finfo(system.layout.dtype).eps)
         self._earlier = 0, ""  # linear failures of matrices before, and the last of them
         self._ts: Any = None
         self._max_cuts = max_cuts
@@ -165,13 +166,10 @@ class Stepper:
         ts.setIJacobian(self._ijacobian, matrix.mat, matrix.mat)
         snes = ts.getSNES()
         if self._method.newton:
-            newton = self._newton
-            assert newton.rtol
-            assert newton.atol
             space = self._system.space
             count = space.sum(self._problem.size)
             self._test = NewtonTest(
-                newton.rtol, newton.atol, newton.max_iterations, space, count, self._shares_vectors
+                self._newton, space, count, self._rounding_of_updates, self._shares_vectors
             )
             snes.setConvergenceTest(self._test)
         snes.getKSP().setType(PETSc.KSP.Type.PREONLY)
@@ -270,6 +268,8 @@ class Stepper:
         ts = self._ts
         begin = ts.getTime()
         self._renew_start_slope(size)
+        if self._method.newton and self._newton.atol is None:
+            self._test.step_begins(self._u)
         ts.setTimeStep(size)
         self.met_non_finite, self.detail = False, ""
         failure: BaseException | None = None
@@ -386,10 +386,47 @@ class Stepper:
             assert self._matrix is not None
             s = self._right_time(ts, s)
             vector: Any = shared(u) if self._shares_vectors else u.array_r
+            self._linearised = s, shift
             self._matrix.fill(shift, s, vector)
         except BaseException as error:
             self._failure = error
             raise
+
+    def _rounding_of_updates(self) -> np.ndarray:
+        """(size,) what rounding of the equations makes of Newton's updates: about |W⁻¹| times that of a row.
+
+        The rounding of a row is seen by moving the state by its own, and its sum over the columns of W⁻¹
+        by giving the rows random signs. For stalled iterations only: it takes a few calls of ``func``.
+        """
+        s, shift = self._linearised
+        snes = self._ts.getSNES()
+        x = snes.getSolution()
+        u = shared(x).cpu().numpy() if self._shares_vectors else x.array_r.copy()
+        signs = np.random.default_rng(0)
+
+        def sign() -> np.ndarray:
+            return signs.choice((-1.0, 1.0), u.size)
+
+        slope = self._problem.slope(s, u, False)
+        moves = [self._problem.slope(s, u * (1 + self._unit * sign()), False) - slope for _ in range(2)]
+        rows = np.abs(shift * self._problem.weigh(np.abs(u))) + np.abs(slope)
+        rows = np.finfo(float).eps * rows + np.max(np.abs(moves), axis=0)
+        return self._solved_with(snes.getKSP(), [rows * sign() for _ in range(2)])
+
+    def _solved_with(self, ksp, sides: list[np.ndarray]) -> np.ndarray:
+        """The largest |W⁻¹ v|, by component."""
+        matrix, b, x = self._matrix, self._u.duplicate(), self._u.duplicate()
+        assert matrix is not None
+        failures = matrix.failures, matrix.last_failure
+        found = np.zeros(self._problem.size)
+        for side in sides:
+            b.setArray(side)
+            ksp.solve(b, x)
+            np.maximum(found, np.abs(x.array_r), out=found)
+        matrix.failures, matrix.last_failure = failures
+        b.destroy()
+        x.destroy()
+        return found
 
     def _rhsfunction(self, ts, s: float, u, slope) -> None:
         try:

@@ -18,7 +18,7 @@ from stiffml.run.between import reader_for
 from stiffml.run.checkpoints import Checkpoints, checkpoints_for
 from stiffml.run.events import EventFinder, EventFunc
 from stiffml.run.replay import Replay, sample
-from stiffml.settings import Discrete, Newton, Tolerances
+from stiffml.settings import Discrete, NewtonLimits, Tolerances
 from stiffml.steps import RESOLVED, Adaptive, Fixed, Grid, Recorded, Steps, with_ramps
 from stiffml.system.system import System
 
@@ -105,7 +105,7 @@ def integrate(
     u0: np.ndarray,
     steps: Steps,
     tolerances: Tolerances,
-    newton: Newton,
+    newton: NewtonLimits,
     options: Mapping[str, object],
     adjoint: Discrete,
     event: EventFunc | None,
@@ -377,8 +377,8 @@ class _Drive:
         if not size < LOST * spacing:
             return ""
         return (
-            f"a step of {size:.1g} is lost in the rounding of t, whose neighbouring numbers are {spacing:.1g} "
-            "apart here"
+            f"a step of {size:.1g} is lost in the rounding of t, whose neighbouring numbers are "
+            f"{spacing:.1g} apart here"
         )
 
     def _stop(self, status: Status, size: float) -> _Stop:
