@@ -10,8 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from stiffml.linear.choice import Wanted, choose
+from stiffml.linear.krylov import KrylovSolver
 from stiffml.linear.settings import LU, Krylov, Sparsity
 from stiffml.methods import METHODS, Method, resolve
+from stiffml.petsc.options import require_free
+from stiffml.petsc.understood import require_understood
 from stiffml.run.events import EventFunc
 from stiffml.settings import Discrete, Newton, NewtonLimits, Tolerances
 from stiffml.split import Split
@@ -97,6 +100,9 @@ def check(
         with torch.inference_mode(False), torch.no_grad():
             u0 = layout.flatten(y0).detach().double().cpu().numpy()
             system.solver = choose(wanted, system.f, system.mass, float(times[0]), u0)
+    require_free(options or {})
+    krylov = method.implicit and isinstance(system.solver, KrylovSolver)
+    require_understood(options or {}, method, isinstance(steps, Adaptive), krylov)
     return Request(
         method=method,
         system=system,

@@ -11,6 +11,7 @@ import torch
 
 from stiffml.petsc.library import PETSc
 from stiffml.petsc.sharing import shared
+from stiffml.petsc.stages import line_search_length
 from stiffml.settings import NewtonLimits
 from stiffml.system.space import Space
 
@@ -46,6 +47,8 @@ class NewtonTest:
         () -> (size,): what rounding of the equations being solved makes of an update.
     shares_vectors : bool
         Whether vectors are read as tensors where they are.
+    searches : bool
+        Whether a line search may shorten updates, which must not make them look as if they had converged.
     """
 
     def __init__(
@@ -55,9 +58,10 @@ class NewtonTest:
         count: float,
         rounding: Callable[[], np.ndarray],
         shares_vectors: bool = False,
+        searches: bool = False,
     ) -> None:
         self._space, self._count = space, count
-        self._shares_vectors = shares_vectors
+        self._shares_vectors, self._searches = shares_vectors, searches
         self._rtol, self._max_iterations = limits.rtol, limits.max_iterations
         self._atol: Any = 0.0 if limits.atol is None else limits.atol
         self._rounding = rounding
@@ -123,6 +127,8 @@ class NewtonTest:
         update, state = self._read(snes.getSolutionUpdate()), abs(self._read(snes.getSolution()))
         if isinstance(self._atol, np.ndarray) and self._shares_vectors:
             self._atol = self._like(self._atol, state)
+        if self._searches:
+            update = update / (abs(line_search_length(snes)) or 1.0)
         weights = self._rtol * state + self._atol
         scaled = update / (weights if self._floor is None else weights + self._floor)
         size = math.sqrt(self._space.sum(float(scaled @ scaled)) / self._count)

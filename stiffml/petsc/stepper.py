@@ -169,7 +169,12 @@ class Stepper:
             space = self._system.space
             count = space.sum(self._problem.size)
             self._test = NewtonTest(
-                self._newton, space, count, self._rounding_of_updates, self._shares_vectors
+                self._newton,
+                space,
+                count,
+                self._rounding_of_updates,
+                self._shares_vectors,
+                searches=self._options.get("snes_linesearch_type") != "basic",
             )
             snes.setConvergenceTest(self._test)
         snes.getKSP().setType(PETSc.KSP.Type.PREONLY)
