@@ -25,6 +25,7 @@ class Status(enum.Enum):
     LINEAR_FAILED = "linear solver failed"
     STEP_TOO_SMALL = "step too small"
     MAX_STEPS = "step limit reached"
+    STIFF = "stiff"
     NON_FINITE = "non-finite value"
     NO_ROOM = "no room for checkpoints"
 
@@ -118,6 +119,11 @@ def explain(status: Status, implicit: bool) -> tuple[str, str]:
         return (
             "a checkpoint could not be written",
             "a folder with more room, or fewer checkpoints in memory: adjoint=Discrete(checkpoints=50)",
+        )
+    if status is Status.STIFF:
+        return (
+            "the problem is stiff for this explicit method: stability keeps its steps short, not accuracy",
+            "method='bdf' or another implicit one; steps=Adaptive(stop_if_stiff=False) goes on with this one",
         )
     if status is Status.MAX_STEPS:
         return (

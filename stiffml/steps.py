@@ -33,12 +33,17 @@ class Adaptive:
         Bounds on the step size. A solve that needs less than ``minimum`` fails.
     max_steps : int
         Accepted steps after which the solve fails. Default 100 000.
+    stop_if_stiff : bool
+        Whether an explicit method stops with advice where only the stability of fast modes keeps its steps
+        short (Hairer & Wanner, Solving ODEs II, section IV.2) and more than 10 000 of them are to come.
+        Default True; False goes on to ``max_steps``. Implicit methods take no notice.
     """
 
     initial: float | None = None
     minimum: float | None = None
     maximum: float | None = None
     max_steps: int = 100_000
+    stop_if_stiff: bool = True
 
     def __post_init__(self) -> None:
         for name in ("initial", "minimum", "maximum"):

@@ -18,6 +18,7 @@ from stiffml.petsc.library import PETSc
 from stiffml.petsc.options import ScopedOptions
 from stiffml.petsc.sharing import shared, vector_type, written
 from stiffml.petsc.stages import read_stages
+from stiffml.petsc.stiffness import StiffnessTest
 from stiffml.settings import NewtonLimits, Tolerances
 from stiffml.system.system import System
 
@@ -50,6 +51,8 @@ class Stepper:
         The caller's PETSc options.
     max_cuts : int
         Cuts of one step in a row before the step has failed.
+    watches_stiffness : bool
+        Whether an adaptive explicit method is to notice that the problem is stiff.
 
     Attributes
     ----------
@@ -73,12 +76,17 @@ class Stepper:
         largest: float,
         options: Mapping[str, object],
         max_cuts: int,
+        watches_stiffness: bool = False,
     ) -> None:
         self._system, self._method = system, method
         self._problem = TimeAsState(system) if method.time_is_state else Formulation(system)
         self._kept = method.kept_stages(system.form)
         self._failure: BaseException | None = None
         self._guard = not method.implicit and tolerances is not None
+        self._stiffness: StiffnessTest | None = None
+        if self._guard and watches_stiffness:
+            unit = float(torch.finfo(system.layout.dtype).eps)
+            self._stiffness = StiffnessTest(method, system.space, unit)
         self.half: tuple[float, np.ndarray] | None = None
         self._wants_half = method.starts_with_half_step
         self._finds_start_slope = method.explicit_first_stage and system.g is None
@@ -238,6 +246,17 @@ class Stepper:
         if self._method.implicit and not self._method.newton:
             return self._linear_step(size)
         return self._try_step(size)
+
+    def is_stiff(self, left: float) -> bool:
+        """Whether the last step was short for stability alone, as those before, and many are to come.
+
+        ``left`` is the time that is left.
+        """
+        if self._stiffness is None:
+            return False
+        assert self._tolerances is not None
+        weights = self._tolerances.atol + self._tolerances.rtol * np.abs(self.state)
+        return self._stiffness.stepped(self._taken, left, weights)
 
     def _guarded_step(self, size: float) -> Status | None:
         # PETSc undoes a rejected explicit step by subtracting its increment, which leaves nothing of the
@@ -440,7 +459,10 @@ class Stepper:
                 with written(slope) as into:
                     into.copy_(part.evaluate_shared(s, shared(u)))
                 return
-            values = part.evaluate(s, u.array_r)
+            state = u.array_r
+            values = part.evaluate(s, state)
+            if self._stiffness is not None:
+                self._stiffness.evaluated(state, values)
             if self._guard and not np.abs(values).max() <= _HUGE:
                 # An infinite error norm, or one whose square overflows, would end the run; an enormous
                 # one cuts the step. No two stages get the same: in the error estimate, whose weights

@@ -175,8 +175,8 @@ def _check_value(name: str, value: object) -> None:
             )
     elif name == "snes_linesearch_type" and value not in _SEARCHES:
         raise ValueError(
-            f"options: snes_linesearch_type must be one of {', '.join(_SEARCHES)}, not {value!r}: others take "
-            "lengths at which the equations of a step need not hold"
+            f"options: snes_linesearch_type must be one of {', '.join(_SEARCHES)}, not {value!r}: others "
+            "take lengths at which the equations of a step need not hold"
         )
     elif name == "ksp_norm_type" and value == "none":
         raise ValueError("options: ksp_norm_type = 'none' leaves linear systems unsolved")

@@ -143,6 +143,7 @@ def integrate(
             largest=largest,
             options=options,
             max_cuts=40 if adaptive else 12,
+            watches_stiffness=isinstance(steps, Adaptive) and steps.stop_if_stiff,
         )
         try:
             drive = _Drive(run, stepper, system, method, tolerances, u0, between, event)
@@ -235,6 +236,10 @@ class _Drive:
                 failures = self._stepper.linear_failures
                 taken = self._step(size)
                 uncut = taken >= size * (1 - 1e-9)
+                left = outputs[-1] - self._start
+                if self._stepper.is_stiff(left):
+                    detail = f"{left / taken:.2g} more such steps would be needed"
+                    raise _Stop(Failure(Status.STIFF, self._start, taken, None, detail))
                 if self._stepper.linear_failures > failures:
                     self._stalled += 1
                     if self._stalled > STALLED and 5 * self._stalled > self._trajectory.n_steps:
