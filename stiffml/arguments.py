@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stiffml.checks import described, flag, number, several_times, whole, with_numbers
+from stiffml.checks import described, flag, number, positive, several_times, whole, with_numbers
 from stiffml.checks import times as checked_times
 from stiffml.feasible import require_schedule
 from stiffml.linear.choice import Wanted, choose
+from stiffml.linear.krylov import KrylovSolver
 from stiffml.linear.settings import LU, Krylov, Sparsity
 from stiffml.methods import METHODS, Method, resolve
 from stiffml.parameters import collected, in_forward_mode, module_of, require_reverse_mode
+from stiffml.petsc.options import require_free
+from stiffml.petsc.understood import require_understood
 from stiffml.run.events import EventFunc
-from stiffml.settings import Discrete, Newton, Tolerances
+from stiffml.settings import Discrete, Newton, NewtonLimits, Tolerances
 from stiffml.split import Split
-from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps, landings
+from stiffml.steps import RESOLVED, Adaptive, Fixed, Grid, Recorded, Steps, landings
 from stiffml.system.batching import Func
 from stiffml.system.bounds import Bounds, bounds_of
 from stiffml.system.dynamics import Dynamics
@@ -54,7 +57,7 @@ class Request:
     between: np.ndarray
     steps: Steps
     tolerances: Tolerances
-    newton: Newton
+    newton: NewtonLimits
     options: Mapping[str, object]
     adjoint: Discrete
     make_consistent: bool
@@ -104,7 +107,7 @@ def check(
     passed_values = direction * passed.detach().cpu().numpy()
     on_steps, on_passed = landings(times, outputs == "interpolate", passed_values)
     ends, returned = _ends(t, on_steps, passed, on_passed, direction)
-    _check_steps(steps, method, rtol, atol)
+    _check_steps(steps, method, rtol, atol, times)
     _check_options(options)
     if newton is not None and not isinstance(newton, Newton):
         raise TypeError(f"newton must be Newton(rtol=…, atol=…) or None, not {described(newton)}")
@@ -132,6 +135,9 @@ def check(
         wanted = Wanted(linear, jacobian, method, system.linear, limits, dict(options or {}))
         with torch.inference_mode(False), torch.no_grad():
             system.solver = choose(wanted, system.f, system.mass, float(times[0]), u0)
+    require_free(options or {})
+    krylov = method.implicit and isinstance(system.solver, KrylovSolver)
+    require_understood(options or {}, method, isinstance(steps, Adaptive), krylov)
     return Request(
         method=method,
         system=system,
@@ -143,7 +149,7 @@ def check(
         between=times[~on_steps],
         steps=steps,
         tolerances=tolerances,
-        newton=_newton(newton, steps, tolerances, layout.dtype),
+        newton=_newton(newton, steps, tolerances, y0, layout),
         options=dict(options or {}),
         adjoint=adjoint,
         make_consistent=make_consistent,
@@ -218,7 +224,9 @@ def _ends(
     return merged[order], (order < len(ends)).cpu().numpy()
 
 
-def _check_steps(steps: Steps, method: Method, rtol: float | None, atol: float | Tensor | None) -> None:
+def _check_steps(
+    steps: Steps, method: Method, rtol: float | None, atol: float | Tensor | None, times: np.ndarray
+) -> None:
     if not isinstance(steps, Adaptive | Fixed | Grid | Recorded):
         raise TypeError(
             f"steps must be Adaptive(), Fixed(h), Grid(substeps) or Recorded(ends), not {described(steps)}"
@@ -229,6 +237,13 @@ def _check_steps(steps: Steps, method: Method, rtol: float | None, atol: float |
             raise ValueError(
                 f"method: {method} has no error estimate to adapt steps with; pass steps=Fixed(h) or "
                 f"steps=Grid(substeps), or use one of {able}"
+            )
+        latest = times[np.argmax(np.abs(times))]
+        shortest = RESOLVED * float(np.spacing(abs(latest)))
+        if steps.maximum is not None and steps.maximum < shortest:
+            raise ValueError(
+                f"Adaptive: maximum = {steps.maximum:g} is lost in the rounding of t, which resolves steps "
+                f"of {shortest:.1e} at t = {abs(latest):.10g}; raise it, or let t begin at 0"
             )
     elif rtol is not None or atol is not None:
         raise ValueError(
@@ -276,49 +291,33 @@ def _tolerances(rtol: float | None, atol: float | Tensor | None, y0: State, layo
         raise ValueError(
             f"rtol = {rtol:g} is below what {layout.dtype} resolves ({resolution:.1e}); {advice}"
         )
-    atol = _per_component(atol)
-    if not isinstance(atol, Tensor) or atol.dim() == 0:
-        return Tolerances(rtol, number("atol", atol, above=0))
-    if isinstance(y0, tuple) or atol.shape != y0.shape:
+    return Tolerances(rtol, _by_component("atol", positive("atol", atol), y0, layout))
+
+
+def _by_component(name: str, value: float | Tensor, y0: State, layout: Layout) -> float | np.ndarray:
+    """A number, or one a flat component (size,) where a tensor in y0's shape is given."""
+    if not isinstance(value, Tensor):
+        return value
+    if isinstance(y0, tuple) or value.shape != y0.shape:
         wanted = "a number" if isinstance(y0, tuple) else f"a number or of y0's shape {tuple(y0.shape)}"
-        raise ValueError(f"atol must be {wanted}, not of shape {tuple(atol.shape)}")
-    values = layout.flatten(atol.detach()).double().cpu().numpy()
-    wrong = ~((values > 0) & np.isfinite(values))
-    if wrong.any():
-        at = int(np.argmax(wrong))
-        raise ValueError(
-            f"atol must be positive and finite, not {values[at]:g} as at {list(layout.component(at))}"
-        )
-    return Tolerances(rtol, values)
+        raise ValueError(f"{name} must be {wanted}, not of shape {tuple(value.shape)}")
+    return layout.flatten(value.detach()).double().cpu().numpy()
 
 
-def _per_component(atol: Any) -> Any:
-    """A tensor, from that or from numbers in an array or a list; anything else as it is."""
-    if isinstance(atol, np.ndarray | list | tuple):
-        try:
-            values = np.asarray(atol)
-        except Exception:
-            values = np.empty((), dtype=object)
-        if values.dtype.kind not in "fiu":
-            raise TypeError(f"atol must be a number or a tensor shaped like y0, not {described(atol)}")
-        atol = torch.from_numpy(values.astype(float))
-    if isinstance(atol, Tensor):
-        atol = with_numbers("atol", atol)
-        if atol.is_complex() or atol.dtype is torch.bool:
-            raise TypeError(f"atol must be a number or a tensor shaped like y0, not {described(atol)}")
-    return atol
-
-
-def _newton(newton: Newton | None, steps: Steps, tolerances: Tolerances, dtype: torch.dtype) -> Newton:
+def _newton(
+    newton: Newton | None, steps: Steps, tolerances: Tolerances, y0: State, layout: Layout
+) -> NewtonLimits:
     newton = newton or Newton()
-    eps = torch.finfo(dtype).eps
+    eps = torch.finfo(layout.dtype).eps
+    atol: float | np.ndarray | None
     if isinstance(steps, Adaptive):
         rtol = max(0.01 * tolerances.rtol, 4 * eps)
-        atol = 0.01 * float(np.min(tolerances.atol))
+        atol = 0.01 * tolerances.atol
     else:
-        rtol = max(FIXED_NEWTON, 100 * eps)
-        atol = 0.01 * rtol
-    return replace(newton, rtol=newton.rtol or rtol, atol=newton.atol or atol)
+        rtol, atol = max(FIXED_NEWTON, 100 * eps), None
+    if newton.atol is not None:
+        atol = _by_component("Newton: atol", newton.atol, y0, layout)
+    return NewtonLimits(newton.rtol or rtol, atol, newton.max_iterations)
 
 
 def _parameters(func: Func, params: Iterable[Tensor]) -> tuple[Tensor, ...]:

@@ -194,6 +194,37 @@ def times(name: str, value: Any) -> Tensor:
     return value if value.is_floating_point() else value.double()
 
 
+def positive(name: str, value: Any) -> float | Tensor:
+    """One positive number, or a tensor of them, from that or from numbers in an array or a list.
+
+    Raises
+    ------
+    TypeError
+        For what is no number.
+    ValueError
+        For numbers that are not positive and finite; the message names the first by its index.
+    """
+    wanted = f"{name} must be a number or a tensor shaped like y0, not {described(value)}"
+    if isinstance(value, np.ndarray | list | tuple):
+        try:
+            values = np.asarray(value)
+        except Exception:
+            raise TypeError(wanted) from None
+        if values.dtype.kind not in "fiu":
+            raise TypeError(wanted)
+        value = torch.from_numpy(values.astype(float))
+    if not isinstance(value, Tensor) or value.dim() == 0:
+        return number(name, value, above=0)
+    value = with_numbers(name, value)
+    if value.is_complex() or value.dtype is torch.bool:
+        raise TypeError(wanted)
+    wrong = ~((value > 0) & torch.isfinite(value))
+    if wrong.any():
+        at = wrong.nonzero()[0].tolist()
+        raise ValueError(f"{name} must be positive and finite, not {float(value[tuple(at)]):g} as at {at}")
+    return value
+
+
 def several_times(name: str, values: Any) -> Tensor:
     """Times, one or several, as a finite floating-point tensor of one dimension, perhaps empty.
 

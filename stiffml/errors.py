@@ -32,6 +32,7 @@ class Status(enum.Enum):
     LINEAR_FAILED = "linear solver failed"
     STEP_TOO_SMALL = "step too small"
     MAX_STEPS = "step limit reached"
+    STIFF = "stiff"
     NON_FINITE = "non-finite value"
     INFINITE_DERIVATIVE = "non-finite derivative"
     OUT_OF_BOUNDS = "out of bounds"
@@ -140,6 +141,11 @@ def explain(status: Status, implicit: bool) -> tuple[str, str]:
             "the state would leave its bounds, however much the step was cut",
             "a func that does not lead out of the bounds (its value where the state is at one); smaller rtol "
             "and atol, if the state has come to lie outside by less than atol and drifts on; or wider bounds",
+        )
+    if status is Status.STIFF:
+        return (
+            "the problem is stiff for this explicit method: stability keeps its steps short, not accuracy",
+            "method='bdf' or another implicit one; steps=Adaptive(stop_if_stiff=False) goes on with this one",
         )
     if status is Status.MAX_STEPS:
         return (

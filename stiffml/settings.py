@@ -6,8 +6,9 @@ import os
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
-from stiffml.checks import described, number, whole
+from stiffml.checks import described, number, positive, whole
 
 
 @dataclass(frozen=True)
@@ -18,27 +19,45 @@ class Newton:
     norm weighted by ``atol + rtol |x|``, is at most 1. The expectation uses the contraction seen so
     far, ρ/(1−ρ)·‖δ‖ (Hairer & Wanner, Solving ODEs II, section IV.8, eq. 8.10).
 
+    Updates that no longer shrink are accepted too, where they are what rounding of the equations makes of
+    them: an equation A + B + C = 1 determines a small C no better than to 1e-16.
+
     Parameters
     ----------
     rtol, atol : float, optional
-        Weights of that norm. By default 1 % of the step tolerance for adaptive steps, and 1e-10
-        for ``Fixed`` and ``Grid`` steps, where nothing else bounds the error. Float32 states raise
-        them to what float32 can resolve.
+        Weights of that norm; ``atol`` may be a tensor in y0's shape. By default 1 % of the step tolerance of
+        each component for adaptive steps. For ``Fixed``, ``Grid`` and ``Recorded`` steps, where nothing else
+        bounds the error, 1e-10 of what the component is and 1e-12 of what it was where the step began, so
+        that states of any unit are solved for equally well. Float32 states raise ``rtol`` to what float32
+        can resolve.
     max_iterations : int
         Iterations after which the stage has failed and the step is cut. Default 15.
     """
 
     rtol: float | None = None
-    atol: float | None = None
+    atol: float | Tensor | None = None
     max_iterations: int = 15
 
     def __post_init__(self) -> None:
-        for name in ("rtol", "atol"):
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, number(f"Newton: {name}", value, above=0))
+        if self.rtol is not None:
+            object.__setattr__(self, "rtol", number("Newton: rtol", self.rtol, above=0))
+        if self.atol is not None:
+            object.__setattr__(self, "atol", positive("Newton: atol", self.atol))
         limit = whole("Newton: max_iterations", self.max_iterations, most=2**31 - 1)
         object.__setattr__(self, "max_iterations", limit)
+
+
+@dataclass(frozen=True)
+class NewtonLimits:
+    """What is left of :class:`Newton` to be decided: nothing.
+
+    ``atol`` is one number or one a flat component, (size,); None: 1 % of ``rtol`` times what each component
+    was where the step began.
+    """
+
+    rtol: float
+    atol: float | np.ndarray | None
+    max_iterations: int
 
 
 @dataclass(frozen=True)

@@ -33,17 +33,23 @@ class Adaptive:
     ----------
     initial : float, optional
         First step size to try; by default from the size of the function and its first difference
-        (Hairer, Nørsett & Wanner, Solving ODEs I, section II.4).
+        (Hairer, Nørsett & Wanner, Solving ODEs I, section II.4). Either is raised to 256 spacings of
+        double precision numbers at the time where the steps begin, below which time does not resolve it.
     minimum, maximum : float, optional
         Bounds on the step size. A solve that needs less than ``minimum`` fails.
     max_steps : int
         Accepted steps after which the solve fails. Default 100 000.
+    stop_if_stiff : bool
+        Whether an explicit method stops with advice where only the stability of fast modes keeps its steps
+        short (Hairer & Wanner, Solving ODEs II, section IV.2) and more than 10 000 of them are to come.
+        Default True; False goes on to ``max_steps``. Implicit methods take no notice.
     """
 
     initial: float | None = None
     minimum: float | None = None
     maximum: float | None = None
     max_steps: int = 100_000
+    stop_if_stiff: bool = True
 
     def __post_init__(self) -> None:
         for name in ("initial", "minimum", "maximum"):
@@ -178,6 +184,9 @@ def _interval(number: int, ends: Any) -> np.ndarray:
 
 Steps = Adaptive | Fixed | Grid | Recorded
 
+
+RESOLVED = 256
+"""Spacings of numbers at a time by which a step from there is resolved well enough to begin with."""
 
 CLOSE = 1e-9
 """How far apart, relative to their size or to the whole span, times must lie for a step between them.

@@ -71,7 +71,7 @@ def _next_solve_works():
         ({"jacobian": "sparse"}, "jacobian must be one of 'auto', 'dense'"),
         ({"params": torch.ones(2)}, "params must be a sequence of tensors"),
         ({"params": [1.0]}, r"params\[0\] must be a tensor"),
-        ({"options": {"ts_nonsense": 1}}, "PETSc made no use of ts_nonsense"),
+        ({"options": {"ts_nonsense": 1}}, "ts_nonsense is none that stiffml understands"),
         ({"options": {"-ts_type": "cn"}}, "ts_type is set by the arguments of the solve"),
         ({"options": {"ts_rtol": 0.1}}, "ts_rtol is set by the arguments of the solve"),
         ({"options": {"ts_max_steps": 3}}, "ts_max_steps is set by the arguments of the solve"),

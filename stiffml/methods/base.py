@@ -104,6 +104,16 @@ class Method(ABC):
         """The order above which scheduled steps need a starting ramp; 0 where none is needed."""
         return 0
 
+    @property
+    def abscissae(self) -> np.ndarray:
+        """Of an explicit method with an error estimate, those of all stages."""
+        raise NotImplementedError
+
+    @property
+    def real_stability(self) -> float:
+        """How far along the negative real axis such a method is stable, or a little less."""
+        raise NotImplementedError
+
     def kept_stages(self, form: Form) -> range:
         """Which of PETSc's stages the run keeps, because solving for them again takes Newton's iteration."""
         return range(0)

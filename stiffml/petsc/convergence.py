@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
+import torch
 
 from stiffml.petsc.library import PETSc
 from stiffml.petsc.sharing import shared
+from stiffml.petsc.stages import line_search_length
+from stiffml.settings import NewtonLimits
 from stiffml.system.space import Space
 
 _Reason = PETSc.SNES.ConvergedReason
+
+_STALLED = 0.3
+"""Updates that shrink less do not converge quadratically: they are rounding, or far from the solution."""
+
+_LEFT = 30
+"""Updates that are rounding: up to this many times what is estimated for it."""
+
+_FAR = 1e-6
+"""Updates above this part of the largest component are not looked at as rounding."""
+
+_FADES = 0.5
+"""By how much an estimate of the rounding counts less from solve to solve, until it is made anew."""
 
 
 class NewtonTest:
@@ -18,20 +36,37 @@ class NewtonTest:
     PETSc's own test compares 2-norms of the residual, which mixes components of all scales and
     depends on the step size; with BDF's extrapolated guess a tight relative tolerance can then not
     be met at all.
+
+    Parameters
+    ----------
+    limits : NewtonLimits
+    space : Space
+    count : float
+        Numbers in a whole state.
+    rounding : callable
+        () -> (size,): what rounding of the equations being solved makes of an update.
+    shares_vectors : bool
+        Whether vectors are read as tensors where they are.
+    searches : bool
+        Whether a line search may shorten updates, which must not make them look as if they had converged.
     """
 
     def __init__(
         self,
-        rtol: float,
-        atol: float,
-        max_iterations: int,
+        limits: NewtonLimits,
         space: Space,
         count: float,
+        rounding: Callable[[], np.ndarray],
         shares_vectors: bool = False,
+        searches: bool = False,
     ) -> None:
-        self._space, self._count = space, count  # numbers in a whole state
-        self._shares_vectors = shares_vectors
-        self._rtol, self._atol, self._max_iterations = rtol, atol, max_iterations
+        self._space, self._count = space, count
+        self._shares_vectors, self._searches = shares_vectors, searches
+        self._rtol, self._max_iterations = limits.rtol, limits.max_iterations
+        self._atol: Any = 0.0 if limits.atol is None else limits.atol
+        self._rounding = rounding
+        self._floor: Any = None  # estimated last, fading
+        self._estimated = False  # in this solve
         self.solves = 0  # that have ended
         self._previous = math.inf
         self._needed = 1  # iterations of the solve before
@@ -59,9 +94,24 @@ class NewtonTest:
     def _read(self, vector: Any) -> Any:
         return shared(vector) if self._shares_vectors else vector.array_r
 
+    def step_begins(self, vector: Any) -> None:
+        """With limits relative to the state where a step begins: this is where."""
+        # The number keeps components that are zero, and stay so, from being divided by zero.
+        self._atol = 0.01 * self._rtol * abs(self._read(vector)) + 1e-250
+
     def _is_rounding(self, update: Any, state: Any) -> bool:
-        floor = 1e-10 * (state + 1e-8 * self._space.max(float(state.max())))
-        return self._space.every(bool((abs(update) <= floor).all()))
+        """Whether an update is no more than rounding, for each component of its own."""
+        change, every = abs(update), self._space.every
+        if not every(bool(change.max() <= _FAR * self._space.max(float(state.max())))):
+            return False
+        if not self._estimated:
+            self._estimated = True
+            self._floor = self._like(_LEFT * self._rounding(), state)
+        return every(bool((change <= 1e-10 * state + self._floor).all()))
+
+    @staticmethod
+    def _like(values: np.ndarray, other: Any) -> Any:
+        return torch.from_numpy(values).to(other) if isinstance(other, torch.Tensor) else values
 
     def _judge(self, snes, iteration: int, norms: tuple[float, float, float]) -> int:
         residual_norm = norms[2]
@@ -70,9 +120,17 @@ class NewtonTest:
         if iteration == 0:
             self._previous = math.inf
             self.sizes = []
+            self._estimated = False
+            if self._floor is not None:
+                self._floor *= _FADES
             return _Reason.CONVERGED_FNORM_ABS if residual_norm == 0 else _Reason.ITERATING
         update, state = self._read(snes.getSolutionUpdate()), abs(self._read(snes.getSolution()))
-        scaled = update / (self._rtol * state + self._atol)
+        if isinstance(self._atol, np.ndarray) and self._shares_vectors:
+            self._atol = self._like(self._atol, state)
+        if self._searches:
+            update = update / (abs(line_search_length(snes)) or 1.0)
+        weights = self._rtol * state + self._atol
+        scaled = update / (weights if self._floor is None else weights + self._floor)
         size = math.sqrt(self._space.sum(float(scaled @ scaled)) / self._count)
         previous, self._previous = self._previous, size
         self.sizes.append(size)
@@ -83,6 +141,6 @@ class NewtonTest:
             if contraction < 1 and size * contraction / (1 - contraction) <= 1:
                 return _Reason.CONVERGED_SNORM_RELATIVE
             # Updates that no longer shrink and are at the level of rounding: nothing is left to gain.
-            if contraction > 0.3 and self._is_rounding(update, state):
+            if not contraction <= _STALLED and self._is_rounding(update, state):
                 return _Reason.CONVERGED_SNORM_RELATIVE
         return _Reason.ITERATING

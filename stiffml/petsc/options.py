@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from stiffml.petsc.library import PETSc
+from stiffml.petsc.understood import as_petsc_takes
 
 _numbers = itertools.count()
 _ELSEWHERE = (
     *("ts_rtol", "ts_atol", "ts_time_step", "ts_dt"),
-    *("ts_max_steps", "ts_max_time", "ts_init_time", "ts_run_steps"),
+    *("ts_max_steps", "ts_max_time", "ts_init_time", "ts_run_steps", "ts_final_time", "ts_time_span"),
+    *("ts_type", "ts_adapt_type", "ts_adapt_scale_solve_failed", "ts_max_step_rejections", "ts_max_reject"),
+    *("ts_max_snes_failures", "ts_exact_final_time", "ts_eval_times", "ts_error_if_step_fails"),
+    "snes_max_it",
 )
 """Options that PETSc takes, but whose effect the arguments of the solve would undo or contradict."""
+
+
+def require_free(names: Iterable[str], managed: Iterable[str] = ()) -> None:
+    """Raise ValueError for options that are set by stiffml, those in ``managed`` among them."""
+    clashes = sorted({name.lstrip("-") for name in names} & {*managed, *_ELSEWHERE})
+    if clashes:
+        raise ValueError(
+            f"options: {', '.join(clashes)} is set by the arguments of the solve "
+            "(method, steps, rtol, atol, newton, linear); use those"
+        )
 
 
 class ScopedOptions:
@@ -30,7 +44,7 @@ class ScopedOptions:
     Raises
     ------
     ValueError
-        If ``extra`` names a managed option.
+        If ``extra`` names a managed option; those that a solve takes are in :mod:`stiffml.petsc.understood`.
     """
 
     def __init__(
@@ -39,16 +53,15 @@ class ScopedOptions:
         self.prefix = f"stiffml_{next(_numbers)}_"
         self._database = PETSc.Options(self.prefix)
         self._extra = {name.lstrip("-"): value for name, value in extra.items()}
-        clashes = sorted(set(self._extra) & {*managed, *_ELSEWHERE})
-        if clashes:
-            raise ValueError(
-                f"options: {', '.join(clashes)} is set by the arguments of the solve "
-                "(method, steps, rtol, atol, newton, linear); use those"
-            )
+        require_free(self._extra, managed)
         values = {**managed, **suggested, **self._extra}
-        self._names = list(values)
+        self._values = values
         for name, value in values.items():
-            self._database.setValue(name, value)
+            self._database.setValue(name, as_petsc_takes(name, value))
+
+    def get(self, name: str) -> object:
+        """The value of an option, None where there is none."""
+        return self._values.get(name)
 
     def check_used(self) -> None:
         """Raise ValueError if PETSc never looked at one of the caller's options."""
@@ -60,5 +73,5 @@ class ScopedOptions:
             )
 
     def remove(self) -> None:
-        for name in self._names:
+        for name in self._values:
             self._database.delValue(name)

@@ -1,4 +1,4 @@
-"""The stages of a step, for which petsc4py has no call: read through PETSc's C interface."""
+"""What petsc4py has no call for, through PETSc's C interface: a step's stages, a line search's length."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ def _library() -> ctypes.CDLL:
     # petsc4py's own module: looking a symbol up in it finds those of the libpetsc it is linked to.
     library = ctypes.CDLL(PETSc.__file__)
     library.TSGetStages.argtypes = [ctypes.c_void_p, ctypes.POINTER(_INT), ctypes.POINTER(ctypes.c_void_p)]
+    library.SNESGetLineSearch.argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)]
+    library.SNESLineSearchGetLambda.argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_double)]
     for name in ("VecGetArrayRead", "VecRestoreArrayRead"):
         getattr(library, name).argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)]
     return library
@@ -35,6 +37,15 @@ def read_stages(ts, which: range, size: int) -> np.ndarray:
         stages[row] = np.ctypeslib.as_array(ctypes.cast(values, ctypes.POINTER(ctypes.c_double)), (size,))
         _check(library.VecRestoreArrayRead(handles[stage], ctypes.byref(values)))
     return stages
+
+
+def line_search_length(snes) -> float:
+    """What part of Newton's update the line search of ``snes`` took last."""
+    library = _library()
+    search, length = ctypes.c_void_p(), ctypes.c_double()
+    _check(library.SNESGetLineSearch(snes.handle, ctypes.byref(search)))
+    _check(library.SNESLineSearchGetLambda(search, ctypes.byref(length)))
+    return length.value
 
 
 def _check(code: int) -> None:

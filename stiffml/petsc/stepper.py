@@ -18,7 +18,8 @@ from stiffml.petsc.library import PETSc
 from stiffml.petsc.options import ScopedOptions
 from stiffml.petsc.sharing import shared, vector_type, written
 from stiffml.petsc.stages import read_stages
-from stiffml.settings import Newton, Tolerances
+from stiffml.petsc.stiffness import StiffnessTest
+from stiffml.settings import NewtonLimits, Tolerances
 from stiffml.system.bounds import Limits
 from stiffml.system.finite import describe_derivative, infinite_derivative, is_finite
 from stiffml.system.system import System
@@ -45,8 +46,7 @@ class Stepper:
         Initial time and state.
     tolerances : Tolerances or None
         None for steps known beforehand: then only a Newton failure cuts a step, in halves.
-    newton : Newton
-        With both tolerances set.
+    newton : NewtonLimits
     largest : float
         Largest step size the error estimate may suggest.
     last : float
@@ -57,6 +57,8 @@ class Stepper:
         Cuts of one step in a row before the step has failed.
     limits : Limits or None
         Where steps may end.
+    watches_stiffness : bool
+        Whether an adaptive explicit method is to notice that the problem is stiff.
 
     Attributes
     ----------
@@ -80,18 +82,23 @@ class Stepper:
         u0: np.ndarray,
         *,
         tolerances: Tolerances | None,
-        newton: Newton,
+        newton: NewtonLimits,
         largest: float,
         last: float,
         options: Mapping[str, object],
         max_cuts: int,
         limits: Limits | None = None,
+        watches_stiffness: bool = False,
     ) -> None:
         self._system, self._method = system, method
         self._problem = TimeAsState(system) if method.time_is_state else Formulation(system)
         self._kept = method.kept_stages(system.form)
         self._failure: BaseException | None = None
         self._guard = not method.implicit and tolerances is not None
+        self._stiffness: StiffnessTest | None = None
+        if self._guard and watches_stiffness:
+            unit = float(torch.finfo(system.layout.dtype).eps)
+            self._stiffness = StiffnessTest(method, system.space, unit)
         self.half: tuple[float, np.ndarray] | None = None
         self._wants_half = method.starts_with_half_step
         self._finds_start_slope = method.explicit_first_stage and system.g is None
@@ -106,6 +113,8 @@ class Stepper:
         self._limits = limits
         self._replaced = 0
         self._matrix: ShiftedMatrix | None = None
+        self._linearised = s0, 0.0  # time and shift of the last Jacobian
+        self._unit = float(torch.finfo(system.layout.dtype).eps)
         self._earlier = 0, ""  # linear failures of matrices before, and the last of them
         self._earlier_mended = 0
         self._ts: Any = None
@@ -175,8 +184,7 @@ class Stepper:
         ts.setMaxSteps(2**31 - 2)  # one more means: not set
         ts.setErrorIfStepFails(False)
         if self._tolerances:
-            tolerances = problem.tolerances(self._tolerances)
-            ts.setTolerances(tolerances.rtol, self._tolerance_vector(tolerances.atol))
+            self.set_tolerances(self._tolerances)
         ts.setSolution(self._u)
         if self._method.implicit:
             self._set_implicit(ts)
@@ -192,17 +200,25 @@ class Stepper:
         ts.setIJacobian(self._ijacobian, matrix.mat, matrix.mat)
         snes = ts.getSNES()
         if self._method.newton:
-            newton = self._newton
-            assert newton.rtol
-            assert newton.atol
             space = self._system.space
             count = space.sum(self._problem.size)
             self._test = NewtonTest(
-                newton.rtol, newton.atol, newton.max_iterations, space, count, self._shares_vectors
+                self._newton,
+                space,
+                count,
+                self._rounding_of_updates,
+                self._shares_vectors,
+                searches=self._options.get("snes_linesearch_type") != "basic",
             )
             snes.setConvergenceTest(self._test)
         snes.getKSP().setType(PETSc.KSP.Type.PREONLY)
         matrix.configure(snes.getKSP())
+
+    def set_tolerances(self, tolerances: Tolerances) -> None:
+        """Those of the steps to come."""
+        self._tolerances = tolerances
+        measured = self._problem.tolerances(tolerances)
+        self._ts.setTolerances(measured.rtol, self._tolerance_vector(measured.atol))
 
     def _tolerance_vector(self, atol: float | np.ndarray):
         if np.ndim(atol) == 0:
@@ -259,6 +275,17 @@ class Stepper:
         if status is None and self.cut_by is None and self._first_bad is not None:
             self.cut_by = Status.NON_FINITE  # by PETSc, in Newton's iteration
         return status
+
+    def is_stiff(self, left: float) -> bool:
+        """Whether the last step was short for stability alone, as those before, and many are to come.
+
+        ``left`` is the time that is left.
+        """
+        if self._stiffness is None:
+            return False
+        assert self._tolerances is not None
+        weights = self._tolerances.atol + self._tolerances.rtol * np.abs(self.state)
+        return self._stiffness.stepped(self._taken, left, weights)
 
     def _guarded_step(self, size: float) -> Status | None:
         # PETSc undoes a rejected explicit step by subtracting its increment, which leaves nothing of the
@@ -325,6 +352,8 @@ class Stepper:
         ts = self._ts
         begin = ts.getTime()
         self._renew_start_slope(size)
+        if self._method.newton and self._newton.atol is None:
+            self._test.step_begins(self._u)
         ts.setTimeStep(size)
         self.met_non_finite, self.detail, self._undone, self._noted = False, "", False, False
         failure: BaseException | None = None
@@ -394,12 +423,23 @@ class Stepper:
             return Status.NON_FINITE
         if self._method.implicit and self._ts.getSNES().getConvergedReason() < 0:
             assert self._matrix is not None
+            if self._is_lost_in_time():
+                return Status.STEP_TOO_SMALL
             known = self._method.newton or self._system.space.every(self._first_bad is None)
             if self._ts.getSNES().getConvergedReason() == _NOT_FINITE or not known:
                 return Status.NON_FINITE
             self.detail = self._matrix.failure or self._test_history()
             return Status.LINEAR_FAILED if self._matrix.failure else Status.NEWTON_FAILED
         return Status.STEP_TOO_SMALL
+
+    def _is_lost_in_time(self) -> bool:
+        """Whether the last solve failed only because its step was cut to less than time resolves."""
+        ts = self._ts
+        begin = ts.getTime()
+        if begin + ts.getTimeStep() / 2 != begin or ts.getSNES().getConvergedReason() != _NOT_FINITE:
+            return False
+        # What is not finite is what was divided by the step, unless func's value is not.
+        return bool(np.isfinite(self._system.f.last_slope).all())
 
     @property
     def mended_jacobians(self) -> int:
@@ -493,6 +533,7 @@ class Stepper:
             assert self._matrix is not None
             s = self._right_time(ts, s)
             vector: Any = shared(u) if self._shares_vectors else u.array_r
+            self._linearised = s, shift
             self._matrix.fill(shift, s, vector)
         except BaseException as error:
             self._failure = error
@@ -504,6 +545,42 @@ class Stepper:
             whole = slope.size == self._problem.size  # and not of g, which knows nothing of time
             self.bad_slope = self._first_bad = (self._problem.leave(slope) if whole else slope).copy()
 
+    def _rounding_of_updates(self) -> np.ndarray:
+        """(size,) what rounding of the equations makes of Newton's updates: about |W⁻¹| times that of a row.
+
+        The rounding of a row is seen by moving the state by its own, and its sum over the columns of W⁻¹
+        by giving the rows random signs. For stalled iterations only: it takes a few calls of ``func``.
+        """
+        s, shift = self._linearised
+        snes = self._ts.getSNES()
+        x = snes.getSolution()
+        u = shared(x).cpu().numpy() if self._shares_vectors else x.array_r.copy()
+        signs = np.random.default_rng(0)
+
+        def sign() -> np.ndarray:
+            return signs.choice((-1.0, 1.0), u.size)
+
+        slope = self._problem.slope(s, u, False)
+        moves = [self._problem.slope(s, u * (1 + self._unit * sign()), False) - slope for _ in range(2)]
+        rows = np.abs(shift * self._problem.weigh(np.abs(u))) + np.abs(slope)
+        rows = np.finfo(float).eps * rows + np.max(np.abs(moves), axis=0)
+        return self._solved_with(snes.getKSP(), [rows * sign() for _ in range(2)])
+
+    def _solved_with(self, ksp, sides: list[np.ndarray]) -> np.ndarray:
+        """The largest |W⁻¹ v|, by component."""
+        matrix, b, x = self._matrix, self._u.duplicate(), self._u.duplicate()
+        assert matrix is not None
+        failures = matrix.failures, matrix.last_failure
+        found = np.zeros(self._problem.size)
+        for side in sides:
+            b.setArray(side)
+            ksp.solve(b, x)
+            np.maximum(found, np.abs(x.array_r), out=found)
+        matrix.failures, matrix.last_failure = failures
+        b.destroy()
+        x.destroy()
+        return found
+
     def _rhsfunction(self, ts, s: float, u, slope) -> None:
         try:
             part = self._system.f if self._system.g is None else self._system.g
@@ -511,9 +588,12 @@ class Stepper:
                 with written(slope) as into:
                     into.copy_(part.evaluate_shared(s, shared(u)))
                 return
-            values = part.evaluate(s, u.array_r)
+            state = u.array_r
+            values = part.evaluate(s, state)
             if not is_finite(values):
                 self._note(values)
+            if self._stiffness is not None:
+                self._stiffness.evaluated(state, values)
             if self._guard and not np.abs(values).max() <= _HUGE:
                 # An infinite error norm, or one whose square overflows, would end the run; an enormous
                 # one cuts the step. No two stages get the same: in the error estimate, whose weights

@@ -20,8 +20,8 @@ from stiffml.run.checkpoints import Checkpoints, checkpoints_for
 from stiffml.run.events import EventFinder, EventFunc
 from stiffml.run.replay import Replay
 from stiffml.run.unchanged import Values
-from stiffml.settings import Discrete, Newton, Tolerances
-from stiffml.steps import Adaptive, Fixed, Fractions, Grid, Recorded, Steps, with_ramps
+from stiffml.settings import Discrete, NewtonLimits, Tolerances
+from stiffml.steps import RESOLVED, Adaptive, Fixed, Fractions, Grid, Recorded, Steps, with_ramps
 from stiffml.system.bounds import Bounds, Limits
 from stiffml.system.finite import first_not_finite
 from stiffml.system.system import System
@@ -94,6 +94,9 @@ STALLED = 20
 _BY_DERIVATIVES = (Status.NEWTON_FAILED, Status.LINEAR_FAILED, Status.NON_FINITE)
 """What a derivative that is not finite ends in."""
 
+LOST = 16
+"""Spacings below which a step is lost in the rounding of time."""
+
 
 class _Finished(Exception):
     """The event was reached."""
@@ -116,7 +119,7 @@ def integrate(
     u0: np.ndarray,
     steps: Steps,
     tolerances: Tolerances,
-    newton: Newton,
+    newton: NewtonLimits,
     options: Mapping[str, object],
     adjoint: Discrete,
     event: EventFunc | None,
@@ -158,6 +161,7 @@ def integrate(
             options=options,
             max_cuts=40 if adaptive else 12,
             limits=limits,
+            watches_stiffness=isinstance(steps, Adaptive) and steps.stop_if_stiff,
         )
         try:
             drive = _Drive(run, stepper, system, method, tolerances, u0, between, event, limits)
@@ -210,6 +214,11 @@ def _first_false(finite: np.ndarray) -> int | None:
     return None if finite.all() else int(np.argmin(finite))
 
 
+def shortest_first(s: float) -> float:
+    """The least first step from a time: one that time resolves well, and by which states can be divided."""
+    return max(RESOLVED * float(np.spacing(abs(s))), 1e-290)
+
+
 def _expected(steps: Fixed | Grid | Recorded, outputs: np.ndarray, method: Method) -> int:
     """How many steps there will be, but for those that are cut."""
     return sum(map(len, _scheduled(steps, outputs, method)[0])) if len(outputs) > 1 else 0
@@ -245,6 +254,7 @@ class _Drive:
         replay = Replay(run.trajectory, method, system)
         self.reader = reader_for(between, replay)
         self.reader.read(0, u0)
+        self._first_slope: np.ndarray | None = None
         self._stalled = 0  # steps cut because a linear system could not be solved
         self._finder = None
         if event is not None:
@@ -256,7 +266,9 @@ class _Drive:
     def adaptively(self, steps: Adaptive) -> None:
         outputs = self._trajectory.outputs
         minimum = steps.minimum or 0.0
-        proposal = min(steps.initial or max(self._initial_size(outputs), minimum), steps.maximum or math.inf)
+        proposal = steps.initial or max(self._initial_size(outputs), minimum)
+        proposal = min(max(proposal, shortest_first(self._start)), steps.maximum or math.inf)
+        blurred = True  # whether the state may change by more than its tolerance between two times
         for target in outputs[1:]:
             landed = False
             while not landed:
@@ -266,9 +278,14 @@ class _Drive:
                 lands = proposal >= remaining * (1 - 1e-9)
                 # Rather two even steps than a full one and a crumb.
                 size = remaining if lands else min(proposal, remaining / 2)
+                blurred = blurred and self._allow_for_rounding_of_time()
                 failures = self._stepper.linear_failures
                 taken = self._step(size)
                 uncut = taken >= size * (1 - 1e-9)
+                left = outputs[-1] - self._start
+                if self._stepper.is_stiff(left):
+                    detail = f"{left / taken:.2g} more such steps would be needed"
+                    raise _Stop(Failure(Status.STIFF, self._start, taken, None, detail))
                 if self._stepper.linear_failures > failures and self._stepper.cut_by is None:
                     self._stalled += 1
                     if self._stalled > STALLED and 5 * self._stalled > self._trajectory.n_steps:
@@ -281,7 +298,7 @@ class _Drive:
                     # Cut short only to land on an output, which says nothing against the size before.
                     suggestion = max(suggestion, proposal)
                 wanted = suggestion if uncut else taken
-                if not landed and wanted < max(minimum, 16 * np.spacing(abs(self._start))):
+                if not landed and wanted < max(minimum, LOST * np.spacing(abs(self._start))):
                     if self._stepper.cut_by is None:
                         raise self._stop(Status.STEP_TOO_SMALL, taken)
                     status, detail = self._stepper.why_cut(self._stepper.cut_by)
@@ -323,6 +340,8 @@ class _Drive:
             raise self._stop(status, size)
         state, end = self._stepper.state, self._stepper.time
         taken = end - self._start
+        if not taken > 0:  # cut until nothing was left of it
+            raise self._stop(Status.STEP_TOO_SMALL, taken)
         if self._trajectory.n_steps == 0:
             self._trajectory.half = self._stepper.half
         state, stages = state.copy(), self._stepper.stages
@@ -364,10 +383,11 @@ class _Drive:
         def norm(v: np.ndarray) -> float:
             return math.sqrt(space.sum(float(np.sum((v / weights) ** 2))) / count)
 
-        f0 = self._system.derivative(s0, u0)
+        f0 = self._slope()
         d0, d1 = norm(u0), norm(f0)
         span = outputs[-1] - s0
-        h0 = min(1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1, span)
+        h0 = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
+        h0 = min(max(h0, shortest_first(s0)), span)
         f1 = self._system.derivative(s0 + h0, u0 + h0 * f0)
         d2 = norm(f1 - f0) / h0 if space.every(np.isfinite(f1).all()) else 0.0
         # PETSc's implicit methods begin with a step of order 1 or without an error estimate.
@@ -376,10 +396,45 @@ class _Drive:
         h1 = max(1e-6, h0 * 1e-3) if largest <= 1e-15 else (0.01 / largest) ** (1 / (order + 1))
         return min(100 * h0, h1, span)
 
+    def _allow_for_rounding_of_time(self) -> bool:
+        """At the start, where a solution may be much faster than later: ask for no more than time resolves.
+
+        No state is determined better than by what it changes between two neighbouring numbers. Where that is
+        much (more than 1 % of a component), the solution is lost, and steps are left to fail.
+        """
+        change = float(np.spacing(abs(self._start))) * np.abs(self._slope())
+        size = np.abs(self._state)
+        wanted = self._tolerances.atol + self._tolerances.rtol * size
+        every = self._system.space.every
+        needed = not every(bool((change <= wanted).all()))
+        serves = needed and every(bool((change <= wanted + 0.01 * size).all()))
+        if serves or self._trajectory.n_steps:
+            atol = self._tolerances.atol + (change if serves else 0.0)
+            self._stepper.set_tolerances(Tolerances(self._tolerances.rtol, atol))
+        return serves
+
+    def _slope(self) -> np.ndarray:
+        """du/ds at the state that the next step starts from."""
+        if self._trajectory.n_steps or self._first_slope is None:
+            self._first_slope = self._system.derivative(self._start, self._state)
+        return self._first_slope
+
+    def _lost(self, size: float) -> str:
+        """Said of a step that is too short for its time."""
+        spacing = float(np.spacing(abs(self._start)))
+        if not size < LOST * spacing:
+            return ""
+        return (
+            f"a step of {size:.1g} is lost in the rounding of t, whose neighbouring numbers are "
+            f"{spacing:.1g} apart here"
+        )
+
     def _stop(self, status: Status, size: float, detail: str | None = None) -> _Stop:
         component = self._component(status)
         if detail is None:
             detail = self._stepper.detail
+        if status is Status.STEP_TOO_SMALL:
+            detail = detail or self._lost(min(size, self._stepper.next_size))
         if status in _BY_DERIVATIVES:
             infinite = self._stepper.infinite_derivative()
             if infinite:

@@ -12,6 +12,9 @@ MAX_ITERATIONS = 50
 SMALLEST = 1e-8
 """Components below this part of the largest one count as being as large as that."""
 
+SMALL_ALONE = 500_000
+"""Numbers in an iterate up to which small components are watched each for itself."""
+
 LEFT = 30
 """Updates that rounding of f leaves: up to this many units of it, of the largest component of a sample."""
 
@@ -49,6 +52,7 @@ class Rounding:
         self._unit = float(torch.finfo(system.layout.dtype).eps)
         self._start = self._largest(start)
         self._before: float | None = None
+        self._update_before: np.ndarray | None = None
         self.keeps_jacobian = False
         self.rtol = contraction
 
@@ -60,6 +64,26 @@ class Rounding:
         FloatingPointError
             If it is not finite: the iteration has diverged.
         """
+        # Asked of all processes alike, so in both cases.
+        large_ones, small_ones = self._large_ones_reached(update, x), self._small_ones_reached(update, x)
+        return large_ones and small_ones
+
+    def _small_ones_reached(self, update: np.ndarray, x: np.ndarray) -> bool:
+        """Whether no component that counts as larger than it is still converges.
+
+        That is one whose updates are more than rounding of itself, and shrink: those which are rounding of
+        large components do not.
+        """
+        if x.size > SMALL_ALONE:
+            return True
+        before, self._update_before = self._update_before, update
+        change = np.abs(update)
+        moving = change > max(1e-10, LEFT * self._unit) * np.abs(x)
+        if before is not None:
+            moving &= change < 0.3 * np.abs(before)
+        return self._space.every(not moving.any())
+
+    def _large_ones_reached(self, update: np.ndarray, x: np.ndarray) -> bool:
         largest = self._largest(x)
         change = self._part(update, x, 1.0, SMALLEST * largest)
         if not np.isfinite(change):
