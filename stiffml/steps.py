@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from stiffml.checks import described, number, whole
+from stiffml.checks import described, flag, number, whole
 
 Fractions = tuple[np.ndarray, ...]
 """For each output interval, the ends of its steps as increasing fractions in (0, 1], the last one 1."""
@@ -57,6 +57,7 @@ class Adaptive:
             if value is not None:
                 object.__setattr__(self, name, number(f"Adaptive: {name}", value, above=0))
         object.__setattr__(self, "max_steps", whole("Adaptive: max_steps", self.max_steps))
+        object.__setattr__(self, "stop_if_stiff", flag("Adaptive: stop_if_stiff", self.stop_if_stiff))
         low, high = self.minimum, self.maximum
         if low is not None and high is not None and low > high:
             raise ValueError(f"Adaptive: minimum {low:g} is above maximum {high:g}")
