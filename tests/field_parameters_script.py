@@ -28,7 +28,7 @@ def main() -> None:
         assert isinstance(y, Tensor)
         return field.sum(y[-1] ** 2)
 
-    found = torch.autograd.grad(loss(), [k, raw])
+    found = torch.autograd.grad(loss(), [k, raw], retain_graph=True)  # through what was made before
     named = torch.autograd.grad(loss((k, made)), [k, raw])
     for a, b in zip(found, named, strict=True):
         assert abs(float(a - b)) <= 1e-10 * abs(float(b)), "look at find_parameters"
