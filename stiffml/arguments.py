@@ -17,11 +17,14 @@ from stiffml.settings import Discrete, Newton, Tolerances
 from stiffml.split import Split
 from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps, ends_of_steps
 from stiffml.system.batching import Func
+from stiffml.system.curvature import WIDEST_BLOCK
 from stiffml.system.dynamics import Dynamics
 from stiffml.system.mass import Mass
 from stiffml.system.space import HasSpace, Space
 from stiffml.system.state import Layout, State
+from stiffml.system.statistics import require_fixed_statistics
 from stiffml.system.system import System
+from stiffml.system.trials import try_out
 
 OUTPUTS = ("steps", "interpolate")
 FIXED_NEWTON = 1e-10
@@ -75,6 +78,7 @@ def check(
     method = resolve(method)
     if not callable(func):
         raise TypeError(f"func must be callable as func(t, y), not {type(func).__name__}")
+    require_fixed_statistics(func)
     if event is not None and not callable(event):
         raise TypeError(f"event must be callable as event(t, y), not {type(event).__name__}")
     layout = _layout(y0, batch_dims)
@@ -97,6 +101,8 @@ def check(
         with torch.inference_mode(False), torch.no_grad():
             u0 = layout.flatten(y0).detach().double().cpu().numpy()
             system.solver = choose(wanted, system.f, system.mass, float(times[0]), u0)
+    if len(times) > 1:
+        _try_out(system, method, times, y0, t)
     return Request(
         method=method,
         system=system,
@@ -112,6 +118,24 @@ def check(
         make_consistent=make_consistent,
         event=event,
     )
+
+
+def _try_out(system: System, method: Method, times: np.ndarray, y0: State, t: Tensor) -> None:
+    """Hold what the solve will rely on in func against what func does where it begins."""
+    inputs = (t, *(y0 if isinstance(y0, tuple) else (y0,)), *system.parameters)
+    differentiated = torch.is_grad_enabled() and any(value.requires_grad for value in inputs)
+    narrow = differentiated and system.layout.width <= WIDEST_BLOCK
+    with torch.inference_mode(False), torch.no_grad():
+        u0 = system.layout.flatten(y0).detach().double().cpu().numpy()
+        for part in system.parts:
+            part.span = float(times[0]), float(times[-1])
+            implicit = method.implicit and part is system.f
+            if implicit or differentiated:
+                blocks = narrow or (implicit and system.solver.uses_blocks)
+                blocks = blocks and not part.is_large and not part.space.is_distributed
+                # Newton's iteration gets there with half a Jacobian too, a Rosenbrock step does not.
+                exact = differentiated or method.time_is_state
+                try_out(part, float(times[0]), u0, exact=exact, blocks=blocks)
 
 
 def _layout(y0: State, batch_dims: int) -> Layout:

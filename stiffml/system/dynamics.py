@@ -10,14 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from stiffml.system.batching import Batching, Func, batching_of, evaluate_many
+from stiffml.system.batching import Batching, Func, Sample, batching_of, evaluate_many, not_batched
 from stiffml.system.graph import Array, Graph, LastGraph, Vector
 from stiffml.system.products import added, derivative, gradient
+from stiffml.system.remembered import remembered
 from stiffml.system.space import Space
 from stiffml.system.state import Layout, State
+from stiffml.system.time_differences import TimeDifferences, time_differences
 
 REPLICATED = 1_000_000
 """Numbers in the replicated rows of one state up to which these are the way to its Jacobian."""
+
+FRACTIONS = (0.3719, 0.7321)
+"""Of the span: times inside it, at which functions of time are tried."""
 
 LARGE = 500_000
 """Numbers in a state above which memory counts for more than calls of the function."""
@@ -42,8 +47,10 @@ class Dynamics:
         Whether :meth:`graph` is what Jacobians are asked for with.
     shares_vectors : bool
         Whether PETSc's vectors are shared with torch on the device of the function.
+    span : tuple of float or None
+        First and last solver time of the solve: the function may not be defined at others.
     rhs_evals, jacobians : int
-        States at which the function and its Jacobian were evaluated so far.
+        States at which the function and its Jacobian were evaluated so far, trials at the start not included.
     """
 
     def __init__(
@@ -62,6 +69,7 @@ class Dynamics:
         self.parameters = tuple(p for p in parameters if p.requires_grad)
         self.keeps_graphs = False
         self.shares_vectors = False
+        self.span: tuple[float, float] | None = None
         self.rhs_evals = 0
         self.jacobians = 0
         self._plain = not layout.is_tuple and layout.dtype == torch.float64 and layout.device.type == "cpu"
@@ -71,6 +79,8 @@ class Dynamics:
         self._last_blocks: np.ndarray | None = None
         self._last_graph = LastGraph()
         self._batching: Batching | None = None
+        self._time_differences: TimeDifferences | None = None
+        self._time_is_known = False
 
     def evaluate(self, s: float, u: np.ndarray, with_jacobian: bool = False) -> np.ndarray:
         """f at one state, without gradients; the result is remembered, and must not be written to.
@@ -181,6 +191,8 @@ class Dynamics:
         ):
             kind = "a tuple of tensors" if self.layout.is_tuple else "a tensor"
             raise TypeError(f"func must return {kind} like y0, not {type(value).__name__}")
+        for part in parts:
+            _require_real(part.dtype)
         shapes = tuple(part.shape for part in parts)
         if shapes != self.layout.shapes:
             want, got = (
@@ -190,14 +202,44 @@ class Dynamics:
             raise ValueError(f"func returned shape {got}, but y0 has shape {want}")
         return tuple(parts) if self.layout.is_tuple else parts[0]
 
-    def _mode(self, s: float, u: np.ndarray) -> Batching:
+    def _mode(self, s: float, u: np.ndarray, samples: Sequence[Sample] = ()) -> Batching:
         if self._batching is None:
             t = torch.tensor(self.direction * s, dtype=torch.float64)
-            self._batching = batching_of(self.func, self.layout, t, torch.from_numpy(u))
+            others = [self.direction * time for time in self.times_within()]
+            samples = [(state, self.direction * value) for state, value in samples]
+            self._batching = batching_of(self.func, self.layout, t, torch.from_numpy(u), others, samples)
         return self._batching
+
+    def times_within(self) -> list[float]:
+        """Some times of the span; none where it is not known, or too short."""
+        if self.span is None:
+            return []
+        (first, last), eps = self.span, torch.finfo(self.layout.dtype).eps
+        if not last - first > 1e4 * eps * max(abs(first), abs(last)):
+            return []
+        return [first + fraction * (last - first) for fraction in FRACTIONS]
+
+    def batching_at(self, s: float, u: np.ndarray, samples: Sequence[Sample] = ()) -> Batching:
+        """How the function is evaluated at several states at once, tried out at one if need be.
+
+        ``samples``: states near to it with values of f that are known.
+        """
+        if self.space.is_distributed or self.is_large:
+            return Batching.LOOP
+        return self._mode(s, u, samples)
+
+    def batch_no_longer(self) -> None:
+        """Go on with a slower way of batching, since the one so far has shown a wrong value."""
+        assert self._batching is not None
+        not_batched(self.func, self.layout, self._batching)
+        self._batching = Batching.VMAP if self._batching is Batching.NATIVE else Batching.LOOP
 
     def _many(self, s: Tensor, u: Tensor, func: Func | None = None) -> Tensor:
         """f, or ``func`` in its place, at K times (K,) and states (K, size), both float64, differentiable."""
+        if s.requires_grad and func is None and torch.is_grad_enabled():
+            differences = self._differences_in_time(u)
+            if differences is not None:
+                return differences.evaluate(self._many, s, u)
         func = self.func if func is None else func
         self.rhs_evals += len(s)
         # A single state needs no batch, nor the attempts with which one is tried out.
@@ -206,12 +248,27 @@ class Dynamics:
         else:
             mode = self._batching or self._mode(float(s[0].detach()), u[0].detach().numpy())
         if self._plain and self.direction > 0:
-            return evaluate_many(func, self.layout, mode, s, u)
+            return _real(evaluate_many(func, self.layout, mode, s, u))
         # Vectors live where PETSc works, in double precision; the function on its own device, in its own.
         device, dtype = self.layout.device, self.layout.dtype
         times, states = (self.direction * s).to(device, dtype), u.to(device, dtype)
-        slopes = evaluate_many(func, self.layout, mode, times, states)
+        slopes = _real(evaluate_many(func, self.layout, mode, times, states))
         return self.direction * slopes.to(u.device, torch.float64)
+
+    def _differences_in_time(self, u: Tensor) -> TimeDifferences | None:
+        """What ∂f/∂s is taken from where torch does not see it, tried out when it is first asked for."""
+        if not self._time_is_known:
+            self._time_is_known = True  # first, since trying calls what asks for this
+            counts = self.rhs_evals, self.jacobians
+            self._time_differences = time_differences(
+                self._many, self.span, self.layout.dtype, u[0].detach(), self.space, remembered(self.func)
+            )
+            self.rhs_evals, self.jacobians = counts
+        return self._time_differences
+
+    def differentiable(self, s: Tensor, u: Tensor) -> Tensor:
+        """f at K states with a graph back to what requires a gradient: (K,), (K, size) -> (K, size)."""
+        return self._many(s, u)
 
     def evaluate_shared(self, s: float, u: Tensor, with_jacobian: bool = False) -> Tensor:
         """:meth:`evaluate` where the state is a tensor on the device of ``func``, as one there."""
@@ -425,6 +482,27 @@ class Dynamics:
         parts = [*grads[:3], *[None] * (3 - len(grads[:3]))]
         wrt_u, wrt_s, wrt_tau = (z if g is None else g for z, g in zip(zeros, parts, strict=True))
         return wrt_u.detach(), grads[3:], wrt_s.detach(), wrt_tau.detach()
+
+
+def _require_real(dtype: torch.dtype) -> None:
+    if dtype.is_complex:
+        raise TypeError(
+            f"func must return real values, not {dtype}, whose imaginary part would be lost. Try: y0 = "
+            "torch.view_as_real(z0), and in func torch.view_as_complex(y) and torch.view_as_real(result)"
+        )
+    if dtype == torch.bool:
+        raise TypeError(
+            f"func must return numbers, not {dtype}. Try: torch.where(condition, 1.0, 0.0), or "
+            "condition.to(y.dtype)"
+        )
+
+
+def _real(slopes: Tensor) -> Tensor:
+    """Slopes in double precision; integers are as good as other numbers."""
+    if slopes.dtype == torch.float64:
+        return slopes
+    _require_real(slopes.dtype)
+    return slopes.double()
 
 
 def _own(gradients: Tensor, cotangents: Tensor) -> Tensor:
