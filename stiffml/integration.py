@@ -60,8 +60,10 @@ def solve(
     Parameters
     ----------
     func : callable or nn.Module
-        func(t, y) -> dy/dt in the shape of y; t is a 0-d tensor. Parameters of a module get
-        gradients; tensors that a plain callable closes over need ``params``.
+        func(t, y) -> dy/dt in the shape of y, real, by operations of torch on y; t is a 0-d tensor, and may
+        leave torch (to look into a table, say). Parameters of a module get gradients; tensors that a plain
+        callable closes over need ``params``. It is called a few times near y0, at times between t[0] and
+        t[-1], before the solve begins.
     y0 : Tensor or tuple of Tensor
         Initial state, any shape, float64 or float32.
     t : Tensor
@@ -85,7 +87,8 @@ def solve(
         sparse one whose pattern is found by trying func, or given as ``Sparsity(pattern)``;
         ``"matrix-free"``, only products of it.
     batch_dims : int
-        How many leading dimensions of y are independent samples. Default 0.
+        How many leading dimensions of y are independent samples. Default 0. Samples that depend on each other
+        are an error.
     mass : Tensor
         M of M y' = func(t, y): for the w components of a sample (w,), or in a sample's shape, if it is
         diagonal, or (w, w); with the batch dimensions in front if it differs between samples. For w samples
@@ -117,7 +120,9 @@ def solve(
     Raises
     ------
     ValueError, TypeError
-        For a wrong argument, before anything is solved; for options unknown to PETSc.
+        For a wrong argument, before anything is solved; for options unknown to PETSc. For a ``func`` that has
+        two values at one state, layers that keep statistics in training mode, or complex values, or whose
+        derivative torch does not see, if it is needed; for samples that depend on each other.
     SolveError
         If the solve stops early and ``throw`` is true; its ``solution`` holds the outputs reached.
     Exception
