@@ -337,14 +337,20 @@ class Problem:
         Raises
         ------
         ValueError
-            For wrong arguments, ``split=True`` for a problem that has no parts, or ``bounds=True`` for one
-            without bounds.
+            For wrong arguments, ``split=True`` for a problem that has no parts, ``bounds=True`` for one
+            without bounds, or ``batch_dims``, since the initial state is a single one.
         SolveError
             If the solve stops early.
         """
         import stiffml
 
         flag("split", split)
+        if arguments.get("batch_dims"):
+            raise ValueError(
+                f"batch_dims: {self.name} has one initial state of shape {self.y0.shape}, whose components "
+                "would be taken for samples. Try: stiffml.solve(problem.func(), y0, t, batch_dims=1) with y0 "
+                f"of shape {('samples', *self.y0.shape)}".replace("'", "")
+            )
         t = self._output_times() if t is None else t
         if isinstance(arguments.get("steps"), stiffml.Adaptive | None):
             rtol = 1e-6 if rtol is None else rtol

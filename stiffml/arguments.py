@@ -26,13 +26,16 @@ from stiffml.split import Split
 from stiffml.steps import RESOLVED, Adaptive, Fixed, Grid, Recorded, Steps, landings
 from stiffml.system.batching import Func
 from stiffml.system.bounds import Bounds, bounds_of
+from stiffml.system.curvature import WIDEST_BLOCK
 from stiffml.system.dynamics import Dynamics
 from stiffml.system.found import find_parameters
 from stiffml.system.mass import Mass
 from stiffml.system.space import HasSpace, Space
 from stiffml.system.span import Span
 from stiffml.system.state import Layout, State
+from stiffml.system.statistics import require_fixed_statistics
 from stiffml.system.system import System
+from stiffml.system.trials import try_out
 
 OUTPUTS = ("steps", "interpolate")
 FIXED_NEWTON = 1e-10
@@ -96,6 +99,7 @@ def check(
     method = resolve(method)
     if not callable(func):
         raise TypeError(f"func must be callable as func(t, y), not {described(func)}")
+    require_fixed_statistics(func)
     if event is not None and not callable(event):
         raise TypeError(f"event must be callable as event(t, y), not {described(event)}")
     layout = _layout(y0, batch_dims)
@@ -138,6 +142,8 @@ def check(
     require_free(options or {})
     krylov = method.implicit and isinstance(system.solver, KrylovSolver)
     require_understood(options or {}, method, isinstance(steps, Adaptive), krylov)
+    if len(times) > 1:
+        _try_out(system, method, float(times[0]), u0, (t, y0))
     return Request(
         method=method,
         system=system,
@@ -157,6 +163,23 @@ def check(
         continues=continues,
         bounds=within,
     )
+
+
+def _try_out(system: System, method: Method, s0: float, u0: np.ndarray, given: tuple[Tensor, State]) -> None:
+    """Hold what the solve will rely on in func against what func does where it begins."""
+    t, y0 = given
+    inputs = (t, *(y0 if isinstance(y0, tuple) else (y0,)), *system.parameters)
+    differentiated = torch.is_grad_enabled() and any(value.requires_grad for value in inputs)
+    narrow = differentiated and system.layout.width <= WIDEST_BLOCK
+    with torch.inference_mode(False), torch.no_grad():
+        for part in system.parts:
+            implicit = method.implicit and part is system.f
+            if implicit or differentiated:
+                blocks = narrow or (implicit and system.solver.uses_blocks)
+                blocks = blocks and not part.is_large and not part.space.is_distributed
+                # Newton's iteration gets there with half a Jacobian too, a Rosenbrock step does not.
+                exact = differentiated or method.time_is_state
+                try_out(part, s0, u0, exact=exact, blocks=blocks)
 
 
 def _layout(y0: State, batch_dims: int) -> Layout:

@@ -70,9 +70,11 @@ def solve(
     Parameters
     ----------
     func : callable or nn.Module
-        func(t, y) -> dy/dt in the shape of y; t is a 0-d tensor, from t[0] to t[-1] also where a method has
-        stages beyond its step (``Method.within_step``): there func is extrapolated in time. Parameters of a
-        module get gradients, and so do all other tensors that func uses at y0 and that require them.
+        func(t, y) -> dy/dt in the shape of y, real, by operations of torch on y; t is a 0-d tensor, from t[0]
+        to t[-1] also where a method has stages beyond its step (``Method.within_step``): there func is
+        extrapolated in time. t may leave torch (to look into a table, say). Parameters of a module get
+        gradients, and so do all other tensors that func uses at y0 and that require them. It is called a few
+        times near y0 before the solve begins.
     y0 : Tensor or tuple of Tensor
         Initial state, any shape, float64 or float32.
     t : Tensor
@@ -99,7 +101,8 @@ def solve(
         sparse one whose pattern is found by trying func, or given as ``Sparsity(pattern)``;
         ``"matrix-free"``, only products of it.
     batch_dims : int
-        How many leading dimensions of y are independent samples. Default 0.
+        How many leading dimensions of y are independent samples. Default 0. Samples that depend on each other
+        are an error.
     mass : Tensor
         M of M y' = func(t, y): for the w components of a sample (w,), or in a sample's shape, if it is
         diagonal, or (w, w); with the batch dimensions in front if it differs between samples. For w samples
@@ -148,7 +151,9 @@ def solve(
     ------
     ValueError, TypeError
         For a wrong argument, by name and before anything is solved; for options unknown to PETSc; within
-        ``torch.func`` and ``torch.vmap``.
+        ``torch.func`` and ``torch.vmap``. For a ``func`` that has two values at one state, layers that keep
+        statistics in training mode, or complex values, or whose derivative torch does not see, if it is
+        needed; for samples that depend on each other.
     SolveError
         If the solve stops early and ``throw`` is true; its ``solution`` holds the outputs reached.
     Exception

@@ -204,10 +204,14 @@ class Noisy(nn.Module):
 @pytest.mark.parametrize("checkpoints", CHECKPOINTS)
 @pytest.mark.parametrize("method", ["dopri5", "rosw-ra34pw2"])
 def test_a_random_function_is_noticed(method: str, checkpoints) -> None:
+    """Before the run, or where it has become one since the run, backwards."""
     torch.manual_seed(0)
     func = Noisy()
     arguments = {"method": method, "steps": Fixed(0.01), "adjoint": Discrete(checkpoints)}
-    y = solve(func, start(), T, **arguments).y
+    with pytest.raises(ValueError, match=r"func: called twice.*t = 0.*component \[.\].*module.eval\(\)"):
+        solve(func, start(), T, **arguments)
+    y = solve(func.eval(), start(), T, **arguments).y
+    func.train()
     with pytest.raises(ReplayError, match=r"func changed between.*t = 0.*component \[.\].*module.eval\(\)"):
         y.sum().backward()
     func.eval()

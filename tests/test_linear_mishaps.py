@@ -111,6 +111,8 @@ def test_func_fails_in_the_middle(method: str, name: str, kind: type[BaseExcepti
     func = Troubled(mishap)
     y0 = waves().requires_grad_()
     arguments = {"method": method, "steps": Grid(1), "linear": LINEAR[name](func)}
+    solve(func, y0, SHORT, **arguments)  # finds out how func can be batched, which is remembered
+    func.arm()
     solution = solve(func, y0, SHORT, **arguments)
     counted = {"evaluation": func.evaluations, "product": func.products}
     # The first one also tries out whether func can be batched.

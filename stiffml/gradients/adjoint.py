@@ -29,6 +29,7 @@ from stiffml.system.dynamics import Dynamics
 from stiffml.system.linearization import Linearization, Products
 from stiffml.system.products import added
 from stiffml.system.system import System
+from stiffml.system.trials import require_same_product
 
 SEGMENT_NUMBERS = 4_000_000
 """How many float64 numbers the replicated states of a segment may take (32 MB)."""
@@ -80,8 +81,10 @@ def reverse(
         system.solver.release()
     try:
         # Steps after the last output (of a run that failed) have no influence on what was returned.
+        is_last = True
         for segment in checkpoints.segments(replay, last_state(readings), longest):
-            _reverse_segment(replay, segment, pending, total)
+            _reverse_segment(replay, segment, pending, total, is_last)
+            is_last = False
             del segment  # before the next one is made
     finally:
         if method.implicit:
@@ -142,12 +145,14 @@ class Total:
             self.parameters[position] = added((self.parameters[position], part))
 
 
-def _reverse_segment(replay: Replay, segment: Segment, pending: Pending, total: Total) -> None:
+def _reverse_segment(replay: Replay, segment: Segment, pending: Pending, total: Total, is_last: bool) -> None:
     method, system = replay.method, replay.system
     segment = replay.with_stages(segment)
     equations = Equations(segment, replay.blocks(segment))
     f = linearize(equations.f_nodes, method.implicit, system.f, system)
     g = None if system.g is None else linearize(equations.g_nodes, False, system.g, system)
+    if is_last and system.layout.samples > 1:
+        _require_independent_samples(equations, system, f, g)
     curvatures = [_curvature(equations, block, system.f) for block in equations.blocks]
     wanted = total.times is not None or system.mass_has_gradient or any(curvatures)
     swept = sweep(equations, system, f, g, curvatures, pending, with_multipliers=wanted)
@@ -170,6 +175,18 @@ def _reverse_segment(replay: Replay, segment: Segment, pending: Pending, total: 
             total.add([*[None] * len(system.f.parameters), wrt_mass])
         if total.times is not None:
             total.times.add_block(equations, number, system, multipliers, at_f, at_g, wrt_tau)
+
+
+def _require_independent_samples(
+    equations: Equations, system: System, f: Linearization, g: Linearization | None
+) -> None:
+    """Raise ValueError if samples have come to depend on each other by the end of the run."""
+    for part, linearization, nodes in (
+        (system.f, f, equations.f_nodes),
+        (system.g, g, equations.g_nodes if g is not None else None),
+    ):
+        if part is not None and linearization is not None and nodes is not None and len(nodes.s):
+            require_same_product(linearization, part, nodes.s, nodes.u, int(nodes.s.argmax()))
 
 
 def linearize(nodes: Nodes, solves: bool, dynamics: Dynamics, system: System) -> Linearization:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 class DenseLU(LinearSolver):
     """LU factors of dense blocks."""
 
+    uses_blocks = True
+
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
 

@@ -29,6 +29,9 @@ class LinearSolver(ABC):
 
     krylov_iterations = 0
 
+    uses_blocks = False
+    """Whether it takes the Jacobian as dense blocks, one a sample."""
+
     contraction = 0.0
     """By what the residual of a Newton iteration on recorded steps shrinks at best: 0 for exact solves."""
 

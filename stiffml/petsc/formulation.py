@@ -75,6 +75,8 @@ class Formulation:
         if is_finite(found):
             return found
         later = s + math.sqrt(self.eps) * max(abs(s), 1e-3)
+        if later > f.span.end:
+            later = 2 * s - later
         change = (f.evaluate_anew(later, u) - f.evaluate_anew(s, u)) / (later - s)
         return np.where(np.isfinite(found), found, change)
 

@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from stiffml.system.batching import Batching, Func, batching_of, evaluate_many
+from stiffml.system.batching import Batching, Func, Sample, batching_of, evaluate_many, not_batched
 from stiffml.system.graph import Array, Graph, LastGraph, Vector
 from stiffml.system.leaves import origin, roots
 from stiffml.system.products import added, derivative, gradient
+from stiffml.system.remembered import remembered
 from stiffml.system.space import Space
 from stiffml.system.span import Span
 from stiffml.system.state import Layout, State
+from stiffml.system.time_differences import TimeDifferences, time_differences
 
 REPLICATED = 1_000_000
 """Numbers in the replicated rows of one state up to which these are the way to its Jacobian."""
@@ -51,7 +53,7 @@ class Dynamics:
     makes_leaves : bool
         Whether func is known to make tensors that require gradients anew in each call.
     rhs_evals, jacobians : int
-        States at which the function and its Jacobian were evaluated so far.
+        States at which the function and its Jacobian were evaluated so far, trials at the start not included.
     """
 
     def __init__(
@@ -83,6 +85,8 @@ class Dynamics:
         self._last_blocks: np.ndarray | None = None
         self._last_graph = LastGraph()
         self._batching: Batching | None = None
+        self._time_differences: TimeDifferences | None = None
+        self._time_is_known = False
 
     def evaluate(self, s: float, u: np.ndarray, with_jacobian: bool = False) -> np.ndarray:
         """f at one state, without gradients; the result is remembered, and must not be written to.
@@ -243,6 +247,8 @@ class Dynamics:
         ):
             kind = "a tuple of tensors" if self.layout.is_tuple else "a tensor"
             raise TypeError(f"func must return {kind} like y0, not {type(value).__name__}")
+        for part in parts:
+            _require_real(part.dtype)
         shapes = tuple(part.shape for part in parts)
         if shapes != self.layout.shapes:
             want, got = (
@@ -252,15 +258,35 @@ class Dynamics:
             raise ValueError(f"func returned shape {got}, but y0 has shape {want}")
         return tuple(parts) if self.layout.is_tuple else parts[0]
 
-    def _mode(self, s: float, u: np.ndarray) -> Batching:
+    def _mode(self, s: float, u: np.ndarray, samples: Sequence[Sample] = ()) -> Batching:
         if self._batching is None:
-            t = torch.tensor(self.direction * s, dtype=torch.float64)
-            self._batching = batching_of(self._within_span, self.layout, t, torch.from_numpy(u))
+            time = self.span.own_time(self.direction * s)
+            others = [self.direction * other for other in self.span.times_within(self.layout.dtype)]
+            samples = [(state, self.direction * value) for state, value in samples]
+            self._batching = batching_of(
+                self.func,
+                self.layout,
+                torch.tensor(time, dtype=torch.float64),
+                torch.from_numpy(u),
+                others,
+                samples,
+            )
         return self._batching
 
-    def _within_span(self, t: Tensor, y: State) -> State:
-        """The function, for trials that make times up."""
-        return self.func(self.span.own_times(t), y)
+    def batching_at(self, s: float, u: np.ndarray, samples: Sequence[Sample] = ()) -> Batching:
+        """How the function is evaluated at several states at once, tried out at one if need be.
+
+        ``samples``: states near to it with values of f that are known.
+        """
+        if self.space.is_distributed or self.is_large:
+            return Batching.LOOP
+        return self._mode(s, u, samples)
+
+    def batch_no_longer(self) -> None:
+        """Go on with a slower way of batching, since the one so far has shown a wrong value."""
+        assert self._batching is not None
+        not_batched(self.func, self.layout, self._batching)
+        self._batching = Batching.VMAP if self._batching is Batching.NATIVE else Batching.LOOP
 
     def _many(self, s: Tensor, u: Tensor, func: Func | None = None, ends: Tensor | None = None) -> Tensor:
         """f, or ``func`` in its place, at K times (K,) and states (K, size), both float64, differentiable.
@@ -276,6 +302,14 @@ class Dynamics:
 
     def _many_within(self, s: Tensor, u: Tensor, func: Func | None) -> Tensor:
         """The same at times within the span."""
+        if s.requires_grad and func is None and torch.is_grad_enabled():
+            differences = self._differences_in_time(u)
+            if differences is not None:
+                return differences.evaluate(self._evaluate, s, u)
+        return self._evaluate(s, u, func)
+
+    def _evaluate(self, s: Tensor, u: Tensor, func: Func | None = None) -> Tensor:
+        """The same, with derivatives with respect to time as torch has them."""
         func = self.func if func is None else func
         self.rhs_evals += len(s)
         # A single state needs no batch, nor the attempts with which one is tried out.
@@ -284,14 +318,29 @@ class Dynamics:
         else:
             mode = self._batching or self._mode(float(s[0].detach()), u[0].detach().numpy())
         if self._plain and self.direction > 0:
-            return evaluate_many(func, self.layout, mode, s, u)
+            return _real(evaluate_many(func, self.layout, mode, s, u))
         # Vectors live where PETSc works, in double precision; the function on its own device, in its own.
         device, dtype = self.layout.device, self.layout.dtype
         times, states = (self.direction * s).to(device, dtype), u.to(device, dtype)
         if dtype != torch.float64:
             times = self.span.own_times(times)
-        slopes = evaluate_many(func, self.layout, mode, times, states)
+        slopes = _real(evaluate_many(func, self.layout, mode, times, states))
         return self.direction * slopes.to(u.device, torch.float64)
+
+    def _differences_in_time(self, u: Tensor) -> TimeDifferences | None:
+        """What ∂f/∂s is taken from where torch does not see it, tried out when it is first asked for."""
+        if not self._time_is_known:
+            self._time_is_known = True  # first, since trying calls what asks for this
+            counts = self.rhs_evals, self.jacobians
+            self._time_differences = time_differences(
+                self._evaluate, self.span, self.layout.dtype, u[0].detach(), self.space, remembered(self.func)
+            )
+            self.rhs_evals, self.jacobians = counts
+        return self._time_differences
+
+    def differentiable(self, s: Tensor, u: Tensor) -> Tensor:
+        """f at K states with a graph back to what requires a gradient: (K,), (K, size) -> (K, size)."""
+        return self._many(s, u)
 
     def evaluate_shared(self, s: float, u: Tensor, with_jacobian: bool = False) -> Tensor:
         """:meth:`evaluate` where the state is a tensor on the device of ``func``, as one there."""
@@ -526,6 +575,27 @@ class Dynamics:
         parts = [*grads[:3], *[None] * (3 - len(grads[:3]))]
         wrt_u, wrt_s, wrt_tau = (z if g is None else g for z, g in zip(zeros, parts, strict=True))
         return wrt_u.detach(), grads[3:], wrt_s.detach(), wrt_tau.detach()
+
+
+def _require_real(dtype: torch.dtype) -> None:
+    if dtype.is_complex:
+        raise TypeError(
+            f"func must return real values, not {dtype}, whose imaginary part would be lost. Try: y0 = "
+            "torch.view_as_real(z0), and in func torch.view_as_complex(y) and torch.view_as_real(result)"
+        )
+    if dtype == torch.bool:
+        raise TypeError(
+            f"func must return numbers, not {dtype}. Try: torch.where(condition, 1.0, 0.0), or "
+            "condition.to(y.dtype)"
+        )
+
+
+def _real(slopes: Tensor) -> Tensor:
+    """Slopes in double precision; integers are as good as other numbers."""
+    if slopes.dtype == torch.float64:
+        return slopes
+    _require_real(slopes.dtype)
+    return slopes.double()
 
 
 def _own(gradients: Tensor, cotangents: Tensor) -> Tensor:

@@ -13,6 +13,10 @@ EXACT = 1e-9
 """By how much, relative to it, the span may fall short of a multiple of a distance beyond its ends."""
 
 
+FRACTIONS = (0.3719, 0.7321)
+"""Of the span: times inside it, at which functions of time are tried."""
+
+
 class Expanded(NamedTuple):
     """f at times s beyond the span by f within it: f(sₖ) = Σ weightsₚ f(timesₚ) over all p with rowsₚ = k.
 
@@ -68,6 +72,15 @@ class Span:
             return s
         nearest = min(max(s, self.begin), self.end)
         return s if self.degree and abs(s - nearest) > self._rounding else nearest
+
+    def times_within(self, dtype: torch.dtype) -> list[float]:
+        """Some times inside; none where the span is unbounded, or shorter than a dtype resolves well."""
+        length = self.end - self.begin
+        if not math.isfinite(length):
+            return []
+        if not length > 1e4 * torch.finfo(dtype).eps * max(abs(self.begin), abs(self.end)):
+            return []
+        return [self.begin + fraction * length for fraction in FRACTIONS]
 
     def own_time(self, t: float) -> float:
         """A time of the function's own as its dtype can hold it without leaving the span."""

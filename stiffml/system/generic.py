@@ -1,0 +1,63 @@
+"""States like a given one but for what is special about it.
+
+An initial state often has components that are equal, or zero, or lie on a kink of f. What is tried there to
+find out about f may look right by chance; near to it, it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+ATTEMPTS = ((1e-2, 1.0), (1e-2, -1.0), (1e-4, 1.0), (1e-4, -1.0), (1e-7, 1.0), (1e-7, -1.0))
+"""How far away, relative to each component, and to which side: at first away from zero."""
+
+
+def typical_sizes(u: np.ndarray) -> np.ndarray:
+    """(size,) positive numbers to measure components by: their own sizes, or one size for those at zero."""
+    size = np.abs(u)
+    nonzero = size[size > 0]
+    middle = np.sqrt(nonzero.min()) * np.sqrt(nonzero.max()) if nonzero.size else 1.0
+    return np.where(size > 0, size, middle)
+
+
+def random_signed(random: np.random.Generator, shape: int | tuple[int, ...]) -> np.ndarray:
+    """Random numbers of either sign, of which none is small."""
+    numbers = random.uniform(-0.5, 0.5, shape)
+    return numbers + np.copysign(0.5, numbers)
+
+
+def enlarged(u: np.ndarray, least: float) -> np.ndarray:
+    """The state with no component below some fraction of the largest one, nor that below the fraction."""
+    largest = max(float(np.abs(u).max()), least)
+    return np.where(u < 0, -1.0, 1.0) * np.maximum(np.abs(u), least * largest)
+
+
+def nearby(u: np.ndarray, random: np.random.Generator) -> Iterator[np.ndarray]:
+    """States (size,) near ``u`` whose components all differ, from far to near; ``u`` itself comes last."""
+    sizes, signs = typical_sizes(u), np.where(u < 0, -1.0, 1.0)
+    for reach, side in ATTEMPTS:
+        yield u + side * reach * signs * sizes * random.uniform(0.5, 1.0, u.size)
+    yield u
+
+
+def first_finite(
+    evaluate: Callable[[np.ndarray], np.ndarray],
+    states: Iterator[np.ndarray],
+    every: Callable[[bool], bool] = bool,
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The first of some states at which a function is finite, and its value there; None if it is at none.
+
+    ``every`` says whether a condition holds in all processes. An exception says no more than that a state is
+    not for the function: the solve will hardly come there.
+    """
+    for state in states:
+        try:
+            with np.errstate(all="ignore"):
+                value = evaluate(state)
+        except Exception:  # the user's function may raise anything
+            value = np.array(np.nan)
+        if every(bool(np.isfinite(value).all())):
+            return state, value
+    return None
