@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from stiffml import METHODS, Grid, Split, odeint, solve
 from stiffml.system.batching import Batching, batching_of, evaluate_many
 from stiffml.system.dynamics import Dynamics
+from stiffml.system.span import Span
 from stiffml.system.state import Layout
 from stiffml.system.trials import try_out
 
@@ -181,7 +182,7 @@ def test_trials_take_a_handful_of_calls() -> None:
     calls = []
     for _ in range(3):
         f = Dynamics(func, Layout.of(torch.ones(3, dtype=D), 0), parameters=func.parameters())
-        f.span = 0.0, 1.0
+        f.span = Span(0.0, 1.0)
         func.calls = 0
         try_out(f, 0.0, u, exact=True, blocks=True)
         calls.append(func.calls)

@@ -68,9 +68,8 @@ def test_dropout_that_does_nothing_at_the_start() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 3)).double()
     y0 = torch.zeros(3, dtype=torch.float64, requires_grad=True)
-    y = odeint(lambda t, y: net(y), y0, T, method="dopri5", steps=Grid(3))
-    with pytest.raises(ReplayError, match=r"module.eval\(\)"):
-        y.sum().backward()
+    with pytest.raises(ValueError, match=r"returned two values.*module.eval\(\)"):
+        odeint(lambda t, y: net(y), y0, T, method="dopri5", steps=Grid(3))
 
 
 @pytest.mark.parametrize("component", [0, 77_777, 249_999])

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stiffml import METHODS, Fixed, Grid, Split, check_gradients, odeint, solve
 from stiffml.system.dynamics import Dynamics
+from stiffml.system.span import Span
 from stiffml.system.state import Layout
 from stiffml.system.time_differences import TimeDifferences
 
@@ -211,8 +212,7 @@ def test_taylor() -> None:
     ],
 )
 def test_what_torch_sees_is_taken_from_torch(func) -> None:
-    f = Dynamics(func, Layout.of(torch.ones(2, dtype=D), 0))
-    f.span = 0.0, 1.0
+    f = Dynamics(func, Layout.of(torch.ones(2, dtype=D), 0), span=Span(0.0, 1.0))
     s = torch.tensor([0.2], dtype=D, requires_grad=True)
     f.evaluate_many(s.detach(), torch.ones(1, 2, dtype=D))
     assert f._differences_in_time(torch.ones(1, 2, dtype=D)) is None, "look at time_differences"

@@ -24,6 +24,7 @@ from stiffml import (
     solve,
 )
 from stiffml.system.dynamics import Dynamics
+from stiffml.system.span import Span
 from stiffml.system.state import Layout
 from stiffml.system.trials import try_out
 
@@ -248,7 +249,7 @@ def test_no_false_alarm(kind: str) -> None:
             continue
         u = torch.tensor(start, dtype=dtype)
         f = Dynamics(HONEST[kind], Layout.of(u, 0))
-        f.span = 0.0, 1.0
+        f.span = Span(0.0, 1.0)
         for blocks in (False, True):
             try_out(f, 0.0, u.double().numpy(), exact=True, blocks=blocks)
 
@@ -276,7 +277,7 @@ def test_no_false_alarm_in_the_library(name: str) -> None:
     u = problem.initial_state()
     for func in funcs:
         f = Dynamics(func, Layout.of(u, 0))
-        f.span = problem.t_span
+        f.span = Span(*problem.t_span)
         try_out(f, problem.t_span[0], u.reshape(-1).numpy(), exact=True, blocks=u.numel() <= 256)
 
 

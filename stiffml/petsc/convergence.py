@@ -131,7 +131,11 @@ class NewtonTest:
             update = update / (abs(line_search_length(snes)) or 1.0)
         weights = self._rtol * state + self._atol
         scaled = update / (weights if self._floor is None else weights + self._floor)
-        size = math.sqrt(self._space.sum(float(scaled @ scaled)) / self._count)
+        with np.errstate(
+            over="ignore"
+        ):  # of a component that begins at zero, whose weight is next to nothing
+            square = float(scaled @ scaled)
+        size = math.sqrt(self._space.sum(square) / self._count)
         previous, self._previous = self._previous, size
         self.sizes.append(size)
         if size <= 1:
