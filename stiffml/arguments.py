@@ -100,8 +100,8 @@ def check(
     if not isinstance(adjoint, Discrete):
         raise TypeError(f"adjoint must be Discrete(), not {adjoint!r}")
     tolerances = _tolerances(rtol, atol, y0, layout)
-    # order - 1 would keep the order; this much keeps its error below that of the method at coarse steps too.
-    degree = 0 if method.within_step else method.order | 1
+    # Of a degree that keeps the order: the error made in the first and last steps is one order higher.
+    degree = 0 if method.within_step else (method.order - 1) | 1
     span = Span(float(times[0]), float(times[-1]), direction, layout.dtype, degree)
     system = _system(func, layout, direction, _parameters(func, params), method, mass, span)
     if method.implicit:
