@@ -123,8 +123,8 @@ def check(
         raise TypeError(f"adjoint must be Discrete(checkpoints=…), not {described(adjoint)}")
     require_schedule(steps, direction * ends.detach().double().cpu().numpy(), layout.size, adjoint)
     tolerances = _tolerances(rtol, atol, y0, layout)
-    # order - 1 would keep the order; this much keeps its error below that of the method at coarse steps too.
-    degree = 0 if method.within_step else method.order | 1
+    # Of a degree that keeps the order: the error made in the first and last steps is one order higher.
+    degree = 0 if method.within_step else (method.order - 1) | 1
     span = Span(float(times[0]), float(times[-1]), direction, layout.dtype, degree)
     within = bounds_of(bounds, y0, layout)
     system = _system(func, layout, direction, _parameters(func, params), method, mass, span)

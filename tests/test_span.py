@@ -220,21 +220,48 @@ def test_more_derivatives_through_extrapolated_stages(name: str) -> None:
 
 
 def test_extrapolation_is_exact_for_polynomials() -> None:
-    span = Span(1.0, 3.0, degree=5)
-    s = times(0.8, 2.9, 3.2, 3.0 + 1e-16, 3.45, 7)
+    span, s = Span(1.0, 3.0, degree=5), times(0.9, 2.9, 3.04, 3.0 + 4e-16, 3.6, 9)
     found = span.expanded(s)
     assert found is not None
     assert ((found.times >= 1) & (found.times <= 3)).all()
-    for power in range(6):
-        sums = torch.zeros(6, dtype=torch.float64).index_add(
-            0, found.rows, found.weights * found.times**power
-        )
-        degrees = torch.bincount(found.rows) - 1
-        assert degrees.tolist() == [5, 0, 5, 0, 4, 0], "fewer where the span has no room for more"
-        exact = torch.where(degrees >= power, s.clamp(max=3.5) ** power, sums)
-        assert (sums - exact)[:5].abs().max() <= 1e-9 * 4**power
+    assert torch.bincount(found.rows).tolist() == [6, 1, 6, 1, 6, 6]
+
+    def sums(power: int) -> Tensor:
+        weighted = found.weights * found.times**power
+        return torch.zeros(6, dtype=torch.float64).index_add(0, found.rows, weighted)
+
+    # Where the span has room for five times the distance it is taken as it is; else drawn nearer.
+    meant = sums(1)
+    assert torch.allclose(meant[:4], s[:4], atol=1e-9)
+    assert 3.3 < meant[4] < 3.4
+    assert meant[5].item() == pytest.approx(3.4)
+    for power in (0, 2, 3, 4, 5):
+        assert torch.allclose(sums(power), meant**power, rtol=1e-10)
     assert Span(1.0, 3.0).trim(np.nextafter(3.0, 4)) == 3.0
     assert span.expanded(times(1, 2, 3)) is None
+
+
+@pytest.mark.parametrize("end", [0, 1])
+def test_extrapolation_is_smooth(end: int) -> None:
+    """Also at the ends, on which stages two steps behind lie where steps are equal, and as room runs out."""
+    ends, out = Span(1.0, 3.0).ends(), (-1.0, 1.0)[end]
+    s = ends[end] + out * times(-1e-3, -1e-15, 0, 1e-15, 1e-3, 0.4, 2 / 3, 5)
+
+    def values(s: Tensor, ends: Tensor) -> Tensor:
+        found = Span(*ends.tolist(), degree=3).expanded(s, ends)
+        assert found is not None
+        return torch.zeros_like(s).index_add(0, found.rows, found.weights * torch.exp(found.times))
+
+    assert torch.allclose(values(s, ends)[:5], torch.exp(s[:5]), rtol=1e-10)
+    inputs = s.clone().requires_grad_(), ends.clone().requires_grad_()
+    found = torch.autograd.grad(values(*inputs).sum(), inputs)
+    assert torch.allclose(found[0][:5], torch.exp(s[:5]), rtol=1e-7), "at the end the derivative is f's there"
+    e = 1e-4
+    for k, gradient in enumerate(found):
+        for i, step in enumerate(e * torch.eye(len(gradient), dtype=torch.float64)):
+            up, down = ((s + m * step, ends) if k == 0 else (s, ends + m * step) for m in (1, -1))
+            difference = (values(*up) - values(*down)).sum().item() / (2 * e)
+            assert gradient[i].item() == pytest.approx(difference, rel=1e-6, abs=1e-6)
 
 
 def test_adaptive_steps_with_extrapolated_stages() -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-EXACT = 1e-9
-"""By how much, relative to it, the span may fall short of a multiple of a distance beyond its ends."""
+SHARPNESS = 16
+"""Of how a distance that the span has no room for is drawn nearer: its power in that, even and smooth."""
 
 
 FRACTIONS = (0.3719, 0.7321)
@@ -32,13 +32,15 @@ class Span:
     """From the first to the last time of a solve: a function of time need not exist outside.
 
     Rounding may put a stage a little beyond an end, which is then taken in its place. Stages of some methods
-    lie beyond their step on purpose. Near the ends of the span f is then extrapolated in time, at the same
-    state: from q + 1 times at the end e and within, as far apart as the stage s is from the end,
+    lie beyond their step on purpose. Near an end e of the span f is then extrapolated in time, at the same
+    state, from q + 1 times at the end and within it, as far apart as the stage s is from the end:
 
         f(s, u) = Σ_{j=0…q} (−1)ʲ C(q + 1, j + 1) f(e − j (s − e), u),
 
-    which is exact for polynomials in time of degree q. Where the span is shorter than q times that distance,
-    q is as large as it allows; 0 means f at the end.
+    which is exact for polynomials in time of degree q, and goes over into f(s, u) smoothly as s approaches e.
+    The farthest of these times must lie in the span. So of the distance d = |s − e| there remains
+    d (1 + (q d/length)¹⁶)^(−1/16): nearly all where the span has room for q times as much, length/q where it
+    is far too short.
 
     Parameters
     ----------
@@ -104,27 +106,20 @@ class Span:
         beyond = before | after
         if not beyond.any():
             return None
-        distances = np.where(before, self.begin - values, values - self.end)
-        room = np.full(len(values), float(self.degree))
-        far = distances > self._rounding
-        room[far] = np.minimum(room[far], (self.end - self.begin) / distances[far] * (1 + EXACT))
-        room[~far] = 0
-        counts = room.astype(int) + 1
+        far = beyond & (np.abs(values - np.clip(values, self.begin, self.end)) > self._rounding)
+        counts = np.where(far, self.degree + 1, 1)
         rows = np.repeat(np.arange(len(values)), counts)
         j = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-        weights = [
-            (-1) ** i * math.comb(n, i + 1) for i, n in zip(j.tolist(), counts[rows].tolist(), strict=True)
-        ]
-        which = torch.from_numpy(rows)
-        ends = self.ends() if ends is None else ends
-        end = torch.where(torch.from_numpy(after[rows]), ends[1], ends[0])
-        inside = torch.where(
-            torch.from_numpy(beyond[rows]),
-            end - torch.from_numpy(j.astype(float)) * (s[which] - end),
-            s[which],
-        )
-        within = inside.detach().clamp(self.begin, self.end) + (inside - inside.detach())
-        return Expanded(which, within, torch.tensor(weights, dtype=torch.float64))
+        pairs = zip(j.tolist(), counts[rows].tolist(), strict=True)
+        weights = torch.tensor([(-1) ** i * math.comb(n, i + 1) for i, n in pairs], dtype=torch.float64)
+        which, is_far = torch.from_numpy(rows), torch.from_numpy(far[rows])
+        begin, end = self.ends() if ends is None else ends
+        nearest = torch.where(torch.from_numpy(after[rows]), end, begin)
+        distance = s[which] - nearest
+        reached = 1 + (self.degree * distance / (end - begin)) ** SHARPNESS
+        inwards = torch.from_numpy(j.astype(float)) * distance * reached ** (-1 / SHARPNESS)
+        times = torch.where(is_far, nearest - inwards, s[which])
+        return Expanded(which, times.detach().clamp(self.begin, self.end) + (times - times.detach()), weights)
 
 
 def _rounded_inwards(low: float, high: float, dtype: torch.dtype) -> tuple[float, float]:
