@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stiffml.discretization.interpolation import Reading
 from stiffml.gradients.adjoint import reverse
-from stiffml.gradients.causes import explained, require_finite
+from stiffml.gradients.causes import all_finite, explained, require_finite
 from stiffml.gradients.hooks import without_hooks
 from stiffml.gradients.once import differentiable_no_further
 from stiffml.gradients.second import differentiate_again
@@ -94,7 +94,7 @@ class _Reverse(torch.autograd.Function):
         with without_hooks(system.parameters):
             with explained(*run):
                 gradients = reverse(*run, cotangents.double().cpu(), wrt_time)
-            if torch.isfinite(cotangents).all():
+            if all_finite(cotangents):
                 wanted = [gradients.u0 if u0.requires_grad else None, gradients.times, gradients.between]
                 require_finite([*wanted, *gradients.parameters], *run)
         adjoint = record.stats.adjoint = record.stats.adjoint or AdjointStats()
@@ -124,7 +124,7 @@ class _Reverse(torch.autograd.Function):
         with torch.no_grad(), without_hooks(outputs.record.replay.system.parameters), explained(*run, True):
             direction = np.zeros(u0.numel()) if along_u0 is None else along_u0.double().cpu().numpy()
             again = differentiate_again(*run, cotangents.double().cpu(), direction, along)
-            if all(bool(torch.isfinite(v).all()) for v in known):
+            if all(all_finite(v) for v in known):
                 require_finite([again.cotangents, again.u0, *again.parameters], *run, True)
         found = [again.cotangents.to(cotangents), again.u0.to(u0), *again.parameters]
         inputs = [cotangents, u0, *parameters, *(v for v in (along_u0, *along) if v is not None)]
