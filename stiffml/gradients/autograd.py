@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stiffml.discretization.interpolation import Reading
 from stiffml.gradients.adjoint import reverse
-from stiffml.gradients.causes import explained, require_finite
+from stiffml.gradients.causes import all_finite, explained, require_finite
 from stiffml.gradients.hooks import without_hooks
 from stiffml.gradients.once import differentiable_no_further
 from stiffml.gradients.second import differentiate_again
@@ -114,7 +114,7 @@ class _Reverse(torch.autograd.Function):
             record.require_same_func()
             with explained(*run):
                 gradients = reverse(*run, _plain(cotangents), wrt_time)
-            if torch.isfinite(cotangents).all():
+            if all_finite(cotangents):
                 wanted = [gradients.u0 if u0.requires_grad else None, gradients.times, gradients.between]
                 require_finite([*wanted, *gradients.parameters], *run)
         adjoint = record.stats.adjoint = record.stats.adjoint or AdjointStats()
@@ -178,7 +178,7 @@ class _Hessian(torch.autograd.Function):
             if x_c is not None:
                 once = reverse(*run, _plain(x_c))
                 parts.append([None, once.u0, *once.parameters])
-            if all(bool(torch.isfinite(v).all()) for v in given):
+            if all(all_finite(v) for v in given):
                 require_finite((v for part in parts for v in part), *run, True)
         found = [added(values) for values in zip(*parts, strict=True)] if parts else [None] * (2 + len(x))
         typed = [None if v is None else v.to(t) for v, t in zip(found[:2], like, strict=True)]

@@ -16,7 +16,7 @@ from stiffml.errors import DERIVATIVE_HINT, LinearSolveError, NonFiniteDerivativ
 from stiffml.run.checkpoints import Checkpoints
 from stiffml.run.replay import Replay
 from stiffml.system.dynamics import Dynamics
-from stiffml.system.finite import describe_derivative, first_not_finite, infinite_derivative
+from stiffml.system.finite import describe_derivative, first_not_finite, infinite_derivative, is_finite
 
 AT_ONCE = 1000
 """Steps looked at together."""
@@ -35,13 +35,20 @@ def require_finite(
 
     ``second``: they contain its second derivatives. Gradients that have merely become too large pass.
     """
-    if all(g is None or bool(torch.isfinite(torch.as_tensor(g)).all()) for g in gradients):
+    if all(g is None or all_finite(g) for g in gradients):
         return
     if replay.system.space.is_distributed:
         return  # others may have found theirs finite, and what follows takes all processes
     cause = _cause(replay, checkpoints, readings, second)
     if cause:
         raise NonFiniteDerivativeError(f"the gradient is not finite: {cause}. Try: {DERIVATIVE_HINT}")
+
+
+def all_finite(values: Tensor | np.ndarray) -> bool:
+    """Whether all numbers are finite."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().numpy()
+    return is_finite(values)
 
 
 @contextmanager
