@@ -141,19 +141,22 @@ def solve(
     adjoint : Discrete
         What the forward run keeps for the backward pass.
     newton : Newton
-        By default tied to the step tolerances; tight for steps without error control.
+        By default tied to the step tolerance of each component; tight, and relative to each component, for
+        steps without error control.
     options : mapping
-        PETSc options under this solve's own prefix, such as ``{"ts_adapt_safety": 0.8}``.
+        PETSc options under this solve's own prefix, such as ``{"ts_adapt_safety": 0.8}``: those that leave
+        the equations of a step, and their solution, as they are. What prints takes True.
     throw : bool
         Whether a solve that stops early raises; otherwise the outputs reached are returned.
 
     Raises
     ------
     ValueError, TypeError
-        For a wrong argument, by name and before anything is solved; for options unknown to PETSc; within
-        ``torch.func`` and ``torch.vmap``. For a ``func`` that has two values at one state, layers that keep
-        statistics in training mode, or complex values, or whose derivative torch does not see, if it is
-        needed; for samples that depend on each other.
+        For a wrong argument, by name and before anything is solved; for options that would change the
+        equations of a step, or that PETSc makes no use of; within ``torch.func`` and ``torch.vmap``. For a
+        ``func`` that has two values at one state, layers that keep statistics in training mode, or complex
+        values, or whose derivative torch does not see, if it is needed; for samples that depend on each
+        other.
     SolveError
         If the solve stops early and ``throw`` is true; its ``solution`` holds the outputs reached.
     Exception
