@@ -400,7 +400,8 @@ class Stepper:
     def _can_go_on(self) -> bool:
         """Whether f and g are finite where the step ended; they remember it for the next one."""
         s, vector = self._ts.getTime(), self._u.array_r
-        slopes = [self._problem.slope(s, vector, self._wants_both)]
+        # A Rosenbrock step takes its Jacobian there too.
+        slopes = [self._problem.slope(s, vector, self._wants_both and not self._method.newton)]
         if self._system.g is not None:
             slopes.append(self._system.g.evaluate(s, vector))
         for slope in slopes:
