@@ -95,10 +95,11 @@ def solve(
         Whether the algebraic variables of y0 are first changed so that the algebraic equations of a singular
         mass matrix hold; the gradient includes this. Default False: inconsistent values are an error.
     event : callable
-        event(t, y) -> tensor of one element. The solve ends where it first changes its sign between the ends
-        of a step; ``Solution.event`` has the time and the state there, with exact gradients, and the
-        outputs are those before it. Two roots within one step go unnoticed; one at t[0], or there but for
-        rounding, does not count, so that a solve can go on from an event. Where it is NaN it has no sign.
+        event(t, y) -> tensor of one element. The solve ends where it first changes its sign, looked at where
+        steps end and at four times between; ``Solution.event`` has the time and the state there, with exact
+        gradients, and the outputs are those before it. Two roots within a fifth of a step may go unnoticed.
+        One at t[0], or there but for rounding, does not count, so that a solve can go on from an event.
+        Where it is NaN it has no sign.
     breakpoints : sequence of float or Tensor
         Times at which func jumps. Steps end there, func is evaluated on either side only, and methods
         start afresh. A tensor gets gradients. ``steps`` refers to the intervals between outputs and
