@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from stiffml import METHODS, Adaptive, Grid, odeint, solve
+from stiffml.run.events import EventFinder
 
 D = torch.float64
 EXACT = [
@@ -63,17 +64,17 @@ def test_what_only_comes_near_is_no_root(method: str, steps: Grid | Adaptive) ->
     assert torch.equal(solution.y, odeint(func, y0, t, method=method, steps=steps))
 
 
-def test_a_cubic_that_crosses_where_the_step_does_not() -> None:
-    """Slopes of a long step may promise a root that its method does not have: the step stays as it was."""
-    y0, t = torch.tensor([1.0], dtype=D), torch.tensor([0.0, 1.0, 2.0], dtype=D)
-
-    def func(t: Tensor, y: Tensor) -> Tensor:
-        return 40 * (t - 0.5) * torch.ones_like(y) if t <= 1 else -y
-
-    solution = solve(func, y0, t, method="bdf2", steps=Grid(1), event=lambda t, y: y[0] + 1.5)
-    plain = odeint(func, y0, t, method="bdf2", steps=Grid(1))
-    assert solution.event is None
-    assert torch.equal(solution.y, plain)
+@pytest.mark.parametrize("method", ["bdf2", "bdf3", "cn", "dirk-s212"])
+def test_a_step_that_was_looked_into_stays_as_it_was(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cubic may promise a root that the method does not have."""
+    monkeypatch.setattr(EventFinder, "_inside", lambda finder, start, end, *others: 0.4 * (end - start))
+    t, found = torch.tensor([0.0, 1.0, 2.0], dtype=D), []
+    for event in (lambda t, y: 1 + 0 * y[0], None):
+        y0 = torch.tensor([1.0], dtype=D, requires_grad=True)
+        y = solve(lambda t, y: -y * torch.cos(y), y0, t, method=method, steps=Grid(2), event=event).y
+        found.append((y.detach(), torch.autograd.grad(y[-1].sum(), y0)[0]))
+    assert torch.equal(found[0][0], found[1][0])
+    assert found[0][1].item() == pytest.approx(found[1][1].item(), rel=1e-12), "look at EventFinder.reached"
 
 
 def test_algebraic_equations() -> None:
