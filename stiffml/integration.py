@@ -113,10 +113,10 @@ def solve(
         mass matrix hold; the gradient includes this. Default False: inconsistent values are an error.
     event : callable
         event(t, y) -> tensor of one element, a real number and not a condition. The solve ends where it first
-        changes its sign between the ends of a step; ``Solution.event`` has the time and the state there, with
-        exact gradients, and the outputs are those before it. Two roots within one step go unnoticed; one at
-        t[0], or there but for rounding, does not count, so that a solve can go on from an event. Where it is
-        NaN it has no sign.
+        changes its sign, looked at where steps end and at four times between; ``Solution.event`` has the time
+        and the state there, with exact gradients, and the outputs are those before it. Two roots within a
+        fifth of a step may go unnoticed. One at t[0], or there but for rounding, does not count, so that a
+        solve can go on from an event. Where it is NaN it has no sign.
     bounds : (low, high)
         Where the state is to stay: each None, a number, or like y0 (tensors broadcast; tuples for a tuple
         state). Default: anywhere. An adaptive step that ends outside by more than ``atol`` is cut, and so

@@ -39,8 +39,14 @@ ROUNDING = 16
 """Roundings of the state and of time within which a value counts as zero. A root leaves 4 of time."""
 
 
+INSIDE = (0.2, 0.4, 0.6, 0.8)
+"""Where within a step the sign is looked at too, so that two roots between its ends are seen."""
+
+
 class EventFinder:
     """Watches the sign of an event function along a run, and finds its root within a step.
+
+    It is looked at where steps end, and in between on the cubic that has the states and slopes at both ends.
 
     Parameters
     ----------
@@ -56,6 +62,9 @@ class EventFinder:
         self._event, self._replay = event, replay
         self._recent = deque([u0], maxlen=replay.method.history)
         self._before = self._value(s0, u0)
+        mass = replay.system.mass
+        self._has_slopes = mass is None or not mass.singular
+        self._slope: np.ndarray | None = None  # where the last step ended
 
     def _value(self, s: float, u: np.ndarray) -> float:
         layout, direction = self._replay.system.layout, self._replay.system.direction
@@ -74,7 +83,8 @@ class EventFinder:
         start, end = trajectory.times[-2:]
         before, after = self._before, self._value(end, state)
         crosses = before * after <= 0 and before != 0  # and neither is NaN
-        if not crosses or (trajectory.n_steps == 1 and self._starts_from_root(after)):
+        slope, self._slope = self._slope, None
+        if trajectory.n_steps == 1 and self._starts_from_root(after):
             self._recent.append(state)
             self._before = after
             return None
@@ -92,10 +102,52 @@ class EventFinder:
             return found
 
         size, smallest = end - start, 4 * np.spacing(max(abs(start), abs(end)))
+        if before * after > 0:
+            inside = self._inside(start, end, state, slope)
+            if inside is not None:
+                half = trajectory.half
+                crosses = before * value(inside) < 0
+                if crosses:
+                    size, after = inside, -before
+                else:
+                    trajectory.half = half
+                    trajectory.end_last_step(end, size)
+        if not crosses:
+            self._recent.append(state)
+            self._before = after
+            return None
         # Taken again, the step may end on the other side of a root that is there but for rounding.
         if after != 0 and before * value(size) < 0:
             size = max(brentq(value, 0.0, size, xtol=smallest, rtol=1e-15), smallest)
         return cut(size)
+
+    def _inside(self, start: float, end: float, state: np.ndarray, slope: np.ndarray | None) -> float | None:
+        """How far into the step the event function has the other sign, if it seems to have there.
+
+        ``slope`` is that at its start, if it is known.
+        """
+        size, before = end - start, self._recent[-1]
+        slopes = self._slopes(start, end, before, state, slope)
+        for part in INSIDE:
+            u = before + part * (state - before)
+            if slopes is not None:
+                first, last = (size * slope - (state - before) for slope in slopes)
+                u = u + part * (1 - part) * ((1 - part) * first - part * last)
+            if self._before * self._value(start + part * size, u) < 0:
+                return part * size
+        return None
+
+    def _slopes(
+        self, start: float, end: float, before: np.ndarray, state: np.ndarray, slope: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Those at its ends; None where algebraic equations hide them, or where they are not finite."""
+        if not self._has_slopes:
+            return None
+        system = self._replay.system
+        first = system.derivative(start, before) if slope is None else slope
+        last = self._slope = system.derivative(end, state)
+        finite = np.isfinite(first).all() and np.isfinite(last).all()
+        return (first, last) if system.space.every(bool(finite)) else None
 
     def _starts_from_root(self, after: float) -> bool:
         """Whether the value at the start is zero but for rounding of the state and of time there.

@@ -386,7 +386,8 @@ class _Drive:
         f0 = self._slope()
         d0, d1 = norm(u0), norm(f0)
         span = outputs[-1] - s0
-        h0 = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
+        # A state below its tolerance, such as a root that a run before ended on, counts as zero.
+        h0 = 1e-6 if d0 < 1 or d1 < 1e-5 else 0.01 * d0 / d1
         h0 = min(max(h0, shortest_first(s0)), span)
         f1 = self._system.derivative(s0 + h0, u0 + h0 * f0)
         d2 = norm(f1 - f0) / h0 if space.every(np.isfinite(f1).all()) else 0.0
