@@ -132,7 +132,7 @@ def _try_out(system: System, method: Method, times: np.ndarray, y0: State, t: Te
             implicit = method.implicit and part is system.f
             if implicit or differentiated:
                 blocks = narrow or (implicit and system.solver.uses_blocks)
-                blocks = blocks and not part.is_large and not part.space.is_distributed
+                blocks = blocks and part.may_replicate
                 # Newton's iteration gets there with half a Jacobian too, a Rosenbrock step does not.
                 exact = differentiated or method.time_is_state
                 try_out(part, float(times[0]), u0, exact=exact, blocks=blocks)
