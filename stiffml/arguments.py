@@ -176,7 +176,7 @@ def _try_out(system: System, method: Method, s0: float, u0: np.ndarray, given: t
             implicit = method.implicit and part is system.f
             if implicit or differentiated:
                 blocks = narrow or (implicit and system.solver.uses_blocks)
-                blocks = blocks and not part.is_large and not part.space.is_distributed
+                blocks = blocks and part.may_replicate
                 # Newton's iteration gets there with half a Jacobian too, a Rosenbrock step does not.
                 exact = differentiated or method.time_is_state
                 try_out(part, s0, u0, exact=exact, blocks=blocks)
@@ -190,7 +190,11 @@ def _layout(y0: State, batch_dims: int) -> Layout:
         with_numbers(f"y0[{position}]" if isinstance(y0, tuple) else "y0", part)
     dtypes = {part.dtype for part in parts}
     if len(dtypes) > 1 or dtypes - {torch.float64, torch.float32}:
-        raise TypeError(f"y0 must be float64 or float32 throughout, not {', '.join(map(str, dtypes))}")
+        is_complex = any(dtype.is_complex for dtype in dtypes)
+        real = (
+            ". Try: y0 = torch.view_as_real(z0), and torch.view_as_complex(y) in func" if is_complex else ""
+        )
+        raise TypeError(f"y0 must be float64 or float32 throughout, not {', '.join(map(str, dtypes))}{real}")
     devices = {part.device for part in parts}
     if len(devices) > 1:
         raise ValueError(f"y0 must be on one device, not on {', '.join(sorted(map(str, devices)))}")

@@ -23,6 +23,9 @@ from stiffml.system.time_differences import TimeDifferences, time_differences
 REPLICATED = 1_000_000
 """Numbers in the replicated rows of one state up to which these are the way to its Jacobian."""
 
+BATCHED = 100_000
+"""Numbers in a state up to which a batch of states is tried: beyond, calls cost nothing beside arithmetic."""
+
 LARGE = 500_000
 """Numbers in a state above which memory counts for more than calls of the function."""
 
@@ -208,9 +211,14 @@ class Dynamics:
         A large state takes one backward pass for each of its rows instead: the calls of torch that this
         costs no longer matter, and the function is evaluated once and not ``width`` times.
         """
-        if self.space.is_distributed or u.size * self.layout.width > REPLICATED:
+        return self.may_replicate and self._mode(s, u) is not Batching.LOOP
+
+    @property
+    def may_replicate(self) -> bool:
+        """Whether replicated rows of a state are few enough, and all in this process."""
+        if self.layout.size > BATCHED:
             return False
-        return self._mode(s, u) is not Batching.LOOP
+        return not self.space.is_distributed and self.layout.size * self.layout.width <= REPLICATED
 
     def _slope_and_jacobian(self, s: float, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """f and ∂f/∂u by replicated rows, as in :meth:`jacobian_blocks`, for one state."""
@@ -259,6 +267,8 @@ class Dynamics:
         return tuple(parts) if self.layout.is_tuple else parts[0]
 
     def _mode(self, s: float, u: np.ndarray, samples: Sequence[Sample] = ()) -> Batching:
+        if self._batching is None and self.layout.size > BATCHED:
+            self._batching = Batching.LOOP
         if self._batching is None:
             time = self.span.own_time(self.direction * s)
             others = [self.direction * other for other in self.span.times_within(self.layout.dtype)]

@@ -62,6 +62,8 @@ def _named_modules(func: Any) -> Iterator[tuple[str, nn.Module]]:
 
 def _plain_attributes(module: nn.Module) -> Iterable[Any]:
     """What a module holds that is neither a parameter, a buffer nor a registered module."""
+    if type(module).__module__.startswith("torch.nn."):
+        return ()
     return [v for name, v in vars(module).items() if not name.startswith("_") and name != "training"]
 
 

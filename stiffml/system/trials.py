@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from stiffml.system.agreement import Differences, contradicts
-from stiffml.system.batching import Batching, Sample, is_jacobian_right, jacobian_is_right
-from stiffml.system.dynamics import Dynamics
+from stiffml.system.batching import ROWS, Batching, Sample, is_jacobian_right, jacobian_is_right
+from stiffml.system.dynamics import BATCHED, Dynamics
 from stiffml.system.generic import enlarged, first_finite, nearby, random_signed, typical_sizes
 from stiffml.system.linearization import Linearization
 from stiffml.system.state import Layout
@@ -150,7 +150,8 @@ class _Trial:
                     values.append(self._f.evaluate_anew(self._s, state))
             except Exception:  # the user's function may raise anything, and says no more than that
                 values.append(np.full(self._u.size, np.nan))
-            self._samples.append((state, values[-1]))
+            if len(self._samples) < ROWS and self._u.size <= BATCHED:
+                self._samples.append((state, values[-1]))
         return (values[0] - values[1]) / (2 * step)
 
     def leaves_autograd(self) -> str:
