@@ -82,7 +82,8 @@ def steps_of(run: Run) -> Any:
     finer = 1 if c.precision == "coarse" else 3
     intervals = run.intervals
     if c.steps == "recorded":
-        counts = 1 + (run.recorded[: len(intervals) - 1] * 3 * finer).astype(int)
+        counts = finer * (9 // len(intervals)) + (run.recorded[: len(intervals) - 1] * 3 * finer).astype(int)
+        counts = np.maximum(counts, 1)
         cuts = [np.cumsum(1 + 0.3 * run.recorded[: n * 2 : 2]) for n in counts]
         return Recorded(tuple(np.append((cut / cut[-1])[:-1], 1.0) for cut in cuts))
     return {

@@ -77,10 +77,10 @@ class Kinetics(Problem):
 
     width = 3
     start = (1.0, 0.05, 0.2)
-    equal = 0.25
+    equal = 0.15
 
     def __init__(self, mild: bool) -> None:
-        self.base = (0.4, 2.0, 4.0, 0.5) if mild else (0.4, 50.0, 400.0, 0.5)
+        self.base = (0.4, 2.0, 4.0, 0.5) if mild else (0.4, 20.0, 60.0, 0.5)
 
     def stiff(self, s: Tensor, y: Tensor, p: list[Tensor], jump: Jump) -> Tensor:
         a, b, c = y.unbind(-1)

@@ -59,7 +59,7 @@ class Run:
         tau = span * torch.cat([torch.zeros(1), fractions, torch.ones(1)])
         beta = span * (torch.tensor([0.22, 0.61])[: c.breakpoints] + 0.05 * uniform(c.breakpoints))
         between = span * torch.tensor([0.07, 0.37, 0.71])
-        self.recorded = uniform(64).double().numpy()
+        self.recorded = uniform(128).double().numpy()
         self._mass_numbers = uniform(width, width).double(), uniform(math.prod(c.batch)).double()
         double = torch.float64
 
