@@ -268,11 +268,12 @@ class Stepper:
 
     def step(self, size: float) -> Status | None:
         """Take one step of at most ``size``; None if one was taken, else why not."""
-        self.cut_by, self._first_bad = None, None
+        self.cut_by, self._first_bad, rejected = None, None, self.rejected
         if self._limits is not None:
             self._limits.begin()
         status = self._guarded_step(size) if self._guard else self._step_with_cuts(size)
-        if status is None and self.cut_by is None and self._first_bad is not None:
+        cut = status is None and self.cut_by is None and self.rejected > rejected
+        if cut and not self._system.space.every(self._first_bad is None):
             self.cut_by = Status.NON_FINITE  # by PETSc, in Newton's iteration
         return status
 
