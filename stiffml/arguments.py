@@ -175,7 +175,10 @@ def _try_out(system: System, method: Method, s0: float, u0: np.ndarray, given: t
         for part in system.parts:
             implicit = method.implicit and part is system.f
             if implicit or differentiated:
-                blocks = narrow or (implicit and system.solver.uses_blocks)
+                # A step that solves for itself has its Jacobian from the solver, backwards too.
+                blocks = (implicit and system.solver.uses_blocks) or (
+                    narrow and not (implicit and method.newton)
+                )
                 blocks = blocks and part.may_replicate
                 # Newton's iteration gets there with half a Jacobian too, a Rosenbrock step does not.
                 exact = differentiated or method.time_is_state

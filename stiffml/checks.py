@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +218,8 @@ def positive(name: str, value: Any) -> float | Tensor:
     value = with_numbers(name, value)
     if value.is_complex() or value.dtype is torch.bool:
         raise TypeError(wanted)
+    if value.numel() == 0:
+        raise ValueError(wanted)
     wrong = ~((value > 0) & torch.isfinite(value))
     if wrong.any():
         at = wrong.nonzero()[0].tolist()
@@ -232,14 +234,15 @@ def several_times(name: str, values: Any) -> Tensor:
     """
     if not isinstance(values, Tensor):
         try:
-            single = not isinstance(values, Iterable) or (isinstance(values, np.ndarray) and values.ndim == 0)
+            single = not isinstance(values, Iterable) or isinstance(values, str | bytes | Mapping | Set)
+            single = single or (isinstance(values, np.ndarray) and values.ndim == 0)
             parts: Any = [values] if single else list(values)
             if any(isinstance(part, Tensor) for part in parts):
                 values = torch.stack(
                     [times(name, torch.as_tensor(part).reshape(1))[0].double() for part in parts]
                 )
             else:
-                values = np.ravel(parts)
+                values = np.asarray(parts)
         except Exception:
             values = None  # explained below
         if values is not None and len(values) == 0:
@@ -247,7 +250,7 @@ def several_times(name: str, values: Any) -> Tensor:
     elif values.layout is torch.strided:
         if values.numel() == 0:
             return torch.zeros(0, dtype=torch.float64)
-        values = values.reshape(-1)
+        values = values.reshape(1) if values.dim() == 0 else values
     found = times(name, values)
     if not torch.isfinite(found).all():
         raise ValueError(f"{name} must be finite")

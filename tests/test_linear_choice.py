@@ -28,7 +28,6 @@ from stiffml import (
     PointBlock,
     Sparsity,
     Split,
-    Status,
     solve,
 )
 from stiffml.linear.jacobians import MissingEntriesError
@@ -347,11 +346,12 @@ def test_a_missing_entry_is_noticed_in_any_precision(dtype: torch.dtype, scale: 
         one_step(func, line(10).to(dtype), jacobian=Sparsity(np.eye(10)))
 
 
-def test_a_jacobian_that_is_not_finite_fails_the_step() -> None:
+def test_a_jacobian_that_is_not_finite_gets_differences() -> None:
     """It is not taken for one that lacks entries."""
     y0 = torch.linspace(0, 1, 10, dtype=torch.float64)
-    found = one_step(lambda t, y: -y.clamp(min=0).sqrt(), y0, jacobian="coloured", throw=False)
-    assert found.status is Status.NEWTON_FAILED, found.message
+    found = one_step(lambda t, y: -y.clamp(min=0).sqrt(), y0, jacobian="coloured")
+    assert found.stats.mended_jacobians > 0, "look at linear/mended.py"
+    assert found.y[-1, 0] == 0
 
 
 def test_a_module_may_have_a_field_of_another_kind() -> None:

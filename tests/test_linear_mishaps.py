@@ -114,7 +114,8 @@ def test_func_fails_in_the_middle(method: str, name: str, kind: type[BaseExcepti
     solve(func, y0, SHORT, **arguments)  # finds out how func can be batched, which is remembered
     func.arm()
     solution = solve(func, y0, SHORT, **arguments)
-    counted = {"evaluation": func.evaluations, "product": func.products}
+    # The last evaluation is kept to compare with later: the solve goes well without it.
+    counted = {"evaluation": func.evaluations - 1, "product": func.products}
     # The first one also tries out whether func can be batched.
     expected = gradients(func, solution.y, y0, retain_graph=True)
     func.arm()

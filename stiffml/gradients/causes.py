@@ -47,7 +47,7 @@ def require_finite(
 def all_finite(values: Tensor | np.ndarray) -> bool:
     """Whether all numbers are finite."""
     if isinstance(values, Tensor):
-        values = values.detach().cpu().numpy()
+        values = values.detach().cpu().resolve_neg().numpy()
     return is_finite(values)
 
 

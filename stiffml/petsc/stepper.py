@@ -147,9 +147,11 @@ class Stepper:
             managed["snes_type"] = "ksponly"  # one solve, without a look at what it leaves
         elif method.newton:
             managed["snes_max_it"] = newton.max_iterations
-            # Where f is not finite at a new iterate, PETSc compares norms of an earlier update with this, and
-            # may take the solve for converged at the iterate before.
-            managed["snes_stol"] = 0.0
+            if options.get("snes_linesearch_type", options.get("-snes_linesearch_type", "basic")) == "basic":
+                # Where f is not finite at a new iterate, PETSc compares norms of an earlier update with this,
+                # and may take the solve for converged at the iterate before. Line searches shorten the update
+                # instead, and where that is rounding this ends them well.
+                managed["snes_stol"] = 0.0
             # Full Newton steps: for networks under training they took half the iterations of PETSc's
             # default line search, which fails at the level of rounding besides. A step that diverges is cut.
             suggested["snes_linesearch_type"] = "basic"
@@ -500,7 +502,10 @@ class Stepper:
             if self._shares_vectors:
                 with written(residual) as into:
                     change, state = shared(udot), shared(u)
-                    torch.sub(change, self._system.f.evaluate_shared(s, state, with_jacobian), out=into)
+                    values = self._system.f.evaluate_shared(s, state, with_jacobian)
+                    if not bool(torch.isfinite(values).all()):
+                        self._note(values.cpu().numpy())
+                    torch.sub(change, values, out=into)
             else:
                 slope = self._problem.slope(s, u.array_r, with_jacobian)
                 if not is_finite(slope):

@@ -273,7 +273,7 @@ class _Drive:
             landed = False
             while not landed:
                 if self._trajectory.n_steps >= steps.max_steps:
-                    raise self._stop(Status.MAX_STEPS, proposal)
+                    raise self._stop(Status.MAX_STEPS, size=proposal)
                 remaining = target - self._start
                 lands = proposal >= remaining * (1 - 1e-9)
                 # Rather two even steps than a full one and a crumb.
@@ -291,7 +291,7 @@ class _Drive:
                     if self._stalled > STALLED and 5 * self._stalled > self._trajectory.n_steps:
                         # Steps short enough to be solved for would go on, nearly for ever.
                         status, detail = self._stepper.why_cut()
-                        raise self._stop(status, taken, detail)
+                        raise self._stop(status, detail, size=taken)
                 landed = lands and uncut
                 suggestion = self._stepper.next_size
                 if uncut and size < proposal:
@@ -300,9 +300,8 @@ class _Drive:
                 wanted = suggestion if uncut else taken
                 if not landed and wanted < max(minimum, LOST * np.spacing(abs(self._start))):
                     if self._stepper.cut_by is None:
-                        raise self._stop(Status.STEP_TOO_SMALL, taken)
-                    status, detail = self._stepper.why_cut(self._stepper.cut_by)
-                    raise self._stop(status, taken, detail)
+                        raise self._stop(Status.STEP_TOO_SMALL, size=taken)
+                    raise self._stop(*self._stepper.why_cut(self._stepper.cut_by), size=taken)
                 proposal = min(suggestion, self._method.growth * taken)
             self._mark_output()
 
@@ -327,7 +326,7 @@ class _Drive:
             cuts = round(math.log2(size / taken)) if taken > 0 else 99
             if taken < smallest:
                 status, detail = self._stepper.why_cut(cut_by)
-                raise self._stop(status, taken, detail)
+                raise self._stop(status, detail, size=taken)
             if cuts == 0:
                 targets.pop()
             else:
@@ -337,11 +336,13 @@ class _Drive:
         """Take one step and keep it; the size PETSc took, which is less where the step was cut."""
         status = self._stepper.step(size)
         if status is not None:
-            raise self._stop(status, size)
+            raise self._stop(status, size=size)
         state, end = self._stepper.state, self._stepper.time
         taken = end - self._start
         if not taken > 0:  # cut until nothing was left of it
-            raise self._stop(Status.STEP_TOO_SMALL, taken)
+            if self._stepper.cut_by is None:
+                raise self._stop(Status.STEP_TOO_SMALL, size=taken)
+            raise self._stop(*self._stepper.why_cut(self._stepper.cut_by), size=taken)
         if self._trajectory.n_steps == 0:
             self._trajectory.half = self._stepper.half
         state, stages = state.copy(), self._stepper.stages
@@ -430,7 +431,7 @@ class _Drive:
             f"{spacing:.1g} apart here"
         )
 
-    def _stop(self, status: Status, size: float, detail: str | None = None) -> _Stop:
+    def _stop(self, status: Status, detail: str | None = None, *, size: float) -> _Stop:
         component = self._component(status)
         if detail is None:
             detail = self._stepper.detail

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stiffml.checks import described
 from stiffml.settings import Tolerances
 from stiffml.system.state import Layout, State
 from stiffml.system.system import System
@@ -64,7 +65,9 @@ def bounds_of(bounds: Any, y0: State, layout: Layout) -> Bounds | None:
     if bounds is None:
         return None
     if not isinstance(bounds, tuple | list) or len(bounds) != 2:
-        raise TypeError(f"bounds must be (low, high), each None, a number or like y0, not {bounds!r}")
+        raise TypeError(
+            f"bounds must be (low, high), each None, a number or like y0, not {described(bounds)}"
+        )
     low, high = (
         _side(value, infinite, name, y0, layout)
         for value, infinite, name in zip(bounds, (-np.inf, np.inf), ("low", "high"), strict=True)
@@ -97,7 +100,7 @@ def _like(value: Any, infinite: float, name: str, part: Tensor) -> Tensor:
         given = torch.as_tensor(infinite if value is None else value, dtype=torch.float64, device="cpu")
         return given.detach().expand(part.shape).clone()
     except (TypeError, ValueError, RuntimeError) as error:
-        got = tuple(value.shape) if isinstance(value, Tensor | np.ndarray) else repr(value)
+        got = tuple(value.shape) if isinstance(value, Tensor | np.ndarray) else described(value)
         raise ValueError(
             f"bounds: {name} must be None, a number or of y0's shape {tuple(part.shape)}, not {got}"
         ) from error

@@ -7,6 +7,7 @@ used, as everywhere in torch. What counts is what func uses at the initial state
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,9 @@ def find_parameters(system: System, s: float, u: np.ndarray) -> None:
         first.older |= part.older
     found: tuple[Tensor, ...] = ()
     if not system.space.every(not first.leaves and not first.older):
-        with _Operands(first.older) as operands:
+        operands = _Operands(first.older)
+        # What torch.compile made of a function is not run under such a mode, then or ever after.
+        with nullcontext() if system.space.every(not first.older) else operands:
             second = roots(_values(system, s, u), names, since)
         # A leaf that func makes itself is another one in each call, and no parameter.
         leaves = {key: leaf for key, leaf in first.leaves.items() if key in second.leaves}
