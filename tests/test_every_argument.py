@@ -169,7 +169,6 @@ ACCEPTED: dict[tuple[str, str], set[str]] = {
     ("*", "y0"): {"three dimensions"},
     ("*", "breakpoints"): {"none", "negative", "empty"},
     ("*", "through"): {"none", "negative", "empty"},
-    ("*", "through"): {"none", "negative", "empty"},
     ("*", "throw"): {"bool"},
     ("*", "linear"): {"bool"},
     ("*", "constant"): {"bool"},

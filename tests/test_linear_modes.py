@@ -38,7 +38,7 @@ from stiffml import (
     sensitivities,
     solve,
 )
-from stiffml.system import dynamics
+from stiffml.system import evaluation
 
 
 @pytest.mark.parametrize("form", ["bdf3", "rosw", "arkimex split"])
@@ -260,8 +260,8 @@ def test_large_states_have_the_same_gradient(method: str, monkeypatch: pytest.Mo
     model, y0 = Brusselator(), waves().requires_grad_()
     inputs = [y0, *model.parameters()]
     found = []
-    for large in (dynamics.LARGE, 1):
-        monkeypatch.setattr(dynamics, "LARGE", large)
+    for large in (evaluation.LARGE, 1):
+        monkeypatch.setattr(evaluation, "LARGE", large)
         y = solve(model, y0, T, method=method, steps=Grid(3), linear=GMRES(), adjoint=Discrete(2)).y
         found.append(torch.cat([g.flatten() for g in torch.autograd.grad(weighted(y), inputs)]))
     off = float((found[0] - found[1]).abs().max() / found[0].abs().max())

@@ -19,8 +19,8 @@ from stiffml.gradients.hooks import without_hooks
 from stiffml.gradients.once import differentiable_no_further
 from stiffml.gradients.second import differentiate_again
 from stiffml.parameters import require_one_cotangent
-from stiffml.run.forward import Run
 from stiffml.run.replay import Replay
+from stiffml.run.results import Run
 from stiffml.solution import AdjointStats, Stats
 from stiffml.system.products import added
 from stiffml.system.system import System

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from stiffml.system.agreement import Differences, contradicts
 from stiffml.system.batching import ROWS, Batching, Sample, is_jacobian_right, jacobian_is_right
-from stiffml.system.dynamics import BATCHED, Dynamics
+from stiffml.system.dynamics import Dynamics
+from stiffml.system.evaluation import BATCHED
 from stiffml.system.generic import enlarged, first_finite, nearby, random_signed, typical_sizes
 from stiffml.system.linearization import Linearization
 from stiffml.system.state import Layout
