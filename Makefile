@@ -17,7 +17,7 @@ test: ## run the tests
 
 sweep: ## run the tests that take long, and record the result
 	$(PYTHON) environment/bootstrap.py --extras test
-	.venv/bin/python -m pytest -n 2 -m sweep -q --durations=25 | tee tests/sweep.txt
+	.venv/bin/python -m pytest -n 2 -m sweep -q --durations=25 --disable-warnings | tee tests/sweep.txt
 
 check: ## run the linters and the type checker
 	$(PYTHON) environment/bootstrap.py --extras test,develop

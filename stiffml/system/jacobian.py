@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import cached_property
 
 import numpy as np
@@ -14,9 +13,6 @@ from stiffml.system.batching import Func
 from stiffml.system.evaluation import Evaluation
 from stiffml.system.graph import Array, Graph, LastGraph, Vector
 from stiffml.system.products import gradient
-from stiffml.system.space import Space
-from stiffml.system.span import Span
-from stiffml.system.state import Layout
 
 
 class WithJacobian(Evaluation):
@@ -32,24 +28,16 @@ class WithJacobian(Evaluation):
         States at which the Jacobian was evaluated so far, trials at the start not included.
     """
 
-    def __init__(
-        self,
-        func: Func,
-        layout: Layout,
-        direction: int = 1,
-        parameters: Iterable[Tensor] = (),
-        space: Space | None = None,
-        span: Span | None = None,
-    ) -> None:
-        super().__init__(func, layout, direction, parameters, space, span)
-        self.keeps_graphs = False
-        self.shares_vectors = False
-        self.jacobians = 0
-        self._last_time = np.nan
-        self._last_state = np.empty(0)
-        self._last_slope = np.empty(0)
-        self._last_blocks: np.ndarray | None = None
-        self._last_graph = LastGraph()
+    keeps_graphs = False
+    shares_vectors = False
+    jacobians = 0
+    _last_time = np.nan
+    _last_state = _last_slope = np.empty(0)
+    _last_blocks: np.ndarray | None = None
+
+    @cached_property
+    def _last_graph(self) -> LastGraph:
+        return LastGraph()
 
     def evaluate(self, s: float, u: np.ndarray, with_jacobian: bool = False) -> np.ndarray:
         """f at one state, without gradients; the result is remembered, and must not be written to.
