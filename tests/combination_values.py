@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import replace
 
@@ -12,7 +11,7 @@ from combination_cases import Case
 from combination_functions import Function
 from combination_problems import Algebraic
 from combination_runs import Run
-from steps_by_hand import System, steps_from
+from steps_by_hand import System, extrapolation_degree, steps_from
 from torch import Tensor
 
 from stiffml import Recorded, Status
@@ -64,10 +63,9 @@ def check_by_hand(case: Case) -> list[str]:
     if outcome.event is not None:
         found = np.append(found, outcome.event[1].detach().double().numpy()[None], axis=0)
     errors = []
-    # A stage outside of the span may be evaluated at its end; and what a step leaves of an algebraic equation
-    # may be put right at a breakpoint.
-    for variant in itertools.product((False, True), (False, True) if case.c.is_dae else (False,)):
-        expected = _by_hand(case.plain, pieces, *variant)[kept]
+    # What a step leaves of an algebraic equation may be put right at a breakpoint.
+    for consistent in (False, True) if case.c.is_dae else (False,):
+        expected = _by_hand(case.plain, pieces, consistent)[kept]
         errors.append(np.abs(found - expected).max(axis=1) / np.abs(expected).max())
         if errors[-1].max() <= case.bounds.by_hand:
             return []
@@ -79,11 +77,10 @@ def check_by_hand(case: Case) -> list[str]:
     ]
 
 
-def _by_hand(run: Run, pieces: list[np.ndarray], within_span: bool, consistent: bool) -> np.ndarray:
+def _by_hand(run: Run, pieces: list[np.ndarray], consistent: bool) -> np.ndarray:
     """The states at the ends of steps, the start of each piece included.
 
-    ``within_span``: whether the function is not asked outside of the span; ``consistent``: whether a piece
-    starts with algebraic variables that fit.
+    ``consistent``: whether a piece starts with algebraic variables that fit.
     """
     c = run.c
     f = Function(run, "stiff" if c.is_split else "slopes")
@@ -107,19 +104,18 @@ def _by_hand(run: Run, pieces: list[np.ndarray], within_span: bool, consistent: 
 
     states, u = [], _completed(run, 0.0, run.start.detach().reshape(-1).numpy())
     for number, clock in enumerate(pieces):
-        system = System(flat(f), flat(g), mass, _between(run, number, within_span))
+        system = System(flat(f), flat(g), mass, _between(run, number), extrapolation_degree(c.kind))
         states.append(steps_from(c.kind, system, c.offset + run.direction * clock, u))
         u = _completed(run, clock[-1], states[-1][-1]) if consistent else states[-1][-1]
     return np.concatenate(states)
 
 
-def _between(run: Run, number: int, within_span: bool) -> tuple[float, float]:
+def _between(run: Run, number: int) -> tuple[float, float]:
     """The times between which the function may be asked in a piece: inside of the jumps around it."""
     breaks, away = run.breaks.detach().tolist(), run.direction * math.inf
     t = run.t.detach().tolist()
-    first, last = (t[0], t[-1]) if within_span else (-away, away)
-    begin = math.nextafter(breaks[number - 1], away) if number > 0 else first
-    end = math.nextafter(breaks[number], -away) if number < len(breaks) else last
+    begin = math.nextafter(breaks[number - 1], away) if number > 0 else t[0]
+    end = math.nextafter(breaks[number], -away) if number < len(breaks) else t[-1]
     return min(begin, end), max(begin, end)
 
 
