@@ -75,7 +75,7 @@ def check_by_hand(case: Case) -> list[str]:
 
 
 def _by_hand(run: Run, pieces: list[np.ndarray]) -> np.ndarray:
-    """The states at the ends of steps, the start of each piece included, with algebraic variables that fit."""
+    """The states at the ends of steps, and where pieces start, there with algebraic variables that fit."""
     c = run.c
     f = Function(run, "stiff" if c.is_split else "slopes")
     g = Function(run, "rest") if c.is_split else None
