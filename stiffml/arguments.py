@@ -128,6 +128,7 @@ def check(
     span = Span(float(times[0]), float(times[-1]), direction, layout.dtype, degree)
     within = bounds_of(bounds, y0, layout)
     system = _system(func, layout, direction, _parameters(func, params), method, mass, span)
+    _check_algebraic(steps, method, system.mass)
     with torch.inference_mode(False), torch.no_grad():
         u0 = layout.flatten(y0).detach().double().cpu().numpy()
     # Before any other call of func: what it computes once, and keeps, it must compute with a graph.
@@ -279,6 +280,17 @@ def _check_steps(
         raise ValueError(
             f"rtol and atol choose adaptive steps and have no effect with {type(steps).__name__}; leave "
             "them out, or pass newton=Newton(rtol=…, atol=…) for the accuracy of the implicit stages"
+        )
+
+
+def _check_algebraic(steps: Steps, method: Method, mass: Mass | None) -> None:
+    """Refuse an error estimate that does not see algebraic equations where there are some."""
+    if mass is not None and mass.singular and isinstance(steps, Adaptive) and not method.adaptive_dae:
+        able = ", ".join(name for name, other in METHODS.items() if other.adaptive_dae)
+        raise ValueError(
+            f"steps: mass is singular, and the error estimate of {method} does not see what a step leaves of "
+            "algebraic equations, so that adaptive steps end up too short; pass steps=Fixed(h) or "
+            f"steps=Grid(substeps), or use one of {able}"
         )
 
 

@@ -93,6 +93,11 @@ class Run:
         return breaks
 
     @property
+    def through(self) -> list[float]:
+        """The time that steps end on besides, or none."""
+        return [self.c.offset + self.direction * 0.33 * self.problem.span] if self.c.through else []
+
+    @property
     def times_between(self) -> Tensor:
         """To interpolate at afterwards; before the event if there is one."""
         at = self.between[:1] if self.c.event else self.between
@@ -103,13 +108,15 @@ class Run:
 
     @property
     def intervals(self) -> np.ndarray:
-        """The clock times that ``steps`` refers to: outputs that steps end on, and breakpoints."""
+        """The clock times that ``steps`` refers to: outputs that steps end on, what they pass through, and
+        breakpoints."""
         outputs = self.clock(self.t)
         if self.c.outputs == "interpolate":
             outputs = outputs[[0, -1]]
         elif self.c.spacing == "close":
             outputs = np.delete(outputs, 2)
-        return np.unique(np.concatenate([outputs, self.clock(self.breaks)]))
+        through = self.clock(torch.tensor(self.through, dtype=torch.float64))
+        return np.unique(np.concatenate([outputs, through, self.clock(self.breaks)]))
 
     # States
 

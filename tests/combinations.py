@@ -222,6 +222,8 @@ class Combination:
             return "singular, and .* does not integrate"
         if self.mixes_rows and kind.explicit_first_stage:
             return "begins with an explicit stage"
+        if self.is_dae and self.adaptive and not kind.adaptive_dae:
+            return "steps: mass is singular"
         if self.linear == "lu" and self.jacobian == "matrix-free":
             return "leaves LU\\(\\) nothing to factorise"
         if self.krylov and self.jacobian == "dense":
@@ -308,6 +310,8 @@ def _suited(c: Combination) -> Combination:
             new |= {"problem": "forced", "mass": "none", "consistent": True}
         elif kind.explicit_first_stage:
             new["mass_rows"] = "zero rows"
+        if kind.dae and not kind.adaptive_dae and c.adaptive:
+            new["steps"] = "grid"
     elif c.has_mass and (not kind.mass or c.is_split):
         new["mass"] = "none"
     if c.form == "whole" and not kind.whole:

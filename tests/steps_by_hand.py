@@ -23,37 +23,60 @@ class NotConvergedError(ArithmeticError):
     """Newton's iteration for a stage did not."""
 
 
+def extrapolation_degree(method: Method) -> int:
+    """Of the polynomial in time that f is extrapolated with, for methods with stages outside their steps: the
+    least odd one that keeps the order, when it is used in the first and last steps only. Otherwise 0."""
+    return 0 if method.within_step else max(q for q in (1, 3, 5, 7) if q <= method.order)
+
+
 @dataclass
 class System:
     """M u' = f(t, u) + g(t, u) in double precision; g, which is explicit, may be None.
 
-    ``between``: the times between which f and g are asked for, whatever the abscissae of a method.
+    ``between``: the times between which f and g exist. Beyond them they are extrapolated in time with a
+    polynomial of ``degree``; with degree 0 they stay what they are at the end.
     """
 
     f: Callable[[Tensor, Tensor], Tensor]
     g: Callable[[Tensor, Tensor], Tensor] | None
     mass: np.ndarray
     between: tuple[float, float] = (-math.inf, math.inf)
+    degree: int = 0
 
     def slope(self, t: float, u: np.ndarray, explicit: bool = False) -> np.ndarray:
         func = self.g if explicit else self.f
         assert func is not None
         with torch.no_grad():
-            return func(self._time(t), torch.from_numpy(u)).numpy()
+            return sum(w * func(time, torch.from_numpy(u)).numpy() for w, time in self._times(t))
 
     def jacobian(self, t: float, u: np.ndarray) -> np.ndarray:
         """From one call with a row for every component; f takes (…, size)."""
         rows = torch.from_numpy(u).expand(len(u), len(u)).clone().requires_grad_()
-        found = self.f(self._time(t), rows)
+        found = sum(w * self.f(time, rows) for w, time in self._times(t))
         return torch.autograd.grad(found, rows, torch.eye(len(u), dtype=rows.dtype))[0].numpy()
 
     def wrt_t(self, t: float, u: np.ndarray) -> np.ndarray:
+        """At the start of a step, which lies inside."""
         state = torch.from_numpy(u)
-        found = torch.autograd.functional.jacobian(lambda s: self.f(s, state), self._time(t))
-        return found.numpy()
+        ((_, time),) = self._times(min(max(t, self.between[0]), self.between[1]))
+        return torch.autograd.functional.jacobian(lambda s: self.f(s, state), time).numpy()
 
-    def _time(self, t: float) -> Tensor:
-        return torch.tensor(min(max(t, self.between[0]), self.between[1]), dtype=torch.float64)
+    def _times(self, t: float) -> list[tuple[float, Tensor]]:
+        """Weights and times inside, which f at a time is the sum of.
+
+        The polynomial takes the values of f at the end and at ``degree`` times further in, each as far from
+        the next as t is from the end: Lagrange's formula. Where there is no room for them, t is drawn nearer.
+        """
+        low, high = self.between
+        end = min(max(t, low), high)
+        if t == end or self.degree == 0:
+            return [(1.0, torch.tensor(end, dtype=torch.float64))]
+        beyond, room = t - end, (high - low) / self.degree
+        beyond /= (1 + (beyond / room) ** 16) ** (1 / 16)
+        nodes = [-float(j) for j in range(self.degree + 1)]
+        weights = [math.prod((1 - y) / (x - y) for y in nodes if y != x) for x in nodes]
+        times = [min(max(end + x * beyond, low), high) for x in nodes]
+        return [(w, torch.tensor(s, dtype=torch.float64)) for w, s in zip(weights, times, strict=True)]
 
     def implicit(self, t: float, scale: float, weight: float, known: np.ndarray, guess: np.ndarray):
         """The u of weight·M u − scale·f(t, u) = known, by Newton's iteration to rounding."""

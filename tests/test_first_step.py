@@ -14,7 +14,6 @@ from stiffml import METHODS, Adaptive, SolveError, Status, odeint, solve
 
 D = torch.float64
 ADAPTIVE = [name for name, method in METHODS.items() if method.adaptive and method.whole]
-BLIND = {"rosw-ra3pw"}  # its embedded formula agrees with it on linear problems, however long the steps are
 
 
 def times(*values: float) -> Tensor:
@@ -39,7 +38,7 @@ def test_late_start_backwards_in_time() -> None:
     assert y[-1].item() == pytest.approx(-1.0, rel=1e-6), "look at shortest_first in run/forward.py"
 
 
-@pytest.mark.parametrize("method", [name for name in ADAPTIVE if name not in BLIND])
+@pytest.mark.parametrize("method", ADAPTIVE)
 def test_dose_from_what_is_left_of_the_last(method: str) -> None:
     """The state is zero but for rounding, and time is 24."""
     k = float(np.random.default_rng(ADAPTIVE.index(method)).uniform(1.3, 1.6))

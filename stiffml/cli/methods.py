@@ -13,6 +13,7 @@ COLUMNS = {
     "split": "split",
     "mass": "mass matrix",
     "dae": "DAE",
+    "adaptive_dae": "adaptive DAE",
     "own_interpolant": "own interpolant",
     "within_step": "within the step",
 }

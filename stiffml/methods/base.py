@@ -32,7 +32,7 @@ class Method(ABC):
     @property
     @abstractmethod
     def adaptive(self) -> bool:
-        """Whether PETSc has an error estimate for it."""
+        """Whether PETSc has an error estimate for it, which is not zero on linear problems."""
 
     @property
     def newton(self) -> bool:
@@ -58,6 +58,11 @@ class Method(ABC):
     def dae(self) -> bool:
         """Whether the mass matrix may be singular."""
         return self.mass
+
+    @property
+    def adaptive_dae(self) -> bool:
+        """Whether it may with adaptive steps: the error estimate sees what is left of algebraic equations."""
+        return self.adaptive and self.dae
 
     @property
     def explicit_first_stage(self) -> bool:

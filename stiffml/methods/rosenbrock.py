@@ -70,7 +70,11 @@ class Rosenbrock(OneStep):
 
     @property
     def adaptive(self) -> bool:
-        return ROSENBROCK[self.name].embedded
+        return ROSENBROCK[self.name].estimates_linear
+
+    @property
+    def adaptive_dae(self) -> bool:
+        return self.adaptive and self.dae and ROSENBROCK[self.name].estimates_algebraic
 
     mass = True
 

@@ -83,7 +83,9 @@ class Rosenbrock:
     """A Rosenbrock-W method, kᵢ = h f(u₀ + Σ aᵢⱼ kⱼ) + h J Σ γᵢⱼ kⱼ and u₁ = u₀ + Σ bᵢ kᵢ.
 
     ``a`` (s, s) strictly lower triangular (α in the literature), ``gamma`` (s, s) lower triangular, ``b``
-    (s,). PETSc solves for yᵢ = Σ γᵢⱼ kⱼ instead of kᵢ; the properties after the fields are for that form.
+    (s,); ``embedded`` (s,) the weights b̂ in place of ``b`` of a second result, whose distance from the first
+    estimates the error, or None where there is none. PETSc solves for yᵢ = Σ γᵢⱼ kⱼ instead of kᵢ; the
+    properties after the fields are for that form.
     A stage with γᵢᵢ = 0 is explicit, and there yᵢ stands for kᵢ + Σ_{j<i} γᵢⱼ kⱼ.
 
     ``interpolation`` (s, p) is None where PETSc has no dense output or only a straight line. With it PETSc
@@ -96,7 +98,7 @@ class Rosenbrock:
     a: np.ndarray
     gamma: np.ndarray
     b: np.ndarray
-    embedded: bool
+    embedded: np.ndarray | None
     interpolation: np.ndarray | None
 
     @property
@@ -150,6 +152,41 @@ class Rosenbrock:
     def r_infinity(self) -> float:
         """Stability function at infinity, with the exact Jacobian; ``inf`` where it grows."""
         return _stability_at_infinity(self.a + self.gamma, self.b)
+
+    @cached_property
+    def estimates_linear(self) -> bool:
+        """Whether the two results of a step of y' = λ y differ: R(z) − R̂(z) = (b − b̂)ᵀ Σ zⁿ⁺¹ (A + Γ)ⁿ 1.
+
+        If that is zero, so are all its coefficients, and steps of linear problems are never too long.
+        """
+        if self.embedded is None:
+            return False
+        terms, coefficients = np.ones(self.stages), []
+        for _ in range(self.stages):
+            coefficients.append((self.b - self.embedded) @ terms)
+            terms = (self.a + self.gamma) @ terms
+        return bool(np.abs(coefficients).max() > 1e-9)
+
+    @cached_property
+    def estimates_algebraic(self) -> bool:
+        """Whether the error estimate sees what steps leave of an algebraic equation 0 = φ(t) − z.
+
+        A step makes of a remainder r of that equation R∞ r + (1 − bᵀω) h²φ''/2 + …, where R∞ is the stability
+        function at infinity and ω = (A + Γ)⁻¹ c² with cᵢ = Σⱼ aᵢⱼ (Hairer & Wanner, Solving ODEs II, section
+        VI.4). So steps of one length leave r = (1 − bᵀω)/(1 − R∞) of h²φ''/2. If that is not zero, and is the
+        same with b̂, both results are as wrong and their distance is zero. Steps grow then, until one leaves
+        more than the tolerance; and what is left is there however short the next step is.
+        """
+        if self.embedded is None:
+            return False
+        weights = np.linalg.solve(self.a + self.gamma, np.stack([self.a_sum**2, np.ones(self.stages)], 1))
+
+        def left(b: np.ndarray) -> tuple[float, float]:
+            made, kept = 1 - b @ weights  # kept is R∞
+            return float(made), float(1 - kept)
+
+        (made, lost), (other, lost_by_other) = left(self.b), left(self.embedded)
+        return bool(abs(made) < 1e-9 or abs(made * lost_by_other - other * lost) > 1e-9)
 
 
 def _stability_at_infinity(a: np.ndarray, b: np.ndarray) -> float:
@@ -205,8 +242,8 @@ def _tableau(name: str, entry: dict[str, Any]) -> Tableau:
 
 def _rosenbrock(name: str, entry: dict[str, Any]) -> Rosenbrock:
     a, gamma, b = (np.array(entry[key], dtype=np.float64) for key in ("a", "gamma", "b"))
-    interpolation = _matrix(entry["interpolation"])
-    return Rosenbrock(name, entry["order"], a, gamma, b, entry["embedded"], interpolation)
+    embedded, interpolation = _matrix(entry["embedded"]), _matrix(entry["interpolation"])
+    return Rosenbrock(name, entry["order"], a, gamma, b, embedded, interpolation)
 
 
 _DATA = json.loads(files("stiffml.methods").joinpath("tableaux.json").read_text(encoding="utf-8"))
