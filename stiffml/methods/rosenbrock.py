@@ -70,6 +70,7 @@ class Rosenbrock(OneStep):
 
     @property
     def adaptive(self) -> bool:
+        # An estimate that is zero on linear problems, as that of ra3pw is, adapts nothing.
         return ROSENBROCK[self.name].estimates_linear
 
     @property
