@@ -11,8 +11,9 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from combination_runs import Run
 
-CALLS = 100_000
-"""Of the function in one solve, beyond which it counts as one that does not end."""
+CALLS = 3_000_000
+"""Of the function in one draw, beyond which it counts as one that does not end: with one checkpoint the steps
+taken again grow as the square of their number."""
 
 
 class TooManyCallsError(RuntimeError):
