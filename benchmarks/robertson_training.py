@@ -92,7 +92,8 @@ def draw(result: dict, path: Path) -> None:
     panel.bar(rounds, backward, bottom=forward, color="tab:orange", label="backward")
     panel.axhline(TOTAL, color="black", linestyle=":", linewidth=1)
     panel.set(xlabel="round", ylabel="calls of the network", title="One training iteration")
-    panel.legend(frameon=False)
+    panel.set_ylim(top=1.25 * max(TOTAL, *(f + b for f, b in zip(forward, backward, strict=True))))
+    panel.legend(frameon=False, loc="upper center", ncols=2)
     figure.savefig(path, dpi=120)
 
 
