@@ -56,11 +56,6 @@ def scheduled(steps: Fixed | Grid | Recorded, outputs: np.ndarray, method: Metho
     return ramped, sum(map(len, ramped)) - sum(map(len, fractions))
 
 
-def first_false(finite: np.ndarray) -> int | None:
-    """None where the component is in the part of another process."""
-    return None if finite.all() else int(np.argmin(finite))
-
-
 class Drive:
     def __init__(
         self,

@@ -13,13 +13,14 @@ from stiffml.errors import Status
 from stiffml.methods import Method
 from stiffml.petsc import Stepper
 from stiffml.run.checkpoints import checkpoints_for
-from stiffml.run.drive import Drive, Finished, Stop, first_false, scheduled
+from stiffml.run.drive import Drive, Finished, Stop, scheduled
 from stiffml.run.events import EventFunc
 from stiffml.run.results import Failure, Run
 from stiffml.run.unchanged import Values
 from stiffml.settings import Discrete, NewtonLimits, Tolerances
 from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps
 from stiffml.system.bounds import Bounds, Limits
+from stiffml.system.finite import first_not_finite
 from stiffml.system.system import System
 
 
@@ -117,9 +118,9 @@ def _values_at_the_end(run: Run, system: System) -> Values | None:
 
 def _require_finite(run: Run, s: float, slopes: list[np.ndarray], system: System) -> None:
     for slope in slopes:
-        finite = np.isfinite(slope)
-        if not system.space.every(finite.all()):
-            run.failure = Failure(Status.NON_FINITE, s, 0.0, first_false(finite))
+        worst = first_not_finite(slope)  # None where it is in the part of another process
+        if not system.space.every(worst is None):
+            run.failure = Failure(Status.NON_FINITE, s, 0.0, worst)
 
 
 def _expected(steps: Fixed | Grid | Recorded, outputs: np.ndarray, method: Method) -> int:

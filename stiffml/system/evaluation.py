@@ -216,10 +216,6 @@ class Evaluation:
             self.rhs_evals = count
         return self._time_differences
 
-    def differentiable(self, s: Tensor, u: Tensor) -> Tensor:
-        """f at K states with a graph back to what requires a gradient: (K,), (K, size) -> (K, size)."""
-        return self._many(s, u)
-
     def evaluate_differentiably(self, s: Tensor, u: Tensor) -> Tensor:
         """f at K states, with the graph of all that it depends on: (K,), (K, size) -> (K, size)."""
         with torch.enable_grad():

@@ -77,9 +77,8 @@ class _Trial:
         self._samples: list[Sample] = [(u, value)]
         self._differences: Differences | None = None
         self._time = torch.tensor([s], dtype=torch.float64)
-        with torch.enable_grad():
-            self._leaf = torch.from_numpy(u)[None].requires_grad_()
-            self._slope = f.differentiable(self._time, self._leaf)
+        self._leaf = torch.from_numpy(u)[None].requires_grad_()
+        self._slope = f.evaluate_differentiably(self._time, self._leaf)
 
     @classmethod
     def near(cls, f: Dynamics, s: float, u: np.ndarray, random: np.random.Generator) -> _Trial | None:
