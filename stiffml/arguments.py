@@ -284,12 +284,12 @@ def _check_steps(
 
 
 def _check_algebraic(steps: Steps, method: Method, mass: Mass | None) -> None:
-    """Refuse an error estimate that does not see algebraic equations where there are some."""
+    """Refuse an error estimate that is wrong about algebraic equations where there are some."""
     if mass is not None and mass.singular and isinstance(steps, Adaptive) and not method.adaptive_dae:
         able = ", ".join(name for name, other in METHODS.items() if other.adaptive_dae)
         raise ValueError(
-            f"steps: mass is singular, and the error estimate of {method} does not see what a step leaves of "
-            "algebraic equations, so that adaptive steps end up too short; pass steps=Fixed(h) or "
+            f"steps: mass is singular, and the error estimate of {method} is wrong about what a step leaves "
+            "of algebraic equations, so that adaptive steps end up too short; pass steps=Fixed(h) or "
             f"steps=Grid(substeps), or use one of {able}"
         )
 

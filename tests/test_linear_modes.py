@@ -6,6 +6,7 @@ import tempfile
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import times
@@ -33,8 +34,10 @@ from stiffml import (
     Disk,
     Fixed,
     Grid,
+    Krylov,
     PointBlock,
     Solution,
+    Sparsity,
     sensitivities,
     solve,
 )
@@ -252,6 +255,42 @@ def test_guesses_that_point_nowhere(method: str) -> None:
         found.append(torch.cat([g.flatten() for g in torch.autograd.grad(weighted(y), inputs)]))
     off = float((found[0] - found[1]).abs().max() / found[1].abs().max())
     assert off <= 1e-6, f"{method}: off by {off:.1e}; look at _Recorded.solve_next in krylov.py"
+
+
+class Exchange(nn.Module):
+    """Two slopes and an algebraic equation, whose rows differ by the length of a step."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.k = nn.Parameter(torch.tensor([0.7, 30.0], dtype=dtype))
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        a, b, z = y
+        exchange, decay = self.k
+        left = z + z**3 / 3 - exchange * a * b
+        return torch.stack([-exchange * a + z * b, torch.sin(3 * t) - decay * b * z, left])
+
+
+@pytest.mark.parametrize("method", ["cn", "beuler", "bdf3", "dirk-es325sal", "rosw-ra34pw2"])
+def test_guesses_are_judged_in_every_component(method: str) -> None:
+    """In single precision, where a guess may be taken for a solution that is known no better."""
+
+    def gradient(linear: LU | Krylov) -> Tensor:
+        model = Exchange(torch.float32)
+        y0 = torch.tensor([0.9, 0.6, 0.3], requires_grad=True)
+        mass = torch.tensor([1.0, 2.0, 0.0])
+        t = torch.linspace(0, 2, 4)
+        y = solve(
+            model, y0, t, method=method, mass=mass, steps=Grid(60), make_consistent=True, linear=linear
+        ).y
+        return torch.cat([g.flatten() for g in torch.autograd.grad((y**2).sum(), [y0, model.k])])
+
+    full = Assembled(solver="lu", sparsity=Sparsity(np.ones((3, 3), dtype=bool)))
+    expected = gradient(LU())
+    for linear in (Krylov("bcgs", preconditioner=full), GMRES(full)):
+        off = float((gradient(linear) - expected).abs().max() / expected.abs().max())
+        # Each system is solved to 1e-5.
+        assert off <= 1e-4, f"{method}, {linear.method}: off by {off:.1e}; look at _Recorded.solve_next"
 
 
 @pytest.mark.parametrize("method", ["cn", "bdf3", "rosw-ra34pw2"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -46,6 +45,10 @@ PASSED_ON = ("ksp_", "pc_", "mg_", "sub_", "redundant_", "telescope_", "mat_")
 
 CONTRACTION = 1e-3
 """To what Newton's updates are solved for where recorded steps are taken again."""
+
+DIVERGED, DIVERGED_FROM_GUESS = 1e5, 1e30
+"""How many times the right-hand side a residual may become. What a guess leaves is no sign of divergence: the
+cotangents of steps change by orders of magnitude where the sizes of steps or the outputs do."""
 
 SHOWN = 5
 """How many of the last residuals an error shows."""
@@ -239,6 +242,7 @@ class _Recorded:
         ksp.setOptionsPrefix(scope.prefix)
         solver.configure(ksp, self.shell, solver.adjoint_rtol)
         ksp.setFromOptions()
+        self._may_guess = ksp.getType() != PETSc.KSP.Type.PREONLY
         self._x, self._b = self.shell.mat.createVecs()
         self._before: dict[int, list[np.ndarray]] = {}
 
@@ -249,42 +253,43 @@ class _Recorded:
             held.destroy()
 
     def solve_next(self, v: np.ndarray, s: float, row: int) -> np.ndarray:
-        """A transposed system, begun from where the last two of this row point to, if that is any nearer."""
+        """A transposed system, begun where the last two of this row point to.
+
+        How near a guess is, the KSP judges in its own norm. That of the plain residual would not do: where
+        rows differ in size, as those of algebraic equations and of short steps do, it passes guesses of which
+        a small component is all wrong, and step after step in the same direction.
+        """
         before = self._before.setdefault(row, [])
-        x = None
-        if before:
+        guess = None
+        if before and self._may_guess and self._solver.dynamics.space.sum(float(v @ v)) > 0:
             guess = before[-1] if len(before) == 1 else 2 * before[-1] - before[-2]
-            x = self._improved(v, s, guess.astype(float, copy=False))
-        if x is None:
-            x = self.solve(v, True, s)
+        x = self.solve(v, True, s, guess=guess)
         # What is large is remembered in half the room: as a guess it is as good.
         self._before[row] = [*before[-1:], x.astype(np.float32) if self._solver.dynamics.is_large else x]
         return x
-
-    def _improved(self, v: np.ndarray, s: float, guess: np.ndarray) -> np.ndarray | None:
-        """The solution from a guess; None if nothing would be better."""
-        residual = np.empty_like(v)
-        self.shell.product(guess, True, residual)
-        np.subtract(v, residual, out=residual)
-        space, rtol = self._solver.dynamics.space, self._solver.adjoint_rtol
-        size, left = (math.sqrt(space.sum(float(w @ w))) for w in (v, residual))
-        if not left < size:
-            return None
-        if left <= rtol * size:
-            return guess
-        return guess + self.solve(residual, True, s, rtol=rtol * size / left)
 
     def correct(self, residual: np.ndarray, s: float, rtol: float) -> np.ndarray:
         """The update of a Newton iteration."""
         return self.solve(residual, False, s, rtol=max(rtol, self._solver.adjoint_rtol))
 
-    def solve(self, v: np.ndarray, transpose: bool, s: float, rtol: float | None = None) -> np.ndarray:
+    def solve(
+        self,
+        v: np.ndarray,
+        transpose: bool,
+        s: float,
+        rtol: float | None = None,
+        guess: np.ndarray | None = None,
+    ) -> np.ndarray:
         solver, ksp = self._solver, self._ksp
-        ksp.setTolerances(rtol=solver.adjoint_rtol if rtol is None else rtol)
-        found = np.zeros(v.shape)
+        ksp.setTolerances(
+            rtol=solver.adjoint_rtol if rtol is None else rtol,
+            divtol=DIVERGED if guess is None else DIVERGED_FROM_GUESS,
+        )
+        ksp.setInitialGuessNonzero(guess is not None)
+        found = np.zeros(v.shape) if guess is None else guess.astype(float)
         if solver.dynamics.shares_vectors:
             self._b.setArray(v)
-            self._x.set(0)
+            self._x.setArray(found)
         else:  # in the arrays at hand: states may be large
             self._b.placeArray(v)
             self._x.placeArray(found)

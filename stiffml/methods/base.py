@@ -61,7 +61,7 @@ class Method(ABC):
 
     @property
     def adaptive_dae(self) -> bool:
-        """Whether it may with adaptive steps: the error estimate sees what is left of algebraic equations."""
+        """Whether it may with adaptive steps: the error estimate is that of algebraic equations too."""
         return self.adaptive and self.dae
 
     @property

@@ -50,6 +50,10 @@ class DiagonallyImplicit(OneStep):
         return self.mass and self.implicit_part.stiffly_accurate
 
     @property
+    def adaptive_dae(self) -> bool:
+        return self.adaptive and self.dae and self.implicit_part.damps_slopes
+
+    @property
     def explicit_first_stage(self) -> bool:
         return self.implicit_part.explicit_first_stage
 

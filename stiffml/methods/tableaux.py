@@ -43,6 +43,21 @@ class Butcher:
         """Stability function at infinity; ``inf`` where it grows."""
         return _stability_at_infinity(self.a, self.b)
 
+    @cached_property
+    def damps_slopes(self) -> bool:
+        """Whether an error of the slope that a step starts with fades in the steps after it.
+
+        An explicit first stage takes its slope z' of an algebraic variable from the last stage of the step
+        before. Algebraic equations fix the stages Zᵢ = z₀ + h Σⱼ aᵢⱼ z'ⱼ, so that an error e of the first
+        slope makes one of −A₂₂⁻¹ a₂₁ e in the others (A without its first row and column, and the rest of its
+        first column). Where the last of these is as large as e, as with the trapezoidal rule, it stays for
+        good, and an error estimate from slopes shrinks with h only.
+        """
+        if not self.explicit_first_stage:
+            return True
+        made = np.linalg.solve(self.a[1:, 1:], self.a[1:, 0])
+        return bool(abs(made[-1]) < 0.99)
+
 
 @dataclass(frozen=True, eq=False)
 class Interpolation:
