@@ -35,6 +35,7 @@ class Adaptive:
         First step size to try; by default from the size of the function and its first difference
         (Hairer, Nørsett & Wanner, Solving ODEs I, section II.4). Either is raised to 256 spacings of
         double precision numbers at the time where the steps begin, below which time does not resolve it.
+        ``beuler``, ``cn`` and ``theta`` have no error estimate of a first step and take the shorter of both.
     minimum, maximum : float, optional
         Bounds on the step size. A solve that needs less than ``minimum`` fails.
     max_steps : int

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import stiffml
-from stiffml import METHODS, Adaptive, SolveError, Status, odeint, solve
+from stiffml import METHODS, Adaptive, SolveError, Split, Status, odeint, solve
 
 D = torch.float64
 ADAPTIVE = [name for name, method in METHODS.items() if method.adaptive and method.whole]
@@ -123,3 +123,31 @@ def test_root_next_to_the_start(method: str) -> None:
     )
     assert solution.event is not None
     assert solution.event.t.item() == pytest.approx(2.0, rel=1e-4), "look at Rounding in run/newton.py"
+
+
+@pytest.mark.parametrize("method", [name for name, m in METHODS.items() if m.adaptive])
+def test_a_first_step_that_is_much_too_long(method: str) -> None:
+    """y' = −2 (y − cos t) from 3: steps begin with half of the span, or a fourth of it."""
+
+    def func(t: Tensor, y: Tensor) -> Tensor:
+        return -2 * (y - torch.cos(t))
+
+    exact = (4 * math.cos(4) + 2 * math.sin(4)) / 5 + 2.2 * math.exp(-8)
+    right_hand_side = func if METHODS[method].whole else Split(func, lambda t, y: 0 * y)
+    away = {}
+    for initial in (None, 1.0, 2.0):
+        steps = Adaptive(initial=initial, stop_if_stiff=False)
+        y = solve(
+            right_hand_side,
+            torch.tensor([3.0], dtype=D),
+            times(0, 4),
+            method=method,
+            steps=steps,
+            rtol=1e-4,
+            atol=1e-6,
+        ).y
+        away[initial] = abs(y[-1].item() - exact)
+    # 1e-4 is what each step may leave; those of the first order leave more, all with one sign.
+    assert max(away.values()) < 3 * max(away[None], 2e-4), (
+        f"{method}: errors by first step {away}; where it has no estimate, estimates_first_step says so"
+    )

@@ -85,6 +85,11 @@ class Method(ABC):
         return False
 
     @property
+    def estimates_first_step(self) -> bool:
+        """Whether the first step of a run has an error estimate, if steps are adaptive."""
+        return True
+
+    @property
     def growth(self) -> float:
         """How many times longer than the step before an adaptive step may be."""
         return math.inf

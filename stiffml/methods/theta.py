@@ -41,6 +41,8 @@ class Theta(OneStep):
 
     implicit = True
     adaptive = True
+    # The error of a step is estimated from the states of the two before it.
+    estimates_first_step = False
 
     def petsc_options(self) -> dict[str, object]:
         if self.theta == 1:

@@ -89,7 +89,10 @@ class Drive:
     def adaptively(self, steps: Adaptive) -> None:
         outputs = self._trajectory.outputs
         minimum = steps.minimum or 0.0
-        proposal = steps.initial or max(self._initial_size(outputs), minimum)
+        proposal = steps.initial
+        if proposal is None or not self._method.estimates_first_step:
+            # What no estimate would cut is not longer than this, whoever asks for it.
+            proposal = min(proposal or math.inf, max(self._initial_size(outputs), minimum))
         proposal = min(max(proposal, shortest_first(self._start)), steps.maximum or math.inf)
         blurred = True  # whether the state may change by more than its tolerance between two times
         for target in outputs[1:]:
