@@ -51,8 +51,8 @@ def _case(steps: int, kept: int) -> Cost:
     import torch
 
     from stiffml import Discrete, Grid, solve
+    from stiffml.native.replay import Replay
     from stiffml.run import checkpoints
-    from stiffml.run.replay import Replay
 
     torch.set_num_threads(1)
     spent, again = 0.0, 0

@@ -158,7 +158,7 @@ def save_dataset(data: xarray.Dataset, path: str | Path) -> None:
     OSError
         With the path, where it cannot be written; what was there before is left.
     """
-    from stiffml.saving import save_netcdf
+    from stiffml.files import save_netcdf
 
     _require_dataset(data, with_time=False)
     save_netcdf(checked_path("path", path), data)

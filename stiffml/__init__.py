@@ -5,9 +5,11 @@ from typing import Any
 
 from stiffml.diagnostics import GradientReport, check_gradients
 from stiffml.errors import LinearSolveError, NonFiniteDerivativeError, ReplayError, SolveError, Status
-from stiffml.integration import ODEBlock, odeint, solve
+from stiffml.interface.sensitivities import Sensitivities, sensitivities
+from stiffml.interface.solution import Solution
+from stiffml.interface.solve import ODEBlock, odeint, solve
 from stiffml.linear import GMRES, LU, Assembled, Krylov, PointBlock, Sparsity
-from stiffml.linear.jacobians import MissingEntriesError
+from stiffml.linear.sparse.compression import MissingEntriesError
 from stiffml.methods import (
     ARKIMEX,
     BDF,
@@ -20,12 +22,10 @@ from stiffml.methods import (
     Theta,
 )
 from stiffml.run.events import Event
-from stiffml.sensitivities import Sensitivities, sensitivities
 from stiffml.settings import Discrete, Disk, Newton
-from stiffml.solution import Solution
-from stiffml.split import Split
 from stiffml.steps import Adaptive, Fixed, Grid, Recorded
-from stiffml.system.graph import NotTwiceDifferentiableError
+from stiffml.system.derivatives.graph import NotTwiceDifferentiableError
+from stiffml.system.split import Split
 
 
 def __getattr__(name: str) -> Any:

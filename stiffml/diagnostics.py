@@ -11,16 +11,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stiffml.arguments import space_of
 from stiffml.checks import described, whole
 from stiffml.checks import times as checked_times
-from stiffml.integration import solve
+from stiffml.interface.arguments import space_of
+from stiffml.interface.solution import Solution
+from stiffml.interface.solve import solve
 from stiffml.methods import resolve
-from stiffml.parameters import collected, module_of, named_parameters
+from stiffml.parameters.passed import collected, module_of, named_parameters
 from stiffml.settings import Newton
-from stiffml.solution import Solution
 from stiffml.steps import Recorded
-from stiffml.system.batching import Func
+from stiffml.system.function.batching import Func
 from stiffml.system.state import State
 
 EXPONENTS = (7, 10, 13, 16, 19, 22)

@@ -6,7 +6,7 @@ import enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stiffml.solution import Solution
+    from stiffml.interface.solution import Solution
 
 
 LINEAR_HINT = (

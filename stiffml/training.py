@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from stiffml.checks import described, whole
 from stiffml.checks import path as checked_path
 from stiffml.errors import LinearSolveError, ReplayError, SolveError
-from stiffml.saving import save_atomically
+from stiffml.files import save_atomically
 
 STATE = "training.pt"
 MAX_RETREATS = 12

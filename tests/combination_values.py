@@ -37,10 +37,10 @@ def check_outputs(case: Case) -> list[str]:
     if outcome.rows.shape != (count, run.start.numel()) or len(solution.t) != count:
         found.append(f"{len(outcome.rows)} outputs instead of {count}; look at Run.in_time in forward.py")
     elif not torch.equal(solution.t.detach(), t[:count]):
-        found.append("solution.t is not t; look at _finish in integration.py")
+        found.append("solution.t is not t; look at _finish in solve.py")
     y0 = run.as_rows(run.y0).detach().reshape(-1)
     if c.consistent and not torch.equal(outcome.rows[0].detach(), y0):
-        found.append("the first output is not y0; look at _finish in integration.py")
+        found.append("the first output is not y0; look at _finish in solve.py")
     if not torch.isfinite(outcome.rows).all():
         found.append("outputs are not finite; look at forward.py")
     return found

@@ -40,7 +40,7 @@ METHODS = {
     "arkimex split": "arkimex-3",
     "dirk": "dirk-es213sal",
 }
-LOOK_AT = "look at krylov.py and shell.py, then at gradients/sweep.py"
+LOOK_AT = "look at linear/krylov/, then at gradients/sweep.py"
 
 
 def problem(form: str, t: Tensor = T) -> Case:

@@ -10,9 +10,9 @@ from conftest import times
 from torch import Tensor, nn
 
 from stiffml import METHODS, Grid, Split, odeint, solve
-from stiffml.system.batching import Batching, batching_of, evaluate_many
-from stiffml.system.dynamics import Dynamics
-from stiffml.system.span import Span
+from stiffml.system.derivatives.dynamics import Dynamics
+from stiffml.system.function.batching import Batching, batching_of, evaluate_many
+from stiffml.system.function.span import Span
 from stiffml.system.state import Layout
 from stiffml.system.trials import try_out
 

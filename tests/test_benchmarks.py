@@ -65,7 +65,7 @@ def test_gradients(tmp_path: Path) -> None:
     found = results(tmp_path, "field_gradients")
     assert len(found["cases"]) == len(gradients.METHODS) * len(gradients.PRECONDITIONERS)
     for bound in found["bounds"]:
-        assert bound["met"], f"{bound}; look at krylov.py and shell.py, then at gradients/sweep.py"
+        assert bound["met"], f"{bound}; look at linear/krylov/, then at gradients/sweep.py"
 
 
 def test_memory(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from checkpoint_schedules import Forward, Revolve
 from conftest import times
 
 from stiffml import METHODS, Discrete, Grid, Newton, solve
+from stiffml.native.replay import Replay
 from stiffml.run import checkpoints
 from stiffml.run.checkpoints import Thinned
-from stiffml.run.replay import Replay
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from rings import line, ring
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from stiffml.linear import jacobians
-from stiffml.linear.jacobians import Coloured
-from stiffml.system.dynamics import Dynamics
-from stiffml.system.graph import Graph
+from stiffml.linear.sparse import compression
+from stiffml.linear.sparse.compression import Coloured
+from stiffml.system.derivatives.dynamics import Dynamics
+from stiffml.system.derivatives.graph import Graph
 from stiffml.system.space import Space
 from stiffml.system.state import Layout
 
@@ -87,7 +87,7 @@ def values(func: Callable, y: Tensor) -> tuple[Coloured, np.ndarray]:
 def test_the_entries_are_the_same(
     func: Callable, dtype: torch.dtype, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jacobians, "BATCHED", limit)
+    monkeypatch.setattr(compression, "BATCHED", limit)
     y = line(N).to(dtype)
     _, found = values(func, y)
     eps = torch.finfo(dtype).eps
@@ -100,7 +100,7 @@ def test_few_numbers_come_in_one_call(calls: list[int], monkeypatch: pytest.Monk
     coloured, _ = values(ring, line(N))
     assert calls == [coloured.products] * 2
     calls.clear()
-    monkeypatch.setattr(jacobians, "BATCHED", N * coloured.products - 1)
+    monkeypatch.setattr(compression, "BATCHED", N * coloured.products - 1)
     values(ring, line(N))
     assert calls == [], "products of many numbers in one call leave the cache"
 

@@ -205,7 +205,7 @@ def test_gradients_with_breakpoints(method: str, steps) -> None:
     report = check_gradients(
         Switched(), Y0, times(0, 0.5, 0.78, 1.1), method=method, steps=steps, breakpoints=[0.77], **tolerances
     )
-    assert report.ok, f"{method}:\n{report}\nlook at pieces.py"
+    assert report.ok, f"{method}:\n{report}\nlook at breakpoints.py"
 
 
 def test_breakpoints_keep_the_order() -> None:
@@ -240,7 +240,7 @@ def test_breakpoints_in_single_precision(method: str, at: float, of_times, of_st
             y0 = torch.full((1,), min(0, -after) * (2 * at - 1), dtype=of_states)
             solution = solve(jump, y0, outputs, method=method, steps=Grid(4), breakpoints=[at])
             off = abs(solution.y[-1].item() - y0.item() - after * (2 * at - 1))
-            assert off <= near, f"from {t[0]} to {t[-1]} off by {off:.2g}: look at _inside in pieces.py"
+            assert off <= near, f"from {t[0]} to {t[-1]} off by {off:.2g}: look at _inside in breakpoints.py"
             assert solution.stats.accepted == 8, "an output there is the breakpoint: look at solve_in_pieces"
             solution.interpolate(outputs)
 
@@ -255,7 +255,7 @@ def test_breakpoints_at_the_ends(precision) -> None:
     t = torch.tensor([0.3, 0.77], dtype=precision)
     y = solve(bump, times(0), t, method="cn", steps=Grid(2), breakpoints=[0.1, 0.3, 0.77, 0.9]).y
     span = (t[1].double() - t[0].double()).item()
-    assert abs(y[-1].item() - span) <= 1e-14, "look at the jumps of a piece in pieces.py"
+    assert abs(y[-1].item() - span) <= 1e-14, "look at the jumps of a piece in breakpoints.py"
 
 
 def test_the_gradient_of_times_in_single_precision() -> None:

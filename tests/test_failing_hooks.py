@@ -13,8 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from stiffml.distributed import failing
-from stiffml.distributed.failing import EndsAll
+from stiffml.distributed import abort as abort_module
+from stiffml.distributed.abort import EndsAll
 
 
 class Aborted(BaseException):
@@ -29,12 +29,12 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         raise Aborted(code)
 
     before = hooks()
-    monkeypatch.setattr(failing, "mpi_world", lambda: SimpleNamespace(rank=1, size=2))
-    monkeypatch.setattr(failing, "_abort", abort)
+    monkeypatch.setattr(abort_module, "mpi_world", lambda: SimpleNamespace(rank=1, size=2))
+    monkeypatch.setattr(abort_module, "_abort", abort)
     yield
     gc.collect()
     assert hooks() == before, "something stays in place; look at EndsAll._let_go"
-    failing.atexit.unregister(failing._abort_if_left_by_error)
+    abort_module.atexit.unregister(abort_module._abort_if_left_by_error)
 
 
 def hooks() -> tuple:

@@ -122,7 +122,7 @@ def test_root_next_to_the_start(method: str) -> None:
         event=lambda t, y: y[0],
     )
     assert solution.event is not None
-    assert solution.event.t.item() == pytest.approx(2.0, rel=1e-4), "look at Rounding in run/newton.py"
+    assert solution.event.t.item() == pytest.approx(2.0, rel=1e-4), "look at Rounding in native/rounding.py"
 
 
 @pytest.mark.parametrize("method", [name for name, m in METHODS.items() if m.adaptive])

@@ -85,7 +85,7 @@ def gradients(value: Tensor, inputs: list[Tensor]) -> list[Tensor]:
 def agree(found: list[Tensor], expected: list[Tensor], what: str) -> None:
     for a, b in zip(found, expected, strict=True):
         off = float((a - b).abs().max() / b.abs().max())
-        assert off <= 1e-9, f"{what}: off by {off:.1e}; look at find_parameters in system/found.py"
+        assert off <= 1e-9, f"{what}: off by {off:.1e}; look at unnamed_parameters.py"
 
 
 @pytest.mark.parametrize("method", KINDS.values(), ids=KINDS.keys())

@@ -14,7 +14,7 @@ from gradients import compare
 from torch import Tensor, nn
 
 from stiffml import METHODS, Adaptive, Discrete, Disk, Fixed, Grid, Newton, Solution, Split, solve
-from stiffml.run.replay import Replay
+from stiffml.native.replay import Replay
 
 ERROR, RATE = 1e-6, 1.9
 NEWTON = Newton(rtol=1e-13, atol=1e-16)

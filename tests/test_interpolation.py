@@ -124,8 +124,8 @@ def test_gradients_of_own_interpolants(method: str, form: str) -> None:
             return case.loss(case.solve(method, taken, outputs="interpolate"))
 
         error, rate = compare(loss, inputs, gradients[name], 1e-3)
-        assert error <= 1e-6, f"{method}, {form}: dL/d{name} is off by {error:.1e}; look at dense.py"
-        assert rate >= 1.9, f"{method}, {form}: {name} has Taylor rate {rate:.2f}; look at dense.py"
+        assert error <= 1e-6, f"{method}, {form}: dL/d{name} is off by {error:.1e}; look at dense_output.py"
+        assert rate >= 1.9, f"{method}, {form}: {name} has Taylor rate {rate:.2f}; look at dense_output.py"
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_second_derivatives_of_own_interpolants(method: str, network: SmallNetwo
                 values.append(gradient())
             weight -= factor * 1e-3 * direction
     expected = (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / 12e-3
-    assert (found - expected).abs().max() <= 1e-8 * expected.abs().max(), "look at second.py and dense.py"
+    assert (found - expected).abs().max() <= 1e-8 * expected.abs().max(), "see second.py and dense_output.py"
 
     forward = sensitivities(network, start, T, ["out.bias"], **arguments)
     y = solve(network, start, T, **arguments).y
@@ -264,7 +264,7 @@ def test_checkpoints_with_own_interpolants(method: str, checkpoints, network: Sm
         y = torch.cat([solution.y, solution.interpolate(times(0.3, 1.999, 1.4))])
         found.append(torch.autograd.grad((y**2).sum(), [y0, t, *network.parameters()]))
     for a, b in zip(*found, strict=True):
-        assert (a - b).abs().max() <= 1e-12 * b.abs().max(), "look at between.py and at Replay.outputs"
+        assert (a - b).abs().max() <= 1e-12 * b.abs().max(), "look at dense_output.py and at Replay.outputs"
 
 
 def test_outside_the_span(network: SmallNetwork, start: Tensor) -> None:

@@ -30,7 +30,7 @@ from stiffml import (
     Split,
     solve,
 )
-from stiffml.linear.jacobians import MissingEntriesError
+from stiffml.linear.sparse.compression import MissingEntriesError
 
 
 def mixed(t: Tensor, y: Tensor) -> Tensor:
@@ -350,7 +350,7 @@ def test_a_jacobian_that_is_not_finite_gets_differences() -> None:
     """It is not taken for one that lacks entries."""
     y0 = torch.linspace(0, 1, 10, dtype=torch.float64)
     found = one_step(lambda t, y: -y.clamp(min=0).sqrt(), y0, jacobian="coloured")
-    assert found.stats.mended_jacobians > 0, "look at linear/mended.py"
+    assert found.stats.mended_jacobians > 0, "look at linear/non_finite.py"
     assert found.y[-1, 0] == 0
 
 

@@ -27,7 +27,7 @@ from stiffml import (
     Status,
     solve,
 )
-from stiffml.system.graph import NotTwiceDifferentiableError
+from stiffml.system.derivatives.graph import NotTwiceDifferentiableError
 
 # Methods that do not converge.
 

@@ -15,8 +15,8 @@ from rings import line, ring
 from torch import Tensor
 
 from stiffml import GMRES, LU, Assembled, Discrete, Grid, Solution, Status, sensitivities, solve
-from stiffml.linear.shell import Shell
-from stiffml.linear.sparse_matrices import ConstantMatrix, Entries, Matrix
+from stiffml.linear.krylov.operator import Shell
+from stiffml.linear.sparse.matrices import ConstantMatrix, Entries, Matrix
 from stiffml.system.mass import Mass
 from stiffml.system.space import Space
 from stiffml.system.state import Layout

@@ -32,7 +32,7 @@ from stiffml import (
     Status,
     solve,
 )
-from stiffml.system.dynamics import Dynamics
+from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.space import Space
 from stiffml.system.state import Layout
 

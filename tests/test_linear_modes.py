@@ -41,7 +41,7 @@ from stiffml import (
     sensitivities,
     solve,
 )
-from stiffml.system import evaluation
+from stiffml.system.function import evaluation
 
 
 @pytest.mark.parametrize("form", ["bdf3", "rosw", "arkimex split"])
@@ -192,7 +192,7 @@ def test_events(method: str, solver: str) -> None:
 def test_outputs_between_steps(method: str) -> None:
     case = Case(Brusselator(), t=times(0, 0.11, 0.17, 0.3))
     arguments = arguments_for(method, linear=GMRES(Assembled()), outputs="interpolate")
-    case.require_gradients(f"{LOOK_AT}, and at between.py", Fixed(0.1), **arguments)
+    case.require_gradients(f"{LOOK_AT}, and at dense_output.py", Fixed(0.1), **arguments)
 
 
 @pytest.mark.parametrize("solver", ["gmres ilu", "coloured lu"])
@@ -254,7 +254,7 @@ def test_guesses_that_point_nowhere(method: str) -> None:
         y = solve(model, y0, T, method=method, rtol=1e-7, atol=1e-9, linear=linear).y
         found.append(torch.cat([g.flatten() for g in torch.autograd.grad(weighted(y), inputs)]))
     off = float((found[0] - found[1]).abs().max() / found[1].abs().max())
-    assert off <= 1e-6, f"{method}: off by {off:.1e}; look at _Recorded.solve_next in krylov.py"
+    assert off <= 1e-6, f"{method}: off by {off:.1e}; look at _Recorded.solve_next in solver.py"
 
 
 class Exchange(nn.Module):

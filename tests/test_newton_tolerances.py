@@ -64,7 +64,7 @@ def test_small_beside_large(method: str, scale: float, jacobian: str) -> None:
         )
         (gradient,) = torch.autograd.grad(solution.y[-1, 1], start)
         assert float(gradient[1]) == pytest.approx(float(slope), rel=1e-6), (
-            f"{checkpoints}: a small component of a repeated step is not solved for; look at run/newton.py"
+            f"{checkpoints}: a small component of a repeated step is not solved for; see native/rounding.py"
         )
 
 
@@ -82,7 +82,7 @@ def test_event_of_a_small_component() -> None:
         )
         assert solution.event is not None
         roots.append(float(solution.event.t))
-    assert roots[1] == pytest.approx(roots[0], rel=1e-9), "look at Rounding in run/newton.py"
+    assert roots[1] == pytest.approx(roots[0], rel=1e-9), "look at Rounding in native/rounding.py"
 
 
 def test_a_component_that_is_zero_but_for_rounding() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stiffml import GMRES, Adaptive, Grid, Solution, solve
 from stiffml.linear.preconditioners import Assembled
-from stiffml.petsc.understood import INSTEAD, UNDERSTOOD
+from stiffml.petsc.known_options import INSTEAD, UNDERSTOOD
 
 D = torch.float64
 Y0 = torch.tensor([1.0, 0.5], dtype=D)
@@ -99,7 +99,7 @@ def require_right(
         ends = [run(Y0 + sign * move, method, options, **arguments).y[-1].sum() for sign in (1, -1)]
         expected = float(ends[0] - ends[1]) / 2e-6
         assert gradient[i].item() == pytest.approx(expected, rel=1e-5, abs=1e-7), (
-            f"{options} changes what a step is; take it out of UNDERSTOOD in petsc/understood.py"
+            f"{options} changes what a step is; take it out of UNDERSTOOD in petsc/known_options.py"
         )
 
 
@@ -141,7 +141,7 @@ def test_options_of_krylov_methods(method: str, options: Mapping[str, object]) -
 )
 def test_options_that_print(name: str, capfd: pytest.CaptureFixture) -> None:
     run(Y0, "cn", {name: True}, steps=Grid(1))
-    assert capfd.readouterr().out.strip(), f"{name} printed nothing; refuse it in petsc/understood.py"
+    assert capfd.readouterr().out.strip(), f"{name} printed nothing; refuse it in petsc/known_options.py"
 
 
 def test_the_controller_prints(capfd: pytest.CaptureFixture) -> None:

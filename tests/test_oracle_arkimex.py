@@ -192,7 +192,7 @@ def check(method: str, split: bool, prefix: str) -> None:
     form = "split into two parts" if split else "implicit as a whole"
     for name, a, b in zip(Gradients._fields, ours, theirs, strict=True):
         off = np.linalg.norm(a - b) / np.linalg.norm(b)
-        bound, look_at = AGREEMENT, "stiffml/methods/stages.py, then at stiffml/gradients/sweep.py"
+        bound, look_at = AGREEMENT, "stiffml/methods/runge_kutta_rows.py, then at stiffml/gradients/sweep.py"
         if name == "final":
             bound, look_at = SAME_STATE, "the steps themselves: stiffml/petsc/stepper.py, or the tableau"
         assert off <= bound, (

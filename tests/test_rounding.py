@@ -59,7 +59,7 @@ def test_checkpoints_of_single_precision_agree(method: str, checkpoints: str | i
             for a, b in zip(found, expected, strict=True):
                 assert off(a, b) <= SINGLE, (
                     f"{method}, rate {rate}, {steps}: checkpoints={checkpoints} changes the gradient by "
-                    f"{off(a, b):.1e}; look at when Rounding in newton.py ends"
+                    f"{off(a, b):.1e}; look at when Rounding in rounding.py ends"
                 )
 
 
@@ -87,7 +87,7 @@ def test_an_event_of_single_precision(method: str) -> None:
         # What is left of the start has decayed.
         difference = float((found - expected).abs().max())
         assert difference <= 1e-4 * max(float(expected.abs().max()), 1e-3), (
-            f"{method}, rate {rate}: its gradient is off by {difference:.1e}; look at newton.py and events.py"
+            f"{method}, rate {rate}: its gradient is off by {difference:.1e}; see rounding.py and events.py"
         )
 
 
@@ -125,7 +125,7 @@ def test_a_component_that_settles_at_zero(method: str, rate: float) -> None:
                 (found[checkpoints],) = torch.autograd.grad(solution.y.sum(), y0)
             except ReplayError:
                 pytest.fail(
-                    f"{method}, seed {seed}, checkpoints={checkpoints}: look at Rounding in newton.py"
+                    f"{method}, seed {seed}, checkpoints={checkpoints}: look at Rounding in rounding.py"
                 )
         for checkpoints, gradient in found.items():
             difference = off(gradient, found["stages"])

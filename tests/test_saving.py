@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import problems
 from stiffml.cli import app
 from stiffml.cli.screen import console
-from stiffml.saving import require_writable, save_atomically, take_back
+from stiffml.files import require_writable, save_atomically, take_back
 from stiffml.training import STATE, Trainer
 
 

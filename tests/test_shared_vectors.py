@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import stiffml.linear.choice
 from stiffml import GMRES, Assembled, Discrete, Fixed, PointBlock, solve
 from stiffml.petsc.sharing import can_share, shared, written
-from stiffml.system.dynamics import Dynamics
+from stiffml.system.derivatives.dynamics import Dynamics
 
 METHODS = ("cn", "beuler", "bdf3", "arkimex-3", "dirk-es213sal")
 LOOK_AT = "look at evaluate_shared, at Shell.shared_product and at what is copied in sharing.py"

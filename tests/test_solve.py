@@ -26,7 +26,7 @@ from stiffml import (
     odeint,
     solve,
 )
-from stiffml.system.batching import Batching, batching_of
+from stiffml.system.function.batching import Batching, batching_of
 from stiffml.system.state import Layout
 
 T = times(0, 0.3, 1)
@@ -386,7 +386,7 @@ def test_a_function_in_equilibrium_is_still_batched() -> None:
     different = (func(t, y[None])[0] - func(t, y)).abs().max() / func(t, y).abs().max()
     assert different > 1e-3
     batched = batching_of(func, Layout.of(y, 0), t, y)
-    assert batched is Batching.NATIVE, "look at what _Rounding explains in system/batching.py"
+    assert batched is Batching.NATIVE, "look at what _Rounding explains in system/function/batching.py"
     mixing = batching_of(lambda t, y: func(t, y) + 1e-9 * y.sum(), Layout.of(y, 0), t, y)
     assert mixing is Batching.VMAP
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stiffml import METHODS, Adaptive, Grid, Newton, Split, sensitivities, solve
 from stiffml.methods.tableaux import ROSENBROCK
-from stiffml.system.span import Span
+from stiffml.system.function.span import Span
 
 BEYOND = [name for name, method in METHODS.items() if not method.within_step]
 """Methods that have stages before or beyond their step."""
@@ -78,7 +78,7 @@ def test_func_is_called_within_the_span(name: str, form: str) -> None:
         func = forms(quotient(seen))[form]
         y = solve(func, y0, t, method=name, steps=Grid(4)).y
         found = torch.autograd.grad(y[-1].sum(), [y0, t])
-        seen.require_within(around, f"{name} {around.tolist()}: look at system/span.py")
+        seen.require_within(around, f"{name} {around.tolist()}: look at system/function/span.py")
         exact = (around[-1] / around[0]).item()
         assert y[-1].item() == pytest.approx(exact, rel=0.3)  # first-order methods on four steps
         assert found[0].item() == pytest.approx(y[-1].item(), rel=1e-6), "the solve is linear in y0"
@@ -98,7 +98,7 @@ def test_other_precisions_and_modes(name: str) -> None:
     ended = solve(func, times(0.1), around, event=lambda t, y: seen.at(t) or y[0] - 0.29, **more)
     assert ended.event is not None
     ended.interpolate(times(0.1, 0.17, 0.26))
-    seen.require_within(around, f"{name}: look at system/span.py")
+    seen.require_within(around, f"{name}: look at system/function/span.py")
 
 
 def test_the_table_says_whose_stages_lie_within_their_step() -> None:
@@ -126,7 +126,7 @@ def test_the_side_of_a_jump(name: str, form: str) -> None:
 
     for t in (times(-1, 1), times(1, -1)):
         y = solve(forms(jump)[form], times(0), t, method=name, steps=Grid(2), breakpoints=[0.0]).y
-        assert abs(y[-1].item()) <= 1e-13, f"{name}: y(1) = {y[-1].item():.2g}; look at _Within in pieces.py"
+        assert abs(y[-1].item()) <= 1e-13, f"{name}: y(1) = {y[-1].item():.2g}; see _Within in breakpoints.py"
 
 
 class Forced(torch.nn.Module):
@@ -195,7 +195,7 @@ def test_more_derivatives_through_extrapolated_stages(name: str) -> None:
     _, second = torch.autograd.functional.vhp(loss, k, torch.ones_like(k))
     e = 1e-5
     difference = (grad(k + e) - grad(k - e)) / (2 * e)
-    assert second.item() == pytest.approx(difference.item(), rel=1e-7), "look at system/span.py"
+    assert second.item() == pytest.approx(difference.item(), rel=1e-7), "look at system/function/span.py"
 
     forward = sensitivities(func, y0, t, **arguments)
     wrt = (2 * forward.solution.y[-1] * forward.wrt["k"][-1]).sum()
@@ -273,4 +273,4 @@ def test_adaptive_steps_with_extrapolated_stages() -> None:
     for name in BEYOND:
         if METHODS[name].adaptive:
             y = solve(forced, times(0), times(0, 2), method=name, steps=Adaptive(), rtol=1e-6, atol=1e-8).y
-            assert abs(y[-1].item() - np.sin(6)) <= 1e-4, f"{name}: look at system/span.py"
+            assert abs(y[-1].item() - np.sin(6)) <= 1e-4, f"{name}: look at system/function/span.py"

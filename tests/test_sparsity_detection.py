@@ -15,8 +15,8 @@ from torch import Tensor
 
 import problems
 from problems.stencils import reaction_diffusion_sparsity, star, stencil_sparsity
-from stiffml.system.colouring import colour_columns, regroup
-from stiffml.system.detection import MOST_GROUPS, detect_sparsity
+from stiffml.system.derivatives.colouring import colour_columns, regroup
+from stiffml.system.derivatives.pattern_detection import MOST_GROUPS, detect_sparsity
 
 
 class Counted:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stiffml.discretization.equations import Pattern
-from stiffml.methods.stages import stage_scheme
+from stiffml.methods.runge_kutta_rows import stage_scheme
 from stiffml.methods.tableaux import ARKIMEX, DIRK, EXPLICIT, ROSENBROCK, Butcher, Rosenbrock, Tableau
 
 # Types that PETSc 3.26.1 registers, as named in its petscts.h; of its explicit methods stiffml has five.

@@ -124,7 +124,7 @@ def test_with_breakpoints(name: str, network, start) -> None:
     there = solve(network, start, BOTH, method=name, breakpoints=[0.7], **loose)
     assert torch.equal(solution.y, there.y[KEPT])
     again = solve(network, start, T, steps=solution.steps, **arguments)
-    assert again.stats.accepted == solution.stats.accepted, "look at the intervals in pieces.py"
+    assert again.stats.accepted == solution.stats.accepted, "look at the intervals in breakpoints.py"
     assert torch.allclose(again.y, solution.y, atol=1e-4)
 
 

@@ -11,10 +11,10 @@ from conftest import times
 from torch import Tensor
 
 from stiffml import METHODS, Fixed, Grid, Split, check_gradients, odeint, solve
-from stiffml.system.dynamics import Dynamics
-from stiffml.system.span import Span
+from stiffml.system.derivatives.dynamics import Dynamics
+from stiffml.system.function.span import Span
+from stiffml.system.function.time_differences import TimeDifferences
 from stiffml.system.state import Layout
-from stiffml.system.time_differences import TimeDifferences
 
 D = torch.float64
 k = torch.tensor(0.6, dtype=D, requires_grad=True)

@@ -23,8 +23,8 @@ from stiffml import (
     sensitivities,
     solve,
 )
-from stiffml.system.dynamics import Dynamics
-from stiffml.system.span import Span
+from stiffml.system.derivatives.dynamics import Dynamics
+from stiffml.system.function.span import Span
 from stiffml.system.state import Layout
 from stiffml.system.trials import try_out
 

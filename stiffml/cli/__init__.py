@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import typer
 
-from stiffml.cli import fit, library, methods, solve, workprecision
+from stiffml.cli import fit, methods, problems, solve, workprecision
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Scientific machine learning on stiff systems."
 )
-app.command("problems")(library.problems)
+app.command("problems")(problems.problems)
 app.command("methods")(methods.methods)
 app.command("solve")(solve.solve)
 app.command("workprecision")(workprecision.workprecision)

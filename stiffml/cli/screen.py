@@ -65,7 +65,7 @@ def results_folder(problem: Problem, out: Path | None) -> Iterator[Path]:
     OSError
         If nothing can be written there, before the work is done.
     """
-    from stiffml.saving import require_writable, take_back
+    from stiffml.files import require_writable, take_back
 
     folder = Path("runs", problem.name) if out is None else out
     made = require_writable(folder, "--out")

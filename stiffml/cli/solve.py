@@ -28,7 +28,7 @@ def solve(
 ) -> None:
     """Solve a problem; print digits, invariants and costs; write a netCDF file and a picture."""
     from problems.datasets import save_dataset, solution_dataset
-    from stiffml.saving import save_picture
+    from stiffml.files import save_picture
 
     with explained():
         problem = load(name, settings, size)

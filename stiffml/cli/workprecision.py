@@ -30,7 +30,7 @@ def workprecision(
     """Digits against time and against evaluations of f, for several methods and tolerances."""
     from problems.datasets import save_dataset
     from problems.workprecision import measure, plot
-    from stiffml.saving import save_picture
+    from stiffml.files import save_picture
 
     with explained():
         chosen = [method.strip() for method in methods.split(",")]

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from stiffml import checks
+from stiffml.distributed.abort import EndsAll, EnsembleError, together
 from stiffml.distributed.dependence import check_dependence
-from stiffml.distributed.failing import EndsAll, EnsembleError, together
 from stiffml.distributed.processes import processes, shares
 from stiffml.gradients.hooks import without_hooks
-from stiffml.parameters import collected
+from stiffml.parameters.passed import collected
 from stiffml.system.state import State
 
 _numbers = itertools.count(1)
@@ -53,7 +53,7 @@ class Ensemble(nn.Module):
     If the module fails on one rank, that rank raises its own exception and the others raise
     :class:`EnsembleError`, which is a SolveError too if nothing else happened; all can go on from there. An
     error that nothing catches ends all processes, as long as an Ensemble exists (see
-    :class:`stiffml.distributed.failing.EndsAll`), and so does one that is killed. Under torchrun ranks wait
+    :class:`stiffml.distributed.abort.EndsAll`), and so does one that is killed. Under torchrun ranks wait
     for each other no longer than torch.distributed lets them: half an hour, unless ``init_process_group`` was
     called before with another ``timeout``.
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from stiffml.checks import described, flag, whole
+from stiffml.distributed.abort import EndsAll
 from stiffml.distributed.communicator import mpi4py_communicator, petsc_communicator
 from stiffml.distributed.decomposition import decompose
 from stiffml.distributed.exchange import Exchange
-from stiffml.distributed.failing import EndsAll
 from stiffml.distributed.reduction import sum_over_processes
 from stiffml.distributed.space import FieldSpace
 from stiffml.distributed.transfer import gather_parts, scatter_parts

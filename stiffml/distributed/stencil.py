@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from stiffml.distributed.field import Field
-from stiffml.linear.jacobians import Compressed
-from stiffml.system.dynamics import Dynamics
+from stiffml.linear.sparse.compression import Compressed
+from stiffml.system.derivatives.dynamics import Dynamics
 
 
 class StencilJacobian(Compressed):

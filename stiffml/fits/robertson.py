@@ -20,10 +20,10 @@ import problems
 from problems.datasets import save_dataset
 from problems.trajectories import reference_trajectory
 from stiffml.diagnostics import GradientReport, check_gradients
-from stiffml.integration import solve
+from stiffml.files import require_writable, save_atomically, save_picture
+from stiffml.interface.solution import Solution
+from stiffml.interface.solve import solve
 from stiffml.methods import resolve
-from stiffml.saving import require_writable, save_atomically, save_picture
-from stiffml.solution import Solution
 from stiffml.steps import Adaptive, Grid, Steps
 from stiffml.training import Trainer
 

@@ -20,14 +20,14 @@ from stiffml.discretization.interpolation import Reading
 from stiffml.discretization.trajectory import Segment
 from stiffml.gradients.sweep import Pending, sweep
 from stiffml.gradients.times import AtNodes, TimeGradient
-from stiffml.linear.dense import DenseBlocks
+from stiffml.linear.dense.lu import DenseBlocks
 from stiffml.methods import Method
+from stiffml.native.replay import Replay
 from stiffml.run.checkpoints import Checkpoints
-from stiffml.run.replay import Replay
-from stiffml.system.curvature import Curvature
-from stiffml.system.dynamics import Dynamics
-from stiffml.system.linearization import Linearization, Products
-from stiffml.system.products import added
+from stiffml.system.derivatives.curvature import Curvature
+from stiffml.system.derivatives.dynamics import Dynamics
+from stiffml.system.derivatives.linearization import Linearization, Products
+from stiffml.system.derivatives.products import added
 from stiffml.system.system import System
 from stiffml.system.trials import require_same_product
 

@@ -14,15 +14,15 @@ from torch import Tensor
 
 from stiffml.discretization.interpolation import Reading
 from stiffml.gradients.adjoint import reverse
-from stiffml.gradients.causes import all_finite, explained, require_finite
 from stiffml.gradients.hooks import without_hooks
-from stiffml.gradients.once import differentiable_no_further
+from stiffml.gradients.non_finite import all_finite, explained, require_finite
+from stiffml.gradients.refusals import differentiable_no_further
 from stiffml.gradients.second import differentiate_again
-from stiffml.parameters import require_one_cotangent
-from stiffml.run.replay import Replay
+from stiffml.interface.solution import AdjointStats, Stats
+from stiffml.native.replay import Replay
+from stiffml.parameters.passed import require_one_cotangent
 from stiffml.run.results import Run
-from stiffml.solution import AdjointStats, Stats
-from stiffml.system.products import added
+from stiffml.system.derivatives.products import added
 from stiffml.system.system import System
 
 

@@ -21,9 +21,9 @@ from stiffml.discretization.interpolation import Reading
 from stiffml.gradients.adjoint import Total, last_state, longest_segment, mass_gradient
 from stiffml.gradients.sweep import Pending, sweep
 from stiffml.gradients.tangent import Direction, Tangents, TangentSweep, linearize_both
+from stiffml.native.replay import Replay
 from stiffml.run.checkpoints import Checkpoints
-from stiffml.run.replay import Replay
-from stiffml.system.dynamics import Dynamics
+from stiffml.system.derivatives.dynamics import Dynamics
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import numpy as np
 
 from stiffml.discretization.equations import HALF, Block, Equations, Row
 from stiffml.discretization.interpolation import Reading
-from stiffml.system.curvature import Curvature
-from stiffml.system.linearization import Linearization
+from stiffml.system.derivatives.curvature import Curvature
+from stiffml.system.derivatives.linearization import Linearization
 from stiffml.system.system import System
 
 

@@ -17,10 +17,10 @@ from torch import Tensor
 from stiffml.discretization.equations import HALF, STAGE, Equations, Nodes, Numbers, Row
 from stiffml.discretization.interpolation import Reading
 from stiffml.gradients.adjoint import last_state, linearize, longest_segment
+from stiffml.native.replay import Replay
 from stiffml.run.checkpoints import Checkpoints
-from stiffml.run.replay import Replay
-from stiffml.system.dynamics import Dynamics
-from stiffml.system.linearization import Linearization
+from stiffml.system.derivatives.dynamics import Dynamics
+from stiffml.system.derivatives.linearization import Linearization
 
 Direction = Sequence[Tensor | None]
 """For each parameter of a system the change θ̇, or None for no change."""

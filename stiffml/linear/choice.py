@@ -13,23 +13,23 @@ import torch
 from scipy.sparse import block_diag, csr_array, issparse
 
 from stiffml.checks import described
-from stiffml.linear.approximate import Approximate, AssembledInverse, OwnInverse, PointBlockInverse
-from stiffml.linear.dense import DenseLU
-from stiffml.linear.direct import SparseJacobian, SparseLU
-from stiffml.linear.jacobians import Coloured, Compressed
-from stiffml.linear.krylov import KrylovSolver
-from stiffml.linear.matrix_free import JacobianOf, MatrixFree
-from stiffml.linear.patterns import known_pattern
+from stiffml.linear.dense.lu import DenseLU
+from stiffml.linear.krylov.inverses import Approximate, AssembledInverse, OwnInverse, PointBlockInverse
+from stiffml.linear.krylov.matrix_free import JacobianOf, MatrixFree
+from stiffml.linear.krylov.solver import KrylovSolver
 from stiffml.linear.preconditioners import Assembled, PointBlock, Preconditioner
 from stiffml.linear.settings import GMRES, JACOBIANS, LU, Krylov, Sparsity, coordinates
 from stiffml.linear.solver import LinearSolver
-from stiffml.linear.sparse_matrices import Entries
+from stiffml.linear.sparse.compression import Coloured, Compressed
+from stiffml.linear.sparse.lu import SparseJacobian, SparseLU
+from stiffml.linear.sparse.matrices import Entries
+from stiffml.linear.sparse.patterns import known_pattern
 from stiffml.memory import free_bytes
 from stiffml.methods import Method
 from stiffml.petsc.sharing import can_share
 from stiffml.settings import Tolerances
-from stiffml.system.detection import detect_sparsity
-from stiffml.system.dynamics import Dynamics
+from stiffml.system.derivatives.dynamics import Dynamics
+from stiffml.system.derivatives.pattern_detection import detect_sparsity
 from stiffml.system.mass import Mass
 from stiffml.system.space import HasSpace
 

@@ -10,8 +10,8 @@ import numpy as np
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from stiffml.system.dynamics import Dynamics
-from stiffml.system.linearization import Linearization
+from stiffml.system.derivatives.dynamics import Dynamics
+from stiffml.system.derivatives.linearization import Linearization
 from stiffml.system.mass import Mass
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import cache
 
 from stiffml.checks import described
-from stiffml.discretization.dense import Dense
+from stiffml.discretization.dense_output import Dense
 from stiffml.discretization.equations import Form, Scheme
 from stiffml.methods.dirk import DiagonallyImplicit
-from stiffml.methods.stages import kept_stages, stage_interpolant, stage_scheme
+from stiffml.methods.runge_kutta_rows import kept_stages, stage_interpolant, stage_scheme
 from stiffml.methods.tableaux import ARKIMEX as TABLEAUX
 from stiffml.methods.tableaux import Tableau
 

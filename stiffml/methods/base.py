@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.discretization.dense import Dense
+from stiffml.discretization.dense_output import Dense
 from stiffml.discretization.equations import Block, Form, Scheme
 from stiffml.discretization.interpolation import Stencil, centred
 from stiffml.discretization.trajectory import Segment
@@ -76,7 +76,7 @@ class Method(ABC):
     @property
     def within_step(self) -> bool:
         """Whether the times of all its stages lie within the step; else f is extrapolated in time where one
-        lies beyond an end of the solve or a breakpoint (:class:`stiffml.system.span.Span`)."""
+        lies beyond an end of the solve or a breakpoint (:class:`stiffml.system.function.span.Span`)."""
         return True
 
     @property

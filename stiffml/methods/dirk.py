@@ -11,7 +11,7 @@ import numpy as np
 from stiffml.checks import described
 from stiffml.discretization.equations import Form, Scheme
 from stiffml.methods.base import OneStep, are_within_step
-from stiffml.methods.stages import kept_stages, stage_scheme
+from stiffml.methods.runge_kutta_rows import kept_stages, stage_scheme
 from stiffml.methods.tableaux import DIRK as TABLEAUX
 from stiffml.methods.tableaux import Butcher, Tableau
 

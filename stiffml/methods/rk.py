@@ -8,10 +8,10 @@ from functools import cache
 import numpy as np
 
 from stiffml.checks import described
-from stiffml.discretization.dense import Dense
+from stiffml.discretization.dense_output import Dense
 from stiffml.discretization.equations import Form, Scheme
 from stiffml.methods.base import OneStep, are_within_step
-from stiffml.methods.stages import stage_interpolant, stage_scheme
+from stiffml.methods.runge_kutta_rows import stage_interpolant, stage_scheme
 from stiffml.methods.tableaux import EXPLICIT
 
 _REAL_STABILITY = {"bosh3": 2.45, "dopri5": 3.25}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stiffml.checks import described
-from stiffml.discretization.dense import Dense
+from stiffml.discretization.dense_output import Dense
 from stiffml.discretization.equations import Form, Numbers, Pattern, Scheme
 from stiffml.methods.base import OneStep, are_within_step, stage_times
 from stiffml.methods.tableaux import ROSENBROCK

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping
 
+from stiffml.petsc.known_options import as_petsc_takes
 from stiffml.petsc.library import PETSc
-from stiffml.petsc.understood import as_petsc_takes
 
 _numbers = itertools.count()
 _ELSEWHERE = (
@@ -44,7 +44,7 @@ class ScopedOptions:
     Raises
     ------
     ValueError
-        If ``extra`` names a managed option; those that a solve takes are in :mod:`stiffml.petsc.understood`.
+        If ``extra`` names a managed option; :mod:`stiffml.petsc.known_options` has those that a solve takes.
     """
 
     def __init__(

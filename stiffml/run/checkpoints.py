@@ -12,7 +12,7 @@ import numpy as np
 from checkpoint_schedules import Copy, EndReverse, Forward, Move, MultistageCheckpointSchedule, Reverse
 
 from stiffml.discretization.trajectory import Growing, Segment
-from stiffml.run.replay import Replay
+from stiffml.native.replay import Replay
 from stiffml.settings import Discrete, Disk
 
 

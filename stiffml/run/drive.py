@@ -8,10 +8,10 @@ import numpy as np
 
 from stiffml.errors import Status
 from stiffml.methods import Method
+from stiffml.native.replay import Replay
 from stiffml.petsc import Stepper
-from stiffml.run.between import reader_for
+from stiffml.run.dense_output import reader_for
 from stiffml.run.events import EventFinder, EventFunc
-from stiffml.run.replay import Replay
 from stiffml.run.results import Failure, Run
 from stiffml.settings import Tolerances
 from stiffml.steps import RESOLVED, Adaptive, Fixed, Fractions, Grid, Recorded, Steps, with_ramps

@@ -14,10 +14,10 @@ from torch import Tensor
 from stiffml.discretization.equations import HALF
 from stiffml.discretization.interpolation import Reading
 from stiffml.discretization.trajectory import Segment
-from stiffml.gradients.once import differentiable_no_further
+from stiffml.gradients.refusals import differentiable_no_further
 from stiffml.gradients.tangent import end_time_tangents
-from stiffml.run.replay import Replay
-from stiffml.system.products import gradient
+from stiffml.native.replay import Replay
+from stiffml.system.derivatives.products import gradient
 from stiffml.system.space import Space
 from stiffml.system.state import Layout, State
 

@@ -16,7 +16,7 @@ from stiffml.run.checkpoints import checkpoints_for
 from stiffml.run.drive import Drive, Finished, Stop, scheduled
 from stiffml.run.events import EventFunc
 from stiffml.run.results import Failure, Run
-from stiffml.run.unchanged import Values
+from stiffml.run.same_function import Values
 from stiffml.settings import Discrete, NewtonLimits, Tolerances
 from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps
 from stiffml.system.bounds import Bounds, Limits

@@ -12,8 +12,8 @@ from scipy.sparse.linalg import splu
 from torch import Tensor
 
 from stiffml.gradients.hooks import without_hooks
-from stiffml.gradients.once import differentiable_no_further
-from stiffml.run.newton import MAX_ITERATIONS, Rounding
+from stiffml.gradients.refusals import differentiable_no_further
+from stiffml.native.rounding import MAX_ITERATIONS, Rounding
 from stiffml.settings import Tolerances
 from stiffml.system.system import System
 

@@ -10,7 +10,7 @@ from stiffml.discretization.interpolation import Reading
 from stiffml.discretization.trajectory import Growing, Trajectory
 from stiffml.errors import Status
 from stiffml.run.checkpoints import Checkpoints
-from stiffml.run.unchanged import Values
+from stiffml.run.same_function import Values
 
 
 @dataclass

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.system.dynamics import Dynamics
+from stiffml.system.derivatives.dynamics import Dynamics
 
 SMALL = 1_000_000
 """Numbers in the Jacobian blocks up to which these are looked at one by one; beyond, products with J."""

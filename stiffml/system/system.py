@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from stiffml.discretization.equations import Form
-from stiffml.system.dynamics import Dynamics
+from stiffml.parameters.names import Members, reached
+from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.mass import Mass
-from stiffml.system.reached import Members, reached
 from stiffml.system.space import Space
 from stiffml.system.state import Layout
 

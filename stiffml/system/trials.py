@@ -12,12 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.system.agreement import Differences, contradicts
-from stiffml.system.batching import ROWS, Batching, Sample, is_jacobian_right, jacobian_is_right
-from stiffml.system.dynamics import Dynamics
-from stiffml.system.evaluation import BATCHED
-from stiffml.system.generic import enlarged, first_finite, nearby, random_signed, typical_sizes
-from stiffml.system.linearization import Linearization
+from stiffml.system.derivatives.dynamics import Dynamics
+from stiffml.system.derivatives.linearization import Linearization
+from stiffml.system.function.batching import ROWS, Batching, Sample, is_jacobian_right, jacobian_is_right
+from stiffml.system.function.difference_check import Differences, contradicts
+from stiffml.system.function.evaluation import BATCHED
+from stiffml.system.function.generic_states import (
+    enlarged,
+    first_finite,
+    nearby,
+    random_signed,
+    typical_sizes,
+)
 from stiffml.system.state import Layout
 
 STEPS = {torch.float64: (1e-4, 1e-5), torch.float32: (2e-2, 5e-3)}

@@ -1,0 +1,1 @@
+"""What a caller meets: solve, odeint, ODEBlock, their arguments, and what they return."""

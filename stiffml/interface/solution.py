@@ -1,0 +1,183 @@
+"""What a solve returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from stiffml.checks import described, texts
+from stiffml.errors import Status
+from stiffml.steps import Recorded
+from stiffml.system.state import State
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import xarray
+
+    from stiffml.gradients.autograd import Record
+    from stiffml.run.events import Event
+
+
+@dataclass
+class AdjointStats:
+    """Cost of the backward passes so far.
+
+    ``rhs_evals`` and ``jacobians`` count states at which f and ∂f/∂y were evaluated, however many
+    share a call.
+    """
+
+    rhs_evals: int = 0
+    jacobians: int = 0
+    krylov_iterations: int = 0
+    wall_s: float = 0.0
+
+
+@dataclass
+class Stats:
+    """Cost of a solve.
+
+    ``accepted`` and ``rejected`` steps (rejected: error too large, Newton failed, a value that is not finite,
+    or an end out of bounds); ``ramp_steps`` that a multistep method added to the steps asked for;
+    ``rhs_evals``, ``jacobians``: evaluations of f and ∂f/∂y; ``newton_iterations``, ``krylov_iterations``;
+    ``mended_jacobians``: those in which differences of f took the place of entries that were infinite or NaN;
+    ``wall_s`` in seconds; ``linear``: how linear systems were solved. ``adjoint`` is None until a backward
+    pass has run.
+    """
+
+    accepted: int = 0
+    rejected: int = 0
+    ramp_steps: int = 0
+    rhs_evals: int = 0
+    jacobians: int = 0
+    newton_iterations: int = 0
+    krylov_iterations: int = 0
+    mended_jacobians: int = 0
+    wall_s: float = 0.0
+    linear: str = ""
+    adjoint: AdjointStats | None = None
+
+    def count(self, **costs: float) -> None:
+        """Add to the counts."""
+        for name, cost in costs.items():
+            setattr(self, name, getattr(self, name) + cost)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One run: its record, and the tensors that gradients flow to, the times of its ends first.
+
+    ``event`` is the time of the event that ended it, differentiable.
+    """
+
+    record: Record
+    inputs: tuple[Tensor, ...]
+    event: Tensor | None = None
+
+
+@dataclass
+class Solution:
+    """The states at the output times and how they were obtained.
+
+    Attributes
+    ----------
+    t : Tensor
+        Output times reached, (n,).
+    y : Tensor or tuple of Tensor
+        States, (n, *y0.shape), differentiable.
+    status : Status
+    message : str
+        The status in words.
+    stats : Stats
+    steps : Recorded
+        The steps taken, to be passed as ``steps=`` of another solve.
+    event : Event or None
+        Time and state of the event that ended the solve.
+    pieces : tuple of Piece
+        What the engine keeps; for stiffml's own use.
+    """
+
+    t: Tensor
+    y: State
+    status: Status
+    message: str
+    stats: Stats
+    steps: Recorded
+    event: Event | None = None
+    pieces: tuple[Piece, ...] = field(repr=False, default=())
+
+    @property
+    def success(self) -> bool:
+        """Whether the last output time was reached, or the event that was asked for."""
+        return self.status in (Status.SUCCESS, Status.EVENT)
+
+    def interpolate(self, t: Tensor) -> State:
+        """The solution at any times of the span, (n, \\*y0.shape), differentiable, those times included.
+
+        Parameters
+        ----------
+        t : Tensor
+            (n,) times, in any order.
+
+        The interpolant is the method's own where PETSc has one that is right: that of ``dopri5`` (Hairer,
+        Nørsett & Wanner, Solving ODEs I, section II.6), ``rosw-ra34pw2``, and ``arkimex-2c 2d 2e 3 4 5``
+        without a mass matrix; for BDF the polynomial that the formula of the step is made from. For other
+        methods it is the polynomial through the ends of nearby steps, of the degree of the method's order,
+        at most 5. It is continuous, but its derivative jumps at the ends of steps.
+
+        Raises
+        ------
+        ValueError
+            For times outside the span that was integrated, or a solution without steps.
+        """
+        from stiffml.interface.interpolation import interpolate
+
+        return interpolate(self.pieces, t)
+
+    def to_xarray(self, names: Sequence[str] | None = None, units: str | None = None) -> xarray.Dataset:
+        """The outputs as an xarray Dataset over ``time``, with the statistics as attributes.
+
+        Parameters
+        ----------
+        names : sequence of str, optional
+            Names of the last dimension's components; they become the coordinate ``component``.
+        units : str, optional
+            Units of y.
+        """
+        import xarray
+
+        names = None if names is None else texts("names", names)
+        if units is not None and not isinstance(units, str):
+            raise TypeError(f"units must be a text, not {described(units)}")
+        parts = self.y if isinstance(self.y, tuple) else (self.y,)
+        variables: dict[str, tuple] = {}
+        coords: dict[str, object] = {"time": self.t.detach().cpu().numpy()}
+        for position, part in enumerate(parts):
+            values = part.detach().cpu().numpy()
+            name = "y" if len(parts) == 1 else f"y{position}"
+            dims = ["time", *(f"{name}_dim{i}" for i in range(values.ndim - 1))]
+            if names is not None and values.ndim > 1:
+                if len(names) != values.shape[-1]:
+                    raise ValueError(
+                        f"names: {len(names)} given, but {name} has {values.shape[-1]} components"
+                    )
+                dims[-1] = "component"
+                coords["component"] = list(names)
+            variables[name] = (dims, values, {"long_name": "state", **({"units": units} if units else {})})
+        stats = {key: value for key, value in vars(self.stats).items() if key != "adjoint"}
+        dataset = xarray.Dataset(
+            variables, coords, attrs={"status": self.status.value, "message": self.message, **stats}
+        )
+        dataset["time"].attrs["long_name"] = "time"
+        return dataset
+
+    def plot(self, names: Sequence[str] | None = None) -> matplotlib.figure.Figure:
+        """Every component over time, one panel each; see :func:`stiffml.plotting.plot_states`."""
+        from stiffml.plotting import plot_states
+
+        parts = self.y if isinstance(self.y, tuple) else (self.y,)
+        columns = [part.detach().reshape(len(part), -1) for part in parts]
+        return plot_states(self.t.detach().cpu().numpy(), torch.cat(columns, dim=1).cpu().numpy(), names)

@@ -1,0 +1,158 @@
+"""The matrix shift·M − J that PETSc factorises: one dense matrix, or one dense block a sample."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from stiffml.linear.dense.blocks import BlockLU, shift_
+from stiffml.linear.non_finite import mended_blocks
+from stiffml.linear.solver import ShiftedMatrix
+from stiffml.petsc.library import PETSc
+from stiffml.system.finite import is_finite
+
+if TYPE_CHECKING:
+    from stiffml.petsc.formulation import Formulation
+
+_START = 1e15
+"""A shift above this marks the solve for the slope at the start; PETSc scales that matrix afterwards."""
+
+
+class DenseMatrix(ShiftedMatrix):
+    """With a constant J the matrix is filled, and so factorised, only when the shift changes."""
+
+    def __init__(self, problem: Formulation) -> None:
+        self._problem = problem
+        self._mass, self._constant = problem.mass, problem.constant
+        self._blocks: np.ndarray | None = None
+        self._shift = np.nan
+
+    @abstractmethod
+    def _let_go(self) -> None:
+        """The factors are of no use any more, and may give way to the new Jacobian."""
+
+    @abstractmethod
+    def _set(self, shift: float, jacobian: np.ndarray) -> None:
+        """Take new values; ``jacobian`` may be overwritten."""
+
+    def destroy(self) -> None:
+        self.mat.destroy()
+
+    def fill(self, shift: float, s: float, vector: np.ndarray) -> None:
+        if self._constant:
+            if shift == self._shift and shift < _START:
+                return
+            if self._blocks is None:
+                self._blocks = self._evaluate(s, vector)
+        self._shift = shift
+        self._let_go()
+        blocks = self._evaluate(s, vector) if self._blocks is None else self._blocks.copy()
+        self._set(shift, blocks)
+
+    def _evaluate(self, s: float, vector: np.ndarray) -> np.ndarray:
+        blocks = self._problem.jacobian(s, vector)
+        if is_finite(blocks):
+            return blocks
+        self.mended += 1
+        return mended_blocks(self._problem, s, vector, blocks)
+
+
+def dense_matrix(problem: Formulation) -> DenseMatrix:
+    return _Dense(problem) if problem.samples == 1 else _Blocks(problem)
+
+
+class _Dense(DenseMatrix):
+    """A PETSc dense matrix, factorised by LAPACK inside PETSc."""
+
+    def __init__(self, problem: Formulation) -> None:
+        super().__init__(problem)
+        self._eye = np.eye(problem.width)
+        self.mat = PETSc.Mat().createDense((problem.width, problem.width), comm=PETSc.COMM_SELF)
+        self.mat.setUp()
+
+    def configure(self, ksp) -> None:
+        ksp.getPC().setType(PETSc.PC.Type.LU)
+
+    def options_are_set(self, ksp) -> None:
+        pass  # PETSc keeps the matrix beside its factors
+
+    def _let_go(self) -> None:
+        pass  # PETSc factorises in the same place again
+
+    def _set(self, shift: float, jacobian: np.ndarray) -> None:
+        mass = self._eye if self._mass is None else self._mass[0]
+        np.subtract(shift * mass, jacobian[0], out=self.mat.getDenseArray())
+        self.mat.assemble()
+
+
+class _Blocks(DenseMatrix):
+    """A shell matrix and the preconditioner that solves with it exactly, all samples in one call."""
+
+    def __init__(self, problem: Formulation) -> None:
+        super().__init__(problem)
+        self._operator = _BlockOperator(problem.samples, problem.width)
+        self._solver = _BlockSolver(self._operator)
+        size = (problem.size, problem.size)
+        self.mat = PETSc.Mat().createPython(size, self._operator, comm=PETSc.COMM_SELF)
+        self.mat.setUp()
+
+    def configure(self, ksp) -> None:
+        ksp.getPC().setType(PETSc.PC.Type.PYTHON)
+        ksp.getPC().setPythonContext(self._solver)
+
+    def options_are_set(self, ksp) -> None:
+        self._operator.is_multiplied_with = ksp.getType() != PETSc.KSP.Type.PREONLY
+
+    def _let_go(self) -> None:
+        self._operator.blocks = self._solver.lu = None
+
+    def _set(self, shift: float, jacobian: np.ndarray) -> None:
+        self._operator.blocks = shift_(torch.from_numpy(jacobian), shift, self._mass, 1.0)
+        self.mat.assemble()
+
+
+class _BlockOperator:
+    """The matrix, until its factors replace it.
+
+    ``is_multiplied_with``: it will be asked for products, and must be kept.
+    """
+
+    def __init__(self, samples: int, width: int) -> None:
+        self.shape = (samples, width, 1)
+        self.blocks: torch.Tensor | None = None
+        self.is_multiplied_with = True
+
+    def to_be_factorised(self) -> torch.Tensor:
+        blocks = self.blocks
+        assert blocks is not None
+        if self.is_multiplied_with:
+            return blocks.mT.clone(memory_format=torch.contiguous_format).mT
+        self.blocks = None
+        return blocks
+
+    def mult(self, mat, x, y) -> None:
+        assert self.blocks is not None
+        product = self.blocks @ torch.from_numpy(x.array_r.copy()).view(self.shape)
+        y.setArray(product.numpy().ravel())
+
+    def scale(self, mat, factor: float) -> None:
+        assert self.blocks is not None
+        self.blocks *= factor
+
+
+class _BlockSolver:
+    def __init__(self, operator: _BlockOperator) -> None:
+        self._operator = operator
+        self.lu: BlockLU | None = None
+
+    def setUp(self, pc) -> None:
+        # A singular block yields inf or nan, which Newton reports as a failure of the step.
+        self.lu = BlockLU(self._operator.to_be_factorised())
+
+    def apply(self, pc, x, y) -> None:
+        assert self.lu is not None
+        rhs = torch.from_numpy(x.array_r.copy()).view(self._operator.shape)
+        y.setArray(self.lu.solve(rhs).numpy().ravel())

@@ -1,0 +1,1 @@
+"""Krylov methods on products with the Jacobian, with a preconditioner."""

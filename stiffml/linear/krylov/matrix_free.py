@@ -1,0 +1,50 @@
+"""The Jacobian at one state at a time, of which products are taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from torch import Tensor
+
+from stiffml.system.derivatives.dynamics import Dynamics
+from stiffml.system.derivatives.graph import Array, Graph
+from stiffml.system.derivatives.linearization import JacobianAt, TensorJacobianAt
+
+JacobianOf = Callable[[Dynamics, float, Array], JacobianAt]
+
+
+class MatrixFree:
+    """J as the graph of f; the first one is tried out."""
+
+    def __init__(self) -> None:
+        self._tried = False
+
+    def __call__(self, dynamics: Dynamics, s: float, u: Array) -> Graph:
+        graph = dynamics.graph(s, u)
+        if not self._tried:
+            graph.require_adjoint(dynamics.space)
+            self._tried = True
+        return graph
+
+
+class Released:
+    """J at one state, which can be let go of; it is evaluated again should it still be needed."""
+
+    def __init__(self, evaluate: Callable[[], JacobianAt]) -> None:
+        self._evaluate = evaluate
+        self._jacobian: JacobianAt | None = evaluate()
+
+    def apply(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
+        if self._jacobian is None:
+            self._jacobian = self._evaluate()
+        return self._jacobian.apply(v, transpose)
+
+    def product(self, v: Tensor, transpose: bool = False) -> Tensor:
+        if self._jacobian is None:
+            self._jacobian = self._evaluate()
+        assert isinstance(self._jacobian, TensorJacobianAt)
+        return self._jacobian.product(v, transpose)
+
+    def let_go(self) -> None:
+        self._jacobian = None

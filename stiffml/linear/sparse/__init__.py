@@ -1,0 +1,1 @@
+"""Sparse matrices: their pattern, filled by few products, and factorised."""

@@ -1,0 +1,1 @@
+"""The equations of steps solved here, without PETSc's time steppers."""

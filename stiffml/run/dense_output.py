@@ -1,0 +1,71 @@
+"""Outputs between the ends of steps: read as the steps come, found again when they are reversed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from stiffml.discretization.dense_output import Queries
+from stiffml.discretization.equations import OUTPUT
+from stiffml.discretization.interpolation import Interpolator, Reader, Reading
+from stiffml.discretization.trajectory import Segment
+from stiffml.native.replay import Replay
+
+
+def reader_for(s: np.ndarray, replay: Replay) -> Reader:
+    """Reads at the times s (Q,): with the method's own interpolant, or a polynomial where it has none."""
+    if replay.method.dense(replay.system.form) is None:
+        return Interpolator(s, replay.method.interpolation, replay.trajectory)
+    return StepReader(s, replay)
+
+
+def with_outputs(replay: Replay, readings: Sequence[Reading]) -> Replay:
+    """The replay of a run that has ended, with those of its outputs that are equations of a step."""
+    asked = {OUTPUT - int(r.states[0]): r.s for r in readings if r.states[0] <= OUTPUT and r.s is not None}
+    if not asked:
+        return replay
+    s, numbers = np.array(list(asked.values())), np.array(list(asked))
+    return replay.asked(Queries(s, replay.trajectory.times, numbers))
+
+
+class StepReader(Reader):
+    """The method's own interpolant, step by step.
+
+    Parameters
+    ----------
+    s : ndarray
+        (Q,) in solver time, in any order.
+    replay : Replay
+    """
+
+    def __init__(self, s: np.ndarray, replay: Replay) -> None:
+        self._s, self._replay = s, replay
+        self._waiting = np.argsort(s, kind="stable")
+        self._found: dict[int, Reading] = {}
+        self._before = np.empty(0)
+        self._last: Segment | None = None
+
+    def read(self, state: int, value: np.ndarray, stages: np.ndarray | None = None) -> None:
+        before, self._before = self._before, value
+        if state > 0 and len(self._waiting):
+            states = np.stack([before, value])
+            kept = None if stages is None else stages[None]
+            self._last = Segment(self._replay.trajectory, state - 1, state, state - 1, states, kept)
+            self._take(self._last, float(self._replay.trajectory.times[state]))
+
+    def finish(self) -> list[Reading]:
+        times = self._replay.trajectory.times
+        if self._last is not None:
+            # Rounding may leave the end of the last step a little short of an output there.
+            self._take(self._last, float(times[-1] + 1e-12 * abs(times[-1] - times[0])))
+        return [self._found[q] for q in sorted(self._found)]
+
+    def _take(self, segment: Segment, until: float) -> None:
+        count = int(np.searchsorted(self._s[self._waiting], until, side="right"))
+        numbers, self._waiting = self._waiting[:count], self._waiting[count:]
+        if count:
+            times = self._replay.trajectory.times[: segment.last + 1]
+            values = self._replay.asked(Queries(self._s[numbers], times, numbers)).outputs(segment)
+            for q, u in values.items():
+                self._found[q] = Reading.of_output(q, segment.last, float(self._s[q]), u)

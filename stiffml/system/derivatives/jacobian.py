@@ -1,0 +1,232 @@
+"""The user's function with its Jacobian: dense blocks, or a graph to take products from."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from stiffml.system.derivatives.graph import Array, Graph, LastGraph, Vector
+from stiffml.system.derivatives.products import gradient
+from stiffml.system.function.batching import Func
+from stiffml.system.function.evaluation import Evaluation
+
+
+class WithJacobian(Evaluation):
+    """f with its Jacobian, and what is remembered of the last state: Newton's iteration asks twice for each.
+
+    Attributes
+    ----------
+    keeps_graphs : bool
+        Whether :meth:`graph` is what Jacobians are asked for with.
+    shares_vectors : bool
+        Whether PETSc's vectors are shared with torch on the device of the function.
+    jacobians : int
+        States at which the Jacobian was evaluated so far, trials at the start not included.
+    """
+
+    keeps_graphs = False
+    shares_vectors = False
+    jacobians = 0
+    _last_time = np.nan
+    _last_state = _last_slope = np.empty(0)
+    _last_blocks: np.ndarray | None = None
+
+    @cached_property
+    def _last_graph(self) -> LastGraph:
+        return LastGraph()
+
+    def evaluate(self, s: float, u: np.ndarray, with_jacobian: bool = False) -> np.ndarray:
+        """f at one state, without gradients; the result is remembered, and must not be written to.
+
+        Implicit methods ask for f at an accepted state that Newton has just evaluated; comparing two
+        vectors costs far less than a call of the function. ``with_jacobian`` says that the Jacobian
+        will be wanted here too: one evaluation then yields both. Of a large state nothing is remembered but
+        a slope that is not finite; nor of one that is spread over processes, which would have to agree.
+        """
+        s = self.span.trim(s)
+        if s == self._last_time and np.array_equal(u, self._last_state):
+            return self._last_slope
+        self._last_graph.forget()  # gives its memory back first
+        state = u.copy()
+        self._last_blocks = None
+        is_remembered = not self.is_large and not self.space.is_distributed
+        if with_jacobian and self.keeps_graphs:
+            slope = self._slope_with_graph(s, self._placed(state)).cpu().numpy()
+        elif with_jacobian and is_remembered and self._replicates(s, state):
+            slope, self._last_blocks = self._slope_and_jacobian(s, state)
+        else:
+            slope = self._slope(s, state)
+        if is_remembered:
+            self._last_time, self._last_state, self._last_slope = s, state, slope
+        else:
+            self._last_slope = np.empty(0) if np.isfinite(slope).all() else slope
+        return slope
+
+    def forget(self) -> None:
+        """Let go of what is remembered of the last state."""
+        self._last_time, self._last_blocks = np.nan, None
+        self._last_graph.forget()
+        self._last_state = self._last_slope = np.empty(0)
+
+    def attached(self, s: float, u: np.ndarray, remember: bool = False) -> Tensor:
+        """func at one state, with the graph of all that it depends on besides the state and the time.
+
+        ``remember``: an :meth:`evaluate` at this state then needs no other call.
+        """
+        state = u.copy()
+        with torch.enable_grad():
+            value = self._called(s, state.copy())
+        if remember and not self.is_large and not self.space.is_distributed:
+            self._last_time, self._last_state, self._last_slope = s, state, self._as_slope(value).copy()
+            self._last_blocks = None
+        return value
+
+    def attached_slope(self, s: float, u: np.ndarray) -> tuple[Tensor, np.ndarray]:
+        """The same, and f there."""
+        value = self.attached(s, u)
+        return value, self._as_slope(value)
+
+    def jacobian_at(self, s: float, u: np.ndarray) -> np.ndarray:
+        """∂f/∂u at one state as an array (samples, width, width), which is not remembered any longer."""
+        s = self.span.trim(s)
+        if s == self._last_time and np.array_equal(u, self._last_state):
+            u = self._last_state
+            if self._last_blocks is not None:
+                blocks, self._last_blocks = self._last_blocks, None
+                return blocks
+        else:
+            u = u.copy()
+        if self._replicates(s, u):
+            return self._slope_and_jacobian(s, u)[1]
+        time = torch.tensor([s], dtype=torch.float64)
+        return self.jacobian_blocks(time, torch.from_numpy(u)[None])[0].numpy()
+
+    def _slope_and_jacobian(self, s: float, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """f and ∂f/∂u by replicated rows, as in :meth:`jacobian_blocks`, for one state."""
+        layout, width = self.layout, self.layout.width
+        # Filled by numpy, whose calls cost a tenth of torch's; this is where small systems spend their time.
+        rows, times = np.empty((width, u.size)), np.empty(width)
+        rows[:], times[:] = u, s
+        leaf = torch.from_numpy(rows).requires_grad_()
+        with torch.enable_grad():
+            slopes = self._many(torch.from_numpy(times), leaf)
+            grads = gradient(slopes, leaf, self._identity)
+        grads = _own(grads, self._identity)
+        self.rhs_evals += 1 - width
+        self.jacobians += 1
+        blocks = grads.numpy().reshape(width, layout.samples, width).swapaxes(0, 1)
+        return slopes.detach().numpy()[0], blocks
+
+    @cached_property
+    def _identity(self) -> Tensor:
+        """The cotangent of the replicated rows: copy r asks for row r of every sample's Jacobian."""
+        width, samples = self.layout.width, self.layout.samples
+        eye = torch.eye(width, dtype=torch.float64)
+        return eye[:, None, :].expand(width, samples, width).reshape(width, self.layout.size)
+
+    @property
+    def last_slope(self) -> np.ndarray:
+        """The result of the last :meth:`evaluate`."""
+        return self._last_slope
+
+    def evaluate_shared(self, s: float, u: Tensor, with_jacobian: bool = False) -> Tensor:
+        """:meth:`evaluate` where the state is a tensor on the device of ``func``, as one there."""
+        self.forget()
+        s = self.span.trim(s)
+        if with_jacobian:
+            return self._slope_with_graph(s, u.clone())
+        with torch.no_grad():
+            return self._many(torch.tensor([s], dtype=torch.float64), u[None])[0]
+
+    def graph(self, s: float, u: Array) -> Graph:
+        """f at one state with its Jacobian's products; the last :meth:`evaluate` may have it already."""
+        self.jacobians += 1
+        s, u = self.span.trim(s), self._placed(u)
+        return self._last_graph.take(s, u, self.space) or self._graph(s, u)[0]
+
+    def copied(self, u: Vector) -> Vector:
+        """A copy of a state, which may be that of the last :meth:`evaluate`; it must not be written to."""
+        kept = self._last_graph.state(u)
+        if kept is not None:
+            return kept
+        return u.clone() if isinstance(u, Tensor) else u.copy()
+
+    def _placed(self, u: Array) -> Array:
+        """A state where graphs begin."""
+        if self.shares_vectors and isinstance(u, np.ndarray):
+            return torch.from_numpy(u).to(self.layout.device)
+        return u
+
+    def _slope_with_graph(self, s: float, u: Array) -> Tensor:
+        """f at a state; its graph is kept until :meth:`graph` asks for it."""
+        graph, slope = self._graph(s, u)
+        self._last_graph.keep(s, u, graph)
+        return slope
+
+    def _graph(self, s: float, u: Array) -> tuple[Graph, Tensor]:
+        """The graph of f at a state, which must stay as it is, and the value."""
+        with torch.enable_grad():
+            if isinstance(u, np.ndarray):
+                u = torch.from_numpy(u if u.flags.writeable else u.copy())
+            leaf = u.detach().requires_grad_()
+            slope = self._many(torch.tensor([s], dtype=torch.float64), leaf[None], self._for_graphs())[0]
+        return Graph(leaf, slope, self.layout.dtype, self.is_large), slope.detach()
+
+    def _for_graphs(self) -> Func:
+        """The function; if the state is large, with parameters whose gradients no graph need be kept for."""
+        func = self.func
+        if not self.is_large or not isinstance(func, nn.Module) or isinstance(func, torch.jit.ScriptModule):
+            return func
+        values = {name: parameter.detach() for name, parameter in func.named_parameters()}
+        return lambda t, y: functional_call(func, values, (t, y))
+
+    def evaluate_many(self, s: Tensor, u: Tensor, with_jacobian: bool = False) -> Tensor:
+        """f at K states without gradients: (K,), (K, size) -> (K, size).
+
+        ``with_jacobian`` says that the Jacobian will be wanted at these states too, before they change: the
+        graph of a single one then serves for both.
+        """
+        if with_jacobian and self.keeps_graphs and len(s) == 1:
+            return self._slope_with_graph(float(s[0]), self._placed(u[0].numpy())).cpu()[None]
+        with torch.no_grad():
+            return self._many(s, u)
+
+    def jacobian_blocks(self, s: Tensor, u: Tensor) -> Tensor:
+        """∂f/∂u at K states: (K,), (K, size) -> (K, samples, width, width).
+
+        By replicated rows: f at ``width`` copies of each state, then one backward pass in which copy
+        r asks for row r of the Jacobian of every sample at once.
+        """
+        count, (samples, width) = len(s), (self.layout.samples, self.layout.width)
+        self.jacobians += count
+        eye = torch.eye(width, dtype=torch.float64)
+        if not self._replicates(float(s[0]), u[0].numpy()):
+            return self._jacobian_rows(s, u, eye)
+        with torch.enable_grad():
+            leaf = u.detach().repeat_interleave(width, dim=0).requires_grad_()
+            slopes = self._many(s.repeat_interleave(width), leaf).view(count, width, samples, width)
+            self.rhs_evals -= count * (width - 1)
+            grads = _own(gradient(slopes, leaf, eye[None, :, None, :].expand_as(slopes)), eye)
+        return grads.view(count, width, samples, width).transpose(1, 2)
+
+    def _jacobian_rows(self, s: Tensor, u: Tensor, eye: Tensor) -> Tensor:
+        samples, width = self.layout.samples, self.layout.width
+        blocks = torch.empty(len(s), samples, width, width, dtype=torch.float64)
+        for part, state, into in zip(s.split(1), u.split(1), blocks, strict=True):
+            with torch.enable_grad():
+                leaf = state.detach().requires_grad_()
+                slopes = self._many(part, leaf).view(samples, width)
+                for r in range(width):
+                    row = gradient(slopes, leaf, eye[r].expand_as(slopes), retain=r < width - 1)
+                    into[:, r] = row.view(samples, width)
+        return blocks
+
+
+def _own(gradients: Tensor, cotangents: Tensor) -> Tensor:
+    """In memory of their own: func may pass cotangents on, and the caller may overwrite a Jacobian."""
+    shared = gradients.untyped_storage().data_ptr() == cotangents.untyped_storage().data_ptr()
+    return gradients.clone() if shared else gradients

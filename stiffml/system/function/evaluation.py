@@ -1,0 +1,243 @@
+"""The user's function as du/ds = f(s, u; θ) on one flat float64 vector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stiffml.system.function.batching import Batching, Func, Sample, batching_of, evaluate_many, not_batched
+from stiffml.system.function.cache import remembered
+from stiffml.system.function.span import Span
+from stiffml.system.function.time_differences import TimeDifferences, time_differences
+from stiffml.system.space import Space
+from stiffml.system.state import Layout, State
+
+REPLICATED = 1_000_000
+"""Numbers in the replicated rows of one state up to which these are the way to its Jacobian."""
+
+BATCHED = 100_000
+"""Numbers in a state up to which a batch of states is tried: beyond, calls cost nothing beside arithmetic."""
+
+LARGE = 500_000
+"""Numbers in a state above which memory counts for more than calls of the function."""
+
+
+class Evaluation:
+    """``func`` at one state or at many, as the solver sees it.
+
+    The solver's time s runs forward: s = ``direction`` · t, so that a solve with decreasing times is
+    one of −f(−s, u). States are float64 whatever the user's dtype is; ``func`` sees its own dtype.
+
+    Attributes
+    ----------
+    space : Space
+        Which processes hold the state.
+    span : Span
+        Between which times the function is called.
+    parameters : tuple of Tensor
+        What gradients are wanted for.
+    eps : float
+        The rounding of the user's dtype.
+    largest : int
+        Numbers in the largest part of a state. How the work is divided must be the same in all processes,
+        and so depends on this.
+    rhs_evals : int
+        States at which the function was evaluated so far, trials at the start not included.
+    """
+
+    def __init__(
+        self,
+        func: Func,
+        layout: Layout,
+        direction: int = 1,
+        parameters: Iterable[Tensor] = (),
+        space: Space | None = None,
+        span: Span | None = None,
+    ) -> None:
+        self.func = func
+        self.span = Span() if span is None else span
+        self.space = Space() if space is None else space
+        self.layout = layout
+        self.eps = float(torch.finfo(layout.dtype).eps)
+        self.direction = direction
+        self.largest = round(self.space.max(layout.size))
+        self.parameters = tuple(p for p in parameters if p.requires_grad)
+        self.rhs_evals = 0
+        self._plain = not layout.is_tuple and layout.dtype == torch.float64 and layout.device.type == "cpu"
+        self._batching: Batching | None = None
+        self._time_differences: TimeDifferences | None = None
+        self._time_is_known = False
+
+    @property
+    def is_large(self) -> bool:
+        """Whether memory counts for more than calls of the function."""
+        return self.largest > LARGE
+
+    def evaluate_anew(self, s: float, u: np.ndarray) -> np.ndarray:
+        """f at one state by a call of the function, whatever is remembered."""
+        return self._slope(self.span.trim(s), u.copy())
+
+    def _slope(self, s: float, u: np.ndarray) -> np.ndarray:
+        if self.span.degree and not self.span.begin <= s <= self.span.end:
+            time, state = torch.tensor([s], dtype=torch.float64), torch.from_numpy(u)[None]
+            with torch.no_grad():
+                return self._many(time, state)[0].numpy()
+        return self._as_slope(self._called(s, u))
+
+    def _called(self, s: float, u: np.ndarray) -> Tensor:
+        """func at one state, as a flat vector in its own dtype, direction and device."""
+        layout = self.layout
+        y = layout.unflatten(torch.from_numpy(u).to(layout.device, layout.dtype))
+        time = self.span.own_time(self.direction * s)
+        t = torch.tensor(time, dtype=layout.dtype, device=layout.device)
+        value = self._checked(self.func(t, y))
+        self.rhs_evals += 1
+        return layout.flatten(value)
+
+    def _as_slope(self, value: Tensor) -> np.ndarray:
+        flat = value.detach().double().cpu().numpy()
+        return flat if self.direction > 0 else -flat
+
+    @property
+    def may_replicate(self) -> bool:
+        """Whether replicated rows of a state are few enough, and all in this process."""
+        if self.layout.size > BATCHED:
+            return False
+        return not self.space.is_distributed and self.layout.size * self.layout.width <= REPLICATED
+
+    def _replicates(self, s: float, u: np.ndarray) -> bool:
+        """Whether replicated rows are the way to a Jacobian.
+
+        A large state takes one backward pass for each of its rows instead: the calls of torch that this
+        costs no longer matter, and the function is evaluated once and not ``width`` times.
+        """
+        return self.may_replicate and self._mode(s, u) is not Batching.LOOP
+
+    def _checked(self, value: State) -> State:
+        parts = value if isinstance(value, tuple | list) else (value,)
+        if isinstance(value, tuple | list) != self.layout.is_tuple or not all(
+            isinstance(part, Tensor) for part in parts
+        ):
+            kind = "a tuple of tensors" if self.layout.is_tuple else "a tensor"
+            raise TypeError(f"func must return {kind} like y0, not {type(value).__name__}")
+        for part in parts:
+            _require_real(part.dtype)
+        shapes = tuple(part.shape for part in parts)
+        if shapes != self.layout.shapes:
+            want, got = (
+                (tuple(map(tuple, s)) if self.layout.is_tuple else tuple(s[0]))
+                for s in (self.layout.shapes, shapes)
+            )
+            raise ValueError(f"func returned shape {got}, but y0 has shape {want}")
+        return tuple(parts) if self.layout.is_tuple else parts[0]
+
+    def _mode(self, s: float, u: np.ndarray, samples: Sequence[Sample] = ()) -> Batching:
+        if self._batching is None and self.layout.size > BATCHED:
+            self._batching = Batching.LOOP
+        if self._batching is None:
+            time = self.span.own_time(self.direction * s)
+            others = [self.direction * other for other in self.span.times_within(self.layout.dtype)]
+            samples = [(state, self.direction * value) for state, value in samples]
+            self._batching = batching_of(
+                self.func,
+                self.layout,
+                torch.tensor(time, dtype=torch.float64),
+                torch.from_numpy(u),
+                others,
+                samples,
+            )
+        return self._batching
+
+    def batching_at(self, s: float, u: np.ndarray, samples: Sequence[Sample] = ()) -> Batching:
+        """How the function is evaluated at several states at once, tried out at one if need be.
+
+        ``samples``: states near to it with values of f that are known.
+        """
+        if self.space.is_distributed or self.is_large:
+            return Batching.LOOP
+        return self._mode(s, u, samples)
+
+    def batch_no_longer(self) -> None:
+        """Go on with a slower way of batching, since the one so far has shown a wrong value."""
+        assert self._batching is not None
+        not_batched(self.func, self.layout, self._batching)
+        self._batching = Batching.VMAP if self._batching is Batching.NATIVE else Batching.LOOP
+
+    def _many(self, s: Tensor, u: Tensor, func: Func | None = None, ends: Tensor | None = None) -> Tensor:
+        """f, or ``func`` in its place, at K times (K,) and states (K, size), both float64, differentiable.
+
+        At times beyond the span it depends on the ``ends`` of that as well.
+        """
+        expanded = self.span.expanded(s, ends) if self.span.degree else None
+        if expanded is not None:
+            rows, weights = expanded.rows.to(u.device), expanded.weights.to(u.device)
+            slopes = self._many_within(expanded.times, u[rows], func)
+            return torch.zeros_like(u).index_add(0, rows, weights[:, None] * slopes)
+        return self._many_within(s, u, func)
+
+    def _many_within(self, s: Tensor, u: Tensor, func: Func | None) -> Tensor:
+        """The same at times within the span."""
+        if s.requires_grad and func is None and torch.is_grad_enabled():
+            differences = self._differences_in_time(u)
+            if differences is not None:
+                return differences.evaluate(self._evaluate, s, u)
+        return self._evaluate(s, u, func)
+
+    def _evaluate(self, s: Tensor, u: Tensor, func: Func | None = None) -> Tensor:
+        """The same, with derivatives with respect to time as torch has them."""
+        func = self.func if func is None else func
+        self.rhs_evals += len(s)
+        # A single state needs no batch, nor the attempts with which one is tried out.
+        if len(s) == 1 or self.space.is_distributed or self.is_large:
+            mode = Batching.LOOP
+        else:
+            mode = self._batching or self._mode(float(s[0].detach()), u[0].detach().numpy())
+        if self._plain and self.direction > 0:
+            return _real(evaluate_many(func, self.layout, mode, s, u))
+        # Vectors live where PETSc works, in double precision; the function on its own device, in its own.
+        device, dtype = self.layout.device, self.layout.dtype
+        times, states = (self.direction * s).to(device, dtype), u.to(device, dtype)
+        if dtype != torch.float64:
+            times = self.span.own_times(times)
+        slopes = _real(evaluate_many(func, self.layout, mode, times, states))
+        return self.direction * slopes.to(u.device, torch.float64)
+
+    def _differences_in_time(self, u: Tensor) -> TimeDifferences | None:
+        """What ∂f/∂s is taken from where torch does not see it, tried out when it is first asked for."""
+        if not self._time_is_known:
+            self._time_is_known = True  # first, since trying calls what asks for this
+            count = self.rhs_evals
+            self._time_differences = time_differences(
+                self._evaluate, self.span, self.layout.dtype, u[0].detach(), self.space, remembered(self.func)
+            )
+            self.rhs_evals = count
+        return self._time_differences
+
+    def evaluate_differentiably(self, s: Tensor, u: Tensor) -> Tensor:
+        """f at K states, with the graph of all that it depends on: (K,), (K, size) -> (K, size)."""
+        with torch.enable_grad():
+            return self._many(s, u)
+
+
+def _require_real(dtype: torch.dtype) -> None:
+    if dtype.is_complex:
+        raise TypeError(
+            f"func must return real values, not {dtype}, whose imaginary part would be lost. Try: y0 = "
+            "torch.view_as_real(z0), and in func torch.view_as_complex(y) and torch.view_as_real(result)"
+        )
+    if dtype == torch.bool:
+        raise TypeError(
+            f"func must return numbers, not {dtype}. Try: torch.where(condition, 1.0, 0.0), or "
+            "condition.to(y.dtype)"
+        )
+
+
+def _real(slopes: Tensor) -> Tensor:
+    """Slopes in double precision; integers are as good as other numbers."""
+    if slopes.dtype == torch.float64:
+        return slopes
+    _require_real(slopes.dtype)
+    return slopes.double()
