@@ -6,7 +6,7 @@ import math
 import os
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from checkpoint_schedules import Copy, EndReverse, Forward, Move, MultistageCheckpointSchedule, Reverse
@@ -77,6 +77,21 @@ class InMemory(Checkpoints):
         self._states = Growing((size,))
         self._stages: Growing | None = None
         self._with_stages = with_stages
+
+    @classmethod
+    def joined(cls, parts: Sequence[InMemory]) -> InMemory:
+        """Those of several runs of one method, numbered as those of ``Trajectories`` are."""
+        kept = [part._stages for part in parts if part._stages is not None]
+        joined = cls(parts[0].start.size, with_stages=len(kept) == len(parts))
+        for number, part in enumerate(parts):
+            for state in part._states.rows:
+                joined._states.append(state)
+            if joined._with_stages:
+                joined._stages = joined._stages or Growing(kept[0].rows.shape[1:])
+                for stages in kept[number].rows:
+                    joined._stages.append(stages)
+                joined._stages.append(0.0)  # there is no step from the last state
+        return joined
 
     def append(self, state: np.ndarray, stages: np.ndarray | None) -> None:
         self._states.append(state)
