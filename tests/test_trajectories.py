@@ -11,6 +11,7 @@ import stiffml
 from stiffml import METHODS, Adaptive, Fixed, Grid, Split
 from stiffml.discretization.interpolation import Reading
 from stiffml.discretization.trajectory import Trajectories
+from stiffml.gradients import adjoint
 from stiffml.gradients.adjoint import reverse
 from stiffml.gradients.tangent import TangentSweep
 from stiffml.native.replay import Replay
@@ -95,6 +96,19 @@ def test_reversed_together_or_one_by_one(method: str, steps, checkpoints: str) -
         assert torch.allclose(total, expected, rtol=1e-9, atol=1e-12), f"{what} Nodes in equations.py"
     times = np.concatenate([one.times for one in alone])
     assert np.allclose(together.times, times, rtol=1e-8, atol=1e-11), f"{what} gradients/times.py"
+
+
+@pytest.mark.parametrize("method", ["cn", "bdf3", "rosw-ra34pw2"])
+def test_in_segments(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a few steps each, which end within trajectories, between them, and on the number that is no step."""
+    records = runs(method, "solutions", Fixed(0.07))
+    cotangents = torch.from_numpy(np.random.default_rng(2).normal(size=(6, 2)))
+    expected = reverse(*joined(records), ends(records), cotangents)
+    for steps in (1, 3, 8):
+        monkeypatch.setattr(adjoint, "longest_segment", lambda *_, steps=steps: steps)
+        found = reverse(*joined(records), ends(records), cotangents)
+        off = float((found.u0 - expected.u0).abs().max())
+        assert off <= 1e-12, f"{method}, segments of {steps}: off by {off:.1e}; look at Segment.which"
 
 
 @pytest.mark.parametrize("method", [name for name in ONE_OF_EACH if not METHODS[name].time_is_state])

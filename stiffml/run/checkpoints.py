@@ -6,7 +6,7 @@ import math
 import os
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from checkpoint_schedules import Copy, EndReverse, Forward, Move, MultistageCheckpointSchedule, Reverse
@@ -109,16 +109,18 @@ class InMemory(Checkpoints):
         return self._states.rows[-1]
 
     def segments(self, replay: Replay, last: int, longest: int) -> Iterator[Segment]:
-        for first, origin, end in _windows(last, longest, replay.method.history):
-            yield self._segment(replay, first, origin, end)
+        return self._segments(replay, _windows(last, longest, replay.method.history))
 
     def forwards(self, replay: Replay, last: int, longest: int) -> Iterator[Segment]:
-        for first, origin, end in reversed(list(_windows(last, longest, replay.method.history))):
-            yield self._segment(replay, first, origin, end)
+        return self._segments(replay, reversed(list(_windows(last, longest, replay.method.history))))
 
-    def _segment(self, replay: Replay, first: int, origin: int, end: int) -> Segment:
-        stages = None if self._stages is None else self._stages.rows[first:end]
-        return Segment(replay.trajectory, first, end, origin, self._states.rows[origin : end + 1], stages)
+    def _segments(self, replay: Replay, windows: Iterable[tuple[int, int, int]]) -> Iterator[Segment]:
+        for first, origin, end in windows:
+            stages = None if self._stages is None else self._stages.rows[first:end]
+            states = self._states.rows[origin : end + 1]
+            segment = Segment(replay.trajectory, first, end, origin, states, stages)
+            if len(segment.which):  # not only the number of a last state
+                yield segment
 
 
 class OnDisk(Checkpoints):
