@@ -41,7 +41,10 @@ WIDEST_EXPLICIT_BLOCK = 16
 @dataclass
 class Gradients:
     """dL/du0 (size,), dL/dθ (None where f does not depend on it), and if wanted, in solver time, dL/d(times
-    that steps end on) and dL/d(times of outputs between steps)."""
+    that steps end on) and dL/d(times of outputs between steps).
+
+    Of several trajectories dL/du0 has one after the other, and so has dL/d(times).
+    """
 
     u0: Tensor
     parameters: list[Tensor | None]
@@ -93,13 +96,16 @@ def reverse(
     if total.times is not None:
         between = system.space.sum_array(total.times.add_readings(readings, cotangents.numpy()))
         times = trajectory.output_gradient(total.times.boundaries)
+        if len(trajectory.starts) > 1 and total.times.ends.any():
+            raise NotImplementedError(
+                f"{method} has stages outside their step, whose times are those of an end of the solve; the "
+                "gradient with respect to times is for one trajectory at a time there"
+            )
         times[[0, -1]] += total.times.ends
         times = system.space.sum_array(times)
-    u0 = pending.pop(0, None)
     zero = np.zeros(system.layout.size)
-    return Gradients(
-        torch.from_numpy(np.array(zero if u0 is None else u0)), total.over_all_parts(), times, between
-    )
+    u0 = np.concatenate([pending.pop(start, zero) for start in trajectory.starts.tolist()])
+    return Gradients(torch.from_numpy(u0), total.over_all_parts(), times, between)
 
 
 def last_state(readings: Sequence[Reading]) -> int:

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.discretization.equations import STAGE, Equations, Nodes
+from stiffml.discretization.equations import Equations, Nodes
 from stiffml.discretization.interpolation import Reading
+from stiffml.discretization.numbering import STAGE
 from stiffml.gradients.adjoint import Total, last_state, longest_segment, mass_gradient
 from stiffml.gradients.sweep import Pending, sweep
 from stiffml.gradients.tangent import Direction, Tangents, TangentSweep, linearize_both

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.discretization.equations import HALF, STAGE, Equations, Nodes, Numbers, Row
+from stiffml.discretization.equations import Equations, Nodes, Numbers, Row
 from stiffml.discretization.interpolation import Reading
+from stiffml.discretization.numbering import HALF, STAGE
 from stiffml.gradients.adjoint import last_state, linearize, longest_segment
 from stiffml.native.replay import Replay
 from stiffml.run.checkpoints import Checkpoints
@@ -41,7 +42,7 @@ class TangentSweep:
     ----------
     replay : Replay
     u0 : ndarray
-        (P, size) tangents of the initial state.
+        (P, size) tangents of the initial state; of several trajectories, one after the other.
     parameters : sequence of Direction
         P changes of the parameters.
 
@@ -65,7 +66,8 @@ class TangentSweep:
             )
         self._replay = replay
         self._parameters = [direction[: len(system.f.parameters)] for direction in parameters]
-        self.states: dict[int, np.ndarray] = {0: u0}
+        starts = replay.trajectory.starts.tolist()
+        self.states: dict[int, np.ndarray] = dict(zip(starts, np.split(u0, len(starts), axis=1), strict=True))
 
     def run(self, checkpoints: Checkpoints, last: int) -> None:
         """Sweep all steps up to a state."""

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 from stiffml.discretization.dense_output import Queries, with_outputs
-from stiffml.discretization.equations import HALF, Block, Equations, Row
-from stiffml.discretization.trajectory import Segment, Trajectory
+from stiffml.discretization.equations import Block, Equations, Row
+from stiffml.discretization.numbering import half_step, is_half
+from stiffml.discretization.trajectory import Segment, Trajectories, Trajectory
 from stiffml.errors import ReplayError
 from stiffml.methods import Method
 from stiffml.native.rounding import MAX_ITERATIONS, Rounding
@@ -28,10 +29,20 @@ class Replay:
     """Takes the recorded steps of a trajectory again."""
 
     def __init__(
-        self, trajectory: Trajectory, method: Method, system: System, queries: Queries | None = None
+        self,
+        trajectory: Trajectory | Trajectories,
+        method: Method,
+        system: System,
+        queries: Queries | None = None,
     ) -> None:
         self.trajectory, self.method, self.system = trajectory, method, system
         self._queries = queries
+
+    @property
+    def single(self) -> Trajectory:
+        """The trajectory, where there is one only."""
+        assert isinstance(self.trajectory, Trajectory), "this needs one trajectory at a time"
+        return self.trajectory
 
     def asked(self, queries: Queries) -> Replay:
         """The same, with outputs that are further equations of their steps."""
@@ -49,17 +60,17 @@ class Replay:
         dense = self.method.dense(self.system.form)
         assert dense is not None
         begin = 0
-        for count, steps in groupby(queries.counts(block.first, block.steps)):
+        for count, steps in groupby(queries.counts(block.which)):
             end = begin + len(list(steps))
-            first, known, times = block.first + begin, block.known[begin:end], block.times[begin:end].numpy()
+            which, known, times = (a[begin:end] for a in (block.which, block.known, block.times.numpy()))
             begin = end
             if count == 0:
-                yield Block(block.scheme, first, known, times)
+                yield Block(block.scheme, which, known, times)
                 continue
-            asked = np.array([queries.by_step[first + k] for k in range(len(known))])  # (steps, count, 2)
+            asked = np.array([queries.by_step[n] for n in which.tolist()])  # (steps, count, 2)
             scheme = with_outputs(block.scheme, dense, count)
             times = np.concatenate([times, asked[:, :, 1]], axis=1)
-            yield Block(scheme, first, known, times, asked[:, :, 0].astype(int))
+            yield Block(scheme, which, known, times, asked[:, :, 0].astype(int))
 
     def outputs(self, segment: Segment) -> dict[int, np.ndarray]:
         """The outputs in the steps of a segment, by their numbers."""
@@ -76,7 +87,12 @@ class Replay:
         if segment.stages is not None or not any(block.pattern.stages for block in blocks):
             return segment
         solved = [_BlockSolver(block, segment, self.system).stages() for block in blocks]
-        return dataclasses.replace(segment, stages=np.concatenate(solved))
+        if len(solved) == 1 and len(solved[0]) == segment.last - segment.first:
+            return dataclasses.replace(segment, stages=solved[0])
+        stages = np.empty((segment.last - segment.first, *solved[0].shape[1:]))
+        for block, found in zip(blocks, solved, strict=True):
+            stages[block.which - segment.first] = found
+        return dataclasses.replace(segment, stages=stages)
 
     def step(self, step: int, states: np.ndarray, with_half: bool = False) -> Segment:
         """One step, as a segment, which takes ``states`` (N + 1, size): those before it that it starts from,
@@ -88,7 +104,7 @@ class Replay:
         (block,) = self.blocks(segment)
         solver = _BlockSolver(block, segment, self.system)
         if with_half and block.pattern.keeps_half:
-            self.trajectory.half = (float(segment.times.mean()), solver.solve_half())
+            self.single.half = (float(block.times.mean()), solver.solve_half())
         segment.states[-1] = solver.new_state()
         return dataclasses.replace(segment, stages=solver.stages())
 
@@ -141,13 +157,13 @@ class _BlockSolver:
         return self._solve(self.pattern.rows[0])[0]
 
     def _half(self) -> np.ndarray:
-        return self.segment.states_at(np.full(self.block.steps, HALF))
+        return self.segment.states_at(half_step(self.block.known[:, self.pattern.base]))
 
     def _times(self, name: str, c: int) -> torch.Tensor:
         states = self.block.state_of(c)
         if states is not None:
-            if states[0] == HALF and self.pattern.keeps_half:
-                return torch.from_numpy(self.segment.times.mean(keepdims=True))
+            if self.pattern.keeps_half and is_half(states).all():
+                return self.block.times.mean(dim=1)  # the half step may not be known yet
             return torch.from_numpy(np.array(self.segment.times_at(states)))
         return getattr(self.numbers, f"s_{name}")[:, c]
 
@@ -215,7 +231,7 @@ class _BlockSolver:
             except FloatingPointError:
                 break
             del update
-        where = float(self.segment.times[0])
+        where = self.segment.begin
         raise ReplayError(
             f"a step recorded near t = {self.system.direction * where:.10g} could not be repeated: Newton's "
             "iteration did not converge. Try: Discrete(checkpoints='stages'), which repeats nothing, or "

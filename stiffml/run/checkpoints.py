@@ -6,7 +6,7 @@ import math
 import os
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from checkpoint_schedules import Copy, EndReverse, Forward, Move, MultistageCheckpointSchedule, Reverse
@@ -78,6 +78,21 @@ class InMemory(Checkpoints):
         self._stages: Growing | None = None
         self._with_stages = with_stages
 
+    @classmethod
+    def joined(cls, parts: Sequence[InMemory]) -> InMemory:
+        """Those of several runs of one method, numbered as those of ``Trajectories`` are."""
+        kept = [part._stages for part in parts if part._stages is not None]
+        joined = cls(parts[0].start.size, with_stages=len(kept) == len(parts))
+        for number, part in enumerate(parts):
+            for state in part._states.rows:
+                joined._states.append(state)
+            if joined._with_stages:
+                joined._stages = joined._stages or Growing(kept[0].rows.shape[1:])
+                for stages in kept[number].rows:
+                    joined._stages.append(stages)
+                joined._stages.append(0.0)  # there is no step from the last state
+        return joined
+
     def append(self, state: np.ndarray, stages: np.ndarray | None) -> None:
         self._states.append(state)
         if stages is not None and self._with_stages:
@@ -94,16 +109,18 @@ class InMemory(Checkpoints):
         return self._states.rows[-1]
 
     def segments(self, replay: Replay, last: int, longest: int) -> Iterator[Segment]:
-        for first, origin, end in _windows(last, longest, replay.method.history):
-            yield self._segment(replay, first, origin, end)
+        return self._segments(replay, _windows(last, longest, replay.method.history))
 
     def forwards(self, replay: Replay, last: int, longest: int) -> Iterator[Segment]:
-        for first, origin, end in reversed(list(_windows(last, longest, replay.method.history))):
-            yield self._segment(replay, first, origin, end)
+        return self._segments(replay, reversed(list(_windows(last, longest, replay.method.history))))
 
-    def _segment(self, replay: Replay, first: int, origin: int, end: int) -> Segment:
-        stages = None if self._stages is None else self._stages.rows[first:end]
-        return Segment(replay.trajectory, first, end, origin, self._states.rows[origin : end + 1], stages)
+    def _segments(self, replay: Replay, windows: Iterable[tuple[int, int, int]]) -> Iterator[Segment]:
+        for first, origin, end in windows:
+            stages = None if self._stages is None else self._stages.rows[first:end]
+            states = self._states.rows[origin : end + 1]
+            segment = Segment(replay.trajectory, first, end, origin, states, stages)
+            if len(segment.which):  # not only the number of a last state
+                yield segment
 
 
 class OnDisk(Checkpoints):

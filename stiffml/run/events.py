@@ -11,8 +11,8 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from stiffml.discretization.equations import HALF
 from stiffml.discretization.interpolation import Reading
+from stiffml.discretization.numbering import HALF
 from stiffml.discretization.trajectory import Segment
 from stiffml.gradients.refusals import differentiable_no_further
 from stiffml.gradients.tangent import end_time_tangents
@@ -79,7 +79,7 @@ class EventFinder:
 
     def reached(self, state: np.ndarray) -> Segment | None:
         """The step just appended, cut short at the root of the event function if it has one."""
-        trajectory = self._replay.trajectory
+        trajectory = self._replay.single
         start, end = trajectory.times[-2:]
         before, after = self._before, self._value(end, state)
         crosses = before * after <= 0 and before != 0  # and neither is NaN
@@ -155,7 +155,7 @@ class EventFinder:
         ``after`` is that at the end of the first step. A component near zero does not tell how large its
         rounding is: it is at least what the component changes by while time does by its own rounding.
         """
-        system, trajectory = self._replay.system, self._replay.trajectory
+        system, trajectory = self._replay.system, self._replay.single
         layout, s = system.layout, float(trajectory.times[0])
         u = torch.from_numpy(self._recent[0]).to(layout.device, layout.dtype)
         wrt_t, wrt_u = _gradients(self._event, layout, system.direction * s, u)
