@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stiffml.all_at_once.transpose import sweep_at_once
 from stiffml.discretization.equations import Block, Equations, Nodes
 from stiffml.discretization.interpolation import Reading
 from stiffml.discretization.trajectory import Segment
@@ -161,7 +162,14 @@ def _reverse_segment(replay: Replay, segment: Segment, pending: Pending, total: 
         _require_independent_samples(equations, system, f, g)
     curvatures = [_curvature(equations, block, system.f) for block in equations.blocks]
     wanted = total.times is not None or system.mass_has_gradient or any(curvatures)
-    swept = sweep(equations, system, f, g, curvatures, pending, with_multipliers=wanted)
+    if (
+        isinstance(f, DenseBlocks)
+        and (g is None or isinstance(g, DenseBlocks))
+        and all(curvature is None or curvature.blocks is not None for curvature in curvatures)
+    ):
+        swept = sweep_at_once(equations, system, f, g, curvatures, pending)
+    else:
+        swept = sweep(equations, system, f, g, curvatures, pending, with_multipliers=wanted)
     del f, g  # large systems need the room
     if method.implicit:
         system.solver.let_go()

@@ -41,3 +41,7 @@ class BlockLU:
     def solve(self, v: Tensor, transpose: bool = False) -> Tensor:
         """The x of A x = v, or of Aᵀ x = v, for columns v (…, w, n)."""
         return torch.linalg.lu_solve(self._lu, self._pivots, v, adjoint=transpose)
+
+    def at(self, position: int, v: Tensor, transpose: bool = False) -> Tensor:
+        """The same for one of K sets of matrices, (K, …, w, w)."""
+        return torch.linalg.lu_solve(self._lu[position], self._pivots[position], v, adjoint=transpose)

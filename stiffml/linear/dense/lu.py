@@ -65,6 +65,10 @@ class DenseBlocks(Linearization):
         self._mass = None if mass is None else mass.blocks
         self._factors: dict[tuple[int, float, float], _One | _Many] = {}
 
+    def at(self, states: np.ndarray) -> np.ndarray:
+        """J at some of the states, (N,) -> (N, samples, width, width)."""
+        return self._blocks[np.zeros_like(states) if self._constant else states]
+
     def apply(self, k: int, v: np.ndarray, transpose: bool = False) -> np.ndarray:
         block = self._blocks[0 if self._constant else k]
         if self._samples == 1:

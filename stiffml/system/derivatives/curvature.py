@@ -29,6 +29,11 @@ class Curvature:
         For every Rosenbrock row its y, (K, size).
     tau : ndarray
         (K, rows)
+
+    Attributes
+    ----------
+    blocks : dict of int to ndarray, or None
+        For every Rosenbrock row ∂D/∂u₀, (K, samples, width, width), where these are small.
     """
 
     def __init__(
@@ -36,10 +41,10 @@ class Curvature:
     ) -> None:
         self._dynamics, self._s, self._u = dynamics, s, u
         self._directions, self._tau = directions, tau
-        self._blocks: dict[int, np.ndarray] | None = None
+        self.blocks: dict[int, np.ndarray] | None = None
         self._large = dynamics.is_large
         if dynamics.layout.width <= WIDEST_BLOCK and not self._large and not dynamics.space.is_distributed:
-            self._blocks = {
+            self.blocks = {
                 row: dynamics.directional_blocks(
                     s, u, torch.from_numpy(y), torch.from_numpy(tau[:, row])
                 ).numpy()
@@ -48,10 +53,10 @@ class Curvature:
 
     def apply_transpose(self, k: int, multipliers: dict[int, np.ndarray]) -> np.ndarray:
         """Σ over rows of (∂D/∂u₀)ᵀ μ for step k."""
-        if self._blocks is not None:
+        if self.blocks is not None:
             layout = self._dynamics.layout
             rows = sum(
-                mu.reshape(layout.samples, 1, layout.width) @ self._blocks[row][k]
+                mu.reshape(layout.samples, 1, layout.width) @ self.blocks[row][k]
                 for row, mu in multipliers.items()
             )
             return np.reshape(rows, -1)
