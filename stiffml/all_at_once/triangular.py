@@ -1,4 +1,4 @@
-"""Systems whose matrix is block lower triangular, with blocks near the diagonal only: A x = v and Aᵀ x = v."""
+"""Systems A x = v and Aᵀ x = v whose matrix is block lower triangular, with blocks near the diagonal."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from scipy.linalg import lapack
 from stiffml.linear.dense.blocks import BlockLU
 
 FEW_SAMPLES = 8
-"""Up to this many samples each has a band matrix of its own, which LAPACK factorises; of more samples the blocks
-of one position are solved with together, in one call for all of them."""
+"""Up to this many samples each has a band matrix of its own, which LAPACK factorises; of more samples the
+blocks of one position are solved with together, in one call for all of them."""
 
 
 class Part(NamedTuple):
-    """Some blocks: rows and columns (E,) by position, values (E, samples, w, w). Blocks of one place add up."""
+    """Some blocks: rows and columns (E,) by position, values (E, samples, w, w). Equal places add up."""
 
     row: np.ndarray
     column: np.ndarray

@@ -196,22 +196,30 @@ class WithJacobian(Evaluation):
             return self._many(s, u)
 
     def jacobian_blocks(self, s: Tensor, u: Tensor) -> Tensor:
-        """∂f/∂u at K states: (K,), (K, size) -> (K, samples, width, width).
+        """∂f/∂u at K states: (K,), (K, size) -> (K, samples, width, width)."""
+        if self._replicates(float(s[0]), u[0].numpy()):
+            return self.values_and_blocks(s, u)[1]
+        self.jacobians += len(s)
+        return self._jacobian_rows(s, u, torch.eye(self.layout.width, dtype=torch.float64))
+
+    def values_and_blocks(self, s: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """f and ∂f/∂u at K states: (K,), (K, size) -> (K, size), (K, samples, width, width).
 
         By replicated rows: f at ``width`` copies of each state, then one backward pass in which copy
         r asks for row r of the Jacobian of every sample at once.
         """
+        if not self._replicates(float(s[0]), u[0].numpy()):
+            return self.evaluate_many(s, u), self.jacobian_blocks(s, u)
         count, (samples, width) = len(s), (self.layout.samples, self.layout.width)
         self.jacobians += count
         eye = torch.eye(width, dtype=torch.float64)
-        if not self._replicates(float(s[0]), u[0].numpy()):
-            return self._jacobian_rows(s, u, eye)
         with torch.enable_grad():
             leaf = u.detach().repeat_interleave(width, dim=0).requires_grad_()
             slopes = self._many(s.repeat_interleave(width), leaf).view(count, width, samples, width)
             self.rhs_evals -= count * (width - 1)
             grads = _own(gradient(slopes, leaf, eye[None, :, None, :].expand_as(slopes)), eye)
-        return grads.view(count, width, samples, width).transpose(1, 2)
+        values = slopes.detach()[:, 0].reshape(count, -1)
+        return values, grads.view(count, width, samples, width).transpose(1, 2)
 
     def _jacobian_rows(self, s: Tensor, u: Tensor, eye: Tensor) -> Tensor:
         samples, width = self.layout.samples, self.layout.width
