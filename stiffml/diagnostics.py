@@ -13,11 +13,13 @@ from torch import Tensor
 
 from stiffml.checks import described, whole
 from stiffml.checks import times as checked_times
-from stiffml.interface.arguments import space_of
+from stiffml.interface.arguments import Arguments, named_arguments
+from stiffml.interface.equations import space_of
+from stiffml.interface.integrate import solved
 from stiffml.interface.solution import Solution
-from stiffml.interface.solve import solve
 from stiffml.methods import resolve
-from stiffml.parameters.passed import collected, module_of, named_parameters
+from stiffml.parameters.naming import each_once, given_names, named_parameters
+from stiffml.parameters.passed import collected, module_of
 from stiffml.settings import Newton
 from stiffml.steps import Recorded
 from stiffml.system.function.batching import Func
@@ -71,6 +73,7 @@ class GradientReport:
         return "\n".join(lines)
 
 
+@named_arguments()
 def check_gradients(
     func: Func, y0: State, t: Tensor, *, params: Iterable[Tensor] = (), seed: int = 0, **arguments
 ) -> GradientReport:
@@ -96,12 +99,16 @@ def check_gradients(
         With a check named ``y0`` (``y0[i]`` for a tuple), one for each parameter by its name (those that
         were not passed are named as in :func:`stiffml.sensitivities`), and ``t``.
     """
-    # Bounds only cut steps, and perturbed solves repeat those of the first.
-    replay = {name: value for name, value in arguments.items() if name not in ("rtol", "atol", "bounds")}
-    if resolve(arguments.get("method", "bdf")).newton:
-        newton = arguments.setdefault("newton", Newton(rtol=1e-13, atol=1e-17))
+    extra = collected(params)
+    asked = Arguments(func, y0, t, params=extra, **arguments)
+    if resolve(asked.method).newton and asked.newton is None:
+        asked = dataclasses.replace(asked, newton=Newton(rtol=1e-13, atol=1e-17))
+    newton = asked.newton
+    if isinstance(newton, Newton):
         # A repeated step must not be cut: it has other first guesses, but is known to have a solution.
-        replay["newton"] = dataclasses.replace(newton, max_iterations=50)
+        newton = dataclasses.replace(newton, max_iterations=50)
+    # Bounds and tolerances only choose steps, and perturbed solves repeat those of the first.
+    repeated = dataclasses.replace(asked, rtol=None, atol=None, bounds=None, newton=newton)
     generator = torch.Generator().manual_seed(whole("seed", seed, least=0))
     parts = y0 if isinstance(y0, tuple) else (y0,)
     if not all(isinstance(part, Tensor) for part in parts):
@@ -111,12 +118,11 @@ def check_gradients(
         raise ValueError("check_gradients needs y0 in float64")
     if space_of(func).is_distributed:
         raise NotImplementedError("check_gradients of a field over several processes; use one process")
-    extra = collected(params)
 
     def run(state: tuple[Tensor, ...], times: Tensor, steps: Recorded | None) -> list[Tensor]:
-        chosen = arguments if steps is None else {**replay, "steps": steps}
+        chosen = asked if steps is None else dataclasses.replace(repeated, steps=steps)
         y = state if isinstance(y0, tuple) else state[0]
-        solution = solve(func, y, times, params=extra, **chosen)
+        solution = solved(dataclasses.replace(chosen, y0=y, t=times))
         if steps is not None and sum(map(len, steps.ends)) != solution.stats.accepted:
             raise RuntimeError("check_gradients: a perturbed solve could not repeat the recorded steps")
         solutions.append(solution)
@@ -138,7 +144,7 @@ def check_gradients(
             ((w * (s + s**2 / 2)).sum() for w, s in zip(weights, scaled, strict=True)), torch.zeros(())
         )
 
-    used = [p for piece in first.pieces for p in piece.record.replay.system.f.parameters]
+    used = [p for piece in first.pieces for p in piece.tape.replay.system.f.parameters]
     named = _named_inputs(func, extra, used)
     inputs = [*leaves, times, *named.values()]
     grads = torch.autograd.grad(loss(outputs), inputs, allow_unused=True)
@@ -165,12 +171,8 @@ def check_gradients(
 
 def _named_inputs(func: Func, extra: tuple[Tensor, ...], used: Sequence[Tensor]) -> dict[str, Tensor]:
     """A module's parameters, ``params``, and what else func was found to use; each once."""
-    module = module_of(func)
-    named: dict[str, Tensor] = {} if module is None else dict(module.named_parameters())
-    for more in ({f"params[{i}]": p for i, p in enumerate(extra)}, named_parameters(func, extra, used)):
-        known = {id(p) for p in named.values()}
-        named |= {name: p for name, p in more.items() if id(p) not in known}
-    return {name: p for name, p in named.items() if p.requires_grad}
+    named = given_names(module_of(func), extra) | named_parameters(func, extra, used)
+    return {name: p for name, p in each_once(named).items() if p.requires_grad}
 
 
 def _check(

@@ -48,9 +48,9 @@ def ends(solution: Solution) -> Tensor:
     """The states that steps ended on, (steps + 1, size)."""
     found = []
     for piece in solution.pieces:
-        record = piece.record
-        last = record.run.trajectory.n_steps
-        (segment,) = record.run.checkpoints.segments(record.replay, last, last)
+        tape = piece.tape
+        last = tape.run.trajectory.n_steps
+        (segment,) = tape.checkpoints.segments(tape.replay, last, last)
         found.append(torch.from_numpy(segment.states))
     return torch.cat(found)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from stiffml.discretization.equations import HALF, STAGE, Equations, Nodes, Numbers, Row
 from stiffml.discretization.interpolation import Reading
 from stiffml.gradients.adjoint import last_state, linearize, longest_segment
+from stiffml.gradients.tape import Tape
 from stiffml.native.replay import Replay
 from stiffml.run.checkpoints import Checkpoints
 from stiffml.system.derivatives.dynamics import Dynamics
@@ -159,17 +160,11 @@ class _Step:
         return self.parts[name][0].apply(node, self.x[c]) + self.through[name][:, node]
 
 
-def output_tangents(
-    replay: Replay,
-    checkpoints: Checkpoints,
-    readings: Sequence[Reading],
-    u0: np.ndarray,
-    parameters: Sequence[Direction],
-) -> Tensor:
+def output_tangents(tape: Tape, u0: np.ndarray, parameters: Sequence[Direction]) -> Tensor:
     """Tangents of the outputs, (n_outputs, P, size)."""
-    sweep = TangentSweep(replay, u0, parameters)
-    sweep.run(checkpoints, last_state(readings))
-    return torch.from_numpy(np.stack([sweep.output(reading) for reading in readings]))
+    sweep = TangentSweep(tape.replay, u0, parameters)
+    sweep.run(tape.checkpoints, last_state(tape.readings))
+    return torch.from_numpy(np.stack([sweep.output(reading) for reading in tape.readings]))
 
 
 def end_time_tangents(replay: Replay, checkpoints: Checkpoints) -> dict[int, np.ndarray]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,14 +16,23 @@ from torch import Tensor, nn
 
 from stiffml.checks import several_times
 from stiffml.errors import SolveError, Status
-from stiffml.interface.solution import Solution, Stats
+from stiffml.interface.arguments import Arguments
+from stiffml.interface.interpolation import interpolate
+from stiffml.interface.solution import Solution
 from stiffml.run.initialization import InconsistentError
-from stiffml.steps import Recorded, landings
+from stiffml.stats import Stats
+from stiffml.steps import Recorded, Steps, landings
 from stiffml.system.function.batching import Func
 from stiffml.system.split import Split
 from stiffml.system.state import State
 
-Solve = Callable[[Func, State, Tensor, Stats, dict[str, Any]], tuple[Solution, SolveError | None]]
+
+class SolvePiece(Protocol):
+    """Solves without breakpoints and counts the cost in ``stats``; ``continues`` where a piece ended."""
+
+    def __call__(
+        self, arguments: Arguments, stats: Stats, *, continues: bool = False
+    ) -> tuple[Solution, SolveError | None]: ...
 
 
 @dataclass(frozen=True)
@@ -78,34 +89,29 @@ def _within(func: Func, jumps: tuple[float, float]) -> Func:
     return _Within(func, jumps)
 
 
-def solve_in_pieces(
-    solve: Solve,
-    func: Func,
-    y0: State,
-    t: Tensor,
-    breakpoints: Tensor | Sequence[float],
-    arguments: dict[str, Any],
-) -> tuple[Solution, SolveError | None]:
+def solve_in_pieces(solve_piece: SolvePiece, arguments: Arguments) -> tuple[Solution, SolveError | None]:
     """Solve each piece from where the one before ended, and put the solutions together."""
-    jumps = several_times("breakpoints", breakpoints)
+    func, t, steps = arguments.func, arguments.t, arguments.steps
+    jumps = several_times("breakpoints", arguments.breakpoints)
     stats, error = Stats(), None
     solutions: list[tuple[Solution, bool, bool]] = []
     if not callable(func) or not _is_ordered(t):
-        return solve(func, y0, t, stats, arguments)  # says what is wrong, unless t is a single time
-    pieces, steps = _pieces(t, jumps), arguments["steps"]
+        return solve_piece(arguments, stats)  # says what is wrong, unless t is a single time
+    pieces = _pieces(t, jumps)
+    parts: Sequence[Steps | None]
     if isinstance(steps, Recorded):
-        through = arguments["through"]
-        passed = several_times("through", () if through is None else through)
-        interpolated = arguments["outputs"] == "interpolate"
+        passed = several_times("through", () if arguments.through is None else arguments.through)
+        interpolated = arguments.outputs == "interpolate"
         parts = _distributed(steps, t, pieces, interpolated, passed.detach().cpu().double().numpy())
     else:
         parts = [steps] * len(pieces)
-    state, taken = y0, 1
+    state, taken = arguments.y0, 1
     for number, piece in enumerate(pieces):
         times, reached, on_output = _outputs(piece, t, taken)
-        chosen = {**arguments, "steps": parts[number], "continues": number > 0}
+        own = _within(func, piece.jumps)
+        part = dataclasses.replace(arguments, func=own, y0=state, t=times, steps=parts[number])
         try:
-            solution, error = solve(_within(func, piece.jumps), state, times, stats, chosen)
+            solution, error = solve_piece(part, stats, continues=number > 0)
         except InconsistentError as cause:
             if number == 0:
                 raise
@@ -214,6 +220,7 @@ def _joined(solutions: list[tuple[Solution, bool, bool]], t: Tensor, stats: Stat
         y = torch.cat([part for part in parts if isinstance(part, Tensor)])
         count = len(y)
     final = solutions[-1][0]
+    pieces = tuple(piece for solution, *_ in solutions for piece in solution.pieces)
     return Solution(
         t=t[:count],
         y=y,
@@ -222,5 +229,6 @@ def _joined(solutions: list[tuple[Solution, bool, bool]], t: Tensor, stats: Stat
         stats=stats,
         steps=Recorded.of_run(tuple(ends)),
         event=final.event,
-        pieces=tuple(piece for solution, *_ in solutions for piece in solution.pieces),
+        interpolant=partial(interpolate, pieces),
+        pieces=pieces,
     )

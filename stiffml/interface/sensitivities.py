@@ -12,10 +12,11 @@ from torch import Tensor
 from stiffml.checks import texts
 from stiffml.gradients.non_finite import explained, require_finite
 from stiffml.gradients.tangent import Direction, output_tangents
+from stiffml.interface.arguments import Arguments, named_arguments
+from stiffml.interface.integrate import solved
 from stiffml.interface.solution import Solution
-from stiffml.interface.solve import solve
-from stiffml.parameters.passed import collected, named_parameters
-from stiffml.run.dense_output import with_outputs
+from stiffml.parameters.naming import named_parameters
+from stiffml.parameters.passed import collected
 from stiffml.run.initialization import Constraints
 from stiffml.system.function.batching import Func
 from stiffml.system.state import State
@@ -36,6 +37,7 @@ class Sensitivities:
     wrt: dict[str, State]
 
 
+@named_arguments()
 def sensitivities(
     func: Func,
     y0: State,
@@ -72,12 +74,14 @@ def sensitivities(
     """
     wrt = None if wrt is None else texts("wrt", wrt)
     extra = collected(params)
-    solution = solve(func, y0, t, params=extra, **arguments)
+    asked = Arguments(func, y0, t, params=extra, **arguments)
+    solution = solved(asked)
     if len(solution.pieces) > 1 or solution.event is not None:
         raise NotImplementedError("sensitivities: not available with breakpoints or an event")
-    record = solution.pieces[0].record
-    record.require_same_func()
-    system = record.replay.system
+    run = solution.pieces[0].tape.run
+    tape = solution.pieces[0].tape.with_outputs(run.readings)
+    tape.require_same_func()
+    system = tape.replay.system
     known = _known(func, extra, system.f.parameters)
     names = list(known) if wrt is None else list(wrt)
     size, dtype = system.layout.size, system.layout.dtype
@@ -109,19 +113,14 @@ def sensitivities(
     if not names:
         return Sensitivities(solution, {})
     start = np.array(u0_rows)
-    with torch.inference_mode(False), torch.no_grad(), record.at_work():
-        if arguments.get("make_consistent"):
-            constraints = Constraints(system, float(record.run.trajectory.times[0]))
-            start = constraints.tangents(record.run.checkpoints.start, start, directions)
-        run = (
-            with_outputs(record.replay, record.run.readings),
-            record.run.checkpoints,
-            record.run.readings,
-        )
-        with explained(*run):
-            tangents = output_tangents(*run, start, directions)
-        require_finite([tangents], *run)
-    tangents = tangents[record.run.in_time]
+    with torch.inference_mode(False), torch.no_grad(), tape.at_work():
+        if asked.make_consistent:
+            constraints = Constraints(system, float(run.trajectory.times[0]))
+            start = constraints.tangents(tape.checkpoints.start, start, directions)
+        with explained(tape):
+            tangents = output_tangents(tape, start, directions)
+        require_finite([tangents], tape)
+    tangents = tangents[run.in_time]
     parts = torch.split(tangents.to(dtype), [shape.numel() for shape in shapes], dim=1)
     found = {
         name: _last(system.layout.unflatten(part), shape)
