@@ -8,11 +8,11 @@ from torch import Tensor
 
 from stiffml.checks import described, flag, several_times
 from stiffml.interface.arguments import Arguments
-from stiffml.interface.checking_steps import require_mapping, require_possible, require_right_estimate
+from stiffml.interface.checking_steps import require_options, require_possible, require_right_estimate
 from stiffml.interface.equations import system_of
 from stiffml.interface.feasibility import require_schedule
 from stiffml.interface.initial_state import checked_layout
-from stiffml.interface.output_times import increasing, merged
+from stiffml.interface.output_times import increasing, merged_ends
 from stiffml.interface.tolerances import newton_limits, tolerances_of
 from stiffml.linear.choice import Wanted, choose
 from stiffml.linear.krylov.solver import KrylovSolver
@@ -36,7 +36,7 @@ OUTPUTS = ("steps", "interpolate")
 
 
 def check(arguments: Arguments) -> Request:
-    """The request that the arguments make; ``breakpoints`` and ``throw`` are the caller's to heed.
+    """Check the arguments and fill in what was left to default; ``breakpoints`` and ``throw`` are ignored.
 
     Raises
     ------
@@ -55,18 +55,18 @@ def check(arguments: Arguments) -> Request:
     through = () if arguments.through is None else arguments.through
     passed = several_times("through", through).to(t.device, torch.float64)
     on_steps, on_passed = landings(times, interpolated, direction * passed.detach().cpu().numpy())
-    ends, returned = merged(t, on_steps, passed, on_passed, direction)
+    ends, returned = merged_ends(t, on_steps, passed, on_passed, direction)
     outputs = direction * ends.detach().cpu().double().numpy()
     steps = Adaptive() if arguments.steps is None else arguments.steps
     require_possible(steps, method, arguments.rtol, arguments.atol, times)
-    require_mapping(options)
+    require_options(options)
     _require_effect(arguments, method)
     adjoint = Discrete() if arguments.adjoint is None else arguments.adjoint
     if not isinstance(adjoint, Discrete):
         raise TypeError(f"adjoint must be Discrete(checkpoints=…), not {described(adjoint)}")
     require_schedule(steps, outputs, layout.size, adjoint)
     tolerances = tolerances_of(arguments.rtol, arguments.atol, y0, layout)
-    # Of a degree that keeps the order: the error made in the first and last steps is one order higher.
+    # Extrapolation of this degree keeps the order: its error in the first and last steps is one order higher.
     degree = 0 if method.within_step else (method.order - 1) | 1
     span = Span(float(times[0]), float(times[-1]), direction, layout.dtype, degree)
     bounds = bounds_of(arguments.bounds, y0, layout)

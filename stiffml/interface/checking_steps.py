@@ -53,7 +53,7 @@ def require_right_estimate(steps: Steps, method: Method, mass: Mass | None) -> N
         )
 
 
-def require_mapping(options: object) -> None:
+def require_options(options: object) -> None:
     """Raise TypeError unless this is a mapping from texts to what PETSc takes as values."""
     if options is None:
         return

@@ -27,7 +27,7 @@ def system_of(arguments: Arguments, method: Method, layout: Layout, direction: i
     Raises
     ------
     TypeError, ValueError
-        For parameters or a mass matrix that are none, or that the method cannot take.
+        For wrong parameters or a wrong mass matrix, or if the method cannot take func or the mass matrix.
     """
     func, mass = arguments.func, arguments.mass
     parameters = _parameters(func, arguments.params)

@@ -14,7 +14,7 @@ from stiffml.errors import SolveError, Status, explain
 from stiffml.gradients.autograd import Integrate
 from stiffml.gradients.tape import Tape
 from stiffml.interface.arguments import Arguments
-from stiffml.interface.breakpoints import solve_in_pieces
+from stiffml.interface.breakpoints import solve_in_sections
 from stiffml.interface.checking import check
 from stiffml.interface.equations import space_of
 from stiffml.interface.feasibility import require_sane_span
@@ -39,21 +39,21 @@ def solved(arguments: Arguments) -> Solution:
     require_sane_span(t)
     arguments = dataclasses.replace(arguments, t=t, params=params)
     if arguments.breakpoints is None:
-        solution, error = _solve_piece(arguments, Stats())
+        solution, error = _solve_section(arguments, Stats())
     else:
-        solution, error = solve_in_pieces(_solve_piece, arguments)
+        solution, error = solve_in_sections(_solve_section, arguments)
     if error is not None and arguments.throw:
         error.solution = solution
         raise error
     return solution
 
 
-def _solve_piece(
+def _solve_section(
     arguments: Arguments, stats: Stats, *, continues: bool = False
 ) -> tuple[Solution, SolveError | None]:
-    """Solve between breakpoints, and count the cost in ``stats``.
+    """Solve without breakpoints, and add the cost to ``stats``.
 
-    ``continues``: y0 is where another piece ended, and its algebraic variables may have to jump.
+    ``continues``: y0 is the end of another section. Its algebraic variables are made consistent.
     """
     with solving_on(space_of(arguments.func)):
         request = check(arguments)
@@ -67,7 +67,7 @@ def _integrate(request: Request, u0: Tensor, stats: Stats) -> tuple[Solution, So
         request.bounds.require(u0.detach().double().cpu().numpy(), request.tolerances, system)
     tapes: list[Tape] = []
 
-    # Jacobians need autograd, which inference mode would switch off for good.
+    # Jacobians need autograd, which inference mode forbids.
     @torch.inference_mode(False)
     @torch.no_grad()
     def compute() -> tuple[Tape, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Interpolating in a run that has ended."""
+"""Interpolation between the steps of a solve that has ended."""
 
 from __future__ import annotations
 

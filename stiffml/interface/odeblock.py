@@ -30,7 +30,7 @@ class ODEBlock(nn.Module):
     func : callable or nn.Module
         func(t, y) -> dy/dt; a module becomes a submodule.
     t : Tensor
-        Times; a buffer that moves with the module but is not saved with its weights.
+        (n,) output times. A buffer: it moves with the module, but is not saved with its weights.
     method, rtol, …
         As for :func:`solve`, except ``throw``.
     params : iterable of Tensor

@@ -40,7 +40,7 @@ def increasing(t: Tensor) -> tuple[Tensor, np.ndarray, int]:
     return t, outputs, direction
 
 
-def merged(
+def merged_ends(
     t: Tensor, on_steps: np.ndarray, passed: Tensor, on_passed: np.ndarray, direction: int
 ) -> tuple[Tensor, np.ndarray]:
     """The times that steps end on, in their order, and (n_ends,) bool which of them are output times.

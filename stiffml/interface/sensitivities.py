@@ -30,7 +30,7 @@ class Sensitivities:
     ----------
     solution : Solution
     wrt : dict of str to Tensor or tuple of Tensor
-        dY/dp by name: (n, \\*y0.shape, \\*p.shape), for a tuple state a tuple of such tensors.
+        dY/dp by the name of p, (n, \\*y0.shape, \\*p.shape); for a tuple state a tuple of such tensors.
     """
 
     solution: Solution
@@ -49,9 +49,9 @@ def sensitivities(
 ) -> Sensitivities:
     """Solve, and differentiate the outputs with respect to parameters, forwards.
 
-    The derivatives are those of the discrete steps, which are held fixed, as in the reverse direction; they
-    cost one linear solve for each stage and each number differentiated for, with the factors of the
-    adjoint. Cheaper than a gradient for every output as long as the numbers are fewer than the outputs.
+    The derivatives are those of the discrete steps, which are held fixed, as in the backward pass. They cost
+    one linear solve for each stage and each number in ``wrt``, with the factors of the adjoint. With fewer
+    numbers than outputs they are cheaper than a gradient of every output.
 
     Parameters
     ----------
@@ -60,8 +60,8 @@ def sensitivities(
     wrt : sequence of str, optional
         Names of a module's parameters, ``"params[i]"`` for those passed as ``params``, and ``"y0"``. Other
         tensors that func uses have the name that func has for them, such as ``"k"`` for a variable that a
-        lambda reads or ``"layers.0.weight"``, or ``"found[i]"``. By default all parameters that require
-        gradients.
+        lambda reads, or ``"layers.0.weight"``; if there is none, ``"found[i]"``. Default: all parameters that
+        require gradients.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def sensitivities(
 
 
 def _known(func: Func, extra: tuple[Tensor, ...], used: tuple[Tensor, ...]) -> dict[str, tuple[int, Tensor]]:
-    """Names of the parameters gradients are wanted for, with their positions."""
+    """Positions and tensors of the parameters in ``used``, by name."""
     position = {id(p): i for i, p in enumerate(used)}
     return {name: (position[id(p)], p) for name, p in named_parameters(func, extra, used).items()}
 

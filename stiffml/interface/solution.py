@@ -62,18 +62,18 @@ class Solution:
         return self.status in (Status.SUCCESS, Status.EVENT)
 
     def interpolate(self, t: Tensor) -> State:
-        """The solution at any times of the span, (n, \\*y0.shape), differentiable, those times included.
+        """The solution at any times of the span, (n, \\*y0.shape), differentiable, also with respect to t.
 
         Parameters
         ----------
         t : Tensor
             (n,) times, in any order.
 
-        The interpolant is the method's own where PETSc has one that is right: that of ``dopri5`` (Hairer,
-        Nørsett & Wanner, Solving ODEs I, section II.6), ``rosw-ra34pw2``, and ``arkimex-2c 2d 2e 3 4 5``
-        without a mass matrix; for BDF the polynomial that the formula of the step is made from. For other
-        methods it is the polynomial through the ends of nearby steps, of the degree of the method's order,
-        at most 5. It is continuous, but its derivative jumps at the ends of steps.
+        Some methods have an interpolant of their own: ``dopri5`` (Hairer, Nørsett & Wanner, Solving ODEs I,
+        section II.6), ``rosw-ra34pw2``, and ``arkimex-2c 2d 2e 3 4 5`` without a mass matrix. For BDF it is
+        the polynomial that the formula of the step is made from. For other methods it is the polynomial
+        through the ends of nearby steps; its degree is the method's order, at most 5. The interpolant is
+        continuous, but its derivative jumps at the ends of steps.
 
         Raises
         ------
