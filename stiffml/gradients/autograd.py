@@ -21,7 +21,7 @@ from stiffml.gradients.second import differentiate_again
 from stiffml.interface.solution import AdjointStats, Stats
 from stiffml.native.replay import Replay
 from stiffml.parameters.passed import require_one_cotangent
-from stiffml.run.results import Run
+from stiffml.run.record import Run
 from stiffml.system.derivatives.products import added
 from stiffml.system.system import System
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from stiffml.checks import several_times
 from stiffml.errors import SolveError, Status
 from stiffml.interface.solution import Solution, Stats
-from stiffml.run.initialization import InconsistentError
+from stiffml.native.constraints import InconsistentError
 from stiffml.steps import Recorded, landings
 from stiffml.system.function.batching import Func
 from stiffml.system.split import Split

@@ -12,9 +12,9 @@ from stiffml.checks import times
 from stiffml.discretization.interpolation import Reading
 from stiffml.gradients.adjoint import longest_segment
 from stiffml.gradients.autograd import Integrate, Outputs, Record
+from stiffml.gradients.events import moved_with_end
 from stiffml.interface.solution import Piece
 from stiffml.run.dense_output import reader_for, with_outputs
-from stiffml.run.events import moved_with_end
 from stiffml.system.state import State
 
 

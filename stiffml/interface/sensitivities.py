@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from stiffml.checks import texts
+from stiffml.gradients.initial_values import consistent_tangents
 from stiffml.gradients.non_finite import explained, require_finite
 from stiffml.gradients.tangent import Direction, output_tangents
 from stiffml.interface.solution import Solution
 from stiffml.interface.solve import solve
+from stiffml.native.constraints import Constraints
 from stiffml.parameters.passed import collected, named_parameters
 from stiffml.run.dense_output import with_outputs
-from stiffml.run.initialization import Constraints
 from stiffml.system.function.batching import Func
 from stiffml.system.state import State
 
@@ -112,7 +113,7 @@ def sensitivities(
     with torch.inference_mode(False), torch.no_grad(), record.at_work():
         if arguments.get("make_consistent"):
             constraints = Constraints(system, float(record.run.trajectory.times[0]))
-            start = constraints.tangents(record.run.checkpoints.start, start, directions)
+            start = consistent_tangents(constraints, record.run.checkpoints.start, start, directions)
         run = (
             with_outputs(record.replay, record.run.readings),
             record.run.checkpoints,

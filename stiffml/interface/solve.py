@@ -14,19 +14,22 @@ from torch import Tensor, nn
 from stiffml.checks import described, flag, require_untransformed, times
 from stiffml.errors import SolveError, Status, explain
 from stiffml.gradients.autograd import Integrate, Outputs, Record
+from stiffml.gradients.events import differentiable_event, moved_with_end
+from stiffml.gradients.initial_values import MakeConsistent
 from stiffml.interface.arguments import Request, check, space_of
 from stiffml.interface.breakpoints import solve_in_pieces
 from stiffml.interface.feasibility import require_sane_span
 from stiffml.interface.solution import Piece, Solution, Stats
+from stiffml.interface.steppers import solvers_for
 from stiffml.linear import LU, Krylov, Sparsity
 from stiffml.methods import Method
+from stiffml.native.constraints import Constraints
 from stiffml.native.replay import Replay
 from stiffml.parameters.names import reached
 from stiffml.parameters.passed import collected
 from stiffml.run.dense_output import with_outputs
-from stiffml.run.events import Event, EventFunc, differentiable_event, moved_with_end
+from stiffml.run.events import Event, EventFunc
 from stiffml.run.forward import integrate
-from stiffml.run.initialization import Constraints, MakeConsistent
 from stiffml.settings import Discrete, Newton
 from stiffml.steps import Adaptive, Steps
 from stiffml.system.function.batching import Func
@@ -214,7 +217,7 @@ def _integrate(request: Request, y0: State, stats: Stats) -> tuple[Solution, Sol
     @torch.inference_mode(False)
     @torch.no_grad()
     def compute() -> tuple[Outputs, np.ndarray]:
-        run = integrate(
+        run, values = integrate(
             system,
             request.method,
             request.outputs,
@@ -228,10 +231,11 @@ def _integrate(request: Request, y0: State, stats: Stats) -> tuple[Solution, Sol
             request.adjoint,
             request.event,
             request.bounds,
+            solvers_for(request.method),
         )
         records.append(Record(run, Replay(run.trajectory, request.method, system), stats))
         outputs = Outputs(records[0], with_outputs(records[0].replay, run.readings), run.readings)
-        return outputs, run.hand_over()
+        return outputs, values
 
     on_steps = torch.from_numpy(request.on_steps).to(request.t.device)
     t_ends, t_between = request.ends, request.t[~on_steps]

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping
 
 import numpy as np
 import torch
 
-from stiffml.discretization.trajectory import Growing, Trajectory
+from stiffml.discretization.trajectory import Trajectory
 from stiffml.errors import Status
 from stiffml.methods import Method
-from stiffml.petsc import Stepper
-from stiffml.run.checkpoints import checkpoints_for
 from stiffml.run.drive import Drive, Finished, Stop, scheduled
 from stiffml.run.events import EventFunc
-from stiffml.run.results import Failure, Run
+from stiffml.run.record import Failure, Run
 from stiffml.run.same_function import Values
+from stiffml.run.stepping import Solvers, Task
+from stiffml.run.stored import checkpoints_for
 from stiffml.settings import Discrete, NewtonLimits, Tolerances
 from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps
 from stiffml.system.bounds import Bounds, Limits
@@ -37,19 +38,21 @@ def integrate(
     options: Mapping[str, object],
     adjoint: Discrete,
     event: EventFunc | None,
-    bounds: Bounds | None = None,
-) -> Run:
+    bounds: Bounds | None,
+    solvers: Solvers,
+) -> tuple[Run, np.ndarray]:
     """Integrate M du/ds = f + g through increasing ``outputs`` from ``u0`` (size,), both float64.
 
     Steps end on ``outputs``, of which some are ``returned``, and within ``bounds``; at the times ``between``
-    the solution is interpolated. The run ends where ``event`` has a root.
+    the solution is interpolated. The run ends where ``event`` has a root. Returned are the run and its
+    outputs (n, size), in the order of its readings.
     """
     began = time.perf_counter()
     expected = None if isinstance(steps, Adaptive) else _expected(steps, outputs, method)
     checkpoints = checkpoints_for(adjoint, u0.size, method.history, expected)
-    run = Run(Trajectory(outputs), checkpoints, Growing((u0.size,)), returned)
+    run = Run(Trajectory(outputs), checkpoints, returned)
     checkpoints.append(u0, None)
-    run.outputs.append(u0)
+    on_steps = u0[None]
     if len(outputs) > 1:
         slopes = [part.evaluate(outputs[0], u0) for part in system.parts]
         _require_finite(run, outputs[0], slopes, system)
@@ -58,50 +61,64 @@ def integrate(
             if system.linear:
                 system.require_linear(outputs[0], outputs[1], u0)
     if len(outputs) > 1 and run.failure is None:
-        adaptive = isinstance(steps, Adaptive)
-        largest = outputs[-1] - outputs[0]
-        if isinstance(steps, Adaptive) and steps.maximum is not None:
-            largest = min(largest, steps.maximum)
-        limits = None if bounds is None else Limits(bounds, tolerances, system, u0, adaptive)
-        stepper = Stepper(
-            system,
-            method,
-            float(outputs[0]),
-            u0,
-            tolerances=tolerances if adaptive else None,
-            newton=newton,
-            largest=largest,
-            last=float(outputs[-1]),
-            options=options,
-            max_cuts=40 if adaptive else 12,
-            limits=limits,
-            watches_stiffness=isinstance(steps, Adaptive) and steps.stop_if_stiff,
-        )
-        try:
-            drive = Drive(run, stepper, system, method, tolerances, u0, between, event, limits)
-            try:
-                if isinstance(steps, Adaptive):
-                    drive.adaptively(steps)
-                else:
-                    drive.on_schedule(steps)
-            except Stop as stop:
-                run.failure = stop.failure
-            except Finished as finished:
-                run.event = finished.s
-            run.between = drive.reader.finish()
-            run.counts = {
-                "rejected": stepper.rejected,
-                "newton_iterations": stepper.newton_iterations,
-                "krylov_iterations": stepper.krylov_iterations,
-                "mended_jacobians": stepper.mended_jacobians,
-            }
-        finally:
-            stepper.destroy()
+        task = _task(system, method, outputs, u0, steps, tolerances, newton, options, bounds)
+        on_steps = _driven(Drive(run, task, solvers, between, tolerances, event), run, steps)
         run.after = _values_at_the_end(run, system)
         for part in system.parts:
             part.forget()
     run.wall_s = time.perf_counter() - began
-    return run
+    return run, run.in_order(on_steps)
+
+
+def _task(
+    system: System,
+    method: Method,
+    outputs: np.ndarray,
+    u0: np.ndarray,
+    steps: Steps,
+    tolerances: Tolerances,
+    newton: NewtonLimits,
+    options: Mapping[str, object],
+    bounds: Bounds | None,
+) -> Task:
+    """What the steps of a run ask of who takes them."""
+    adaptive = isinstance(steps, Adaptive)
+    largest = outputs[-1] - outputs[0]
+    if isinstance(steps, Adaptive) and steps.maximum is not None:
+        largest = min(largest, steps.maximum)
+    return Task(
+        system,
+        method,
+        float(outputs[0]),
+        u0,
+        tolerances=tolerances if adaptive else None,
+        newton=newton,
+        largest=largest,
+        last=float(outputs[-1]),
+        max_cuts=40 if adaptive else 12,
+        options=options,
+        limits=None if bounds is None else Limits(bounds, tolerances, system, u0, adaptive),
+        watches_stiffness=isinstance(steps, Adaptive) and steps.stop_if_stiff and not method.implicit,
+    )
+
+
+def _driven(drive: Drive, run: Run, steps: Steps) -> np.ndarray:
+    """Let the drive take all steps, and note how they ended; the outputs that steps ended on."""
+    try:
+        try:
+            if isinstance(steps, Adaptive):
+                drive.adaptively(steps)
+            else:
+                drive.on_schedule(steps)
+        except Stop as stop:
+            run.failure = stop.failure
+        except Finished as finished:
+            run.event = finished.s
+        run.between, run.ramp_steps = drive.reader.finish(), drive.ramp_steps
+        run.counts = dataclasses.asdict(drive.stepper.counts)
+    finally:
+        drive.stepper.close()
+    return drive.outputs.rows
 
 
 def _values_at_the_end(run: Run, system: System) -> Values | None:
