@@ -12,7 +12,7 @@ from stiffml.gradients.hooks import without_hooks
 from stiffml.native.replay import Replay
 from stiffml.run.checkpoints import Checkpoints
 from stiffml.run.dense_output import with_outputs
-from stiffml.run.results import Run
+from stiffml.run.record import Run
 from stiffml.stats import Stats
 
 

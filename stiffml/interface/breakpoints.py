@@ -19,7 +19,7 @@ from stiffml.errors import SolveError, Status
 from stiffml.interface.arguments import Arguments
 from stiffml.interface.interpolation import interpolate
 from stiffml.interface.solution import Solution
-from stiffml.run.initialization import InconsistentError
+from stiffml.native.constraints import InconsistentError
 from stiffml.stats import Stats
 from stiffml.steps import Recorded, Steps, landings
 from stiffml.system.function.batching import Func

@@ -12,6 +12,8 @@ from torch import Tensor
 from stiffml.checks import flag, require_untransformed, times
 from stiffml.errors import SolveError, Status, explain
 from stiffml.gradients.autograd import Integrate
+from stiffml.gradients.events import differentiable_event, moved_with_end
+from stiffml.gradients.initial_values import MakeConsistent
 from stiffml.gradients.tape import Tape
 from stiffml.interface.arguments import Arguments
 from stiffml.interface.breakpoints import solve_in_sections
@@ -21,11 +23,12 @@ from stiffml.interface.feasibility import require_sane_span
 from stiffml.interface.interpolation import interpolate
 from stiffml.interface.piece import Piece
 from stiffml.interface.solution import Solution
+from stiffml.interface.steppers import solvers_for
+from stiffml.native.constraints import Constraints
 from stiffml.native.replay import Replay
 from stiffml.parameters.passed import collected
-from stiffml.run.events import Event, differentiable_event, moved_with_end
+from stiffml.run.events import Event
 from stiffml.run.forward import integrate
-from stiffml.run.initialization import Constraints, MakeConsistent
 from stiffml.run.request import Request
 from stiffml.stats import Stats
 from stiffml.system.space import solving_on
@@ -71,23 +74,10 @@ def _integrate(request: Request, u0: Tensor, stats: Stats) -> tuple[Solution, So
     @torch.inference_mode(False)
     @torch.no_grad()
     def compute() -> tuple[Tape, np.ndarray]:
-        run = integrate(
-            system,
-            request.method,
-            request.outputs,
-            request.returned,
-            request.between,
-            u0.detach().double().cpu().numpy(),
-            request.steps,
-            request.tolerances,
-            request.newton,
-            request.options,
-            request.adjoint,
-            request.event,
-            request.bounds,
-        )
+        start = u0.detach().double().cpu().numpy()
+        run, outputs = integrate(request, start, solvers_for(request.method))
         tapes.append(Tape(run, Replay(run.trajectory, request.method, system), (), stats))
-        return tapes[0].with_outputs(run.readings), run.hand_over()
+        return tapes[0].with_outputs(run.readings), outputs
 
     on_steps = torch.from_numpy(request.on_steps).to(request.t.device)
     t_ends, t_between = request.ends, request.t[~on_steps]
@@ -148,9 +138,8 @@ def _finish(
         )
         status, message = failure.status, str(error)
     if run.event is not None and request.event is not None:
-        t_event, u_event = differentiable_event(request.event, tape.replay, run.checkpoints, run.event, u[-1])
-        replay = tape.with_outputs(run.readings).replay
-        u = moved_with_end(u[:-1], t_event, replay, run.checkpoints, run.readings[:-1])
+        t_event, u_event = differentiable_event(request.event, tape, run.event, u[-1])
+        u = moved_with_end(u[:-1], t_event, tape.with_outputs(run.readings[:-1]))
         event = Event(t_event, layout.unflatten(u_event))
         status, message = Status.EVENT, f"the event was reached at t = {t_event.item():.10g}"
     if len(request.between):

@@ -12,10 +12,10 @@ from stiffml.checks import times
 from stiffml.discretization.interpolation import Reading
 from stiffml.gradients.adjoint import longest_segment
 from stiffml.gradients.autograd import Integrate
+from stiffml.gradients.events import moved_with_end
 from stiffml.gradients.tape import Tape
 from stiffml.interface.piece import Piece
 from stiffml.run.dense_output import reader_for
-from stiffml.run.events import moved_with_end
 from stiffml.system.state import State
 
 
@@ -66,7 +66,7 @@ def _interpolate_piece(piece: Piece, t: Tensor, s: np.ndarray) -> Tensor:
         return u
     (tape,) = tapes
     with tape.at_work():
-        return moved_with_end(u, piece.event, tape.replay, tape.checkpoints, tape.readings)
+        return moved_with_end(u, piece.event, tape)
 
 
 def _needs_func(tape: Tape) -> bool:

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from stiffml.checks import texts
+from stiffml.gradients.initial_values import consistent_tangents
 from stiffml.gradients.non_finite import explained, require_finite
 from stiffml.gradients.tangent import Direction, output_tangents
 from stiffml.interface.arguments import Arguments, named_arguments
 from stiffml.interface.integrate import solved
 from stiffml.interface.solution import Solution
+from stiffml.native.constraints import Constraints
 from stiffml.parameters.naming import named_parameters
 from stiffml.parameters.passed import collected
-from stiffml.run.initialization import Constraints
 from stiffml.system.function.batching import Func
 from stiffml.system.state import State
 
@@ -116,7 +117,7 @@ def sensitivities(
     with torch.inference_mode(False), torch.no_grad(), tape.at_work():
         if asked.make_consistent:
             constraints = Constraints(system, float(run.trajectory.times[0]))
-            start = constraints.tangents(tape.checkpoints.start, start, directions)
+            start = consistent_tangents(constraints, tape.checkpoints.start, start, directions)
         with explained(tape):
             tangents = output_tangents(tape, start, directions)
         require_finite([tangents], tape)
