@@ -18,7 +18,7 @@ from stiffml.stats import Stats
 
 @dataclass(frozen=True)
 class Tape:
-    """A run, the equations of its steps, and how its outputs are read from the states.
+    """A run, the equations of its steps, and the readings of its outputs.
 
     Attributes
     ----------
@@ -26,7 +26,7 @@ class Tape:
     replay : Replay
         Has the equations of the steps, those of outputs between steps included, and solves them again.
     readings : sequence of Reading
-        One for each output. None for the states of the run alone.
+        How each output is read from the states. Empty: no outputs, only the states.
     stats : Stats
         Where the cost of derivatives is counted.
     """
@@ -41,10 +41,10 @@ class Tape:
         """The states of the run, kept or computed again."""
         return self.run.checkpoints
 
-    def with_outputs(self, readings: Sequence[Reading]) -> Tape:
-        """The same run with these outputs in place of any others."""
-        steps = Replay(self.run.trajectory, self.replay.method, self.replay.system)
-        return dataclasses.replace(self, replay=with_outputs(steps, readings), readings=readings)
+    def with_readings(self, readings: Sequence[Reading]) -> Tape:
+        """The same run with these outputs; for a tape without any."""
+        assert not self.readings
+        return dataclasses.replace(self, replay=with_outputs(self.replay, readings), readings=readings)
 
     def require_same_func(self) -> None:
         """Raise ReplayError if ``func`` has changed since the run."""

@@ -77,7 +77,7 @@ def _integrate(request: Request, u0: Tensor, stats: Stats) -> tuple[Solution, So
         start = u0.detach().double().cpu().numpy()
         run, outputs = integrate(request, start, solvers_for(request.method))
         tapes.append(Tape(run, Replay(run.trajectory, request.method, system), (), stats))
-        return tapes[0].with_outputs(run.readings), outputs
+        return tapes[0].with_readings(run.readings), outputs
 
     on_steps = torch.from_numpy(request.on_steps).to(request.t.device)
     t_ends, t_between = request.ends, request.t[~on_steps]
@@ -139,7 +139,7 @@ def _finish(
         status, message = failure.status, str(error)
     if run.event is not None and request.event is not None:
         t_event, u_event = differentiable_event(request.event, tape, run.event, u[-1])
-        u = moved_with_end(u[:-1], t_event, tape.with_outputs(run.readings[:-1]))
+        u = moved_with_end(u[:-1], t_event, tape.with_readings(run.readings[:-1]))
         event = Event(t_event, layout.unflatten(u_event))
         status, message = Status.EVENT, f"the event was reached at t = {t_event.item():.10g}"
     if len(request.between):

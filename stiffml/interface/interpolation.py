@@ -57,7 +57,7 @@ def _interpolate_piece(piece: Piece, t: Tensor, s: np.ndarray) -> Tensor:
             if _needs_func(piece.tape):
                 piece.tape.require_same_func()
             readings = _readings(piece.tape, s)
-        tapes.append(piece.tape.with_outputs(readings))
+        tapes.append(piece.tape.with_readings(readings))
         return tapes[0], np.stack([reading.value for reading in readings])
 
     t_ends, u0, *parameters = piece.inputs

@@ -80,7 +80,7 @@ def sensitivities(
     if len(solution.pieces) > 1 or solution.event is not None:
         raise NotImplementedError("sensitivities: not available with breakpoints or an event")
     run = solution.pieces[0].tape.run
-    tape = solution.pieces[0].tape.with_outputs(run.readings)
+    tape = solution.pieces[0].tape.with_readings(run.readings)
     tape.require_same_func()
     system = tape.replay.system
     known = _known(func, extra, system.f.parameters)
