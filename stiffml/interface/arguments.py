@@ -23,7 +23,7 @@ Bounded = tuple[Any, Any]
 """(low, high), each None, a number, or tensors like y0."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Arguments:
     """What :func:`stiffml.solve` was called with, unchecked; that function says what each argument means.
 
