@@ -20,11 +20,11 @@ from stiffml.discretization.equations import Block, Equations, Nodes
 from stiffml.discretization.interpolation import Reading
 from stiffml.discretization.trajectory import Segment
 from stiffml.gradients.sweep import Pending, sweep
+from stiffml.gradients.tape import Tape
 from stiffml.gradients.times import AtNodes, TimeGradient
 from stiffml.linear.dense.lu import DenseBlocks
 from stiffml.methods import Method
 from stiffml.native.replay import Replay
-from stiffml.run.checkpoints import Checkpoints
 from stiffml.system.derivatives.curvature import Curvature
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.derivatives.linearization import Linearization, Products
@@ -53,28 +53,19 @@ class Gradients:
     between: np.ndarray | None
 
 
-def reverse(
-    replay: Replay,
-    checkpoints: Checkpoints,
-    readings: Sequence[Reading],
-    cotangents: Tensor,
-    wrt_time: bool = False,
-) -> Gradients:
+def reverse(tape: Tape, cotangents: Tensor, wrt_time: bool = False) -> Gradients:
     """Reverse all steps of a run.
 
     Parameters
     ----------
-    replay : Replay
-        The trajectory, with the method and the system that it is one of.
-    checkpoints : Checkpoints
-        What was kept of its states.
-    readings : sequence of Reading
-        How the outputs were read from the states.
+    tape : Tape
+        Of the run.
     cotangents : Tensor
         dL/dy at the outputs, (n_outputs, size) float64.
     wrt_time : bool
         Whether dL/dt is wanted.
     """
+    replay, readings = tape.replay, tape.readings
     trajectory, method, system = replay.trajectory, replay.method, replay.system
     pending = Pending()
     for reading, row in zip(readings, cotangents.numpy(), strict=True):
@@ -86,7 +77,7 @@ def reverse(
     try:
         # Steps after the last output (of a run that failed) have no influence on what was returned.
         is_last = True
-        for segment in checkpoints.segments(replay, last_state(readings), longest):
+        for segment in tape.checkpoints.segments(replay, last_state(readings), longest):
             _reverse_segment(replay, segment, pending, total, is_last)
             is_last = False
             del segment  # before the next one is made
