@@ -56,7 +56,8 @@ class PETScStepper(Stepper):
 
     @property
     def state(self) -> np.ndarray:
-        return self._problem.leave(self._steps.u.array_r)
+        values = self._steps.u.array_r
+        return self._problem.leave(values) if self._problem.time_is_state else values
 
     @property
     def stages(self) -> np.ndarray | None:

@@ -88,13 +88,13 @@ class TimeStepper:
     def _set_implicit(self, ts, work) -> None:
         task, callbacks = self._task, self.callbacks
         matrix = self.matrix = task.system.solver.matrix(self.problem, self.options.prefix)
-        callbacks.matrix = matrix
         ts.setIFunction(callbacks.ifunction, work)
         ts.setIJacobian(callbacks.ijacobian, matrix.mat, matrix.mat)
         snes = ts.getSNES()
+        test: NewtonTest | None = None
         if task.method.newton:
             space = task.system.space
-            callbacks.test = NewtonTest(
+            test = NewtonTest(
                 task.newton,
                 space,
                 space.sum(self.problem.size),
@@ -102,7 +102,8 @@ class TimeStepper:
                 callbacks.shares_vectors,
                 searches=self.options.get("snes_linesearch_type") != "basic",
             )
-            snes.setConvergenceTest(callbacks.test)
+            snes.setConvergenceTest(test)
+        callbacks.use(matrix, test)
         snes.getKSP().setType(PETSc.KSP.Type.PREONLY)
         matrix.configure(snes.getKSP())
 
