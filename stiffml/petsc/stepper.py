@@ -171,7 +171,7 @@ class PETScStepper(Stepper):
         matrix = self._steps.matrix
         if matrix is not None:
             self._earlier_failures = self.linear_failures, matrix.last_failure
-        self._steps.destroy()
+        self._steps.release()
         self._steps.create(start, before)
         self._callbacks.start_slope_is_solved_for(0)
 

@@ -124,7 +124,7 @@ class TimeStepper:
             atol.setArray(measured.atol)
         self.ts.setTolerances(measured.rtol, atol)
 
-    def destroy(self) -> None:
+    def release(self) -> None:
         """Free the TS and its matrix; :meth:`create` makes them anew."""
         if self.ts is not None:
             self.ts.destroy()
@@ -134,7 +134,7 @@ class TimeStepper:
     def close(self) -> None:
         """Free all, and take the options back; may be called again."""
         self.options.remove()
-        self.destroy()
+        self.release()
 
 
 def _options(task: Task, guards: bool) -> ScopedOptions:

@@ -12,14 +12,15 @@ import torch
 from stiffml.discretization.trajectory import Trajectory
 from stiffml.errors import Status
 from stiffml.methods import Method
-from stiffml.run.drive import Drive, Finished, Stop, scheduled
+from stiffml.run.drive import Drive, Finished, Stop
 from stiffml.run.events import EventFunc
 from stiffml.run.record import Failure, Run
 from stiffml.run.same_function import Values
+from stiffml.run.schedule import expected_steps
 from stiffml.run.stepping import Solvers, Task
 from stiffml.run.stored import checkpoints_for
 from stiffml.settings import Discrete, NewtonLimits, Tolerances
-from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps
+from stiffml.steps import Adaptive, Steps
 from stiffml.system.bounds import Bounds, Limits
 from stiffml.system.finite import first_not_finite
 from stiffml.system.system import System
@@ -48,7 +49,7 @@ def integrate(
     outputs (n, size), in the order of its readings.
     """
     began = time.perf_counter()
-    expected = None if isinstance(steps, Adaptive) else _expected(steps, outputs, method)
+    expected = None if isinstance(steps, Adaptive) else expected_steps(steps, outputs, method)
     checkpoints = checkpoints_for(adjoint, u0.size, method.history, expected)
     run = Run(Trajectory(outputs), checkpoints, returned)
     checkpoints.append(u0, None)
@@ -138,8 +139,3 @@ def _require_finite(run: Run, s: float, slopes: list[np.ndarray], system: System
         worst = first_not_finite(slope)  # None where it is in the part of another process
         if not system.space.every(worst is None):
             run.failure = Failure(Status.NON_FINITE, s, 0.0, worst)
-
-
-def _expected(steps: Fixed | Grid | Recorded, outputs: np.ndarray, method: Method) -> int:
-    """How many steps there will be, but for those that are cut."""
-    return sum(map(len, scheduled(steps, outputs, method)[0])) if len(outputs) > 1 else 0
