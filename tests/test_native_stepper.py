@@ -118,7 +118,8 @@ def test_adaptive_steps_meet_the_tolerance_of_a_stiff_problem() -> None:
     exact = solve(Robertson(), START, LATER, method="rosw-rodaspr2", rtol=1e-9, atol=1e-13).y
     steps = []
     for rtol in (1e-5, 1e-7):
-        solution = solve(Robertson(), START, LATER, method="sdirk3", rtol=rtol, atol=1e-4 * rtol)
+        atol = 1e-4 * rtol * torch.ones(3, dtype=torch.float64)
+        solution = solve(Robertson(), START, LATER, method="sdirk3", rtol=rtol, atol=atol)
         steps.append(solution.stats.accepted)
         off = float(((solution.y - exact).abs() / (exact.abs() + 1e-4))[1:].max())
         assert off <= 20 * rtol, f"{off:.1e} off at rtol = {rtol:g}; look at NativeStepper._error"

@@ -100,9 +100,11 @@ class NativeStepper(Stepper):
         if limits is not None:
             limits.begin()
         newton = task.newton
-        # The number keeps components that are zero, and stay so, from being divided by zero.
-        relative = newton.atol is None and task.method.newton
-        self._newton_atol = 0.01 * newton.rtol * abs(self.state) + 1e-250 if relative else newton.atol or 0.0
+        if newton.atol is not None:
+            self._newton_atol = newton.atol
+        elif task.method.newton:
+            # The number keeps components that are zero, and stay so, from being divided by zero.
+            self._newton_atol = 0.01 * newton.rtol * np.abs(self.state) + 1e-250
         status: Status | None = None
         for _ in range(task.max_cuts):
             status, error = self._attempt(size)
