@@ -11,6 +11,7 @@ import torch
 from stiffml.discretization.equations import Block, Equations, Row
 from stiffml.discretization.numbering import half_step, is_half
 from stiffml.discretization.trajectory import Segment
+from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.derivatives.linearization import Factors
 from stiffml.system.system import System
 
@@ -59,12 +60,20 @@ class RowSolver:
     system : System
     test : callable
         From where a Newton iteration starts, (K, size), to the test that stops it.
+    linearized : Dynamics, optional
+        Whose Jacobians Newton's iteration takes; by default those of f.
     """
 
     def __init__(
-        self, block: Block, segment: Segment, system: System, test: Callable[[np.ndarray], StoppingTest]
+        self,
+        block: Block,
+        segment: Segment,
+        system: System,
+        test: Callable[[np.ndarray], StoppingTest],
+        linearized: Dynamics | None = None,
     ) -> None:
         self._test = test
+        self._linearized = system.f if linearized is None else linearized
         self.block, self.pattern, self.segment, self.system = block, block.pattern, segment, system
         self.numbers = block.numbers
         self.x: dict[int, np.ndarray] = {
@@ -205,4 +214,4 @@ class RowSolver:
     def _factors(self, s: torch.Tensor, u: torch.Tensor, a: np.ndarray, b: np.ndarray) -> Factors:
         """Of a·M − b·J at the states; a and b are (K, 1)."""
         system = self.system
-        return system.solver.linearize(system.f, s, u, system.mass).factorise(a, b)
+        return system.solver.linearize(self._linearized, s, u, system.mass).factorise(a, b)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from typing import cast
 
 import numpy as np
 
@@ -11,11 +12,13 @@ from stiffml.discretization.dense_output import with_outputs
 from stiffml.discretization.equations import Block, Scheme
 from stiffml.discretization.trajectory import Segment, Trajectory
 from stiffml.errors import LinearSolveError, Status
+from stiffml.native.mended import MendedJacobians
 from stiffml.native.newton import NewtonTest
 from stiffml.native.rows import NotConvergedError, RowSolver
 from stiffml.run.controller import Controller
 from stiffml.run.stepping import Counts, Stepper, Task, updates
 from stiffml.settings import Tolerances
+from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.finite import is_finite
 
 
@@ -32,6 +35,8 @@ class NativeStepper(Stepper):
             raise ValueError(f"{task.method} has no error estimate of its own; use steps=Fixed(h) or Grid()")
         self._with_error: tuple[Scheme, Scheme] | None = None  # a step's scheme, and the same with that row
         self._controller = Controller(task.method.order - 1)
+        mends = task.method.implicit and task.system.solver.uses_blocks
+        self._mended = MendedJacobians(task.system) if mends else None
         self._keeps_stages = bool(task.method.kept_stages(task.system.form))
         self._trajectory = Trajectory(np.array([task.s0, task.last]))
         self._states = deque([task.u0], maxlen=task.method.history)
@@ -68,7 +73,8 @@ class NativeStepper(Stepper):
     @property
     def counts(self) -> Counts:
         krylov = self._task.system.krylov_iterations - self._krylov_before
-        return Counts(self._rejected, self._iterations, krylov)
+        mended = 0 if self._mended is None else self._mended.count
+        return Counts(self._rejected, self._iterations, krylov, mended)
 
     @property
     def newton_update(self) -> np.ndarray | None:
@@ -94,9 +100,11 @@ class NativeStepper(Stepper):
         if limits is not None:
             limits.begin()
         newton = task.newton
-        # The number keeps components that are zero, and stay so, from being divided by zero.
-        relative = newton.atol is None and task.method.newton
-        self._newton_atol = 0.01 * newton.rtol * abs(self.state) + 1e-250 if relative else newton.atol or 0.0
+        if newton.atol is not None:
+            self._newton_atol = newton.atol
+        elif task.method.newton:
+            # The number keeps components that are zero, and stay so, from being divided by zero.
+            self._newton_atol = 0.01 * newton.rtol * np.abs(self.state) + 1e-250
         status: Status | None = None
         for _ in range(task.max_cuts):
             status, error = self._attempt(size)
@@ -126,7 +134,9 @@ class NativeStepper(Stepper):
         (block,) = self._task.method.blocks(segment, self._task.system.form)
         if self._tolerances is not None:
             block = self._with_error_row(block)
-        rows = RowSolver(block, segment, self._task.system, self._new_test)
+        rows = RowSolver(
+            block, segment, self._task.system, self._new_test, cast(Dynamics | None, self._mended)
+        )
         status, error = self._solve(rows, segment)
         if self._test is not None:
             self._iterations += len(self._test.sizes)
@@ -155,12 +165,23 @@ class NativeStepper(Stepper):
             return Status.NON_FINITE, math.inf
         if error > 1:
             return Status.STEP_TOO_SMALL, error
+        if self.time < task.last * (1 - 1e-12) and not self._can_go_on(self.time, new):
+            return Status.NON_FINITE, math.inf
         if task.limits is not None and not task.limits.allows(self.time, new):
             self.detail = task.limits.detail
             return Status.OUT_OF_BOUNDS, error
         self._stages = rows.stages()[0] if self._keeps_stages else None
         self._states.append(new)
         return None, error
+
+    def _can_go_on(self, s: float, u: np.ndarray) -> bool:
+        """Whether f and g are finite where a step ended, which Newton's last update led to."""
+        for part in self._task.system.parts:
+            slope = part.evaluate(s, u)
+            if not self._task.system.space.every(is_finite(slope)):
+                self._bad_slope = slope.copy()
+                return False
+        return True
 
     def _new_test(self, start: np.ndarray) -> NewtonTest:
         """For the next Newton iteration of a step."""

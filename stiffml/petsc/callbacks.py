@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -48,8 +49,6 @@ class Callbacks:
         Time and shift of the last Jacobian.
     """
 
-    matrix: ShiftedMatrix
-    """Of an implicit method."""
     test: NewtonTest
     """Of a method with Newton's iteration."""
 
@@ -72,11 +71,17 @@ class Callbacks:
         self.bad_slope: np.ndarray | None = None
         self.first_bad: np.ndarray | None = None
         self._replaced = 0
+        self._leave_jacobian: Callable[[], None] | None = None
         self._solves_at_start = 0
 
-    def attempt_begins(self) -> None:
-        """A step is about to be tried."""
-        self.met_non_finite = self.noted = False
+    def use(self, matrix: ShiftedMatrix, test: NewtonTest | None) -> None:
+        """The matrix, and the convergence test, of a TS of an implicit method."""
+        self._matrix = matrix
+        if test is not None:
+            self.test = test
+            # Most matrices hold nothing that they would have to let go of.
+            does_nothing = type(matrix).leave is ShiftedMatrix.leave
+            self._leave_jacobian = None if does_nothing else matrix.leave
 
     def start_slope_is_solved_for(self, solves: int) -> None:
         """After so many, the next solve is for the slope that an explicit first stage has."""
@@ -89,9 +94,12 @@ class Callbacks:
             if self.wants_half and s < ts.getTime() + 0.75 * ts.getTimeStep():
                 # The last of these evaluations is at the converged half step.
                 self.half = (s, u.array_r.copy())
-            if self._iterates:
-                self.matrix.leave()
-            with_jacobian = self.wants_both and self._expects_jacobian(s, ts)
+            if self._leave_jacobian is not None:
+                self._leave_jacobian()
+            # A Rosenbrock step takes its Jacobian at its start.
+            with_jacobian = self.wants_both and (
+                self.test.expects_jacobian if self._iterates else s == ts.getTime()
+            )
             if self.shares_vectors:
                 with written(residual) as into:
                     change, state = shared(udot), shared(u)
@@ -114,17 +122,13 @@ class Callbacks:
         # never set.
         return ts.getTime() if self.test.solves == self._solves_at_start else s
 
-    def _expects_jacobian(self, s: float, ts) -> bool:
-        # A Rosenbrock step takes its Jacobian at its start.
-        return self.test.expects_jacobian if self._iterates else s == ts.getTime()
-
     def ijacobian(self, ts, s: float, u, udot, shift: float, mat, pmat) -> None:
         try:
             if self.finds_start_slope:
                 s = self._right_time(ts, s)
             vector: Any = shared(u) if self.shares_vectors else u.array_r
             self.linearised = s, shift
-            self.matrix.fill(shift, s, vector)
+            self._matrix.fill(shift, s, vector)
         except BaseException as error:
             self.failure = error
             raise

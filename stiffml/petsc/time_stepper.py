@@ -88,13 +88,13 @@ class TimeStepper:
     def _set_implicit(self, ts, work) -> None:
         task, callbacks = self._task, self.callbacks
         matrix = self.matrix = task.system.solver.matrix(self.problem, self.options.prefix)
-        callbacks.matrix = matrix
         ts.setIFunction(callbacks.ifunction, work)
         ts.setIJacobian(callbacks.ijacobian, matrix.mat, matrix.mat)
         snes = ts.getSNES()
+        test: NewtonTest | None = None
         if task.method.newton:
             space = task.system.space
-            callbacks.test = NewtonTest(
+            test = NewtonTest(
                 task.newton,
                 space,
                 space.sum(self.problem.size),
@@ -102,7 +102,8 @@ class TimeStepper:
                 callbacks.shares_vectors,
                 searches=self.options.get("snes_linesearch_type") != "basic",
             )
-            snes.setConvergenceTest(callbacks.test)
+            snes.setConvergenceTest(test)
+        callbacks.use(matrix, test)
         snes.getKSP().setType(PETSc.KSP.Type.PREONLY)
         matrix.configure(snes.getKSP())
 
@@ -123,7 +124,7 @@ class TimeStepper:
             atol.setArray(measured.atol)
         self.ts.setTolerances(measured.rtol, atol)
 
-    def destroy(self) -> None:
+    def release(self) -> None:
         """Free the TS and its matrix; :meth:`create` makes them anew."""
         if self.ts is not None:
             self.ts.destroy()
@@ -133,7 +134,7 @@ class TimeStepper:
     def close(self) -> None:
         """Free all, and take the options back; may be called again."""
         self.options.remove()
-        self.destroy()
+        self.release()
 
 
 def _options(task: Task, guards: bool) -> ScopedOptions:
