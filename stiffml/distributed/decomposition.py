@@ -22,8 +22,16 @@ class Decomposition:
 
     Attributes
     ----------
+    shape : tuple of int
+        Points along each axis of the whole grid.
+    periodic : tuple of bool
+        Whether each axis closes upon itself.
+    width : int
+        Points of margin.
     ranges : tuple of tuple of (start, stop)
         Each process's box, along each axis.
+    own : tuple of (start, stop)
+        That of this process.
     first : ndarray of int
         (processes + 1,): the number of each process's first point.
     ghosted : ndarray of int
@@ -32,7 +40,11 @@ class Decomposition:
         edge outside others.
     """
 
+    shape: tuple[int, ...]
+    periodic: tuple[bool, ...]
+    width: int
     ranges: tuple[Ranges, ...]
+    own: Ranges
     first: np.ndarray
     ghosted: np.ndarray
 
@@ -66,14 +78,16 @@ def decompose(shape: tuple[int, ...], periodic: tuple[bool, ...], width: int, co
         tuple((ends[i], ends[i + 1]) for ends, i in zip(bounds, place, strict=True)) for place in places
     )
     sizes = [math.prod(stop - start for start, stop in box) for box in ranges]
+    own = ranges[comm.getRank()]
     margins = [
         _inside(start, stop, points, width, wraps)
-        for (start, stop), points, wraps in zip(ranges[comm.getRank()], shape, periodic, strict=True)
+        for (start, stop), points, wraps in zip(own, shape, periodic, strict=True)
     ]
     numbers = dm.getLGMap().getIndices().reshape([len(margin) for margin in margins])
     ghosted = numbers[np.ix_(*margins)].astype(np.int64)
     dm.destroy()
-    return Decomposition(ranges, np.concatenate([[0], np.cumsum(sizes)]), ghosted)
+    first = np.concatenate([[0], np.cumsum(sizes)])
+    return Decomposition(shape, periodic, width, ranges, own, first, ghosted)
 
 
 def _inside(start: int, stop: int, points: int, width: int, wraps: bool) -> np.ndarray:

@@ -16,6 +16,7 @@ from stiffml.distributed.decomposition import decompose
 from stiffml.distributed.exchange import Exchange
 from stiffml.distributed.reduction import sum_over_processes
 from stiffml.distributed.space import FieldSpace
+from stiffml.distributed.stencil import StencilJacobian
 from stiffml.distributed.transfer import gather_parts, scatter_parts
 from stiffml.petsc.library import PETSc
 from stiffml.system.space import Space, is_solved_alone
@@ -87,7 +88,7 @@ class Field:
         # PETSc objects of several processes that one of them has dropped wait until all do this.
         PETSc.garbage_cleanup(petsc)
         self.decomposition = decompose(self.shape, self.periodic, self.width, petsc)
-        self.ranges = self.decomposition.ranges[self.rank]
+        self.ranges = self.decomposition.own
         self._exchange = Exchange(self.decomposition, self.species, self.width, petsc)
         self.part_shape = self._exchange.shape
         self.coordinates = self._coordinates()
@@ -149,6 +150,10 @@ class Field:
                 "make what is around it an nn.Module with it as a submodule"
             )
         return self._exchange(y)
+
+    def sparse_jacobian(self) -> StencilJacobian:
+        """∂f/∂y of right-hand sides that :meth:`rhs` makes: where it has entries, and how it is evaluated."""
+        return StencilJacobian(self.decomposition, self.species)
 
     def at_low_edge(self, axis: int) -> bool:
         """Whether this process's ghosts before its first point along an axis lie outside the domain."""

@@ -23,7 +23,6 @@ from stiffml.native.replay import Replay
 from stiffml.parameters.passed import require_one_cotangent
 from stiffml.run.results import Run
 from stiffml.system.derivatives.products import added
-from stiffml.system.system import System
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,9 @@ class Outputs(NamedTuple):
     readings: Sequence[Reading]
 
 
-def _costs(system: System) -> tuple[int, int, int]:
+def _costs(replay: Replay) -> tuple[int, int, int]:
     """Evaluations of f and its Jacobian, and Krylov iterations at recorded states, so far."""
-    return system.rhs_evals, system.f.jacobians, system.krylov_iterations
+    return replay.system.rhs_evals, replay.system.f.jacobians, replay.krylov_iterations
 
 
 def _plain(values: Tensor) -> Tensor:
@@ -108,7 +107,7 @@ class _Reverse(torch.autograd.Function):
         t, between, u0, *_ = inputs
         record = outputs.record
         system = record.replay.system
-        began, before = time.perf_counter(), _costs(system)
+        began, before = time.perf_counter(), _costs(record.replay)
         run = (outputs.replay, record.run.checkpoints, outputs.readings)
         with record.at_work():
             record.require_same_func()
@@ -118,7 +117,7 @@ class _Reverse(torch.autograd.Function):
                 wanted = [gradients.u0 if u0.requires_grad else None, gradients.times, gradients.between]
                 require_finite([*wanted, *gradients.parameters], *run)
         adjoint = record.stats.adjoint = record.stats.adjoint or AdjointStats()
-        after = _costs(system)
+        after = _costs(record.replay)
         adjoint.rhs_evals += after[0] - before[0]
         adjoint.jacobians += after[1] - before[1]
         adjoint.krylov_iterations += after[2] - before[2]

@@ -15,19 +15,22 @@ from stiffml.checks import times as checked_times
 from stiffml.interface.feasibility import require_schedule
 from stiffml.linear.choice import Wanted, choose
 from stiffml.linear.krylov.solver import KrylovSolver
-from stiffml.linear.settings import LU, Krylov, Sparsity
+from stiffml.linear.settings import LU, Krylov
+from stiffml.linear.sparsity import Sparsity
 from stiffml.methods import METHODS, Method, resolve
 from stiffml.parameters.passed import collected, in_forward_mode, module_of, require_reverse_mode
 from stiffml.petsc.known_options import require_understood
+from stiffml.petsc.matrix import PETScSolver
 from stiffml.petsc.options import require_free
 from stiffml.run.events import EventFunc
 from stiffml.settings import Discrete, Newton, NewtonLimits, Tolerances
 from stiffml.steps import RESOLVED, Adaptive, Fixed, Grid, Recorded, Steps, landings
 from stiffml.system.bounds import Bounds, bounds_of
-from stiffml.system.derivatives.curvature import WIDEST_BLOCK
 from stiffml.system.derivatives.dynamics import Dynamics
+from stiffml.system.derivatives.jacobian import NARROW
 from stiffml.system.function.batching import Func
 from stiffml.system.function.span import Span
+from stiffml.system.linear_solver import LinearSolver
 from stiffml.system.mass import Mass
 from stiffml.system.space import HasSpace, Space
 from stiffml.system.split import Split
@@ -52,6 +55,7 @@ class Request:
 
     method: Method
     system: System
+    solver: PETScSolver | None  # of the implicit part
     t: Tensor
     on_steps: np.ndarray
     ends: Tensor
@@ -135,19 +139,21 @@ def check(
     if torch.is_grad_enabled() or in_forward_mode():
         find_parameters(system, float(times[0]), u0)
         system.keep_members()
+    solver = None
     if method.implicit:
         limits = tolerances if isinstance(steps, Adaptive) else None
         wanted = Wanted(linear, jacobian, method, system.linear, limits, dict(options or {}))
         with torch.inference_mode(False), torch.no_grad():
-            system.solver = choose(wanted, system.f, system.mass, float(times[0]), u0)
+            solver = choose(wanted, system.f, system.mass, float(times[0]), u0)
     require_free(options or {})
-    krylov = method.implicit and isinstance(system.solver, KrylovSolver)
+    krylov = isinstance(solver, KrylovSolver)
     require_understood(options or {}, method, isinstance(steps, Adaptive), krylov)
     if len(times) > 1:
-        _try_out(system, method, float(times[0]), u0, (t, y0))
+        _try_out(system, method, solver, float(times[0]), u0, (t, y0))
     return Request(
         method=method,
         system=system,
+        solver=solver,
         t=t,
         on_steps=on_steps,
         ends=ends,
@@ -166,18 +172,25 @@ def check(
     )
 
 
-def _try_out(system: System, method: Method, s0: float, u0: np.ndarray, given: tuple[Tensor, State]) -> None:
+def _try_out(
+    system: System,
+    method: Method,
+    solver: LinearSolver | None,
+    s0: float,
+    u0: np.ndarray,
+    given: tuple[Tensor, State],
+) -> None:
     """Hold what the solve will rely on in func against what func does where it begins."""
     t, y0 = given
     inputs = (t, *(y0 if isinstance(y0, tuple) else (y0,)), *system.parameters)
     differentiated = torch.is_grad_enabled() and any(value.requires_grad for value in inputs)
-    narrow = differentiated and system.layout.width <= WIDEST_BLOCK
+    narrow = differentiated and system.layout.width <= NARROW
     with torch.inference_mode(False), torch.no_grad():
         for part in system.parts:
             implicit = method.implicit and part is system.f
             if implicit or differentiated:
                 # A step that solves for itself has its Jacobian from the solver, backwards too.
-                blocks = (implicit and system.solver.uses_blocks) or (
+                blocks = (implicit and solver is not None and solver.uses_blocks) or (
                     narrow and not (implicit and method.newton)
                 )
                 blocks = blocks and part.may_replicate

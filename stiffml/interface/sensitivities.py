@@ -111,7 +111,7 @@ def sensitivities(
     start = np.array(u0_rows)
     with torch.inference_mode(False), torch.no_grad(), record.at_work():
         if arguments.get("make_consistent"):
-            constraints = Constraints(system, float(record.run.trajectory.times[0]))
+            constraints = Constraints(system, float(record.run.trajectory.times[0]), record.replay.solver)
             start = constraints.tangents(record.run.checkpoints.start, start, directions)
         run = (
             with_outputs(record.replay, record.run.readings),

@@ -228,8 +228,9 @@ def _integrate(request: Request, y0: State, stats: Stats) -> tuple[Solution, Sol
             request.adjoint,
             request.event,
             request.bounds,
+            solver=request.solver,
         )
-        records.append(Record(run, Replay(run.trajectory, request.method, system), stats))
+        records.append(Record(run, Replay(run.trajectory, request.method, system, request.solver), stats))
         outputs = Outputs(records[0], with_outputs(records[0].replay, run.readings), run.readings)
         return outputs, run.hand_over()
 
@@ -254,10 +255,12 @@ def _initial(request: Request, y0: State) -> Tensor:
             raise ValueError("make_consistent has no effect without a singular mass matrix; leave it out")
         return u0
     s0 = float(request.outputs[0])
+    assert request.solver is not None
+    constraints = Constraints(system, s0, request.solver)
     if request.make_consistent or request.continues:
-        return MakeConsistent.apply(system, s0, request.t[0], u0, *system.parameters)
+        return MakeConsistent.apply(constraints, s0, request.t[0], u0, *system.parameters)
     with torch.inference_mode(False), torch.no_grad():
-        Constraints(system, s0).check(u0.detach().double().cpu().numpy(), request.tolerances)
+        constraints.check(u0.detach().double().cpu().numpy(), request.tolerances)
     return u0
 
 
@@ -266,8 +269,8 @@ def _finish(
 ) -> tuple[Solution, SolveError | None]:
     run, system = record.run, request.system
     trajectory, layout = run.trajectory, system.layout
-    if request.method.implicit:
-        record.stats.linear = system.solver.description
+    if request.solver is not None:
+        record.stats.linear = request.solver.description
     record.stats.count(
         **run.counts,
         accepted=trajectory.n_steps,

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.sparse import csr_array
 
+from stiffml.petsc.formulation import Formulation
 from stiffml.system.derivatives.colouring import colour_columns
+from stiffml.system.derivatives.dynamics import Dynamics
+from stiffml.system.derivatives.linearization import JacobianAt
 from stiffml.system.finite import is_finite
-
-if TYPE_CHECKING:
-    from stiffml.petsc.formulation import Formulation
-    from stiffml.system.derivatives.dynamics import Dynamics
-    from stiffml.system.derivatives.linearization import JacobianAt
 
 SMALLEST = 1e-3
 """Components below this part of the largest one are moved as if they were as large as that."""

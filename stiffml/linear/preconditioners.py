@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from stiffml.checks import described, flag, whole
-
-if TYPE_CHECKING:
-    from stiffml.linear.settings import Sparsity
-    from stiffml.system.state import State
+from stiffml.linear.sparsity import Sparsity
+from stiffml.system.state import State
 
 
 class OwnPreconditioner(Protocol):
@@ -57,8 +55,6 @@ class Assembled:
     constant: bool = False
 
     def __post_init__(self) -> None:
-        from stiffml.linear.settings import Sparsity
-
         if not isinstance(self.solver, str) or not self.solver:
             found = described(self.solver)
             raise ValueError(f"Assembled: solver must be the name of a preconditioner, not {found}")

@@ -21,6 +21,7 @@ from stiffml.errors import ReplayError
 from stiffml.methods import Method
 from stiffml.native.rounding import MAX_ITERATIONS, Rounding
 from stiffml.system.derivatives.linearization import Factors
+from stiffml.system.linear_solver import LinearSolver
 from stiffml.system.system import System
 
 
@@ -28,14 +29,30 @@ class Replay:
     """Takes the recorded steps of a trajectory again."""
 
     def __init__(
-        self, trajectory: Trajectory, method: Method, system: System, queries: Queries | None = None
+        self,
+        trajectory: Trajectory,
+        method: Method,
+        system: System,
+        solver: LinearSolver | None = None,
+        queries: Queries | None = None,
     ) -> None:
         self.trajectory, self.method, self.system = trajectory, method, system
-        self._queries = queries
+        self._solver, self._queries = solver, queries
+
+    @property
+    def solver(self) -> LinearSolver:
+        """How systems with the Jacobian of f are solved, of an implicit method."""
+        assert self._solver is not None
+        return self._solver
+
+    @property
+    def krylov_iterations(self) -> int:
+        """Those of all systems solved at recorded states so far."""
+        return 0 if self._solver is None else self._solver.krylov_iterations
 
     def asked(self, queries: Queries) -> Replay:
         """The same, with outputs that are further equations of their steps."""
-        return Replay(self.trajectory, self.method, self.system, queries)
+        return Replay(self.trajectory, self.method, self.system, self._solver, queries)
 
     def blocks(self, segment: Segment) -> list[Block]:
         """The equations of a segment."""
@@ -67,7 +84,7 @@ class Replay:
         found: dict[int, np.ndarray] = {}
         for block in self.blocks(segment):
             if block.pattern.outputs:
-                found.update(_BlockSolver(block, segment, self.system).outputs())
+                found.update(_BlockSolver(block, segment, self.system, self._solver).outputs())
         return found
 
     def with_stages(self, segment: Segment) -> Segment:
@@ -75,7 +92,7 @@ class Replay:
         blocks = self.blocks(segment)
         if segment.stages is not None or not any(block.pattern.stages for block in blocks):
             return segment
-        solved = [_BlockSolver(block, segment, self.system).stages() for block in blocks]
+        solved = [_BlockSolver(block, segment, self.system, self._solver).stages() for block in blocks]
         return dataclasses.replace(segment, stages=np.concatenate(solved))
 
     def step(self, step: int, states: np.ndarray, with_half: bool = False) -> Segment:
@@ -86,7 +103,7 @@ class Replay:
         """
         segment = Segment(self.trajectory, step, step + 1, step + 2 - len(states), states)
         (block,) = self.blocks(segment)
-        solver = _BlockSolver(block, segment, self.system)
+        solver = _BlockSolver(block, segment, self.system, self._solver)
         if with_half and block.pattern.keeps_half:
             self.trajectory.half = (float(segment.times.mean()), solver.solve_half())
         segment.states[-1] = solver.new_state()
@@ -96,8 +113,9 @@ class Replay:
 class _BlockSolver:
     """Solves the rows of K steps of one pattern, one row after the other."""
 
-    def __init__(self, block: Block, segment: Segment, system: System) -> None:
+    def __init__(self, block: Block, segment: Segment, system: System, solver: LinearSolver | None) -> None:
         self.block, self.pattern, self.segment, self.system = block, block.pattern, segment, system
+        self._solver = solver
         self.numbers = block.numbers
         self.x: dict[int, np.ndarray] = {
             c: segment.states_at(block.known[:, c]) for c in range(self.pattern.history)
@@ -194,14 +212,17 @@ class _BlockSolver:
         """The x of α M (x − origin) − β f(s, x) = known, started from the vector before."""
         f, s = self.system.f, self._times("f", row.column)
         x = np.array(self.x[row.column - 1])
-        solver, factors = self.system.solver, None
+        solver, factors = self._solver, None
+        assert solver is not None
         rounding = Rounding(self.system, x, solver.contraction, solver.enough)
         for _ in range(MAX_ITERATIONS):
             u = torch.from_numpy(x)
             if not rounding.keeps_jacobian:
                 factors = None
-                solver.let_go()  # large systems need the room
-            residual = f.evaluate_many(s, u, with_jacobian=factors is None).numpy() * -beta
+                solver.release_jacobian()  # large systems need the room
+            slope = solver.evaluate(f, s, u) if factors is None else f.evaluate_many(s, u)
+            residual = slope.numpy() * -beta
+            del slope
             residual += alpha * self.system.weigh(x if origin is None else x - origin)
             residual -= known
             if factors is None:
@@ -237,5 +258,5 @@ class _BlockSolver:
 
     def _factors(self, s: torch.Tensor, u: torch.Tensor, a: np.ndarray, b: np.ndarray) -> Factors:
         """Of a·M − b·J at the states; a and b are (K, 1)."""
-        system = self.system
-        return system.solver.linearize(system.f, s, u, system.mass).factorise(a, b)
+        assert self._solver is not None
+        return self._solver.linearize(self.system.f, s, u, self.system.mass).factorise(a, b)

@@ -24,10 +24,16 @@ class Formulation:
         Whether the Jacobian is.
     eps : float
         The rounding of the user's dtype.
+
+    Parameters
+    ----------
+    system : System
+    keeps_graphs : bool
+        Whether the linear solver takes the Jacobian as the graph of f.
     """
 
-    def __init__(self, system: System) -> None:
-        self._system = system
+    def __init__(self, system: System, keeps_graphs: bool = False) -> None:
+        self._system, self._keeps_graphs = system, keeps_graphs
         self.samples, self.width = system.layout.samples, system.layout.width
         self.constant = system.linear
         self.eps = system.f.eps
@@ -59,7 +65,7 @@ class Formulation:
 
     def slope(self, s: float, vector: np.ndarray, with_jacobian: bool) -> np.ndarray:
         """f; ``with_jacobian`` says that the Jacobian will be wanted here too."""
-        return self._system.f.evaluate(s, vector, with_jacobian)
+        return self._system.f.evaluate(s, vector, with_jacobian, self._keeps_graphs)
 
     time_is_state = False
     """Whether time is one more component of every sample."""
@@ -94,8 +100,8 @@ class TimeAsState(Formulation):
 
     time_is_state = True
 
-    def __init__(self, system: System) -> None:
-        super().__init__(system)
+    def __init__(self, system: System, keeps_graphs: bool = False) -> None:
+        super().__init__(system, keeps_graphs)
         self.width += 1
         self.constant = False
 
@@ -132,7 +138,8 @@ class TimeAsState(Formulation):
 
     def slope(self, s: float, vector: np.ndarray, with_jacobian: bool) -> np.ndarray:
         time = float(vector[self.width - 1])
-        return self.enter(1.0, self._system.f.evaluate(time, self.leave(vector), with_jacobian))
+        u = self.leave(vector)
+        return self.enter(1.0, self._system.f.evaluate(time, u, with_jacobian, self._keeps_graphs))
 
     def at(self, s: float, vector: np.ndarray) -> tuple[float, np.ndarray]:
         return float(vector[self.width - 1]), self.leave(vector).copy()

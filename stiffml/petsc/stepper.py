@@ -132,7 +132,7 @@ class Stepper(TimeStepper):
         if self._matrix is not None:
             self._earlier = self.linear_failures, self._matrix.last_failure
             self._earlier_mended = self.mended_jacobians
-            self._matrix.destroy()
+            self._matrix.close()
         self._create(start, before)
         self._solves_at_start = 0
 
@@ -156,7 +156,7 @@ class Stepper(TimeStepper):
             failure = failure.__cause__ or failure
         if failure is not None:
             # Outside the handler, so that the caller's exception keeps its own context.
-            self.destroy()
+            self.close()
             raise failure
         if not self._options_checked:
             self._options.check_used()

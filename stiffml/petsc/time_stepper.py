@@ -10,22 +10,22 @@ import numpy as np
 import torch
 
 from stiffml.errors import Status
-from stiffml.linear.solver import ShiftedMatrix
 from stiffml.methods import Method
 from stiffml.petsc.convergence import NewtonTest
 from stiffml.petsc.formulation import Formulation, TimeAsState
 from stiffml.petsc.library import PETSc
+from stiffml.petsc.matrix import PETScSolver, ShiftedMatrix
 from stiffml.petsc.options import ScopedOptions
 from stiffml.petsc.sharing import shared, vector_type, written
 from stiffml.petsc.stages import read_stages
 from stiffml.petsc.stiffness import StiffnessTest
 from stiffml.settings import NewtonLimits, Tolerances
 from stiffml.system.bounds import Limits
+from stiffml.system.derivatives.jacobian import NARROW
 from stiffml.system.finite import is_finite
 from stiffml.system.system import System
 
 _HUGE = 1e100
-_NARROW = 16  # up to this width a Jacobian that turns out not to be needed costs little
 _LONGER = 100.0
 
 
@@ -51,6 +51,8 @@ class TimeStepper:
         Cuts of one step in a row before the step has failed.
     limits : Limits or None
         Where steps may end.
+    solver : PETScSolver or None
+        For the linear systems of an implicit method.
     watches_stiffness : bool
         Whether an adaptive explicit method is to notice that the problem is stiff.
 
@@ -79,9 +81,11 @@ class TimeStepper:
         max_cuts: int,
         limits: Limits | None = None,
         watches_stiffness: bool = False,
+        solver: PETScSolver | None = None,
     ) -> None:
-        self._system, self._method = system, method
-        self._problem = TimeAsState(system) if method.time_is_state else Formulation(system)
+        self._system, self._method, self._solver = system, method, solver
+        keeps_graphs = solver is not None and solver.keeps_graphs
+        self._problem = (TimeAsState if method.time_is_state else Formulation)(system, keeps_graphs)
         self._kept = method.kept_stages(system.form)
         self._failure: BaseException | None = None
         self._guard = not method.implicit and tolerances is not None
@@ -92,8 +96,8 @@ class TimeStepper:
         self.half: tuple[float, np.ndarray] | None = None
         self._wants_half = method.starts_with_half_step
         self._finds_start_slope = method.explicit_first_stage and system.g is None
-        wants_both = system.layout.width <= _NARROW or system.f.keeps_graphs
-        self._shares_vectors = method.implicit and system.f.shares_vectors
+        wants_both = system.layout.width <= NARROW or keeps_graphs
+        self._shares_vectors = solver is not None and solver.shares_vectors
         self._wants_both = wants_both and not system.linear
         self.met_non_finite = False
         self.bad_slope: np.ndarray | None = None
@@ -132,7 +136,7 @@ class TimeStepper:
         if tolerances:
             # With a smallest size PETSc would accept a step of that size whatever its error.
             managed |= {"ts_adapt_dt_min": 0.0, "ts_adapt_dt_max": largest}
-        suggested = dict(system.solver.suggested_options) if method.implicit else {}
+        suggested = {} if solver is None else dict(solver.suggested_options)
         if system.linear:
             managed["snes_type"] = "ksponly"  # one solve, without a look at what it leaves
         elif method.newton:
@@ -150,7 +154,7 @@ class TimeStepper:
         try:
             self._create(s0, u0)
         except BaseException:
-            self.destroy()
+            self.close()
             raise
 
     @property
@@ -187,7 +191,8 @@ class TimeStepper:
             self._matrix.options_are_set(ts.getSNES().getKSP())
 
     def _set_implicit(self, ts) -> None:
-        matrix = self._matrix = self._system.solver.matrix(self._problem, self._options.prefix)
+        assert self._solver is not None
+        matrix = self._matrix = self._solver.matrix(self._problem, self._options.prefix)
         ts.setIFunction(self._ifunction, self._work)
         ts.setIJacobian(self._ijacobian, matrix.mat, matrix.mat)
         snes = ts.getSNES()
@@ -233,13 +238,13 @@ class TimeStepper:
         """The stages of the last step, (stages, size); None where they follow from the states."""
         return read_stages(self._ts, self._kept, self._problem.size) if self._kept else None
 
-    def destroy(self) -> None:
+    def close(self) -> None:
         """Free the TS and take the options back; may be called again."""
         self._options.remove()
         if self._ts is not None:
             self._ts.destroy()
         if self._matrix is not None:
-            self._matrix.destroy()
+            self._matrix.close()
 
     def _ifunction(self, ts, s: float, u, udot, residual) -> None:
         try:
@@ -248,7 +253,7 @@ class TimeStepper:
                 # The last of these evaluations is at the converged half step.
                 self.half = (s, u.array_r.copy())
             if self._method.newton and self._matrix is not None:
-                self._matrix.leave()
+                self._matrix.release_jacobian()
             with_jacobian = self._wants_both and self._expects_jacobian(s, ts)
             if self._shares_vectors:
                 with written(residual) as into:

@@ -17,6 +17,7 @@ from stiffml.settings import Tolerances
 from stiffml.steps import RESOLVED, Adaptive, Fixed, Fractions, Grid, Recorded, Steps, with_ramps
 from stiffml.system.bounds import Limits
 from stiffml.system.finite import first_not_finite
+from stiffml.system.linear_solver import LinearSolver
 from stiffml.system.system import System
 
 STALLED = 20
@@ -68,13 +69,14 @@ class Drive:
         between: np.ndarray,
         event: EventFunc | None,
         limits: Limits | None = None,
+        solver: LinearSolver | None = None,
     ) -> None:
         self._run, self._stepper, self._system = run, stepper, system
         self._method, self._tolerances = method, tolerances
         self._trajectory = run.trajectory
         self._start = run.trajectory.outputs[0]  # of the step being taken
         self._state = self._previous = u0
-        replay = Replay(run.trajectory, method, system)
+        replay = Replay(run.trajectory, method, system, solver)
         self.reader = reader_for(between, replay)
         self.reader.read(0, u0)
         self._first_slope: np.ndarray | None = None

@@ -12,6 +12,7 @@ from stiffml.discretization.trajectory import Growing, Trajectory
 from stiffml.errors import Status
 from stiffml.methods import Method
 from stiffml.petsc import Stepper
+from stiffml.petsc.matrix import PETScSolver
 from stiffml.run.checkpoints import checkpoints_for
 from stiffml.run.drive import Drive, Finished, Stop, scheduled
 from stiffml.run.events import EventFunc
@@ -38,11 +39,12 @@ def integrate(
     adjoint: Discrete,
     event: EventFunc | None,
     bounds: Bounds | None = None,
+    solver: PETScSolver | None = None,
 ) -> Run:
     """Integrate M du/ds = f + g through increasing ``outputs`` from ``u0`` (size,), both float64.
 
     Steps end on ``outputs``, of which some are ``returned``, and within ``bounds``; at the times ``between``
-    the solution is interpolated. The run ends where ``event`` has a root.
+    the solution is interpolated. The run ends where ``event`` has a root. Implicit methods need a ``solver``.
     """
     began = time.perf_counter()
     expected = None if isinstance(steps, Adaptive) else _expected(steps, outputs, method)
@@ -76,9 +78,10 @@ def integrate(
             max_cuts=40 if adaptive else 12,
             limits=limits,
             watches_stiffness=isinstance(steps, Adaptive) and steps.stop_if_stiff,
+            solver=solver,
         )
         try:
-            drive = Drive(run, stepper, system, method, tolerances, u0, between, event, limits)
+            drive = Drive(run, stepper, system, method, tolerances, u0, between, event, limits, solver)
             try:
                 if isinstance(steps, Adaptive):
                     drive.adaptively(steps)
@@ -96,10 +99,10 @@ def integrate(
                 "mended_jacobians": stepper.mended_jacobians,
             }
         finally:
-            stepper.destroy()
+            stepper.close()
         run.after = _values_at_the_end(run, system)
         for part in system.parts:
-            part.forget()
+            part.release()
     run.wall_s = time.perf_counter() - began
     return run
 

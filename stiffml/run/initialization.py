@@ -15,6 +15,7 @@ from stiffml.gradients.hooks import without_hooks
 from stiffml.gradients.refusals import differentiable_no_further
 from stiffml.native.rounding import MAX_ITERATIONS, Rounding
 from stiffml.settings import Tolerances
+from stiffml.system.linear_solver import LinearSolver
 from stiffml.system.system import System
 
 LARGEST = 2048
@@ -41,20 +42,23 @@ class Constraints:
     system : System
     s : float
         The initial time.
+    solver : LinearSolver
+        That of the method; it may have the Jacobian of a large system as a sparse matrix.
     """
 
-    def __init__(self, system: System, s: float) -> None:
+    def __init__(self, system: System, s: float, solver: LinearSolver) -> None:
         assert system.mass is not None
-        self._system, self._s = system, s
+        self.system = system
+        self._s, self._solver = s, solver
         self._mass = system.mass
         self._is_large = system.layout.width > LARGEST
 
     def residual(self, u: np.ndarray) -> np.ndarray:
         """(size,) P f"""
-        return self.project(self._system.f.evaluate(self._s, u))
+        return self.project(self.system.f.evaluate(self._s, u))
 
     def project(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
-        layout = self._system.layout
+        layout = self.system.layout
         if self._mass.diagonal:
             return (self._mass.algebraic * v.reshape(layout.samples, layout.width)).reshape(-1)
         blocks = self._left.swapaxes(-1, -2) if transpose else self._left
@@ -72,10 +76,10 @@ class Constraints:
         ValueError
             If K is singular: the problem has a higher index, or equations that contradict each other.
         """
-        layout = self._system.layout
+        layout = self.system.layout
         if self._is_large:
             return self._solve_large(u, v, transpose)
-        matrix = self._left @ self._system.f.jacobian_at(self._s, u) + self._mass.blocks
+        matrix = self._left @ self.system.f.jacobian_at(self._s, u) + self._mass.blocks
         # Rank by singular values relative to the rows' sizes: LU of a singular matrix passes by rounding.
         rows = np.abs(matrix).max(axis=-1, keepdims=True)
         smallest = np.linalg.svd(matrix / np.where(rows > 0, rows, 1), compute_uv=False).min()
@@ -86,13 +90,13 @@ class Constraints:
         return np.linalg.solve(matrix, v.reshape(layout.samples, layout.width, 1)).reshape(-1)
 
     def _solve_large(self, u: np.ndarray, v: np.ndarray, transpose: bool) -> np.ndarray:
-        jacobian = self._system.solver.sparse_jacobian(self._s, u)
+        jacobian = self._solver.sparse_jacobian(self._s, u)
         if jacobian is None or not self._mass.diagonal:
             raise ValueError(
                 f"mass: with a singular one, states of more than {LARGEST} components need a diagonal mass "
                 "and linear=LU() with jacobian='coloured' or Sparsity(pattern)"
             )
-        layout = self._system.layout
+        layout = self.system.layout
         algebraic = np.broadcast_to(self._mass.algebraic, (layout.samples, layout.width)).ravel()
         matrix = csc_array(diags_array(algebraic.astype(float)) @ jacobian + self._mass.sparse())
         try:
@@ -107,7 +111,7 @@ class Constraints:
         scaled = correction / (tolerances.atol + tolerances.rtol * np.abs(u))
         worst = int(np.argmax(scaled))
         if not scaled[worst] <= 1:
-            where = self._system.layout.component(worst)
+            where = self.system.layout.component(worst)
             raise ValueError(
                 f"y0 is not consistent: the algebraic equations have the residual "
                 f"{np.abs(residual).max():.3g}, and component {list(where)} is off by about "
@@ -120,10 +124,10 @@ class Constraints:
         From K du = −dM (u − u0) − dP f, with dP f = −P dM M⁺f where P f = 0 (Golub & Pereyra 1973, eq. 4.2).
         Exact for changes of M that keep its rank; for those P dM (u − u0) is zero.
         """
-        mass = self._system.mass
+        mass = self.system.mass
         assert mass is not None
         constrained = self.project(w)
-        slope = mass.solve(self._system.f.evaluate(self._s, u))
+        slope = mass.solve(self.system.f.evaluate(self._s, u))
         left, right = np.stack([constrained - w, constrained]), np.stack([change, slope])
         return mass.as_given(mass.gradient(left, right))
 
@@ -134,15 +138,15 @@ class Constraints:
 
         From K u̇ = M u̇0 − P ∂f/∂θ θ̇.
         """
-        f = self._system.f
+        f = self.system.f
         time, state = torch.tensor([self._s], dtype=torch.float64), torch.from_numpy(u)[None]
         slopes = f.jvps(time, state, [direction[: len(f.parameters)] for direction in directions])[:, 0]
-        moved = zip(self._system.weigh(given), slopes.numpy(), strict=True)
+        moved = zip(self.system.weigh(given), slopes.numpy(), strict=True)
         return np.array([self.solve(u, weighed - self.project(slope)) for weighed, slope in moved])
 
     def satisfy(self, u: np.ndarray) -> np.ndarray:
         """u with its algebraic variables changed so that the algebraic equations hold."""
-        rounding = Rounding(self._system, u)
+        rounding = Rounding(self.system, u)
         for _ in range(MAX_ITERATIONS):
             change = self.solve(u, self.residual(u))
             u = u - change
@@ -161,8 +165,10 @@ class MakeConsistent(torch.autograd.Function):
     """(t0, u0, *parameters) -> consistent u0, by the implicit function theorem on P f(u) + M(u − u0) = 0."""
 
     @staticmethod
-    def forward(ctx, system: System, s: float, t0: Tensor, u0: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.constraints, ctx.system, ctx.s = Constraints(system, s), system, s
+    def forward(
+        ctx, constraints: Constraints, s: float, t0: Tensor, u0: Tensor, *parameters: Tensor
+    ) -> Tensor:
+        ctx.constraints, ctx.system, ctx.s = constraints, constraints.system, s
         given = u0.detach().double().cpu().numpy()
         # Jacobians need autograd, which inference mode would switch off for good.
         with torch.inference_mode(False), torch.no_grad():

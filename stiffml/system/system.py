@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,9 +14,6 @@ from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.mass import Mass
 from stiffml.system.space import Space
 from stiffml.system.state import Layout
-
-if TYPE_CHECKING:
-    from stiffml.linear.solver import LinearSolver
 
 
 class System:
@@ -48,20 +44,9 @@ class System:
         linear: bool = False,
     ) -> None:
         self.f, self.g, self.mass, self.linear = f, g, mass, linear
-        self._solver: LinearSolver | None = None
         self.used: tuple[frozenset[int], ...] | None = None
         self._members = Members([])
         self.mass_has_gradient = mass is not None and mass.tensor.requires_grad
-
-    @property
-    def solver(self) -> LinearSolver:
-        """How systems with the Jacobian of f are solved; set for implicit methods."""
-        assert self._solver is not None
-        return self._solver
-
-    @solver.setter
-    def solver(self, solver: LinearSolver) -> None:
-        self._solver = solver
 
     def keep_members(self) -> None:
         """Keep in mind the parameters and buffers that the modules have now which func is or reads."""
@@ -99,11 +84,6 @@ class System:
     @property
     def rhs_evals(self) -> int:
         return sum(part.rhs_evals for part in self.parts)
-
-    @property
-    def krylov_iterations(self) -> int:
-        """Of the systems solved at recorded states so far."""
-        return 0 if self._solver is None else self._solver.krylov_iterations
 
     def weigh(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
         """M v, or Mᵀ v, for vectors (…, size)."""

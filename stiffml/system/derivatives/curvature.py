@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 
 from stiffml.system.derivatives.dynamics import Dynamics
+from stiffml.system.derivatives.jacobian import NARROW
 from stiffml.system.derivatives.products import added
-
-WIDEST_BLOCK = 16
-"""Up to this many components a sample, ∂D/∂u is evaluated as a matrix for all steps at once."""
 
 
 class Curvature:
@@ -38,7 +36,8 @@ class Curvature:
         self._directions, self._tau = directions, tau
         self._blocks: dict[int, np.ndarray] | None = None
         self._large = dynamics.is_large
-        if dynamics.layout.width <= WIDEST_BLOCK and not self._large and not dynamics.space.is_distributed:
+        narrow = dynamics.layout.width <= NARROW and not dynamics.space.is_distributed
+        if narrow and not self._large:  # as one matrix, for all steps at once
             self._blocks = {
                 row: dynamics.directional_blocks(
                     s, u, torch.from_numpy(y), torch.from_numpy(tau[:, row])

@@ -181,7 +181,7 @@ class LastGraph:
     def keep(self, s: float, u: Array, graph: Graph) -> None:
         self._held = s, u, graph
 
-    def forget(self) -> None:
+    def release(self) -> None:
         self._held = None
 
     def take(self, s: float, u: Array, space: Space) -> Graph | None:

@@ -14,22 +14,20 @@ from stiffml.system.derivatives.products import gradient
 from stiffml.system.function.batching import Func
 from stiffml.system.function.evaluation import Evaluation
 
+NARROW = 16
+"""Components of a sample up to which a whole Jacobian is evaluated even where single products would do, or
+where it may turn out not to be needed: calls of torch then cost more than arithmetic."""
+
 
 class WithJacobian(Evaluation):
-    """f with its Jacobian, and what is remembered of the last state: Newton's iteration asks twice for each.
+    """f with its Jacobian. Values at the last state are remembered: Newton's iteration asks for each twice.
 
     Attributes
     ----------
-    keeps_graphs : bool
-        Whether :meth:`graph` is what Jacobians are asked for with.
-    shares_vectors : bool
-        Whether PETSc's vectors are shared with torch on the device of the function.
     jacobians : int
-        States at which the Jacobian was evaluated so far, trials at the start not included.
+        States at which the Jacobian was evaluated so far, not counting the trials before the solve.
     """
 
-    keeps_graphs = False
-    shares_vectors = False
     jacobians = 0
     _last_time = np.nan
     _last_state = _last_slope = np.empty(0)
@@ -39,23 +37,31 @@ class WithJacobian(Evaluation):
     def _last_graph(self) -> LastGraph:
         return LastGraph()
 
-    def evaluate(self, s: float, u: np.ndarray, with_jacobian: bool = False) -> np.ndarray:
-        """f at one state, without gradients; the result is remembered, and must not be written to.
+    def evaluate(
+        self, s: float, u: np.ndarray, with_jacobian: bool = False, as_graph: bool = False
+    ) -> np.ndarray:
+        """f at one state, without gradients. The result is remembered, and must not be written to.
 
-        Implicit methods ask for f at an accepted state that Newton has just evaluated; comparing two
-        vectors costs far less than a call of the function. ``with_jacobian`` says that the Jacobian
-        will be wanted here too: one evaluation then yields both. Of a large state nothing is remembered but
-        a slope that is not finite; nor of one that is spread over processes, which would have to agree.
+        Implicit methods ask for f at an accepted state that Newton has just evaluated. Comparing two
+        vectors costs far less than a call of the function. Of a large state nothing is remembered but a
+        slope that is not finite; nor of a state spread over processes, which would have to agree.
+
+        Parameters
+        ----------
+        with_jacobian : bool
+            Whether the Jacobian will be wanted here too; one evaluation then yields both.
+        as_graph : bool
+            How it will be wanted: as the :meth:`graph` of f, or by :meth:`jacobian_at`.
         """
         s = self.span.trim(s)
         if s == self._last_time and np.array_equal(u, self._last_state):
             return self._last_slope
-        self._last_graph.forget()  # gives its memory back first
+        self._last_graph.release()  # frees its memory before more is taken
         state = u.copy()
         self._last_blocks = None
         is_remembered = not self.is_large and not self.space.is_distributed
-        if with_jacobian and self.keeps_graphs:
-            slope = self._slope_with_graph(s, self._placed(state)).cpu().numpy()
+        if with_jacobian and as_graph:
+            slope = self.evaluate_with_graph(s, state).cpu().numpy()
         elif with_jacobian and is_remembered and self._replicates(s, state):
             slope, self._last_blocks = self._slope_and_jacobian(s, state)
         else:
@@ -66,10 +72,10 @@ class WithJacobian(Evaluation):
             self._last_slope = np.empty(0) if np.isfinite(slope).all() else slope
         return slope
 
-    def forget(self) -> None:
-        """Let go of what is remembered of the last state."""
+    def release(self) -> None:
+        """Free what is remembered of the last state."""
         self._last_time, self._last_blocks = np.nan, None
-        self._last_graph.forget()
+        self._last_graph.release()
         self._last_state = self._last_slope = np.empty(0)
 
     def attached(self, s: float, u: np.ndarray, remember: bool = False) -> Tensor:
@@ -134,18 +140,21 @@ class WithJacobian(Evaluation):
         return self._last_slope
 
     def evaluate_shared(self, s: float, u: Tensor, with_jacobian: bool = False) -> Tensor:
-        """:meth:`evaluate` where the state is a tensor on the device of ``func``, as one there."""
-        self.forget()
+        """:meth:`evaluate` for a state that is a tensor on the device of ``func``; so is the result.
+
+        ``with_jacobian``: its :meth:`graph` will be wanted here too.
+        """
+        self.release()
         s = self.span.trim(s)
         if with_jacobian:
-            return self._slope_with_graph(s, u.clone())
+            return self.evaluate_with_graph(s, u.clone())
         with torch.no_grad():
             return self._many(torch.tensor([s], dtype=torch.float64), u[None])[0]
 
     def graph(self, s: float, u: Array) -> Graph:
         """f at one state with its Jacobian's products; the last :meth:`evaluate` may have it already."""
         self.jacobians += 1
-        s, u = self.span.trim(s), self._placed(u)
+        s = self.span.trim(s)
         return self._last_graph.take(s, u, self.space) or self._graph(s, u)[0]
 
     def copied(self, u: Vector) -> Vector:
@@ -154,18 +163,6 @@ class WithJacobian(Evaluation):
         if kept is not None:
             return kept
         return u.clone() if isinstance(u, Tensor) else u.copy()
-
-    def _placed(self, u: Array) -> Array:
-        """A state where graphs begin."""
-        if self.shares_vectors and isinstance(u, np.ndarray):
-            return torch.from_numpy(u).to(self.layout.device)
-        return u
-
-    def _slope_with_graph(self, s: float, u: Array) -> Tensor:
-        """f at a state; its graph is kept until :meth:`graph` asks for it."""
-        graph, slope = self._graph(s, u)
-        self._last_graph.keep(s, u, graph)
-        return slope
 
     def _graph(self, s: float, u: Array) -> tuple[Graph, Tensor]:
         """The graph of f at a state, which must stay as it is, and the value."""
@@ -184,14 +181,17 @@ class WithJacobian(Evaluation):
         values = {name: parameter.detach() for name, parameter in func.named_parameters()}
         return lambda t, y: functional_call(func, values, (t, y))
 
-    def evaluate_many(self, s: Tensor, u: Tensor, with_jacobian: bool = False) -> Tensor:
-        """f at K states without gradients: (K,), (K, size) -> (K, size).
+    def evaluate_with_graph(self, s: float, u: Array) -> Tensor:
+        """f at one state (size,), whose graph is kept until :meth:`graph` asks for it.
 
-        ``with_jacobian`` says that the Jacobian will be wanted at these states too, before they change: the
-        graph of a single one then serves for both.
+        ``u`` must not be written to until then.
         """
-        if with_jacobian and self.keeps_graphs and len(s) == 1:
-            return self._slope_with_graph(float(s[0]), self._placed(u[0].numpy())).cpu()[None]
+        graph, slope = self._graph(s, u)
+        self._last_graph.keep(s, u, graph)
+        return slope
+
+    def evaluate_many(self, s: Tensor, u: Tensor) -> Tensor:
+        """f at K states without gradients: (K,), (K, size) -> (K, size)."""
         with torch.no_grad():
             return self._many(s, u)
 
