@@ -190,7 +190,9 @@ def linearize(nodes: Nodes, solves: bool, dynamics: Dynamics, replay: Replay) ->
     """The Jacobian at the nodes: for solving with it, as small blocks, or as products."""
     system = replay.system
     if solves:
-        return replay.solver.linearize(dynamics, nodes.s, nodes.u, system.mass, constant=system.linear)
+        return replay.solver.linearize(
+            dynamics, nodes.s, nodes.u, system.mass, constant=system.constant_jacobian
+        )
     if _is_narrow(dynamics):
         return DenseBlocks(dynamics, nodes.s, nodes.u, system.mass)
     return Products(dynamics, nodes.s, nodes.u)

@@ -142,7 +142,7 @@ def check(
     solver = None
     if method.implicit:
         limits = tolerances if isinstance(steps, Adaptive) else None
-        wanted = Wanted(linear, jacobian, method, system.linear, limits, dict(options or {}))
+        wanted = Wanted(linear, jacobian, method, system.constant_jacobian, limits, dict(options or {}))
         with torch.inference_mode(False), torch.no_grad():
             solver = choose(wanted, system.f, system.mass, float(times[0]), u0)
     require_free(options or {})
@@ -404,7 +404,7 @@ def _system(
             )
         parts = (func.implicit, func.explicit)
         f, g = (Dynamics(part, layout, direction, parameters, space, span) for part in parts)
-        return System(f, g, linear=func.linear)
+        return System(f, g, constant_jacobian=func.linear)
     if not method.whole:
         able = ", ".join(name for name, other in METHODS.items() if other.split and other.whole)
         raise ValueError(

@@ -35,7 +35,7 @@ class Formulation:
     def __init__(self, system: System, keeps_graphs: bool = False) -> None:
         self._system, self._keeps_graphs = system, keeps_graphs
         self.samples, self.width = system.layout.samples, system.layout.width
-        self.constant = system.linear
+        self.constant = system.constant_jacobian
         self.eps = system.f.eps
 
     @cached_property

@@ -259,13 +259,15 @@ class Stepper(TimeStepper):
         last = (self._matrix.last_failure if self._matrix is not None else "") or self._earlier[1]
         if last:
             return Status.LINEAR_FAILED, last
-        tested = self._method.newton and not self._system.linear
+        tested = self._method.newton and not self._system.constant_jacobian
         failed = self._test.failed_sizes if tested else []
         return Status.NEWTON_FAILED, _updates(failed)
 
     def _test_history(self) -> str:
         """How Newton's iteration went."""
-        return _updates(self._test.sizes) if self._method.newton and not self._system.linear else ""
+        return (
+            _updates(self._test.sizes) if self._method.newton and not self._system.constant_jacobian else ""
+        )
 
 
 def _updates(sizes: list[float]) -> str:

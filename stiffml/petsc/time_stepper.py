@@ -98,7 +98,7 @@ class TimeStepper:
         self._finds_start_slope = method.explicit_first_stage and system.g is None
         wants_both = system.layout.width <= NARROW or keeps_graphs
         self._shares_vectors = solver is not None and solver.shares_vectors
-        self._wants_both = wants_both and not system.linear
+        self._wants_both = wants_both and not system.constant_jacobian
         self.met_non_finite = False
         self.bad_slope: np.ndarray | None = None
         self._first_bad: np.ndarray | None = None
@@ -137,7 +137,7 @@ class TimeStepper:
             # With a smallest size PETSc would accept a step of that size whatever its error.
             managed |= {"ts_adapt_dt_min": 0.0, "ts_adapt_dt_max": largest}
         suggested = {} if solver is None else dict(solver.suggested_options)
-        if system.linear:
+        if system.constant_jacobian:
             managed["snes_type"] = "ksponly"  # one solve, without a look at what it leaves
         elif method.newton:
             managed["snes_max_it"] = newton.max_iterations

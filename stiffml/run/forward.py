@@ -57,8 +57,8 @@ def integrate(
         _require_finite(run, outputs[0], slopes, system)
         if run.failure is None:
             run.before = Values.at(float(outputs[0]), "began", slopes, system)
-            if system.linear:
-                system.require_linear(outputs[0], outputs[1], u0)
+            if system.constant_jacobian:
+                system.require_constant_jacobian(outputs[0], outputs[1], u0)
     if len(outputs) > 1 and run.failure is None:
         adaptive = isinstance(steps, Adaptive)
         largest = outputs[-1] - outputs[0]

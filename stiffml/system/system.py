@@ -1,4 +1,4 @@
-"""M y' = f(t, y) + g(t, y): what is integrated, put together from its parts."""
+"""The problem M y' = f(t, y) + g(t, y), from its parts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stiffml.system.state import Layout
 
 
 class System:
-    """The parts of a problem on flat vectors.
+    """f, g and M on flat vectors.
 
     Attributes
     ----------
@@ -28,12 +28,12 @@ class System:
     mass : Mass or None
         None for the identity.
     parameters : tuple of Tensor
-        What gradients are wanted for: those of f and g, then the mass matrix if it requires one.
-    linear : bool
-        Whether the Jacobian of f is constant.
+        Tensors that gradients are wanted for: those of f and g, then the mass matrix if it requires one.
+    constant_jacobian : bool
+        Whether the Jacobian of f is the same at all times and states.
     used : tuple of frozenset of int, or None
-        For each part the positions of the parameters that its value at the start depends on, if that was
-        found out.
+        For each part the positions of the parameters that its value at the start depends on; None if that was
+        not looked for.
     """
 
     def __init__(
@@ -41,15 +41,15 @@ class System:
         f: Dynamics,
         g: Dynamics | None = None,
         mass: Mass | None = None,
-        linear: bool = False,
+        constant_jacobian: bool = False,
     ) -> None:
-        self.f, self.g, self.mass, self.linear = f, g, mass, linear
+        self.f, self.g, self.mass, self.constant_jacobian = f, g, mass, constant_jacobian
         self.used: tuple[frozenset[int], ...] | None = None
         self._members = Members([])
         self.mass_has_gradient = mass is not None and mass.tensor.requires_grad
 
     def keep_members(self) -> None:
-        """Keep in mind the parameters and buffers that the modules have now which func is or reads."""
+        """Remember the present parameters and buffers of the modules that func is or reads."""
         self._members = Members([m for part in self.parts for m in reached(part.func).modules])
 
     def as_it_was(self) -> AbstractContextManager[None]:
@@ -89,7 +89,7 @@ class System:
         """M v, or Mᵀ v, for vectors (…, size)."""
         return v if self.mass is None else self.mass.apply(v, transpose)
 
-    def require_linear(self, s: float, later: float, u: np.ndarray) -> None:
+    def require_constant_jacobian(self, s: float, later: float, u: np.ndarray) -> None:
         """Raise ValueError unless f is, as far as two tries show, linear in u with a constant Jacobian."""
         step = np.random.default_rng(0).standard_normal(u.size) * (1 + np.abs(u))
         changes = [self.f.evaluate(at, u + step) - self.f.evaluate(at, u) for at in (s, later)]
