@@ -1,4 +1,4 @@
-"""How the points of a field are divided among processes: by a PETSc DMDA."""
+"""The division of a field's points among processes, by a PETSc DMDA."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Decomposition:
     ghosted: np.ndarray
 
     def unknowns(self, points: np.ndarray, species: int) -> np.ndarray:
-        """The numbers of points (…) -> those of all species there, (species, …), in a vector of a field.
+        """Numbers of points (…) -> numbers of all species there in a vector of a field, (species, …).
 
         A process's part of such a vector has one species after the other.
         """
@@ -99,10 +99,11 @@ def _inside(start: int, stop: int, points: int, width: int, wraps: bool) -> np.n
 def process_grid(
     shape: Sequence[int], periodic: Sequence[bool], width: int, processes: int
 ) -> tuple[int, ...]:
-    """How many processes to put along each axis: those that cut the fewest points apart.
+    """The number of processes along each axis, such that the fewest neighbouring points are separated.
 
-    Each gets at least ``width`` points along each axis, as PETSc demands, whose own choice does not see to
-    that. Of equals, the earlier axes are cut: their margins lie together in memory.
+    Each process gets at least ``width`` points along each axis. PETSc demands that, but its own choice does
+    not ensure it. Of equal choices, the one that cuts earlier axes is taken: their margins are contiguous in
+    memory.
     """
     most = [points // width for points in shape]
 

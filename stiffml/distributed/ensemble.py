@@ -129,7 +129,7 @@ class Ensemble(nn.Module):
 
 
 def _make_the_same(tensors: Mapping[str, Tensor]) -> None:
-    """Give every rank the values of rank 0."""
+    """Give the tensors on every rank the values of rank 0."""
     mine = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
     for rank, theirs in enumerate(processes().exchange(mine)):
         if theirs != mine:

@@ -1,4 +1,4 @@
-"""The processes that run this program together, and what they can do with one another.
+"""The processes that run this program, and their collective operations.
 
 Two launchers are known: ``torchrun``, whose processes talk through torch.distributed, and ``mpiexec`` with
 its relatives, through mpi4py. What lies on another device is sent by way of the host.
@@ -22,10 +22,10 @@ from stiffml.distributed.communicator import mpi
 from stiffml.petsc.library import PETSc
 
 LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
-"""Variables in which launchers, MPICH's and Open MPI's and their relatives, say how many they started."""
+"""Environment variables in which launchers of MPICH, Open MPI and others give the number of processes."""
 
 ENDED = "the end of the program"
-"""What a process that has ended exchanges."""
+"""The item that a process exchanges when it has ended."""
 
 
 class Processes(Protocol):
@@ -121,17 +121,17 @@ class _MPI:
         atexit.register(self._end)
 
     def _end(self) -> None:
-        """Wait for the others, and tell those who wait for this process that it has ended.
+        """Wait for the others, and tell those that wait for this process that it has ended.
 
-        Else this process would wait in MPI_Finalize for another that waits in ``exchange`` for this one, when
-        one calls what the others do not.
+        Otherwise, if one process makes a call that others do not, one would wait in ``exchange`` and the
+        other in MPI_Finalize.
         """
         if not mpi().Is_finalized():
             while any(item != ENDED for item in self.exchange(ENDED)):
                 pass
 
     def exchange(self, item: Any) -> list[Any]:
-        # MPI waits by asking all the time. Those with a longer solve may need the processor.
+        # MPI waits actively. Processes with a longer solve may need the processor.
         everyone, pause = self._comm.Ibarrier(), 1e-5
         while not everyone.Test():
             time.sleep(pause)
@@ -174,7 +174,7 @@ class _Torch:
         atexit.register(self._end)
 
     def _end(self) -> None:
-        """End the threads of the group, which may hold tensors whose release aborts a Python that ends."""
+        """End the threads of the group. They may hold tensors that cannot be freed while Python ends."""
         group, self._group = self._group, None
         # A program may have destroyed all groups itself, and even made others.
         with contextlib.suppress(ValueError):
@@ -210,7 +210,7 @@ def _host_copy(values: Tensor) -> Tensor:
 
 
 def _bytes(values: Tensor) -> Tensor:
-    """The memory of a tensor that is contiguous; sent in place of numbers, any type can be sent."""
+    """The memory of a contiguous tensor as bytes, so that any type can be sent."""
     return values.detach().view(-1).view(torch.uint8)
 
 

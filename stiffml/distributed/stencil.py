@@ -1,4 +1,4 @@
-"""The Jacobian of a field's right-hand side, assembled from products with groups of points."""
+"""The sparse Jacobian of a field's right-hand side, from products with groups of points."""
 
 from __future__ import annotations
 

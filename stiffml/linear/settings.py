@@ -1,4 +1,4 @@
-"""How a caller says how linear systems are solved: ``linear=`` and ``jacobian=``."""
+"""The settings of linear solvers: what ``linear=`` takes, and the names that ``jacobian=`` takes."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ class Krylov:
     """Solve iteratively, with products of the Jacobian instead of the Jacobian itself.
 
     Forwards this is an inexact Newton method: each linear system is solved to ``rtol`` only, and Newton's own
-    test sees most of what is left; not all of it where a preconditioner is weak or missing, since GMRES then
-    leaves smooth errors of small residuals. Take a smaller ``rtol``, such as 1e-3, there. The transposed
-    systems of the backward pass are solved to ``adjoint_rtol``, which bounds the error of the gradient, by
-    the same method with the same preconditioner, transposed.
+    test sees most of the error that is left. Where a preconditioner is weak or missing, GMRES leaves smooth
+    errors of small residuals that the test does not see. Take a smaller ``rtol`` there, such as 1e-3. The
+    transposed systems of the backward pass are solved to ``adjoint_rtol``, which bounds the error of the
+    gradient, by the same method with the same preconditioner, transposed.
 
     Parameters
     ----------
     method : str
-        PETSc's name of a Krylov method (``KSPType``), such as ``"bcgs"``, ``"tfqmr"``, ``"cg"``. Further
-        settings of it go through ``options``, as in ``{"ksp_bcgsl_ell": 4}``.
+        PETSc's name of a Krylov method (``KSPType``), such as ``"bcgs"``, ``"tfqmr"``, ``"cg"``. Its further
+        settings go through ``options``, as in ``{"ksp_bcgsl_ell": 4}``.
     preconditioner : Assembled, PointBlock or an object of your own, optional
         An approximate inverse of shift·M − J. Default: none.
     rtol : float, optional
-        Relative residual (preconditioned) at which an iteration stops, forwards. Default 1e-2, and 1e-3 for
-        steps without error control, whose Newton iterations go on for longer. Rosenbrock methods and linear
-        implicit parts have no Newton iteration that would correct it: 1e-3 times the tolerance of the steps
-        for them, 1e-10 without.
+        Relative residual (preconditioned) at which a forward solve stops. Default 1e-2, and 1e-3 for steps
+        without error control, whose Newton iterations are longer. Rosenbrock methods and linear implicit
+        parts have no Newton iteration that would correct the error: for them 1e-3 times the tolerance of the
+        steps, 1e-10 without error control.
     adjoint_rtol : float
         The same for the backward pass and for steps that are taken again. Default 1e-9.
     max_iterations : int
-        After which a solve has failed. Default 200.
+        The number of iterations after which a solve has failed. Default 200.
 
     Raises
     ------
@@ -78,7 +78,7 @@ class GMRES(Krylov):
     Parameters
     ----------
     restart : int
-        Vectors kept before it starts afresh: what its memory grows to. Default 30.
+        Vectors kept before the iteration starts afresh; they bound its memory. Default 30.
     """
 
     method: str = field(default="gmres", init=False)

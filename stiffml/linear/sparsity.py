@@ -13,14 +13,14 @@ from stiffml.checks import described
 
 
 class Sparsity:
-    """Where the Jacobian may have entries.
+    """The sparsity pattern of the Jacobian.
 
-    A missing entry is noticed when the Jacobian is evaluated, and is an error.
+    An entry that is missing from it is noticed when the Jacobian is evaluated, and is an error.
 
     Parameters
     ----------
     pattern : sparse array, ndarray or Tensor
-        (n, n) over the flat state, or over that of one sample; entries that are not zero count.
+        (n, n) over the flat state, or over that of one sample. Its entries that are not zero are the pattern.
 
     Raises
     ------
@@ -40,7 +40,13 @@ class Sparsity:
 
 
 def coordinates(matrix: Any, what: str) -> coo_array:
-    """A sparse or dense matrix, of scipy, numpy or torch, by its entries."""
+    """A sparse or dense matrix of scipy, numpy or torch as its entries; ``what`` names it in messages.
+
+    Raises
+    ------
+    TypeError
+        For anything else than a matrix of real numbers.
+    """
     if isinstance(matrix, Tensor):
         if matrix.device.type == "meta" or matrix.is_complex():
             raise TypeError(f"{what} must be a matrix of real numbers, not {described(matrix)}")

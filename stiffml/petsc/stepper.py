@@ -7,7 +7,8 @@ import numpy as np
 from stiffml.errors import Status
 from stiffml.petsc.library import PETSc
 from stiffml.petsc.time_stepper import TimeStepper
-from stiffml.system.finite import describe_derivative, infinite_derivative, is_finite
+from stiffml.system.derivatives.infinite_entries import describe_derivative, infinite_derivative
+from stiffml.system.finite import is_finite
 
 _STEP_REJECTED = PETSc.TS.ConvergedReason.DIVERGED_STEP_REJECTED
 _NOT_FINITE = PETSc.SNES.ConvergedReason.DIVERGED_FUNCTION_NANORINF

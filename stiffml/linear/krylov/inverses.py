@@ -24,10 +24,10 @@ PRECONDITIONERS = (
     *("asm", "bjacobi", "cholesky", "gamg", "gasm", "icc", "ilu", "jacobi", "kaczmarz", "lu"),
     *("none", "pbjacobi", "redundant", "sor", "svd", "telescope"),
 )
-"""Those of PETSc that need no further library."""
+"""PETSc's preconditioners that need no further library."""
 
 OVER_PROCESSES = {"icc": "bjacobi", "lu": "redundant"}
-"""What stands in for those that PETSc has for one process only: incomplete factors of each part, and LU
+"""Substitutes for those that PETSc has for one process only: incomplete factors of each part, and LU
 factors of the whole in every process.
 """
 
@@ -48,13 +48,13 @@ class AssembledInverse(ApproximateInverse):
         () -> Entries of A.
     mass : Mass or None
     size : int
-        Of this process's part of a state.
+        Numbers in this process's part of a state.
     kind : str
         PETSc's name of the preconditioner.
     space : Space
-        Whose parts of a state processes hold.
+        The processes that hold the state.
     prefix : str
-        Of its options.
+        The prefix of its options.
     constant : bool
         Whether A is the same at all states.
     """

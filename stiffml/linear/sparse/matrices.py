@@ -41,7 +41,7 @@ class Matrix:
     entries : Entries
     mass : Mass or None
     size : int
-        Of this process's part of a state.
+        Numbers in this process's part of a state.
     space : Space
     """
 

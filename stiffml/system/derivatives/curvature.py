@@ -70,13 +70,13 @@ class Curvature:
         )
 
     def _parts(self, multipliers: dict[int, np.ndarray]) -> list[dict[int, np.ndarray]]:
-        """The rows that go through one double backward together: all, or each by itself where it is large."""
+        """The rows that share one double backward pass: all, or for a large state each by itself."""
         if not self._large:
             return [multipliers]
         return [{row: mu} for row, mu in multipliers.items()]
 
     def _gradients(self, steps: np.ndarray, multipliers: dict[int, np.ndarray], others: bool):
-        """One double backward through the rows given, at the old states of the steps side by side."""
+        """One double backward pass through the given rows, at the old states of all steps at once."""
         rows = list(multipliers)
         count = len(rows)
         s, u = self._s[steps].repeat(count), self._u[steps].repeat(count, 1)

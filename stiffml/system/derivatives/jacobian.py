@@ -1,4 +1,4 @@
-"""The user's function with its Jacobian: dense blocks, or a graph to take products from."""
+"""The user's function with its Jacobian, as dense blocks or as a graph to take products from."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class WithJacobian(Evaluation):
     def attached(self, s: float, u: np.ndarray, remember: bool = False) -> Tensor:
         """func at one state, with the graph of all that it depends on besides the state and the time.
 
-        ``remember``: an :meth:`evaluate` at this state then needs no other call.
+        ``remember``: keep the value for a later :meth:`evaluate` at this state.
         """
         state = u.copy()
         with torch.enable_grad():
@@ -97,7 +97,7 @@ class WithJacobian(Evaluation):
         return value, self._as_slope(value)
 
     def jacobian_at(self, s: float, u: np.ndarray) -> np.ndarray:
-        """∂f/∂u at one state as an array (samples, width, width), which is not remembered any longer."""
+        """∂f/∂u at one state as an array (samples, width, width), which the caller may overwrite."""
         s = self.span.trim(s)
         if s == self._last_time and np.array_equal(u, self._last_state):
             u = self._last_state
@@ -114,7 +114,7 @@ class WithJacobian(Evaluation):
     def _slope_and_jacobian(self, s: float, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """f and ∂f/∂u by replicated rows, as in :meth:`jacobian_blocks`, for one state."""
         layout, width = self.layout, self.layout.width
-        # Filled by numpy, whose calls cost a tenth of torch's; this is where small systems spend their time.
+        # Filled by numpy, whose calls cost a tenth of torch's: small systems spend their time here.
         rows, times = np.empty((width, u.size)), np.empty(width)
         rows[:], times[:] = u, s
         leaf = torch.from_numpy(rows).requires_grad_()
@@ -129,7 +129,7 @@ class WithJacobian(Evaluation):
 
     @cached_property
     def _identity(self) -> Tensor:
-        """The cotangent of the replicated rows: copy r asks for row r of every sample's Jacobian."""
+        """The cotangents of replicated rows: copy r yields row r of every sample's Jacobian."""
         width, samples = self.layout.width, self.layout.samples
         eye = torch.eye(width, dtype=torch.float64)
         return eye[:, None, :].expand(width, samples, width).reshape(width, self.layout.size)
@@ -152,13 +152,13 @@ class WithJacobian(Evaluation):
             return self._many(torch.tensor([s], dtype=torch.float64), u[None])[0]
 
     def graph(self, s: float, u: Array) -> Graph:
-        """f at one state with its Jacobian's products; the last :meth:`evaluate` may have it already."""
+        """The graph of f at one state, for products with J; that of the last evaluation if it was there."""
         self.jacobians += 1
         s = self.span.trim(s)
         return self._last_graph.take(s, u, self.space) or self._graph(s, u)[0]
 
     def copied(self, u: Vector) -> Vector:
-        """A copy of a state, which may be that of the last :meth:`evaluate`; it must not be written to."""
+        """A copy of a state that must not be written to; it may be the one that the last graph keeps."""
         kept = self._last_graph.state(u)
         if kept is not None:
             return kept
@@ -174,7 +174,7 @@ class WithJacobian(Evaluation):
         return Graph(leaf, slope, self.layout.dtype, self.is_large), slope.detach()
 
     def _for_graphs(self) -> Func:
-        """The function; if the state is large, with parameters whose gradients no graph need be kept for."""
+        """The function; for a large state with detached parameters, so that the graph keeps less."""
         func = self.func
         if not self.is_large or not isinstance(func, nn.Module) or isinstance(func, torch.jit.ScriptModule):
             return func
@@ -199,7 +199,7 @@ class WithJacobian(Evaluation):
         """∂f/∂u at K states: (K,), (K, size) -> (K, samples, width, width).
 
         By replicated rows: f at ``width`` copies of each state, then one backward pass in which copy
-        r asks for row r of the Jacobian of every sample at once.
+        r yields row r of the Jacobian of every sample at once.
         """
         count, (samples, width) = len(s), (self.layout.samples, self.layout.width)
         self.jacobians += count
@@ -227,6 +227,6 @@ class WithJacobian(Evaluation):
 
 
 def _own(gradients: Tensor, cotangents: Tensor) -> Tensor:
-    """In memory of their own: func may pass cotangents on, and the caller may overwrite a Jacobian."""
+    """Gradients in memory of their own: they may be the cotangents, and the caller may overwrite them."""
     shared = gradients.untyped_storage().data_ptr() == cotangents.untyped_storage().data_ptr()
     return gradients.clone() if shared else gradients
