@@ -118,9 +118,9 @@ class _MPI:
     def __init__(self, world: Any) -> None:
         self._comm = world.Dup()  # nothing that the user sends can be taken for one of these messages
         self.rank, self.size = world.rank, world.size
-        atexit.register(self._end)
+        atexit.register(self._close)
 
-    def _end(self) -> None:
+    def _close(self) -> None:
         """Wait for the others, and tell those that wait for this process that it has ended.
 
         Otherwise, if one process makes a call that others do not, one would wait in ``exchange`` and the
@@ -171,9 +171,9 @@ class _Torch:
             dist.init_process_group("gloo")
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self._group: Any = dist.new_group(backend="gloo")  # the user's may be one for GPUs
-        atexit.register(self._end)
+        atexit.register(self._close)
 
-    def _end(self) -> None:
+    def _close(self) -> None:
         """End the threads of the group. They may hold tensors that cannot be freed while Python ends."""
         group, self._group = self._group, None
         # A program may have destroyed all groups itself, and even made others.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.derivatives.linearization import Linearization
+from stiffml.system.derivatives.product_check import ROUNDING, beyond_rounding
 from stiffml.system.function.batching import ROWS, Batching, Sample, is_jacobian_right, jacobian_is_right
 from stiffml.system.function.difference_check import Differences, contradicts
 from stiffml.system.function.evaluation import BATCHED
@@ -41,9 +42,6 @@ SUSPICIOUS = 0.1
 
 MASKS = 2
 """The number of random halves of the samples whose influence on the others is checked without blocks."""
-
-ROUNDING = 100.0
-"""The error that a random product may have in every component, in units of rounding of its largest one."""
 
 
 def try_out(f: Dynamics, s: float, u: np.ndarray, *, exact: bool, blocks: bool) -> None:
@@ -210,7 +208,7 @@ class _Trial:
                 off = np.abs(found - exact)
             if not np.isfinite(off).all():
                 return
-            excess = off - np.sqrt(self._eps) * size - ROUNDING * self._eps * size.max(initial=0.0)
+            excess = beyond_rounding(off, size, self._eps)
             if excess.max() <= 0:
                 jacobian_is_right(f.func, layout, mode)
                 return

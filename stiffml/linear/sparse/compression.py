@@ -8,16 +8,13 @@ from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from scipy.sparse import csr_array
 
 from stiffml.system.derivatives.colouring import colour_columns
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.derivatives.graph import Graph
+from stiffml.system.derivatives.product_check import beyond_rounding
 from stiffml.system.space import OfField
-
-ROUNDING = 100.0
-"""The error that a random product may have in every component, in units of rounding of its largest one."""
 
 BATCHED = 2**15
 """Numbers in all products up to which one call for all is faster: it saves overhead while they fit into the
@@ -156,9 +153,7 @@ class Coloured(Compressed):
             off, size = np.abs(matrix @ v - exact), abs(matrix) @ np.abs(v)
         if not np.isfinite(off).all():
             return  # f or its Jacobian is not finite, and the step fails
-        # Component by component: a single large one must not hide what the others lack.
-        eps = torch.finfo(dynamics.layout.dtype).eps
-        excess = off - np.sqrt(eps) * size - ROUNDING * eps * size.max(initial=0.0)
+        excess = beyond_rounding(off, size, dynamics.eps)
         if excess.max(initial=0.0) <= 0:
             return
         worst = int(np.argmax(excess))
