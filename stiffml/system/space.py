@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
@@ -57,11 +57,9 @@ class HasSpace(Protocol):
     part_shape: tuple[int, ...]
 
 
-@runtime_checkable
-class OfField(Protocol):
-    """What may be a right-hand side of a field; modules of other kinds may have such an attribute too."""
-
-    field: Any
+def field_of(func: object) -> object | None:
+    """The ``field`` of a right-hand side of one. Modules of other kinds may have such an attribute too."""
+    return getattr(func, "field", None)
 
 
 _SOLVED_ON: ContextVar[Space | None] = ContextVar("space of the solve under way", default=None)

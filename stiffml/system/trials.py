@@ -56,7 +56,11 @@ def try_out(f: Dynamics, s: float, u: np.ndarray, *, exact: bool, blocks: bool) 
     blocks : bool
         Whether blocks of the Jacobian, one a sample, will be evaluated from replicated rows.
     """
-    counts = f.rhs_evals, f.jacobians
+    with f.uncounted():
+        _try_out(f, s, u, exact, blocks)
+
+
+def _try_out(f: Dynamics, s: float, u: np.ndarray, exact: bool, blocks: bool) -> None:
     random = np.random.default_rng(0)
     trial = _Trial.near(f, s, u, random)
     if trial is None:
@@ -70,7 +74,6 @@ def try_out(f: Dynamics, s: float, u: np.ndarray, *, exact: bool, blocks: bool) 
         trial.require_blocks(random)
     elif f.layout.samples > 1:
         trial.require_independent_samples(random)
-    f.rhs_evals, f.jacobians = counts
 
 
 class _Trial:

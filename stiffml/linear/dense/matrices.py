@@ -61,10 +61,10 @@ class DenseMatrix(ShiftedMatrix):
 
 def dense_matrix(problem: Formulation) -> DenseMatrix:
     """One dense matrix, or one dense block a sample."""
-    return _DenseMatrix(problem) if problem.samples == 1 else _BlockMatrix(problem)
+    return _SingleMatrix(problem) if problem.samples == 1 else _BlockMatrix(problem)
 
 
-class _DenseMatrix(DenseMatrix):
+class _SingleMatrix(DenseMatrix):
     """A PETSc dense matrix, factorised by LAPACK inside PETSc."""
 
     def __init__(self, problem: Formulation) -> None:

@@ -14,7 +14,7 @@ from stiffml.system.derivatives.colouring import colour_columns
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.derivatives.graph import Graph
 from stiffml.system.derivatives.product_check import beyond_rounding
-from stiffml.system.space import OfField
+from stiffml.system.space import field_of
 
 BATCHED = 2**15
 """Numbers in all products up to which one call for all is faster: it saves overhead while they fit into the
@@ -82,9 +82,10 @@ def offered_jacobian(func: object, size: int) -> Callable[[], Compressed] | None
 
     A state of another ``size`` than that of a part of the field holds more than the field.
     """
-    if not isinstance(func, OfField) or not isinstance(func.field, HasSparseJacobian):
+    field = field_of(func)
+    if not isinstance(field, HasSparseJacobian) or math.prod(field.part_shape) != size:
         return None
-    return func.field.sparse_jacobian if math.prod(func.field.part_shape) == size else None
+    return field.sparse_jacobian
 
 
 class Coloured(Compressed):

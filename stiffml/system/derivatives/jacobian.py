@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 
 import numpy as np
@@ -32,6 +34,14 @@ class WithJacobian(Evaluation):
     _last_time = np.nan
     _last_state = _last_slope = np.empty(0)
     _last_blocks: np.ndarray | None = None
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Evaluations of f and its Jacobian within this are not counted, as those of trials are not."""
+        count = self.jacobians
+        with super().uncounted():
+            yield
+        self.jacobians = count
 
     @cached_property
     def _last_graph(self) -> LastGraph:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -75,6 +76,13 @@ class Evaluation:
     def is_large(self) -> bool:
         """Whether memory counts for more than calls of the function."""
         return self.largest > LARGE
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Evaluations within this are not counted, as those of trials are not."""
+        count = self.rhs_evals
+        yield
+        self.rhs_evals = count
 
     def evaluate_anew(self, s: float, u: np.ndarray) -> np.ndarray:
         """f at one state, always by a call of the function."""
@@ -209,11 +217,11 @@ class Evaluation:
         """The differences for ∂f/∂s if torch does not see it; tried out the first time."""
         if not self._time_is_known:
             self._time_is_known = True  # before the trial, which comes here again
-            count = self.rhs_evals
-            self._time_differences = time_differences(
-                self._evaluate, self.span, self.layout.dtype, u[0].detach(), self.space, remembered(self.func)
-            )
-            self.rhs_evals = count
+            state, known = u[0].detach(), remembered(self.func)
+            with self.uncounted():
+                self._time_differences = time_differences(
+                    self._evaluate, self.span, self.layout.dtype, state, self.space, known
+                )
         return self._time_differences
 
     def evaluate_differentiably(self, s: Tensor, u: Tensor) -> Tensor:
