@@ -33,7 +33,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(abort_module, "_abort", abort)
     yield
     gc.collect()
-    assert hooks() == before, "something stays in place; look at EndsAll._let_go"
+    assert hooks() == before, "something stays in place; look at EndsAll._close_one"
     abort_module.atexit.unregister(abort_module._abort_if_left_by_error)
 
 

@@ -1,4 +1,4 @@
-"""What linear solvers keep from one system to the next, and let go of in the end."""
+"""What linear solvers keep from one system to the next, and release in the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rings import line, ring
 from torch import Tensor
 
 from stiffml import GMRES, LU, Assembled, Discrete, Grid, Solution, Status, sensitivities, solve
-from stiffml.linear.krylov.operator import Shell
+from stiffml.linear.operator import ShiftedOperator
 from stiffml.linear.sparse.matrices import ConstantMatrix, Entries, Matrix
 from stiffml.system.mass import Mass
 from stiffml.system.space import Space
@@ -76,14 +76,14 @@ def failed_backwards() -> None:
     [stopped_by_an_event, interpolated, differentiated_forwards, differentiated_twice, failed_backwards],
 )
 def test_nothing_is_kept_for_good(use: Callable[[], None]) -> None:
-    def shells() -> int:
+    def operators() -> int:
         gc.collect()
-        return sum(type(each) is Shell for each in gc.get_objects())
+        return sum(type(each) is ShiftedOperator for each in gc.get_objects())
 
-    before = shells()
+    before = operators()
     use()
-    assert shells() == before, (
-        "matrices outlive their solve; look at who holds a Shell, and PETSc its products"
+    assert operators() == before, (
+        "matrices outlive their solve; look at who holds a ShiftedOperator, and PETSc its products"
     )
 
 
@@ -95,7 +95,7 @@ def test_a_constant_matrix_forgets_an_enormous_shift() -> None:
     for shift in (4.5e15, 4.5e15, 0.7):
         matrix.update(0.0, np.zeros(3), shift)
     assert np.allclose(matrix.mat.getDiagonal().array, [0.72, 1.2, 1.7], rtol=1e-7, atol=0)
-    matrix.destroy()
+    matrix.close()
 
 
 @pytest.mark.parametrize("weight", [1e-12, 1.0, 1e9])
@@ -109,7 +109,7 @@ def test_a_constant_matrix_keeps_a_shift_that_matters(weight: float) -> None:
         matrix.update(0.0, np.zeros(2), shift)
         expected = 1 + shift * weight * np.array([1.0, 2.0])
         np.testing.assert_allclose(matrix.mat.getDiagonal().array, expected, err_msg="look at LARGEST")
-    matrix.destroy()
+    matrix.close()
 
 
 def test_a_constant_matrix_of_zeros() -> None:
@@ -118,7 +118,7 @@ def test_a_constant_matrix_of_zeros() -> None:
     for shift in (1e9, 3.0):
         matrix.update(0.0, np.zeros(2), shift)
         assert np.allclose(matrix.mat.getDiagonal().array, shift)
-    matrix.destroy()
+    matrix.close()
 
 
 def test_entries_that_are_zero_have_no_place_until_they_are_not() -> None:
@@ -133,7 +133,7 @@ def test_entries_that_are_zero_have_no_place_until_they_are_not() -> None:
         assert matrix.mat.getInfo()["nz_used"] == places
         found = matrix.mat.getValues(range(3), range(3))
         np.testing.assert_array_equal(found, 0.5 * np.eye(3) - values.reshape(3, 3))
-    matrix.destroy()
+    matrix.close()
 
 
 def test_entries_that_appear_one_by_one_soon_all_have_a_place() -> None:
@@ -145,7 +145,7 @@ def test_entries_that_appear_one_by_one_soon_all_have_a_place() -> None:
         places.append(matrix.mat.getInfo()["nz_used"])
         np.testing.assert_array_equal(matrix.mat.getValues([0], range(9))[0, count:], 0)
     assert places == [9, 10, 11, 12, 17, 17, 17, 17], "beside the diagonal's; look at MOST"
-    matrix.destroy()
+    matrix.close()
 
 
 @pytest.mark.parametrize("solver", ["ilu", "gamg", "lu"])

@@ -40,10 +40,9 @@ from stiffml.system.state import Layout
 def test_what_is_remembered_of_a_state_is_its_own() -> None:
     """f is asked for at a state, with its graph at another one, and at the first one again."""
     dynamics = Dynamics(lambda t, y: -y, Layout.of(torch.zeros(3, dtype=torch.float64), 0), 1, (), Space())
-    dynamics.keeps_graphs = True
     here, there = np.ones(3), np.full(3, 2.0)
     assert np.array_equal(dynamics.evaluate(0.0, here), -here)
-    assert np.array_equal(dynamics.evaluate(0.1, there, with_jacobian=True), -there)
+    assert np.array_equal(dynamics.evaluate(0.1, there, with_jacobian=True, as_graph=True), -there)
     assert np.array_equal(dynamics.evaluate(0.0, here), -here), "look at what Dynamics.evaluate remembers"
 
 

@@ -163,7 +163,9 @@ def test_batches(form: str, solver: str) -> None:
     for name, gradient in zip(case.inputs, gradients, strict=True):
         expected = first[name] - second[name] if name != "y0" else torch.stack([first[name], -second[name]])
         off = float((gradient - expected).abs().max() / expected.abs().max())
-        assert off <= 1e-7, f"{form}, {solver}, {name}: off by {off:.1e}; look at _expanded and Shell._parts"
+        assert off <= 1e-7, (
+            f"{form}, {solver}, {name}: off by {off:.1e}; look at Structure._given and ShiftedOperator._parts"
+        )
 
 
 @pytest.mark.parametrize("solver", ["gmres ilu", "coloured lu"])

@@ -235,4 +235,6 @@ def test_methods_that_need_the_transpose_carry_time_too(method: str, batch_dims:
         linear = Krylov(method, preconditioner, rtol=1e-12)
         found = solve(func, y0, t, linear=linear, **arguments).y
         off = float((found - expected).abs().max())
-        assert off < 1e-9, f"off by {off:.1e} with {preconditioner}: look at Shell's transposes with time"
+        assert off < 1e-9, (
+            f"off by {off:.1e} with {preconditioner}: look at ShiftedOperator's transposes with time"
+        )

@@ -19,7 +19,7 @@ from stiffml.petsc.sharing import can_share, shared, written
 from stiffml.system.derivatives.dynamics import Dynamics
 
 METHODS = ("cn", "beuler", "bdf3", "arkimex-3", "dirk-es213sal")
-LOOK_AT = "look at evaluate_shared, at Shell.shared_product and at what is copied in sharing.py"
+LOOK_AT = "look at evaluate_shared, at ShiftedOperator.shared_product and at what is copied in sharing.py"
 
 
 def test_memory_is_shared() -> None:

@@ -57,7 +57,8 @@ def joined(tapes: list[Tape]) -> Tape:
     trajectories = Trajectories([tape.run.trajectory for tape in tapes])
     run = dataclasses.replace(tapes[0].run, checkpoints=InMemory.joined([tape.checkpoints for tape in tapes]))
     first = tapes[0].replay
-    return Tape(run, Replay(trajectories, first.method, first.system), ends(tapes), tapes[0].stats)
+    replay = Replay(trajectories, first.method, first.system, first.solver if first.method.implicit else None)
+    return Tape(run, replay, ends(tapes), tapes[0].stats)
 
 
 def ends(tapes: list[Tape]) -> list[Reading]:

@@ -35,7 +35,7 @@ class NativeStepper(Stepper):
             raise ValueError(f"{task.method} has no error estimate of its own; use steps=Fixed(h) or Grid()")
         self._with_error: tuple[Scheme, Scheme] | None = None  # a step's scheme, and the same with that row
         self._controller = Controller(task.method.order - 1)
-        mends = task.method.implicit and task.system.solver.uses_blocks
+        mends = task.solver is not None and task.solver.uses_blocks
         self._mended = MendedJacobians(task.system) if mends else None
         self._keeps_stages = bool(task.method.kept_stages(task.system.form))
         self._trajectory = Trajectory(np.array([task.s0, task.last]))
@@ -43,12 +43,17 @@ class NativeStepper(Stepper):
         self._stages: np.ndarray | None = None
         self._next_size = task.largest
         self._rejected = self._iterations = self._linear_failures = 0
-        self._krylov_before = task.system.krylov_iterations
+        self._krylov_before = self._krylov_iterations
         self._test: NewtonTest | None = None
         self._newton_atol: float | np.ndarray = 0.0
         self._update: np.ndarray | None = None
         self._bad_slope: np.ndarray | None = None
         self._last_failure = Status.NEWTON_FAILED, ""
+
+    @property
+    def _krylov_iterations(self) -> int:
+        """Those of the solver, which others may have used before."""
+        return 0 if self._task.solver is None else self._task.solver.krylov_iterations
 
     @property
     def time(self) -> float:
@@ -72,7 +77,7 @@ class NativeStepper(Stepper):
 
     @property
     def counts(self) -> Counts:
-        krylov = self._task.system.krylov_iterations - self._krylov_before
+        krylov = self._krylov_iterations - self._krylov_before
         mended = 0 if self._mended is None else self._mended.count
         return Counts(self._rejected, self._iterations, krylov, mended)
 
@@ -135,7 +140,12 @@ class NativeStepper(Stepper):
         if self._tolerances is not None:
             block = self._with_error_row(block)
         rows = RowSolver(
-            block, segment, self._task.system, self._new_test, cast(Dynamics | None, self._mended)
+            block,
+            segment,
+            self._task.system,
+            self._task.solver,
+            self._new_test,
+            cast(Dynamics | None, self._mended),
         )
         status, error = self._solve(rows, segment)
         if self._test is not None:
@@ -187,7 +197,9 @@ class NativeStepper(Stepper):
         """For the next Newton iteration of a step."""
         if self._test is not None:
             self._iterations += len(self._test.sizes)
-        self._test = NewtonTest(self._task.newton, self._task.system, start, self._newton_atol)
+        task = self._task
+        assert task.solver is not None
+        self._test = NewtonTest(task.newton, task.system, task.solver, start, self._newton_atol)
         return self._test
 
     def _why_not_converged(self, failure: NotConvergedError) -> Status:
@@ -222,5 +234,5 @@ class NativeStepper(Stepper):
         return math.sqrt(space.sum(float(scaled @ scaled)) / space.sum(scaled.size))
 
     def close(self) -> None:
-        if self._task.method.implicit:
-            self._task.system.solver.release()
+        if self._task.solver is not None:
+            self._task.solver.release()

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from stiffml.linear.solver import ShiftedMatrix
 from stiffml.petsc.convergence import NewtonTest
 from stiffml.petsc.formulation import Formulation
+from stiffml.petsc.matrix import PETScSolver, ShiftedMatrix
 from stiffml.petsc.sharing import shared, written
 from stiffml.petsc.stiffness import StiffnessTest
 from stiffml.run.stepping import Task
+from stiffml.system.derivatives.jacobian import NARROW
 from stiffml.system.finite import is_finite
 
 _HUGE = 1e100
-_NARROW = 16  # up to this width a Jacobian that turns out not to be needed costs little
 
 
 class Callbacks:
@@ -60,9 +60,10 @@ class Callbacks:
         self._iterates, self._guards = method.newton, guards
         self._has_mass = system.mass is not None
         self.finds_start_slope = method.explicit_first_stage and system.g is None
-        wants_both = system.layout.width <= _NARROW or system.f.keeps_graphs
-        self.shares_vectors = method.implicit and system.f.shares_vectors
-        self.wants_both = wants_both and not system.linear
+        keeps_graphs = isinstance(task.solver, PETScSolver) and task.solver.keeps_graphs
+        wants_both = system.layout.width <= NARROW or keeps_graphs
+        self.shares_vectors = isinstance(task.solver, PETScSolver) and task.solver.shares_vectors
+        self.wants_both = wants_both and not system.constant_jacobian
         self.failure: BaseException | None = None
         self.half: tuple[float, np.ndarray] | None = None
         self.wants_half = method.starts_with_half_step
@@ -80,8 +81,8 @@ class Callbacks:
         if test is not None:
             self.test = test
             # Most matrices hold nothing that they would have to let go of.
-            does_nothing = type(matrix).leave is ShiftedMatrix.leave
-            self._leave_jacobian = None if does_nothing else matrix.leave
+            does_nothing = type(matrix).release_jacobian is ShiftedMatrix.release_jacobian
+            self._leave_jacobian = None if does_nothing else matrix.release_jacobian
 
     def start_slope_is_solved_for(self, solves: int) -> None:
         """After so many, the next solve is for the slope that an explicit first stage has."""

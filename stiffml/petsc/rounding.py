@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stiffml.linear.solver import ShiftedMatrix
+from stiffml.system.linear_solver import ShiftedMatrix
 from stiffml.petsc.formulation import Formulation
 from stiffml.petsc.sharing import shared
 

@@ -301,7 +301,7 @@ class PETScStepper(Stepper):
     @property
     def _tests(self) -> bool:
         """Whether Newton's iterations are tested for convergence."""
-        return self._iterates and not self._system.linear
+        return self._iterates and not self._system.constant_jacobian
 
     def close(self) -> None:
         self._steps.close()

@@ -16,7 +16,8 @@ from stiffml.run.schedule import scheduled
 from stiffml.run.stepping import Solvers, Task
 from stiffml.settings import Tolerances
 from stiffml.steps import Adaptive, Steps
-from stiffml.system.finite import describe_derivative, first_not_finite, infinite_derivative
+from stiffml.system.derivatives.infinite_entries import describe_derivative, infinite_derivative
+from stiffml.system.finite import first_not_finite
 
 STALLED = 20
 """Steps that had to be cut for their linear systems, and the fifth of all steps, with which a run goes on."""
@@ -90,7 +91,7 @@ class Drive:
         self.outputs.append(task.u0)
         self._first_slope: np.ndarray | None = None
         self._stalled = self._linear_failures = 0  # steps cut because a linear system could not be solved
-        again = solvers.again(run.trajectory, task.method, task.system)
+        again = solvers.again(run.trajectory, task.method, task.system, task.solver)
         self.reader = reader_for(between, again)
         self.reader.read(0, task.u0)
         self._finder = None

@@ -40,14 +40,14 @@ def integrate(request: Request, u0: np.ndarray, solvers: Solvers) -> tuple[Run, 
         _require_finite(run, outputs[0], slopes, system)
         if run.failure is None:
             run.before = Values.at(float(outputs[0]), "began", slopes, system)
-            if system.linear:
-                system.require_linear(outputs[0], outputs[1], u0)
+            if system.constant_jacobian:
+                system.require_constant_jacobian(outputs[0], outputs[1], u0)
     if len(outputs) > 1 and run.failure is None:
         drive = Drive(run, _task(request, u0), solvers, request.between, request.tolerances, request.event)
         on_steps = _driven(drive, run, steps)
         run.after = _values_at_the_end(run, system)
         for part in system.parts:
-            part.forget()
+            part.release()
     run.wall_s = time.perf_counter() - began
     return run, run.in_order(on_steps)
 
@@ -63,6 +63,7 @@ def _task(request: Request, u0: np.ndarray) -> Task:
     return Task(
         request.system,
         method,
+        request.solver,
         float(outputs[0]),
         u0,
         tolerances=request.tolerances if adaptive else None,

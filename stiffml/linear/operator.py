@@ -1,4 +1,4 @@
-"""a·M − b·J and an approximate inverse of it, as a PETSc matrix without entries and its preconditioner."""
+"""a·M − b·J as a PETSc matrix of which only products are known, and its preconditioner."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from scipy.linalg.blas import daxpy
 from torch import Tensor
 
-from stiffml.linear.krylov.inverses import Approximate, Upkeep
+from stiffml.linear.inverse import ApproximateInverse, Upkeep
 from stiffml.petsc.library import PETSc
 from stiffml.petsc.sharing import shared, vector_type, written
 from stiffml.system.derivatives.graph import Array
@@ -18,24 +18,24 @@ from stiffml.system.mass import Mass
 from stiffml.system.state import Layout
 
 
-class Shell:
-    """The matrix, at one state and for two numbers at a time.
+class ShiftedOperator:
+    """a·M − b·J at one state, and an approximate inverse of it.
 
     Parameters
     ----------
     layout : Layout
     mass : Mass or None
-    approximate : Approximate or None
-        Of (a/b)·M − J; None: nothing is done to residuals.
+    inverse : ApproximateInverse or None
+        Of (a/b)·M − J. None: no preconditioner.
     communicator : object or None
-        None: the state is whole in this process.
+        The processes that hold the state; None: it is whole in this process.
     with_time : bool
-        Whether every sample has time as one more component, s' = 1, at its end. J is then that of the others;
-        its last column, ∂f/∂s, comes with :meth:`set`.
+        Whether every sample has time as one more component at its end, s' = 1. J is then that of the others;
+        the column of time, ∂f/∂s, is given to :meth:`set`.
     always : bool
-        Whether the approximate inverse is renewed at every state, however good it still is.
+        Whether the inverse is made anew at every state, however good it still is.
     shares_vectors : bool
-        Whether products are made of PETSc's vectors as tensors where they are; without a mass matrix or time.
+        Whether products take PETSc's vectors as tensors on their device. Without a mass matrix and time only.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class Shell:
         self,
         layout: Layout,
         mass: Mass | None,
-        approximate: Approximate | None,
+        inverse: ApproximateInverse | None,
         communicator: object | None,
         with_time: bool = False,
         always: bool = False,
@@ -54,21 +54,19 @@ class Shell:
     ) -> None:
         self._samples, self._with_time = layout.samples, with_time
         self._mass = mass
-        self._upkeep = None if approximate is None else Upkeep(approximate, always)
+        self._upkeep = None if inverse is None else Upkeep(inverse, always)
         self._jacobian: JacobianAt | None = None
         self._wrt_time: np.ndarray | None = None
         self._a = self._b = self._factor = 1.0
         size = layout.size + (layout.samples if with_time else 0)
         comm = PETSc.COMM_SELF if communicator is None else communicator
         # Proxies, because Python's collector would not see a cycle through PETSc.
-        products = _SharedProducts if shares_vectors else _Products
-        self.mat = PETSc.Mat().createPython(
-            ((size, None), (size, None)), products(weakref.proxy(self)), comm=comm
-        )
+        context = (_SharedMatContext if shares_vectors else _MatContext)(weakref.proxy(self))
+        self.mat = PETSc.Mat().createPython(((size, None), (size, None)), context, comm=comm)
         if shares_vectors:
             self.mat.setVecType(vector_type(layout.device))
         self.mat.setUp()
-        self._inverse = _Inverse(weakref.proxy(self))
+        self._pc_context = _PCContext(weakref.proxy(self))
 
     def set(
         self,
@@ -86,8 +84,8 @@ class Shell:
             self._upkeep.at(s, u, a / b, jacobian)
         self.mat.assemble()
 
-    def let_go(self) -> None:
-        """Of the Jacobian, before the next one is evaluated."""
+    def release_jacobian(self) -> None:
+        """Free the Jacobian before the next one is evaluated."""
         self._jacobian = self._wrt_time = None
 
     def configure(self, ksp) -> None:
@@ -98,20 +96,22 @@ class Shell:
             pc.setType(PETSc.PC.Type.NONE)
             return
         pc.setType(PETSc.PC.Type.PYTHON)
-        pc.setPythonContext(self._inverse)
+        pc.setPythonContext(self._pc_context)
 
     def took(self, iterations: int) -> None:
-        """The solve just done took so many."""
+        """The last solve took so many iterations."""
         if self._upkeep is not None:
             self._upkeep.took(iterations)
 
-    def destroy(self) -> None:
-        self.let_go()
+    def close(self) -> None:
+        """Free what PETSc holds."""
+        self.release_jacobian()
         self.mat.destroy()
         if self._upkeep is not None:
-            self._upkeep.approximate.destroy()
+            self._upkeep.inverse.close()
 
     def product(self, v: np.ndarray, transpose: bool, into: np.ndarray) -> None:
+        """(a·M − b·J) v, or the transpose times v, written to ``into``."""
         assert self._jacobian is not None
         state, time = self._parts(v)
         along = self._jacobian.apply(state, transpose)
@@ -127,35 +127,36 @@ class Shell:
             into[:] = self._joined(a * weighed - b * (along + self._from_time(time)), a * time)
 
     def shared_product(self, v: Tensor, transpose: bool, into: Tensor) -> None:
-        """The same for tensors; there is neither a mass matrix nor time."""
+        """The same for tensors, without a mass matrix and time."""
         assert isinstance(self._jacobian, TensorJacobianAt)
         torch.mul(v, self._factor * self._a, out=into)
         into.sub_(self._jacobian.product(v, transpose), alpha=self._factor * self._b)
 
     def solve(self, v, transpose: bool, into) -> None:
-        """About the inverse, times a PETSc vector."""
+        """Apply the approximate inverse, or its transpose, to a PETSc vector."""
         assert self._upkeep is not None
-        approximate = self._upkeep.approximate
+        inverse = self._upkeep.inverse
         a, b = self._factor * self._a, self._factor * self._b
         if not self._with_time:
-            approximate.solve_vector(v, into, transpose)
+            inverse.solve_vector(v, into, transpose)
             if b != 1:
                 into.scale(1 / b)
             return
         state, time = self._parts(v.array_r)
         assert time is not None
         if transpose:
-            found = approximate.solve(state, True) / b
+            found = inverse.solve(state, True) / b
             into.setArray(self._joined(found, (time + b * self._to_time(found)) / a))
             return
         known = state + self._b / self._a * self._from_time(time)
-        into.setArray(self._joined(approximate.solve(known, transpose) / b, time / a))
+        into.setArray(self._joined(inverse.solve(known, transpose) / b, time / a))
 
     def scale(self, factor: float) -> None:
+        """Multiply the matrix by a number, as PETSc asks for."""
         self._factor *= factor
 
     def _parts(self, v: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """The state, and time if it is carried: one a sample."""
+        """The state, and time (samples,) if it is a component."""
         if not self._with_time:
             return v, None
         rows = v.reshape(self._samples, -1)
@@ -175,42 +176,42 @@ class Shell:
         return (self._wrt_time * state).reshape(self._samples, -1).sum(axis=1)
 
 
-class _Products:
-    """What PETSc asks a matrix for."""
+class _MatContext:
+    """What PETSc calls of a matrix of type "python"."""
 
-    def __init__(self, shell: Shell) -> None:
-        self._shell = shell
+    def __init__(self, operator: ShiftedOperator) -> None:
+        self._operator = operator
 
     def mult(self, mat, x, y) -> None:
-        self._shell.product(x.array_r, False, y.array_w)
+        self._operator.product(x.array_r, False, y.array_w)
 
     def multTranspose(self, mat, x, y) -> None:
-        self._shell.product(x.array_r, True, y.array_w)
+        self._operator.product(x.array_r, True, y.array_w)
 
     def scale(self, mat, factor: float) -> None:
-        self._shell.scale(factor)
+        self._operator.scale(factor)
 
 
-class _SharedProducts(_Products):
-    """The same where vectors are shared with torch."""
+class _SharedMatContext(_MatContext):
+    """The same for vectors shared with torch."""
 
     def mult(self, mat, x, y) -> None:
         with written(y) as into:
-            self._shell.shared_product(shared(x), False, into)
+            self._operator.shared_product(shared(x), False, into)
 
     def multTranspose(self, mat, x, y) -> None:
         with written(y) as into:
-            self._shell.shared_product(shared(x), True, into)
+            self._operator.shared_product(shared(x), True, into)
 
 
-class _Inverse:
-    """What PETSc asks a preconditioner for."""
+class _PCContext:
+    """What PETSc calls of a preconditioner of type "python"."""
 
-    def __init__(self, shell: Shell) -> None:
-        self._shell = shell
+    def __init__(self, operator: ShiftedOperator) -> None:
+        self._operator = operator
 
     def apply(self, pc, x, y) -> None:
-        self._shell.solve(x, False, y)
+        self._operator.solve(x, False, y)
 
     def applyTranspose(self, pc, x, y) -> None:
-        self._shell.solve(x, True, y)
+        self._operator.solve(x, True, y)
