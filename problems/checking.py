@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
+from problems.definition import Definition
+from problems.references import Reference
+from stiffml import Solution
 from stiffml.checks import described
-
-if TYPE_CHECKING:
-    from problems.problem import Problem
-    from problems.references import Reference
-    from stiffml import Solution
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ class Report:
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-def check(problem: Problem, solution: Solution) -> Report:
+def check(problem: Definition, solution: Solution) -> Report:
     """Compare a solution with all that is known of its problem.
 
     Raises
@@ -106,13 +103,11 @@ def check(problem: Problem, solution: Solution) -> Report:
 
 def require_solution(solution: object) -> None:
     """Raise TypeError unless it is a Solution whose state is one tensor."""
-    from stiffml import Solution
-
     if not isinstance(solution, Solution) or not isinstance(solution.y, Tensor):
         raise TypeError(f"solution must be a stiffml.Solution of this problem, not {described(solution)}")
 
 
-def compare(problem: Problem, reference: Reference, y: np.ndarray) -> Comparison:
+def compare(problem: Definition, reference: Reference, y: np.ndarray) -> Comparison:
     """A state of the problem against a reference."""
     errors = reference.errors(y)
     component = problem.components[int(np.nanargmax(errors)) // max(1, errors[0].size)]
@@ -121,7 +116,7 @@ def compare(problem: Problem, reference: Reference, y: np.ndarray) -> Comparison
     return Comparison(reference.t, error, component, reference.source, digits)
 
 
-def drifts(problem: Problem, states: np.ndarray) -> dict[str, float]:
+def drifts(problem: Definition, states: np.ndarray) -> dict[str, float]:
     """By invariant, the largest drift over states (…, *shape) from the initial state.
 
     That of a row w is |w·(y − y0)| / max(Σ|w_i y_i|, Σ|w_i y0_i|): what rounding can do is about 1e-16,
@@ -141,7 +136,7 @@ def drifts(problem: Problem, states: np.ndarray) -> dict[str, float]:
     return found
 
 
-def _excess(problem: Problem, states: np.ndarray) -> tuple[float, str]:
+def _excess(problem: Definition, states: np.ndarray) -> tuple[float, str]:
     if problem.bounds is None:
         return 0.0, ""
     low, high = (problem.per_component(bound) for bound in problem.bounds)

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from problems.definition import Definition
+from problems.solving import solve
 from stiffml.checks import described, number, whole
 from stiffml.checks import path as checked_path
 from stiffml.checks import times as checked_times
@@ -18,13 +20,12 @@ from stiffml.checks import times as checked_times
 if TYPE_CHECKING:
     import xarray
 
-    from problems.problem import Problem
 
 Sampler = Callable[[np.random.Generator], np.ndarray]
 
 
 def make_dataset(
-    problem: Problem,
+    problem: Definition,
     n: int,
     *,
     noise: float = 0.0,
@@ -145,7 +146,7 @@ def windows(data: xarray.Dataset, length: int, stride: int = 1) -> xarray.Datase
     return data.isel(time=xarray.DataArray(places, dims=("window", "step")))
 
 
-def solution_dataset(problem: Problem, t: np.ndarray, y: np.ndarray) -> xarray.Dataset:
+def solution_dataset(problem: Definition, t: np.ndarray, y: np.ndarray) -> xarray.Dataset:
     """States (time, \\*shape) of a problem as a Dataset with names and units."""
     return _labelled(problem, t, {"state": y})
 
@@ -179,14 +180,14 @@ def _require_dataset(data: object, with_time: bool = True) -> None:
         raise TypeError(f"data must be an xarray.Dataset{over}, not {described(data)}")
 
 
-def _trajectory(problem: Problem, y0: np.ndarray, t: Tensor, method: str, rtol: float) -> np.ndarray:
+def _trajectory(problem: Definition, y0: np.ndarray, t: Tensor, method: str, rtol: float) -> np.ndarray:
     with torch.no_grad():
-        solution = problem.make(y0=y0).solve(t, method=method, rtol=rtol)
+        solution = solve(problem.make(y0=y0), t, method=method, rtol=rtol)
     assert isinstance(solution.y, Tensor)
     return solution.y.numpy()
 
 
-def _labelled(problem: Problem, t: np.ndarray, values: dict[str, np.ndarray]) -> xarray.Dataset:
+def _labelled(problem: Definition, t: np.ndarray, values: dict[str, np.ndarray]) -> xarray.Dataset:
     import xarray
 
     dims = ("time", "component", *problem.grid)

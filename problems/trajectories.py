@@ -11,7 +11,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 from problems.checking import compare
-from problems.problem import Problem
+from problems.definition import Definition
 from problems.spectrum import flat_jacobian
 
 RTOL = 1e-13
@@ -23,7 +23,7 @@ class ReferenceError(RuntimeError):
     """A computed trajectory misses a published value."""
 
 
-def reference_trajectory(problem: Problem, times: np.ndarray, method: str | None = None) -> np.ndarray:
+def reference_trajectory(problem: Definition, times: np.ndarray, method: str | None = None) -> np.ndarray:
     """States (len(times), \\*shape), times increasing from the start, by an integrator of scipy.
 
     Parameters
@@ -58,7 +58,7 @@ def reference_trajectory(problem: Problem, times: np.ndarray, method: str | None
     return states[np.searchsorted(wanted, times)]
 
 
-def _integrate(problem: Problem, ode: _Differential, wanted: np.ndarray, method: str) -> np.ndarray:
+def _integrate(problem: Definition, ode: _Differential, wanted: np.ndarray, method: str) -> np.ndarray:
     """From breakpoint to breakpoint; (len(wanted), *shape)."""
     rtol, atol = RTOL, 1e-20 * ode.scale
     extra: dict[str, Any] = {"jac": ode.jacobian}
@@ -95,7 +95,7 @@ class _Differential:
         Typical magnitudes of x.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Definition) -> None:
         self._mass = np.ones(problem.size) if problem.mass is None else problem.mass
         self.kept = self._mass != 0
         scale = problem.per_component(1.0 if problem.scale is None else problem.scale)

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from problems.problem import Parameter, Problem, Values
+from problems.parameters import Parameter, Values
+from problems.problem import Problem
 from problems.references import published
 
 # The test set prints bare numbers; the units are those of concentrations in mol/l, pressures in bar and
