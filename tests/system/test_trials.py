@@ -1,0 +1,436 @@
+"""What a solve relies on in func is held against what func does: else an error, before any wrong number."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+from small_problems import SmallNetwork, times
+from torch import Tensor, nn
+
+import problems
+from stiffml import (
+    GMRES,
+    METHODS,
+    Adaptive,
+    Grid,
+    ODEBlock,
+    Split,
+    check_gradients,
+    odeint,
+    sensitivities,
+    solve,
+)
+from stiffml.system.derivatives.dynamics import Dynamics
+from stiffml.system.function.span import Span
+from stiffml.system.state import Layout
+from stiffml.system.trials import try_out
+
+D = torch.float64
+T = times(0, 0.5, 1)
+
+
+def _whole(name: str, func):
+    """func, or a Split that has it as one part, where a method takes no other."""
+    return func if METHODS[name].whole else Split(func, lambda t, y: 0.1 * y)
+
+
+# Samples of a batch that depend on each other.
+
+COUPLED = {
+    "flip": lambda y: y - 0.9 * y.flip(0),
+    "mean": lambda y: y - y.mean(0),
+    "one on another": lambda y: torch.cat([y[:1], y[1:] * (1 + y[:1])]),
+    "attention": lambda y: torch.softmax(y @ y.mT, -1) @ y,
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_samples_that_depend_on_each_other(name: str) -> None:
+    """The adjoint of every method relies on blocks, those of explicit ones too."""
+    k = torch.tensor(1.0, dtype=D, requires_grad=True)
+    y0 = torch.tensor([[1.0, 0.5], [0.2, 0.8]], dtype=D)
+    func = _whole(name, lambda t, y: -k * COUPLED["flip"](y))
+    with pytest.raises(ValueError, match=r"batch_dims=1 says that samples are independent.*y\[[01]\]"):
+        solve(func, y0, T, method=name, steps=Grid(2), batch_dims=1, params=[k])
+
+
+@pytest.mark.parametrize("kind", COUPLED)
+@pytest.mark.parametrize("shape", [(2, 2), (5, 1), (3, 20), (4, 300)])
+def test_every_coupling_is_seen(kind: str, shape: tuple[int, int]) -> None:
+    """By blocks of the Jacobian where these are evaluated, else by products only."""
+    y0 = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=D)
+    for arguments in ({"method": "bdf"}, {"method": "cn", "linear": GMRES()}, {"method": "dopri5"}):
+        with pytest.raises(ValueError, match="batch_dims=1 says"):
+            solve(lambda t, y: -COUPLED[kind](y), y0.requires_grad_(), T, batch_dims=1, **arguments)
+
+
+def test_coupling_over_two_dimensions_and_in_tuples() -> None:
+    y0 = torch.rand(2, 3, 2, dtype=D)
+    with pytest.raises(ValueError, match=r"batch_dims=2 says.*y\[[01], [012]\]"):
+        solve(lambda t, y: -y + y.sum(1, keepdim=True), y0, T, batch_dims=2)
+    assert solve(lambda t, y: -y + y.sum(1, keepdim=True), y0, T, batch_dims=1).success
+    pair = (torch.rand(3, dtype=D), torch.rand(3, 2, dtype=D))
+    with pytest.raises(ValueError, match="batch_dims=1 says"):
+        solve(lambda t, y: (-y[0], -y[1] * y[0].sum()), pair, T, batch_dims=1)
+    assert solve(lambda t, y: (-y[0], -y[1] * y[0][..., None]), pair, T, batch_dims=1).success
+
+
+@pytest.mark.parametrize("method", ["cn", "bdf2", "rosw-rodas3", "dirk-es324sal", "dopri5"])
+def test_coupling_that_shows_late(method: str) -> None:
+    """At the end of the run, where the backward pass begins."""
+    y0 = torch.tensor([[0.1, 0.1], [0.2, 0.1]], dtype=D, requires_grad=True)
+
+    def func(t: Tensor, y: Tensor) -> Tensor:
+        return 1 - torch.relu(y - 0.8).sum(0, keepdim=True) + 0 * y
+
+    y = odeint(func, y0, T, method=method, steps=Grid(10), batch_dims=1)
+    with pytest.raises(ValueError, match=r"batch_dims=1 says.*at t = "):
+        y[-1].sum().backward()
+
+
+def test_a_problem_is_no_batch() -> None:
+    with pytest.raises(ValueError, match=r"batch_dims: robertson has one initial state of shape \(3,\)"):
+        problems.load("robertson").solve(batch_dims=1)
+
+
+# Functions that leave autograd.
+
+
+def _without_gradients(t: Tensor, y: Tensor) -> Tensor:
+    with torch.no_grad():
+        return -3 * y
+
+
+LEAVES = {
+    "data": lambda t, y: -3 * y.data,
+    "detach": lambda t, y: -3 * y.detach(),
+    "numpy": lambda t, y: torch.from_numpy(-3 * y.detach().numpy()),
+    "no_grad": _without_gradients,
+    "numbers": lambda t, y: torch.tensor([-3 * float(v) for v in y.detach()], dtype=y.dtype),
+}
+
+LEAVES_IN_PART = {
+    "half": lambda t, y: -3 * y.detach() - y,
+    "factor": lambda t, y: -y * y.detach().square(),
+    "one component": lambda t, y: torch.stack([-y[0], -y[1] * float(y[0].detach())]),
+    "small": lambda t, y: -1e3 * y + 0.9 * y.detach().flip(-1),
+    "switched": lambda t, y: -y * torch.as_tensor(np.exp(y.detach().numpy())),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("kind", ["data", "half"])
+def test_a_function_that_leaves_autograd(name: str, kind: str) -> None:
+    func = _whole(name, {**LEAVES, **LEAVES_IN_PART}[kind])
+    y0 = torch.ones(2, dtype=D, requires_grad=True)
+    with pytest.raises(ValueError, match=r"func: its value changes with y.*leaves autograd.*torch\.stack"):
+        solve(func, y0, T, method=name, steps=Grid(2))
+
+
+@pytest.mark.parametrize("kind", [*LEAVES, *LEAVES_IN_PART])
+@pytest.mark.parametrize("start", [[1.0, 1.0], [0.3, 0.7], [1e-9, 2e5]])
+def test_every_way_out_of_autograd_is_seen(kind: str, start: list[float]) -> None:
+    func = {**LEAVES, **LEAVES_IN_PART}[kind]
+    for dtype in (D, torch.float32):
+        y0 = torch.tensor(start, dtype=dtype, requires_grad=True)
+        if kind == "switched" and start[1] > 1e4:
+            continue  # the exponential overflows
+        if kind == "small" and dtype is torch.float32:
+            continue  # not resolved
+        for method in ("cn", "dopri5"):
+            with pytest.raises(ValueError, match="leaves autograd"):
+                solve(func, y0, T.to(dtype), method=method, steps=Grid(2))
+
+
+def test_leaving_autograd_from_parameters_and_in_other_entries() -> None:
+    k = torch.tensor([2.0, 3.0], dtype=D, requires_grad=True)
+    y0 = torch.ones(2, dtype=D)
+
+    def func(t: Tensor, y: Tensor) -> Tensor:
+        return -k * y.detach()
+
+    arguments = {"params": [k], "method": "cn", "steps": Grid(2)}
+    for call in (
+        lambda: solve(func, y0, T, **arguments),
+        lambda: odeint(func, y0, T, **arguments),
+        lambda: ODEBlock(func, T, **arguments)(y0),
+        lambda: sensitivities(func, y0, T, **arguments),
+        lambda: check_gradients(func, y0, T, **arguments),
+        lambda: solve(func, y0, T, breakpoints=[0.3], **arguments),
+        lambda: solve(Split(lambda t, y: -y, func), y0, T, params=[k], method="arkimex-3", steps=Grid(2)),
+        lambda: solve(Split(func, lambda t, y: -y), y0, T, params=[k], method="arkimex-3", steps=Grid(2)),
+    ):
+        with pytest.raises(ValueError, match="leaves autograd"):
+            call()
+
+
+@pytest.mark.parametrize("kind", LEAVES)
+def test_without_gradients(kind: str) -> None:
+    """Explicit methods need no derivatives, implicit ones always do."""
+    y0 = torch.ones(2, dtype=D)
+    y = odeint(LEAVES[kind], y0, T, method="dopri5")
+    torch.testing.assert_close(y[-1], y0 * np.exp(-3), rtol=1e-4, atol=0)
+    for method in ("bdf", "rosw-ra34pw2"):
+        with pytest.raises(ValueError, match="for torch it does not depend on y at all"):
+            odeint(LEAVES[kind], y0, T, method=method)
+
+
+@pytest.mark.parametrize("kind", LEAVES_IN_PART)
+def test_half_a_jacobian_without_gradients(kind: str) -> None:
+    """Newton's iteration converges with one, if slowly; a Rosenbrock step has it in its formula."""
+    if kind in ("small", "switched"):
+        return  # it does not converge
+    y0 = torch.tensor([0.5, 0.8], dtype=D)
+    right = odeint(LEAVES_IN_PART[kind], y0, T, method="dopri5", rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(odeint(LEAVES_IN_PART[kind], y0, T, method="bdf3"), right, rtol=1e-4, atol=0)
+    with pytest.raises(ValueError, match="torch sees only part"):
+        odeint(LEAVES_IN_PART[kind], y0, T, method="rosw-rodas3")
+
+
+def test_the_message_names_a_component() -> None:
+    y0 = torch.tensor([1.0, 2.0], dtype=D, requires_grad=True)
+    with pytest.raises(ValueError, match=r"only part of how it depends on y.*component \[1\]"):
+        solve(LEAVES_IN_PART["one component"], y0, T)
+
+
+def _table(t: Tensor, y: Tensor) -> Tensor:
+    values = torch.tensor([1.0, 3.0, 2.0, 5.0, 4.0], dtype=y.dtype)
+    return -values[(y.detach() * 3).long().clamp(0, 4)] * y
+
+
+class Exact(torch.autograd.Function):
+    """What leaves torch with a backward of its own."""
+
+    @staticmethod
+    def forward(ctx, y: Tensor) -> Tensor:
+        ctx.save_for_backward(y)
+        return torch.as_tensor(np.sin(y.detach().numpy()))
+
+    @staticmethod
+    def backward(ctx, cotangent: Tensor) -> Tensor:
+        return cotangent * torch.cos(ctx.saved_tensors[0])
+
+
+HONEST = {
+    "relu": lambda t, y: 1 - torch.relu(y),
+    "abs": lambda t, y: -y.abs() + 1,
+    "clamp": lambda t, y: 1 - y.clamp(0, 1),
+    "root": lambda t, y: 1 - torch.sqrt(y),
+    "logarithm": lambda t, y: -torch.log(y + 1e-3),
+    "logarithm below": lambda t, y: torch.log1p(-y) - y,
+    "where": lambda t, y: torch.where(y > 0.5, -y, 1 - y),
+    "sign": lambda t, y: -torch.sign(y - 0.1),
+    "table": _table,
+    "steep": lambda t, y: -torch.tanh(1e6 * (y - 0.37)) - y,
+    "fast": lambda t, y: torch.sin(1e9 * y) - y,
+    "arrhenius": lambda t, y: -y * torch.exp(-60 / (y + 0.2)),
+    "cancelling": lambda t, y: (y + 1e3) - 1e3 - 2 * y,
+    "offset": lambda t, y: torch.exp((y + 300) / 300) - torch.exp(torch.ones_like(y)) - y / 100,
+    "stiff": lambda t, y: -1e12 * (y - y.mean(-1, keepdim=True)) - 1e-6 * y,
+    "single inside": lambda t, y: (-(y.float() * 1.5)).to(y.dtype),
+    "half inside": lambda t, y: -(y.to(torch.bfloat16) * 1.5).to(y.dtype),
+    "constant": lambda t, y: torch.ones_like(y),
+    "integers": lambda t, y: torch.ones(y.shape, dtype=torch.int64),
+    "own backward": lambda t, y: -Exact.apply(y),
+    "zero": lambda t, y: 0 * y,
+    "conserved": lambda t, y: y.flip(-1) - y,
+}
+
+
+@pytest.mark.parametrize("kind", HONEST)
+def test_no_false_alarm(kind: str) -> None:
+    """Kinks, jumps, rounding, and functions that are not defined everywhere near the start."""
+    starts = ([0.0, 0.0], [1.0, 1.0], [0.0, 0.5], [1 / 3, 0.9], [1e-12, 1e-3], [1.0, 0.0])
+    for start, dtype in [(start, dtype) for start in starts for dtype in (D, torch.float32)]:
+        if dtype is torch.float32 and kind == "own backward":
+            continue
+        u = torch.tensor(start, dtype=dtype)
+        f = Dynamics(HONEST[kind], Layout.of(u, 0))
+        f.span = Span(0.0, 1.0)
+        for blocks in (False, True):
+            try_out(f, 0.0, u.double().numpy(), exact=True, blocks=blocks)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_false_alarm_for_networks(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for activation in (nn.ReLU(), nn.LeakyReLU(), nn.GELU(), nn.Hardtanh()):
+        net = nn.Sequential(nn.Linear(4, 200), activation, nn.Linear(200, 200), activation, nn.Linear(200, 4))
+        for dtype in (D, torch.float32):
+            net = net.to(dtype)
+            u = torch.randn(3, 4, generator=generator, dtype=D).to(dtype)
+            for y0 in (u, torch.zeros_like(u), u.round()):
+                f = Dynamics(lambda t, y, net=net: net(y), Layout.of(y0, 1))
+                try_out(f, 0.0, y0.double().reshape(-1).numpy(), exact=True, blocks=True)
+
+
+@pytest.mark.parametrize("name", problems.names())
+def test_no_false_alarm_in_the_library(name: str) -> None:
+    problem = problems.load(name)
+    funcs = [problem.func()]
+    if problem.parts is not None:
+        split = problem.split()
+        funcs += [split.implicit, split.explicit]
+    u = problem.initial_state()
+    for func in funcs:
+        f = Dynamics(func, Layout.of(u, 0))
+        f.span = Span(*problem.t_span)
+        try_out(f, problem.t_span[0], u.reshape(-1).numpy(), exact=True, blocks=u.numel() <= 256)
+
+
+# Functions that are no functions.
+
+
+class Noisy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.dropout = nn.Linear(2, 2, dtype=D), nn.Dropout(0.5)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.inner(self.dropout(y + 1))
+
+
+@pytest.mark.parametrize("method", ["dopri5", "bdf", "rosw-ra34pw2", "cn"])
+def test_dropout_is_seen_before_the_run(method: str) -> None:
+    func = Noisy()
+    for seed in range(10):
+        torch.manual_seed(seed)
+        y0 = torch.ones(2, dtype=D, requires_grad=True)
+        with pytest.raises(ValueError, match=r"func: called twice with the same t = 0.*module\.eval\(\)"):
+            solve(func, y0, T, method=method, steps=Grid(2))
+    func.eval()
+    solve(func, y0, T, method=method, steps=Grid(2)).y.sum().backward()
+    assert torch.isfinite(y0.grad).all()
+
+
+class InAList(nn.Module):
+    """A layer that is no submodule."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.nets = [net]
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.nets[0](y)
+
+
+class AnObject:
+    def __init__(self, net: nn.Module) -> None:
+        self.net = net
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(y)
+
+    def rhs(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(y)
+
+
+class AModule(nn.Module):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(y)
+
+
+def _called(net: nn.Module, t: Tensor, y: Tensor) -> Tensor:
+    return net(y)
+
+
+AROUND = {
+    "module": AModule,
+    "lambda": lambda net: lambda t, y: net(y),
+    "partial": lambda net: functools.partial(_called, net),
+    "object": AnObject,
+    "method": lambda net: AnObject(net).rhs,
+    "list": InAList,
+    "lambda around a module": lambda net: (lambda module: lambda t, y: module(t, y))(AModule(net)),
+    "nested": lambda net: (lambda inner: lambda t, y: inner(t, y))(lambda t, y: net(y)),
+    "part of a split": lambda net: Split(lambda t, y: -y, AModule(net)),
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("method", ["dopri5", "bdf", "arkimex-3"])
+def test_statistics_are_left_alone(around: str, method: str) -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Tanh()).double()
+    before = {name: value.clone() for name, value in net.named_buffers()}
+    func, y0 = AROUND[around](net), torch.rand(4, 2, dtype=D)
+    with pytest.raises(ValueError, match=r"func: BatchNorm1d .*is in training mode.*module\.eval\(\)"):
+        solve(func, y0, T, method=method)
+    net.eval()
+    assert solve(func, y0, T, method=method).success
+    for name, value in net.named_buffers():
+        assert torch.equal(value, before[name]), f"{name} has changed: look at require_fixed_statistics"
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.BatchNorm1d(2), (4, 2)),
+        (nn.BatchNorm2d(2), (1, 2, 3, 3)),
+        (nn.SyncBatchNorm(2), (4, 2)),
+        (nn.InstanceNorm1d(2, track_running_stats=True), (1, 2, 5)),
+        (torch.jit.script(nn.Sequential(nn.BatchNorm1d(2))), (4, 2)),
+    ],
+)
+def test_layers_with_statistics(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="is in training mode"):
+        solve(AModule(layer.double()), torch.rand(shape, dtype=D), T)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.LayerNorm(2),
+        nn.GroupNorm(1, 2),
+        nn.BatchNorm1d(2, track_running_stats=False),
+        nn.BatchNorm1d(2).eval(),
+        nn.Dropout(0.5).eval(),
+    ],
+)
+def test_layers_without_statistics(layer: nn.Module) -> None:
+    y0 = torch.rand(4, 2, dtype=D, requires_grad=True)
+    y = solve(AModule(nn.Sequential(nn.Linear(2, 2), layer).double()), y0, T, steps=Adaptive()).y
+    y.sum().backward()
+
+
+def test_one_sample_a_row_of_batch_statistics() -> None:
+    """Without running statistics a batch normalisation is a function, but one that couples the samples."""
+    func = AModule(nn.BatchNorm1d(2, track_running_stats=False).double())
+    with pytest.raises(ValueError, match="batch_dims=1 says"):
+        solve(func, torch.rand(4, 2, dtype=D), T, batch_dims=1)
+
+
+# Values that are no slopes.
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_complex_and_boolean_values(name: str) -> None:
+    y0 = torch.ones(2, dtype=D)
+    for func, message in (
+        (lambda t, y: -y * (1 + 2j), r"func must return real values, not torch.complex128.*view_as_real"),
+        (lambda t, y: y > 0, r"func must return numbers, not torch.bool.*torch.where"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            solve(_whole(name, func), y0, T, method=name, steps=Grid(2))
+        with pytest.raises(TypeError, match=message):
+            solve(_whole(name, func), y0.clone().requires_grad_(), T, method=name, steps=Grid(2))
+
+
+@pytest.mark.parametrize("method", ["bdf", "cn", "rosw-ra34pw2", "arkimex-3", "dopri5"])
+def test_integers_are_numbers(method: str) -> None:
+    y0 = torch.ones(2, dtype=D, requires_grad=True)
+    y = odeint(lambda t, y: torch.tensor([1, -2]), y0, T, method=method)
+    torch.testing.assert_close(y[-1], torch.tensor([2.0, -1.0], dtype=D), rtol=1e-6, atol=0)
+    (gradient,) = torch.autograd.grad(y[-1].sum(), y0)
+    torch.testing.assert_close(gradient, torch.ones(2, dtype=D), rtol=1e-12, atol=0)
+
+
+def test_a_start_where_func_is_not_finite_is_still_said_so(network: SmallNetwork) -> None:
+    solution = solve(lambda t, y: y * float("nan"), torch.ones(2, dtype=D), T, throw=False)
+    assert "not finite" in solution.message
