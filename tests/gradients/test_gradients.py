@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from daes import CONSISTENT, DIAGONAL, INCONSISTENT, SmallDAE
+from methods import WHOLE, WITH_RODAS3
 from small_problems import SmallNetwork, times
 from torch import Tensor
 
@@ -37,17 +38,13 @@ FIXED = {"robertson": Fixed(8e-4), "vanderpol": Fixed(0.02), "network": Fixed(0.
 GRID = {"robertson": Grid(4), "vanderpol": Grid(5), "network": Grid(3)}
 
 
-ALWAYS = ("cn", "bdf3", "rosw-rodas3", "dirk-es213sal", "arkimex-3", "dopri5")
-"""The other methods take part in the sweep."""
-
-
 def modes():
     for name, method in METHODS.items():
         for case in CASES:
             for steps in (Adaptive(), FIXED[case], GRID[case]):
                 if method.whole and (method.adaptive or not isinstance(steps, Adaptive)):
                     kind = type(steps).__name__.lower()
-                    always = name in ALWAYS and (case == "robertson" or kind == "adaptive")
+                    always = name in WITH_RODAS3 and (case == "robertson" or kind == "adaptive")
                     marks = () if always else pytest.mark.sweep
                     yield pytest.param(name, case, steps, id=f"{name}-{case}-{kind}", marks=marks)
 
@@ -68,7 +65,7 @@ def test_gradients_match_the_solve(method: str, case: str, steps) -> None:
     )
 
 
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.whole])
+@pytest.mark.parametrize("name", WHOLE)
 @pytest.mark.parametrize("segment_steps", [1, 4])
 def test_one_step_at_a_time_gives_the_same_numbers(
     name: str, segment_steps: int, network: SmallNetwork, start: Tensor, monkeypatch

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from daes import DENSE, DIAGONAL, INCONSISTENT, SmallDAE
+from methods import WITH_HESSIAN_PRODUCTS
 from small_problems import times
 from torch import Tensor, nn
 from torch.autograd.functional import hessian, hvp, jacobian, vhp
@@ -16,12 +17,6 @@ from stiffml import METHODS, Discrete, Grid, Newton, Split, odeint, solve
 
 T = times(0, 0.3, 0.8)
 TIGHT = Newton(rtol=1e-13, atol=1e-16)
-METHODS_TRIED = [
-    *{type(method).__name__: name for name, method in METHODS.items() if not method.time_is_state}.values(),
-    "bdf2",
-    "cn",
-]
-"""One of each kind that has second derivatives; of BDF one more that starts with a half step."""
 
 
 class Field(nn.Module):
@@ -71,7 +66,7 @@ def agree(found: Tensor, expected: Tensor, what: str, bound: float = 1e-8) -> No
     assert off <= bound, f"{what}: off by {off:.1e}; look at _Hessian in gradients/autograd.py"
 
 
-@pytest.mark.parametrize("method", METHODS_TRIED)
+@pytest.mark.parametrize("method", WITH_HESSIAN_PRODUCTS)
 def test_all_functions_of_torch(method: str) -> None:
     loss, (x, v) = loss_of(method), vector(5)
     expected = differences(loss, x, v)

@@ -7,10 +7,8 @@ import torch
 from daes import (
     BATCH,
     CONSISTENT,
-    DAE,
     DENSE,
     DIAGONAL,
-    FAMILIES,
     INCONSISTENT,
     MIX,
     NEWTON,
@@ -26,6 +24,7 @@ from daes import (
     with_zero_row_and_column,
 )
 from gradients import compare
+from methods import DAE, DAE_KINDS
 from small_problems import times
 from torch import Tensor
 
@@ -75,7 +74,7 @@ LOOK_AT = {
 
 
 @pytest.mark.parametrize(
-    "method", [pytest.param(m, marks=() if m in FAMILIES else pytest.mark.sweep) for m in DAE]
+    "method", [pytest.param(m, marks=() if m in DAE_KINDS else pytest.mark.sweep) for m in DAE]
 )
 def test_gradients_from_inconsistent_values(method: str) -> None:
     report = check_gradients(
@@ -219,7 +218,7 @@ def test_order_of_the_components(method: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", [*FAMILIES, "beuler", "arkimex-3", "dirk-s212", "rosw-theta2", "arkimex-l2"]
+    "method", [*DAE_KINDS, "beuler", "arkimex-3", "dirk-s212", "rosw-theta2", "arkimex-l2"]
 )
 def test_regular_matrix_as_its_inverse(method: str) -> None:
     """M y' = f and y' = M⁻¹f have the same steps, also of methods that need M regular."""

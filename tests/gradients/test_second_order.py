@@ -6,6 +6,7 @@ import pytest
 import torch
 from daes import DENSE, DIAGONAL, INCONSISTENT, SmallDAE
 from gradients import compare
+from methods import WITH_SECOND_DERIVATIVES
 from small_problems import SmallNetwork, times
 from torch import Tensor, nn
 
@@ -13,7 +14,6 @@ from stiffml import Discrete, Grid, Newton, Split, check_gradients, sensitivitie
 
 T = times(0, 0.3, 0.35, 0.9)
 TIGHT = Newton(rtol=1e-13, atol=1e-16)
-METHODS_TRIED = ("beuler", "cn", "bdf3", "dirk-es213sal", "dirk-s212", "arkimex-3", "rk4")
 
 
 class Stiff(nn.Module):
@@ -30,7 +30,7 @@ def problem(method: str, network: SmallNetwork) -> tuple[nn.Module, dict]:
     return func, {} if method == "rk4" else {"newton": TIGHT}
 
 
-@pytest.mark.parametrize("method", METHODS_TRIED)
+@pytest.mark.parametrize("method", WITH_SECOND_DERIVATIVES)
 @pytest.mark.parametrize("checkpoints", ["stages", 3])
 def test_hessian_vector_product(method: str, checkpoints, network: SmallNetwork, start: Tensor) -> None:
     func, arguments = problem(method, network)
@@ -115,7 +115,7 @@ def test_sensitivities_begin_at_consistent_values(method: str) -> None:
                 assert float(error.abs().max()) <= 1e-10, f"{method}, {name}: look at Constraints.tangents"
 
 
-@pytest.mark.parametrize("method", METHODS_TRIED)
+@pytest.mark.parametrize("method", WITH_SECOND_DERIVATIVES)
 def test_sensitivities_are_the_gradients_of_every_output(
     method: str, network: SmallNetwork, start: Tensor
 ) -> None:

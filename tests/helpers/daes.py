@@ -8,10 +8,6 @@ from torch import Tensor, nn
 
 from stiffml import METHODS, Newton
 
-DAE = [name for name, method in METHODS.items() if method.dae]
-FAMILIES = ("cn", "bdf3", "rosw-rodas3", "dirk-es213sal")
-"""One of each kind of step; orders and tableaux differ within a family, equations do not."""
-
 NEWTON = Newton(rtol=1e-13, atol=1e-16)
 T = times(0, 0.3, 0.5)
 

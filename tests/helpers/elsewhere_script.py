@@ -15,8 +15,10 @@ from typing import Any
 
 import elsewhere
 import torch
-from fields import PRECONDITIONERS, Brusselator, Local, waves, weighted
+from fields import Brusselator, Local, waves, weighted
+from methods import EVERY_KIND
 from small_problems import SmallNetwork, times
+from solvers import PRECONDITIONERS
 from torch import Tensor, nn
 
 from stiffml import GMRES, LU, Discrete, Disk, Grid, ODEBlock, solve
@@ -26,7 +28,6 @@ from stiffml.distributed.processes import processes
 torch.set_num_threads(1)
 
 T = times(0.1, 0.15, 0.3)
-METHODS = ("dopri5", "cn", "bdf3", "rosw-ra34pw2", "arkimex-3", "dirk-es213sal")
 CHECKPOINTS: dict[str, Any] = {"solutions": "solutions", "5": 5, "disk": Disk(tempfile.gettempdir())}
 
 Found = dict[str, Tensor]
@@ -94,11 +95,11 @@ def at_an_event(device: str) -> Found:
 def alone() -> Iterator[tuple[str, Run]]:
     for solver in ("dense", *PRECONDITIONERS):
         yield f"cn {solver}", by_method("cn", solver)
-    for method in METHODS:
+    for method in EVERY_KIND:
         for solver in ("coloured", "none", "the jacobian") if method != "dopri5" else ("",):
             yield f"{method} {solver}", by_method(method, solver)
     for name, checkpoints in CHECKPOINTS.items():
-        for method in METHODS:
+        for method in EVERY_KIND:
             yield f"{method} checkpoints {name}", by_method(method, adjoint=Discrete(checkpoints))
     yield "single precision", single
     yield "mass", with_mass

@@ -25,8 +25,6 @@ from stiffml import Grid, Newton, ODEBlock, SolveError, Status
 from stiffml.distributed import Ensemble, EnsembleError
 from stiffml.distributed.processes import processes, shares
 
-torch.set_num_threads(1)
-
 T = times(0, 0.3, 1)
 FIXED: dict[str, Any] = {"method": "cn", "steps": Grid(4), "newton": Newton(rtol=1e-14, atol=1e-16)}
 

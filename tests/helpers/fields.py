@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 from gradients import compare
-from scipy.sparse import csr_array
 from small_problems import times
 from torch import Tensor, nn
 
-from stiffml import Assembled, Newton, PointBlock, Solution, Split, solve
+from stiffml import Newton, Solution, Split, solve
 from stiffml.distributed import Field
 from stiffml.distributed.field import FieldRHS
 
@@ -133,20 +132,6 @@ class Own:
         assert self._factors is not None, "no update before the first product"
         x = torch.linalg.lu_solve(*self._factors, residual.reshape(-1, 1), adjoint=transpose)
         return x.reshape(residual.shape)
-
-
-PRECONDITIONERS: dict[str, Callable[[Function, Diffusion], Any]] = {
-    "none": lambda func, diffusion: None,
-    "ilu": lambda func, diffusion: Assembled(diffusion),
-    "gamg": lambda func, diffusion: Assembled(diffusion, "gamg"),
-    "lu": lambda func, diffusion: Assembled(diffusion, "lu"),
-    "jacobi": lambda func, diffusion: Assembled(diffusion, "jacobi"),
-    "the jacobian": lambda func, diffusion: Assembled(),
-    "a matrix": lambda func, diffusion: Assembled(csr_array(jacobian_of(diffusion, waves()).numpy())),
-    "blocks": lambda func, diffusion: PointBlock(),
-    "own": lambda func, diffusion: Own(func),
-}
-"""By name, made for a right-hand side (its implicit part) and the diffusion in it."""
 
 
 class Case:

@@ -19,6 +19,11 @@ def ring(t: Tensor, y: Tensor) -> Tensor:
     return 50 * (y.roll(1, -1) - 2 * y + y.roll(-1, -1)) - y**3 + torch.sin(t)
 
 
+def mixed(t: Tensor, y: Tensor) -> Tensor:
+    """All components depend on all."""
+    return torch.cos(y.mean(-1, keepdim=True)) - y
+
+
 def line(n: int) -> Tensor:
     return torch.linspace(0.1, 1, n, dtype=torch.float64)
 

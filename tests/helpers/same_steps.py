@@ -8,26 +8,21 @@ from typing import Any
 
 from fields import (
     ERROR,
-    PRECONDITIONERS,
     RATE,
     Brusselator,
     Case,
-    Own,
     T,
     arguments_for,
-    jacobian_of,
-    waves,
 )
 from gradients import compare
+from solvers import PRECONDITIONERS
 from torch import Tensor
 
 from stiffml import (
     GMRES,
     Assembled,
     Grid,
-    PointBlock,
     Solution,
-    Sparsity,
 )
 
 METHODS = {
@@ -52,15 +47,6 @@ def preconditioner(name: str, case: Case) -> Any:
     if hasattr(case.func, "implicit"):
         return PRECONDITIONERS[name](case.func.implicit, case.func.implicit)
     return PRECONDITIONERS[name](case.func, case.func.diffusion)
-
-
-SOLVERS: dict[str, dict[str, Any]] = {
-    "gmres": {"linear": GMRES()},
-    "gmres ilu": {"linear": GMRES(Assembled())},
-    "gmres blocks": {"linear": GMRES(PointBlock())},
-    "gmres own": {"linear": GMRES(Own(Brusselator()))},
-    "coloured lu": {"jacobian": "coloured"},
-}
 
 
 class Differences:
@@ -108,7 +94,3 @@ def require(what: str, form: str, case: Case, t: Tensor = T, **arguments: Any) -
     assert isinstance(solution.y, Tensor)
     expected.require(solution.y, case.gradients(solution), what)
     return solution
-
-
-def pattern() -> Sparsity:
-    return Sparsity(jacobian_of(Brusselator(), waves()) != 0)

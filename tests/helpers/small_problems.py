@@ -1,4 +1,4 @@
-"""A small network, and times in double precision."""
+"""A small network, exponential decay, and times in double precision."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ class SmallNetwork(nn.Module):
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         time = torch.sin(3 * t).expand(*y.shape[:-1], 1)
         return self.out(torch.tanh(self.hidden(torch.cat([y, time], dim=-1))))
+
+
+def decay(t: Tensor, y: Tensor) -> Tensor:
+    return -y
 
 
 def times(*values: float) -> Tensor:

@@ -7,7 +7,6 @@ from fields import Brusselator, weighted
 from small_problems import times
 from torch import Tensor, nn
 
-METHODS = ("cn", "bdf3", "rosw-ra34pw2", "arkimex-3", "dirk-es213sal")
 T = times(0.1, 0.2, 0.3)
 
 

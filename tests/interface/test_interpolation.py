@@ -9,6 +9,7 @@ import pytest
 import torch
 from forms import Case, forms
 from gradients import compare
+from methods import WITH_INTERPOLATION
 from small_problems import SmallNetwork, times
 from torch import Tensor
 
@@ -19,10 +20,9 @@ from stiffml.discretization.equations import Form
 from petsc4py import PETSc
 
 T = torch.linspace(0, 2, 12, dtype=torch.float64)
-TRIED = ("beuler", "cn", "bdf2", "bdf", "rosw-ra34pw2", "dirk-es325sal", "dopri5")
 
 
-@pytest.mark.parametrize("method", TRIED)
+@pytest.mark.parametrize("method", WITH_INTERPOLATION)
 def test_gradients(method: str, network: SmallNetwork, start: Tensor) -> None:
     # Nine steps end on none of the outputs: there the derivative with respect to t jumps.
     report = check_gradients(network, start, T, method=method, outputs="interpolate", steps=Grid(9))
@@ -54,7 +54,7 @@ def test_times_of_a_run_that_fails(
     assert error <= 1e-6, f"{method}: off by {error:.1e}; look at Trajectory.output_gradient"
 
 
-@pytest.mark.parametrize("method", TRIED)
+@pytest.mark.parametrize("method", WITH_INTERPOLATION)
 def test_interpolated_outputs_are_as_accurate_as_the_steps(
     method: str, network: SmallNetwork, start: Tensor
 ) -> None:

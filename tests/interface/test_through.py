@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from methods import ADAPTIVE_WHOLE, WITH_STEPS_BETWEEN
 from small_problems import SmallNetwork, times
 from torch import Tensor
 
@@ -35,11 +36,9 @@ def parts(network: SmallNetwork, name: str):
     return network if METHODS[name].whole else Split(lambda t, y: -y, network)
 
 
-FEW = ("cn", "bdf3", "rosw-ra34pw2", "arkimex-3", "dopri5")
-
-
 @pytest.mark.parametrize(
-    ("name", "backwards"), [*((name, False) for name in METHODS), *((name, True) for name in FEW)]
+    ("name", "backwards"),
+    [*((name, False) for name in METHODS), *((name, True) for name in WITH_STEPS_BETWEEN)],
 )
 def test_steps_are_those_of_outputs_there(name: str, backwards: bool, network, start) -> None:
     """The same states, the same gradients, those of the times themselves included."""
@@ -152,10 +151,9 @@ def pulse(t: Tensor, y: Tensor) -> Tensor:
 
 
 CORNERS = [49.9, 50.0, 51.0, 51.1]
-ADAPTIVE = [name for name, method in METHODS.items() if method.adaptive and method.whole]
 
 
-@pytest.mark.parametrize("name", ADAPTIVE)
+@pytest.mark.parametrize("name", ADAPTIVE_WHOLE)
 def test_a_pulse_is_not_stepped_over(name: str) -> None:
     """Its integral is 1.1; what is left at the end is known. It costs few steps, and no new starts."""
     t, y0 = times(0, 100), times(0)
@@ -174,7 +172,7 @@ def test_a_pulse_is_not_stepped_over(name: str) -> None:
         assert seen.stats.accepted <= most, f"{name} starts afresh, or crawls after landing"
 
 
-@pytest.mark.parametrize("name", [name for name in ADAPTIVE if METHODS[name].growth == math.inf])
+@pytest.mark.parametrize("name", [name for name in ADAPTIVE_WHOLE if METHODS[name].growth == math.inf])
 def test_landing_says_nothing_about_the_steps_after(name: str) -> None:
     """Times a thousandth apart in the middle of long steps: two more steps for each, and no crawl."""
 

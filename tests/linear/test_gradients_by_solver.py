@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from fields import (
-    PRECONDITIONERS,
     Brusselator,
     Case,
     arguments_for,
     waves,
 )
-from same_steps import LOOK_AT, METHODS, SOLVERS, differences, pattern, preconditioner, problem, require
+from same_steps import LOOK_AT, METHODS, differences, preconditioner, problem, require
 from small_problems import times
+from solvers import JACOBIANS_AND_SOLVERS, PRECONDITIONERS, SOLVERS, pattern
 from torch import Tensor, nn
 
 from stiffml import (
@@ -66,18 +66,7 @@ def test_differences_of_its_own_solves(form: str, name: str) -> None:
     case.require_gradients(LOOK_AT, differences(form).steps, **arguments)
 
 
-SPARSE = ["auto", LU(), GMRES(Assembled()), Krylov("bcgs", PointBlock())]
-WITHOUT = ["auto", GMRES(PointBlock(), restart=5), Krylov("bcgs", Assembled())]
-OTHERS = [
-    *[("coloured", linear) for linear in SPARSE],
-    *[(pattern(), linear) for linear in SPARSE],
-    *[("matrix-free", linear) for linear in WITHOUT],
-    ("auto", Krylov("tfqmr")),
-    ("dense", LU()),
-]
-
-
-@pytest.mark.parametrize(("jacobian", "linear"), OTHERS, ids=str)
+@pytest.mark.parametrize(("jacobian", "linear"), JACOBIANS_AND_SOLVERS, ids=str)
 @pytest.mark.parametrize("form", ["rosw", "arkimex split"])
 def test_other_jacobians(form: str, jacobian: str | Sparsity, linear: LU | Krylov | str) -> None:
     require(f"{form}, {jacobian}, {linear}", form, problem(form), linear=linear, jacobian=jacobian)

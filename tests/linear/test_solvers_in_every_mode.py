@@ -11,7 +11,6 @@ import pytest
 import torch
 from fields import (
     ERROR,
-    PRECONDITIONERS,
     RATE,
     Brusselator,
     Case,
@@ -22,8 +21,9 @@ from fields import (
     weighted,
 )
 from gradients import compare
-from same_steps import LOOK_AT, METHODS, SOLVERS, differences, pattern, preconditioner, problem, require
+from same_steps import LOOK_AT, METHODS, differences, preconditioner, problem, require
 from small_problems import times
+from solvers import PRECONDITIONERS, SOLVERS, SOLVERS_OF_BATCHES
 from torch import Tensor, nn
 
 from stiffml import (
@@ -35,7 +35,6 @@ from stiffml import (
     Fixed,
     Grid,
     Krylov,
-    PointBlock,
     Solution,
     Sparsity,
     sensitivities,
@@ -127,15 +126,6 @@ def test_single_precision(form: str, restart: int, name: str) -> None:
         assert off <= 1e-3, f"{form}, {key}: off by {off:.1e}; {SINGLE}"
 
 
-BATCHED: dict[str, dict[str, Any]] = SOLVERS | {
-    "gmres diffusion": {"linear": GMRES(Assembled(Brusselator().diffusion))},
-    "gmres blocks": {"linear": GMRES(PointBlock(axis=-3))},
-    "gmres coloured": {"linear": GMRES(Assembled()), "jacobian": "coloured"},
-    "gmres own": {"linear": GMRES(Own(Brusselator()))},
-    "sparsity": {"jacobian": pattern()},
-}
-
-
 SAMPLES = torch.stack([waves(), 0.8 * waves()])
 
 
@@ -149,12 +139,12 @@ def alone(form: str) -> list[dict[str, Tensor]]:
     ]
 
 
-@pytest.mark.parametrize("solver", BATCHED)
+@pytest.mark.parametrize("solver", SOLVERS_OF_BATCHES)
 @pytest.mark.parametrize("form", ["dirk", "rosw"])
 def test_batches(form: str, solver: str) -> None:
     """The samples of a batch have the gradients that they have alone."""
     case = Case(Brusselator(), SAMPLES)
-    arguments = arguments_for(METHODS[form], **BATCHED[solver])
+    arguments = arguments_for(METHODS[form], **SOLVERS_OF_BATCHES[solver])
     batch = case.solve(batch_dims=1, steps=Grid(1), **arguments)
     assert isinstance(batch.y, Tensor)
     loss = weighted(batch.y[:, 0]) - weighted(batch.y[:, 1])

@@ -10,10 +10,11 @@ import pytest
 import torch
 from fields import TIGHT, Brusselator, waves
 from leftovers import nothing_left_behind
+from methods import IMPLICIT_KINDS
 from small_problems import times
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from unsolvable import METHODS, T, gradients, problem, require_same
+from unsolvable import T, gradients, problem, require_same
 
 from stiffml import (
     GMRES,
@@ -34,7 +35,7 @@ from stiffml.system.derivatives.graph import NotTwiceDifferentiableError
 STALLING = GMRES(max_iterations=1, rtol=1e-10)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", IMPLICIT_KINDS)
 def test_a_method_that_stalls(method: str) -> None:
     func, steps = problem(method), Grid(2)
     with nothing_left_behind(), pytest.raises(SolveError) as caught:
@@ -59,7 +60,7 @@ def test_a_method_that_stalls(method: str) -> None:
     assert solution.stats.rejected > 0
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", IMPLICIT_KINDS)
 def test_adaptive_steps_do_not_go_on_with_a_method_that_stalls(method: str) -> None:
     with nothing_left_behind(), pytest.raises(SolveError, match="gmres stopped after 1 iterations") as caught:
         solve(problem(method), waves(), T, method=method, rtol=1e-4, atol=1e-6, linear=STALLING)

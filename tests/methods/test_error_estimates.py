@@ -8,13 +8,12 @@ import re
 import numpy as np
 import pytest
 import torch
+from methods import ADAPTIVE, ADAPTIVE_ON_DAES, NOT_ADAPTIVE_ON_DAES
 
 from stiffml import METHODS, Adaptive, Grid, Split, solve
 from stiffml.methods.tableaux import ROSENBROCK
 
 D = torch.float64
-ADAPTIVE = [name for name, method in METHODS.items() if method.adaptive]
-WRONG_ON_DAES = [name for name, m in METHODS.items() if m.adaptive and m.dae and not m.adaptive_dae]
 
 
 @pytest.mark.parametrize("name", ADAPTIVE)
@@ -66,7 +65,7 @@ START = torch.tensor([0.9, 0.6, math.asinh(0.7 * 0.54)], dtype=D)
 MASS = torch.tensor([1.0, 1.0, 0.0], dtype=D)
 
 
-@pytest.mark.parametrize("name", WRONG_ON_DAES)
+@pytest.mark.parametrize("name", NOT_ADAPTIVE_ON_DAES)
 def test_estimates_that_are_wrong_about_algebraic_equations_are_refused(name: str) -> None:
     t = torch.tensor([0.0, 1.0], dtype=D)
     with pytest.raises(ValueError, match="steps: mass is singular") as caught:
@@ -82,7 +81,7 @@ def test_estimates_that_are_wrong_about_algebraic_equations_are_refused(name: st
     solve(algebraic, START, t, method=name, mass=MASS + 1, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", [n for n, m in METHODS.items() if m.adaptive_dae])
+@pytest.mark.parametrize("name", ADAPTIVE_ON_DAES)
 def test_other_estimates_lead_to_the_end(name: str) -> None:
     """With tolerances at which those that are refused end in steps that are too short."""
     counts = []
@@ -105,4 +104,6 @@ def test_which_estimates_are_wrong() -> None:
     assert METHODS["rosw-ra34pw2"].adaptive, "look at estimates_linear in tableaux.py"
     assert not METHODS["rosw-ra3pw"].adaptive, "look at estimates_linear in tableaux.py"
     families = {"rosw-grk4t", "rosw-shamp4", "rosw-veldd4", "rosw-4l", "arkimex-a2"}
-    assert set(WRONG_ON_DAES) == families, "look at estimates_algebraic and damps_slopes in tableaux.py"
+    assert set(NOT_ADAPTIVE_ON_DAES) == families, (
+        "look at estimates_algebraic and damps_slopes in tableaux.py"
+    )

@@ -7,12 +7,12 @@ import copy
 import pytest
 import torch
 from daes import off
+from methods import NEWTON_KINDS
 from small_problems import times
 from torch import Tensor, nn
 
 from stiffml import LU, Adaptive, Discrete, Grid, ReplayError, Solution, Split, solve
 
-IMPLICIT = ("bdf2", "bdf3", "cn", "dirk-es213sal", "dirk-es324sal", "arkimex-3")
 SINGLE = 100 * torch.finfo(torch.float32).eps
 """A gradient of single precision, in units of its largest entry: each of some tens of steps adds rounding."""
 
@@ -49,7 +49,7 @@ def gradients(func: Driven, method: str, steps: Adaptive | Grid, checkpoints: st
 
 
 @pytest.mark.parametrize("checkpoints", ["solutions", 12])
-@pytest.mark.parametrize("method", IMPLICIT)
+@pytest.mark.parametrize("method", NEWTON_KINDS)
 def test_checkpoints_of_single_precision_agree(method: str, checkpoints: str | int) -> None:
     for rate in (1.0, 1000.0):
         for steps in (Adaptive(), Grid(10)):
@@ -63,7 +63,7 @@ def test_checkpoints_of_single_precision_agree(method: str, checkpoints: str | i
                 )
 
 
-@pytest.mark.parametrize("method", IMPLICIT)
+@pytest.mark.parametrize("method", NEWTON_KINDS)
 def test_an_event_of_single_precision(method: str) -> None:
     for rate in (1.0, 30.0, 1000.0):
         func = Driven(rate)

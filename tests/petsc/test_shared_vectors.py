@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from fields import POINTS, Brusselator, Case, arguments_for
+from methods import NEWTON_MATRIX_FREE
 from petsc4py import PETSc
 from torch import Tensor, nn
 
@@ -18,7 +19,6 @@ from stiffml import GMRES, Assembled, Discrete, Fixed, PointBlock, solve
 from stiffml.petsc.sharing import can_share, shared, written
 from stiffml.system.derivatives.dynamics import Dynamics
 
-METHODS = ("cn", "beuler", "bdf3", "arkimex-3", "dirk-es213sal")
 LOOK_AT = "look at evaluate_shared, at Shell.shared_product and at what is copied in sharing.py"
 
 
@@ -60,7 +60,7 @@ PRECONDITIONERS: dict[str, Any] = {"none": None, "blocks": PointBlock()}
 
 
 @pytest.mark.parametrize("kind", [*PRECONDITIONERS, "ilu"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NEWTON_MATRIX_FREE)
 def test_gradients(method: str, kind: str, evaluations: list[bool]) -> None:
     func = problem(method)
     diffusion = func.implicit if method == "arkimex-3" else func.diffusion
@@ -72,7 +72,7 @@ def test_gradients(method: str, kind: str, evaluations: list[bool]) -> None:
 
 
 @pytest.mark.parametrize("checkpoints", ["stages", 3])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NEWTON_MATRIX_FREE)
 def test_as_with_copies(method: str, checkpoints: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def run() -> dict[str, Tensor]:
         case = Case(problem(method))

@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from methods import ADAPTIVE_EXPLICIT
 from torch import Tensor
 
 import problems
-from stiffml import METHODS, Adaptive, Solution, SolveError, Status, solve
+from stiffml import Adaptive, Solution, SolveError, Status, solve
 
 D = torch.float64
-EXPLICIT = [name for name, method in METHODS.items() if method.adaptive and not method.implicit]
 Func = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -78,7 +78,7 @@ def run(func: Func, y0: list[float] | Tensor, end: float, method: str, **argumen
     )
 
 
-@pytest.mark.parametrize("method", EXPLICIT)
+@pytest.mark.parametrize("method", ADAPTIVE_EXPLICIT)
 @pytest.mark.parametrize("rtol", [1e-3, 1e-6])
 @pytest.mark.parametrize("name", ["robertson", "vanderpol", "hires"])
 def test_stiff_problems_end_soon(name: str, rtol: float, method: str) -> None:
@@ -95,7 +95,7 @@ def test_stiff_problems_end_soon(name: str, rtol: float, method: str) -> None:
     assert "stop_if_stiff=False" in solution.message
 
 
-@pytest.mark.parametrize("method", EXPLICIT)
+@pytest.mark.parametrize("method", ADAPTIVE_EXPLICIT)
 @pytest.mark.parametrize("rtol", [1e-3, 1e-6])
 @pytest.mark.parametrize("name", NOT_STIFF)
 def test_no_alarm_without_stiffness(name: str, rtol: float, method: str) -> None:
@@ -105,7 +105,7 @@ def test_no_alarm_without_stiffness(name: str, rtol: float, method: str) -> None
     assert solution.status is Status.MAX_STEPS, f"ended with {solution.message}"
 
 
-@pytest.mark.parametrize("method", EXPLICIT)
+@pytest.mark.parametrize("method", ADAPTIVE_EXPLICIT)
 @pytest.mark.parametrize(
     ("func", "y0", "end"), [(lambda t, y: -y, [1.0], 300.0), (damped, [1.0, 0.0], 100.0)]
 )
@@ -115,7 +115,7 @@ def test_no_alarm_where_stability_costs_little(func: Func, y0: list[float], end:
     assert solution.success, solution.message
 
 
-@pytest.mark.parametrize("method", EXPLICIT)
+@pytest.mark.parametrize("method", ADAPTIVE_EXPLICIT)
 def test_goes_on_where_asked_to(method: str) -> None:
     steps = Adaptive(max_steps=300, stop_if_stiff=False)
     assert run(vanderpol, [2.0, 0.0], 2000.0, method, rtol=1e-3, steps=steps).status is Status.MAX_STEPS

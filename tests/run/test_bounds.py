@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from methods import ADAPTIVE_WHOLE, WHOLE
 from small_problems import times
 from torch import Tensor, nn
 
 import problems
 from stiffml import (
-    METHODS,
     Adaptive,
     Fixed,
     Grid,
@@ -27,8 +27,6 @@ from stiffml import (
     solve,
 )
 
-ADAPTIVE = [name for name, method in METHODS.items() if method.adaptive]
-WHOLE = [name for name, method in METHODS.items() if method.whole]
 POSITIVE = (0, None)
 
 A = torch.tensor([[1, 0.8, 1.3], [1.3, 1, 0.8], [0.8, 1.3, 1]], dtype=torch.float64)
@@ -68,7 +66,7 @@ def test_without_bounds_they_become_negative() -> None:
     assert float(solve(competing, N0, times(0, 3000)).y.min()) < -1
 
 
-@pytest.mark.parametrize("method", [name for name in ADAPTIVE if METHODS[name].whole])
+@pytest.mark.parametrize("method", ADAPTIVE_WHOLE)
 def test_every_adaptive_method_keeps_within(method: str) -> None:
     """A fast decay, by steps far too long for it, is never below zero where plain steps are."""
 

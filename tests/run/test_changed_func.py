@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from methods import CLASSES_WHOLE
 from small_problems import times
 from torch import Tensor, nn
 
 from stiffml import METHODS, Discrete, Disk, Grid, ReplayError, odeint, solve
 
 T = times(0, 0.5, 1)
-KINDS = {type(method).__name__: name for name, method in METHODS.items()}
-WHOLE = {kind: name if METHODS[name].whole else "arkimex-3" for kind, name in KINDS.items()}
 
 
 class Drifting(nn.Module):
@@ -34,7 +33,7 @@ def start(size: int = 2) -> Tensor:
 
 
 @pytest.mark.parametrize("checkpoints", ["stages", "solutions", 3, "disk"])
-@pytest.mark.parametrize("method", WHOLE.values(), ids=WHOLE.keys())
+@pytest.mark.parametrize("method", CLASSES_WHOLE.values(), ids=CLASSES_WHOLE.keys())
 def test_what_has_no_effect_at_the_start(method: str, checkpoints, tmp_path: Path) -> None:
     func = Drifting()
     kept = Disk(tmp_path) if checkpoints == "disk" else checkpoints

@@ -6,8 +6,9 @@ import functools
 
 import pytest
 import torch
-from daes import DAE, FAMILIES, newton
+from daes import newton
 from gradients import compare
+from methods import DAE, DAE_KINDS, DAE_KINDS_AND_HIGH_ORDERS
 from scipy.integrate import solve_ivp
 from scipy.optimize import brentq
 from small_problems import times
@@ -60,7 +61,7 @@ def reference(jump: float) -> float:
     return a
 
 
-CASES = [*((name, 1.0) for name in DAE), *((name, 0.0) for name in FAMILIES)]
+CASES = [*((name, 1.0) for name in DAE), *((name, 0.0) for name in DAE_KINDS)]
 
 
 @pytest.mark.parametrize(("name", "jump"), CASES)
@@ -80,12 +81,12 @@ def test_pieces_begin_with_consistent_values(name: str, jump: float) -> None:
     assert torch.allclose(solution.interpolate(T[1:2]), solution.y[1:2], atol=1e-12)
 
 
-ALWAYS = (*FAMILIES, "rosw-r3prl2", "arkimex-4", "dirk-es648sa")
-"""The other methods take part in the sweep."""
-
-
 @pytest.mark.parametrize(
-    "name", [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.sweep) for name in DAE]
+    "name",
+    [
+        name if name in DAE_KINDS_AND_HIGH_ORDERS else pytest.param(name, marks=pytest.mark.sweep)
+        for name in DAE
+    ],
 )
 def test_gradients_through_a_jump_of_algebraic_variables(name: str) -> None:
     func, y0 = Switched(), Y0.clone()

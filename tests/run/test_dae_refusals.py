@@ -10,7 +10,6 @@ import pytest
 import torch
 from daes import (
     CONSISTENT,
-    DAE,
     DENSE,
     DIAGONAL,
     INCONSISTENT,
@@ -26,6 +25,7 @@ from daes import (
     weighted,
 )
 from gradients import compare
+from methods import DAE, DAE_FIRST_EXPLICIT
 from small_problems import times
 from torch import Tensor
 
@@ -175,10 +175,7 @@ def test_split_with_a_matrix() -> None:
     assert off(solve(parts, CONSISTENT, T, **arguments).y, whole) <= 1e-14
 
 
-FIRST_EXPLICIT = [name for name in DAE if METHODS[name].explicit_first_stage]
-
-
-@pytest.mark.parametrize("method", FIRST_EXPLICIT)
+@pytest.mark.parametrize("method", DAE_FIRST_EXPLICIT)
 def test_explicit_first_stages_need_rows_of_zeros(method: str) -> None:
     def mixed(t: Tensor, y: Tensor) -> Tensor:
         return SmallDAE()(t, y) @ MIX.T

@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 import torch
 from leftovers import nothing_left_behind
+from methods import STIFFLY_ACCURATE_KINDS
 from small_problems import times
 from torch import Tensor, nn
 
@@ -40,8 +41,6 @@ from stiffml import (
 pytestmark = pytest.mark.usefixtures("python_handles_ctrl_c")
 
 SPLIT = "arkimex-3"
-METHODS = ("cn", "bdf3", SPLIT, "rosw-ra34pw2", "dirk-es324sal", "dopri5")
-"""One of each kind of step."""
 
 T = times(0, 0.3, 1)
 STEPS = Grid(6)
@@ -112,7 +111,7 @@ MISHAPS = {"error": (raise_mishap, Mishap), "ctrl-c": (press_ctrl_c, KeyboardInt
 
 
 @pytest.mark.parametrize("what", MISHAPS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", STIFFLY_ACCURATE_KINDS)
 def test_in_the_middle_of_a_solve(method: str, what: str) -> None:
     mishap, error = MISHAPS[what]
     func, right = problem(method)
@@ -131,7 +130,7 @@ def test_in_the_middle_of_a_solve(method: str, what: str) -> None:
 
 @pytest.mark.parametrize("what", MISHAPS)
 @pytest.mark.parametrize("checkpoints", CHECKPOINTS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", STIFFLY_ACCURATE_KINDS)
 def test_in_the_middle_of_the_backward_pass(method: str, checkpoints, what: str) -> None:
     mishap, error = MISHAPS[what]
     func, right = problem(method)
@@ -169,7 +168,7 @@ def interrupt(after: float, arrived: threading.Event) -> None:
         after = 5.0
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", STIFFLY_ACCURATE_KINDS)
 def test_ctrl_c_at_any_time(method: str) -> None:
     """Wherever it strikes, in func, in torch, or between: the interrupt arrives, the next solve is right."""
     _, right = problem(method)
@@ -265,7 +264,7 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", STIFFLY_ACCURATE_KINDS)
 def test_a_full_disk_keeps_what_was_reached(method: str, tmp_path: Path) -> None:
     _, right = problem(method)
     y0 = start()

@@ -7,20 +7,20 @@ import math
 import numpy as np
 import pytest
 import torch
+from methods import ADAPTIVE, ADAPTIVE_WHOLE
 from torch import Tensor
 
 import stiffml
 from stiffml import METHODS, Adaptive, SolveError, Split, Status, odeint, solve
 
 D = torch.float64
-ADAPTIVE = [name for name, method in METHODS.items() if method.adaptive and method.whole]
 
 
 def times(*values: float) -> Tensor:
     return torch.tensor(values, dtype=D)
 
 
-@pytest.mark.parametrize("method", ADAPTIVE)
+@pytest.mark.parametrize("method", ADAPTIVE_WHOLE)
 @pytest.mark.parametrize("start", [1e6, -1e6])
 def test_late_start_from_nearly_zero(method: str, start: float) -> None:
     """The state asks for a first step of 1e-13, and numbers near the time are 1e-10 apart."""
@@ -38,10 +38,10 @@ def test_late_start_backwards_in_time() -> None:
     assert y[-1].item() == pytest.approx(-1.0, rel=1e-6), "look at shortest_first in run/forward.py"
 
 
-@pytest.mark.parametrize("method", ADAPTIVE)
+@pytest.mark.parametrize("method", ADAPTIVE_WHOLE)
 def test_dose_from_what_is_left_of_the_last(method: str) -> None:
     """The state is zero but for rounding, and time is 24."""
-    k = float(np.random.default_rng(ADAPTIVE.index(method)).uniform(1.3, 1.6))
+    k = float(np.random.default_rng(ADAPTIVE_WHOLE.index(method)).uniform(1.3, 1.6))
     left = torch.tensor([50 * math.exp(-22 * k)], dtype=D)
     y = odeint(lambda t, y: 50.0 - k * y, left, times(24, 25), method=method, rtol=1e-3, atol=1e-9)
     assert y[-1].item() == pytest.approx(50 / k * (1 - math.exp(-k)), rel=0.02), (
@@ -125,7 +125,7 @@ def test_root_next_to_the_start(method: str) -> None:
     assert solution.event.t.item() == pytest.approx(2.0, rel=1e-4), "look at Rounding in native/rounding.py"
 
 
-@pytest.mark.parametrize("method", [name for name, m in METHODS.items() if m.adaptive])
+@pytest.mark.parametrize("method", ADAPTIVE)
 def test_a_first_step_that_is_much_too_long(method: str) -> None:
     """y' = −2 (y − cos t) from 3: steps begin with half of the span, or a fourth of it."""
 

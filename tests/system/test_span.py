@@ -8,15 +8,13 @@ import numpy as np
 import pytest
 import torch
 from gradients import compare
+from methods import BEYOND_THE_STEP, WHOLE, WITH_CHECKED_SPANS
 from small_problems import times
 from torch import Tensor
 
 from stiffml import METHODS, Adaptive, Grid, Newton, Split, sensitivities, solve
 from stiffml.methods.tableaux import ROSENBROCK
 from stiffml.system.function.span import Span
-
-BEYOND = [name for name, method in METHODS.items() if not method.within_step]
-"""Methods that have stages before or beyond their step."""
 
 TIGHT = Newton(rtol=1e-13, atol=1e-16)
 
@@ -84,7 +82,7 @@ def test_func_is_called_within_the_span(name: str, form: str) -> None:
         assert found[0].item() == pytest.approx(y[-1].item(), rel=1e-6), "the solve is linear in y0"
 
 
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.whole])
+@pytest.mark.parametrize("name", WHOLE)
 def test_other_precisions_and_modes(name: str) -> None:
     """float32 between float64 times, adaptive steps, outputs between steps, breakpoints, an event."""
     method, seen = METHODS[name], Seen()
@@ -112,9 +110,9 @@ def test_the_table_says_whose_stages_lie_within_their_step() -> None:
         abscissae = np.concatenate(c)
         within = abscissae.min() > -1e-9 and abscissae.max() < 1 + 1e-9
         assert method.within_step == within, f"{name}: abscissae {abscissae}"
-    assert "dirk-es648sa" in BEYOND
-    assert "rosw-r3prl2" in BEYOND
-    assert "rosw-rodaspr" not in BEYOND, "beyond by rounding only"
+    assert "dirk-es648sa" in BEYOND_THE_STEP
+    assert "rosw-r3prl2" in BEYOND_THE_STEP
+    assert "rosw-rodaspr" not in BEYOND_THE_STEP, "beyond by rounding only"
 
 
 @pytest.mark.parametrize(("name", "form"), FORMS)
@@ -147,11 +145,8 @@ class Forced(torch.nn.Module):
         return self.decay(t, y) + self.force(t, y)
 
 
-CHECKED = [*BEYOND, "bdf3", "rosw-rodaspr", "arkimex-5"]
-
-
 @pytest.mark.parametrize(("backwards", "substeps"), [(False, 1), (True, 3)])
-@pytest.mark.parametrize("name", CHECKED)
+@pytest.mark.parametrize("name", WITH_CHECKED_SPANS)
 def test_gradients_at_the_ends_and_at_a_breakpoint(name: str, backwards: bool, substeps: int) -> None:
     """What is taken at an end in place of a stage moves with that end, be it of t or a breakpoint."""
     func, y0 = Forced(), times(0.8, 1.1)
@@ -270,7 +265,7 @@ def test_adaptive_steps_with_extrapolated_stages() -> None:
     def forced(t: Tensor, y: Tensor) -> Tensor:
         return -20 * (y - torch.sin(3 * t)) + 3 * torch.cos(3 * t)
 
-    for name in BEYOND:
+    for name in BEYOND_THE_STEP:
         if METHODS[name].adaptive:
             y = solve(forced, times(0), times(0, 2), method=name, steps=Adaptive(), rtol=1e-6, atol=1e-8).y
             assert abs(y[-1].item() - np.sin(6)) <= 1e-4, f"{name}: look at system/function/span.py"

@@ -6,13 +6,13 @@ import copy
 
 import pytest
 import torch
+from methods import RUNGE_KUTTA_KINDS
 from small_problems import SmallNetwork, times
 from torch import Tensor, nn
 
 from stiffml import ARKIMEX, METHODS, Fixed, Grid, Newton, ODEBlock, Split, check_gradients, odeint, solve
 
 T = times(0, 0.2, 0.45)
-NEW = ("rosw-ra34pw2", "dirk-es213sal", "arkimex-3")
 
 
 class Diffusion(nn.Module):
@@ -85,7 +85,7 @@ def test_other_methods_take_the_sum(network: SmallNetwork, start: Tensor) -> Non
         ARKIMEX("nonsense")
 
 
-@pytest.mark.parametrize("method", NEW)
+@pytest.mark.parametrize("method", RUNGE_KUTTA_KINDS)
 def test_tuple_states_and_reversed_time(method: str) -> None:
     def func(t: Tensor, y: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         return -5 * y[0] * y[1].sum(-1, keepdim=True), torch.sin(t) - y[1] * y[0].mean(-1, keepdim=True)
@@ -95,7 +95,7 @@ def test_tuple_states_and_reversed_time(method: str) -> None:
     assert report.ok, f"{method}:\n{report}"
 
 
-@pytest.mark.parametrize("method", NEW)
+@pytest.mark.parametrize("method", RUNGE_KUTTA_KINDS)
 def test_float32_states(method: str, network: SmallNetwork, start: Tensor) -> None:
     single = copy.deepcopy(network).float()
     y0 = start.float().requires_grad_()
@@ -109,7 +109,7 @@ def test_float32_states(method: str, network: SmallNetwork, start: Tensor) -> No
     assert torch.allclose(gradient.double(), expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("method", NEW)
+@pytest.mark.parametrize("method", RUNGE_KUTTA_KINDS)
 @pytest.mark.parametrize("ignores", ["t", "y", "both"])
 def test_functions_that_ignore_an_argument(method: str, ignores: str, start: Tensor) -> None:
     scale = torch.tensor([2.0, -1.0, 0.5], dtype=torch.float64, requires_grad=True)
@@ -122,7 +122,7 @@ def test_functions_that_ignore_an_argument(method: str, ignores: str, start: Ten
     assert report.ok, f"{method}:\n{report}"
 
 
-@pytest.mark.parametrize("method", NEW)
+@pytest.mark.parametrize("method", RUNGE_KUTTA_KINDS)
 def test_one_block_used_twice_with_frozen_and_shared_parameters(method: str, start: Tensor) -> None:
     network = SmallNetwork()
     network.hidden.bias.requires_grad_(False)

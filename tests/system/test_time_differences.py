@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from methods import CARRY_TIME
 from small_problems import times
 from torch import Tensor
 
@@ -76,7 +77,7 @@ def test_every_way_to_hide_the_time(kind: str, name: str) -> None:
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-9, msg=lambda m: f"{kind} {what}: {m}")  # noqa: B023
 
 
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.time_is_state])
+@pytest.mark.parametrize("name", CARRY_TIME)
 def test_order_of_rosenbrock_methods(name: str) -> None:
     """y' = −50 (y − sin t) + cos t with the forcing by numpy: as far from the closed form as with torch."""
 
