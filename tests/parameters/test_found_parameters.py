@@ -157,7 +157,7 @@ def test_what_an_event_uses() -> None:
         assert torch.allclose(a, b, rtol=1e-6), "look at differentiable_event"
 
 
-# ---- What says params= ---------------------------------------------------------------------------------
+# Where params= is needed.
 
 
 def test_views_of_what_func_uses() -> None:

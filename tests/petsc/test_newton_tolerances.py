@@ -97,7 +97,7 @@ def test_a_component_that_is_zero_but_for_rounding() -> None:
 
     y0 = torch.tensor([1.3, 1.3 + 1e-15], dtype=D) @ turn
     solution = solve(func, y0, torch.tensor([0.0, 3.0], dtype=D), method="cn", steps=Grid(60))
-    assert solution.success
+    assert solution.stats.accepted == 60, "a step was halved"
     assert solution.stats.newton_iterations < 4 * 60
 
 

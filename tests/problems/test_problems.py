@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 import problems
+from problems.checking import compare
 from problems.spectrum import jacobian
 from problems.trajectories import ReferenceError, reference_trajectory
 from stiffml import check_gradients
@@ -40,7 +42,10 @@ def test_problem_is_complete(name: str) -> None:
     assert problem.references, f"{name} has no reference; fields: python -m problems.library.make_shipped"
     assert all(r.y.shape == problem.y0.shape for r in problem.references)
     assert all(p.units for p in problem.parameters.values())
-    assert problem.check is not None
+    for reference in problem.references:
+        own = compare(problem, reference, reference.y)
+        assert own.error == 0, f"{name}: the state at t = {reference.t:g} misses itself"
+        assert own.digits == pytest.approx(-math.log10(reference.rtol_valid))
     if problem.bounds is not None:
         low, high = (problem.per_component(bound) for bound in problem.bounds)
         for y in (problem.y0, *(r.y for r in problem.references)):

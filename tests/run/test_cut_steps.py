@@ -65,5 +65,6 @@ def test_a_failure_in_an_adaptive_run_cuts_the_step() -> None:
         atol=1e-2,
         newton=Newton(rtol=1e-12, atol=1e-14, max_iterations=3),
     )
-    assert solution.success
     assert solution.stats.rejected > 0
+    exact = solve(func, Y0, T, rtol=1e-8, atol=1e-10).y
+    assert (solution.y - exact).abs().max() <= 0.1

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stiffml import METHODS, Adaptive, Grid, odeint, solve
+from stiffml import METHODS, Adaptive, Grid, Status, odeint, solve
 from stiffml.run.events import EventFinder
 
 D = torch.float64
@@ -61,7 +61,7 @@ def test_what_only_comes_near_is_no_root(method: str, steps: Grid | Adaptive) ->
         return (2 * (t - 1)) * torch.ones_like(y)
 
     solution = solve(func, y0, t, method=method, steps=steps, event=lambda t, y: y[0])
-    assert solution.success
+    assert solution.status is Status.SUCCESS
     assert solution.event is None
     assert torch.equal(solution.y, odeint(func, y0, t, method=method, steps=steps))
 

@@ -13,7 +13,6 @@ from small_problems import times
 from solvers import JACOBIANS
 from torch import Tensor, nn
 
-import stiffml
 from stiffml import (
     Discrete,
     Grid,
@@ -176,4 +175,4 @@ def test_a_derivative_that_nothing_replaces() -> None:
     solution = solve(func, y0, times(0, 1), method="rosw-ra34pw2", throw=False)
     assert solution.status is Status.INFINITE_DERIVATIVE
     assert "row [0] and column [0]" in solution.message
-    assert stiffml.solve(func, y0, times(0, 1), method="dopri5").success
+    assert torch.equal(solve(func, y0, times(0, 1), method="dopri5").y[-1], y0), "it needs no derivative"
