@@ -148,12 +148,7 @@ def test_circles_are_found() -> None:
 
 def test_no_file_imports_itself_by_way_of_others() -> None:
     circle = shortest_circle((i.module, i.imported) for i in imports())
-    steps = [
-        i
-        for a, b in zip(circle, circle[1:], strict=False)
-        for i in imports()
-        if (i.module, i.imported) == (a, b)
-    ]
+    steps = [i for a, b in itertools.pairwise(circle) for i in imports() if (i.module, i.imported) == (a, b)]
     assert not circle, f"a circle of files, {' → '.join(circle)}:\n{described(steps)}"
 
 
