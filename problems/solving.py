@@ -33,7 +33,7 @@ def solve(
             "would be taken for samples. Try: stiffml.solve(problem.func(), y0, t, batch_dims=1) with y0 "
             f"of shape {('samples', *problem.y0.shape)}".replace("'", "")
         )
-    t = _output_times(problem) if t is None else t
+    t = output_times(problem) if t is None else t
     if isinstance(arguments.get("steps"), stiffml.Adaptive | None):
         rtol = 1e-6 if rtol is None else rtol
         atol = problem.atol(rtol) if atol is None else atol
@@ -46,7 +46,7 @@ def solve(
     )
 
 
-def _output_times(problem: Definition) -> Tensor:
+def output_times(problem: Definition) -> Tensor:
     """60 times and those of the references; of two that differ by rounding only, the reference's."""
     times = problem.times(60).numpy()
     known = np.array([r.t for r in problem.references if problem.t_span[0] < r.t <= problem.t_span[1]])

@@ -11,6 +11,7 @@ import xarray
 
 import problems
 from problems.checking import drifts
+from problems.solving import output_times
 from problems.trajectories import reference_trajectory
 from problems.workprecision import measure, plot
 from stiffml import Fixed
@@ -125,7 +126,7 @@ def test_fields_in_two_dimensions(name: str, size: int, end: float, method: str,
 @pytest.mark.parametrize("name", problems.names())
 def test_default_output_times_hold_the_references_once(name: str) -> None:
     problem = problems.load(name)
-    times = problem._output_times().numpy()
+    times = output_times(problem).numpy()
     assert {r.t for r in problem.references} <= set(times)
     assert times[0] == problem.t_span[0]
     assert (np.diff(times) > 1e-9 * times[1:]).all(), "two output times differ by rounding"
