@@ -17,7 +17,7 @@ from stiffml.checks import described
 
 @dataclass(frozen=True)
 class Comparison:
-    """A state against a reference: relative ``error``, in which ``component``, and the ``digits``."""
+    """A state compared with a reference: the relative ``error``, its ``component``, and the ``digits``."""
 
     t: float
     error: float
@@ -41,9 +41,9 @@ class Report:
     drifts : mapping of str to float
         By invariant: the largest change, relative to the sum of the magnitudes it is made of.
     excess : float
-        How far the solution leaves its bounds, 0 if it does not, in the units of the component; and
+        How far the solution leaves its bounds, in the units of the component; 0 if it does not.
     worst : str
-        which component does.
+        The component that leaves its bounds furthest; empty if none does.
     """
 
     problem: str
@@ -62,7 +62,7 @@ class Report:
         return max(self.drifts.values(), default=0.0)
 
     def rows(self) -> list[tuple[str, str]]:
-        """The report as pairs of what and how much."""
+        """The report as pairs (name, value), for printing."""
         rows = [
             (f"digits at t = {c.t:g}", f"{c.digits:.1f} (error {c.error:.1e} in {c.component})")
             for c in self.comparisons
@@ -108,7 +108,7 @@ def require_solution(solution: object) -> None:
 
 
 def compare(problem: Definition, reference: Reference, y: np.ndarray) -> Comparison:
-    """A state of the problem against a reference."""
+    """Compare a state of the problem with a reference."""
     errors = reference.errors(y)
     component = problem.components[int(np.nanargmax(errors)) // max(1, errors[0].size)]
     error = float(np.nanmax(errors))
@@ -119,8 +119,8 @@ def compare(problem: Definition, reference: Reference, y: np.ndarray) -> Compari
 def drifts(problem: Definition, states: np.ndarray) -> dict[str, float]:
     """By invariant, the largest drift over states (…, *shape) from the initial state.
 
-    That of a row w is |w·(y − y0)| / max(Σ|w_i y_i|, Σ|w_i y0_i|): what rounding can do is about 1e-16,
-    and an invariant that has lost all its digits has a drift near 1.
+    That of a row w is |w·(y − y0)| / max(Σ|w_i y_i|, Σ|w_i y0_i|): rounding alone makes about 1e-16.
+    An invariant that has lost all its digits has a drift near 1.
     """
     start = problem.y0.ravel()
     flat = np.asarray(states).reshape(-1, start.size)

@@ -1,4 +1,4 @@
-"""A stiff initial value problem and what is known about it: the data, and forms of them that solves take."""
+"""The data of a stiff initial value problem, and the forms in which solves take them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 Invariant = np.ndarray | Callable[[np.ndarray, Values], np.ndarray]
-"""A row w, for which w·y stays what it is at the start; or I(y, p) of states (…, *shape), in units
-of its natural size."""
+"""A row w for which w·y is constant in time; or a function I(y, p) of states (…, *shape), constant in
+time and of order 1."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Definition:
     Attributes
     ----------
     name : str
-        What :func:`problems.load` knows it by.
+        The name for :func:`problems.load`.
     rhs : callable
         rhs(t, y, p) in torch, batched over leading dimensions of y, usable under ``torch.func``;
         ``p`` maps parameter names to tensors.
@@ -46,7 +46,7 @@ class Definition:
     t_span : tuple of float
     parameters : mapping of str to Parameter
     title, equations, citation, stiffness : str
-        One line about it; the equations as one would write them; where they come from; what makes them stiff.
+        One line of description; the equations in writing; their source; what makes them stiff.
     components : tuple of str
         Names along the first axis of the state. Default y1, y2, …
     kind : str
@@ -61,28 +61,28 @@ class Definition:
     grid : mapping of str to ndarray
         For a field: the coordinates along each axis after the first.
     invariants : mapping of str to ndarray or callable
-        By name: a row w for which w·y, over the flat state, stays what it is at the start; or I(y, p).
+        By name: a row w for which w·y over the flat state is constant in time, or a function I(y, p) that is.
     bounds : tuple or None
-        (low, high), numbers or one for each component: what the exact solution stays within.
+        (low, high), each a number or one for each component, between which the exact solution stays.
     scale : array_like or None
         Typical magnitude of each component.
     threshold : array_like or None
         Magnitude of each component below which its digits do not count: :meth:`solve` takes
         atol = rtol · threshold. Default 1e-3 of ``scale``.
     time_grid : str
-        ``"log"`` or ``"linear"``: how output times are best spread.
+        ``"log"`` or ``"linear"``: the spacing of output times.
     first_time : float or None
-        When a logarithmic grid begins, after the start. Default 1e-6 of the span.
+        First time of a logarithmic grid, counted from the start. Default 1e-6 of the span.
     breakpoints : tuple of float
         Times at which rhs jumps.
     sparsity : callable or None
-        () -> csr_array (n, n) whose entries are where ∂rhs/∂y over the flat state may differ from zero.
+        () -> csr_array (n, n) with an entry wherever ∂rhs/∂y over the flat state may differ from zero.
     initial : callable or None
         (values of the parameters) -> y0, where the initial state depends on them.
     resized : callable or None
         (size) -> the problem with that many grid points along each axis.
     references : tuple of Reference
-        Valid for these very values only: :meth:`make` drops them.
+        Known states. They hold for these parameter values only, so :meth:`make` drops them.
     """
 
     name: str
@@ -130,14 +130,14 @@ class Definition:
 
     @property
     def stiff_part(self) -> str:
-        """``"linear"``, ``"nonlinear"`` or ``""``: what kind of implicit part there is."""
+        """The kind of implicit part: ``"linear"``, ``"nonlinear"``, or ``""`` without one."""
         return "" if self.parts is None else "linear" if self.parts.linear else "nonlinear"
 
     def units_of(self, component: int) -> str:
         return self.units if isinstance(self.units, str) else self.units[component]
 
     def per_component(self, values: Any) -> np.ndarray:
-        """Numbers, one or one for each component, in a form that broadcasts with states."""
+        """One number, or one for each component, as an array that broadcasts with states."""
         values = np.broadcast_to(np.asarray(values, dtype=float), len(self.components))
         return values.reshape(-1, *[1] * len(self.grid)).copy()
 
@@ -228,9 +228,9 @@ class Definition:
         return None if self.mass is None else torch.tensor(self.mass, dtype=torch.float64)
 
     def times(self, count: int, first: float | None = None) -> Tensor:
-        """(count + 1,) output times: the start, then ``count`` up to the end, spread as suits the problem.
+        """(count + 1,) output times from the start to the end of the span, spaced as ``time_grid`` says.
 
-        ``first`` is the first time after the start of a logarithmic grid, by default ``first_time``.
+        ``first`` is the first time of a logarithmic grid, counted from the start. Default ``first_time``.
         """
         start, end = self.t_span
         count = whole("count", count)
@@ -275,7 +275,7 @@ class Definition:
 
 
 def _like(problem: str, name: str, old: Any, new: Any) -> Any:
-    """A new value of a parameter, of the kind of the old one."""
+    """A new value of a parameter, checked to be a number or an array of the shape of the old one."""
     if np.ndim(old) == 0:
         return number(f"{problem}: {name}", new)
     new = array(f"{problem}: {name}", new)

@@ -30,7 +30,7 @@ class Parts:
 
 
 class ProblemFunction(nn.Module):
-    """func(t, y) = rhs(t, y, p), p by name: those in ``trainable`` as parameters, the others as buffers."""
+    """func(t, y) = rhs(t, y, p). Values named in ``trainable`` are parameters, the others buffers."""
 
     def __init__(self, rhs: Rhs, values: Mapping[str, Any], trainable: Iterable[str]) -> None:
         super().__init__()

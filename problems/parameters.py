@@ -16,7 +16,7 @@ Values = Mapping[str, Any]
 class Parameter:
     """A named constant of a problem: value (a number or an array), units, and what it is.
 
-    ``initial`` marks one that only the initial state depends on: it cannot be trained through rhs.
+    ``initial`` marks a constant that only the initial state depends on. It cannot be trained through rhs.
     """
 
     value: Any

@@ -41,14 +41,14 @@ class Problem(Definition):
         Parameters
         ----------
         t : Tensor
-            Output times. Default: 60 between the start and the end, spread as suits the problem, and the
-            times of the references.
+            Output times. Default: 60 over the span, spaced as ``time_grid`` says, and the times of the
+            references.
         method : str or Method
             Default ``"bdf"``.
         rtol, atol : float, or for atol a Tensor
             Default 1e-6 and :meth:`atol` where steps are adaptive.
         split : bool
-            Whether the right-hand side goes in as its two parts. Default False.
+            Whether to solve with the two parts of the right-hand side. Default False.
         bounds : bool or tuple
             As for ``stiffml.solve``; True: those of the problem. Default: none.
 
@@ -72,12 +72,12 @@ class Problem(Definition):
 
     def plot(self, solution: Solution) -> Figure:
         """A picture of a solution, with the references; see :func:`problems.pictures.plot`."""
-        from problems.pictures import plot  # matplotlib is imported where a picture is asked for
+        from problems.pictures import plot  # imports matplotlib, which takes a moment
 
         return plot(self, solution)
 
     def eigenvalues(self, t: float | None = None, y: np.ndarray | None = None) -> np.ndarray:
-        """Those of ∂rhs/∂y at a state, by default the initial one: :func:`problems.spectrum.eigenvalues`."""
+        """Eigenvalues of ∂rhs/∂y at (t, y), by default the start: :func:`problems.spectrum.eigenvalues`."""
         t = self.t_span[0] if t is None else number("t", t)
         y = self.y0 if y is None else array("y", y)
         if y.shape != self.y0.shape:

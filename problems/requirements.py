@@ -17,7 +17,7 @@ TEXTS = ("title", "equations", "citation", "stiffness", "time_units")
 
 
 def checked_fields(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a problem, by name, that are kept in another form than they may be given in.
+    """Check the fields of a problem, by name; return those that are kept in one form but given in several.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def checked_fields(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def checked_span(name: str, span: Any) -> tuple[float, float]:
-    """Where a problem begins and ends."""
+    """A span as two numbers (start, end) that differ."""
     if isinstance(span, str | bytes | Mapping) or not isinstance(span, Iterable):
         raise TypeError(f"{name} must be (start, end), not {described(span)}")
     ends = [number(f"{name}[{i}]", end) for i, end in enumerate(span)]
@@ -88,7 +88,7 @@ def _mapping(name: str, value: Any) -> Mapping[str, Any]:
 
 
 def _listed(name: str, value: Any) -> Any:
-    """A sequence; an empty one has no type of its own."""
+    """The values as a list; an array of no floats if there are none."""
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         raise TypeError(f"{name} must be a sequence, not {described(value)}")
     found = list(value)

@@ -47,7 +47,10 @@ def solve(
 
 
 def output_times(problem: Definition) -> Tensor:
-    """60 times and those of the references; of two that differ by rounding only, the reference's."""
+    """60 times over the span, and those of the references.
+
+    Where two differ only by rounding, that of the reference is kept.
+    """
     times = problem.times(60).numpy()
     known = np.array([r.t for r in problem.references if problem.t_span[0] < r.t <= problem.t_span[1]])
     same = np.isclose(times[:, None], known, rtol=1e-9, atol=0).any(axis=1)

@@ -29,8 +29,8 @@ def flat_jacobian(func: ProblemFunction, t: Tensor, y: Tensor) -> np.ndarray:
 def eigenvalues(problem: Definition, t: float, y: np.ndarray) -> np.ndarray:
     """Eigenvalues at (t, y), in units of 1/``time_units``, by rising real part.
 
-    All of them up to 600 unknowns, beyond that the 6 of largest magnitude, to three digits. Of a problem
-    with a mass matrix M they are those of det(J − λM) = 0, the infinite ones left out.
+    Up to 600 unknowns all of them; beyond that the 6 of largest magnitude, to three digits. With a mass
+    matrix M they solve det(J − λM) = 0, and infinite ones are left out.
     """
     find = _largest if problem.size > DENSE and problem.mass is None else _all
     values = find(problem, t, y)
@@ -50,7 +50,7 @@ def _all(problem: Definition, t: float, y: np.ndarray) -> np.ndarray:
 
 
 def _largest(problem: Definition, t: float, y: np.ndarray) -> np.ndarray:
-    """By Arnoldi's iteration on Jᵀ: its eigenvalues are the same, and its products the cheaper ones."""
+    """By Arnoldi's iteration on Jᵀ, which has the eigenvalues of J and cheaper products."""
     from scipy.sparse.linalg import LinearOperator, eigs
 
     n = problem.size

@@ -1,4 +1,4 @@
-"""Reference trajectories, computed by integrators that stiffml has no part in."""
+"""Reference trajectories by integrators of scipy, which share nothing with stiffml."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def reference_trajectory(problem: Definition, times: np.ndarray, method: str | N
         A method of ``solve_ivp``. By default LSODA, to a relative error of about 1e-10; for problems on a
         grid Radau with their sparsity, to about 1e-9.
 
-    Where the problem has published values in the span, the integration goes on to them and is checked. Of a
-    differential-algebraic problem the algebraic variables are eliminated.
+    The integration continues to the times of published values, and is checked there. The algebraic variables
+    of a differential-algebraic problem are eliminated.
 
     Raises
     ------
     ReferenceError
-        If the integration fails, or a reference is missed by more than 1e-10 and what it is known to.
+        If the integration fails, or differs from a reference by more than 1e-10 and the error of that.
     """
     ode = _Differential(problem)
     times = np.asarray(times, dtype=float)
@@ -102,11 +102,11 @@ class _Differential:
         self.scale = np.broadcast_to(scale, problem.y0.shape).ravel()[self.kept]
         self._func = problem.func()
         self._shape = problem.y0.shape
-        self._y = problem.y0.ravel().copy()  # the next Newton iteration starts from its z
+        self._y = problem.y0.ravel().copy()  # its z is where the next Newton iteration starts
         self._low, self._high = -math.inf, math.inf
 
     def stay_within(self, first: float, last: float) -> None:
-        """Take every time as one inside (first, last): rhs may jump at the ends."""
+        """Evaluate rhs strictly inside (first, last), since it may jump at the ends."""
         self._low, self._high = math.nextafter(first, last), math.nextafter(last, first)
 
     def slope(self, t: float, x: np.ndarray) -> np.ndarray:
@@ -119,7 +119,7 @@ class _Differential:
         return (full[kept][:, kept] - full[kept][:, ~kept] @ through) / self._mass[kept, None]
 
     def complete(self, t: float, x: np.ndarray) -> np.ndarray:
-        """(n,) x with the z that belongs to it, by Newton's iteration."""
+        """The whole state (n,) for given x: z is found by Newton's iteration."""
         kept, y = self.kept, self._y.copy()
         y[kept] = x
         if not kept.all():
