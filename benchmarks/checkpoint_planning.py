@@ -52,11 +52,11 @@ def _case(steps: int, kept: int) -> Cost:
 
     from stiffml import Discrete, Grid, solve
     from stiffml.native.replay import Replay
-    from stiffml.run import checkpoints
+    from stiffml.run import thinned
 
     torch.set_num_threads(1)
     spent, again = 0.0, 0
-    schedule, step = checkpoints._schedule, Replay.step
+    schedule, step = thinned._schedule, Replay.step
 
     def timed(count: int, slots: int) -> Iterator[object]:
         nonlocal spent
@@ -89,12 +89,12 @@ def _case(steps: int, kept: int) -> Cost:
         end = time.perf_counter()
         return between - began, forward_planning, end - between, spent - forward_planning
 
-    checkpoints._schedule, Replay.step = timed, counted
+    thinned._schedule, Replay.step = timed, counted
     try:
         run(10)  # imports, and code that torch compiles at its first use
         return Cost(steps, kept, *run(steps), again)
     finally:
-        checkpoints._schedule, Replay.step = schedule, step
+        thinned._schedule, Replay.step = schedule, step
 
 
 def run(steps: list[int], checkpoints: int) -> Iterator[dict]:

@@ -5,9 +5,10 @@ from typing import Any
 
 from stiffml.diagnostics import GradientReport, check_gradients
 from stiffml.errors import LinearSolveError, NonFiniteDerivativeError, ReplayError, SolveError, Status
+from stiffml.interface.odeblock import ODEBlock
 from stiffml.interface.sensitivities import Sensitivities, sensitivities
 from stiffml.interface.solution import Solution
-from stiffml.interface.solve import ODEBlock, odeint, solve
+from stiffml.interface.solve import odeint, solve
 from stiffml.linear import GMRES, LU, Assembled, Krylov, PointBlock, Sparsity
 from stiffml.linear.sparse.compression import MissingEntriesError
 from stiffml.methods import (
@@ -15,6 +16,7 @@ from stiffml.methods import (
     BDF,
     DIRK,
     METHODS,
+    SDIRK3,
     BackwardEuler,
     CrankNicolson,
     Rosenbrock,
@@ -43,6 +45,7 @@ __all__ = [
     "GMRES",
     "LU",
     "METHODS",
+    "SDIRK3",
     "Adaptive",
     "Assembled",
     "BackwardEuler",

@@ -14,13 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.discretization.equations import HALF, STAGE, Equations, Nodes, Numbers, Row
+from stiffml.discretization.equations import Equations, Nodes, Numbers, Row
 from stiffml.discretization.interpolation import Reading
+from stiffml.discretization.numbering import HALF, STAGE
 from stiffml.gradients.adjoint import last_state, linearize, longest_segment
+from stiffml.gradients.tape import Tape
 from stiffml.native.replay import Replay
 from stiffml.run.checkpoints import Checkpoints
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.derivatives.linearization import Linearization
+from stiffml.system.system import System
+
+Parts = dict[str, tuple[Linearization, Dynamics, Nodes]]
 
 Direction = Sequence[Tensor | None]
 """For each parameter of a system the change θ̇, or None for no change."""
@@ -41,7 +46,7 @@ class TangentSweep:
     ----------
     replay : Replay
     u0 : ndarray
-        (P, size) tangents of the initial state.
+        (P, size) tangents of the initial state; of several trajectories, one after the other.
     parameters : sequence of Direction
         P changes of the parameters.
 
@@ -65,7 +70,8 @@ class TangentSweep:
             )
         self._replay = replay
         self._parameters = [direction[: len(system.f.parameters)] for direction in parameters]
-        self.states: dict[int, np.ndarray] = {0: u0}
+        starts = replay.trajectory.starts.tolist()
+        self.states: dict[int, np.ndarray] = dict(zip(starts, np.split(u0, len(starts), axis=1), strict=True))
 
     def run(self, checkpoints: Checkpoints, last: int) -> None:
         """Sweep all steps up to a state."""
@@ -85,13 +91,11 @@ class TangentSweep:
     def segment(self, equations: Equations, f: Linearization, g: Linearization | None) -> Tangents:
         """Sweep one segment, from the tangents of the states that it starts from."""
         system = self._replay.system
-        parts = {"f": (f, system.f, equations.f_nodes)}
-        if g is not None and system.g is not None:
-            parts["g"] = (g, system.g, equations.g_nodes)
+        parts = _parts(equations, system, f, g)
         through = {name: self._through_parameters(d, nodes) for name, (_, d, nodes) in parts.items()}
         found = {name: np.zeros_like(values) for name, values in through.items()}
         for number, block in enumerate(equations.blocks):
-            step = _Step(equations, number, system, parts, through, found)
+            step = _TangentStep(equations, number, system, parts, through, found)
             for k in range(block.steps):
                 step.take(k, self.states)
         for name, (_, _, nodes) in parts.items():
@@ -111,12 +115,40 @@ def linearize_both(equations: Equations, replay: Replay) -> tuple[Linearization,
     return f, None if system.g is None else linearize(equations.g_nodes, False, system.g, system)
 
 
-class _Step:
-    """One step of a block, forwards."""
+def _parts(equations: Equations, system: System, f: Linearization, g: Linearization | None) -> Parts:
+    parts = {"f": (f, system.f, equations.f_nodes)}
+    if g is not None and system.g is not None:
+        parts["g"] = (g, system.g, equations.g_nodes)
+    return parts
 
-    def __init__(self, equations: Equations, number: int, system, parts, through, found) -> None:
+
+@dataclass(frozen=True)
+class _MovedNumbers:
+    """What moves in the rows of a step because α, β, ε, τ do: of each row what is weighed, and the rest."""
+
+    weighed: list[np.ndarray]
+    added: list[np.ndarray]
+
+
+class _TangentStep:
+    """One step of a block, forwards.
+
+    ``parts``: f and g by name, each with its Jacobian at the nodes. ``through`` (P, M, size): how f and g
+    move at nodes that stay where they are. ``found`` (P, M, size): filled with the tangents of stages.
+    """
+
+    def __init__(
+        self,
+        equations: Equations,
+        number: int,
+        system: System,
+        parts: Parts,
+        through: dict[str, np.ndarray],
+        found: dict[str, np.ndarray],
+        moved: _MovedNumbers | None = None,
+    ) -> None:
         self.block, self.system = equations.blocks[number], system
-        self.parts, self.through, self.found = parts, through, found
+        self.parts, self.through, self.found, self.moved = parts, through, found, moved
         self.index = {name: nodes.index[number] for name, (_, _, nodes) in parts.items()}
         numbers = self.block.numbers
         self.alpha, self.beta, self.epsilon = (
@@ -140,13 +172,20 @@ class _Step:
     def _solve(self, row: Row, k: int) -> np.ndarray:
         alpha, beta, epsilon = self.alpha[k][row.index], self.beta[k][row.index], self.epsilon[k][row.index]
         total = -sum(alpha[c] * self.x[c] for c in row.alpha)
+        if self.moved is not None:
+            total = total - self.moved.weighed[row.index]
         if row.weighted:
             total = self.system.weigh(total)
+        if self.moved is not None:
+            total = total + self.moved.added[row.index]
         for c in row.beta:
             total = total + beta[c] * self._slope("f", c, k)
         for c in row.epsilon:
             total = total + epsilon[c] * self._slope("g", c, k)
         own = row.column
+        if row.rosenbrock:  # with the Jacobian at the old state, which does not move here
+            base = int(self.index["f"][self.block.pattern.base][k])
+            return self.parts["f"][0].solve(base, alpha[own], 1.0, total)
         if not row.solves:
             return total if row.output else total / alpha[own]
         node = int(self.index["f"][own][k])
@@ -159,73 +198,63 @@ class _Step:
         return self.parts[name][0].apply(node, self.x[c]) + self.through[name][:, node]
 
 
-def output_tangents(
-    replay: Replay,
-    checkpoints: Checkpoints,
-    readings: Sequence[Reading],
-    u0: np.ndarray,
-    parameters: Sequence[Direction],
-) -> Tensor:
+def output_tangents(tape: Tape, u0: np.ndarray, parameters: Sequence[Direction]) -> Tensor:
     """Tangents of the outputs, (n_outputs, P, size)."""
-    sweep = TangentSweep(replay, u0, parameters)
-    sweep.run(checkpoints, last_state(readings))
-    return torch.from_numpy(np.stack([sweep.output(reading) for reading in readings]))
+    sweep = TangentSweep(tape.replay, u0, parameters)
+    sweep.run(tape.checkpoints, last_state(tape.readings))
+    return torch.from_numpy(np.stack([sweep.output(reading) for reading in tape.readings]))
 
 
-def end_time_tangents(replay: Replay, checkpoints: Checkpoints) -> dict[int, np.ndarray]:
+def end_time_tangents(tape: Tape) -> dict[int, np.ndarray]:
     """How the states and outputs that a run's last step finds move with its end, (size,) by their numbers."""
-    trajectory, system = replay.trajectory, replay.system
-    segment = replay.with_stages(next(iter(checkpoints.segments(replay, trajectory.n_steps, 1))))
+    replay, system = tape.replay, tape.replay.system
+    segment = replay.with_stages(tape.checkpoints.last_step(replay))
     equations = Equations(segment, replay.blocks(segment))
     (block,) = equations.blocks
-    pattern, numbers = block.pattern, block.numbers
-    f, g = linearize_both(equations, replay)
+    parts = _parts(equations, system, *linearize_both(equations, replay))
     moved = torch.zeros_like(block.times)
-    moved[:, pattern.history] = 1
+    moved[:, block.pattern.history] = 1
     rates = Numbers(*torch.func.jvp(block.scheme.numbers, (block.times,), (moved,))[1])
-    parts = {"f": (f, system.f, equations.f_nodes, numbers.beta, rates.beta, rates.s_f)}
-    if g is not None and system.g is not None:
-        parts["g"] = (g, system.g, equations.g_nodes, numbers.epsilon, rates.epsilon, rates.s_g)
-    values = {name: d.evaluate_many(n.s, n.u).numpy() for name, (_, d, n, *_) in parts.items()}
-    wrt_s = {name: d.time_derivative(n.s, n.u).numpy() for name, (_, d, n, *_) in parts.items()}
-    size = system.layout.size
-    x = {c: np.zeros(size) for c in range(pattern.history)}
+    wrt_s = {name: d.time_derivative(nodes.s, nodes.u).numpy() for name, (_, d, nodes) in parts.items()}
+    through = {
+        name: (_node_rates(equations, name, nodes, rates)[:, None] * wrt_s[name])[None]
+        for name, (_, _, nodes) in parts.items()
+    }
+    found = {name: np.empty_like(values) for name, values in through.items()}
+    numbers = _moved_numbers(equations, parts, rates, wrt_s["f"])
+    step = _TangentStep(equations, 0, system, parts, through, found, numbers)
+    begin = {state: np.zeros((1, system.layout.size)) for state in block.known[0].tolist()}
+    states = dict(begin)
+    step.take(0, states)
+    return {state: tangent[0] for state, tangent in states.items() if state not in begin}
 
-    def node_rate(name: str, c: int) -> float:
-        states = block.state_of(c)
-        if states is None:
-            return float(parts[name][5][0, c])
-        return {HALF: 0.5, segment.last: 1.0}.get(int(states[0]), 0.0)
 
+def _node_rates(equations: Equations, name: str, nodes: Nodes, rates: Numbers) -> np.ndarray:
+    """(M,) how the times of the nodes of a single step move with its end."""
+    moving = {HALF: 0.5, equations.segment.last: 1.0}
+    found = np.array([moving.get(state, 0.0) for state in nodes.states.tolist()])
+    of_columns = rates.s_f if name == "f" else rates.s_g
+    for column, which in nodes.index[0].items():
+        if nodes.states[which[0]] == STAGE:
+            found[which[0]] = float(of_columns[0, column])
+    return found
+
+
+def _moved_numbers(equations: Equations, parts: Parts, rates: Numbers, wrt_s: np.ndarray) -> _MovedNumbers:
+    """By the ``rates`` of α, β, ε and τ of a single step; ``wrt_s`` (M, size) is ∂f/∂s at the nodes."""
+    (block,) = equations.blocks
+    pattern, weighed, added = block.pattern, [], []
+    values = {name: d.evaluate_many(nodes.s, nodes.u).numpy() for name, (_, d, nodes) in parts.items()}
     for row in pattern.rows:
-        r, own = row.index, row.column
-        total = np.zeros(size)
+        r, of_alpha, of_slopes = row.index, np.zeros(equations.size), np.zeros(equations.size)
         for c, column in equations.moved_by_alpha(block, row):
-            total -= float(rates.alpha[0, r, c]) * column[0]
-        for c in row.alpha:
-            total -= float(numbers.alpha[0, r, c]) * x[c]
-        if row.weighted:
-            total = system.weigh(total)
-        for name, (jacobian, _, nodes, weights, weight_rates, _) in parts.items():
-            others = row.beta if name == "f" else row.epsilon
-            for c in (*others, *([own] if name == "f" and row.solves else [])):
-                m = int(nodes.index[0][c][0])
-                weight = float(weights[0, r, c])
-                total = total + float(weight_rates[0, r, c]) * values[name][m]
-                total = total + weight * node_rate(name, c) * wrt_s[name][m]
-                if c != own:
-                    total = total + weight * jacobian.apply(m, x[c])
-        if row.output:
-            x[own] = total
-            continue
-        alpha = float(numbers.alpha[0, r, own])
-        if row.solves:
-            m = int(equations.f_nodes.index[0][own][0])
-            x[own] = f.solve(m, alpha, float(numbers.beta[0, r, own]), total)
-        elif row.rosenbrock:
-            m = int(equations.f_nodes.index[0][pattern.base][0])
-            x[own] = f.solve(m, alpha, 1.0, total + float(rates.tau[0, r]) * wrt_s["f"][m])
-        else:
-            x[own] = total / alpha
-    held = {c: block.state_of(c) for c in range(pattern.history, pattern.columns)}
-    return {int(states[0]): x[c] for c, states in held.items() if states is not None}
+            of_alpha += float(rates.alpha[0, r, c]) * column[0]
+        of_f = [*row.beta, *([row.column] if row.solves else [])]
+        for name, rate, columns in (("f", rates.beta, of_f), ("g", rates.epsilon, row.epsilon)):
+            for c in columns:
+                of_slopes += float(rate[0, r, c]) * values[name][parts[name][2].index[0][c][0]]
+        if row.rosenbrock:
+            of_slopes += float(rates.tau[0, r]) * wrt_s[equations.f_nodes.index[0][pattern.base][0]]
+        weighed.append(of_alpha)
+        added.append(of_slopes)
+    return _MovedNumbers(weighed, added)

@@ -6,6 +6,7 @@ from stiffml.methods.bdf import BDF
 from stiffml.methods.dirk import DIRK
 from stiffml.methods.rk import RungeKutta
 from stiffml.methods.rosenbrock import Rosenbrock
+from stiffml.methods.sdirk import SDIRK3
 from stiffml.methods.table import METHODS, resolve
 from stiffml.methods.theta import BackwardEuler, CrankNicolson, Theta
 
@@ -14,6 +15,7 @@ __all__ = [
     "BDF",
     "DIRK",
     "METHODS",
+    "SDIRK3",
     "BackwardEuler",
     "CrankNicolson",
     "Method",

@@ -17,7 +17,7 @@ from stiffml.discretization.trajectory import Segment
 
 
 class Method(ABC):
-    """A one-step or multistep method: how PETSc is told of it, and the equations of its step."""
+    """A one-step or multistep method: what it can do, PETSc's name for it, and the equations of its step."""
 
     @property
     @abstractmethod
@@ -132,6 +132,18 @@ class Method(ABC):
         """The method's own interpolant, where it has one."""
         return None
 
+    def embedded(self, form: Form) -> Dense | None:
+        """The embedded solution at the end of a step (θ = 1), of one order less, for the error estimate.
+
+        None where PETSc has the error estimate, or where there is none.
+        """
+        return None
+
+    @property
+    def stepper(self) -> str:
+        """Who takes its steps: ``"petsc"``, or ``"native"`` for methods that PETSc does not have."""
+        return "petsc"
+
     @property
     def own_interpolant(self) -> bool:
         """Whether outputs between steps come from an interpolant of its own."""
@@ -142,9 +154,9 @@ class Method(ABC):
         """Between which states to interpolate where it has none: around a step, of its order up to 5."""
         return centred(min(self.order + 1, 6))
 
-    @abstractmethod
     def petsc_options(self) -> dict[str, object]:
-        """PETSc's names for this method, without prefix."""
+        """PETSc's names for this method, without prefix; of those whose steps PETSc takes."""
+        raise NotImplementedError(f"{self} is not a method of PETSc's")
 
     @abstractmethod
     def blocks(self, segment: Segment, form: Form) -> list[Block]:
@@ -175,6 +187,6 @@ class OneStep(Method):
         """The equations of a step from ``times[:, 0]`` to ``times[:, 1]``."""
 
     def blocks(self, segment: Segment, form: Form) -> list[Block]:
-        known = np.arange(segment.first, segment.last)[:, None]
-        times = np.stack([segment.times[:-1], segment.times[1:]], axis=1)
-        return [Block(self.scheme(form), segment.first, known, times)]
+        which, ends = segment.which, segment.trajectory.times
+        times = np.stack([ends[which], ends[which + 1]], axis=1)
+        return [Block(self.scheme(form), which, which[:, None], times)]

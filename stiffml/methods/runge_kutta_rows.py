@@ -86,6 +86,17 @@ def stage_interpolant(
     assert of_f is not None
     if not np.allclose(of_f.sum(axis=1), f.b, rtol=0, atol=1e-9):
         return None
+    return stage_combination(f, g, mass, of_f, of_g)
+
+
+def stage_combination(
+    f: Butcher, g: Butcher | None, mass: bool, of_f: np.ndarray, of_g: np.ndarray | None
+) -> Dense | None:
+    """u₀ + h Σ Bᵢ(θ) f(Yᵢ) + h Σ B̂ᵢ(θ) g(Yᵢ) for weights B, B̂ (stages, p) of θ, …, θᵖ.
+
+    The slopes of implicit stages are those that the stages imply. None where a mass matrix stands between f
+    and a slope.
+    """
     pattern = stage_scheme(f, g, mass).pattern
     first_is_old, _ = _shared(f, g)
     columns = np.arange(f.stages) + (0 if first_is_old else 1)

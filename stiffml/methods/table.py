@@ -12,6 +12,7 @@ from stiffml.methods.bdf import BDF
 from stiffml.methods.dirk import DIRK
 from stiffml.methods.rk import RungeKutta
 from stiffml.methods.rosenbrock import VARYING, Rosenbrock, constant_gamma
+from stiffml.methods.sdirk import SDIRK3
 from stiffml.methods.theta import BackwardEuler, CrankNicolson, Theta
 
 METHODS: dict[str, Method] = {
@@ -23,10 +24,11 @@ METHODS: dict[str, Method] = {
     **{f"rosw-{name}": Rosenbrock(name) for name in constant_gamma()},
     **{f"arkimex-{name}": ARKIMEX(name) for name in tableaux.ARKIMEX},
     **{f"dirk-{name}": DIRK(name) for name in tableaux.DIRK},
+    "sdirk3": SDIRK3(),
     **{name: RungeKutta(name) for name in tableaux.EXPLICIT},
 }
 """What each is capable of stands in the attributes of :class:`Method`: ``order``, ``adaptive``, ``split``,
-``mass``, ``dae`` and so on.
+``mass``, ``dae``, ``stepper`` and so on.
 
 ``theta`` by name is θ = 0.55: nearly second order, yet damping the stiffest modes; ``Theta(θ)`` gives
 any other. ``bdf`` is the default order of :class:`BDF`.

@@ -1,1 +1,1 @@
-"""The equations of steps solved here, without PETSc's time steppers."""
+"""Steps solved by stiffml itself, from the rows of a method: recorded ones again, or new ones."""

@@ -1,4 +1,4 @@
-"""When a Newton iteration that is to leave only rounding has done so."""
+"""Stopping test for Newton iterations that run down to rounding error."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from stiffml.system.system import System
 
 MAX_ITERATIONS = 50
+"""Updates after which such an iteration has failed."""
 
 SMALLEST = 1e-8
 """Components below this part of the largest one count as being as large as that."""
@@ -42,6 +43,8 @@ class Rounding:
     rtol : float
         How well the next update should be solved for, if that is done iteratively.
     """
+
+    limit = MAX_ITERATIONS
 
     def __init__(
         self, system: System, start: np.ndarray, contraction: float = 0.0, enough: float = 1e-17

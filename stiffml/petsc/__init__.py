@@ -1,5 +1,1 @@
 """Steps in time by PETSc: a TS that takes one at a time. Only ``library.py`` imports petsc4py."""
-
-from stiffml.petsc.stepper import Stepper
-
-__all__ = ["Stepper"]

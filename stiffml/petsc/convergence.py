@@ -16,6 +16,7 @@ from stiffml.settings import NewtonLimits
 from stiffml.system.space import Space
 
 _Reason = PETSc.SNES.ConvergedReason
+_ITERATING = _Reason.ITERATING
 
 _STALLED = 0.3
 """Updates that shrink less do not converge quadratically: they are rounding, or far from the solution."""
@@ -49,6 +50,15 @@ class NewtonTest:
         Whether vectors are read as tensors where they are.
     searches : bool
         Whether a line search may shorten updates, which must not make them look as if they had converged.
+
+    Attributes
+    ----------
+    expects_jacobian : bool
+        Whether the residual evaluated next will probably be followed by a Jacobian there.
+    solves : int
+        That have ended.
+    sizes, failed_sizes : list of float
+        Of the updates of the last solve, and of the last one that did not converge.
     """
 
     def __init__(
@@ -67,37 +77,38 @@ class NewtonTest:
         self._rounding = rounding
         self._floor: Any = None  # estimated last, fading
         self._estimated = False  # in this solve
-        self.solves = 0  # that have ended
+        self.solves = 0
         self._previous = math.inf
         self._needed = 1  # iterations of the solve before
-        self._iteration = 0  # of the next residual evaluation
-        self.sizes: list[float] = []  # of the updates of the last solve
-        self.failed_sizes: list[float] = []  # of the last one that did not converge
-
-    @property
-    def expects_jacobian(self) -> bool:
-        """Whether the residual evaluated next will probably be followed by a Jacobian there."""
-        return self._iteration < self._needed
+        self.expects_jacobian = True
+        self.sizes: list[float] = []
+        self.failed_sizes: list[float] = []
 
     def __call__(self, snes, iteration: int, norms: tuple[float, float, float]) -> int:
-        reason = self._judge(snes, iteration, norms)
-        if reason == _Reason.ITERATING:
-            self._iteration = iteration + 1
+        if not math.isfinite(norms[2]):
+            reason = _Reason.DIVERGED_FUNCTION_NANORINF
+        elif iteration > 0:
+            reason = self._judge(snes, iteration)
         else:
-            self._iteration, self._needed = 0, max(iteration, 1)
-        if reason != _Reason.ITERATING or iteration >= self._max_iterations:
+            self._previous, self.sizes, self._estimated = math.inf, [], False
+            if self._floor is not None:
+                self._floor *= _FADES
+            reason = _Reason.CONVERGED_FNORM_ABS if norms[2] == 0 else _ITERATING
+        if reason == _ITERATING:
+            self.expects_jacobian = iteration + 1 < self._needed
+            if iteration >= self._max_iterations:
+                self.solves += 1
+                self.failed_sizes = self.sizes
+        else:
+            self._needed, self.expects_jacobian = max(iteration, 1), True
             self.solves += 1
-        if reason == _Reason.ITERATING and iteration >= self._max_iterations:
-            self.failed_sizes = self.sizes
         return reason
-
-    def _read(self, vector: Any) -> Any:
-        return shared(vector) if self._shares_vectors else vector.array_r
 
     def step_begins(self, vector: Any) -> None:
         """With limits relative to the state where a step begins: this is where."""
+        state = shared(vector) if self._shares_vectors else vector.array_r
         # The number keeps components that are zero, and stay so, from being divided by zero.
-        self._atol = 0.01 * self._rtol * abs(self._read(vector)) + 1e-250
+        self._atol = 0.01 * self._rtol * abs(state) + 1e-250
 
     def _is_rounding(self, update: Any, state: Any) -> bool:
         """Whether an update is no more than rounding, for each component of its own."""
@@ -113,29 +124,24 @@ class NewtonTest:
     def _like(values: np.ndarray, other: Any) -> Any:
         return torch.from_numpy(values).to(other) if isinstance(other, torch.Tensor) else values
 
-    def _judge(self, snes, iteration: int, norms: tuple[float, float, float]) -> int:
-        residual_norm = norms[2]
-        if not math.isfinite(residual_norm):
-            return _Reason.DIVERGED_FUNCTION_NANORINF
-        if iteration == 0:
-            self._previous = math.inf
-            self.sizes = []
-            self._estimated = False
-            if self._floor is not None:
-                self._floor *= _FADES
-            return _Reason.CONVERGED_FNORM_ABS if residual_norm == 0 else _Reason.ITERATING
-        update, state = self._read(snes.getSolutionUpdate()), abs(self._read(snes.getSolution()))
-        if isinstance(self._atol, np.ndarray) and self._shares_vectors:
-            self._atol = self._like(self._atol, state)
+    def _judge(self, snes, iteration: int) -> int:
+        """By the last update."""
+        if self._shares_vectors:
+            update, state = shared(snes.getSolutionUpdate()), abs(shared(snes.getSolution()))
+            if isinstance(self._atol, np.ndarray):
+                self._atol = self._like(self._atol, state)
+        else:
+            update, state = snes.getSolutionUpdate().array_r, abs(snes.getSolution().array_r)
         if self._searches:
             update = update / (abs(line_search_length(snes)) or 1.0)
         weights = self._rtol * state + self._atol
         scaled = update / (weights if self._floor is None else weights + self._floor)
-        with np.errstate(
-            over="ignore"
-        ):  # of a component that begins at zero, whose weight is next to nothing
+        # A component that begins at zero has a weight that is next to nothing.
+        with np.errstate(over="ignore"):
             square = float(scaled @ scaled)
-        size = math.sqrt(self._space.sum(square) / self._count)
+        if self._space.is_distributed:
+            square = self._space.sum(square)
+        size = math.sqrt(square / self._count)
         previous, self._previous = self._previous, size
         self.sizes.append(size)
         if size <= 1:
@@ -147,4 +153,4 @@ class NewtonTest:
             # Updates that no longer shrink and are at the level of rounding: nothing is left to gain.
             if not contraction <= _STALLED and self._is_rounding(update, state):
                 return _Reason.CONVERGED_SNORM_RELATIVE
-        return _Reason.ITERATING
+        return _ITERATING

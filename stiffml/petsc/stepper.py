@@ -2,99 +2,139 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from stiffml.errors import Status
 from stiffml.petsc.library import PETSc
+from stiffml.petsc.stages import read_stages
 from stiffml.petsc.time_stepper import TimeStepper
-from stiffml.system.finite import describe_derivative, infinite_derivative, is_finite
+from stiffml.run.stepping import Counts, Stepper, Task, updates
+from stiffml.settings import Tolerances
+from stiffml.system.finite import is_finite
 
 _STEP_REJECTED = PETSc.TS.ConvergedReason.DIVERGED_STEP_REJECTED
 _NOT_FINITE = PETSc.SNES.ConvergedReason.DIVERGED_FUNCTION_NANORINF
 _ERR_FP = 72  # PETSC_ERR_FP, raised for an error norm that is infinite or not a number
 
+_LONGER = 100.0
+"""From a step to one that is this many times longer, the slope that it begins with is solved for again."""
 
-class Stepper(TimeStepper):
+
+class PETScStepper(Stepper):
     """Takes the steps asked for, cutting those at which Newton fails or the error is too large.
 
-    A user exception in ``func`` leaves PETSc's vectors locked, so it ends the stepper: it is destroyed,
-    and the exception goes on unchanged. Parameters are those of :class:`TimeStepper`.
-
-    Attributes
-    ----------
-    cut_by : Status or None
-        Why the last step was cut, if not for its error.
-    detail : str
-        Of the last step that failed: how its iterations ended.
+    A user exception in ``func`` leaves PETSc's vectors locked, so it ends the stepper: it is closed, and the
+    exception goes on unchanged.
     """
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._system, self._method, self._limits = task.system, task.method, task.limits
+        self._iterates = task.method.newton
+        self._kept = task.method.kept_stages(task.system.form)
+        self._failed_solves = 0
+        self._undone = False
+        self._earlier = Counts()  # of TS objects before
+        self._earlier_failures = 0, ""  # linear ones, and the last of them
+        self._taken = math.inf
+        self._options_checked = not task.options
+        steps = self._steps = TimeStepper(task)
+        self._callbacks, self._problem = steps.callbacks, steps.problem
+        # Where a step does not know f at its end, it may end where no other can begin.
+        f, space = task.system.f, task.system.space
+        forgets = f.is_large or space.is_distributed or self._callbacks.shares_vectors
+        self._looks_ahead = not task.method.evaluates_end(task.system.form) and not forgets
+        # One-step methods whose step PETSc may leave half done.
+        self._recreates = task.method.implicit and (not task.method.newton or task.system.g is not None)
+        self._marks_start = task.method.newton and task.newton.atol is None
+
+    @property
+    def time(self) -> float:
+        return self._steps.ts.getTime()
+
+    @property
+    def state(self) -> np.ndarray:
+        values = self._steps.u.array_r
+        return self._problem.leave(values) if self._problem.time_is_state else values
+
+    @property
+    def stages(self) -> np.ndarray | None:
+        return read_stages(self._steps.ts, self._kept, self._problem.size) if self._kept else None
+
+    @property
+    def half(self) -> tuple[float, np.ndarray] | None:
+        return self._callbacks.half
+
+    @property
+    def bad_slope(self) -> np.ndarray | None:
+        return self._callbacks.bad_slope
 
     @property
     def next_size(self) -> float:
-        """What the error estimate suggests for the next step; no more than the last after a cut by others."""
-        size = self._ts.getTimeStep()
+        size = self._steps.ts.getTimeStep()
         return size if self.cut_by is None else min(size, self._taken)
 
     @property
-    def rejected(self) -> int:
-        return self._ts.getStepRejections() + self._failed_solves
-
-    @property
-    def newton_iterations(self) -> int:
-        return self._earlier_iterations[0] + (self._ts.getSNESIterations() if self._method.implicit else 0)
-
-    @property
-    def krylov_iterations(self) -> int:
-        return self._earlier_iterations[1] + (self._ts.getKSPIterations() if self._method.implicit else 0)
+    def counts(self) -> Counts:
+        ts, before, implicit = self._steps.ts, self._earlier, self._method.implicit
+        matrix = self._steps.matrix
+        return Counts(
+            ts.getStepRejections() + self._failed_solves,
+            before.newton_iterations + (ts.getSNESIterations() if implicit else 0),
+            before.krylov_iterations + (ts.getKSPIterations() if implicit else 0),
+            before.mended_jacobians + (0 if matrix is None else matrix.mended),
+        )
 
     @property
     def newton_update(self) -> np.ndarray | None:
-        """The last update of Newton's iteration, if that did not converge."""
-        if not self._method.newton or self._ts.getSNES().getConvergedReason() >= 0:
+        if not self._iterates or self._steps.ts.getSNES().getConvergedReason() >= 0:
             return None
-        return self._ts.getSNES().getSolutionUpdate().array_r
+        return self._steps.ts.getSNES().getSolutionUpdate().array_r
 
     def step(self, size: float) -> Status | None:
-        """Take one step of at most ``size``; None if one was taken, else why not."""
-        self.cut_by, self._first_bad, rejected = None, None, self.rejected
+        rejected = self._steps.ts.getStepRejections() + self._failed_solves
+        self.cut_by = self._callbacks.first_bad = None
         if self._limits is not None:
             self._limits.begin()
-        status = self._guarded_step(size) if self._guard else self._step_with_cuts(size)
-        cut = status is None and self.cut_by is None and self.rejected > rejected
-        if cut and not self._system.space.every(self._first_bad is None):
-            self.cut_by = Status.NON_FINITE  # by PETSc, in Newton's iteration
+        status = self._guarded_step(size) if self._steps.guards else self._step_with_cuts(size)
+        if status is None and self.cut_by is None:
+            cut = self._steps.ts.getStepRejections() + self._failed_solves > rejected
+            if cut and not self._system.space.every(self._callbacks.first_bad is None):
+                self.cut_by = Status.NON_FINITE  # by PETSc, in Newton's iteration
         return status
 
-    def is_stiff(self, left: float) -> bool:
-        """Whether the last step was short for stability alone, as those before, and many are to come.
+    def set_tolerances(self, tolerances: Tolerances) -> None:
+        self._steps.set_tolerances(tolerances)
 
-        ``left`` is the time that is left.
-        """
-        if self._stiffness is None:
+    def is_stiff(self, left: float) -> bool:
+        stiffness, tolerances = self._steps.stiffness, self._steps.tolerances
+        if stiffness is None or tolerances is None:
             return False
-        assert self._tolerances is not None
-        weights = self._tolerances.atol + self._tolerances.rtol * np.abs(self.state)
-        return self._stiffness.stepped(self._taken, left, weights)
+        weights = tolerances.atol + tolerances.rtol * np.abs(self.state)
+        return stiffness.stepped(self._taken, left, weights)
 
     def _guarded_step(self, size: float) -> Status | None:
         # PETSc undoes a rejected explicit step by subtracting its increment, which leaves nothing of the
         # state where that was enormous; so each attempt is begun here, from a copy.
         before = self.state.copy()
-        for _ in range(self._max_cuts):
+        for _ in range(self._task.max_cuts):
             status = self._try_step(size)
             if status is Status.NON_FINITE or status is Status.OUT_OF_BOUNDS:
                 self.cut_by = status
             if status is None:
                 return status
             if status is Status.OUT_OF_BOUNDS:
-                size *= self._shrink
+                size *= self._task.shrink
                 if self._is_nothing(size):
                     return status
                 continue
-            if self._ts.getConvergedReason() != _STEP_REJECTED:
+            if self._steps.ts.getConvergedReason() != _STEP_REJECTED:
                 return status
-            self._u.setArray(before)
-            self._ts.restartStep()  # the slope kept from the stage before is the rejected one's
-            size = self._ts.getTimeStep()
+            self._steps.u.setArray(before)
+            self._steps.ts.restartStep()  # the slope kept from the stage before is the rejected one's
+            size = self._steps.ts.getTimeStep()
         return status
 
     def _step_with_cuts(self, size: float) -> Status | None:
@@ -106,17 +146,17 @@ class Stepper(TimeStepper):
         """
         if self._recreates:
             start, before = self.time, self.state.copy()
-        for _ in range(self._max_cuts):
+        for _ in range(self._task.max_cuts):
             status = self._try_step(size)
             if status is None:
                 return status
             if not self._undone:
-                if not self._recreates or (self._method.newton and status is not Status.NON_FINITE):
+                if not self._recreates or (self._iterates and status is not Status.NON_FINITE):
                     return status
                 self._recreate(start, before)
             if status is Status.NON_FINITE or status is Status.OUT_OF_BOUNDS:
                 self.cut_by = status
-            size *= self._shrink
+            size *= self._task.shrink
             if self._is_nothing(size):
                 return status
         return status
@@ -126,29 +166,30 @@ class Stepper(TimeStepper):
         return size < 4 * np.spacing(abs(self.time))
 
     def _recreate(self, start: float, before: np.ndarray) -> None:
-        self._failed_solves += 1 + self._ts.getStepRejections()
-        self._earlier_iterations = self.newton_iterations, self.krylov_iterations
-        self._ts.destroy()
-        if self._matrix is not None:
-            self._earlier = self.linear_failures, self._matrix.last_failure
-            self._earlier_mended = self.mended_jacobians
-            self._matrix.destroy()
-        self._create(start, before)
-        self._solves_at_start = 0
+        self._earlier = self.counts
+        self._failed_solves = self._earlier.rejected + 1
+        matrix = self._steps.matrix
+        if matrix is not None:
+            self._earlier_failures = self.linear_failures, matrix.last_failure
+        self._steps.release()
+        self._steps.create(start, before)
+        self._callbacks.start_slope_is_solved_for(0)
 
     def _try_step(self, size: float) -> Status | None:
-        ts = self._ts
+        ts, callbacks = self._steps.ts, self._callbacks
         begin = ts.getTime()
-        self._renew_start_slope(size)
-        if self._method.newton and self._newton.atol is None:
-            self._test.step_begins(self._u)
+        if callbacks.finds_start_slope:
+            self._renew_start_slope(size)
+        if self._marks_start:
+            callbacks.test.step_begins(self._steps.u)
         ts.setTimeStep(size)
-        self.met_non_finite, self.detail, self._undone, self._noted = False, "", False, False
+        callbacks.met_non_finite = callbacks.noted = self._undone = False
+        self.detail = ""
         failure: BaseException | None = None
         try:
             ts.step()
         except BaseException as error:
-            failure = self._failure or error
+            failure = callbacks.failure or error
         if isinstance(failure, PETSc.Error):
             if failure.ierr == _ERR_FP:
                 return Status.NON_FINITE
@@ -156,10 +197,10 @@ class Stepper(TimeStepper):
             failure = failure.__cause__ or failure
         if failure is not None:
             # Outside the handler, so that the caller's exception keeps its own context.
-            self.destroy()
+            self.close()
             raise failure
         if not self._options_checked:
-            self._options.check_used()
+            self._steps.options.check_used()
             self._options_checked = True
         if ts.getConvergedReason() < 0:
             return self._why_not()
@@ -168,39 +209,49 @@ class Stepper(TimeStepper):
             self._undo()
             return unfit
         self._taken = ts.getTime() - begin
-        self._wants_half = False  # only the first step has one
+        callbacks.wants_half = False  # only the first step has one
         return None
+
+    def _renew_start_slope(self, size: float) -> None:
+        """Before a much longer step, solve for the slope it begins with instead of taking the last stage's.
+
+        That is a difference of states divided by the size of the last step, so its rounding grows with the
+        ratio of the sizes.
+        """
+        if size > _LONGER * self._taken:
+            self._steps.ts.restartStep()
+            self._callbacks.start_slope_is_solved_for(self._callbacks.test.solves)
 
     def _unfit(self) -> Status | None:
         """Why the step that PETSc has taken is not kept."""
         state = self.state
         # PETSc does not look at the last slope of a step asked for, with which the next one begins.
-        stages = self._method.newton or self._tolerances is not None or not self._noted
+        stages = self._iterates or self._steps.tolerances is not None or not self._callbacks.noted
         if not self._system.space.every(stages and is_finite(state)):
             return Status.NON_FINITE
-        if self._looks_ahead and self._ts.getTime() < self._last * (1 - 1e-12) and not self._can_go_on():
+        if self._looks_ahead and self.time < self._task.last * (1 - 1e-12) and not self._can_go_on():
             return Status.NON_FINITE
-        if self._limits is not None and not self._limits.allows(self._ts.getTime(), state):
+        if self._limits is not None and not self._limits.allows(self._steps.ts.getTime(), state):
             self.detail = self._limits.detail
             return Status.OUT_OF_BOUNDS
         return None
 
     def _can_go_on(self) -> bool:
         """Whether f and g are finite where the step ended; they remember it for the next one."""
-        s, vector = self._ts.getTime(), self._u.array_r
+        s, vector = self._steps.ts.getTime(), self._steps.u.array_r
         # A Rosenbrock step takes its Jacobian there too.
-        slopes = [self._problem.slope(s, vector, self._wants_both and not self._method.newton)]
+        slopes = [self._problem.slope(s, vector, self._callbacks.wants_both and not self._iterates)]
         if self._system.g is not None:
             slopes.append(self._system.g.evaluate(s, vector))
         for slope in slopes:
             if not is_finite(slope):
-                self._note(slope)
+                self._callbacks.note(slope)
                 return False
         return True
 
     def _undo(self) -> None:
         """Go back to before the step that PETSc has taken."""
-        ts = self._ts
+        ts = self._steps.ts
         ts.rollBack()
         self._failed_solves += 1
         self._undone = True
@@ -208,22 +259,23 @@ class Stepper(TimeStepper):
             ts.restartStep()  # there is no history yet, but for that of the step undone
 
     def _why_not(self) -> Status:
-        if not self._system.space.every(not self.met_non_finite):
+        if not self._system.space.every(not self._callbacks.met_non_finite):
             return Status.NON_FINITE
-        if self._method.implicit and self._ts.getSNES().getConvergedReason() < 0:
-            assert self._matrix is not None
+        if self._method.implicit and self._steps.ts.getSNES().getConvergedReason() < 0:
+            matrix = self._steps.matrix
+            assert matrix is not None
             if self._is_lost_in_time():
                 return Status.STEP_TOO_SMALL
-            known = self._method.newton or self._system.space.every(self._first_bad is None)
-            if self._ts.getSNES().getConvergedReason() == _NOT_FINITE or not known:
+            known = self._iterates or self._system.space.every(self._callbacks.first_bad is None)
+            if self._steps.ts.getSNES().getConvergedReason() == _NOT_FINITE or not known:
                 return Status.NON_FINITE
-            self.detail = self._matrix.failure or self._test_history()
-            return Status.LINEAR_FAILED if self._matrix.failure else Status.NEWTON_FAILED
+            self.detail = matrix.failure or self._test_history()
+            return Status.LINEAR_FAILED if matrix.failure else Status.NEWTON_FAILED
         return Status.STEP_TOO_SMALL
 
     def _is_lost_in_time(self) -> bool:
         """Whether the last solve failed only because its step was cut to less than time resolves."""
-        ts = self._ts
+        ts = self._steps.ts
         begin = ts.getTime()
         if begin + ts.getTimeStep() / 2 != begin or ts.getSNES().getConvergedReason() != _NOT_FINITE:
             return False
@@ -231,43 +283,25 @@ class Stepper(TimeStepper):
         return bool(np.isfinite(self._system.f.last_slope).all())
 
     @property
-    def mended_jacobians(self) -> int:
-        """Jacobians so far that took differences where derivatives were not finite."""
-        return self._earlier_mended + (0 if self._matrix is None else self._matrix.mended)
-
-    def infinite_derivative(self) -> str:
-        """Where ∂f/∂y is not finite at the state the last step began with, in words; empty if it is."""
-        if not self._method.implicit or self._system.space.is_distributed:
-            return ""
-        f, s = self._system.f, self.time
-        where = infinite_derivative(f, s, self.state.copy())
-        return "" if where is None else describe_derivative(f, s, where)
-
-    @property
     def linear_failures(self) -> int:
-        """Linear systems that could not be solved so far."""
-        return self._earlier[0] + (0 if self._matrix is None else self._matrix.failures)
+        matrix = self._steps.matrix
+        return self._earlier_failures[0] + (0 if matrix is None else matrix.failures)
 
-    def why_cut(self, cut_by: Status | None = None) -> tuple[Status, str]:
-        """Why steps were cut that were not too long for their error, and how the last solve for one ended.
-
-        ``cut_by``: what it was if not Newton's iteration.
-        """
-        if cut_by is not None:
-            limits = self._limits if cut_by is Status.OUT_OF_BOUNDS else None
-            return cut_by, "" if limits is None else limits.detail
-        last = (self._matrix.last_failure if self._matrix is not None else "") or self._earlier[1]
+    def why_cut(self) -> tuple[Status, str]:
+        matrix = self._steps.matrix
+        last = (matrix.last_failure if matrix is not None else "") or self._earlier_failures[1]
         if last:
             return Status.LINEAR_FAILED, last
-        tested = self._method.newton and not self._system.linear
-        failed = self._test.failed_sizes if tested else []
-        return Status.NEWTON_FAILED, _updates(failed)
+        return Status.NEWTON_FAILED, updates(self._callbacks.test.failed_sizes if self._tests else [])
 
     def _test_history(self) -> str:
         """How Newton's iteration went."""
-        return _updates(self._test.sizes) if self._method.newton and not self._system.linear else ""
+        return updates(self._callbacks.test.sizes) if self._tests else ""
 
+    @property
+    def _tests(self) -> bool:
+        """Whether Newton's iterations are tested for convergence."""
+        return self._iterates and not self._system.linear
 
-def _updates(sizes: list[float]) -> str:
-    last = ", ".join(f"{size:.2e}" for size in sizes[-5:])
-    return f"last updates, as multiples of its tolerance: {last}" if last else ""
+    def close(self) -> None:
+        self._steps.close()

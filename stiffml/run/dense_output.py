@@ -7,22 +7,23 @@ from collections.abc import Sequence
 import numpy as np
 
 from stiffml.discretization.dense_output import Queries
-from stiffml.discretization.equations import OUTPUT
 from stiffml.discretization.interpolation import Interpolator, Reader, Reading
+from stiffml.discretization.numbering import is_output, output_of
 from stiffml.discretization.trajectory import Segment
-from stiffml.native.replay import Replay
+from stiffml.run.stepping import S, StepSolver
 
 
-def reader_for(s: np.ndarray, replay: Replay) -> Reader:
+def reader_for(s: np.ndarray, replay: StepSolver) -> Reader:
     """Reads at the times s (Q,): with the method's own interpolant, or a polynomial where it has none."""
     if replay.method.dense(replay.system.form) is None:
-        return Interpolator(s, replay.method.interpolation, replay.trajectory)
+        return Interpolator(s, replay.method.interpolation, replay.single)
     return StepReader(s, replay)
 
 
-def with_outputs(replay: Replay, readings: Sequence[Reading]) -> Replay:
+def with_outputs(replay: S, readings: Sequence[Reading]) -> S:
     """The replay of a run that has ended, with those of its outputs that are equations of a step."""
-    asked = {OUTPUT - int(r.states[0]): r.s for r in readings if r.states[0] <= OUTPUT and r.s is not None}
+    firsts = [(int(reading.states[0]), reading.s) for reading in readings]
+    asked = {output_of(state): s for state, s in firsts if s is not None and is_output(state)}
     if not asked:
         return replay
     s, numbers = np.array(list(asked.values())), np.array(list(asked))
@@ -36,10 +37,10 @@ class StepReader(Reader):
     ----------
     s : ndarray
         (Q,) in solver time, in any order.
-    replay : Replay
+    replay : StepSolver
     """
 
-    def __init__(self, s: np.ndarray, replay: Replay) -> None:
+    def __init__(self, s: np.ndarray, replay: StepSolver) -> None:
         self._s, self._replay = s, replay
         self._waiting = np.argsort(s, kind="stable")
         self._found: dict[int, Reading] = {}

@@ -1,9 +1,9 @@
-"""Terminal events: where a function of time and state has its root, and how that depends on everything."""
+"""Terminal events: where a function of time and state has its root along a run."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,14 +11,9 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from stiffml.discretization.equations import HALF
-from stiffml.discretization.interpolation import Reading
 from stiffml.discretization.trajectory import Segment
-from stiffml.gradients.refusals import differentiable_no_further
-from stiffml.gradients.tangent import end_time_tangents
-from stiffml.native.replay import Replay
+from stiffml.run.stepping import StepSolver
 from stiffml.system.derivatives.products import gradient
-from stiffml.system.space import Space
 from stiffml.system.state import Layout, State
 
 EventFunc = Callable[[Tensor, State], Tensor]
@@ -51,14 +46,14 @@ class EventFinder:
     Parameters
     ----------
     event : EventFunc
-    replay : Replay
+    replay : StepSolver
         Of the run, as far as it has come.
     s0, u0 : float, ndarray
         Where the run begins. A root right there does not count, nor one that differs by rounding, such as
         that which the run before ended on. Where the event function is NaN it has no sign.
     """
 
-    def __init__(self, event: EventFunc, replay: Replay, s0: float, u0: np.ndarray) -> None:
+    def __init__(self, event: EventFunc, replay: StepSolver, s0: float, u0: np.ndarray) -> None:
         self._event, self._replay = event, replay
         self._recent = deque([u0], maxlen=replay.method.history)
         self._before = self._value(s0, u0)
@@ -79,7 +74,7 @@ class EventFinder:
 
     def reached(self, state: np.ndarray) -> Segment | None:
         """The step just appended, cut short at the root of the event function if it has one."""
-        trajectory = self._replay.trajectory
+        trajectory = self._replay.single
         start, end = trajectory.times[-2:]
         before, after = self._before, self._value(end, state)
         crosses = before * after <= 0 and before != 0  # and neither is NaN
@@ -155,10 +150,10 @@ class EventFinder:
         ``after`` is that at the end of the first step. A component near zero does not tell how large its
         rounding is: it is at least what the component changes by while time does by its own rounding.
         """
-        system, trajectory = self._replay.system, self._replay.trajectory
+        system, trajectory = self._replay.system, self._replay.single
         layout, s = system.layout, float(trajectory.times[0])
         u = torch.from_numpy(self._recent[0]).to(layout.device, layout.dtype)
-        wrt_t, wrt_u = _gradients(self._event, layout, system.direction * s, u)
+        wrt_t, wrt_u = gradients_of(self._event, layout, system.direction * s, u)
         of_state = abs(wrt_t * s) + system.space.sum(float((wrt_u * u).abs().sum()))
         rate = abs(after - self._before) / (trajectory.times[1] - s)
         of_time = rate * max(abs(s), abs(trajectory.outputs[-1]))
@@ -179,7 +174,7 @@ def checked(value: Tensor) -> Tensor:
     return value.reshape(())
 
 
-def _gradients(event: EventFunc, layout: Layout, t: float, u: Tensor) -> tuple[float, Tensor]:
+def gradients_of(event: EventFunc, layout: Layout, t: float, u: Tensor) -> tuple[float, Tensor]:
     """The derivatives of an event function with respect to time and state (size,), in the dtype of u."""
     with torch.enable_grad():
         time = torch.tensor(t, dtype=u.dtype, device=u.device, requires_grad=True)
@@ -187,92 +182,3 @@ def _gradients(event: EventFunc, layout: Layout, t: float, u: Tensor) -> tuple[f
         value = checked(event(time, layout.unflatten(leaf)))
         one = torch.ones_like(value)
         return float(gradient(value, time, one, retain=True)), gradient(value, leaf, one)
-
-
-def differentiable_event(
-    event: EventFunc, replay: Replay, checkpoints, s: float, u: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The time and state of an event with their gradients.
-
-    ``u`` (size,) is the state at the end of the run with the end time held, differentiable. By the implicit
-    function theorem the end time moves by −δg / (dg/dt), where dg/dt includes how the last step's
-    result moves with its end.
-    """
-    system = replay.system
-    layout = system.layout
-    t = torch.tensor(system.direction * s, dtype=u.dtype, device=u.device)
-    value = checked(event(t, layout.unflatten(u)))
-    # In some process it may be wanted though not in this one, and what follows takes all of them.
-    if system.space.every(not (torch.is_grad_enabled() and (u.requires_grad or value.requires_grad))):
-        return t, u
-    tangent = end_time_tangents(replay, checkpoints)[replay.trajectory.n_steps]
-    velocity = torch.from_numpy(system.direction * tangent).to(u)
-    rate, wrt_u = _gradients(event, layout, float(t), u)
-    # The state may lie in several processes; what it does to g is a sum over all of it.
-    rate += system.space.sum(float(wrt_u @ velocity))
-    return _AtEvent.apply(t, u, value, velocity, rate, system.space)
-
-
-def moved_with_end(
-    u: Tensor, end: Tensor, replay: Replay, checkpoints, readings: Sequence[Reading]
-) -> Tensor:
-    """Outputs u (n, size) of a run that an event ended, as functions of that end as well.
-
-    What is interpolated between the last states depends on where the last step ends, which the gradient of a
-    run holds. ``end`` is the time of the event, differentiable.
-    """
-    trajectory, system = replay.trajectory, replay.system
-    last = trajectory.n_steps
-    moving = [k for k, reading in enumerate(readings) if reading.s is not None and reading.end == last]
-    if not moving or not end.requires_grad:
-        return u
-    with torch.no_grad():
-        tangents = end_time_tangents(replay, checkpoints)
-    rates = {last: 1.0, **({HALF: 0.5} if last == 1 else {})}
-    velocities = np.zeros(u.shape)
-    for k in moving:
-        velocities[k] = system.direction * readings[k].tangent(tangents, rates)
-    return _MovedWithEnd.apply(u, end, torch.from_numpy(velocities).to(u), system.space)
-
-
-class _MovedWithEnd(torch.autograd.Function):
-    """(u, end) -> u + velocities·(end − end*)"""
-
-    @staticmethod
-    def forward(ctx, u: Tensor, end: Tensor, velocities: Tensor, space: Space):
-        ctx.save_for_backward(u, end, velocities)
-        ctx.space = space
-        return u.clone()
-
-    @staticmethod
-    def backward(ctx, along: Tensor):
-        u, end, velocities = ctx.saved_tensors
-        with torch.no_grad():
-            moved = ctx.space.sum(float((along * velocities).sum()))
-            found = [along.clone(), torch.full_like(end, moved)]
-        inputs = [along, u, end]
-        return *differentiable_no_further(found, inputs, "the gradient of an event"), None, None
-
-
-class _AtEvent(torch.autograd.Function):
-    """(u, g) at a held time -> (time, u) at g = 0: t = t* − (g − g*)/rate, u + velocity·(t − t*)."""
-
-    @staticmethod
-    def forward(ctx, t: Tensor, u: Tensor, value: Tensor, velocity: Tensor, rate: float, space: Space):
-        ctx.save_for_backward(u, value, velocity)
-        ctx.rate, ctx.space = rate, space
-        return t.clone(), u.clone()
-
-    @staticmethod
-    def backward(ctx, along_t: Tensor, along_u: Tensor):
-        u, value, velocity = ctx.saved_tensors
-        if ctx.rate == 0:
-            raise ZeroDivisionError(
-                "event: the event function touches zero without crossing it, or has no derivative, so the "
-                "time of the event has none"
-            )
-        with torch.no_grad():
-            moved = ctx.space.sum(float(along_u @ velocity))
-            found = [along_u.clone(), -(along_t + moved) / ctx.rate]
-        inputs = [along_t, along_u, u, value]
-        return None, *differentiable_no_further(found, inputs, "the gradient of an event"), None, None, None

@@ -2,54 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Mapping
 
 import numpy as np
 import torch
 
-from stiffml.discretization.trajectory import Growing, Trajectory
+from stiffml.discretization.trajectory import Trajectory
 from stiffml.errors import Status
-from stiffml.methods import Method
-from stiffml.petsc import Stepper
-from stiffml.run.checkpoints import checkpoints_for
-from stiffml.run.drive import Drive, Finished, Stop, scheduled
-from stiffml.run.events import EventFunc
-from stiffml.run.results import Failure, Run
+from stiffml.run.drive import Drive, Finished, Stop
+from stiffml.run.record import Failure, Run
+from stiffml.run.request import Request
 from stiffml.run.same_function import Values
-from stiffml.settings import Discrete, NewtonLimits, Tolerances
-from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps
-from stiffml.system.bounds import Bounds, Limits
+from stiffml.run.schedule import expected_steps
+from stiffml.run.stepping import Solvers, Task
+from stiffml.run.stored import checkpoints_for
+from stiffml.steps import Adaptive, Steps
+from stiffml.system.bounds import Limits
 from stiffml.system.finite import first_not_finite
 from stiffml.system.system import System
 
 
-def integrate(
-    system: System,
-    method: Method,
-    outputs: np.ndarray,
-    returned: np.ndarray,
-    between: np.ndarray,
-    u0: np.ndarray,
-    steps: Steps,
-    tolerances: Tolerances,
-    newton: NewtonLimits,
-    options: Mapping[str, object],
-    adjoint: Discrete,
-    event: EventFunc | None,
-    bounds: Bounds | None = None,
-) -> Run:
-    """Integrate M du/ds = f + g through increasing ``outputs`` from ``u0`` (size,), both float64.
+def integrate(request: Request, u0: np.ndarray, solvers: Solvers) -> tuple[Run, np.ndarray]:
+    """Integrate M du/ds = f + g through the times of a request, from ``u0`` (size,).
 
-    Steps end on ``outputs``, of which some are ``returned``, and within ``bounds``; at the times ``between``
-    the solution is interpolated. The run ends where ``event`` has a root.
+    Returns the run and its outputs (n, size), in the order of its readings.
     """
     began = time.perf_counter()
-    expected = None if isinstance(steps, Adaptive) else _expected(steps, outputs, method)
-    checkpoints = checkpoints_for(adjoint, u0.size, method.history, expected)
-    run = Run(Trajectory(outputs), checkpoints, Growing((u0.size,)), returned)
+    system, steps, outputs = request.system, request.steps, request.outputs
+    expected = None if isinstance(steps, Adaptive) else expected_steps(steps, outputs, request.method)
+    checkpoints = checkpoints_for(request.adjoint, u0.size, request.method.history, expected)
+    run = Run(Trajectory(outputs), checkpoints, request.returned)
     checkpoints.append(u0, None)
-    run.outputs.append(u0)
+    on_steps = u0[None]
     if len(outputs) > 1:
         slopes = [part.evaluate(outputs[0], u0) for part in system.parts]
         _require_finite(run, outputs[0], slopes, system)
@@ -58,50 +43,56 @@ def integrate(
             if system.linear:
                 system.require_linear(outputs[0], outputs[1], u0)
     if len(outputs) > 1 and run.failure is None:
-        adaptive = isinstance(steps, Adaptive)
-        largest = outputs[-1] - outputs[0]
-        if isinstance(steps, Adaptive) and steps.maximum is not None:
-            largest = min(largest, steps.maximum)
-        limits = None if bounds is None else Limits(bounds, tolerances, system, u0, adaptive)
-        stepper = Stepper(
-            system,
-            method,
-            float(outputs[0]),
-            u0,
-            tolerances=tolerances if adaptive else None,
-            newton=newton,
-            largest=largest,
-            last=float(outputs[-1]),
-            options=options,
-            max_cuts=40 if adaptive else 12,
-            limits=limits,
-            watches_stiffness=isinstance(steps, Adaptive) and steps.stop_if_stiff,
-        )
-        try:
-            drive = Drive(run, stepper, system, method, tolerances, u0, between, event, limits)
-            try:
-                if isinstance(steps, Adaptive):
-                    drive.adaptively(steps)
-                else:
-                    drive.on_schedule(steps)
-            except Stop as stop:
-                run.failure = stop.failure
-            except Finished as finished:
-                run.event = finished.s
-            run.between = drive.reader.finish()
-            run.counts = {
-                "rejected": stepper.rejected,
-                "newton_iterations": stepper.newton_iterations,
-                "krylov_iterations": stepper.krylov_iterations,
-                "mended_jacobians": stepper.mended_jacobians,
-            }
-        finally:
-            stepper.destroy()
+        drive = Drive(run, _task(request, u0), solvers, request.between, request.tolerances, request.event)
+        on_steps = _driven(drive, run, steps)
         run.after = _values_at_the_end(run, system)
         for part in system.parts:
             part.forget()
     run.wall_s = time.perf_counter() - began
-    return run
+    return run, run.in_order(on_steps)
+
+
+def _task(request: Request, u0: np.ndarray) -> Task:
+    """The task of the stepper."""
+    steps, method, outputs, bounds = request.steps, request.method, request.outputs, request.bounds
+    adaptive = isinstance(steps, Adaptive)
+    largest = outputs[-1] - outputs[0]
+    if isinstance(steps, Adaptive) and steps.maximum is not None:
+        largest = min(largest, steps.maximum)
+    limits = None if bounds is None else Limits(bounds, request.tolerances, request.system, u0, adaptive)
+    return Task(
+        request.system,
+        method,
+        float(outputs[0]),
+        u0,
+        tolerances=request.tolerances if adaptive else None,
+        newton=request.newton,
+        largest=largest,
+        last=float(outputs[-1]),
+        max_cuts=40 if adaptive else 12,
+        options=request.options,
+        limits=limits,
+        watches_stiffness=isinstance(steps, Adaptive) and steps.stop_if_stiff and not method.implicit,
+    )
+
+
+def _driven(drive: Drive, run: Run, steps: Steps) -> np.ndarray:
+    """Let the drive take all steps, and note how they ended; the outputs that steps ended on."""
+    try:
+        try:
+            if isinstance(steps, Adaptive):
+                drive.adaptively(steps)
+            else:
+                drive.on_schedule(steps)
+        except Stop as stop:
+            run.failure = stop.failure
+        except Finished as finished:
+            run.event = finished.s
+        run.between, run.ramp_steps = drive.reader.finish(), drive.ramp_steps
+        run.counts = dataclasses.asdict(drive.stepper.counts)
+    finally:
+        drive.stepper.close()
+    return drive.outputs.rows
 
 
 def _values_at_the_end(run: Run, system: System) -> Values | None:
@@ -121,8 +112,3 @@ def _require_finite(run: Run, s: float, slopes: list[np.ndarray], system: System
         worst = first_not_finite(slope)  # None where it is in the part of another process
         if not system.space.every(worst is None):
             run.failure = Failure(Status.NON_FINITE, s, 0.0, worst)
-
-
-def _expected(steps: Fixed | Grid | Recorded, outputs: np.ndarray, method: Method) -> int:
-    """How many steps there will be, but for those that are cut."""
-    return sum(map(len, scheduled(steps, outputs, method)[0])) if len(outputs) > 1 else 0

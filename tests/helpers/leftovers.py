@@ -18,8 +18,8 @@ def nothing_left_behind() -> Iterator[None]:
     yield
     gc.collect()
     assert _left() == before, (
-        "look at Stepper.destroy, at how _Recorded lets go of its options, and at what the traceback of the "
-        "error holds on to"
+        "look at PETScStepper.close, at how _Recorded lets go of its options, and at what the traceback of "
+        "the error holds on to"
     )
 
 

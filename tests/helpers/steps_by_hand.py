@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.methods import ARKIMEX, BDF, DIRK, Method, Rosenbrock, RungeKutta, Theta
+from stiffml.methods import ARKIMEX, BDF, DIRK, SDIRK3, Method, Rosenbrock, RungeKutta, Theta
 from stiffml.methods.tableaux import ROSENBROCK, Butcher
 
 
@@ -112,7 +112,7 @@ def _one_step(method: Method, system: System, t: float, h: float, u: np.ndarray)
         return _rosenbrock(method.name, system, t, h, u)
     if isinstance(method, RungeKutta):
         return _runge_kutta(method.tableau.explicit, None, system, t, h, u)
-    if isinstance(method, ARKIMEX | DIRK):
+    if isinstance(method, ARKIMEX | DIRK | SDIRK3):
         explicit = method.table.explicit if system.g is not None else None
         return _runge_kutta(method.table.implicit, explicit, system, t, h, u)
     raise NotImplementedError(f"no formula by hand for {method}; add one to steps_by_hand.py")

@@ -225,6 +225,7 @@ STIFF_ORDER: dict[str, int] = {
     **dict.fromkeys(names("s212 es122sal 658a s659a 7510sal s7511sal 8616sal", "dirk"), 1),
     **dict.fromkeys(names("es213sal es324sal es325sal 657a es648sa es7510sa 759a", "dirk"), 2),
     **dict.fromkeys(names("8614a", "dirk"), 2),
+    "sdirk3": 1,
     # A term of order 3 hides that of order 2 until h < 0.02.
     "dirk-es8516sal": 3,
 }

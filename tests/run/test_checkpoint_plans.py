@@ -13,8 +13,8 @@ from small_problems import times
 
 from stiffml import METHODS, Discrete, Grid, Newton, solve
 from stiffml.native.replay import Replay
-from stiffml.run import checkpoints
-from stiffml.run.checkpoints import Thinned
+from stiffml.run import thinned
+from stiffml.run.thinned import Thinned
 
 
 @pytest.fixture
@@ -35,14 +35,14 @@ def taken_again(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def actions(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """What was asked of schedules."""
     seen: list[object] = []
-    schedule = checkpoints._schedule
+    schedule = thinned._schedule
 
     def counting(steps: int, slots: int) -> Iterator[object]:
         for action in schedule(steps, slots):
             seen.append(action)
             yield action
 
-    monkeypatch.setattr(checkpoints, "_schedule", counting)
+    monkeypatch.setattr(thinned, "_schedule", counting)
     return seen
 
 
@@ -53,7 +53,7 @@ def least(steps: int, slots: int) -> int:
     the last snapshot are: what lies between has been forgotten until the backward pass begins.
     """
     total = sum(action.n1 - action.n0 for action in Revolve(steps, slots) if isinstance(action, Forward))
-    return total - steps - (steps - 1) + steps - max(checkpoints._positions(steps, slots)) - 1
+    return total - steps - (steps - 1) + steps - max(thinned._positions(steps, slots)) - 1
 
 
 @pytest.mark.parametrize(

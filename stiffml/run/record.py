@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from stiffml.discretization.interpolation import Reading
-from stiffml.discretization.trajectory import Growing, Trajectory
+from stiffml.discretization.trajectory import Trajectory
 from stiffml.errors import Status
 from stiffml.run.checkpoints import Checkpoints
 from stiffml.run.same_function import Values
@@ -29,15 +29,13 @@ class Run:
     """A forward run: what it leaves, how it ended, what it cost.
 
     ``returned`` (n_ends,) bool says which of the times that steps are to end on are those of outputs;
-    ``outputs`` holds the states there, ``between`` the readings of outputs between steps; ``event`` is the
-    time of the event that ended it. The state there is the last output.
+    ``between`` has the readings of outputs between steps; ``event`` is the time of the event that ended it.
     ``before`` and ``after`` are the values of f, and of g if there is one, at its start and its end, where
     they are finite.
     """
 
     trajectory: Trajectory
     checkpoints: Checkpoints
-    outputs: Growing
     returned: np.ndarray
     between: list[Reading] = field(default_factory=list)
     before: Values | None = None
@@ -64,10 +62,8 @@ class Run:
         times = [*ends.tolist(), *(reading.s for reading in self.between)]
         return sorted(range(len(times)), key=times.__getitem__)
 
-    def hand_over(self) -> np.ndarray:
-        """(n, size) the outputs in the order of the readings; the run keeps none of them."""
-        on_steps = self.outputs.rows
+    def in_order(self, on_steps: np.ndarray) -> np.ndarray:
+        """(n, size) the outputs in the order of the readings; ``on_steps`` are those that steps ended on."""
         count = int(self.returned[: len(self.trajectory.output_steps)].sum())
-        self.outputs = Growing(on_steps.shape[1:])
         between = [reading.value[None] for reading in self.between]
         return np.concatenate([on_steps[:count], *between, on_steps[count:]])

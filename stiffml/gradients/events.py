@@ -1,0 +1,99 @@
+"""How the time of an event, and the state there, depend on what a solve starts from and on its parameters."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stiffml.discretization.numbering import HALF
+from stiffml.gradients.refusals import differentiable_no_further
+from stiffml.gradients.tangent import end_time_tangents
+from stiffml.gradients.tape import Tape
+from stiffml.run.events import EventFunc, checked, gradients_of
+from stiffml.system.space import Space
+
+
+def differentiable_event(event: EventFunc, tape: Tape, s: float, u: Tensor) -> tuple[Tensor, Tensor]:
+    """The time and state of an event with their gradients.
+
+    ``u`` (size,) is the state at the end of the run with the end time held, differentiable. By the implicit
+    function theorem the end time moves by −δg / (dg/dt), where dg/dt includes how the last step's
+    result moves with its end.
+    """
+    system = tape.replay.system
+    layout = system.layout
+    t = torch.tensor(system.direction * s, dtype=u.dtype, device=u.device)
+    value = checked(event(t, layout.unflatten(u)))
+    # In some process it may be wanted though not in this one, and what follows takes all of them.
+    if system.space.every(not (torch.is_grad_enabled() and (u.requires_grad or value.requires_grad))):
+        return t, u
+    tangent = end_time_tangents(tape)[tape.replay.trajectory.n_steps]
+    velocity = torch.from_numpy(system.direction * tangent).to(u)
+    rate, wrt_u = gradients_of(event, layout, float(t), u)
+    # The state may lie in several processes; what it does to g is a sum over all of it.
+    rate += system.space.sum(float(wrt_u @ velocity))
+    return _AtEvent.apply(t, u, value, velocity, rate, system.space)
+
+
+def moved_with_end(u: Tensor, end: Tensor, tape: Tape) -> Tensor:
+    """Outputs u (n, size) of a run that an event ended, as functions of that end as well.
+
+    What is interpolated between the last states depends on where the last step ends, which the gradient of a
+    run holds. ``end`` is the time of the event, differentiable.
+    """
+    readings, trajectory, system = tape.readings, tape.replay.trajectory, tape.replay.system
+    last = trajectory.n_steps
+    moving = [k for k, reading in enumerate(readings) if reading.s is not None and reading.end == last]
+    if not moving or not end.requires_grad:
+        return u
+    with torch.no_grad():
+        tangents = end_time_tangents(tape)
+    rates = {last: 1.0, **({HALF: 0.5} if last == 1 else {})}
+    velocities = np.zeros(u.shape)
+    for k in moving:
+        velocities[k] = system.direction * readings[k].tangent(tangents, rates)
+    return _MovedWithEnd.apply(u, end, torch.from_numpy(velocities).to(u), system.space)
+
+
+class _MovedWithEnd(torch.autograd.Function):
+    """(u, end) -> u + velocities·(end − end*)"""
+
+    @staticmethod
+    def forward(ctx, u: Tensor, end: Tensor, velocities: Tensor, space: Space):
+        ctx.save_for_backward(u, end, velocities)
+        ctx.space = space
+        return u.clone()
+
+    @staticmethod
+    def backward(ctx, along: Tensor):
+        u, end, velocities = ctx.saved_tensors
+        with torch.no_grad():
+            moved = ctx.space.sum(float((along * velocities).sum()))
+            found = [along.clone(), torch.full_like(end, moved)]
+        inputs = [along, u, end]
+        return *differentiable_no_further(found, inputs, "the gradient of an event"), None, None
+
+
+class _AtEvent(torch.autograd.Function):
+    """(u, g) at a held time -> (time, u) at g = 0: t = t* − (g − g*)/rate, u + velocity·(t − t*)."""
+
+    @staticmethod
+    def forward(ctx, t: Tensor, u: Tensor, value: Tensor, velocity: Tensor, rate: float, space: Space):
+        ctx.save_for_backward(u, value, velocity)
+        ctx.rate, ctx.space = rate, space
+        return t.clone(), u.clone()
+
+    @staticmethod
+    def backward(ctx, along_t: Tensor, along_u: Tensor):
+        u, value, velocity = ctx.saved_tensors
+        if ctx.rate == 0:
+            raise ZeroDivisionError(
+                "event: the event function touches zero without crossing it, or has no derivative, so the "
+                "time of the event has none"
+            )
+        with torch.no_grad():
+            moved = ctx.space.sum(float(along_u @ velocity))
+            found = [along_u.clone(), -(along_t + moved) / ctx.rate]
+        inputs = [along_t, along_u, u, value]
+        return None, *differentiable_no_further(found, inputs, "the gradient of an event"), None, None, None

@@ -1,0 +1,128 @@
+"""How consistent initial values of differential-algebraic problems depend on given ones and on parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stiffml.gradients.hooks import without_hooks
+from stiffml.gradients.refusals import differentiable_no_further
+from stiffml.native.constraints import Constraints
+from stiffml.system.system import System
+
+
+class MakeConsistent(torch.autograd.Function):
+    """(t0, u0, *parameters) -> consistent u0, by the implicit function theorem on P f(u) + M(u − u0) = 0."""
+
+    @staticmethod
+    def forward(ctx, system: System, s: float, t0: Tensor, u0: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.constraints, ctx.system, ctx.s = Constraints(system, s), system, s
+        given = u0.detach().double().cpu().numpy()
+        # Jacobians need autograd, which inference mode would switch off for good.
+        with torch.inference_mode(False), torch.no_grad():
+            ctx.state = ctx.constraints.satisfy(given)
+        ctx.change = ctx.state - given
+        ctx.save_for_backward(t0, u0, *parameters)  # so that torch notices changes made in place
+        return torch.from_numpy(ctx.state).to(u0, copy=True)
+
+    @staticmethod
+    def backward(ctx, cotangent: Tensor):
+        inputs = ctx.saved_tensors
+        with ctx.system.as_it_was(), without_hooks(ctx.system.parameters):
+            if torch.is_grad_enabled() and not ctx.system.mass_has_gradient:
+                return None, None, *_differentiable(ctx, cotangent, inputs)
+            with torch.no_grad():
+                found = MakeConsistent._gradients(ctx, cotangent)
+        what = "the gradient of make_consistent, with a mass matrix that needs one too,"
+        return None, None, *differentiable_no_further(found, [cotangent, *inputs], what)
+
+    @staticmethod
+    def _gradients(ctx, cotangent: Tensor) -> list[Tensor | None]:
+        t0 = ctx.saved_tensors[0]
+        system, constraints = ctx.system, ctx.constraints
+        w = constraints.solve(ctx.state, cotangent.double().cpu().numpy(), transpose=True)
+        into_f = torch.from_numpy(-constraints.project(w, transpose=True))[None]
+        time = torch.tensor([ctx.s], dtype=torch.float64)
+        _, gradients, wrt_s, _ = system.f.vjp(
+            time, torch.from_numpy(ctx.state)[None], into_f, ctx.needs_input_grad[2]
+        )
+        wrt_u0 = torch.from_numpy(system.weigh(w, transpose=True)).to(cotangent)
+        wrt_t0 = (system.direction * wrt_s[0]).to(t0)
+        if system.mass_has_gradient:
+            gradients.append(_mass_gradient(constraints, ctx.state, ctx.change, w))
+        return [wrt_t0, wrt_u0, *gradients]
+
+
+def _differentiable(ctx, cotangent: Tensor, inputs: Sequence[Tensor]) -> list[Tensor | None]:
+    """The same gradient, which torch can differentiate once more.
+
+    Each Newton step u − K⁻¹(P f(u) + M(u − u0)) from the solution, with K as it is there, makes one more
+    derivative of its result exact: after two that holds for the first and the second.
+    """
+    constraints, system, state = ctx.constraints, ctx.system, ctx.state
+
+    def solve(v: np.ndarray, transpose: bool) -> np.ndarray:
+        return constraints.solve(state, v, transpose)
+
+    t0, u0, *_ = inputs
+    with torch.enable_grad():
+        s = (system.direction * t0).to("cpu", torch.float64)[None]
+        given = u0.to("cpu", torch.float64)
+        u = torch.from_numpy(state.copy())
+        for _ in range(2):
+            slope = system.f.evaluate_differentiably(s, u[None])[0]
+            residual = _Linear.apply(constraints.project, slope) + _Linear.apply(system.weigh, u - given)
+            u = u - _Linear.apply(solve, residual)
+        wanted = [tensor for tensor in inputs if tensor.requires_grad]
+        gradients = iter(
+            torch.autograd.grad(u.to(u0), wanted, cotangent, create_graph=True, allow_unused=True)
+        )
+    return [next(gradients) if tensor.requires_grad else None for tensor in inputs]
+
+
+class _Linear(torch.autograd.Function):
+    """A linear map of vectors (size,): ``apply(v, transpose)``."""
+
+    @staticmethod
+    def forward(ctx, apply: Callable[[np.ndarray, bool], np.ndarray], v: Tensor, transpose: bool = False):
+        ctx.map, ctx.transpose = apply, transpose
+        with torch.no_grad():
+            return torch.from_numpy(np.array(apply(v.detach().numpy(), transpose)))
+
+    @staticmethod
+    def backward(ctx, cotangent: Tensor):
+        return None, _Linear.apply(ctx.map, cotangent, not ctx.transpose), None
+
+
+def consistent_tangents(
+    constraints: Constraints,
+    u: np.ndarray,
+    given: np.ndarray,
+    directions: Sequence[Sequence[Tensor | None]],
+) -> np.ndarray:
+    """How the consistent u moves with the given one, along P tangents (P, size), and with the parameters.
+
+    From K u̇ = M u̇0 − P ∂f/∂θ θ̇.
+    """
+    system, f = constraints.system, constraints.system.f
+    time, state = torch.tensor([constraints.s], dtype=torch.float64), torch.from_numpy(u)[None]
+    slopes = f.jvps(time, state, [direction[: len(f.parameters)] for direction in directions])[:, 0]
+    moved = zip(system.weigh(given), slopes.numpy(), strict=True)
+    return np.array([constraints.solve(u, weighed - constraints.project(slope)) for weighed, slope in moved])
+
+
+def _mass_gradient(constraints: Constraints, u: np.ndarray, change: np.ndarray, w: np.ndarray) -> Tensor:
+    """dL/dM through the consistent u, ``change`` away from the given one, where w = K⁻ᵀ dL/du.
+
+    From K du = −dM (u − u0) − dP f, with dP f = −P dM M⁺f where P f = 0 (Golub & Pereyra 1973, eq. 4.2).
+    Exact for changes of M that keep its rank; for those P dM (u − u0) is zero.
+    """
+    mass = constraints.system.mass
+    assert mass is not None
+    constrained = constraints.project(w)
+    slope = mass.solve(constraints.system.f.evaluate(constraints.s, u))
+    left, right = np.stack([constrained - w, constrained]), np.stack([change, slope])
+    return mass.as_given(mass.gradient(left, right))

@@ -1,0 +1,126 @@
+"""Initial values of differential-algebraic problems: whether they fit the algebraic equations."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from scipy.sparse import csc_array, diags_array
+from scipy.sparse.linalg import splu
+
+from stiffml.native.rounding import MAX_ITERATIONS, Rounding
+from stiffml.settings import Tolerances
+from stiffml.system.system import System
+
+LARGEST = 2048
+"""Components up to which the algebraic equations are solved with a dense matrix."""
+
+NOT_INDEX_1 = (
+    "mass: the algebraic equations do not determine the algebraic variables at y0 (their Jacobian is "
+    "singular), so the problem is not of index 1; differentiate the constraints, or check y0"
+)
+
+
+class InconsistentError(ValueError):
+    """No values of the algebraic variables were found that satisfy the algebraic equations."""
+
+
+class Constraints:
+    """The algebraic equations P f(s, u) = 0 of a system with a singular mass matrix.
+
+    P projects on the left null space of M. For index 1, K = P ∂f/∂u + M is regular: it decides on the
+    algebraic variables by the equations and on the others by M.
+
+    Parameters
+    ----------
+    system : System
+    s : float
+        The initial time.
+    """
+
+    def __init__(self, system: System, s: float) -> None:
+        assert system.mass is not None
+        self.system, self.s = system, s
+        self._mass = system.mass
+        self._is_large = system.layout.width > LARGEST
+
+    def residual(self, u: np.ndarray) -> np.ndarray:
+        """(size,) P f"""
+        return self.project(self.system.f.evaluate(self.s, u))
+
+    def project(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
+        layout = self.system.layout
+        if self._mass.diagonal:
+            return (self._mass.algebraic * v.reshape(layout.samples, layout.width)).reshape(-1)
+        blocks = self._left.swapaxes(-1, -2) if transpose else self._left
+        return (blocks @ v.reshape(layout.samples, layout.width, 1)).reshape(-1)
+
+    @cached_property
+    def _left(self) -> np.ndarray:
+        return self._mass.constraints()[0]
+
+    def solve(self, u: np.ndarray, v: np.ndarray, transpose: bool = False) -> np.ndarray:
+        """The x of K x = v with K at u, or of Kᵀ x = v.
+
+        Raises
+        ------
+        ValueError
+            If K is singular: the problem has a higher index, or equations that contradict each other.
+        """
+        layout = self.system.layout
+        if self._is_large:
+            return self._solve_large(u, v, transpose)
+        matrix = self._left @ self.system.f.jacobian_at(self.s, u) + self._mass.blocks
+        # Rank by singular values relative to the rows' sizes: LU of a singular matrix passes by rounding.
+        rows = np.abs(matrix).max(axis=-1, keepdims=True)
+        smallest = np.linalg.svd(matrix / np.where(rows > 0, rows, 1), compute_uv=False).min()
+        if not smallest > 1e-13:
+            raise InconsistentError(NOT_INDEX_1)
+        if transpose:
+            matrix = matrix.swapaxes(-1, -2)
+        return np.linalg.solve(matrix, v.reshape(layout.samples, layout.width, 1)).reshape(-1)
+
+    def _solve_large(self, u: np.ndarray, v: np.ndarray, transpose: bool) -> np.ndarray:
+        jacobian = self.system.solver.sparse_jacobian(self.s, u)
+        if jacobian is None or not self._mass.diagonal:
+            raise ValueError(
+                f"mass: with a singular one, states of more than {LARGEST} components need a diagonal mass "
+                "and linear=LU() with jacobian='coloured' or Sparsity(pattern)"
+            )
+        layout = self.system.layout
+        algebraic = np.broadcast_to(self._mass.algebraic, (layout.samples, layout.width)).ravel()
+        matrix = csc_array(diags_array(algebraic.astype(float)) @ jacobian + self._mass.sparse())
+        try:
+            return splu(matrix).solve(v, trans="T" if transpose else "N")
+        except RuntimeError as error:
+            raise InconsistentError(NOT_INDEX_1) from error
+
+    def check(self, u: np.ndarray, tolerances: Tolerances) -> None:
+        """Raise ValueError unless u is consistent within the tolerances."""
+        residual = self.residual(u)
+        correction = np.abs(self.solve(u, residual))
+        scaled = correction / (tolerances.atol + tolerances.rtol * np.abs(u))
+        worst = int(np.argmax(scaled))
+        if not scaled[worst] <= 1:
+            where = self.system.layout.component(worst)
+            raise ValueError(
+                f"y0 is not consistent: the algebraic equations have the residual "
+                f"{np.abs(residual).max():.3g}, and component {list(where)} is off by about "
+                f"{correction[worst]:.3g}; pass consistent values, or make_consistent=True"
+            )
+
+    def satisfy(self, u: np.ndarray) -> np.ndarray:
+        """u with its algebraic variables changed so that the algebraic equations hold."""
+        rounding = Rounding(self.system, u)
+        for _ in range(MAX_ITERATIONS):
+            change = self.solve(u, self.residual(u))
+            u = u - change
+            try:
+                if rounding.reached(change, u):
+                    return u
+            except FloatingPointError:
+                break
+        raise InconsistentError(
+            "make_consistent: Newton's iteration for the algebraic variables did not converge; pass a y0 "
+            "that is closer to consistent"
+        )

@@ -1,0 +1,149 @@
+"""Checkpoints of every state, in memory or on disk; and which kind a setting asks for."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from stiffml.discretization.trajectory import Growing, Segment
+from stiffml.run.checkpoints import Checkpoints
+from stiffml.run.stepping import StepSolver
+from stiffml.run.thinned import Thinned
+from stiffml.settings import Discrete, Disk
+
+
+def checkpoints_for(adjoint: Discrete, size: int, history: int, expected_steps: int | None) -> Checkpoints:
+    """The store that a setting asks for.
+
+    ``size``: numbers in a state. ``history``: states that the method's steps start from.
+    ``expected_steps``: how many there will be, if that is known.
+    """
+    wanted = adjoint.checkpoints
+    if isinstance(wanted, Disk):
+        return OnDisk(wanted.folder, size)
+    if isinstance(wanted, int):
+        return Thinned(max(1, wanted // history), history, expected_steps)
+    return InMemory(size, with_stages=wanted == "stages")
+
+
+class _EveryState(Checkpoints):
+    """Segments of states that are all kept."""
+
+    @abstractmethod
+    def _segment(self, replay: StepSolver, first: int, origin: int, end: int) -> Segment:
+        """The steps from ``first`` to ``end``, with the states from ``origin`` on."""
+
+    def segments(self, replay: StepSolver, last: int, longest: int) -> Iterator[Segment]:
+        return self._with_steps(replay, _windows(last, longest, replay.method.history))
+
+    def forwards(self, replay: StepSolver, last: int, longest: int) -> Iterator[Segment]:
+        return self._with_steps(replay, reversed(list(_windows(last, longest, replay.method.history))))
+
+    def _with_steps(self, replay: StepSolver, windows: Iterable[tuple[int, int, int]]) -> Iterator[Segment]:
+        for window in windows:
+            segment = self._segment(replay, *window)
+            if len(segment.which):  # not only the number of a last state
+                yield segment
+
+    def last_step(self, replay: StepSolver) -> Segment:
+        return next(self.segments(replay, replay.trajectory.n_steps, 1))
+
+
+class InMemory(_EveryState):
+    """Every state, and on request the stages where the method hands them over."""
+
+    def __init__(self, size: int, with_stages: bool) -> None:
+        self._states = Growing((size,))
+        self._stages: Growing | None = None
+        self._with_stages = with_stages
+
+    @classmethod
+    def joined(cls, parts: Sequence[InMemory]) -> InMemory:
+        """Those of several runs of one method, numbered as those of ``Trajectories`` are."""
+        kept = [part._stages for part in parts if part._stages is not None]
+        joined = cls(parts[0].start.size, with_stages=len(kept) == len(parts))
+        for number, part in enumerate(parts):
+            for state in part._states.rows:
+                joined._states.append(state)
+            if joined._with_stages:
+                joined._stages = joined._stages or Growing(kept[0].rows.shape[1:])
+                for stages in kept[number].rows:
+                    joined._stages.append(stages)
+                joined._stages.append(0.0)  # there is no step from the last state
+        return joined
+
+    def append(self, state: np.ndarray, stages: np.ndarray | None) -> None:
+        self._states.append(state)
+        if stages is not None and self._with_stages:
+            if self._stages is None:
+                self._stages = Growing(stages.shape)
+            self._stages.append(stages)
+
+    @property
+    def start(self) -> np.ndarray:
+        return self._states.rows[0]
+
+    @property
+    def end(self) -> np.ndarray:
+        return self._states.rows[-1]
+
+    def _segment(self, replay: StepSolver, first: int, origin: int, end: int) -> Segment:
+        stages = None if self._stages is None else self._stages.rows[first:end]
+        return Segment(replay.trajectory, first, end, origin, self._states.rows[origin : end + 1], stages)
+
+
+class OnDisk(_EveryState):
+    """Every state in a file without a name, which the system removes with the last reference to it.
+
+    So nothing is left behind, however the process ends.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], size: int) -> None:
+        self._size, self._count = size, 0
+        try:
+            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (closed with the object)
+        except OSError as error:
+            what = f"adjoint=Discrete(checkpoints=Disk({os.fspath(folder)!r})): no file can be made there"
+            # Becomes FileNotFoundError, PermissionError and so on.
+            raise OSError(error.errno, f"{what} ({error.strerror})", os.fspath(folder)) from error
+
+    def append(self, state: np.ndarray, stages: np.ndarray | None) -> None:
+        # At a given place, so that a process forked from this one does not move ours.
+        data, offset = memoryview(np.ascontiguousarray(state).data).cast("B"), self._count * self._size * 8
+        while len(data):
+            written = os.pwrite(self._file.fileno(), data, offset)
+            data, offset = data[written:], offset + written
+        self._count += 1
+
+    @property
+    def start(self) -> np.ndarray:
+        return self._read(0, 1)[0]
+
+    @property
+    def end(self) -> np.ndarray:
+        return self._read(self._count - 1, self._count)[0]
+
+    def _segment(self, replay: StepSolver, first: int, origin: int, end: int) -> Segment:
+        return Segment(replay.trajectory, first, end, origin, self._read(origin, end + 1))
+
+    def _read(self, first: int, last: int) -> np.ndarray:
+        states = np.empty((last - first, self._size))
+        data, offset = memoryview(states.data).cast("B"), first * self._size * 8
+        while len(data):
+            read = os.preadv(self._file.fileno(), [data], offset)
+            if not read:
+                raise OSError("a checkpoint file has lost its end")
+            data, offset = data[read:], offset + read
+        return states
+
+
+def _windows(last: int, longest: int, history: int) -> Iterator[tuple[int, int, int]]:
+    """(first, origin, last) of segments from the end: their steps, and the first state these start from."""
+    while last > 0:
+        first = max(0, last - longest)
+        yield first, max(0, first - history + 1), last
+        last = first
