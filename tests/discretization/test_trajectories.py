@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from methods import WITH_RAGGED_TIMES
 from torch import Tensor, nn
 
 import stiffml
@@ -22,7 +23,6 @@ from stiffml.run.stored import InMemory
 from stiffml.settings import Discrete
 
 D = torch.float64
-ONE_OF_EACH = ["beuler", "cn", "bdf", "bdf2", "rosw-ra34pw2", "arkimex-3", "dirk-es325sal", "dopri5", "rk4"]
 
 
 class Rates(nn.Module):
@@ -72,7 +72,7 @@ def ends(tapes: list[Tape]) -> list[Reading]:
 
 @pytest.mark.parametrize("checkpoints", ["stages", "solutions"])
 @pytest.mark.parametrize("steps", [Adaptive(), Grid(5), Fixed(0.07)], ids=["adaptive", "grid", "fixed"])
-@pytest.mark.parametrize("method", ONE_OF_EACH)
+@pytest.mark.parametrize("method", WITH_RAGGED_TIMES)
 def test_reversed_together_or_one_by_one(method: str, steps, checkpoints: str) -> None:
     if isinstance(steps, Adaptive) and not METHODS[method].adaptive:
         steps = Fixed(0.05)
@@ -109,7 +109,7 @@ def test_in_segments(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert off <= 1e-12, f"{method}, segments of {steps}: off by {off:.1e}; look at Segment.which"
 
 
-@pytest.mark.parametrize("method", [name for name in ONE_OF_EACH if not METHODS[name].time_is_state])
+@pytest.mark.parametrize("method", [name for name in WITH_RAGGED_TIMES if not METHODS[name].time_is_state])
 def test_tangents_together_or_one_by_one(method: str) -> None:
     tapes = runs(method, "solutions", Fixed(0.07))
     random = np.random.default_rng(1)

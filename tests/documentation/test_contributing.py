@@ -40,6 +40,10 @@ def test_the_method(network: SmallNetwork, start: Tensor) -> None:
         y = stiffml.odeint(network, start, t, method=method, steps=stiffml.Grid(count))
         off.append(float((y - exact).abs().max()))
     assert off[0] / off[1] == pytest.approx(4, rel=0.05), "its order is 2"
+    tight = {"steps": stiffml.Grid(16), "newton": stiffml.Newton(rtol=1e-12, atol=1e-14)}
+    native = type("NativeMidpoint", (type(method),), {"stepper": "native"})()
+    found, expected = (stiffml.odeint(network, start, t, method=m, **tight) for m in (native, method))
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
     mass = torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)
     for more in ({}, {"mass": mass}):
         arguments = {"method": method, "steps": stiffml.Grid(5), **more}

@@ -54,6 +54,17 @@ RUNGE_KUTTA_KINDS = ("rosw-ra34pw2", "dirk-es213sal", "arkimex-3")
 WITH_STEPS_BETWEEN = ("cn", "bdf3", "rosw-ra34pw2", "arkimex-3", "dopri5")
 WITH_EVENTS = ("cn", "bdf1", "bdf3", "rosw-ra34pw2", "dirk-es213sal", "dirk-s212", "dopri5")
 WITH_INTERPOLATION = ("beuler", "cn", "bdf2", "bdf", "rosw-ra34pw2", "dirk-es325sal", "dopri5")
+WITH_RAGGED_TIMES = (
+    "beuler",
+    "cn",
+    "bdf",
+    "bdf2",
+    "rosw-ra34pw2",
+    "arkimex-3",
+    "dirk-es325sal",
+    "dopri5",
+    "rk4",
+)
 WITH_SECOND_DERIVATIVES = ("beuler", "cn", "bdf3", "dirk-es213sal", "dirk-s212", "arkimex-3", "rk4")
 WITH_HESSIAN_PRODUCTS = [
     *{type(method).__name__: name for name, method in METHODS.items() if not method.time_is_state}.values(),
