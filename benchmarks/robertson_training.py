@@ -4,7 +4,7 @@ network. Both are timed in turn in one run, and medians are compared, since mach
     python benchmarks/robertson_training.py [--repeats 25] [--rounds 3]
 
 The best round counts: a neighbour on the machine can only make it slower. Bounds are of one machine; what
-must hold on all of them, in counts, is in tests/test_speed.py.
+must hold on all of them, in counts, is in tests/costs/test_speed.py.
 
 Writes benchmarks/results/robertson_training.json and robertson_training.png.
 """

@@ -3,7 +3,9 @@
 from problems.catalogue import load, names
 from problems.checking import Report
 from problems.datasets import load_dataset, save_dataset, split_dataset, windows
-from problems.problem import Parameter, Parts, Problem
+from problems.function import Parts
+from problems.parameters import Parameter
+from problems.problem import Problem
 from problems.references import Reference
 
 __all__ = [

@@ -38,7 +38,7 @@ _MODULES = {
 
 
 class ProblemFileError(ValueError):
-    """A problem's file that raises or defines none; ``__cause__`` is what it raised."""
+    """The file of a problem raised an error or defines no problem; ``__cause__`` is the error it raised."""
 
 
 def names() -> tuple[str, ...]:
@@ -92,7 +92,7 @@ def _from_library(name: str) -> Problem:
 def _from_file(path: Path) -> Problem:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
-    # Known to Python while it runs, as dataclasses in it need; by a name that no other module has.
+    # Dataclasses look up their module in sys.modules while the file runs. No other module has this name.
     name = f"_problem_file_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
@@ -110,7 +110,7 @@ def _from_file(path: Path) -> Problem:
 
 
 def _try_out(path: Path, problem: Problem) -> None:
-    """One call of the right-hand side, before it is solved for."""
+    """Evaluate the right-hand side once, at the initial state; the file is named if that fails."""
     y0 = problem.initial_state()
     with _blamed_on(path), torch.no_grad():
         found = problem.func()(torch.tensor(problem.t_span[0], dtype=torch.float64), y0)
@@ -121,7 +121,7 @@ def _try_out(path: Path, problem: Problem) -> None:
 
 @contextmanager
 def _blamed_on(path: Path) -> Iterator[None]:
-    """What a file raises becomes an error that names the file and the line."""
+    """Turn what a file raises into a ProblemFileError that names the file and the line."""
     try:
         yield
     except (Exception, SystemExit) as error:

@@ -5,22 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
+from problems.definition import Definition
+from problems.references import Reference
+from stiffml import Solution
 from stiffml.checks import described
-
-if TYPE_CHECKING:
-    from problems.problem import Problem
-    from problems.references import Reference
-    from stiffml import Solution
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A state against a reference: relative ``error``, in which ``component``, and the ``digits``."""
+    """A state compared with a reference: the relative ``error``, its ``component``, and the ``digits``."""
 
     t: float
     error: float
@@ -44,9 +41,9 @@ class Report:
     drifts : mapping of str to float
         By invariant: the largest change, relative to the sum of the magnitudes it is made of.
     excess : float
-        How far the solution leaves its bounds, 0 if it does not, in the units of the component; and
+        How far the solution leaves its bounds, in the units of the component; 0 if it does not.
     worst : str
-        which component does.
+        The component that leaves its bounds furthest; empty if none does.
     """
 
     problem: str
@@ -65,7 +62,7 @@ class Report:
         return max(self.drifts.values(), default=0.0)
 
     def rows(self) -> list[tuple[str, str]]:
-        """The report as pairs of what and how much."""
+        """The report as pairs (name, value), for printing."""
         rows = [
             (f"digits at t = {c.t:g}", f"{c.digits:.1f} (error {c.error:.1e} in {c.component})")
             for c in self.comparisons
@@ -82,7 +79,7 @@ class Report:
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-def check(problem: Problem, solution: Solution) -> Report:
+def check(problem: Definition, solution: Solution) -> Report:
     """Compare a solution with all that is known of its problem.
 
     Raises
@@ -106,14 +103,12 @@ def check(problem: Problem, solution: Solution) -> Report:
 
 def require_solution(solution: object) -> None:
     """Raise TypeError unless it is a Solution whose state is one tensor."""
-    from stiffml import Solution
-
     if not isinstance(solution, Solution) or not isinstance(solution.y, Tensor):
         raise TypeError(f"solution must be a stiffml.Solution of this problem, not {described(solution)}")
 
 
-def compare(problem: Problem, reference: Reference, y: np.ndarray) -> Comparison:
-    """A state of the problem against a reference."""
+def compare(problem: Definition, reference: Reference, y: np.ndarray) -> Comparison:
+    """Compare a state of the problem with a reference."""
     errors = reference.errors(y)
     component = problem.components[int(np.nanargmax(errors)) // max(1, errors[0].size)]
     error = float(np.nanmax(errors))
@@ -121,11 +116,11 @@ def compare(problem: Problem, reference: Reference, y: np.ndarray) -> Comparison
     return Comparison(reference.t, error, component, reference.source, digits)
 
 
-def drifts(problem: Problem, states: np.ndarray) -> dict[str, float]:
+def drifts(problem: Definition, states: np.ndarray) -> dict[str, float]:
     """By invariant, the largest drift over states (…, *shape) from the initial state.
 
-    That of a row w is |w·(y − y0)| / max(Σ|w_i y_i|, Σ|w_i y0_i|): what rounding can do is about 1e-16,
-    and an invariant that has lost all its digits has a drift near 1.
+    That of a row w is |w·(y − y0)| / max(Σ|w_i y_i|, Σ|w_i y0_i|): rounding alone makes about 1e-16.
+    An invariant that has lost all its digits has a drift near 1.
     """
     start = problem.y0.ravel()
     flat = np.asarray(states).reshape(-1, start.size)
@@ -141,7 +136,7 @@ def drifts(problem: Problem, states: np.ndarray) -> dict[str, float]:
     return found
 
 
-def _excess(problem: Problem, states: np.ndarray) -> tuple[float, str]:
+def _excess(problem: Definition, states: np.ndarray) -> tuple[float, str]:
     if problem.bounds is None:
         return 0.0, ""
     low, high = (problem.per_component(bound) for bound in problem.bounds)

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from problems.definition import Definition
+from problems.solving import solve
 from stiffml.checks import described, number, whole
 from stiffml.checks import path as checked_path
 from stiffml.checks import times as checked_times
@@ -18,13 +20,12 @@ from stiffml.checks import times as checked_times
 if TYPE_CHECKING:
     import xarray
 
-    from problems.problem import Problem
 
 Sampler = Callable[[np.random.Generator], np.ndarray]
 
 
 def make_dataset(
-    problem: Problem,
+    problem: Definition,
     n: int,
     *,
     noise: float = 0.0,
@@ -35,7 +36,7 @@ def make_dataset(
     method: str = "bdf",
     rtol: float = 1e-9,
 ) -> xarray.Dataset:
-    """Observations at the start and ``n`` times after it; the same for the same arguments.
+    """Observations at the start and at ``n`` later times. Equal arguments give equal data.
 
     Parameters
     ----------
@@ -45,16 +46,16 @@ def make_dataset(
     noise : float
         Standard deviation of normal errors, in units of the problem's ``scale``. Default 0.
     seed : int
-        Of the noise and of the sampler. Default 0.
+        Seed of the random numbers for noise and sampler. Default 0.
     trajectories : int
-        How many, over a first dimension ``trajectory``. Default: one, without such a dimension.
+        Number of trajectories, along a first dimension ``trajectory``. Default: one, without that dimension.
     sampler : callable
         sampler(rng) -> an initial state in the shape of y0; needed for ``trajectories``.
     times : Tensor
         (n + 1,) times in place of those of ``problem.times(n)``, the start first.
     method : str
     rtol : float
-        What the trajectories are computed with. Default ``"bdf"`` and 1e-9.
+        Method and tolerance of the solves. Default ``"bdf"`` and 1e-9.
 
     Returns
     -------
@@ -94,10 +95,10 @@ def make_dataset(
 
 
 def split_dataset(data: xarray.Dataset, fraction: float = 0.8) -> tuple[xarray.Dataset, xarray.Dataset]:
-    """The first part of a dataset, to train on, and the rest, to validate on; no observation is in both.
+    """A dataset in two parts, to train on and to validate on; no observation is in both.
 
-    Whole trajectories where there are several, else times: the rest comes after the first part. Split before
-    you cut :func:`windows`; windows cut from the whole overlap, and validate on what was trained on.
+    Several trajectories are divided as wholes, a single one by time, the later part to validate on. Split
+    before cutting :func:`windows`: those of a whole dataset overlap, and training data would validate.
 
     Raises
     ------
@@ -115,14 +116,14 @@ def split_dataset(data: xarray.Dataset, fraction: float = 0.8) -> tuple[xarray.D
 
 
 def windows(data: xarray.Dataset, length: int, stride: int = 1) -> xarray.Dataset:
-    """All stretches of ``length`` + 1 successive times, to predict the later states of from the first.
+    """All stretches of ``length`` + 1 successive times: a model predicts the later states from the first.
 
     Parameters
     ----------
     length : int
         Intervals in a window.
     stride : int
-        By how many times one window starts after the one before. Default 1.
+        Number of times between the starts of successive windows. Default 1.
 
     Returns
     -------
@@ -145,18 +146,18 @@ def windows(data: xarray.Dataset, length: int, stride: int = 1) -> xarray.Datase
     return data.isel(time=xarray.DataArray(places, dims=("window", "step")))
 
 
-def solution_dataset(problem: Problem, t: np.ndarray, y: np.ndarray) -> xarray.Dataset:
+def solution_dataset(problem: Definition, t: np.ndarray, y: np.ndarray) -> xarray.Dataset:
     """States (time, \\*shape) of a problem as a Dataset with names and units."""
     return _labelled(problem, t, {"state": y})
 
 
 def save_dataset(data: xarray.Dataset, path: str | Path) -> None:
-    """Write netCDF: made in memory, written to a temporary file, renamed.
+    """Write a netCDF file; an old file is replaced only by a complete new one.
 
     Raises
     ------
     OSError
-        With the path, where it cannot be written; what was there before is left.
+        If it cannot be written; the message has the path, and the old file stays as it was.
     """
     from stiffml.files import save_netcdf
 
@@ -179,14 +180,14 @@ def _require_dataset(data: object, with_time: bool = True) -> None:
         raise TypeError(f"data must be an xarray.Dataset{over}, not {described(data)}")
 
 
-def _trajectory(problem: Problem, y0: np.ndarray, t: Tensor, method: str, rtol: float) -> np.ndarray:
+def _trajectory(problem: Definition, y0: np.ndarray, t: Tensor, method: str, rtol: float) -> np.ndarray:
     with torch.no_grad():
-        solution = problem.make(y0=y0).solve(t, method=method, rtol=rtol)
+        solution = solve(problem.make(y0=y0), t, method=method, rtol=rtol)
     assert isinstance(solution.y, Tensor)
     return solution.y.numpy()
 
 
-def _labelled(problem: Problem, t: np.ndarray, values: dict[str, np.ndarray]) -> xarray.Dataset:
+def _labelled(problem: Definition, t: np.ndarray, values: dict[str, np.ndarray]) -> xarray.Dataset:
     import xarray
 
     dims = ("time", "component", *problem.grid)

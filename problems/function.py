@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from stiffml.checks import described, flag
+
 Rhs = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
 
 
+@dataclass(frozen=True)
+class Parts:
+    """A right-hand side as implicit(t, y, p) + explicit(t, y, p); ``linear``: the first is linear in y."""
+
+    implicit: Rhs
+    explicit: Rhs
+    linear: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("implicit", "explicit"):
+            if not callable(getattr(self, name)):
+                raise TypeError(f"Parts: {name} must be callable, not {described(getattr(self, name))}")
+        flag("Parts: linear", self.linear)
+
+
 class ProblemFunction(nn.Module):
-    """func(t, y) = rhs(t, y, p), p by name: those in ``trainable`` as parameters, the others as buffers."""
+    """func(t, y) = rhs(t, y, p). Values named in ``trainable`` are parameters, the others buffers."""
 
     def __init__(self, rhs: Rhs, values: Mapping[str, Any], trainable: Iterable[str]) -> None:
         super().__init__()

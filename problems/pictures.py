@@ -9,16 +9,16 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from problems.checking import require_solution
+from problems.definition import Definition
 from stiffml.plotting import DATA, plot_states, spans_decades
 
 if TYPE_CHECKING:
-    from problems.problem import Problem
     from stiffml import Solution
 
 SNAPSHOTS = 4
 
 
-def plot(problem: Problem, solution: Solution) -> Figure:
+def plot(problem: Definition, solution: Solution) -> Figure:
     """A solution of a problem, with its references as circles where it has components.
 
     Components over time, one panel each (at most 16); a field in one dimension as an image over space and
@@ -32,7 +32,7 @@ def plot(problem: Problem, solution: Solution) -> Figure:
     return figure
 
 
-def _labels(problem: Problem) -> list[str]:
+def _labels(problem: Definition) -> list[str]:
     units = [problem.units_of(i) for i in range(len(problem.components))]
     return [
         name if unit == "1" else f"{name} [{unit}]"
@@ -40,11 +40,11 @@ def _labels(problem: Problem) -> list[str]:
     ]
 
 
-def _time_label(problem: Problem) -> str:
+def _time_label(problem: Definition) -> str:
     return "time" if problem.time_units == "1" else f"time [{problem.time_units}]"
 
 
-def _components(problem: Problem, times: np.ndarray, states: np.ndarray) -> Figure:
+def _components(problem: Definition, times: np.ndarray, states: np.ndarray) -> Figure:
     figure = plot_states(times, states, _labels(problem), _time_label(problem))
     first = times[1] if spans_decades(times) else times[0]
     for reference in problem.references:
@@ -56,7 +56,7 @@ def _components(problem: Problem, times: np.ndarray, states: np.ndarray) -> Figu
     return figure
 
 
-def _waterfall(problem: Problem, times: np.ndarray, states: np.ndarray) -> Figure:
+def _waterfall(problem: Definition, times: np.ndarray, states: np.ndarray) -> Figure:
     ((axis, x),) = problem.grid.items()
     count = len(problem.components)
     figure = Figure(figsize=(6.4 * count, 3.6), layout="constrained")
@@ -77,7 +77,7 @@ def _waterfall(problem: Problem, times: np.ndarray, states: np.ndarray) -> Figur
     return figure
 
 
-def _snapshots(problem: Problem, times: np.ndarray, states: np.ndarray) -> Figure:
+def _snapshots(problem: Definition, times: np.ndarray, states: np.ndarray) -> Figure:
     (_, x), (_, y) = problem.grid.items()
     shown = np.unique(np.linspace(0, len(times) - 1, SNAPSHOTS).round().astype(int))
     count = len(problem.components)

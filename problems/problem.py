@@ -1,311 +1,29 @@
-"""A stiff initial value problem with what is known about it."""
+"""A problem, and what one does with it: solve it, check solutions, draw them, make data."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from problems.function import PartFunction, ProblemFunction, Rhs
-from problems.references import Reference
-from problems.requirements import checked_fields, checked_span
-from stiffml.checks import array, described, flag, number, texts, whole
+from problems.checking import Report, check
+from problems.datasets import make_dataset
+from problems.definition import Definition
+from problems.solving import solve
+from problems.spectrum import eigenvalues
+from stiffml import Solution
+from stiffml.checks import array, number
 
 if TYPE_CHECKING:
     import xarray
     from matplotlib.figure import Figure
-    from scipy.sparse import csr_array
-
-    from problems.checking import Report
-    from stiffml import Solution, Split
-
-Values = Mapping[str, Any]
-"""Parameter values by name: floats, or arrays where a parameter is one."""
-
-Invariant = np.ndarray | Callable[[np.ndarray, Values], np.ndarray]
-"""A row w, for which w·y stays what it is at the start; or I(y, p) of states (…, *shape), in units
-of its natural size."""
 
 
 @dataclass(frozen=True)
-class Parameter:
-    """A named constant of a problem: value (a number or an array), units, and what it is.
-
-    ``initial`` marks one that only the initial state depends on: it cannot be trained through rhs.
-    """
-
-    value: Any
-    units: str = "1"
-    description: str = ""
-    initial: bool = False
-
-    def __post_init__(self) -> None:
-        array("Parameter: value", self.value)
-        for name in ("units", "description"):
-            if not isinstance(getattr(self, name), str):
-                raise TypeError(f"Parameter: {name} must be a text, not {described(getattr(self, name))}")
-        flag("Parameter: initial", self.initial)
-
-
-@dataclass(frozen=True)
-class Parts:
-    """A right-hand side as implicit(t, y, p) + explicit(t, y, p); ``linear``: the first is linear in y."""
-
-    implicit: Rhs
-    explicit: Rhs
-    linear: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("implicit", "explicit"):
-            if not callable(getattr(self, name)):
-                raise TypeError(f"Parts: {name} must be callable, not {described(getattr(self, name))}")
-        flag("Parts: linear", self.linear)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """An initial value problem M y' = rhs(t, y, p), where M is the identity unless ``mass`` is given.
-
-    Only the first four are needed for a problem of your own.
-
-    Attributes
-    ----------
-    name : str
-        What :func:`problems.load` knows it by.
-    rhs : callable
-        rhs(t, y, p) in torch, batched over leading dimensions of y, usable under ``torch.func``;
-        ``p`` maps parameter names to tensors.
-    y0 : array_like
-        Initial state: one number a component, (n,), or for a field (components, \\*grid).
-    t_span : tuple of float
-    parameters : mapping of str to Parameter
-    title, equations, citation, stiffness : str
-        One line about it; the equations as one would write them; where they come from; what makes them stiff.
-    components : tuple of str
-        Names along the first axis of the state. Default y1, y2, …
-    kind : str
-        ``"ode"``, ``"dae"`` where M is singular, or ``"pde"`` for the method of lines.
-    mass : ndarray or None
-        The constant mass matrix M: (n,) its diagonal, or (n, n); None for the identity.
-    parts : Parts or None
-        The right-hand side as an implicit and an explicit part, for ``arkimex-…`` methods.
-    units : str or tuple of str
-        Of all components, or one of each.
-    time_units : str
-    grid : mapping of str to ndarray
-        For a field: the coordinates along each axis after the first.
-    invariants : mapping of str to ndarray or callable
-        By name: a row w for which w·y, over the flat state, stays what it is at the start; or I(y, p).
-    bounds : tuple or None
-        (low, high), numbers or one for each component: what the exact solution stays within.
-    scale : array_like or None
-        Typical magnitude of each component.
-    threshold : array_like or None
-        Magnitude of each component below which its digits do not count: :meth:`solve` takes
-        atol = rtol · threshold. Default 1e-3 of ``scale``.
-    time_grid : str
-        ``"log"`` or ``"linear"``: how output times are best spread.
-    first_time : float or None
-        When a logarithmic grid begins, after the start. Default 1e-6 of the span.
-    breakpoints : tuple of float
-        Times at which rhs jumps.
-    sparsity : callable or None
-        () -> csr_array (n, n) whose entries are where ∂rhs/∂y over the flat state may differ from zero.
-    initial : callable or None
-        (values of the parameters) -> y0, where the initial state depends on them.
-    resized : callable or None
-        (size) -> the problem with that many grid points along each axis.
-    references : tuple of Reference
-        Valid for these very values only: :meth:`make` drops them.
-    """
-
-    name: str
-    rhs: Rhs
-    y0: np.ndarray
-    t_span: tuple[float, float]
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)
-    title: str = ""
-    equations: str = ""
-    citation: str = ""
-    stiffness: str = ""
-    components: tuple[str, ...] = ()
-    kind: str = "ode"
-    mass: np.ndarray | None = None
-    parts: Parts | None = None
-    units: str | tuple[str, ...] = "1"
-    time_units: str = "1"
-    grid: Mapping[str, np.ndarray] = field(default_factory=dict)
-    invariants: Mapping[str, Invariant] = field(default_factory=dict)
-    bounds: tuple[Any, Any] | None = None
-    scale: np.ndarray | None = None
-    threshold: np.ndarray | None = None
-    time_grid: str = "linear"
-    first_time: float | None = None
-    breakpoints: tuple[float, ...] = ()
-    sparsity: Callable[[], csr_array] | None = None
-    initial: Callable[[Values], np.ndarray] | None = None
-    resized: Callable[[int], Problem] | None = None
-    references: tuple[Reference, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name, value in checked_fields(self).items():
-            object.__setattr__(self, name, value)
-
-    @property
-    def size(self) -> int:
-        """Number of unknowns."""
-        return self.y0.size
-
-    @property
-    def values(self) -> dict[str, Any]:
-        """The parameters' values by name."""
-        return {name: parameter.value for name, parameter in self.parameters.items()}
-
-    @property
-    def stiff_part(self) -> str:
-        """``"linear"``, ``"nonlinear"`` or ``""``: what kind of implicit part there is."""
-        return "" if self.parts is None else "linear" if self.parts.linear else "nonlinear"
-
-    def units_of(self, component: int) -> str:
-        return self.units if isinstance(self.units, str) else self.units[component]
-
-    def per_component(self, values: Any) -> np.ndarray:
-        """Numbers, one or one for each component, in a form that broadcasts with states."""
-        values = np.broadcast_to(np.asarray(values, dtype=float), len(self.components))
-        return values.reshape(-1, *[1] * len(self.grid)).copy()
-
-    def make(
-        self,
-        y0: np.ndarray | None = None,
-        t_span: tuple[float, float] | None = None,
-        size: int | None = None,
-        **values: Any,
-    ) -> Problem:
-        """The same problem with other parameter values, initial state, span or size, and without references.
-
-        Parameters
-        ----------
-        size : int
-            Grid points along each axis, for problems on a grid.
-
-        Raises
-        ------
-        ValueError
-            For a parameter the problem does not have, a value of the wrong shape, or a size where there is
-            no grid.
-        """
-        if t_span is not None:
-            t_span = checked_span("t_span", t_span)
-        y0 = None if y0 is None else array("y0", y0)
-        if size is not None:
-            size = whole("size", size)
-            if self.resized is None:
-                raise ValueError(f"{self.name} has no grid, so that its size is always {self.size}")
-            span = self.t_span if t_span is None else t_span
-            return self.resized(size).make(y0, span, **{**self.values, **values})
-        self._check_known(values)
-        parameters = {
-            name: dataclasses.replace(parameter, value=_like(self.name, name, parameter.value, values[name]))
-            if name in values
-            else parameter
-            for name, parameter in self.parameters.items()
-        }
-        if y0 is None:
-            y0 = self.y0
-            if self.initial is not None and values:
-                y0 = self.initial({name: parameter.value for name, parameter in parameters.items()})
-        return dataclasses.replace(
-            self,
-            y0=y0,
-            t_span=self.t_span if t_span is None else t_span,
-            parameters=parameters,
-            references=(),
-        )
-
-    def func(self, *trainable: str) -> ProblemFunction:
-        """func(t, y) as ``stiffml.solve`` takes it; the parameters named are trainable.
-
-        Raises
-        ------
-        ValueError
-            For a parameter the problem does not have, or one that only the initial state depends on.
-        """
-        self._check_known(texts("trainable", trainable))
-        for name in trainable:
-            if self.parameters[name].initial:
-                raise ValueError(
-                    f"{self.name}: only the initial state depends on {name}; differentiate with respect to y0"
-                )
-        return ProblemFunction(self.rhs, self.values, trainable)
-
-    def split(self, *trainable: str) -> Split:
-        """The two parts as a ``stiffml.Split``, with the parameters named trainable.
-
-        Raises
-        ------
-        ValueError
-            If the problem has no parts.
-        """
-        from stiffml import Split
-
-        if self.parts is None:
-            raise ValueError(f"{self.name} has no natural split into an implicit and an explicit part")
-        shared = self.func(*trainable)
-        implicit, explicit = (PartFunction(shared, f) for f in (self.parts.implicit, self.parts.explicit))
-        return Split(implicit, explicit, linear=self.parts.linear)
-
-    def initial_state(self) -> Tensor:
-        """y0, float64."""
-        return torch.tensor(self.y0, dtype=torch.float64)
-
-    def mass_matrix(self) -> Tensor | None:
-        """``mass`` as ``stiffml.solve`` takes it, float64; None for the identity."""
-        return None if self.mass is None else torch.tensor(self.mass, dtype=torch.float64)
-
-    def times(self, count: int, first: float | None = None) -> Tensor:
-        """(count + 1,) output times: the start, then ``count`` up to the end, spread as suits the problem.
-
-        ``first`` is the first time after the start of a logarithmic grid, by default ``first_time``.
-        """
-        start, end = self.t_span
-        count = whole("count", count)
-        if first is not None:
-            first = number("first", first, above=0)
-        if self.time_grid == "linear":
-            return torch.linspace(start, end, count + 1, dtype=torch.float64)
-        if first is None:
-            first = (end - start) * 1e-6 if self.first_time is None else self.first_time
-        later = np.geomspace(first, end - start, count) + start
-        return torch.tensor(np.concatenate([[start], later]))
-
-    def atol(self, rtol: float) -> Tensor:
-        """The absolute tolerances that belong to ``rtol``, in the shape of y0."""
-        rtol = number("rtol", rtol, above=0)
-        threshold = self.threshold
-        if threshold is None:
-            threshold = 1e-3 * np.asarray(1.0 if self.scale is None else self.scale)
-        return torch.from_numpy(rtol * np.broadcast_to(self.per_component(threshold), self.y0.shape))
-
-    def limits(self) -> tuple[Tensor, Tensor]:
-        """``bounds`` as ``stiffml.solve`` takes them, (low, high) in the shape of y0.
-
-        Raises
-        ------
-        ValueError
-            If the problem has none.
-        """
-        if self.bounds is None:
-            raise ValueError(f"{self.name} has no bounds; pass bounds=(low, high)")
-        low, high = (
-            torch.from_numpy(np.broadcast_to(self.per_component(side), self.y0.shape).copy())
-            for side in self.bounds
-        )
-        return low, high
+class Problem(Definition):
+    __doc__ = Definition.__doc__  # the fields are all there
 
     def solve(
         self,
@@ -323,14 +41,14 @@ class Problem:
         Parameters
         ----------
         t : Tensor
-            Output times. Default: 60 between the start and the end, spread as suits the problem, and the
-            times of the references.
+            Output times. Default: 60 over the span, spaced as ``time_grid`` says, and the times of the
+            references.
         method : str or Method
             Default ``"bdf"``.
         rtol, atol : float, or for atol a Tensor
             Default 1e-6 and :meth:`atol` where steps are adaptive.
         split : bool
-            Whether the right-hand side goes in as its two parts. Default False.
+            Whether to solve with the two parts of the right-hand side. Default False.
         bounds : bool or tuple
             As for ``stiffml.solve``; True: those of the problem. Default: none.
 
@@ -342,74 +60,26 @@ class Problem:
         SolveError
             If the solve stops early.
         """
-        import stiffml
-
-        flag("split", split)
-        if arguments.get("batch_dims"):
-            raise ValueError(
-                f"batch_dims: {self.name} has one initial state of shape {self.y0.shape}, whose components "
-                "would be taken for samples. Try: stiffml.solve(problem.func(), y0, t, batch_dims=1) with y0 "
-                f"of shape {('samples', *self.y0.shape)}".replace("'", "")
-            )
-        t = self._output_times() if t is None else t
-        if isinstance(arguments.get("steps"), stiffml.Adaptive | None):
-            rtol = 1e-6 if rtol is None else rtol
-            atol = self.atol(rtol) if atol is None else atol
-        func = self.split() if split else self.func()
-        if isinstance(bounds, bool):
-            bounds = self.limits() if bounds else None
-        extra = {"bounds": bounds, "mass": self.mass_matrix(), "breakpoints": self.breakpoints or None}
-        return stiffml.solve(
-            func, self.initial_state(), t, method=method, rtol=rtol, atol=atol, **{**extra, **arguments}
-        )
-
-    def _output_times(self) -> Tensor:
-        """60 times and those of the references; of two that differ by rounding only, the reference's."""
-        times = self.times(60).numpy()
-        known = np.array([r.t for r in self.references if self.t_span[0] < r.t <= self.t_span[1]])
-        same = np.isclose(times[:, None], known, rtol=1e-9, atol=0).any(axis=1)
-        return torch.from_numpy(np.sort(np.concatenate([times[~same], known])))
+        return solve(self, t, method=method, rtol=rtol, atol=atol, split=split, bounds=bounds, **arguments)
 
     def check(self, solution: Solution) -> Report:
         """Digits against the references, drift of the invariants, excess over the bounds."""
-        from problems.checking import check
-
         return check(self, solution)
 
     def dataset(self, n: int, **arguments: Any) -> xarray.Dataset:
         """Observations at ``n`` times after the start; see :func:`problems.datasets.make_dataset`."""
-        from problems.datasets import make_dataset
-
         return make_dataset(self, n, **arguments)
 
     def plot(self, solution: Solution) -> Figure:
         """A picture of a solution, with the references; see :func:`problems.pictures.plot`."""
-        from problems.pictures import plot
+        from problems.pictures import plot  # imports matplotlib, which takes a moment
 
         return plot(self, solution)
 
     def eigenvalues(self, t: float | None = None, y: np.ndarray | None = None) -> np.ndarray:
-        """Those of ∂rhs/∂y at a state, by default the initial one: :func:`problems.spectrum.eigenvalues`."""
-        from problems.spectrum import eigenvalues
-
+        """Eigenvalues of ∂rhs/∂y at (t, y), by default the start: :func:`problems.spectrum.eigenvalues`."""
         t = self.t_span[0] if t is None else number("t", t)
         y = self.y0 if y is None else array("y", y)
         if y.shape != self.y0.shape:
             raise ValueError(f"y must have the shape of y0, {self.y0.shape}, not {y.shape}")
         return eigenvalues(self, t, y)
-
-    def _check_known(self, names: Any) -> None:
-        unknown = sorted(set(names) - set(self.parameters))
-        if unknown:
-            known = ", ".join(self.parameters) or "none"
-            raise ValueError(f"{self.name} has no parameter {', '.join(unknown)}; it has {known}")
-
-
-def _like(problem: str, name: str, old: Any, new: Any) -> Any:
-    """A new value of a parameter, of the kind of the old one."""
-    if np.ndim(old) == 0:
-        return number(f"{problem}: {name}", new)
-    new = array(f"{problem}: {name}", new)
-    if new.shape != np.shape(old):
-        raise ValueError(f"{problem}: {name} has shape {np.shape(old)}, not {new.shape}")
-    return new

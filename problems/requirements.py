@@ -3,75 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from problems.function import Parts
+from problems.parameters import Parameter
+from problems.references import Reference
 from stiffml.checks import array, described, number, texts
-
-if TYPE_CHECKING:
-    from problems.problem import Problem
 
 KINDS = ("ode", "dae", "pde")
 TEXTS = ("title", "equations", "citation", "stiffness", "time_units")
 
 
-def checked_fields(problem: Problem) -> dict[str, Any]:
-    """The fields of a problem that are kept in another form than they may be given in.
+def checked_fields(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the fields of a problem, by name; return those that are kept in one form but given in several.
 
     Raises
     ------
     TypeError, ValueError
         For a field that is wrong.
     """
-    if not isinstance(problem.name, str) or not problem.name:
-        raise TypeError(f"Problem: name must be a text, not {described(problem.name)}")
+    problem = given["name"]
+    if not isinstance(problem, str) or not problem:
+        raise TypeError(f"Problem: name must be a text, not {described(problem)}")
 
     def of(field: str) -> str:
-        return f"{problem.name}: {field}"
+        return f"{problem}: {field}"
 
     for field in ("rhs", "sparsity", "initial", "resized"):
-        value = getattr(problem, field)
+        value = given[field]
         if not callable(value) and (field == "rhs" or value is not None):
             raise TypeError(f"{of(field)} must be callable, not {described(value)}")
     for field in TEXTS:
-        if not isinstance(getattr(problem, field), str):
-            raise TypeError(f"{of(field)} must be a text, not {described(getattr(problem, field))}")
-    if not isinstance(problem.kind, str) or problem.kind not in KINDS:
-        raise ValueError(f"{of('kind')} must be one of {', '.join(KINDS)}, not {described(problem.kind)}")
-    if not isinstance(problem.time_grid, str) or problem.time_grid not in ("log", "linear"):
-        raise ValueError(f'{of("time_grid")} is "log" or "linear", not {described(problem.time_grid)}')
-    y0 = array(of("y0"), problem.y0)
-    components = texts(of("components"), problem.components)
+        if not isinstance(given[field], str):
+            raise TypeError(f"{of(field)} must be a text, not {described(given[field])}")
+    if not isinstance(given["kind"], str) or given["kind"] not in KINDS:
+        raise ValueError(f"{of('kind')} must be one of {', '.join(KINDS)}, not {described(given['kind'])}")
+    if not isinstance(given["time_grid"], str) or given["time_grid"] not in ("log", "linear"):
+        raise ValueError(f'{of("time_grid")} is "log" or "linear", not {described(given["time_grid"])}')
+    y0 = array(of("y0"), given["y0"])
+    components = texts(of("components"), given["components"])
     if not components and y0.ndim:
         components = tuple(f"y{i}" for i in range(1, len(y0) + 1))
-    grid = {axis: array(of(f"grid: {axis}"), x) for axis, x in _mapping(of("grid"), problem.grid).items()}
+    grid = {axis: array(of(f"grid: {axis}"), x) for axis, x in _mapping(of("grid"), given["grid"]).items()}
     if any(x.ndim != 1 for x in grid.values()):
         raise ValueError(f"{of('grid')} must have coordinates of one dimension along each axis")
     shape = (len(components), *(len(x) for x in grid.values()))
     if y0.shape != shape:
-        raise ValueError(f"{problem.name}: y0 has shape {y0.shape}, but components and grid make {shape}")
+        raise ValueError(f"{problem}: y0 has shape {y0.shape}, but components and grid make {shape}")
     return {
         "y0": y0,
         "components": components,
         "grid": grid,
-        "t_span": checked_span(of("t_span"), problem.t_span),
-        "parameters": _parameters(of("parameters"), problem.parameters),
-        "units": _units(of("units"), problem.units, len(components)),
-        "mass": _mass(of("mass"), problem.mass, y0.size),
-        "parts": _parts(of("parts"), problem.parts),
-        "invariants": _invariants(of("invariants"), problem.invariants, y0.size),
-        "bounds": _bounds(of("bounds"), problem.bounds, len(components)),
-        "scale": _sizes(of("scale"), problem.scale, len(components)),
-        "threshold": _sizes(of("threshold"), problem.threshold, len(components)),
-        "first_time": _first(of("first_time"), problem.first_time),
-        "breakpoints": _breakpoints(of("breakpoints"), problem.breakpoints),
-        "references": _references(of("references"), problem.references),
+        "t_span": checked_span(of("t_span"), given["t_span"]),
+        "parameters": _parameters(of("parameters"), given["parameters"]),
+        "units": _units(of("units"), given["units"], len(components)),
+        "mass": _mass(of("mass"), given["mass"], y0.size),
+        "parts": _parts(of("parts"), given["parts"]),
+        "invariants": _invariants(of("invariants"), given["invariants"], y0.size),
+        "bounds": _bounds(of("bounds"), given["bounds"], len(components)),
+        "scale": _sizes(of("scale"), given["scale"], len(components)),
+        "threshold": _sizes(of("threshold"), given["threshold"], len(components)),
+        "first_time": _first(of("first_time"), given["first_time"]),
+        "breakpoints": _breakpoints(of("breakpoints"), given["breakpoints"]),
+        "references": _references(of("references"), given["references"]),
     }
 
 
 def checked_span(name: str, span: Any) -> tuple[float, float]:
-    """Where a problem begins and ends."""
+    """A span as two numbers (start, end) that differ."""
     if isinstance(span, str | bytes | Mapping) or not isinstance(span, Iterable):
         raise TypeError(f"{name} must be (start, end), not {described(span)}")
     ends = [number(f"{name}[{i}]", end) for i, end in enumerate(span)]
@@ -87,7 +88,7 @@ def _mapping(name: str, value: Any) -> Mapping[str, Any]:
 
 
 def _listed(name: str, value: Any) -> Any:
-    """A sequence; an empty one has no type of its own."""
+    """The values as a list; an array of no floats if there are none."""
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         raise TypeError(f"{name} must be a sequence, not {described(value)}")
     found = list(value)
@@ -95,8 +96,6 @@ def _listed(name: str, value: Any) -> Any:
 
 
 def _parameters(name: str, parameters: Any) -> Mapping[str, Any]:
-    from problems.problem import Parameter
-
     for key, parameter in _mapping(name, parameters).items():
         if not isinstance(parameter, Parameter):
             raise TypeError(f"{name}: {key} must be a Parameter(value, units), not {described(parameter)}")
@@ -128,8 +127,6 @@ def _mass(name: str, mass: Any, size: int) -> np.ndarray | None:
 
 
 def _parts(name: str, parts: Any) -> Any:
-    from problems.problem import Parts
-
     if parts is not None and not isinstance(parts, Parts):
         raise TypeError(f"{name} must be Parts(implicit, explicit) or None, not {described(parts)}")
     return parts
@@ -172,8 +169,6 @@ def _per_component(name: str, values: np.ndarray, components: int) -> np.ndarray
 
 
 def _references(name: str, references: Any) -> tuple[Any, ...]:
-    from problems.references import Reference
-
     found = tuple(_listed(name, references)) if not isinstance(references, tuple) else references
     for reference in found:
         if not isinstance(reference, Reference):

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from problems.function import ProblemFunction
-    from problems.problem import Problem
+from problems.definition import Definition
+from problems.function import ProblemFunction
 
 DENSE = 600
 COUNT = 6
 TOLERANCE = 1e-3
 
 
-def jacobian(problem: Problem, t: float, y: np.ndarray) -> np.ndarray:
+def jacobian(problem: Definition, t: float, y: np.ndarray) -> np.ndarray:
     """∂rhs/∂y (n, n) over the flat state."""
     state = torch.tensor(y, dtype=torch.float64)
     return flat_jacobian(problem.func(), torch.tensor(t, dtype=torch.float64), state)
@@ -29,18 +26,18 @@ def flat_jacobian(func: ProblemFunction, t: Tensor, y: Tensor) -> np.ndarray:
     return derivative(y.reshape(-1)).detach().numpy()
 
 
-def eigenvalues(problem: Problem, t: float, y: np.ndarray) -> np.ndarray:
+def eigenvalues(problem: Definition, t: float, y: np.ndarray) -> np.ndarray:
     """Eigenvalues at (t, y), in units of 1/``time_units``, by rising real part.
 
-    All of them up to 600 unknowns, beyond that the 6 of largest magnitude, to three digits. Of a problem
-    with a mass matrix M they are those of det(J − λM) = 0, the infinite ones left out.
+    Up to 600 unknowns all of them; beyond that the 6 of largest magnitude, to three digits. With a mass
+    matrix M they solve det(J − λM) = 0, and infinite ones are left out.
     """
     find = _largest if problem.size > DENSE and problem.mass is None else _all
     values = find(problem, t, y)
     return values[np.argsort(values.real)]
 
 
-def _all(problem: Problem, t: float, y: np.ndarray) -> np.ndarray:
+def _all(problem: Definition, t: float, y: np.ndarray) -> np.ndarray:
     import scipy.linalg
 
     J = jacobian(problem, t, y)
@@ -52,8 +49,8 @@ def _all(problem: Problem, t: float, y: np.ndarray) -> np.ndarray:
     return above[finite] / below[finite]
 
 
-def _largest(problem: Problem, t: float, y: np.ndarray) -> np.ndarray:
-    """By Arnoldi's iteration on Jᵀ: its eigenvalues are the same, and its products the cheaper ones."""
+def _largest(problem: Definition, t: float, y: np.ndarray) -> np.ndarray:
+    """By Arnoldi's iteration on Jᵀ, which has the eigenvalues of J and cheaper products."""
     from scipy.sparse.linalg import LinearOperator, eigs
 
     n = problem.size
@@ -71,7 +68,7 @@ def _largest(problem: Problem, t: float, y: np.ndarray) -> np.ndarray:
     return eigs(operator, k=COUNT, which="LM", v0=start, tol=TOLERANCE, return_eigenvectors=False)
 
 
-def stiffness(problem: Problem) -> float:
+def stiffness(problem: Definition) -> float:
     """The fastest decay at the initial state and the references, times the span: a pure number."""
     states = [(problem.t_span[0], problem.y0), *((r.t, r.y) for r in problem.references)]
     fastest = max(-float(eigenvalues(problem, t, y).real.min()) for t, y in states)

@@ -1,4 +1,4 @@
-"""Reference trajectories, computed by integrators that stiffml has no part in."""
+"""Reference trajectories by integrators of scipy, which share nothing with stiffml."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 from problems.checking import compare
-from problems.problem import Problem
+from problems.definition import Definition
 from problems.spectrum import flat_jacobian
 
 RTOL = 1e-13
@@ -23,7 +23,7 @@ class ReferenceError(RuntimeError):
     """A computed trajectory misses a published value."""
 
 
-def reference_trajectory(problem: Problem, times: np.ndarray, method: str | None = None) -> np.ndarray:
+def reference_trajectory(problem: Definition, times: np.ndarray, method: str | None = None) -> np.ndarray:
     """States (len(times), \\*shape), times increasing from the start, by an integrator of scipy.
 
     Parameters
@@ -32,13 +32,13 @@ def reference_trajectory(problem: Problem, times: np.ndarray, method: str | None
         A method of ``solve_ivp``. By default LSODA, to a relative error of about 1e-10; for problems on a
         grid Radau with their sparsity, to about 1e-9.
 
-    Where the problem has published values in the span, the integration goes on to them and is checked. Of a
-    differential-algebraic problem the algebraic variables are eliminated.
+    The integration continues to the times of published values, and is checked there. The algebraic variables
+    of a differential-algebraic problem are eliminated.
 
     Raises
     ------
     ReferenceError
-        If the integration fails, or a reference is missed by more than 1e-10 and what it is known to.
+        If the integration fails, or differs from a reference by more than 1e-10 and the error of that.
     """
     ode = _Differential(problem)
     times = np.asarray(times, dtype=float)
@@ -58,7 +58,7 @@ def reference_trajectory(problem: Problem, times: np.ndarray, method: str | None
     return states[np.searchsorted(wanted, times)]
 
 
-def _integrate(problem: Problem, ode: _Differential, wanted: np.ndarray, method: str) -> np.ndarray:
+def _integrate(problem: Definition, ode: _Differential, wanted: np.ndarray, method: str) -> np.ndarray:
     """From breakpoint to breakpoint; (len(wanted), *shape)."""
     rtol, atol = RTOL, 1e-20 * ode.scale
     extra: dict[str, Any] = {"jac": ode.jacobian}
@@ -95,18 +95,18 @@ class _Differential:
         Typical magnitudes of x.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Definition) -> None:
         self._mass = np.ones(problem.size) if problem.mass is None else problem.mass
         self.kept = self._mass != 0
         scale = problem.per_component(1.0 if problem.scale is None else problem.scale)
         self.scale = np.broadcast_to(scale, problem.y0.shape).ravel()[self.kept]
         self._func = problem.func()
         self._shape = problem.y0.shape
-        self._y = problem.y0.ravel().copy()  # the next Newton iteration starts from its z
+        self._y = problem.y0.ravel().copy()  # its z is where the next Newton iteration starts
         self._low, self._high = -math.inf, math.inf
 
     def stay_within(self, first: float, last: float) -> None:
-        """Take every time as one inside (first, last): rhs may jump at the ends."""
+        """Evaluate rhs strictly inside (first, last), since it may jump at the ends."""
         self._low, self._high = math.nextafter(first, last), math.nextafter(last, first)
 
     def slope(self, t: float, x: np.ndarray) -> np.ndarray:
@@ -119,7 +119,7 @@ class _Differential:
         return (full[kept][:, kept] - full[kept][:, ~kept] @ through) / self._mass[kept, None]
 
     def complete(self, t: float, x: np.ndarray) -> np.ndarray:
-        """(n,) x with the z that belongs to it, by Newton's iteration."""
+        """The whole state (n,) for given x: z is found by Newton's iteration."""
         kept, y = self.kept, self._y.copy()
         y[kept] = x
         if not kept.all():

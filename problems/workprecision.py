@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from problems.checking import compare
-from problems.problem import Problem
+from problems.definition import Definition
 from problems.references import Reference
+from problems.solving import solve
 from problems.trajectories import RTOL, RTOL_FIELD, reference_trajectory
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ SPLIT = "/split"
 
 
 def measure(
-    problem: Problem,
+    problem: Definition,
     methods: Sequence[str],
     rtols: Sequence[float],
     repeats: int = 3,
@@ -66,15 +67,14 @@ def measure(
     values = {name: np.full((len(methods), len(rtols)), np.nan) for name in names}
     failures = np.full((len(methods), len(rtols)), "", dtype=object)
     for i, method in enumerate(methods):
+        name = method.removesuffix(SPLIT)
         for j, rtol in enumerate(rtols):
             seconds = []
             try:
                 for _ in range(repeats):
                     before = time.perf_counter()
                     with torch.no_grad():
-                        solution = problem.solve(
-                            t, method=method.removesuffix(SPLIT), rtol=rtol, split=method.endswith(SPLIT)
-                        )
+                        solution = solve(problem, t, method=name, rtol=rtol, split=name != method)
                     seconds.append(time.perf_counter() - before)
             except SolveError as error:
                 failures[i, j] = str(error).splitlines()[0]
@@ -85,8 +85,8 @@ def measure(
             stats = solution.stats
             digits = compare(problem, reference, solution.y[-1].numpy()).digits
             row = (digits, wall, wall / one_call, stats.rhs_evals, stats.jacobians, stats.accepted)
-            for name, value in zip(names, row, strict=True):
-                values[name][i, j] = value
+            for quantity, value in zip(names, row, strict=True):
+                values[quantity][i, j] = value
             report(method, rtol)
     about = {
         "digits": ("-log10 of the largest relative error at the end", "1"),
@@ -115,7 +115,7 @@ def measure(
     )
 
 
-def end_reference(problem: Problem) -> Reference:
+def end_reference(problem: Definition) -> Reference:
     """The known state at the end of the span, or one computed by an integrator of scipy."""
     end = problem.t_span[1]
     for reference in problem.references:
@@ -131,7 +131,7 @@ def end_reference(problem: Problem) -> Reference:
     return Reference(end, y, source, 1e3 * rtol, "", None, np.maximum(size, floor))
 
 
-def seconds_per_call(problem: Problem) -> float:
+def seconds_per_call(problem: Definition) -> float:
     """Median time of one evaluation of the right-hand side at the initial state, without gradients."""
     func, y0 = problem.func(), problem.initial_state()
     t = torch.tensor(problem.t_span[0], dtype=torch.float64)

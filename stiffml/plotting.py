@@ -16,7 +16,7 @@ DATA, FIT = "#444444", "#c1440e"
 def plot_states(
     time: np.ndarray, values: np.ndarray, names: Sequence[str] | None = None, time_label: str = "time"
 ) -> Figure:
-    """Every component of states (n, components) over times (n,), one panel each, at most 16.
+    """Draw the components of states (n, components) over times (n,), one panel each, at most 16.
 
     The time axis is logarithmic where the times after the first span more than three decades.
     """
@@ -37,7 +37,7 @@ def plot_states(
         panel.set_title(names[index] if names else f"y[{index}]", fontsize=10)
         panel.grid(alpha=0.25)
         middle, spread = np.mean(values[:, index]), np.ptp(values[:, index])
-        if middle and spread <= 1e-9 * abs(middle):  # constant: rounding is no picture
+        if middle and spread <= 1e-9 * abs(middle):  # constant: do not draw its rounding errors
             panel.set_ylim(*sorted((0.9 * middle, 1.1 * middle)))
         if logarithmic:
             panel.set_xscale("log")
@@ -58,7 +58,7 @@ def spans_decades(time: np.ndarray) -> bool:
 
 
 def plot_fit(trajectory: xarray.Dataset, history: xarray.Dataset) -> Figure:
-    """Fitted species against data over logarithmic time, and the loss over the iterations."""
+    """Draw fitted species and data over logarithmic time, and the loss over the iterations."""
     species = trajectory["species"].values
     figure = Figure(figsize=(3.3 * (len(species) + 1), 3.3), layout="constrained")
     *panels, last = figure.subplots(1, len(species) + 1)

@@ -55,7 +55,7 @@ def read_species(entry: Mapping[Any, Any], units: UnitSystem) -> Species:
     UnsupportedMechanismError
         For another thermodynamic model than NASA7.
     ValueError
-        For a field that is missing or cannot be.
+        For a field that is missing or impossible.
     """
     thermo = field(entry, "thermo", dict, "a mapping")
     model = field(thermo, "model", str, "a name")
@@ -106,7 +106,7 @@ def read_reaction(
     UnsupportedMechanismError
         For a kind of rate that is not supported.
     ValueError
-        For a field that is missing or cannot be, or an equation that does not balance.
+        For a field that is missing or impossible, or an equation that does not balance.
     """
     kind = entry.get("type")
     supported = kind is None or kind in _KINDS  # if not, refused further down: only if it is to be read

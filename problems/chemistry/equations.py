@@ -30,7 +30,7 @@ def parse(text: str, kind: str | None = None, efficiencies: Mapping[str, float] 
     Raises
     ------
     ValueError
-        For text that is no equation, or a third body that cannot be told.
+        For text that is no equation, or an ambiguous third body.
     """
     sides: tuple[dict[str, float], dict[str, float]] = ({}, {})
     arrow = None

@@ -16,7 +16,7 @@ class UnsupportedMechanismError(MechanismError):
 
 @contextmanager
 def located(where: str) -> Iterator[None]:
-    """Puts ``where`` in front of what a ValueError raised inside says, and makes it a MechanismError."""
+    """Turn a ValueError raised inside into a MechanismError whose message begins with ``where``."""
     try:
         yield
     except UnsupportedMechanismError as error:

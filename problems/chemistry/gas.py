@@ -88,7 +88,7 @@ class IdealGas(nn.Module):
         Raises
         ------
         ValueError
-            For a species that is not in the mixture, or proportions that cannot be.
+            For a species that is not in the mixture, or impossible proportions.
         """
         mass = self._moles(moles) * self.molecular_weights
         return mass / mass.sum()
@@ -140,7 +140,7 @@ class IdealGas(nn.Module):
         return moles / moles.sum(dim=-1, keepdim=True)
 
     def element_mass_fractions(self, Y: Tensor) -> Tensor:
-        """(…, m): what reactions do not change."""
+        """(…, m), which reactions do not change."""
         return (Y * self.inverse_weights) @ self.composition.mT * self.atomic_weights
 
     def mean_molecular_weight(self, Y: Tensor) -> Tensor:

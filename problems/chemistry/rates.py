@@ -32,10 +32,10 @@ class Rates(nn.Module):
         Indices, from 0, of the reactions that the rows of ``efficiencies`` belong to: those of three-body
         reactions first, then those of falloff reactions.
     falloff_reactions : tuple of int
-        … that ``log_A_low``, ``b_low`` and ``Ea_low`` belong to.
+        Indices of the reactions that ``log_A_low``, ``b_low`` and ``Ea_low`` belong to.
     troe_reactions : tuple of int
-        … that the rows of ``troe`` belong to: the first of ``falloff_reactions``, the rest being
-        Lindemann's.
+        Indices of the reactions that the rows of ``troe`` belong to: the first of ``falloff_reactions``. The
+        rest have Lindemann's form.
     stoichiometry : Tensor
         (k, n) coefficients of products less those of reactants.
     """
@@ -109,7 +109,7 @@ class Rates(nn.Module):
         self._signed_low = bool((sign_low != 1).any())
 
     def _buffer(self, name: str, value: Tensor) -> None:
-        """A buffer that follows ``to`` but is not saved: the file says it."""
+        """A buffer that moves with ``to`` and is not saved, since the file determines it."""
         self.register_buffer(name, value, persistent=False)
 
     def forward(

@@ -12,7 +12,7 @@ from problems.chemistry.units import GAS_CONSTANT
 
 
 class _Reactor(nn.Module):
-    """A mechanism, and one quantity that stays as it is; ``factor``, over it, is what the equations need."""
+    """A mechanism with one quantity held constant. The equations use ``factor`` divided by that quantity."""
 
     _constant: Tensor
     _factor: Tensor

@@ -1,4 +1,4 @@
-"""Mechanism files: which file, which phase, and the species and reactions that the phase takes from where."""
+"""Reading mechanism files: finding the file, the phase in it, and the species and reactions of the phase."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def find_file(name: str | Path, beside: Path | None = None) -> Path:
 
 
 def read(source: str | Path, phase: str | None = None) -> Specification:
-    """What a file says about a phase, by default its first.
+    """Read a phase from a file, by default its first.
 
     Raises
     ------

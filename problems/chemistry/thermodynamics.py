@@ -46,7 +46,7 @@ class Thermodynamics(nn.Module):
             enthalpy = a * _float64([1, 1 / 2, 1 / 3, 1 / 4, 1 / 5, 1, 0])
             entropy = a * _float64([0, 1, 1 / 2, 1 / 3, 1 / 4, 0, 0])
             entropy[:, 0], entropy[:, LOGARITHM] = a[:, 6], a[:, 0]
-            # g/RT + ln(RT/p0): what the reaction's difference of is -ln Kc, Kc in kmol/m³.
+            # g/RT + ln(RT/p0). Products less reactants of a reaction, this is -ln Kc, with Kc in kmol/m³.
             gibbs = enthalpy - entropy
             gibbs[:, 0] += _float64([math.log(GAS_CONSTANT / s.reference_pressure) for s in species])
             gibbs[:, LOGARITHM] += 1
@@ -62,8 +62,8 @@ class Thermodynamics(nn.Module):
     def mixture(self, T: Tensor, basis: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """cp/R, h/RT and g/RT + ln(RT/p0), each (…, k), at T (…, 1); p0 is the reference pressure.
 
-        The last is a logarithm of kmol/m³; where the products of a reaction exceed its reactants in it by
-        x, the equilibrium constant is Kc = exp(-x).
+        The last gives equilibrium constants: with x its sum over a reaction's products less that over its
+        reactants, Kc = exp(-x), in kmol/m³.
         """
         both = basis @ self.mixing
         low, high = both.reshape(*both.shape[:-1], 2, 3, -1).unbind(-3)

@@ -49,7 +49,7 @@ def load(path: Path) -> dict[Any, Any]:
 
 @functools.cache
 def _loader() -> Any:
-    """A safe loader class with the core schema; made late, so that only readers of files need PyYAML."""
+    """A safe loader class with the core schema, made when first used: only reading files needs PyYAML."""
     try:
         import yaml
     except ImportError as error:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from problems.problem import Parameter, Problem, Values
+from problems.parameters import Parameter, Values
+from problems.problem import Problem
 from problems.references import published
 
 # The test set prints bare numbers; the units are those of concentrations in mol/l, pressures in bar and
@@ -29,7 +30,7 @@ _FLB, _ZHU = 0.444, 0.007
 
 
 def rhs(t: Tensor, y: Tensor, p: Mapping[str, Tensor]) -> Tensor:
-    """Five rates, and what the sixth concentration misses of its equilibrium."""
+    """Five rates, and the residual of the equilibrium that fixes the sixth concentration."""
     flb, co2, flbt, zhu, zla, complexed = y.unbind(dim=-1)
     root = torch.sqrt(co2)
     r1 = p["k1"] * flb**4 * root
@@ -52,7 +53,7 @@ def rhs(t: Tensor, y: Tensor, p: Mapping[str, Tensor]) -> Tensor:
 
 
 def initial(values: Values) -> np.ndarray:
-    """Its last component is in equilibrium with the first and the fourth."""
+    """The initial state; its last component is in equilibrium with the first and the fourth."""
     return np.array([_FLB, 0.00123, 0.0, _ZHU, 0.0, values["Ks"] * _FLB * _ZHU])
 
 

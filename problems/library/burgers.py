@@ -7,8 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 from torch import Tensor
 
+from problems.function import Parts
 from problems.library.shipped import shipped
-from problems.problem import Parameter, Parts, Problem
+from problems.parameters import Parameter
+from problems.problem import Problem
 from problems.stencils import neighbours, second_difference, star, stencil_sparsity
 
 SIZE = 512

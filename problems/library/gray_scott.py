@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from problems.function import Parts
 from problems.library.shipped import shipped
-from problems.problem import Parameter, Parts, Problem
+from problems.parameters import Parameter
+from problems.problem import Problem
 from problems.stencils import laplacian, reaction_diffusion_sparsity
 
 SIZE = 32

@@ -12,7 +12,8 @@ from torch import Tensor
 from problems.chemistry import GAS_CONSTANT, ONE_ATMOSPHERE, Mechanism
 from problems.chemistry.reactors import constant_pressure
 from problems.library.shipped import shipped
-from problems.problem import Parameter, Problem, Values
+from problems.parameters import Parameter, Values
+from problems.problem import Problem
 
 AIR = "O2:1, N2:3.76"
 

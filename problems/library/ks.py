@@ -7,8 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 from torch import Tensor
 
+from problems.function import Parts
 from problems.library.shipped import shipped
-from problems.problem import Parameter, Parts, Problem, Values
+from problems.parameters import Parameter, Values
+from problems.problem import Problem
 from problems.stencils import neighbours, second_difference, star, stencil_sparsity
 
 SIZE = 64
@@ -36,7 +38,7 @@ def problem(size: int = SIZE) -> Problem:
     shape = (1, size)
 
     def initial(values: Values) -> np.ndarray:
-        """The same waves for any length; without the last they would stay odd about a point, and settle."""
+        """The same waves for any size. The last one breaks a symmetry, or the solution would settle."""
         phase = 2 * np.pi * np.arange(size) / size
         return (np.cos(phase) * (1 + np.sin(phase)) + np.cos(3 * phase + 1) / 2)[None]
 

@@ -1,8 +1,7 @@
 """Compute the reference states that ship with the library: ``python -m problems.library.make_shipped``.
 
-Each is computed twice, by integrators that have nothing in common: fields by Radau IIA and the explicit
-DOP853; ignitions by LSODA and, with Cantera's own rates, by its CVODE. What they agree to is what the states
-are said to be known to.
+Each is computed twice, by independent integrators: fields by Radau IIA and the explicit DOP853, ignitions by
+LSODA and by Cantera's own rates and CVODE. Their difference is the relative error stated for the state.
 """
 
 from __future__ import annotations

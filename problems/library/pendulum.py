@@ -8,15 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from problems.problem import Parameter, Problem, Values
+from problems.parameters import Parameter, Values
+from problems.problem import Problem
 from problems.references import published
 
 
 def rhs(t: Tensor, y: Tensor, p: Mapping[str, Tensor]) -> Tensor:
     """Mass and length 1. The last row is d²/dt² (x² + y² − 1)/2 = 0, so that λ is the rod's tension.
 
-    x² + y² = 1 and the energy (vx² + vy²)/2 + g y follow from the initial state; nothing holds them there,
-    so that their drift shows the error of an integration.
+    The exact solution keeps x² + y² = 1 and the energy (vx² + vy²)/2 + g y. No equation enforces them, and
+    their drift shows the error of an integration.
     """
     x, height, vx, vy, tension = y.unbind(dim=-1)
     g = p["g"]
@@ -25,12 +26,12 @@ def rhs(t: Tensor, y: Tensor, p: Mapping[str, Tensor]) -> Tensor:
 
 
 def length(y: np.ndarray, p: Values) -> np.ndarray:
-    """That of the rod, 1 at the start."""
+    """Length of the rod, 1 at the start."""
     return np.hypot(y[..., 0], y[..., 1])
 
 
 def energy(y: np.ndarray, p: Values) -> np.ndarray:
-    """Over that of the fall to the lowest point; 0 at the start."""
+    """Energy, in units of that of a fall to the lowest point; 0 at the start."""
     return (y[..., 2] ** 2 + y[..., 3] ** 2) / (2 * p["g"]) + y[..., 1]
 
 

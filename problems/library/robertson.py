@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from problems.problem import Parameter, Problem
+from problems.parameters import Parameter
+from problems.problem import Problem
 from problems.references import published
 
 

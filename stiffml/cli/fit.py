@@ -1,4 +1,4 @@
-"""``stiffml fit``."""
+"""``stiffml fit``: train a neural ODE on a stiff problem."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``stiffml methods``."""
+"""``stiffml methods``: the table of what each method can do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``stiffml problems``."""
+"""``stiffml problems``: the library, or one problem in full."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _overview() -> None:
     for name in library.names():
         try:
             problem = library.load(name)
-        except (ImportError, FileNotFoundError) as error:  # without Cantera's files
+        except (ImportError, FileNotFoundError) as error:  # Cantera's files are missing
             table.add_row(name, "", "", "", "", escape(str(error)))
             continue
         digits = min((-math.log10(r.rtol_valid) for r in problem.references), default=None)

@@ -28,7 +28,7 @@ Size = Annotated[int | None, typer.Option(min=2, help="Grid points along each ax
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Errors that explain themselves end the command with their message and exit status 1."""
+    """End the command with the message of an expected error, and exit status 1."""
     from stiffml.errors import SolveError
     from stiffml.training import TrainingError
 
@@ -41,7 +41,7 @@ def explained() -> Iterator[None]:
 
 
 def load(name: str, settings: Sequence[str] | None, size: int | None) -> Problem:
-    """The problem as the arguments describe it."""
+    """Load a problem with the parameter values and the size that were given."""
     import problems
 
     values: dict[str, Any] = {}
@@ -58,7 +58,7 @@ def load(name: str, settings: Sequence[str] | None, size: int | None) -> Problem
 
 @contextmanager
 def results_folder(problem: Problem, out: Path | None) -> Iterator[Path]:
-    """The folder asked for, or runs/NAME; made if it is missing, and removed again if nothing comes of it.
+    """The folder asked for, or runs/NAME. A missing one is made, and removed again if the command fails.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""``stiffml solve``."""
+"""``stiffml solve``: solve a problem and report on the solution."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``stiffml workprecision``."""
+"""``stiffml workprecision``: what digits cost, by method and tolerance."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Several processes: a batch of solves shared among them, or one field spread over them."""
 
-from stiffml.distributed.abort import EnsembleError
+from stiffml.distributed.collective import EnsembleError
 from stiffml.distributed.ensemble import Ensemble
 from stiffml.distributed.field import Field
 

@@ -27,7 +27,7 @@ def mpi4py_communicator(comm: Any) -> Any:
 
 
 def mpi() -> Any:
-    """mpi4py's MPI; imported late, because a single process does without."""
+    """mpi4py's MPI; imported when it is needed, because a single process does not need it."""
     try:
         from mpi4py import MPI
     except ImportError as error:

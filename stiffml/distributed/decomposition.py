@@ -1,4 +1,4 @@
-"""How the points of a field are divided among processes: by a PETSc DMDA."""
+"""The division of a field's points among processes, by a PETSc DMDA."""
 
 from __future__ import annotations
 
@@ -22,8 +22,16 @@ class Decomposition:
 
     Attributes
     ----------
+    shape : tuple of int
+        Points along each axis of the whole grid.
+    periodic : tuple of bool
+        Whether each axis closes upon itself.
+    width : int
+        Points of margin.
     ranges : tuple of tuple of (start, stop)
         Each process's box, along each axis.
+    own : tuple of (start, stop)
+        That of this process.
     first : ndarray of int
         (processes + 1,): the number of each process's first point.
     ghosted : ndarray of int
@@ -32,12 +40,16 @@ class Decomposition:
         edge outside others.
     """
 
+    shape: tuple[int, ...]
+    periodic: tuple[bool, ...]
+    width: int
     ranges: tuple[Ranges, ...]
+    own: Ranges
     first: np.ndarray
     ghosted: np.ndarray
 
     def unknowns(self, points: np.ndarray, species: int) -> np.ndarray:
-        """The numbers of points (…) -> those of all species there, (species, …), in a vector of a field.
+        """Numbers of points (…) -> numbers of all species there in a vector of a field, (species, …).
 
         A process's part of such a vector has one species after the other.
         """
@@ -66,14 +78,16 @@ def decompose(shape: tuple[int, ...], periodic: tuple[bool, ...], width: int, co
         tuple((ends[i], ends[i + 1]) for ends, i in zip(bounds, place, strict=True)) for place in places
     )
     sizes = [math.prod(stop - start for start, stop in box) for box in ranges]
+    own = ranges[comm.getRank()]
     margins = [
         _inside(start, stop, points, width, wraps)
-        for (start, stop), points, wraps in zip(ranges[comm.getRank()], shape, periodic, strict=True)
+        for (start, stop), points, wraps in zip(own, shape, periodic, strict=True)
     ]
     numbers = dm.getLGMap().getIndices().reshape([len(margin) for margin in margins])
     ghosted = numbers[np.ix_(*margins)].astype(np.int64)
     dm.destroy()
-    return Decomposition(ranges, np.concatenate([[0], np.cumsum(sizes)]), ghosted)
+    first = np.concatenate([[0], np.cumsum(sizes)])
+    return Decomposition(shape, periodic, width, ranges, own, first, ghosted)
 
 
 def _inside(start: int, stop: int, points: int, width: int, wraps: bool) -> np.ndarray:
@@ -85,10 +99,11 @@ def _inside(start: int, stop: int, points: int, width: int, wraps: bool) -> np.n
 def process_grid(
     shape: Sequence[int], periodic: Sequence[bool], width: int, processes: int
 ) -> tuple[int, ...]:
-    """How many processes to put along each axis: those that cut the fewest points apart.
+    """The number of processes along each axis, such that the fewest neighbouring points are separated.
 
-    Each gets at least ``width`` points along each axis, as PETSc demands, whose own choice does not see to
-    that. Of equals, the earlier axes are cut: their margins lie together in memory.
+    Each process gets at least ``width`` points along each axis. PETSc demands that, but its own choice does
+    not ensure it. Of equal choices, the one that cuts earlier axes is taken: their margins are contiguous in
+    memory.
     """
     most = [points // width for points in shape]
 

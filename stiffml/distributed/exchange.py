@@ -1,4 +1,4 @@
-"""The values around a process's part of a field, fetched from where they are; differentiable."""
+"""The values around a process's part of a field, fetched from other processes; differentiable."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from stiffml.distributed.decomposition import Decomposition
 from stiffml.petsc.library import PETSc
 
 SMALL = 10_000
-"""Numbers in a field on one process up to which the ghosts are taken by an index.
+"""Numbers in a field on one process up to which the ghosts are taken by indexing.
 
-That is an ordinary operation of torch, which vmap and with it dense Jacobians can batch; PETSc is twice as
-fast for large fields.
+Indexing is an ordinary operation of torch, which vmap and with it dense Jacobians can batch. For large fields
+PETSc is twice as fast.
 """
 
 
@@ -54,7 +54,7 @@ class Exchange:
         origins = decomposition.unknowns(points.ravel()[places], species)
         targets = places + points.size * np.arange(species)[:, None]
 
-        # The arrays are never touched, so they cost no memory: those of the tensors are put in their place.
+        # These arrays are never touched and cost no memory: those of tensors are put in their place.
         self._part = PETSc.Vec().createWithArray(np.empty(math.prod(self.shape)), comm=comm)
         self._whole = PETSc.Vec().createWithArray(
             np.empty(math.prod(self.ghosted_shape)), comm=PETSc.COMM_SELF

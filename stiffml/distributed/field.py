@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stiffml.checks import described, flag, whole
 from stiffml.distributed.abort import EndsAll
+from stiffml.distributed.arguments import axes_of, for_each_axis, positive_count
 from stiffml.distributed.communicator import mpi4py_communicator, petsc_communicator
 from stiffml.distributed.decomposition import decompose
 from stiffml.distributed.exchange import Exchange
 from stiffml.distributed.reduction import sum_over_processes
 from stiffml.distributed.space import FieldSpace
+from stiffml.distributed.stencil import StencilJacobian
 from stiffml.distributed.transfer import gather_parts, scatter_parts
 from stiffml.petsc.library import PETSc
 from stiffml.system.space import Space, is_solved_alone
@@ -73,10 +74,10 @@ class Field:
         width: int = 1,
         comm: object | None = None,
     ) -> None:
-        self.shape = _sizes(shape)
-        self.periodic = _per_axis(periodic, len(self.shape))
-        self.species = _count("species", species)
-        self.width = _count("width", width)
+        self.shape = axes_of(shape)
+        self.periodic = for_each_axis(periodic, len(self.shape))
+        self.species = positive_count("species", species)
+        self.width = positive_count("width", width)
         petsc = petsc_communicator(comm)
         self.rank, self.size = petsc.getRank(), petsc.getSize()
         self.space = Space()
@@ -87,7 +88,7 @@ class Field:
         # PETSc objects of several processes that one of them has dropped wait until all do this.
         PETSc.garbage_cleanup(petsc)
         self.decomposition = decompose(self.shape, self.periodic, self.width, petsc)
-        self.ranges = self.decomposition.ranges[self.rank]
+        self.ranges = self.decomposition.own
         self._exchange = Exchange(self.decomposition, self.species, self.width, petsc)
         self.part_shape = self._exchange.shape
         self.coordinates = self._coordinates()
@@ -149,6 +150,10 @@ class Field:
                 "make what is around it an nn.Module with it as a submodule"
             )
         return self._exchange(y)
+
+    def sparse_jacobian(self) -> StencilJacobian:
+        """∂f/∂y of right-hand sides that :meth:`rhs` makes: where it has entries, and how it is evaluated."""
+        return StencilJacobian(self.decomposition, self.species)
 
     def at_low_edge(self, axis: int) -> bool:
         """Whether this process's ghosts before its first point along an axis lie outside the domain."""
@@ -260,40 +265,3 @@ class FieldRHS(nn.Module):
 
     def extra_repr(self) -> str:
         return repr(self.field)
-
-
-def _sizes(shape: Sequence[int]) -> tuple[int, ...]:
-    try:
-        if isinstance(shape, bytes | Mapping):
-            raise TypeError
-        sizes = tuple(whole("shape", points, least=0) for points in shape)
-    except TypeError:
-        found = described(shape)
-        raise ValueError(f"Field: shape must be a sequence of whole numbers, not {found}") from None
-    if not 1 <= len(sizes) <= 3:
-        raise ValueError(f"Field: shape must have 1 to 3 axes, not {len(sizes)}: {sizes}")
-    if min(sizes) < 1:
-        raise ValueError(f"Field: every axis needs at least one point, not {sizes}")
-    return sizes
-
-
-def _count(name: str, value: int) -> int:
-    try:
-        return whole(f"Field: {name}", value, most=2**31 - 1)
-    except TypeError as error:
-        raise ValueError(str(error)) from None
-
-
-def _per_axis(periodic: bool | Sequence[bool], axes: int) -> tuple[bool, ...]:
-    if isinstance(periodic, bool | np.bool_):
-        return (bool(periodic),) * axes
-    try:
-        if isinstance(periodic, Mapping):
-            raise TypeError
-        each = tuple(flag("periodic", p) for p in periodic)
-    except TypeError:
-        found = described(periodic)
-        raise ValueError(f"Field: periodic must be a bool, or one for each axis, not {found}") from None
-    if len(each) != axes:
-        raise ValueError(f"Field: periodic has {len(each)} entries, but shape has {axes} axes")
-    return each

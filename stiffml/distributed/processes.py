@@ -1,4 +1,4 @@
-"""The processes that run this program together, and what they can do with one another.
+"""The processes that run this program, and their collective operations.
 
 Two launchers are known: ``torchrun``, whose processes talk through torch.distributed, and ``mpiexec`` with
 its relatives, through mpi4py. What lies on another device is sent by way of the host.
@@ -22,10 +22,10 @@ from stiffml.distributed.communicator import mpi
 from stiffml.petsc.library import PETSc
 
 LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
-"""Variables in which launchers, MPICH's and Open MPI's and their relatives, say how many they started."""
+"""Environment variables in which launchers of MPICH, Open MPI and others give the number of processes."""
 
 ENDED = "the end of the program"
-"""What a process that has ended exchanges."""
+"""The item that a process exchanges when it has ended."""
 
 
 class Processes(Protocol):
@@ -118,20 +118,20 @@ class _MPI:
     def __init__(self, world: Any) -> None:
         self._comm = world.Dup()  # nothing that the user sends can be taken for one of these messages
         self.rank, self.size = world.rank, world.size
-        atexit.register(self._end)
+        atexit.register(self._close)
 
-    def _end(self) -> None:
-        """Wait for the others, and tell those who wait for this process that it has ended.
+    def _close(self) -> None:
+        """Wait for the others, and tell those that wait for this process that it has ended.
 
-        Else this process would wait in MPI_Finalize for another that waits in ``exchange`` for this one, when
-        one calls what the others do not.
+        Otherwise, if one process makes a call that others do not, one would wait in ``exchange`` and the
+        other in MPI_Finalize.
         """
         if not mpi().Is_finalized():
             while any(item != ENDED for item in self.exchange(ENDED)):
                 pass
 
     def exchange(self, item: Any) -> list[Any]:
-        # MPI waits by asking all the time. Those with a longer solve may need the processor.
+        # MPI waits actively. Processes with a longer solve may need the processor.
         everyone, pause = self._comm.Ibarrier(), 1e-5
         while not everyone.Test():
             time.sleep(pause)
@@ -171,10 +171,10 @@ class _Torch:
             dist.init_process_group("gloo")
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self._group: Any = dist.new_group(backend="gloo")  # the user's may be one for GPUs
-        atexit.register(self._end)
+        atexit.register(self._close)
 
-    def _end(self) -> None:
-        """End the threads of the group, which may hold tensors whose release aborts a Python that ends."""
+    def _close(self) -> None:
+        """End the threads of the group. They may hold tensors that cannot be freed while Python ends."""
         group, self._group = self._group, None
         # A program may have destroyed all groups itself, and even made others.
         with contextlib.suppress(ValueError):
@@ -210,7 +210,7 @@ def _host_copy(values: Tensor) -> Tensor:
 
 
 def _bytes(values: Tensor) -> Tensor:
-    """The memory of a tensor that is contiguous; sent in place of numbers, any type can be sent."""
+    """The memory of a contiguous tensor as bytes, so that any type can be sent."""
     return values.detach().view(-1).view(torch.uint8)
 
 

@@ -1,11 +1,10 @@
 """The sum of a number over all processes, for losses that every process then holds; differentiable.
 
-Each process computes with numbers that are the same everywhere, such as this sum and the loss made from
-it, and with parts of what is spread over processes. The derivative with respect to a part is complete on its
-own process, because the loss there is the whole loss. So the cotangent of the sum is that of each of its
-terms, unchanged. In derivatives of derivatives that cotangent is itself a number that is the same everywhere
-and acts on all processes, so the cotangents that it gets from them are added up: the one operation is the
-transpose of the other.
+Each process computes with numbers that are the same everywhere, such as this sum and the loss made from it,
+and with its own parts of a state. The derivative with respect to a part is complete on its own process,
+because the loss there is the whole loss. So the cotangent of the sum is the cotangent of each term,
+unchanged. In second derivatives that cotangent is itself a number that is the same everywhere and acts on all
+processes, so its own cotangents are summed over the processes: each operation is the transpose of the other.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class _Sum(torch.autograd.Function):
 
 
 class _Share(torch.autograd.Function):
-    """A number that is the same on all processes -> the one with which each computes."""
+    """A number that is the same on all processes -> its copy on each process."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, space: Space) -> Tensor:  # type: ignore[override]

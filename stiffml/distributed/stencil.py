@@ -1,4 +1,4 @@
-"""The Jacobian of a field's right-hand side, assembled from products with groups of points."""
+"""The sparse Jacobian of a field's right-hand side, from products with groups of points."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stiffml.distributed.field import Field
+from stiffml.distributed.decomposition import Decomposition
 from stiffml.linear.sparse.compression import Compressed
 from stiffml.system.derivatives.dynamics import Dynamics
 
@@ -20,30 +20,31 @@ class StencilJacobian(Compressed):
 
     Parameters
     ----------
-    field : Field
+    decomposition : Decomposition
+        Of the points of the field.
+    species : int
+        Numbers at each point.
     """
 
-    def __init__(self, field: Field) -> None:
-        species, width = field.species, field.width
+    def __init__(self, decomposition: Decomposition, species: int) -> None:
+        width, ranges = decomposition.width, decomposition.own
         groups = [
             _axis_groups(points, width, wraps)
-            for points, wraps in zip(field.shape, field.periodic, strict=True)
+            for points, wraps in zip(decomposition.shape, decomposition.periodic, strict=True)
         ]
         counts = [int(numbers.max()) + 1 for numbers in groups]
-        here = [numbers[start:stop] for numbers, (start, stop) in zip(groups, field.ranges, strict=True)]
+        here = [numbers[start:stop] for numbers, (start, stop) in zip(groups, ranges, strict=True)]
         own: Any = np.ravel_multi_index(np.meshgrid(*here, indexing="ij"), counts)  # (n0, …)
         every = [
             numbers[np.arange(start - width, stop + width) % len(numbers)]
-            for numbers, (start, stop) in zip(groups, field.ranges, strict=True)
+            for numbers, (start, stop) in zip(groups, ranges, strict=True)
         ]
         around: Any = np.ravel_multi_index(np.meshgrid(*every, indexing="ij"), counts)  # (n0 + 2·width, …)
         total = int(np.prod(counts))
-        self.products = total * species
         # The group of every unknown of this process, species by species.
         self._seeds = (np.arange(species)[:, None] * total + own.ravel()).ravel()
 
-        decomposition = field.decomposition
-        shape = tuple(stop - start for start, stop in field.ranges)
+        shape = tuple(stop - start for start, stop in ranges)
         numbers: Any = decomposition.unknowns(decomposition.ghosted, species)  # (species, n0 + 2·width, …)
         inside = [slice(width, width + extent) for extent in shape]
         mine = numbers[(slice(None), *inside)]
@@ -54,40 +55,34 @@ class StencilJacobian(Compressed):
         local: Any = np.arange(mine.size).reshape(mine.shape)
         for offset in itertools.product(range(-width, width + 1), repeat=len(shape)):
             box = [slice(width + o, width + o + n) for o, n in zip(offset, shape, strict=True)]
-            there = self._exists(field, offset)
+            there = _exists(decomposition, offset)
             for row, column in itertools.product(range(species), repeat=2):
                 rows.append(numbers[(row, *box)][there])
                 columns.append(mine[column][there])
                 products.append(row * total + around[tuple(box)][there])
                 places.append(local[column][there])
-        self.rows, self.columns = np.concatenate(rows), np.concatenate(columns)
+        every_row, every_column = np.concatenate(rows), np.concatenate(columns)
         # On an axis of few points the same neighbour may lie on both sides.
-        _, first = np.unique(np.stack([self.rows, self.columns]), axis=1, return_index=True)
-        self.rows, self.columns = self.rows[first], self.columns[first]
+        _, first = np.unique(np.stack([every_row, every_column]), axis=1, return_index=True)
         product, place = np.concatenate(products)[first], np.concatenate(places)[first]
-        order = np.argsort(product, kind="stable")
-        ends = np.searchsorted(product[order], np.arange(self.products + 1))
-        self._entries = [order[ends[g] : ends[g + 1]] for g in range(self.products)]
-        self._places = [place[entries] for entries in self._entries]
-
-    @staticmethod
-    def _exists(field: Field, offset: tuple[int, ...]) -> np.ndarray:
-        """(n0, …) whether the point at an offset from each of this process's is one of the domain."""
-        inside = []
-        for (start, stop), wraps, points, o in zip(
-            field.ranges, field.periodic, field.shape, offset, strict=True
-        ):
-            places = np.arange(start, stop) + o
-            inside.append(((places >= 0) & (places < points)) | wraps)
-        return np.logical_and.reduce(np.meshgrid(*inside, indexing="ij"))
+        super().__init__(every_row[first], every_column[first], total * species, product, place)
 
     def values(self, dynamics: Dynamics, s: float, u: np.ndarray) -> np.ndarray:
         graph = dynamics.graph(s, u)
-        values = np.empty(len(self.rows))
-        for group, (entries, places) in enumerate(zip(self._entries, self._places, strict=True)):
-            seed = (self._seeds == group).astype(float)
-            values[entries] = graph.apply(seed, transpose=True)[places]
-        return values
+        return self._collected(
+            lambda group: graph.apply((self._seeds == group).astype(float), transpose=True)
+        )
+
+
+def _exists(decomposition: Decomposition, offset: tuple[int, ...]) -> np.ndarray:
+    """(n0, …) whether the point at an offset from each of this process's lies in the domain."""
+    inside = []
+    for (start, stop), wraps, points, o in zip(
+        decomposition.own, decomposition.periodic, decomposition.shape, offset, strict=True
+    ):
+        places = np.arange(start, stop) + o
+        inside.append(((places >= 0) & (places < points)) | wraps)
+    return np.logical_and.reduce(np.meshgrid(*inside, indexing="ij"))
 
 
 def _axis_groups(points: int, width: int, wraps: bool) -> np.ndarray:

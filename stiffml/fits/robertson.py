@@ -1,7 +1,6 @@
-"""A neural ODE fitted to Robertson's problem, the standard example of a stiff one that explicit methods
-cannot train on.
+"""A neural ODE fitted to Robertson's problem, which is too stiff to train on with explicit methods.
 
-Set-up of Zhang & Zhao, arXiv 2206.01298: 40 log-spaced observations to t = 100, species scaled to
+The set-up is that of Zhang & Zhao, arXiv 2206.01298: 40 log-spaced observations to t = 100, species scaled to
 [0, 1], a network 3→5×6→3 without biases, Crank-Nicolson with one step between observations.
 """
 
@@ -34,7 +33,7 @@ LEARNING_RATE = 5e-3
 
 @dataclass(frozen=True)
 class Data:
-    """Observations (41, 3): ``y`` as concentrations, ``scaled`` to [0, 1] a species; times (41,) in s."""
+    """Observations (41, 3) at ``times`` (41,) in s: ``y`` as concentrations, ``scaled`` to [0, 1]."""
 
     times: Tensor
     y: np.ndarray
@@ -75,7 +74,7 @@ class Network(nn.Module):
 
 @dataclass(frozen=True)
 class Result:
-    """What a fit ends with."""
+    """The result of a fit: final loss, trajectory, gradient check, the trainer with its history, the data."""
 
     loss: float
     solution: Solution
@@ -92,7 +91,7 @@ def fit(
     resume: bool = False,
     report: Callable[[int, float], None] = lambda iteration, loss: None,
 ) -> Result:
-    """Fit, and leave ``weights.pt``, ``trajectory.nc``, ``history.nc`` and ``fit.png`` in ``folder``.
+    """Fit, and write ``weights.pt``, ``trajectory.nc``, ``history.nc`` and ``fit.png`` to ``folder``.
 
     Implicit methods take one step between observations; explicit ones adapt their steps where they
     can. ``report(iteration, loss)`` is called after every iteration.
@@ -138,6 +137,7 @@ def fit(
 
 
 def default_steps(method: str) -> Steps:
+    """Adaptive steps for explicit methods with an error estimate, else one step between observations."""
     known = resolve(method)
     return Adaptive() if known.adaptive and not known.implicit else Grid()
 

@@ -23,10 +23,10 @@ from stiffml.gradients.sweep import Pending, sweep
 from stiffml.gradients.tape import Tape
 from stiffml.gradients.times import AtNodes, TimeGradient
 from stiffml.linear.dense.lu import DenseBlocks
-from stiffml.methods import Method
 from stiffml.native.replay import Replay
 from stiffml.system.derivatives.curvature import Curvature
 from stiffml.system.derivatives.dynamics import Dynamics
+from stiffml.system.derivatives.jacobian import NARROW
 from stiffml.system.derivatives.linearization import Linearization, Products
 from stiffml.system.derivatives.products import added
 from stiffml.system.system import System
@@ -34,9 +34,6 @@ from stiffml.system.trials import require_same_product
 
 SEGMENT_NUMBERS = 4_000_000
 """How many float64 numbers the replicated states of a segment may take (32 MB)."""
-
-WIDEST_EXPLICIT_BLOCK = 16
-"""Where only products with Jᵀ are needed, whole Jacobians are faster up to this width."""
 
 
 @dataclass
@@ -70,10 +67,10 @@ def reverse(tape: Tape, cotangents: Tensor, wrt_time: bool = False) -> Gradients
     pending = Pending()
     for reading, row in zip(readings, cotangents.numpy(), strict=True):
         pending.read(reading, row)
-    longest = longest_segment(method, system)
+    longest = longest_segment(replay)
     total = Total(system, TimeGradient(trajectory) if wrt_time else None)
     if method.implicit:
-        system.solver.release()
+        replay.solver.release()
     try:
         # Steps after the last output (of a run that failed) have no influence on what was returned.
         is_last = True
@@ -83,7 +80,7 @@ def reverse(tape: Tape, cotangents: Tensor, wrt_time: bool = False) -> Gradients
             del segment  # before the next one is made
     finally:
         if method.implicit:
-            system.solver.release()
+            replay.solver.release()
     times = between = None
     if total.times is not None:
         between = system.space.sum_array(total.times.add_readings(readings, cotangents.numpy()))
@@ -105,18 +102,18 @@ def last_state(readings: Sequence[Reading]) -> int:
     return max(reading.end for reading in readings)
 
 
-def longest_segment(method: Method, system: System) -> int:
+def longest_segment(replay: Replay) -> int:
     """How many steps fit into ``SEGMENT_NUMBERS``."""
-    numbers = 1
-    if method.implicit:
-        numbers = system.solver.numbers_per_jacobian
+    system, numbers = replay.system, 1
+    if replay.method.implicit:
+        numbers = replay.solver.numbers_per_jacobian
     elif _is_narrow(system.f):
         numbers = system.layout.width
     return max(1, SEGMENT_NUMBERS // (system.f.largest * numbers * 8))
 
 
 def _is_narrow(dynamics: Dynamics) -> bool:
-    return dynamics.layout.width <= WIDEST_EXPLICIT_BLOCK and not dynamics.space.is_distributed
+    return dynamics.layout.width <= NARROW and not dynamics.space.is_distributed
 
 
 class Total:
@@ -147,8 +144,8 @@ def _reverse_segment(replay: Replay, segment: Segment, pending: Pending, total: 
     method, system = replay.method, replay.system
     segment = replay.with_stages(segment)
     equations = Equations(segment, replay.blocks(segment))
-    f = linearize(equations.f_nodes, method.implicit, system.f, system)
-    g = None if system.g is None else linearize(equations.g_nodes, False, system.g, system)
+    f = linearize(equations.f_nodes, method.implicit, system.f, replay)
+    g = None if system.g is None else linearize(equations.g_nodes, False, system.g, replay)
     if is_last and system.layout.samples > 1:
         _require_independent_samples(equations, system, f, g)
     curvatures = [_curvature(equations, block, system.f) for block in equations.blocks]
@@ -163,7 +160,7 @@ def _reverse_segment(replay: Replay, segment: Segment, pending: Pending, total: 
         swept = sweep(equations, system, f, g, curvatures, pending, with_multipliers=wanted)
     del f, g  # large systems need the room
     if method.implicit:
-        system.solver.let_go()
+        replay.solver.release_jacobian()
     at_f = _through(system.f, equations.f_nodes, swept.f, total)
     at_g = None
     if system.g is not None and swept.g is not None:
@@ -194,10 +191,13 @@ def _require_independent_samples(
             require_same_product(linearization, part, nodes.s, nodes.u, int(nodes.s.argmax()))
 
 
-def linearize(nodes: Nodes, solves: bool, dynamics: Dynamics, system: System) -> Linearization:
+def linearize(nodes: Nodes, solves: bool, dynamics: Dynamics, replay: Replay) -> Linearization:
     """The Jacobian at the nodes: for solving with it, as small blocks, or as products."""
+    system = replay.system
     if solves:
-        return system.solver.linearize(dynamics, nodes.s, nodes.u, system.mass, constant=system.linear)
+        return replay.solver.linearize(
+            dynamics, nodes.s, nodes.u, system.mass, constant=system.constant_jacobian
+        )
     if _is_narrow(dynamics):
         return DenseBlocks(dynamics, nodes.s, nodes.u, system.mass)
     return Products(dynamics, nodes.s, nodes.u)

@@ -14,15 +14,15 @@ from stiffml.gradients.non_finite import all_finite, explained, require_finite
 from stiffml.gradients.refusals import differentiable_no_further
 from stiffml.gradients.second import differentiate_again
 from stiffml.gradients.tape import Tape
+from stiffml.native.replay import Replay
 from stiffml.parameters.passed import require_one_cotangent
 from stiffml.stats import AdjointStats
 from stiffml.system.derivatives.products import added
-from stiffml.system.system import System
 
 
-def _costs(system: System) -> tuple[int, int, int]:
+def _costs(replay: Replay) -> tuple[int, int, int]:
     """Evaluations of f and its Jacobian, and Krylov iterations of derivatives, so far."""
-    return system.rhs_evals, system.f.jacobians, system.krylov_iterations
+    return replay.system.rhs_evals, replay.system.f.jacobians, replay.krylov_iterations
 
 
 def _plain(values: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class _Reverse(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         t, between, u0, *_ = inputs
         system = tape.replay.system
-        began, before = time.perf_counter(), _costs(system)
+        began, before = time.perf_counter(), _costs(tape.replay)
         with tape.at_work():
             tape.require_same_func()
             with explained(tape):
@@ -77,7 +77,7 @@ class _Reverse(torch.autograd.Function):
                 wanted = [gradients.u0 if u0.requires_grad else None, gradients.times, gradients.between]
                 require_finite([*wanted, *gradients.parameters], tape)
         adjoint = tape.stats.adjoint = tape.stats.adjoint or AdjointStats()
-        after = _costs(system)
+        after = _costs(tape.replay)
         adjoint.rhs_evals += after[0] - before[0]
         adjoint.jacobians += after[1] - before[1]
         adjoint.krylov_iterations += after[2] - before[2]

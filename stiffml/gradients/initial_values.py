@@ -11,15 +11,17 @@ from torch import Tensor
 from stiffml.gradients.hooks import without_hooks
 from stiffml.gradients.refusals import differentiable_no_further
 from stiffml.native.constraints import Constraints
-from stiffml.system.system import System
 
 
 class MakeConsistent(torch.autograd.Function):
-    """(t0, u0, *parameters) -> consistent u0, by the implicit function theorem on P f(u) + M(u − u0) = 0."""
+    """(constraints, t0, u0, *parameters) -> consistent u0.
+
+    By the implicit function theorem on P f(u) + M(u − u0) = 0.
+    """
 
     @staticmethod
-    def forward(ctx, system: System, s: float, t0: Tensor, u0: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.constraints, ctx.system, ctx.s = Constraints(system, s), system, s
+    def forward(ctx, constraints: Constraints, t0: Tensor, u0: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.constraints, ctx.system, ctx.s = constraints, constraints.system, constraints.s
         given = u0.detach().double().cpu().numpy()
         # Jacobians need autograd, which inference mode would switch off for good.
         with torch.inference_mode(False), torch.no_grad():
@@ -33,11 +35,11 @@ class MakeConsistent(torch.autograd.Function):
         inputs = ctx.saved_tensors
         with ctx.system.as_it_was(), without_hooks(ctx.system.parameters):
             if torch.is_grad_enabled() and not ctx.system.mass_has_gradient:
-                return None, None, *_differentiable(ctx, cotangent, inputs)
+                return None, *_differentiable(ctx, cotangent, inputs)
             with torch.no_grad():
                 found = MakeConsistent._gradients(ctx, cotangent)
         what = "the gradient of make_consistent, with a mass matrix that needs one too,"
-        return None, None, *differentiable_no_further(found, [cotangent, *inputs], what)
+        return None, *differentiable_no_further(found, [cotangent, *inputs], what)
 
     @staticmethod
     def _gradients(ctx, cotangent: Tensor) -> list[Tensor | None]:
@@ -47,7 +49,7 @@ class MakeConsistent(torch.autograd.Function):
         into_f = torch.from_numpy(-constraints.project(w, transpose=True))[None]
         time = torch.tensor([ctx.s], dtype=torch.float64)
         _, gradients, wrt_s, _ = system.f.vjp(
-            time, torch.from_numpy(ctx.state)[None], into_f, ctx.needs_input_grad[2]
+            time, torch.from_numpy(ctx.state)[None], into_f, ctx.needs_input_grad[1]
         )
         wrt_u0 = torch.from_numpy(system.weigh(w, transpose=True)).to(cotangent)
         wrt_t0 = (system.direction * wrt_s[0]).to(t0)

@@ -15,7 +15,8 @@ from stiffml.errors import DERIVATIVE_HINT, LinearSolveError, NonFiniteDerivativ
 from stiffml.gradients.tape import Tape
 from stiffml.native.replay import Replay
 from stiffml.system.derivatives.dynamics import Dynamics
-from stiffml.system.finite import describe_derivative, first_not_finite, infinite_derivative, is_finite
+from stiffml.system.derivatives.infinite_entries import describe_derivative, infinite_derivative
+from stiffml.system.finite import first_not_finite, is_finite
 
 AT_ONCE = 1000
 """Steps looked at together."""

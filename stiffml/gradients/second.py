@@ -45,7 +45,7 @@ def differentiate_again(
     for reading, row in zip(readings, cotangents.numpy(), strict=True):
         first.read(reading, row)
     total = Total(system, None)
-    longest = longest_segment(replay.method, system)
+    longest = longest_segment(replay)
     for segment in checkpoints.segments(replay, last, longest):
         segment = replay.with_stages(segment)
         equations = Equations(segment, replay.blocks(segment))

@@ -76,7 +76,7 @@ class TangentSweep:
     def run(self, checkpoints: Checkpoints, last: int) -> None:
         """Sweep all steps up to a state."""
         replay = self._replay
-        longest = longest_segment(replay.method, replay.system)
+        longest = longest_segment(replay)
         for segment in checkpoints.forwards(replay, last, longest):
             segment = replay.with_stages(segment)
             equations = Equations(segment, replay.blocks(segment))
@@ -111,8 +111,8 @@ class TangentSweep:
 def linearize_both(equations: Equations, replay: Replay) -> tuple[Linearization, Linearization | None]:
     """The Jacobians of f and g at the nodes of a segment."""
     method, system = replay.method, replay.system
-    f = linearize(equations.f_nodes, method.implicit, system.f, system)
-    return f, None if system.g is None else linearize(equations.g_nodes, False, system.g, system)
+    f = linearize(equations.f_nodes, method.implicit, system.f, replay)
+    return f, None if system.g is None else linearize(equations.g_nodes, False, system.g, replay)
 
 
 def _parts(equations: Equations, system: System, f: Linearization, g: Linearization | None) -> Parts:

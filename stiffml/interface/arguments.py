@@ -11,7 +11,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from torch import Tensor
 
-from stiffml.linear.settings import LU, Krylov, Sparsity
+from stiffml.linear.settings import LU, Krylov
+from stiffml.linear.sparsity import Sparsity
 from stiffml.methods import Method
 from stiffml.run.events import EventFunc
 from stiffml.settings import Discrete, Newton

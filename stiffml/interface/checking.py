@@ -24,8 +24,9 @@ from stiffml.run.request import Request
 from stiffml.settings import Discrete, Newton
 from stiffml.steps import Adaptive, landings
 from stiffml.system.bounds import bounds_of
-from stiffml.system.derivatives.curvature import WIDEST_BLOCK
+from stiffml.system.derivatives.jacobian import NARROW
 from stiffml.system.function.span import Span
+from stiffml.system.linear_solver import LinearSolver
 from stiffml.system.state import State
 from stiffml.system.statistics import require_fixed_statistics
 from stiffml.system.system import System
@@ -78,21 +79,22 @@ def check(arguments: Arguments) -> Request:
     if torch.is_grad_enabled() or in_forward_mode():
         find_parameters(system, float(times[0]), u0)
         system.keep_members()
+    solver = None
     if method.implicit:
         limits = tolerances if isinstance(steps, Adaptive) else None
-        wanted = Wanted(
-            arguments.linear, arguments.jacobian, method, system.linear, limits, dict(options or {})
-        )
+        constant = system.constant_jacobian
+        wanted = Wanted(arguments.linear, arguments.jacobian, method, constant, limits, dict(options or {}))
         with torch.inference_mode(False), torch.no_grad():
-            system.solver = choose(wanted, system.f, system.mass, float(times[0]), u0)
+            solver = choose(wanted, system.f, system.mass, float(times[0]), u0)
     require_free(options or {})
-    krylov = method.implicit and isinstance(system.solver, KrylovSolver)
+    krylov = isinstance(solver, KrylovSolver)
     require_understood(options or {}, method, isinstance(steps, Adaptive), krylov)
     if len(times) > 1:
-        _try_out(system, method, float(times[0]), u0, (t, y0))
+        _try_out(system, method, solver, float(times[0]), u0, (t, y0))
     return Request(
         method=method,
         system=system,
+        solver=solver,
         t=t,
         on_steps=on_steps,
         ends=ends,
@@ -141,18 +143,25 @@ def _require_effect(arguments: Arguments, method: Method) -> None:
         raise ValueError(f"newton has no effect with the {kind} {method}; leave it out")
 
 
-def _try_out(system: System, method: Method, s0: float, u0: np.ndarray, given: tuple[Tensor, State]) -> None:
+def _try_out(
+    system: System,
+    method: Method,
+    solver: LinearSolver | None,
+    s0: float,
+    u0: np.ndarray,
+    given: tuple[Tensor, State],
+) -> None:
     """Try what the solve relies on in func, near the initial state."""
     t, y0 = given
     inputs = (t, *(y0 if isinstance(y0, tuple) else (y0,)), *system.parameters)
     differentiated = torch.is_grad_enabled() and any(value.requires_grad for value in inputs)
-    narrow = differentiated and system.layout.width <= WIDEST_BLOCK
+    narrow = differentiated and system.layout.width <= NARROW
     with torch.inference_mode(False), torch.no_grad():
         for part in system.parts:
             implicit = method.implicit and part is system.f
             if implicit or differentiated:
                 # Newton's steps get their Jacobian from the solver, backwards too.
-                blocks = (implicit and system.solver.uses_blocks) or (
+                blocks = (implicit and solver is not None and solver.uses_blocks) or (
                     narrow and not (implicit and method.newton)
                 )
                 blocks = blocks and part.may_replicate

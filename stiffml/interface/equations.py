@@ -41,7 +41,7 @@ def system_of(arguments: Arguments, method: Method, layout: Layout, direction: i
             )
         parts = (func.implicit, func.explicit)
         f, g = (Dynamics(part, layout, direction, parameters, space, span) for part in parts)
-        return System(f, g, linear=func.linear)
+        return System(f, g, constant_jacobian=func.linear)
     if not method.whole:
         able = ", ".join(name for name, other in METHODS.items() if other.split and other.whole)
         raise ValueError(

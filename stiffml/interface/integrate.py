@@ -76,7 +76,7 @@ def _integrate(request: Request, u0: Tensor, stats: Stats) -> tuple[Solution, So
     def compute() -> tuple[Tape, np.ndarray]:
         start = u0.detach().double().cpu().numpy()
         run, outputs = integrate(request, start, solvers_for(request.method))
-        tapes.append(Tape(run, Replay(run.trajectory, request.method, system), (), stats))
+        tapes.append(Tape(run, Replay(run.trajectory, request.method, system, request.solver), (), stats))
         return tapes[0].with_readings(run.readings), outputs
 
     on_steps = torch.from_numpy(request.on_steps).to(request.t.device)
@@ -100,10 +100,12 @@ def _initial(request: Request, arguments: Arguments, continues: bool) -> Tensor:
             raise ValueError("make_consistent has no effect without a singular mass matrix; leave it out")
         return u0
     s0 = float(request.outputs[0])
+    assert request.solver is not None, "only implicit methods take a singular mass matrix"
+    constraints = Constraints(system, s0, request.solver)
     if request.make_consistent or continues:
-        return MakeConsistent.apply(system, s0, request.t[0], u0, *system.parameters)
+        return MakeConsistent.apply(constraints, request.t[0], u0, *system.parameters)
     with torch.inference_mode(False), torch.no_grad():
-        Constraints(system, s0).check(u0.detach().double().cpu().numpy(), request.tolerances)
+        constraints.check(u0.detach().double().cpu().numpy(), request.tolerances)
     return u0
 
 
@@ -113,8 +115,8 @@ def _finish(
     """The solution of a run whose outputs are u (n, size), and the error if it stopped early."""
     run, system = tape.run, request.system
     trajectory, layout = run.trajectory, system.layout
-    if request.method.implicit:
-        tape.stats.linear = system.solver.description
+    if request.solver is not None:
+        tape.stats.linear = request.solver.description
     tape.stats.count(
         **run.counts,
         accepted=trajectory.n_steps,

@@ -79,7 +79,7 @@ def _readings(tape: Tape, s: np.ndarray) -> list[Reading]:
     replay, checkpoints = tape.replay, tape.checkpoints
     reader = reader_for(s, replay)
     reader.read(0, checkpoints.start.copy())
-    last, longest = replay.trajectory.n_steps, longest_segment(replay.method, replay.system)
+    last, longest = replay.trajectory.n_steps, longest_segment(replay)
     for segment in checkpoints.forwards(replay, last, longest):
         for state in range(segment.first + 1, segment.last + 1):
             stages = None if segment.stages is None else segment.stages[state - 1 - segment.first]

@@ -116,7 +116,7 @@ def sensitivities(
     start = np.array(u0_rows)
     with torch.inference_mode(False), torch.no_grad(), tape.at_work():
         if asked.make_consistent:
-            constraints = Constraints(system, float(run.trajectory.times[0]))
+            constraints = Constraints(system, float(run.trajectory.times[0]), tape.replay.solver)
             start = consistent_tangents(constraints, tape.checkpoints.start, start, directions)
         with explained(tape):
             tangents = output_tangents(tape, start, directions)

@@ -1,6 +1,7 @@
-"""How linear systems with a·M − b·∂f/∂y are solved, forwards inside PETSc and for recorded steps."""
+"""Linear solvers for a·M − b·∂f/∂y: inside PETSc's Newton iteration, and for recorded steps."""
 
 from stiffml.linear.preconditioners import Assembled, PointBlock
-from stiffml.linear.settings import GMRES, LU, Krylov, Sparsity
+from stiffml.linear.settings import GMRES, LU, Krylov
+from stiffml.linear.sparsity import Sparsity
 
 __all__ = ["GMRES", "LU", "Assembled", "Krylov", "PointBlock", "Sparsity"]

@@ -1,29 +1,26 @@
-"""Jacobians of the forward Newton iteration with differences in place of what is not finite.
+"""Jacobians of the forward Newton iteration with differences in place of entries that are not finite.
 
-Where f is finite its derivative may not be, such as that of a root at zero. With a difference there Newton's
-iteration still converges to the solution of the same equations, so that the steps are those of the method. No
-backward pass takes such a Jacobian.
+Where f is finite its derivative may be infinite, as that of a root at zero. With a difference there, Newton's
+iteration still converges to the solution of the same equations, so that the steps are those of the method.
+The backward pass does not use such Jacobians.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.sparse import csr_array
 
+from stiffml.petsc.formulation import Formulation
 from stiffml.system.derivatives.colouring import colour_columns
+from stiffml.system.derivatives.dynamics import Dynamics
+from stiffml.system.derivatives.linearization import JacobianAt
 from stiffml.system.finite import is_finite
 
-if TYPE_CHECKING:
-    from stiffml.petsc.formulation import Formulation
-    from stiffml.system.derivatives.dynamics import Dynamics
-    from stiffml.system.derivatives.linearization import JacobianAt
-
 SMALLEST = 1e-3
-"""Components below this part of the largest one are moved as if they were as large as that."""
+"""Components below this fraction of the largest one are moved as if they had that size."""
 
 
 def mended_blocks(problem: Formulation, s: float, vector: np.ndarray, blocks: np.ndarray) -> np.ndarray:
@@ -35,7 +32,7 @@ def mended_blocks(problem: Formulation, s: float, vector: np.ndarray, blocks: np
     f0 = problem.slope(s, vector, False).copy()
     for column in np.flatnonzero(~finite.all(axis=(0, 1))):
         for sign in (1.0, -1.0):
-            # In every sample at once, since they do not depend on each other.
+            # In all samples at once, since they do not depend on each other.
             moved = rows.copy()
             moved[:, column] += sign * sizes[:, column]
             change = (problem.slope(s, moved.ravel(), False) - f0).reshape(rows.shape)
@@ -53,9 +50,9 @@ def mended_values(
     u: np.ndarray,
     values: np.ndarray,
 ) -> np.ndarray:
-    """Those of a sparse ∂f/∂u at its entries (rows, columns), with differences where they are not finite.
+    """The entries of a sparse ∂f/∂u (rows, columns), with differences for those that are not finite.
 
-    Columns that share no row are moved together.
+    Components whose columns share no row are moved at once.
     """
     rows, columns = entries
     pattern = csr_array((np.ones(len(rows)), (rows, columns)), shape=(size, size))
@@ -77,7 +74,7 @@ def mended_values(
 
 
 class MendedProducts:
-    """J as products, with a difference of f along the vector where a product is not finite.
+    """Products with J, with a difference of f along the vector where a product is not finite.
 
     ``note`` is called when that first happens.
     """
@@ -109,7 +106,7 @@ class MendedProducts:
 
 
 def _sizes(rows: np.ndarray, eps: float) -> np.ndarray:
-    """By how much to move each component of samples (samples, width)."""
+    """The step of the difference for each component of samples (samples, width)."""
     largest = np.abs(rows).max(axis=1, keepdims=True)
     scale = np.maximum(np.abs(rows), SMALLEST * np.where(largest > 0, largest, 1.0 / SMALLEST))
     return math.sqrt(eps) * scale

@@ -1,23 +1,22 @@
-"""Preconditioners as a caller names them: approximate inverses of shift·M − J."""
+"""The settings of preconditioners: approximate inverses of shift·M − J."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from stiffml.checks import described, flag, whole
-
-if TYPE_CHECKING:
-    from stiffml.linear.settings import Sparsity
-    from stiffml.system.state import State
+from stiffml.linear.sparsity import Sparsity
+from stiffml.system.state import State
 
 
 class OwnPreconditioner(Protocol):
     """A preconditioner of your own: any object with these methods.
 
-    States are tensors in the shape of y0 (or tuples of them), float64. An ``update(t, y, shift)`` is called,
-    if there is one, at every new point: what follows is to solve with about shift·M − ∂f/∂y(t, y).
+    States are tensors in the shape of y0 (or tuples of them), float64. If it has a method
+    ``update(t, y, shift)``, that is called at every new point. The calls that follow are then for
+    shift·M − ∂f/∂y(t, y).
     """
 
     def apply(self, residual: State) -> State:
@@ -29,24 +28,24 @@ class OwnPreconditioner(Protocol):
 
 @dataclass(frozen=True)
 class Assembled:
-    """shift·M − A with A assembled as a sparse matrix, solved with approximately or exactly.
+    """An approximate or exact inverse of shift·M − A, with A assembled as a sparse matrix.
 
-    The matrix is assembled anew, and what is made of it, where the step has become 1.8 times as long or as
-    short, or where iterations have become many.
+    The matrix and the preconditioner are made anew when the step has become 1.8 times as long or as
+    short, or when solves take many iterations.
 
     Parameters
     ----------
     source : callable, sparse matrix or None
-        Where A comes from: a function (t, y) -> tensor like y that stands for the right-hand side (its stiff
-        part, say the diffusion), whose Jacobian is A; a constant sparse matrix over the flat state; or
-        None (default), the Jacobian of the right-hand side itself.
+        The source of A. A function (t, y) -> tensor like y that stands for the right-hand side (its stiff
+        part, say the diffusion), with A its Jacobian; a constant sparse matrix over the flat state; or
+        None (default) for the Jacobian of the right-hand side itself.
     solver : str
-        PETSc's name for the preconditioner made of it (``PCType``): ``"ilu"`` (default; processes factorise
-        their own parts), ``"icc"`` if it is symmetric, ``"gamg"``, ``"lu"``, ``"jacobi"``, … Settings of it
-        go through ``options``, as in ``{"pc_factor_levels": 1}``. One that has no transpose, such as
+        PETSc's name of the preconditioner (``PCType``): ``"ilu"`` (default; each process factorises its own
+        part), ``"icc"`` for a symmetric matrix, ``"gamg"``, ``"lu"``, ``"jacobi"``, … Its settings go through
+        ``options``, as in ``{"pc_factor_levels": 1}``. A preconditioner without a transpose, such as
         ``"sor"``, serves forward solves only.
     sparsity : Sparsity, optional
-        Where the Jacobian of ``source`` may have entries. Default: found by trying it.
+        The pattern of the Jacobian of ``source``. Default: found by trying the function.
     constant : bool
         Whether the Jacobian of a function is the same everywhere. Default False.
     """
@@ -57,8 +56,6 @@ class Assembled:
     constant: bool = False
 
     def __post_init__(self) -> None:
-        from stiffml.linear.settings import Sparsity
-
         if not isinstance(self.solver, str) or not self.solver:
             found = described(self.solver)
             raise ValueError(f"Assembled: solver must be the name of a preconditioner, not {found}")
@@ -69,11 +66,11 @@ class Assembled:
 
 @dataclass(frozen=True)
 class PointBlock:
-    """At every point the coupling of the components there, from as many products as there are components.
+    """One dense block at every point: the coupling of the components there.
 
-    Product j is with the vector that is 1 in component j at every point. What a point receives from its
-    neighbours is counted as its own: of a diffusion, which vanishes on constants, nothing is left.
-    So this suits stiff reactions on coarse grids.
+    It takes as many products with J as there are components. Product j is with the vector that is 1 in
+    component j at every point. So the influence of neighbours is added to the block; that of a diffusion,
+    which vanishes on constants, is lost. This suits stiff reactions on coarse grids.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """The tableaux of PETSc's Runge-Kutta, additive and Rosenbrock-W methods, from ``tableaux.json``.
 
 The coefficients are PETSc's to the last bit, misprints included, so that equations written with them are
-those PETSc solves. Where they do not have the order PETSc states, ``tests/test_tableaux.py`` says so.
+those PETSc solves. Where they do not have the order PETSc states, ``tests/methods/test_tableaux.py`` says so.
 """
 
 from __future__ import annotations

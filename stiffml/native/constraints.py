@@ -10,6 +10,7 @@ from scipy.sparse.linalg import splu
 
 from stiffml.native.rounding import MAX_ITERATIONS, Rounding
 from stiffml.settings import Tolerances
+from stiffml.system.linear_solver import LinearSolver
 from stiffml.system.system import System
 
 LARGEST = 2048
@@ -36,11 +37,13 @@ class Constraints:
     system : System
     s : float
         The initial time.
+    solver : LinearSolver
+        Of the method; it may have the Jacobian of a large system as a sparse matrix.
     """
 
-    def __init__(self, system: System, s: float) -> None:
+    def __init__(self, system: System, s: float, solver: LinearSolver) -> None:
         assert system.mass is not None
-        self.system, self.s = system, s
+        self.system, self.s, self._solver = system, s, solver
         self._mass = system.mass
         self._is_large = system.layout.width > LARGEST
 
@@ -81,7 +84,7 @@ class Constraints:
         return np.linalg.solve(matrix, v.reshape(layout.samples, layout.width, 1)).reshape(-1)
 
     def _solve_large(self, u: np.ndarray, v: np.ndarray, transpose: bool) -> np.ndarray:
-        jacobian = self.system.solver.sparse_jacobian(self.s, u)
+        jacobian = self._solver.sparse_jacobian(self.s, u)
         if jacobian is None or not self._mass.diagonal:
             raise ValueError(
                 f"mass: with a singular one, states of more than {LARGEST} components need a diagonal mass "

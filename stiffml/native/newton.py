@@ -8,6 +8,7 @@ import numpy as np
 
 from stiffml.native.rounding import Rounding
 from stiffml.settings import NewtonLimits
+from stiffml.system.linear_solver import LinearSolver
 from stiffml.system.system import System
 
 
@@ -36,14 +37,19 @@ class NewtonTest:
     """
 
     def __init__(
-        self, limits: NewtonLimits, system: System, start: np.ndarray, atol: float | np.ndarray
+        self,
+        limits: NewtonLimits,
+        system: System,
+        solver: LinearSolver,
+        start: np.ndarray,
+        atol: float | np.ndarray,
     ) -> None:
         self._rtol, self._atol, self.limit = limits.rtol, atol, limits.max_iterations
         self._space = system.space
         self._count = self._space.sum(start.size)
-        self._rounding = Rounding(system, start, system.solver.contraction, system.solver.enough)
+        self._rounding = Rounding(system, start, solver.contraction, solver.enough)
         self._previous = math.inf
-        self.rtol = system.solver.contraction
+        self.rtol = solver.contraction
         self.sizes: list[float] = []
 
     @property

@@ -22,6 +22,7 @@ from stiffml.methods import Method
 from stiffml.native.rounding import Rounding
 from stiffml.native.rows import NotConvergedError, RowSolver
 from stiffml.run.stepping import StepSolver
+from stiffml.system.linear_solver import LinearSolver
 from stiffml.system.system import System
 
 
@@ -33,13 +34,25 @@ class Replay(StepSolver):
         trajectory: Trajectory | Trajectories,
         method: Method,
         system: System,
+        solver: LinearSolver | None,
         queries: Queries | None = None,
     ) -> None:
         self.trajectory, self.method, self.system = trajectory, method, system
-        self._queries = queries
+        self._solver, self._queries = solver, queries
+
+    @property
+    def solver(self) -> LinearSolver:
+        """Of systems with the Jacobian of f; for implicit methods."""
+        assert self._solver is not None
+        return self._solver
+
+    @property
+    def krylov_iterations(self) -> int:
+        """Those of all systems solved at recorded states so far."""
+        return 0 if self._solver is None else self._solver.krylov_iterations
 
     def asked(self, queries: Queries) -> Replay:
-        return Replay(self.trajectory, self.method, self.system, queries)
+        return Replay(self.trajectory, self.method, self.system, self._solver, queries)
 
     def blocks(self, segment: Segment) -> list[Block]:
         """The equations of a segment."""
@@ -98,10 +111,10 @@ class Replay(StepSolver):
         return dataclasses.replace(segment, stages=rows.stages())
 
     def _rows(self, block: Block, segment: Segment) -> RowSolver:
-        return RowSolver(block, segment, self.system, self._test)
+        return RowSolver(block, segment, self.system, self._solver, self._test)
 
     def _test(self, start: np.ndarray) -> Rounding:
-        solver = self.system.solver
+        solver = self.solver
         return Rounding(self.system, start, solver.contraction, solver.enough)
 
     @contextmanager

@@ -11,7 +11,9 @@ import torch
 from stiffml.discretization.equations import Block, Equations, Row
 from stiffml.discretization.numbering import half_step, is_half
 from stiffml.discretization.trajectory import Segment
+from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.derivatives.linearization import Factors
+from stiffml.system.linear_solver import LinearSolver
 from stiffml.system.system import System
 
 
@@ -57,14 +59,25 @@ class RowSolver:
     block : Block
     segment : Segment
     system : System
+    solver : LinearSolver or None
+        None for explicit methods.
     test : callable
         From where a Newton iteration starts, (K, size), to the test that stops it.
+    linearized : Dynamics, optional
+        Whose Jacobians Newton's iteration takes; by default those of f.
     """
 
     def __init__(
-        self, block: Block, segment: Segment, system: System, test: Callable[[np.ndarray], StoppingTest]
+        self,
+        block: Block,
+        segment: Segment,
+        system: System,
+        solver: LinearSolver | None,
+        test: Callable[[np.ndarray], StoppingTest],
+        linearized: Dynamics | None = None,
     ) -> None:
-        self._test = test
+        self._test, self._solver = test, solver
+        self._linearized = system.f if linearized is None else linearized
         self.block, self.pattern, self.segment, self.system = block, block.pattern, segment, system
         self.numbers = block.numbers
         self.x: dict[int, np.ndarray] = {
@@ -166,14 +179,17 @@ class RowSolver:
         """The x of α M (x − origin) − β f(s, x) = known, started from the vector before."""
         f, s = self.system.f, self._times("f", row.column)
         x = np.array(self.x[row.column - 1])
-        solver, factors = self.system.solver, None
+        solver, factors = self._solver, None
+        assert solver is not None
         test = self._test(x)
         for _ in range(test.limit):
             u = torch.from_numpy(x)
             if not test.keeps_jacobian:
                 factors = None
-                solver.let_go()  # large systems need the room
-            residual = f.evaluate_many(s, u, with_jacobian=factors is None).numpy() * -beta
+                solver.release_jacobian()  # large systems need the room
+            slope = solver.evaluate(f, s, u) if factors is None else f.evaluate_many(s, u)
+            residual = slope.numpy() * -beta
+            del slope
             residual += alpha * self.system.weigh(x if origin is None else x - origin)
             residual -= known
             if factors is None:
@@ -204,5 +220,5 @@ class RowSolver:
 
     def _factors(self, s: torch.Tensor, u: torch.Tensor, a: np.ndarray, b: np.ndarray) -> Factors:
         """Of a·M − b·J at the states; a and b are (K, 1)."""
-        system = self.system
-        return system.solver.linearize(system.f, s, u, system.mass).factorise(a, b)
+        assert self._solver is not None
+        return self._solver.linearize(self._linearized, s, u, self.system.mass).factorise(a, b)

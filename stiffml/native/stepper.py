@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from typing import cast
 
 import numpy as np
 
@@ -11,11 +12,13 @@ from stiffml.discretization.dense_output import with_outputs
 from stiffml.discretization.equations import Block, Scheme
 from stiffml.discretization.trajectory import Segment, Trajectory
 from stiffml.errors import LinearSolveError, Status
+from stiffml.native.mended import MendedJacobians
 from stiffml.native.newton import NewtonTest
 from stiffml.native.rows import NotConvergedError, RowSolver
 from stiffml.run.controller import Controller
 from stiffml.run.stepping import Counts, Stepper, Task, updates
 from stiffml.settings import Tolerances
+from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.finite import is_finite
 
 
@@ -32,18 +35,25 @@ class NativeStepper(Stepper):
             raise ValueError(f"{task.method} has no error estimate of its own; use steps=Fixed(h) or Grid()")
         self._with_error: tuple[Scheme, Scheme] | None = None  # a step's scheme, and the same with that row
         self._controller = Controller(task.method.order - 1)
+        mends = task.solver is not None and task.solver.uses_blocks
+        self._mended = MendedJacobians(task.system) if mends else None
         self._keeps_stages = bool(task.method.kept_stages(task.system.form))
         self._trajectory = Trajectory(np.array([task.s0, task.last]))
         self._states = deque([task.u0], maxlen=task.method.history)
         self._stages: np.ndarray | None = None
         self._next_size = task.largest
         self._rejected = self._iterations = self._linear_failures = 0
-        self._krylov_before = task.system.krylov_iterations
+        self._krylov_before = self._krylov_iterations
         self._test: NewtonTest | None = None
         self._newton_atol: float | np.ndarray = 0.0
         self._update: np.ndarray | None = None
         self._bad_slope: np.ndarray | None = None
         self._last_failure = Status.NEWTON_FAILED, ""
+
+    @property
+    def _krylov_iterations(self) -> int:
+        """Those of the solver, which others may have used before."""
+        return 0 if self._task.solver is None else self._task.solver.krylov_iterations
 
     @property
     def time(self) -> float:
@@ -67,8 +77,9 @@ class NativeStepper(Stepper):
 
     @property
     def counts(self) -> Counts:
-        krylov = self._task.system.krylov_iterations - self._krylov_before
-        return Counts(self._rejected, self._iterations, krylov)
+        krylov = self._krylov_iterations - self._krylov_before
+        mended = 0 if self._mended is None else self._mended.count
+        return Counts(self._rejected, self._iterations, krylov, mended)
 
     @property
     def newton_update(self) -> np.ndarray | None:
@@ -94,9 +105,11 @@ class NativeStepper(Stepper):
         if limits is not None:
             limits.begin()
         newton = task.newton
-        # The number keeps components that are zero, and stay so, from being divided by zero.
-        relative = newton.atol is None and task.method.newton
-        self._newton_atol = 0.01 * newton.rtol * abs(self.state) + 1e-250 if relative else newton.atol or 0.0
+        if newton.atol is not None:
+            self._newton_atol = newton.atol
+        elif task.method.newton:
+            # The number keeps components that are zero, and stay so, from being divided by zero.
+            self._newton_atol = 0.01 * newton.rtol * np.abs(self.state) + 1e-250
         status: Status | None = None
         for _ in range(task.max_cuts):
             status, error = self._attempt(size)
@@ -126,7 +139,14 @@ class NativeStepper(Stepper):
         (block,) = self._task.method.blocks(segment, self._task.system.form)
         if self._tolerances is not None:
             block = self._with_error_row(block)
-        rows = RowSolver(block, segment, self._task.system, self._new_test)
+        rows = RowSolver(
+            block,
+            segment,
+            self._task.system,
+            self._task.solver,
+            self._new_test,
+            cast(Dynamics | None, self._mended),
+        )
         status, error = self._solve(rows, segment)
         if self._test is not None:
             self._iterations += len(self._test.sizes)
@@ -155,6 +175,8 @@ class NativeStepper(Stepper):
             return Status.NON_FINITE, math.inf
         if error > 1:
             return Status.STEP_TOO_SMALL, error
+        if self.time < task.last * (1 - 1e-12) and not self._can_go_on(self.time, new):
+            return Status.NON_FINITE, math.inf
         if task.limits is not None and not task.limits.allows(self.time, new):
             self.detail = task.limits.detail
             return Status.OUT_OF_BOUNDS, error
@@ -162,11 +184,22 @@ class NativeStepper(Stepper):
         self._states.append(new)
         return None, error
 
+    def _can_go_on(self, s: float, u: np.ndarray) -> bool:
+        """Whether f and g are finite where a step ended, which Newton's last update led to."""
+        for part in self._task.system.parts:
+            slope = part.evaluate(s, u)
+            if not self._task.system.space.every(is_finite(slope)):
+                self._bad_slope = slope.copy()
+                return False
+        return True
+
     def _new_test(self, start: np.ndarray) -> NewtonTest:
         """For the next Newton iteration of a step."""
         if self._test is not None:
             self._iterations += len(self._test.sizes)
-        self._test = NewtonTest(self._task.newton, self._task.system, start, self._newton_atol)
+        task = self._task
+        assert task.solver is not None
+        self._test = NewtonTest(task.newton, task.system, task.solver, start, self._newton_atol)
         return self._test
 
     def _why_not_converged(self, failure: NotConvergedError) -> Status:
@@ -201,5 +234,5 @@ class NativeStepper(Stepper):
         return math.sqrt(space.sum(float(scaled @ scaled)) / space.sum(scaled.size))
 
     def close(self) -> None:
-        if self._task.method.implicit:
-            self._task.system.solver.release()
+        if self._task.solver is not None:
+            self._task.solver.release()

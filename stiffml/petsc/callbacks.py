@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
-from stiffml.linear.solver import ShiftedMatrix
 from stiffml.petsc.convergence import NewtonTest
 from stiffml.petsc.formulation import Formulation
+from stiffml.petsc.matrix import PETScSolver, ShiftedMatrix
 from stiffml.petsc.sharing import shared, written
 from stiffml.petsc.stiffness import StiffnessTest
 from stiffml.run.stepping import Task
+from stiffml.system.derivatives.jacobian import NARROW
 from stiffml.system.finite import is_finite
 
 _HUGE = 1e100
-_NARROW = 16  # up to this width a Jacobian that turns out not to be needed costs little
 
 
 class Callbacks:
@@ -48,8 +49,6 @@ class Callbacks:
         Time and shift of the last Jacobian.
     """
 
-    matrix: ShiftedMatrix
-    """Of an implicit method."""
     test: NewtonTest
     """Of a method with Newton's iteration."""
 
@@ -61,9 +60,10 @@ class Callbacks:
         self._iterates, self._guards = method.newton, guards
         self._has_mass = system.mass is not None
         self.finds_start_slope = method.explicit_first_stage and system.g is None
-        wants_both = system.layout.width <= _NARROW or system.f.keeps_graphs
-        self.shares_vectors = method.implicit and system.f.shares_vectors
-        self.wants_both = wants_both and not system.linear
+        keeps_graphs = isinstance(task.solver, PETScSolver) and task.solver.keeps_graphs
+        wants_both = system.layout.width <= NARROW or keeps_graphs
+        self.shares_vectors = isinstance(task.solver, PETScSolver) and task.solver.shares_vectors
+        self.wants_both = wants_both and not system.constant_jacobian
         self.failure: BaseException | None = None
         self.half: tuple[float, np.ndarray] | None = None
         self.wants_half = method.starts_with_half_step
@@ -72,11 +72,17 @@ class Callbacks:
         self.bad_slope: np.ndarray | None = None
         self.first_bad: np.ndarray | None = None
         self._replaced = 0
+        self._leave_jacobian: Callable[[], None] | None = None
         self._solves_at_start = 0
 
-    def attempt_begins(self) -> None:
-        """A step is about to be tried."""
-        self.met_non_finite = self.noted = False
+    def use(self, matrix: ShiftedMatrix, test: NewtonTest | None) -> None:
+        """The matrix, and the convergence test, of a TS of an implicit method."""
+        self._matrix = matrix
+        if test is not None:
+            self.test = test
+            # Most matrices hold nothing that they would have to let go of.
+            does_nothing = type(matrix).release_jacobian is ShiftedMatrix.release_jacobian
+            self._leave_jacobian = None if does_nothing else matrix.release_jacobian
 
     def start_slope_is_solved_for(self, solves: int) -> None:
         """After so many, the next solve is for the slope that an explicit first stage has."""
@@ -89,9 +95,12 @@ class Callbacks:
             if self.wants_half and s < ts.getTime() + 0.75 * ts.getTimeStep():
                 # The last of these evaluations is at the converged half step.
                 self.half = (s, u.array_r.copy())
-            if self._iterates:
-                self.matrix.leave()
-            with_jacobian = self.wants_both and self._expects_jacobian(s, ts)
+            if self._leave_jacobian is not None:
+                self._leave_jacobian()
+            # A Rosenbrock step takes its Jacobian at its start.
+            with_jacobian = self.wants_both and (
+                self.test.expects_jacobian if self._iterates else s == ts.getTime()
+            )
             if self.shares_vectors:
                 with written(residual) as into:
                     change, state = shared(udot), shared(u)
@@ -114,17 +123,13 @@ class Callbacks:
         # never set.
         return ts.getTime() if self.test.solves == self._solves_at_start else s
 
-    def _expects_jacobian(self, s: float, ts) -> bool:
-        # A Rosenbrock step takes its Jacobian at its start.
-        return self.test.expects_jacobian if self._iterates else s == ts.getTime()
-
     def ijacobian(self, ts, s: float, u, udot, shift: float, mat, pmat) -> None:
         try:
             if self.finds_start_slope:
                 s = self._right_time(ts, s)
             vector: Any = shared(u) if self.shares_vectors else u.array_r
             self.linearised = s, shift
-            self.matrix.fill(shift, s, vector)
+            self._matrix.fill(shift, s, vector)
         except BaseException as error:
             self.failure = error
             raise

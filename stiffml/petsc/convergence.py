@@ -85,7 +85,15 @@ class NewtonTest:
         self.failed_sizes: list[float] = []
 
     def __call__(self, snes, iteration: int, norms: tuple[float, float, float]) -> int:
-        reason = self._judge(snes, iteration, norms)
+        if not math.isfinite(norms[2]):
+            reason = _Reason.DIVERGED_FUNCTION_NANORINF
+        elif iteration > 0:
+            reason = self._judge(snes, iteration)
+        else:
+            self._previous, self.sizes, self._estimated = math.inf, [], False
+            if self._floor is not None:
+                self._floor *= _FADES
+            reason = _Reason.CONVERGED_FNORM_ABS if norms[2] == 0 else _ITERATING
         if reason == _ITERATING:
             self.expects_jacobian = iteration + 1 < self._needed
             if iteration >= self._max_iterations:
@@ -116,17 +124,8 @@ class NewtonTest:
     def _like(values: np.ndarray, other: Any) -> Any:
         return torch.from_numpy(values).to(other) if isinstance(other, torch.Tensor) else values
 
-    def _judge(self, snes, iteration: int, norms: tuple[float, float, float]) -> int:
-        residual_norm = norms[2]
-        if not math.isfinite(residual_norm):
-            return _Reason.DIVERGED_FUNCTION_NANORINF
-        if iteration == 0:
-            self._previous = math.inf
-            self.sizes = []
-            self._estimated = False
-            if self._floor is not None:
-                self._floor *= _FADES
-            return _Reason.CONVERGED_FNORM_ABS if residual_norm == 0 else _ITERATING
+    def _judge(self, snes, iteration: int) -> int:
+        """By the last update."""
         if self._shares_vectors:
             update, state = shared(snes.getSolutionUpdate()), abs(shared(snes.getSolution()))
             if isinstance(self._atol, np.ndarray):
@@ -137,11 +136,12 @@ class NewtonTest:
             update = update / (abs(line_search_length(snes)) or 1.0)
         weights = self._rtol * state + self._atol
         scaled = update / (weights if self._floor is None else weights + self._floor)
-        with np.errstate(
-            over="ignore"
-        ):  # of a component that begins at zero, whose weight is next to nothing
+        # A component that begins at zero has a weight that is next to nothing.
+        with np.errstate(over="ignore"):
             square = float(scaled @ scaled)
-        size = math.sqrt(self._space.sum(square) / self._count)
+        if self._space.is_distributed:
+            square = self._space.sum(square)
+        size = math.sqrt(square / self._count)
         previous, self._previous = self._previous, size
         self.sizes.append(size)
         if size <= 1:

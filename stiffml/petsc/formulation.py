@@ -1,4 +1,4 @@
-"""The implicit problem M u' = f(s, u) in the form that PETSc is given it."""
+"""The implicit problem M u' = f(s, u) in the form that PETSc gets it."""
 
 from __future__ import annotations
 
@@ -14,22 +14,28 @@ from stiffml.system.system import System
 
 
 class Formulation:
-    """The problem as it is.
+    """The problem itself: vectors are states.
 
     Attributes
     ----------
     samples, width : int
-        The Jacobian has one block of (width, width) a sample.
+        The Jacobian has one block (width, width) a sample.
     constant : bool
-        Whether the Jacobian is.
+        Whether the Jacobian is constant.
     eps : float
-        The rounding of the user's dtype.
+        The unit of rounding of the user's dtype.
+
+    Parameters
+    ----------
+    system : System
+    keeps_graphs : bool
+        Whether the linear solver takes the Jacobian as the graph of f.
     """
 
-    def __init__(self, system: System) -> None:
-        self._system = system
+    def __init__(self, system: System, keeps_graphs: bool = False) -> None:
+        self._system, self._keeps_graphs = system, keeps_graphs
         self.samples, self.width = system.layout.samples, system.layout.width
-        self.constant = system.linear
+        self.constant = system.constant_jacobian
         self.eps = system.f.eps
 
     @cached_property
@@ -50,7 +56,7 @@ class Formulation:
         return vector
 
     def tolerances(self, tolerances: Tolerances) -> Tolerances:
-        """Those that measure errors of the vector as the given ones measure errors of the state."""
+        """Tolerances for vectors that measure errors as the given ones do for states."""
         return tolerances
 
     def weigh(self, vector: np.ndarray) -> np.ndarray:
@@ -58,8 +64,8 @@ class Formulation:
         return self._system.weigh(vector)
 
     def slope(self, s: float, vector: np.ndarray, with_jacobian: bool) -> np.ndarray:
-        """f; ``with_jacobian`` says that the Jacobian will be wanted here too."""
-        return self._system.f.evaluate(s, vector, with_jacobian)
+        """f at a vector; ``with_jacobian``: the Jacobian will be wanted here too."""
+        return self._system.f.evaluate(s, vector, with_jacobian, self._keeps_graphs)
 
     time_is_state = False
     """Whether time is one more component of every sample."""
@@ -86,22 +92,21 @@ class Formulation:
 
 
 class TimeAsState(Formulation):
-    """With time as one more component of every sample, s' = 1.
+    """The problem with time as one more component of every sample, s' = 1.
 
-    PETSc's Rosenbrock methods leave out ∂f/∂s; as part of the Jacobian of the larger, autonomous problem
-    it is where it belongs.
+    PETSc's Rosenbrock methods leave out ∂f/∂s. In the larger, autonomous problem it is part of the Jacobian.
     """
 
     time_is_state = True
 
-    def __init__(self, system: System) -> None:
-        super().__init__(system)
+    def __init__(self, system: System, keeps_graphs: bool = False) -> None:
+        super().__init__(system, keeps_graphs)
         self.width += 1
         self.constant = False
 
     @cached_property
     def mass(self) -> np.ndarray | None:
-        """With a one for time."""
+        """The blocks of M, with a one for time."""
         if self._system.mass is None:
             return None
         blocks = self._system.mass.blocks
@@ -132,7 +137,8 @@ class TimeAsState(Formulation):
 
     def slope(self, s: float, vector: np.ndarray, with_jacobian: bool) -> np.ndarray:
         time = float(vector[self.width - 1])
-        return self.enter(1.0, self._system.f.evaluate(time, self.leave(vector), with_jacobian))
+        u = self.leave(vector)
+        return self.enter(1.0, self._system.f.evaluate(time, u, with_jacobian, self._keeps_graphs))
 
     def at(self, s: float, vector: np.ndarray) -> tuple[float, np.ndarray]:
         return float(vector[self.width - 1]), self.leave(vector).copy()

@@ -142,7 +142,10 @@ def require_understood(options: Mapping[str, object], method: Method, adaptive: 
     krylov : bool
         Whether linear systems are solved iteratively.
     """
+    steps = method.stepper == "petsc"
     there = {"steps": adaptive, "newton": method.newton, "linear": method.implicit, "krylov": krylov}
+    if not steps:
+        there |= {"steps": False, "newton": False, "linear": False}
     for given, value in options.items():
         name = given.lstrip("-")
         groups = [group for group in UNDERSTOOD if group.has(name)]
@@ -150,6 +153,11 @@ def require_understood(options: Mapping[str, object], method: Method, adaptive: 
             _check_value(name, value)
             continue
         if groups and not (krylov is False and "krylov" in [group.needs for group in groups]):
+            if not steps:
+                raise ValueError(
+                    f"options: {name} has no effect, because the steps of {method} are not taken by PETSc; "
+                    "leave it out"
+                )
             lacks = {"steps": "steps with an error estimate", "newton": "Newton iterations"}
             what = lacks.get(groups[0].needs, "linear systems")
             raise ValueError(f"options: {name} has no effect, because this solve has no {what}; leave it out")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from stiffml.linear.solver import ShiftedMatrix
 from stiffml.petsc.formulation import Formulation
+from stiffml.petsc.matrix import ShiftedMatrix
 from stiffml.petsc.sharing import shared
 
 

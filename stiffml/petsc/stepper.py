@@ -56,7 +56,8 @@ class PETScStepper(Stepper):
 
     @property
     def state(self) -> np.ndarray:
-        return self._problem.leave(self._steps.u.array_r)
+        values = self._steps.u.array_r
+        return self._problem.leave(values) if self._problem.time_is_state else values
 
     @property
     def stages(self) -> np.ndarray | None:
@@ -170,7 +171,7 @@ class PETScStepper(Stepper):
         matrix = self._steps.matrix
         if matrix is not None:
             self._earlier_failures = self.linear_failures, matrix.last_failure
-        self._steps.destroy()
+        self._steps.release()
         self._steps.create(start, before)
         self._callbacks.start_slope_is_solved_for(0)
 
@@ -300,7 +301,7 @@ class PETScStepper(Stepper):
     @property
     def _tests(self) -> bool:
         """Whether Newton's iterations are tested for convergence."""
-        return self._iterates and not self._system.linear
+        return self._iterates and not self._system.constant_jacobian
 
     def close(self) -> None:
         self._steps.close()

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from stiffml.linear.solver import ShiftedMatrix
 from stiffml.petsc.callbacks import Callbacks
 from stiffml.petsc.convergence import NewtonTest
 from stiffml.petsc.formulation import Formulation, TimeAsState
 from stiffml.petsc.library import PETSc
+from stiffml.petsc.matrix import PETScSolver, ShiftedMatrix
 from stiffml.petsc.options import ScopedOptions
 from stiffml.petsc.rounding import rounding_of_updates
 from stiffml.petsc.sharing import vector_type
@@ -40,7 +40,10 @@ class TimeStepper:
     def __init__(self, task: Task) -> None:
         self._task = task
         system, method = task.system, task.method
-        self.problem = TimeAsState(system) if method.time_is_state else Formulation(system)
+        assert task.solver is None or isinstance(task.solver, PETScSolver)
+        self.solver: PETScSolver | None = task.solver
+        keeps_graphs = self.solver is not None and self.solver.keeps_graphs
+        self.problem = (TimeAsState if method.time_is_state else Formulation)(system, keeps_graphs)
         self.guards = not method.implicit and task.tolerances is not None
         self.stiffness: StiffnessTest | None = None
         if self.guards and task.watches_stiffness:
@@ -87,14 +90,15 @@ class TimeStepper:
 
     def _set_implicit(self, ts, work) -> None:
         task, callbacks = self._task, self.callbacks
-        matrix = self.matrix = task.system.solver.matrix(self.problem, self.options.prefix)
-        callbacks.matrix = matrix
+        assert self.solver is not None
+        matrix = self.matrix = self.solver.matrix(self.problem, self.options.prefix)
         ts.setIFunction(callbacks.ifunction, work)
         ts.setIJacobian(callbacks.ijacobian, matrix.mat, matrix.mat)
         snes = ts.getSNES()
+        test: NewtonTest | None = None
         if task.method.newton:
             space = task.system.space
-            callbacks.test = NewtonTest(
+            test = NewtonTest(
                 task.newton,
                 space,
                 space.sum(self.problem.size),
@@ -102,7 +106,8 @@ class TimeStepper:
                 callbacks.shares_vectors,
                 searches=self.options.get("snes_linesearch_type") != "basic",
             )
-            snes.setConvergenceTest(callbacks.test)
+            snes.setConvergenceTest(test)
+        callbacks.use(matrix, test)
         snes.getKSP().setType(PETSc.KSP.Type.PREONLY)
         matrix.configure(snes.getKSP())
 
@@ -123,17 +128,17 @@ class TimeStepper:
             atol.setArray(measured.atol)
         self.ts.setTolerances(measured.rtol, atol)
 
-    def destroy(self) -> None:
+    def release(self) -> None:
         """Free the TS and its matrix; :meth:`create` makes them anew."""
         if self.ts is not None:
             self.ts.destroy()
         if self.matrix is not None:
-            self.matrix.destroy()
+            self.matrix.close()
 
     def close(self) -> None:
         """Free all, and take the options back; may be called again."""
         self.options.remove()
-        self.destroy()
+        self.release()
 
 
 def _options(task: Task, guards: bool) -> ScopedOptions:
@@ -150,8 +155,8 @@ def _options(task: Task, guards: bool) -> ScopedOptions:
     if task.tolerances:
         # With a smallest size PETSc would accept a step of that size whatever its error.
         managed |= {"ts_adapt_dt_min": 0.0, "ts_adapt_dt_max": task.largest}
-    suggested = dict(system.solver.suggested_options) if method.implicit else {}
-    if system.linear:
+    suggested = dict(task.solver.suggested_options) if isinstance(task.solver, PETScSolver) else {}
+    if system.constant_jacobian:
         managed["snes_type"] = "ksponly"  # one solve, without a look at what it leaves
     elif method.newton:
         managed["snes_max_it"] = task.newton.max_iterations

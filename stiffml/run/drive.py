@@ -8,14 +8,16 @@ import numpy as np
 
 from stiffml.discretization.trajectory import Growing
 from stiffml.errors import Status
-from stiffml.methods import Method
 from stiffml.run.dense_output import reader_for
 from stiffml.run.events import EventFinder, EventFunc
+from stiffml.run.first_step import initial_size, shortest_first
 from stiffml.run.record import Failure, Run
+from stiffml.run.schedule import scheduled
 from stiffml.run.stepping import Solvers, Task
 from stiffml.settings import Tolerances
-from stiffml.steps import RESOLVED, Adaptive, Fixed, Fractions, Grid, Recorded, Steps, with_ramps
-from stiffml.system.finite import describe_derivative, first_not_finite, infinite_derivative
+from stiffml.steps import Adaptive, Steps
+from stiffml.system.derivatives.infinite_entries import describe_derivative, infinite_derivative
+from stiffml.system.finite import first_not_finite
 
 STALLED = 20
 """Steps that had to be cut for their linear systems, and the fifth of all steps, with which a run goes on."""
@@ -40,20 +42,6 @@ class Stop(Exception):
 
     def __init__(self, failure: Failure) -> None:
         self.failure = failure
-
-
-def shortest_first(s: float) -> float:
-    """The least first step from a time: one that time resolves well, and by which states can be divided."""
-    return max(RESOLVED * float(np.spacing(abs(s))), 1e-290)
-
-
-def scheduled(steps: Fixed | Grid | Recorded, outputs: np.ndarray, method: Method) -> tuple[Fractions, int]:
-    """The steps of every interval, and how many of them a ramp has added to those asked for."""
-    fractions = steps.fractions(outputs)
-    if method.history == 1 or isinstance(steps, Recorded):
-        return fractions, 0
-    ramped = with_ramps(fractions, outputs, method.starting_order, method.growth, method.jump)
-    return ramped, sum(map(len, ramped)) - sum(map(len, fractions))
 
 
 class Drive:
@@ -103,7 +91,7 @@ class Drive:
         self.outputs.append(task.u0)
         self._first_slope: np.ndarray | None = None
         self._stalled = self._linear_failures = 0  # steps cut because a linear system could not be solved
-        again = solvers.again(run.trajectory, task.method, task.system)
+        again = solvers.again(run.trajectory, task.method, task.system, task.solver)
         self.reader = reader_for(between, again)
         self.reader.read(0, task.u0)
         self._finder = None
@@ -119,7 +107,7 @@ class Drive:
         proposal = steps.initial
         if proposal is None or not self._method.estimates_first_step:
             # What no estimate would cut is not longer than this, whoever asks for it.
-            proposal = min(proposal or math.inf, max(self._initial_size(outputs), minimum))
+            proposal = min(proposal or math.inf, max(self._initial_size(outputs[-1]), minimum))
         proposal = min(max(proposal, shortest_first(self._start)), steps.maximum or math.inf)
         blurred = True  # whether the state may change by more than its tolerance between two times
         for target in outputs[1:]:
@@ -191,7 +179,7 @@ class Drive:
                 targets.extend(start + size * 2.0**-i for i in range(1, cuts))
 
     def _step(self, size: float) -> float:
-        """Take one step and keep it; the size PETSc took, which is less where the step was cut."""
+        """Take one step and keep it; the size that was taken, which is less where the step was cut."""
         status = self.stepper.step(size)
         if status is not None:
             raise self._stop(status, size=size)
@@ -232,30 +220,10 @@ class Drive:
             self.outputs.append(self._state)
         self._trajectory.mark_output()
 
-    def _initial_size(self, outputs: np.ndarray) -> float:
-        """Hairer, Nørsett & Wanner, Solving ODEs I, section II.4, "Starting step size"."""
-        u0, s0 = self._state, outputs[0]
-        weights = self._tolerances.atol + self._tolerances.rtol * np.abs(u0)
-
-        space = self._system.space
-        count = space.sum(u0.size)
-
-        def norm(v: np.ndarray) -> float:
-            return math.sqrt(space.sum(float(np.sum((v / weights) ** 2))) / count)
-
-        f0 = self._slope()
-        d0, d1 = norm(u0), norm(f0)
-        span = outputs[-1] - s0
-        # A state below its tolerance, such as a root that a run before ended on, counts as zero.
-        h0 = 1e-6 if d0 < 1 or d1 < 1e-5 else 0.01 * d0 / d1
-        h0 = min(max(h0, shortest_first(s0)), span)
-        f1 = self._system.derivative(s0 + h0, u0 + h0 * f0)
-        d2 = norm(f1 - f0) / h0 if space.every(np.isfinite(f1).all()) else 0.0
-        # PETSc's implicit methods begin with a step of order 1 or without an error estimate.
-        order = 1 if self._method.implicit else self._method.order
-        largest = max(d1, d2)
-        h1 = max(1e-6, h0 * 1e-3) if largest <= 1e-15 else (0.01 / largest) ** (1 / (order + 1))
-        return min(100 * h0, h1, span)
+    def _initial_size(self, last: float) -> float:
+        return initial_size(
+            self._system, self._method, self._tolerances, self._start, last, self._state, self._slope()
+        )
 
     def _allow_for_rounding_of_time(self) -> bool:
         """At the start, where a solution may be much faster than later: ask for no more than time resolves.

@@ -10,14 +10,14 @@ import torch
 
 from stiffml.discretization.trajectory import Trajectory
 from stiffml.errors import Status
-from stiffml.methods import Method
-from stiffml.run.drive import Drive, Finished, Stop, scheduled
+from stiffml.run.drive import Drive, Finished, Stop
 from stiffml.run.record import Failure, Run
 from stiffml.run.request import Request
 from stiffml.run.same_function import Values
+from stiffml.run.schedule import expected_steps
 from stiffml.run.stepping import Solvers, Task
 from stiffml.run.stored import checkpoints_for
-from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps
+from stiffml.steps import Adaptive, Steps
 from stiffml.system.bounds import Limits
 from stiffml.system.finite import first_not_finite
 from stiffml.system.system import System
@@ -30,7 +30,7 @@ def integrate(request: Request, u0: np.ndarray, solvers: Solvers) -> tuple[Run, 
     """
     began = time.perf_counter()
     system, steps, outputs = request.system, request.steps, request.outputs
-    expected = None if isinstance(steps, Adaptive) else _expected(steps, outputs, request.method)
+    expected = None if isinstance(steps, Adaptive) else expected_steps(steps, outputs, request.method)
     checkpoints = checkpoints_for(request.adjoint, u0.size, request.method.history, expected)
     run = Run(Trajectory(outputs), checkpoints, request.returned)
     checkpoints.append(u0, None)
@@ -40,14 +40,14 @@ def integrate(request: Request, u0: np.ndarray, solvers: Solvers) -> tuple[Run, 
         _require_finite(run, outputs[0], slopes, system)
         if run.failure is None:
             run.before = Values.at(float(outputs[0]), "began", slopes, system)
-            if system.linear:
-                system.require_linear(outputs[0], outputs[1], u0)
+            if system.constant_jacobian:
+                system.require_constant_jacobian(outputs[0], outputs[1], u0)
     if len(outputs) > 1 and run.failure is None:
         drive = Drive(run, _task(request, u0), solvers, request.between, request.tolerances, request.event)
         on_steps = _driven(drive, run, steps)
         run.after = _values_at_the_end(run, system)
         for part in system.parts:
-            part.forget()
+            part.release()
     run.wall_s = time.perf_counter() - began
     return run, run.in_order(on_steps)
 
@@ -63,6 +63,7 @@ def _task(request: Request, u0: np.ndarray) -> Task:
     return Task(
         request.system,
         method,
+        request.solver,
         float(outputs[0]),
         u0,
         tolerances=request.tolerances if adaptive else None,
@@ -112,8 +113,3 @@ def _require_finite(run: Run, s: float, slopes: list[np.ndarray], system: System
         worst = first_not_finite(slope)  # None where it is in the part of another process
         if not system.space.every(worst is None):
             run.failure = Failure(Status.NON_FINITE, s, 0.0, worst)
-
-
-def _expected(steps: Fixed | Grid | Recorded, outputs: np.ndarray, method: Method) -> int:
-    """How many steps there will be, but for those that are cut."""
-    return sum(map(len, scheduled(steps, outputs, method)[0])) if len(outputs) > 1 else 0

@@ -13,6 +13,7 @@ from stiffml.run.events import EventFunc
 from stiffml.settings import Discrete, NewtonLimits, Tolerances
 from stiffml.steps import Steps
 from stiffml.system.bounds import Bounds
+from stiffml.system.linear_solver import LinearSolver
 from stiffml.system.system import System
 
 
@@ -25,6 +26,8 @@ class Request:
     method : Method
     system : System
         M du/ds = f + g in solver time s, which increases.
+    solver : LinearSolver or None
+        Of systems with the Jacobian of f, for implicit methods.
     t : Tensor
         (n,) the output times.
     on_steps : ndarray
@@ -50,6 +53,7 @@ class Request:
 
     method: Method
     system: System
+    solver: LinearSolver | None
     t: Tensor
     on_steps: np.ndarray
     ends: Tensor

@@ -15,6 +15,7 @@ from stiffml.errors import Status
 from stiffml.methods import Method
 from stiffml.settings import NewtonLimits, Tolerances
 from stiffml.system.bounds import Limits
+from stiffml.system.linear_solver import LinearSolver
 from stiffml.system.system import System
 
 
@@ -24,6 +25,8 @@ class Task:
 
     Attributes
     ----------
+    solver : LinearSolver or None
+        Of systems with the Jacobian of f, for implicit methods.
     s0, u0 : float, ndarray
         Initial time and state.
     tolerances : Tolerances or None
@@ -45,6 +48,7 @@ class Task:
 
     system: System
     method: Method
+    solver: LinearSolver | None
     s0: float
     u0: np.ndarray
     tolerances: Tolerances | None
@@ -213,4 +217,4 @@ class Solvers(NamedTuple):
     """Who takes the steps of a run, and who takes recorded ones again."""
 
     stepper: Callable[[Task], Stepper]
-    again: Callable[[Trajectory, Method, System], StepSolver]
+    again: Callable[[Trajectory, Method, System, LinearSolver | None], StepSolver]

@@ -1,4 +1,4 @@
-"""Bounds on the state: where it may be, and whether the end of a step is there."""
+"""Bounds on the state, and whether a step may end at a state."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from stiffml.system.state import Layout, State
 from stiffml.system.system import System
 
 ROUNDING = 16 * float(np.finfo(float).eps)
-"""Excess, relative to the largest component of the state, that counts as rounding."""
+"""The excess, relative to the largest component of the state, that counts as rounding."""
 
 MANY, FEW = 10, 3
-"""Cuts of one step that would end outside by less than the tolerance: where func leads further out, and where
-it leads back."""
+"""The number of cuts of one step that ends outside by less than the tolerance: if func leads further out, and
+if it leads back inside."""
 
 
 class Bounds:
@@ -50,7 +50,7 @@ class Bounds:
 
 
 def tolerance(tolerances: Tolerances, u: np.ndarray, system: System) -> float | np.ndarray:
-    """By how much each component of a state may be outside: atol, or what rounding is."""
+    """How far each component of a state may be outside: atol, and rounding."""
     return tolerances.atol + ROUNDING * system.space.max(float(np.abs(u).max()))
 
 
@@ -109,9 +109,9 @@ def _like(value: Any, infinite: float, name: str, part: Tensor) -> Tensor:
 class Limits:
     """Judges the ends of a run's steps by the bounds of its state.
 
-    A step that ends outside by more than the tolerance is cut. One that ends outside by less is cut too, a
-    few times, if it begins inside: what is left outside may grow from there, as a population below zero
-    does, and that no later step could mend. Where even a short step ends there it is kept.
+    A step that ends outside by more than the tolerance is cut. One that begins inside and ends outside by
+    less is cut too, a few times: the excess may grow from there, as a population below zero does, and no
+    later step could mend that. If even a short step ends outside, it is kept.
 
     Parameters
     ----------
@@ -122,14 +122,14 @@ class Limits:
     u0 : ndarray
         (size,) the initial state.
     thorough : bool
-        Whether steps that end outside by less than the tolerance are cut; steps that were asked for are not.
+        Whether steps that end outside by less than the tolerance are cut. Steps of given sizes are not.
 
     Attributes
     ----------
     ends_run : callable or None
-        (s, u) -> whether the run ends within the step, at an event. Its end does not count then.
+        (s, u) -> whether the run ends within the step, at an event. The end of the step does not count then.
     component, detail : int or None, str
-        What was outside when a step was last cut.
+        The component that was outside when a step was last cut, and how.
     """
 
     def __init__(
@@ -144,11 +144,11 @@ class Limits:
         self.detail = ""
 
     def begin(self) -> None:
-        """A step is about to be taken, with as many cuts as it takes."""
+        """A new step begins; its cuts are counted from zero."""
         self._grazes = 0
 
     def allows(self, s: float, u: np.ndarray) -> bool:
-        """Whether a step may end at a time and a state; if so it does."""
+        """Whether a step may end at a time and a state. If so, the next step begins there."""
         every, excess = self._system.space.every, self._bounds.excess(u)
         outside = excess > 0
         if every(not outside.any()):

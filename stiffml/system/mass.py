@@ -68,7 +68,7 @@ class Mass:
             )
         self.tensor = tensor
         self._layout = layout
-        # Of its own: a matrix that is changed in place later is not the one of this solve.
+        # A copy: the caller may change the matrix in place later.
         values = np.array(tensor.detach().double().cpu().numpy()).reshape(self._shape)
         if not np.isfinite(values).all():
             raise ValueError("mass is not finite")
@@ -103,7 +103,7 @@ class Mass:
         return (rows[..., None, :] @ blocks)[..., 0, :].reshape(v.shape)
 
     def solve(self, v: np.ndarray) -> np.ndarray:
-        """M⁺v, the least solution of M x = v in the sense of least squares, for a vector (size,)."""
+        """M⁺v, the least-squares solution of M x = v of least size, for a vector (size,)."""
         if self._diagonal is not None:
             there = ~self.algebraic
             slopes = np.where(there, v.reshape(self._layout.samples, -1), 0)
@@ -114,8 +114,8 @@ class Mass:
     def constraints(self) -> tuple[np.ndarray, np.ndarray]:
         """The left and right null spaces of each block, as projectors (samples or 1, w, w).
 
-        ``left`` picks from f what must be zero, the algebraic equations; ``right`` the directions of y
-        that they determine, the algebraic variables.
+        ``left`` projects f on the algebraic equations, which must be zero; ``right`` projects y on the
+        algebraic variables, which they determine.
         """
         if self.diagonal:
             null = self.algebraic[:, :, None] * np.eye(self._layout.width)
@@ -138,7 +138,7 @@ class Mass:
 
     @property
     def has_zero_rows(self) -> bool:
-        """Whether every algebraic equation is a row of zeros, and the column with its number too."""
+        """Whether every algebraic equation is a zero row of M whose column is zero too."""
         if self.diagonal:
             return True
         rows, columns = ~self.blocks.any(axis=-1), ~self.blocks.any(axis=-2)

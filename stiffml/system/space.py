@@ -1,4 +1,4 @@
-"""Sums and decisions over all parts of a state: over the processes that hold them, or within this one."""
+"""Sums and decisions over all parts of a state, which may be spread over processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 class Space:
     """A state that is whole in this process.
 
-    A state that is spread over processes overrides all of these; each is then a collective call, so that all
+    A space of several processes overrides all methods. Each is then a collective call, so that all
     processes come to the same decisions.
 
     Attributes
@@ -22,7 +22,7 @@ class Space:
     is_distributed : bool
         Whether other processes hold further parts of the state.
     communicator : object or None
-        What PETSc objects of such a state are created on; None for a process of its own.
+        The communicator of PETSc objects for such a state; None for this process alone.
     """
 
     is_distributed = False
@@ -57,12 +57,17 @@ class HasSpace(Protocol):
     part_shape: tuple[int, ...]
 
 
+def field_of(func: object) -> object | None:
+    """The ``field`` of a right-hand side of one. Modules of other kinds may have such an attribute too."""
+    return getattr(func, "field", None)
+
+
 _SOLVED_ON: ContextVar[Space | None] = ContextVar("space of the solve under way", default=None)
 
 
 @contextmanager
 def solving_on(space: Space) -> Iterator[None]:
-    """A solve whose states are held so is under way."""
+    """While this is open, a solve with states of this space is under way."""
     token = _SOLVED_ON.set(space)
     try:
         yield
@@ -71,6 +76,6 @@ def solving_on(space: Space) -> Iterator[None]:
 
 
 def is_solved_alone() -> bool:
-    """Whether a solve is under way in which every process takes the state for its own, and whole."""
+    """Whether a solve is under way in which every process takes its state for whole."""
     space = _SOLVED_ON.get()
     return space is not None and not space.is_distributed

@@ -1,4 +1,4 @@
-"""The shape of the user's state, and its passage to and from one flat vector."""
+"""The shape of the user's state, and its conversion to and from one flat vector."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Layers that keep statistics of their inputs, and change them with every call in training mode.
+"""Layers that keep running statistics of their inputs, which every call in training mode changes.
 
-A solve calls its function a few hundred times, at states that are none of the data: running means and
-variances would be those of the solver's trials, and nothing in the values of the function shows it.
+A solve calls its function a few hundred times, at states that are none of the data. The running means and
+variances would then be those of the solver's states, and nothing in the values of the function shows it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 DEEPEST = 4
-"""How far modules are looked for: in what a function closes over, in what that closes over, …"""
+"""The depth of the search for modules: what a function closes over, what that closes over, and so on."""
 
 MOST = 1000
-"""Objects that are looked at; beyond these a function holds data rather than layers."""
+"""The number of objects searched; a function that refers to more holds data rather than layers."""
 
 
 def require_fixed_statistics(func: Any) -> None:
@@ -92,7 +92,7 @@ def _of_function(function: FunctionType) -> list[Any]:
         except ValueError:  # still empty
             continue
     names = _names(function.__code__)
-    # Of the module that a function is in, only what it could call; other names lead far away.
+    # Of the globals only what it could call; other names lead far away.
     known = function.__globals__
     found += [known[name] for name in names if isinstance(known.get(name), nn.Module | FunctionType)]
     found += list(vars(function).values())  # of a decorated one what it wraps

@@ -1,9 +1,8 @@
-"""M y' = f(t, y) + g(t, y): what is integrated, put together from its parts."""
+"""The problem M y' = f(t, y) + g(t, y), from its parts."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,12 +15,9 @@ from stiffml.system.mass import Mass
 from stiffml.system.space import Space
 from stiffml.system.state import Layout
 
-if TYPE_CHECKING:
-    from stiffml.linear.solver import LinearSolver
-
 
 class System:
-    """The parts of a problem on flat vectors.
+    """f, g and M on flat vectors.
 
     Attributes
     ----------
@@ -32,12 +28,12 @@ class System:
     mass : Mass or None
         None for the identity.
     parameters : tuple of Tensor
-        What gradients are wanted for: those of f and g, then the mass matrix if it requires one.
-    linear : bool
-        Whether the Jacobian of f is constant.
+        Tensors that gradients are wanted for: those of f and g, then the mass matrix if it requires one.
+    constant_jacobian : bool
+        Whether the Jacobian of f is the same at all times and states.
     used : tuple of frozenset of int, or None
-        For each part the positions of the parameters that its value at the start depends on, if that was
-        found out.
+        For each part the positions of the parameters that its value at the start depends on; None if that was
+        not looked for.
     """
 
     def __init__(
@@ -45,26 +41,15 @@ class System:
         f: Dynamics,
         g: Dynamics | None = None,
         mass: Mass | None = None,
-        linear: bool = False,
+        constant_jacobian: bool = False,
     ) -> None:
-        self.f, self.g, self.mass, self.linear = f, g, mass, linear
-        self._solver: LinearSolver | None = None
+        self.f, self.g, self.mass, self.constant_jacobian = f, g, mass, constant_jacobian
         self.used: tuple[frozenset[int], ...] | None = None
         self._members = Members([])
         self.mass_has_gradient = mass is not None and mass.tensor.requires_grad
 
-    @property
-    def solver(self) -> LinearSolver:
-        """How systems with the Jacobian of f are solved; set for implicit methods."""
-        assert self._solver is not None
-        return self._solver
-
-    @solver.setter
-    def solver(self, solver: LinearSolver) -> None:
-        self._solver = solver
-
     def keep_members(self) -> None:
-        """Keep in mind the parameters and buffers that the modules have now which func is or reads."""
+        """Remember the present parameters and buffers of the modules that func is or reads."""
         self._members = Members([m for part in self.parts for m in reached(part.func).modules])
 
     def as_it_was(self) -> AbstractContextManager[None]:
@@ -100,16 +85,11 @@ class System:
     def rhs_evals(self) -> int:
         return sum(part.rhs_evals for part in self.parts)
 
-    @property
-    def krylov_iterations(self) -> int:
-        """Of the systems solved at recorded states so far."""
-        return 0 if self._solver is None else self._solver.krylov_iterations
-
     def weigh(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
         """M v, or Mᵀ v, for vectors (…, size)."""
         return v if self.mass is None else self.mass.apply(v, transpose)
 
-    def require_linear(self, s: float, later: float, u: np.ndarray) -> None:
+    def require_constant_jacobian(self, s: float, later: float, u: np.ndarray) -> None:
         """Raise ValueError unless f is, as far as two tries show, linear in u with a constant Jacobian."""
         step = np.random.default_rng(0).standard_normal(u.size) * (1 + np.abs(u))
         changes = [self.f.evaluate(at, u + step) - self.f.evaluate(at, u) for at in (s, later)]

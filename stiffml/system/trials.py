@@ -1,9 +1,9 @@
-"""What a solve relies on in the user's function, tried out where it begins.
+"""Trials of the user's function before a solve, of what the solve relies on.
 
-That the function has one value at one state; that torch sees how it depends on the state; that the samples
-of a batch do not depend on each other; that a Jacobian from replicated rows is the one of a single state.
-Each of these would show in nothing but wrong numbers. All are tried near the initial state rather than at it
-(see ``generic``), with some six calls of the function.
+The function must have one value at one state; torch must see how it depends on the state; the samples
+of a batch must not depend on each other; a Jacobian from replicated rows must be that of a single state.
+A violation would show in nothing but wrong numbers. The trials take some six calls of the function, near the
+initial state rather than at it (see ``generic_states``).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.derivatives.linearization import Linearization
+from stiffml.system.derivatives.product_check import ROUNDING, beyond_rounding
 from stiffml.system.function.batching import ROWS, Batching, Sample, is_jacobian_right, jacobian_is_right
 from stiffml.system.function.difference_check import Differences, contradicts
 from stiffml.system.function.evaluation import BATCHED
@@ -27,23 +28,20 @@ from stiffml.system.function.generic_states import (
 from stiffml.system.state import Layout
 
 STEPS = {torch.float64: (1e-4, 1e-5), torch.float32: (2e-2, 5e-3)}
-"""Of differences, relative to the components, by precision."""
+"""Steps of differences, relative to the components, by precision."""
 
 LEAST = (1e-3, 1.0)
-"""Of the largest component, sizes of the others at further states that must show the same before func is
-said to leave autograd: a kink may be near to one of them, and small components lost in rounding."""
+"""Least sizes of components, relative to the largest, at further states. An error is raised only if func
+leaves autograd at all of them: a kink may be near one, and small components may be lost in rounding."""
 
 SAME = {torch.float64: 1e-6, torch.float32: 1e-4}
-"""By how much two values of f at one state may differ, relative to the largest component."""
+"""The difference that two values of f at one state may have, relative to the largest component."""
 
 SUSPICIOUS = 0.1
-"""By how much a difference may change with its step before f is called at the same state again."""
+"""The relative change of a difference with its step from which f is called at the same state again."""
 
 MASKS = 2
-"""Random halves of the samples whose influence on the others is looked at where no blocks are evaluated."""
-
-ROUNDING = 100.0
-"""By how many units of rounding of its largest component a random product may be off everywhere."""
+"""The number of random halves of the samples whose influence on the others is checked without blocks."""
 
 
 def try_out(f: Dynamics, s: float, u: np.ndarray, *, exact: bool, blocks: bool) -> None:
@@ -58,11 +56,15 @@ def try_out(f: Dynamics, s: float, u: np.ndarray, *, exact: bool, blocks: bool) 
     blocks : bool
         Whether blocks of the Jacobian, one a sample, will be evaluated from replicated rows.
     """
-    counts = f.rhs_evals, f.jacobians
+    with f.uncounted():
+        _try_out(f, s, u, exact, blocks)
+
+
+def _try_out(f: Dynamics, s: float, u: np.ndarray, exact: bool, blocks: bool) -> None:
     random = np.random.default_rng(0)
     trial = _Trial.near(f, s, u, random)
     if trial is None:
-        return  # the run will say that f is not finite
+        return  # f is not finite, as the run will report
     trial.require_one_value()
     if (exact or not trial.depends_on_state) and not trial.agrees_with_differences(random):
         others = (_Trial.near(f, s, enlarged(u, least), random) for least in LEAST)
@@ -72,7 +74,6 @@ def try_out(f: Dynamics, s: float, u: np.ndarray, *, exact: bool, blocks: bool) 
         trial.require_blocks(random)
     elif f.layout.samples > 1:
         trial.require_independent_samples(random)
-    f.rhs_evals, f.jacobians = counts
 
 
 class _Trial:
@@ -88,7 +89,7 @@ class _Trial:
 
     @classmethod
     def near(cls, f: Dynamics, s: float, u: np.ndarray, random: np.random.Generator) -> _Trial | None:
-        """At a state near to one where f is finite; None if there is none."""
+        """At a state near ``u`` where f is finite; None if there is none."""
         found = first_finite(lambda state: f.evaluate_anew(s, state), nearby(u, random), f.space.every)
         return None if found is None else cls(f, s, *found)
 
@@ -101,7 +102,7 @@ class _Trial:
         return torch.finfo(self._f.layout.dtype).eps
 
     def _product(self, cotangent: np.ndarray) -> np.ndarray | None:
-        """(size,) Jᵀw; None where f does not depend on the state as far as torch sees."""
+        """(size,) Jᵀw; None if torch sees no dependence of f on the state."""
         if not self._slope.requires_grad:
             return None
         w = torch.from_numpy(cotangent)[None]
@@ -110,7 +111,7 @@ class _Trial:
 
     @property
     def depends_on_state(self) -> bool:
-        """Whether there is a way from the value back to the state."""
+        """Whether torch sees that f depends on the state."""
         return not self._f.space.every(self._product(np.ones(self._u.size)) is None)
 
     def require_one_value(self, again: int = 0) -> None:
@@ -131,7 +132,7 @@ class _Trial:
             )
 
     def agrees_with_differences(self, random: np.random.Generator) -> bool:
-        """Whether torch's derivative along a random direction is the one that f has."""
+        """Whether torch's derivative along a random direction agrees with differences of f."""
         f, dtype = self._f, self._f.layout.dtype
         self._along = random_signed(random, self._u.size) * typical_sizes(self._u)
         longer, shorter = (self._difference(step) for step in STEPS[dtype])
@@ -161,7 +162,7 @@ class _Trial:
         return (values[0] - values[1]) / (2 * step)
 
     def leaves_autograd(self) -> str:
-        """What is wrong, after differences have contradicted torch."""
+        """The message, after differences have contradicted torch."""
         if not self.depends_on_state:
             seen = "for torch it does not depend on y at all, and its derivative would be taken for zero"
         else:
@@ -189,9 +190,9 @@ class _Trial:
         )
 
     def require_blocks(self, random: np.random.Generator) -> None:
-        """Raise ValueError if samples depend on each other; give up a way of batching that is not right.
+        """Raise ValueError if samples depend on each other; give up a way of batching that is wrong.
 
-        wᵀJ from all blocks is compared with the product that automatic differentiation of a single state has.
+        wᵀJ from all blocks is compared with the same product by automatic differentiation at a single state.
         """
         f, layout = self._f, self._f.layout
         while True:
@@ -210,7 +211,7 @@ class _Trial:
                 off = np.abs(found - exact)
             if not np.isfinite(off).all():
                 return
-            excess = off - np.sqrt(self._eps) * size - ROUNDING * self._eps * size.max(initial=0.0)
+            excess = beyond_rounding(off, size, self._eps)
             if excess.max() <= 0:
                 jacobian_is_right(f.func, layout, mode)
                 return
@@ -223,7 +224,7 @@ class _Trial:
     def require_independent_samples(self, random: np.random.Generator) -> None:
         """Raise ValueError if samples depend on each other, by a few products with the transposed Jacobian.
 
-        The value of half of the samples has no derivative with respect to the others, unless there is one.
+        The values of half of the samples must have no derivative with respect to the other half.
         """
         samples = self._f.layout.samples
         w = self._random_cotangent(random)
@@ -261,7 +262,7 @@ def require_no_coupling(found: np.ndarray, chosen: np.ndarray, layout: Layout, t
 
 
 def coupled(layout: Layout, sample: int, t: float) -> str:
-    """Why a solve with ``batch_dims`` cannot be."""
+    """The message that samples depend on each other."""
     where = list(np.unravel_index(sample, layout.batch))
     return (
         f"batch_dims={len(layout.batch)} says that samples are independent, but at t = {t:.10g} the value of "

@@ -1,7 +1,7 @@
-"""The parameters that func uses without anybody having named them: its graph shows them.
+"""Parameters that func uses without their being named, found in its graph at the initial state.
 
-A lambda around a module, modules in a plain list, a tensor that a closure holds: gradients reach what was
-used, as everywhere in torch. What counts is what func uses at the initial state.
+A lambda around a module, modules in a plain list, a tensor that a closure holds: as everywhere in torch,
+gradients reach whatever was used.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from stiffml.system.system import System
 def find_parameters(system: System, s: float, u: np.ndarray) -> None:
     """Add to a system's parameters what its parts use at the start, (size,), and need gradients for.
 
-    These are leaves, and tensors that were computed from others before the solve; of the latter what they
-    were computed from, where func uses that as well: through both it would count twice.
+    These are leaves, and tensors that were computed from others before the solve. Where func uses the others
+    as well, these are taken in place of what was computed from them: both would count a gradient twice.
 
     Raises
     ------
@@ -46,10 +46,10 @@ def find_parameters(system: System, s: float, u: np.ndarray) -> None:
     found: tuple[Tensor, ...] = ()
     if not system.space.every(not first.leaves and not first.older):
         operands = _Operands(first.older)
-        # What torch.compile made of a function is not run under such a mode, then or ever after.
+        # Under such a mode torch gives up a compiled function for good; so only where it is needed.
         with nullcontext() if system.space.every(not first.older) else operands:
             second = roots(_values(system, s, u), names, since)
-        # A leaf that func makes itself is another one in each call, and no parameter.
+        # A leaf that func makes itself is a new object in each call, and no parameter.
         leaves = {key: leaf for key, leaf in first.leaves.items() if key in second.leaves}
         makes_leaves = len(leaves) < len(first.leaves)
         found = _chosen(first, leaves, operands.found, names, system.space)
@@ -70,12 +70,12 @@ def used_by(value: Tensor, parameters: Sequence[Tensor]) -> frozenset[int]:
 
 
 def _values(system: System, s: float, u: np.ndarray, remember: bool = False) -> list[Tensor]:
-    """Those of f, and of g if there is one, with their graphs."""
+    """The values of f, and of g if there is one, with their graphs."""
     try:
         values = [part.attached(s, u, remember) for part in system.parts]
     except RuntimeError as error:
-        # What torch refuses only where gradients are recorded, such as numpy() of a parameter, is no error
-        # of a solve that nobody differentiates.
+        # torch refuses some calls, such as numpy() of a parameter, only where gradients are recorded. A solve
+        # that nobody differentiates allows them.
         if "requires grad" not in str(error):
             raise
         return []
@@ -100,7 +100,7 @@ def _chosen(
             f"func uses a tensor that needs a gradient and was computed outside of it{by}, in a way that "
             "hides which tensor that is: name it, params=[tensor]"
         )
-    # What others are computed from, and where these are used themselves, nothing but that.
+    # Tensors that do not depend on others that are used; for those that do, the leaves they depend on.
     found = {**leaves, **{id(operands[at]): operands[at] for at in alone}}
     stop = known | {origin(tensor) for tensor in found.values()}
     for at, node in first.older.items():
@@ -127,7 +127,7 @@ def _require_same_everywhere(tensors: Sequence[Tensor], space: Space) -> None:
 
 
 class _Operands(TorchDispatchMode):
-    """Sees every operation; ``found`` are the operands among the tensors looked for."""
+    """Watches all operations; ``found`` are those of the wanted tensors that are operands."""
 
     def __init__(self, wanted: dict[Origin, Any]) -> None:
         super().__init__()

@@ -8,9 +8,10 @@ from torch import Tensor
 
 
 def shift_(jacobian: Tensor, a: float | Tensor, mass: np.ndarray | None, b: float | Tensor) -> Tensor:
-    """a·M − b·J in the place of J, (…, samples, w, w).
+    """a·M − b·J, which overwrites J (…, samples, w, w).
 
-    ``mass`` (samples or 1, w, w), None for the identity; ``a`` and ``b`` are numbers, or broadcast against J.
+    ``mass`` is (samples or 1, w, w), or None for the identity; ``a`` and ``b`` are numbers, or broadcast
+    against J.
     """
     jacobian *= -b
     if mass is None:
@@ -21,12 +22,12 @@ def shift_(jacobian: Tensor, a: float | Tensor, mass: np.ndarray | None, b: floa
 
 
 class BlockLU:
-    """LU factors of matrices (…, w, w), which they replace if these are stored by columns.
+    """LU factors of matrices (…, w, w), which they overwrite if these are stored by columns.
 
     Attributes
     ----------
     info : Tensor
-        (…,) not zero where a matrix is singular; solving then yields inf or nan.
+        (…,) not zero where a matrix is singular; solutions are then inf or NaN.
     """
 
     def __init__(self, matrices: Tensor) -> None:

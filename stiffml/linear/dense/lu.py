@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from scipy.linalg import lapack
@@ -11,17 +9,17 @@ from torch import Tensor
 
 from stiffml.linear.dense.blocks import BlockLU, shift_
 from stiffml.linear.dense.matrices import DenseMatrix, dense_matrix
-from stiffml.linear.solver import LinearSolver
+from stiffml.petsc.formulation import Formulation
+from stiffml.petsc.matrix import PETScSolver
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.derivatives.linearization import Factors, Linearization
 from stiffml.system.mass import Mass
 from stiffml.system.state import Layout
 
-if TYPE_CHECKING:
-    from stiffml.petsc.formulation import Formulation
+SINGULAR = "the matrix a·M − b·∂f/∂y of a linear solve is singular"
 
 
-class DenseLU(LinearSolver):
+class DenseLU(PETScSolver):
     """LU factors of dense blocks."""
 
     uses_blocks = True
@@ -63,7 +61,7 @@ class DenseBlocks(Linearization):
         self._blocks = dynamics.jacobian_blocks(s, u).numpy()  # (K, samples, width, width)
         self._samples, self._width = self._blocks.shape[1:3]
         self._mass = None if mass is None else mass.blocks
-        self._factors: dict[tuple[int, float, float], _One | _Many] = {}
+        self._factors: dict[tuple[int, float, float], _OneFactors | _BatchFactors] = {}
 
     def at(self, states: np.ndarray) -> np.ndarray:
         """J at some of the states, (N,) -> (N, samples, width, width)."""
@@ -79,7 +77,7 @@ class DenseBlocks(Linearization):
     def factorise(self, a: np.ndarray, b: np.ndarray) -> Factors:
         a_, b_ = (torch.from_numpy(numbers)[:, :, None, None] for numbers in (a, b))
         blocks, self._blocks = self._blocks, np.empty(0)
-        return _All(BlockLU(shift_(torch.from_numpy(blocks), a_, self._mass, b_)), blocks.shape[1:3])
+        return _AllFactors(BlockLU(shift_(torch.from_numpy(blocks), a_, self._mass, b_)), blocks.shape[1:3])
 
     def solve(self, k: int, a: float, b: float, v: np.ndarray, transpose: bool = False) -> np.ndarray:
         key = (0 if self._constant else k, a, b)
@@ -89,13 +87,17 @@ class DenseBlocks(Linearization):
             if not self._constant or len(self._factors) > 20:
                 self._factors.clear()
             block = self._blocks[key[0]]
-            factors = _One(a, self._mass, b, block) if self._samples == 1 else _Many(a, self._mass, b, block)
+            factors = (
+                _OneFactors(a, self._mass, b, block)
+                if self._samples == 1
+                else _BatchFactors(a, self._mass, b, block)
+            )
             self._factors[key] = factors
         return factors.solve(v, transpose)
 
 
-class _All(Factors):
-    """LU factors at all states, in the place of the Jacobians."""
+class _AllFactors(Factors):
+    """LU factors at all states, which replace the Jacobians in memory."""
 
     def __init__(self, lu: BlockLU, shape: tuple[int, ...]) -> None:
         self._lu, self._shape = lu, shape
@@ -105,7 +107,7 @@ class _All(Factors):
         return self._lu.solve(columns).reshape(v.shape).numpy()
 
 
-class _One:
+class _OneFactors:
     """LU factors of one matrix. LAPACK directly: for a few unknowns, wrappers would cost more."""
 
     def __init__(self, a: float, mass: np.ndarray | None, b: float, block: np.ndarray) -> None:
@@ -119,7 +121,7 @@ class _One:
         return x.T
 
 
-class _Many:
+class _BatchFactors:
     """LU factors of one matrix a sample."""
 
     def __init__(self, a: float, mass: np.ndarray | None, b: float, blocks: np.ndarray) -> None:
@@ -132,6 +134,3 @@ class _Many:
         columns = torch.from_numpy(v).reshape(-1, *self._shape).permute(1, 2, 0)
         x = self._lu.solve(columns.contiguous(), transpose)
         return x.permute(2, 0, 1).reshape(v.shape).numpy()
-
-
-SINGULAR = "the matrix a·M − b·∂f/∂y of a linear solve is singular"

@@ -1,28 +1,26 @@
-"""The matrix shift·M − J that PETSc factorises: one dense matrix, or one dense block a sample."""
+"""shift·M − J for PETSc's Newton iteration: one dense matrix, or one dense block a sample."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from stiffml.linear.dense.blocks import BlockLU, shift_
 from stiffml.linear.non_finite import mended_blocks
-from stiffml.linear.solver import ShiftedMatrix
+from stiffml.petsc.formulation import Formulation
 from stiffml.petsc.library import PETSc
+from stiffml.petsc.matrix import ShiftedMatrix
+from stiffml.system.derivatives.graph import Array
 from stiffml.system.finite import is_finite
 
-if TYPE_CHECKING:
-    from stiffml.petsc.formulation import Formulation
-
-_START = 1e15
-"""A shift above this marks the solve for the slope at the start; PETSc scales that matrix afterwards."""
+_SLOPE_SHIFT = 1e15
+"""Above this, PETSc is solving for the slope at the start, and scales the matrix afterwards."""
 
 
 class DenseMatrix(ShiftedMatrix):
-    """With a constant J the matrix is filled, and so factorised, only when the shift changes."""
+    """shift·M − J as dense blocks. With a constant J it is factorised only when the shift changes."""
 
     def __init__(self, problem: Formulation) -> None:
         self._problem = problem
@@ -31,24 +29,25 @@ class DenseMatrix(ShiftedMatrix):
         self._shift = np.nan
 
     @abstractmethod
-    def _let_go(self) -> None:
-        """The factors are of no use any more, and may give way to the new Jacobian."""
+    def _release(self) -> None:
+        """Free the factors, to make room for the next Jacobian."""
 
     @abstractmethod
     def _set(self, shift: float, jacobian: np.ndarray) -> None:
-        """Take new values; ``jacobian`` may be overwritten."""
+        """Take a shift and J, (samples, width, width), which may be overwritten."""
 
-    def destroy(self) -> None:
+    def close(self) -> None:
         self.mat.destroy()
 
-    def fill(self, shift: float, s: float, vector: np.ndarray) -> None:
+    def fill(self, shift: float, s: float, vector: Array) -> None:
+        assert isinstance(vector, np.ndarray)  # only Krylov methods share vectors
         if self._constant:
-            if shift == self._shift and shift < _START:
+            if shift == self._shift and shift < _SLOPE_SHIFT:
                 return
             if self._blocks is None:
                 self._blocks = self._evaluate(s, vector)
         self._shift = shift
-        self._let_go()
+        self._release()
         blocks = self._evaluate(s, vector) if self._blocks is None else self._blocks.copy()
         self._set(shift, blocks)
 
@@ -61,10 +60,11 @@ class DenseMatrix(ShiftedMatrix):
 
 
 def dense_matrix(problem: Formulation) -> DenseMatrix:
-    return _Dense(problem) if problem.samples == 1 else _Blocks(problem)
+    """One dense matrix, or one dense block a sample."""
+    return _SingleMatrix(problem) if problem.samples == 1 else _BlockMatrix(problem)
 
 
-class _Dense(DenseMatrix):
+class _SingleMatrix(DenseMatrix):
     """A PETSc dense matrix, factorised by LAPACK inside PETSc."""
 
     def __init__(self, problem: Formulation) -> None:
@@ -76,10 +76,7 @@ class _Dense(DenseMatrix):
     def configure(self, ksp) -> None:
         ksp.getPC().setType(PETSc.PC.Type.LU)
 
-    def options_are_set(self, ksp) -> None:
-        pass  # PETSc keeps the matrix beside its factors
-
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         pass  # PETSc factorises in the same place again
 
     def _set(self, shift: float, jacobian: np.ndarray) -> None:
@@ -88,26 +85,26 @@ class _Dense(DenseMatrix):
         self.mat.assemble()
 
 
-class _Blocks(DenseMatrix):
+class _BlockMatrix(DenseMatrix):
     """A shell matrix and the preconditioner that solves with it exactly, all samples in one call."""
 
     def __init__(self, problem: Formulation) -> None:
         super().__init__(problem)
         self._operator = _BlockOperator(problem.samples, problem.width)
-        self._solver = _BlockSolver(self._operator)
+        self._pc = _BlockPC(self._operator)
         size = (problem.size, problem.size)
         self.mat = PETSc.Mat().createPython(size, self._operator, comm=PETSc.COMM_SELF)
         self.mat.setUp()
 
     def configure(self, ksp) -> None:
         ksp.getPC().setType(PETSc.PC.Type.PYTHON)
-        ksp.getPC().setPythonContext(self._solver)
+        ksp.getPC().setPythonContext(self._pc)
 
     def options_are_set(self, ksp) -> None:
         self._operator.is_multiplied_with = ksp.getType() != PETSc.KSP.Type.PREONLY
 
-    def _let_go(self) -> None:
-        self._operator.blocks = self._solver.lu = None
+    def _release(self) -> None:
+        self._operator.blocks = self._pc.lu = None
 
     def _set(self, shift: float, jacobian: np.ndarray) -> None:
         self._operator.blocks = shift_(torch.from_numpy(jacobian), shift, self._mass, 1.0)
@@ -115,9 +112,9 @@ class _Blocks(DenseMatrix):
 
 
 class _BlockOperator:
-    """The matrix, until its factors replace it.
+    """The blocks, until their factors replace them.
 
-    ``is_multiplied_with``: it will be asked for products, and must be kept.
+    ``is_multiplied_with``: products with the matrix will be asked for too, so that it must be kept.
     """
 
     def __init__(self, samples: int, width: int) -> None:
@@ -126,6 +123,7 @@ class _BlockOperator:
         self.is_multiplied_with = True
 
     def to_be_factorised(self) -> torch.Tensor:
+        """The blocks, or a copy of them, for factors to overwrite."""
         blocks = self.blocks
         assert blocks is not None
         if self.is_multiplied_with:
@@ -143,7 +141,9 @@ class _BlockOperator:
         self.blocks *= factor
 
 
-class _BlockSolver:
+class _BlockPC:
+    """The preconditioner: solves with the factors of all blocks."""
+
     def __init__(self, operator: _BlockOperator) -> None:
         self._operator = operator
         self.lu: BlockLU | None = None

@@ -1,9 +1,8 @@
-"""The working side of preconditioners: solving about with M − b·J, kept up to date as little as needed."""
+"""Preconditioners at work: an assembled matrix, one block a point, or an object of the caller's."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -11,11 +10,11 @@ import numpy as np
 import torch
 
 from stiffml.linear.dense.blocks import BlockLU, shift_
+from stiffml.linear.inverse import ApproximateInverse
 from stiffml.linear.preconditioners import OwnPreconditioner
 from stiffml.linear.sparse.matrices import ConstantMatrix, Entries, Matrix
 from stiffml.petsc.library import PETSc
 from stiffml.system.derivatives.dynamics import Dynamics
-from stiffml.system.derivatives.graph import Array
 from stiffml.system.derivatives.linearization import JacobianAt
 from stiffml.system.mass import Mass
 from stiffml.system.space import Space
@@ -25,80 +24,22 @@ PRECONDITIONERS = (
     *("asm", "bjacobi", "cholesky", "gamg", "gasm", "icc", "ilu", "jacobi", "kaczmarz", "lu"),
     *("none", "pbjacobi", "redundant", "sor", "svd", "telescope"),
 )
-"""Those of PETSc that need no further library."""
+"""PETSc's preconditioners that need no further library."""
 
 OVER_PROCESSES = {"icc": "bjacobi", "lu": "redundant"}
-"""What stands in for those that PETSc has for one process only: incomplete factors of each part, and LU
+"""Substitutes for those that PETSc has for one process only: incomplete factors of each part, and LU
 factors of the whole in every process.
 """
 
-LONGER = 1.8
-"""By what factor the shift may change before a preconditioner is made anew."""
-
 COARSER = 30.0
-"""By what factor the shift may fall before a hierarchy of multigrid is built anew.
+"""The factor by which the shift may fall before a multigrid hierarchy is built anew.
 
-Its interpolation is smoothed with the matrix, and PETSc keeps it for matrices to come: that of a large shift,
-which is nearly diagonal, is not smooth at all. That of a small shift serves large ones as well.
+Its interpolation is smoothed with the matrix, and PETSc keeps it for later matrices. The matrix of a large
+shift is nearly diagonal and smooths nothing; that of a small shift serves large shifts as well.
 """
 
-MORE = 1.5
-"""By what factor iterations may grow before one that depends on the state is made anew."""
 
-
-class Approximate(ABC):
-    """An approximate inverse of shift·M − J.
-
-    ``depends_on_state`` says whether it does, besides on the shift.
-    """
-
-    depends_on_state = True
-
-    @abstractmethod
-    def renew(self, s: float, u: np.ndarray, shift: float, jacobian: JacobianAt) -> None:
-        """For a state and a shift."""
-
-    @abstractmethod
-    def solve(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
-        """The x of (shift·M − J) x ≈ v, (size,)."""
-
-    def solve_vector(self, v: Any, into: Any, transpose: bool = False) -> None:
-        """The same for PETSc vectors."""
-        into.setArray(self.solve(v.array_r, transpose))
-
-    @abstractmethod
-    def destroy(self) -> None:
-        """Let go of what PETSc holds."""
-
-
-class Upkeep:
-    """Renews an approximate inverse when it has become a bad one, or ``always``."""
-
-    def __init__(self, approximate: Approximate, always: bool = False) -> None:
-        self.approximate = approximate
-        self._always = always
-        self._shift = math.nan
-        self._first: int | None = None
-        self._last = 0
-
-    def at(self, s: float, u: Array, shift: float, jacobian: JacobianAt) -> None:
-        """The systems to come have this state and shift."""
-        near = abs(math.log(shift / self._shift)) < math.log(LONGER) if shift * self._shift > 0 else False
-        tired = self._first is not None and self._last > MORE * self._first + 3
-        if near and not self._always and not (tired and self.approximate.depends_on_state):
-            return
-        state = u.cpu().numpy() if isinstance(u, torch.Tensor) else u
-        self.approximate.renew(s, state, shift, jacobian)
-        self._shift, self._first = shift, None
-
-    def took(self, iterations: int) -> None:
-        """The solve just done took so many."""
-        self._last = iterations
-        if self._first is None:
-            self._first = iterations
-
-
-class AssembledInverse(Approximate):
+class AssembledInverse(ApproximateInverse):
     """A PETSc preconditioner made of a sparse matrix.
 
     Parameters
@@ -107,13 +48,13 @@ class AssembledInverse(Approximate):
         () -> Entries of A.
     mass : Mass or None
     size : int
-        Of this process's part of a state.
+        Numbers in this process's part of a state.
     kind : str
         PETSc's name of the preconditioner.
     space : Space
-        Whose parts of a state processes hold.
+        The processes that hold the state.
     prefix : str
-        Of its options.
+        The prefix of its options.
     constant : bool
         Whether A is the same at all states.
     """
@@ -168,12 +109,14 @@ class AssembledInverse(Approximate):
     def solve_vector(self, v: Any, into: Any, transpose: bool = False) -> None:
         (self._pc.applyTranspose if transpose else self._pc.apply)(v, into)
 
-    def destroy(self) -> None:
-        for held in (self._pc, self._matrix, self._x, self._y):
-            held.destroy()
+    def close(self) -> None:
+        self._pc.destroy()
+        self._matrix.close()
+        self._x.destroy()
+        self._y.destroy()
 
 
-class PointBlockInverse(Approximate):
+class PointBlockInverse(ApproximateInverse):
     """LU factors of the coupling of components at every point."""
 
     def __init__(self, shape: tuple[int, ...], samples: int, axis: int, mass: Mass | None) -> None:
@@ -191,7 +134,7 @@ class PointBlockInverse(Approximate):
         return np.moveaxis(blocks.reshape(*rest, self._count), -1, self._axis).reshape(-1)
 
     def renew(self, s: float, u: np.ndarray, shift: float, jacobian: JacobianAt) -> None:
-        self._lu = None  # gives its memory back first
+        self._lu = None  # frees its memory before more is taken
         columns = []
         for component in range(self._count):
             probe = np.zeros(self._shape)
@@ -206,11 +149,11 @@ class PointBlockInverse(Approximate):
         blocks = torch.from_numpy(self._blocks(np.array(v)))  # PETSc's own is read-only
         return self._flat(self._lu.solve(blocks, transpose).numpy())
 
-    def destroy(self) -> None:
+    def close(self) -> None:
         self._lu = None
 
 
-class OwnInverse(Approximate):
+class OwnInverse(ApproximateInverse):
     """A caller's preconditioner, in the shape of the caller's states."""
 
     def __init__(self, own: OwnPreconditioner, dynamics: Dynamics) -> None:
@@ -238,6 +181,3 @@ class OwnInverse(Approximate):
             )
         found: Any = self._layout.flatten(state).detach().double().cpu().numpy()
         return found if self._direction > 0 else -found
-
-    def destroy(self) -> None:
-        pass

@@ -1,4 +1,4 @@
-"""The Jacobian at one state at a time, of which products are taken."""
+"""The Jacobian at one state as a graph to take products from, and one whose memory can be freed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from stiffml.system.derivatives.graph import Array, Graph
 from stiffml.system.derivatives.linearization import JacobianAt, TensorJacobianAt
 
 JacobianOf = Callable[[Dynamics, float, Array], JacobianAt]
+"""(dynamics, s, u) -> J there."""
 
 
 class MatrixFree:
-    """J as the graph of f; the first one is tried out."""
+    """J as the graph of f. At its first state J v and Jᵀw are checked against each other."""
 
     def __init__(self) -> None:
         self._tried = False
@@ -28,8 +29,8 @@ class MatrixFree:
         return graph
 
 
-class Released:
-    """J at one state, which can be let go of; it is evaluated again should it still be needed."""
+class ReleasableJacobian:
+    """J at one state, which is evaluated again if it is needed after its release."""
 
     def __init__(self, evaluate: Callable[[], JacobianAt]) -> None:
         self._evaluate = evaluate
@@ -46,5 +47,6 @@ class Released:
         assert isinstance(self._jacobian, TensorJacobianAt)
         return self._jacobian.product(v, transpose)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
+        """Free it."""
         self._jacobian = None

@@ -1,22 +1,24 @@
-"""Sparse Jacobians: many columns, or rows, from one product each."""
+"""Sparse Jacobians, of which one product yields many rows or columns."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from scipy.sparse import csr_array
 
 from stiffml.system.derivatives.colouring import colour_columns
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.derivatives.graph import Graph
-
-ROUNDING = 100.0
-"""By how many units of rounding of its largest component a random product may be off everywhere."""
+from stiffml.system.derivatives.product_check import beyond_rounding
+from stiffml.system.space import field_of
 
 BATCHED = 2**15
-"""Numbers up to which products in one call are faster: they save overhead, while they fit into the cache."""
+"""Numbers in all products up to which one call for all is faster: it saves overhead while they fit into the
+cache."""
 
 
 class Compressed(ABC):
@@ -25,14 +27,33 @@ class Compressed(ABC):
     Attributes
     ----------
     rows, columns : ndarray
-        (entries,) of this process, numbered over all processes.
+        (entries,) those of this process, numbered over all processes.
     products : int
         How many products its evaluation takes.
+
+    Parameters
+    ----------
+    rows, columns, products
+        As above.
+    product, place : ndarray
+        (entries,) int: in which product an entry is found, and at which place of it.
     """
 
-    rows: np.ndarray
-    columns: np.ndarray
-    products: int
+    def __init__(
+        self, rows: np.ndarray, columns: np.ndarray, products: int, product: np.ndarray, place: np.ndarray
+    ) -> None:
+        self.rows, self.columns, self.products = rows, columns, products
+        order = np.argsort(product, kind="stable").astype(np.int32)
+        ends = np.searchsorted(product[order], np.arange(products + 1))
+        self._entries = [order[ends[g] : ends[g + 1]] for g in range(products)]
+        self._places = [place[entries] for entries in self._entries]
+
+    def _collected(self, product: Callable[[int], np.ndarray]) -> np.ndarray:
+        """(entries,) from the products by number."""
+        values = np.empty(len(self.rows))
+        for number, (entries, places) in enumerate(zip(self._entries, self._places, strict=True)):
+            values[entries] = product(number)[places]
+        return values
 
     @abstractmethod
     def values(self, dynamics: Dynamics, s: float, u: np.ndarray) -> np.ndarray:
@@ -45,11 +66,34 @@ class Compressed(ABC):
         """
 
 
+@runtime_checkable
+class HasSparseJacobian(Protocol):
+    """A field that knows the sparsity of its right-hand sides."""
+
+    part_shape: tuple[int, ...]
+    """The shape of this process's part of a state."""
+
+    def sparse_jacobian(self) -> Compressed:
+        """∂f/∂y of any right-hand side of the field."""
+
+
+def offered_jacobian(func: object, size: int) -> Callable[[], Compressed] | None:
+    """The sparse Jacobian that the field of a right-hand side offers; None without such a field.
+
+    A state of another ``size`` than that of a part of the field holds more than the field.
+    """
+    field = field_of(func)
+    if not isinstance(field, HasSparseJacobian) or math.prod(field.part_shape) != size:
+        return None
+    return field.sparse_jacobian
+
+
 class Coloured(Compressed):
     """Rows that share no column come from one product with Jᵀ, or columns that share no row from one with J.
 
-    Whichever takes fewer (Curtis, Powell & Reid, J. Inst. Math. Appl. 13 (1974); Coleman & Verma, SIAM J.
-    Sci. Comput. 19 (1998)). Each evaluation is compared with one product more, with a random vector.
+    The way that takes fewer products is used (Curtis, Powell & Reid, J. Inst. Math. Appl. 13 (1974);
+    Coleman & Verma, SIAM J. Sci. Comput. 19 (1998)). Each evaluation is checked by a further product, with a
+    random vector.
 
     Parameters
     ----------
@@ -65,7 +109,7 @@ class Coloured(Compressed):
     def __init__(self, pattern: csr_array) -> None:
         coordinates = pattern.tocoo()
         # Patterns are often larger than states.
-        self.rows, self.columns = (numbers.astype(np.int32) for numbers in (coordinates.row, coordinates.col))
+        rows, columns = (numbers.astype(np.int32) for numbers in (coordinates.row, coordinates.col))
         self.size = pattern.shape[0]
         transposed = pattern.T.tocsr()
         self._groups, self._by_rows = colour_columns(transposed), True
@@ -74,23 +118,18 @@ class Coloured(Compressed):
             of_columns = colour_columns(pattern)
             if of_columns.max(initial=0) < self._groups.max(initial=0):
                 self._groups, self._by_rows = of_columns, False
-        self.products = int(self._groups.max(initial=-1)) + 1
-        seeds, found = (self.rows, self.columns) if self._by_rows else (self.columns, self.rows)
-        group = self._groups[seeds]
-        order = np.argsort(group, kind="stable").astype(np.int32)
-        ends = np.searchsorted(group[order], np.arange(self.products + 1))
-        self._entries = [order[ends[g] : ends[g + 1]] for g in range(self.products)]
-        self._found = [found[entries] for entries in self._entries]
+        seeds, places = (rows, columns) if self._by_rows else (columns, rows)
+        products = int(self._groups.max(initial=-1)) + 1
+        super().__init__(rows, columns, products, self._groups[seeds], places)
         self._random = np.random.default_rng(0)
         self._batches = True  # until it is known that f does not allow it
 
     def values(self, dynamics: Dynamics, s: float, u: np.ndarray) -> np.ndarray:
         graph = dynamics.graph(s, u)
-        values = np.empty(len(self.rows))
         products = self._batch(graph)
-        for group, (entries, found) in enumerate(zip(self._entries, self._found, strict=True)):
-            product = self._product(graph, group) if products is None else products[group]
-            values[entries] = product[found]
+        values = self._collected(
+            (lambda group: self._product(graph, group)) if products is None else products.__getitem__
+        )
         self._require_complete(values, graph, dynamics)
         return values
 
@@ -98,7 +137,7 @@ class Coloured(Compressed):
         return graph.apply((self._groups == group).astype(float), transpose=self._by_rows)
 
     def _batch(self, graph: Graph) -> np.ndarray | None:
-        """(products, n) all at once, where that is allowed and pays."""
+        """(products, n) all in one call; None where f does not allow it, or it would be slower."""
         if not self._batches or not self._by_rows or not 1 < self.products <= BATCHED // self.size:
             return None
         seeds = (self._groups == np.arange(self.products)[:, None]).astype(float)
@@ -114,10 +153,8 @@ class Coloured(Compressed):
         with np.errstate(invalid="ignore"):
             off, size = np.abs(matrix @ v - exact), abs(matrix) @ np.abs(v)
         if not np.isfinite(off).all():
-            return  # a step that failed, of which nothing can be said
-        # Each component by itself, since a single large one must not hide what the others lack.
-        eps = torch.finfo(dynamics.layout.dtype).eps
-        excess = off - np.sqrt(eps) * size - ROUNDING * eps * size.max(initial=0.0)
+            return  # f or its Jacobian is not finite, and the step fails
+        excess = beyond_rounding(off, size, dynamics.eps)
         if excess.max(initial=0.0) <= 0:
             return
         worst = int(np.argmax(excess))

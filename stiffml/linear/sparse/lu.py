@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from scipy.sparse import csc_array, csr_array, eye_array
 from scipy.sparse.linalg import SuperLU, splu
 from torch import Tensor
 
-from stiffml.linear.krylov.inverses import Approximate
-from stiffml.linear.krylov.operator import Shell
+from stiffml.linear.inverse import ApproximateInverse
 from stiffml.linear.non_finite import mended_values
-from stiffml.linear.solver import LinearSolver, ShiftedMatrix
+from stiffml.linear.operator import ShiftedOperator
+from stiffml.linear.operator_matrix import OperatorMatrix
 from stiffml.linear.sparse.compression import Coloured
+from stiffml.petsc.formulation import Formulation
 from stiffml.petsc.library import PETSc
+from stiffml.petsc.matrix import PETScSolver, ShiftedMatrix
 from stiffml.system.derivatives.dynamics import Dynamics
+from stiffml.system.derivatives.graph import Array
 from stiffml.system.derivatives.linearization import JacobianAt, Linearization
 from stiffml.system.finite import is_finite
 from stiffml.system.mass import Mass
 
-if TYPE_CHECKING:
-    from stiffml.petsc.formulation import Formulation
-
-KEPT = 5_000_000
+MOST_KEPT = 5_000_000
 """Numbers in the factors of a constant Jacobian that are kept, one set for each step size."""
 
 SINGULAR = "the sparse matrix a·M − b·∂f/∂y of a linear solve is singular"
@@ -52,12 +50,15 @@ class SparseJacobian:
         return (self.matrix.T if transpose else self.matrix) @ v
 
 
-class SparseLU(LinearSolver):
+class SparseLU(PETScSolver):
     """Sparse LU factors.
 
     Parameters
     ----------
     coloured : Coloured
+        How the Jacobian is evaluated.
+    dynamics : Dynamics
+        The right-hand side, or its implicit part.
     mass : Mass or None
     """
 
@@ -83,23 +84,23 @@ class SparseLU(LinearSolver):
         return SparseJacobian(self.coloured, self.dynamics, s, u).matrix
 
     def constant_jacobian(self, s: float, u: np.ndarray) -> SparseJacobian:
-        """That at all states, for forward and backward solves alike."""
+        """J where it is the same at all states, for forward and backward solves alike."""
         if self._constant is None:
             self._constant = SparseJacobian(self.coloured, self.dynamics, s, u)
         return self._constant
 
     def constant_factors(self, shift: float) -> SuperLU:
-        """Of shift·M − J where J is constant: backward solves find those that forward solves made."""
+        """Factors of shift·M − J where J is constant; forward and backward solves share them."""
         assert self._constant is not None
-        key = f"{shift:.13e}"  # but for rounding
+        key = f"{shift:.13e}"  # shifts that differ by rounding have the same
         if key not in self._factors:
-            if sum(factors.nnz for factors in self._factors.values()) > KEPT:
+            if sum(factors.nnz for factors in self._factors.values()) > MOST_KEPT:
                 self._factors.clear()
             self._factors[key] = self.factors(shift, 1.0, self._constant)
         return self._factors[key]
 
     def factors(self, a: float, b: float, jacobian: SparseJacobian) -> SuperLU:
-        """Of a·M − b·J.
+        """Factors of a·M − b·J.
 
         Raises
         ------
@@ -116,16 +117,16 @@ class SparseLU(LinearSolver):
             raise np.linalg.LinAlgError(SINGULAR) from error
 
     def matrix(self, problem: Formulation, prefix: str) -> ShiftedMatrix:
-        return _DirectMatrix(self, problem)
+        return _SparseMatrix(self, problem)
 
     def linearize(
         self, dynamics: Dynamics, s: Tensor, u: Tensor, mass: Mass | None, constant: bool = False
     ) -> Linearization:
-        return _DirectLinearization(self, s.numpy(), u.numpy(), constant)
+        return _SparseLinearization(self, s.numpy(), u.numpy(), constant)
 
 
-class _Inverse(Approximate):
-    """Exact, for the state and the shift it was made for."""
+class _ExactInverse(ApproximateInverse):
+    """Factors at one state and for one shift."""
 
     def __init__(self, solver: SparseLU, constant: bool) -> None:
         self._solver, self._constant = solver, constant
@@ -136,7 +137,7 @@ class _Inverse(Approximate):
         if self._for is not None and self._for[0] is jacobian and self._for[1] == shift:
             return
         assert isinstance(jacobian, SparseJacobian)
-        self._lu = None  # gives its memory back first
+        self._lu = None  # frees its memory before more is taken
         self._for = jacobian, shift
         try:
             solver = self._solver
@@ -151,50 +152,39 @@ class _Inverse(Approximate):
             return np.full(v.shape, np.nan)  # which Newton reports as a failure of the step
         return self._lu.solve(np.array(v), trans="T" if transpose else "N")
 
-    def destroy(self) -> None:
+    def close(self) -> None:
         self._lu = self._for = None
 
 
-class _DirectMatrix(ShiftedMatrix):
-    """For the Newton iteration of a TS."""
+class _SparseMatrix(OperatorMatrix):
+    """For the Newton iteration of a TS, whose KSP only applies the factors."""
 
     def __init__(self, solver: SparseLU, problem: Formulation) -> None:
-        self._solver, self._problem = solver, problem
-        self._inverse = _Inverse(solver, problem.constant)
-        self._shell = Shell(
-            solver.dynamics.layout, solver.mass, self._inverse, None, problem.time_is_state, always=True
-        )
-        self.mat = self._shell.mat
-        self._kept: tuple[SparseJacobian, np.ndarray | None] | None = None
+        inverse, with_time = _ExactInverse(solver, problem.constant), problem.time_is_state
+        layout, mass = solver.dynamics.layout, solver.mass
+        operator = ShiftedOperator(layout, mass, inverse, None, with_time, always=True)
+        super().__init__(operator, problem, solver.dynamics)
+        self._solver = solver
 
     def configure(self, ksp) -> None:
         ksp.setType(PETSc.KSP.Type.PREONLY)
-        self._shell.configure(ksp)
+        self._operator.configure(ksp)
 
-    def options_are_set(self, ksp) -> None:
-        pass
-
-    def fill(self, shift: float, s: float, vector: np.ndarray) -> None:
-        problem, dynamics = self._problem, self._solver.dynamics
-        time, u = problem.at(s, vector)
-        if not problem.constant or self._kept is None:
-            if problem.constant:
-                jacobian = self._solver.constant_jacobian(time, u)
-            else:
-                jacobian = SparseJacobian(self._solver.coloured, dynamics, time, u)
-            if not is_finite(jacobian.matrix.data):
-                self.mended += 1
-                jacobian.mend(self._solver.coloured, dynamics, time, u)
-            self._kept = jacobian, problem.wrt_time(time, u) if problem.time_is_state else None
-        self._shell.set(shift, 1.0, time, u, *self._kept)
-
-    def destroy(self) -> None:
-        self._kept = None
-        self._shell.destroy()
+    def _jacobian(self, s: float, u: Array) -> JacobianAt:
+        assert isinstance(u, np.ndarray)
+        solver = self._solver
+        if self._problem.constant:
+            jacobian = solver.constant_jacobian(s, u)
+        else:
+            jacobian = SparseJacobian(solver.coloured, solver.dynamics, s, u)
+        if not is_finite(jacobian.matrix.data):
+            self.mended += 1
+            jacobian.mend(solver.coloured, solver.dynamics, s, u)
+        return jacobian
 
 
-class _DirectLinearization(Linearization):
-    """J at K states, as sparse matrices; the factors last used are kept, of a constant one those of all."""
+class _SparseLinearization(Linearization):
+    """J at K states as sparse matrices. The last factors are kept; of a constant J those for all shifts."""
 
     def __init__(self, solver: SparseLU, s: np.ndarray, u: np.ndarray, constant: bool) -> None:
         self._solver, self._s, self._u, self._constant = solver, s, u, constant
@@ -222,6 +212,6 @@ class _DirectLinearization(Linearization):
 
     def _factorised(self, k: int, a: float, b: float) -> SuperLU:
         if self._factors is None or self._for != (k, a, b):  # the stages of a step may share one matrix
-            self._factors = None  # gives its memory back first
+            self._factors = None  # frees its memory before more is taken
             self._factors, self._for = self._solver.factors(a, b, self._at(k)), (k, a, b)
         return self._factors

@@ -1,4 +1,4 @@
-"""shift·M − A as a sparse matrix of PETSc's."""
+"""shift·M − A as a sparse PETSc matrix."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from stiffml.system.mass import Mass
 from stiffml.system.space import Space
 
 LARGEST = 1e8
-"""Size of shift·M, in multiples of that of a constant A, above which A hardly matters to what is solved with.
+"""The size of shift·M, relative to a constant A, above which A hardly matters to a preconditioner.
 
-The rounding of larger ones, which methods begin with that solve for a slope, would stay in the diagonal.
+Methods that begin by solving for a slope have such shifts. Their rounding would stay in the diagonal.
 """
 
-
 MOST = 4
-"""How often a matrix is made with just those entries that were ever not zero."""
+"""How often a matrix is made with room for the nonzero entries alone, before it gets room for all."""
 
 
 class Entries(NamedTuple):
-    """Of a sparse matrix A: ``rows``, ``columns`` (entries,), and ``values``: (s, u) -> (entries,)."""
+    """Entries of a sparse matrix A: ``rows`` and ``columns`` (entries,), ``values``: (s, u) -> (entries,)."""
 
     rows: np.ndarray
     columns: np.ndarray
@@ -31,18 +30,18 @@ class Entries(NamedTuple):
 
 
 class Matrix:
-    """shift·M − A as a PETSc matrix ``mat``, which is there from the first update on.
+    """shift·M − A as a PETSc matrix ``mat``, which exists from the first update on.
 
-    Entries of A that are zero have no place in it: a pattern may be much too wide, as that of a field is,
-    in which all species count as coupled. Those that cease to be zero get their places, and ``mat`` is
-    another; should that happen again and again, all get theirs.
+    Entries of A that are zero are left out. A pattern may be much too wide: that of a field counts all
+    species as coupled. When an entry becomes nonzero, ``mat`` is made anew with room for it; after a few
+    times it gets room for all entries.
 
     Parameters
     ----------
     entries : Entries
     mass : Mass or None
     size : int
-        Of this process's part of a state.
+        Numbers in this process's part of a state.
     space : Space
     """
 
@@ -55,11 +54,11 @@ class Matrix:
         self._times = 0  # that it was made
 
     def update(self, s: float, u: np.ndarray, shift: float) -> None:
-        """Become that at a state."""
+        """Take A at a state, and a shift."""
         self.set(self._entries.values(s, u), shift)
 
     def set(self, values: np.ndarray, shift: float) -> None:
-        """Put in values of A, and a shift; collective."""
+        """Take the values of A, and a shift; collective."""
         if self.mat is None:
             self._make(values != 0)
         elif not self._has_all and not self._space.every(not values[~self._kept].any()):
@@ -85,13 +84,14 @@ class Matrix:
             np.concatenate([self._entries.columns[self._kept], begin + columns], dtype=PETSc.IntType),
         )
 
-    def destroy(self) -> None:
+    def close(self) -> None:
+        """Free what PETSc holds."""
         if self.mat is not None:
             self.mat.destroy()
 
 
 class ConstantMatrix(Matrix):
-    """The same where A is constant: only shift·M changes, and nothing but the matrix is kept."""
+    """The same for a constant A: only shift·M changes, and nothing but the matrix is kept."""
 
     def __init__(self, entries: Entries, mass: Mass | None, size: int, space: Space) -> None:
         super().__init__(entries, mass, size, space)
@@ -124,8 +124,8 @@ class ConstantMatrix(Matrix):
             self.mat.axpy(shift - self._shift, self._weights, structure)
         self._shift = shift
 
-    def destroy(self) -> None:
-        super().destroy()
+    def close(self) -> None:
+        super().close()
         if self._weights is not None:
             self._weights.destroy()
 

@@ -1,4 +1,4 @@
-"""Sparsity patterns that were found before, by function."""
+"""Sparsity patterns that were found before, remembered for each function."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from stiffml.linear.sparse.compression import Coloured
 from stiffml.system.derivatives.dynamics import Dynamics
 
 _PATTERNS: weakref.WeakKeyDictionary[Any, dict[Any, Coloured | None]] = weakref.WeakKeyDictionary()
-"""Patterns found, by function, layout and time: finding one takes hundreds of evaluations, and a training
-solves with the same function again and again. An entry that appears later is noticed then."""
+"""Patterns by function, layout and time: finding one takes hundreds of evaluations, and a training
+solves with the same function again and again. An entry that appears later is noticed when J is evaluated."""
 
 KEPT = 8
-"""How many are kept of one function."""
+"""The number of patterns kept for one function."""
 
 
 def known_pattern(
     of: Dynamics, key: object, find: Callable[[], Coloured | None], is_fair: Callable[[], bool]
 ) -> Coloured | None:
-    """What was found before, or is now. That there is none is remembered only if the attempt was fair."""
+    """The pattern found before, or now by ``find``. That there is none is remembered after a fair trial only.
+
+    ``is_fair``: whether f is finite where it was tried.
+    """
     owner: Any = of.func
     if isinstance(owner, MethodType):  # another object at every mention
         owner, key = owner.__self__, (owner.__func__, key)

@@ -1,4 +1,4 @@
-"""Columns of a sparse matrix that one product can evaluate together: colourings of its pattern.
+"""Groups of columns of a sparse matrix that one product can evaluate: colourings of its pattern.
 
 If no two columns of a group have an entry in the same row, the product with the sum of their unit vectors
 holds all their entries apart (A. R. Curtis, M. J. D. Powell & J. K. Reid, J. Inst. Math. Appl. 13 (1974)
@@ -14,24 +14,24 @@ import numpy as np
 from scipy.sparse import csc_array, csr_array
 
 PASSES = 9
-"""How often groups are formed anew from those found before."""
+"""The number of times that groups are formed anew from the ones before."""
 
 PORTIONS = 32
-"""In how many portions, at least, columns are tried for the first time."""
+"""The least number of portions in which columns are first grouped."""
 
 MANY = 500
-"""Groups above which a first grouping has to do."""
+"""The number of groups above which the first grouping is not improved."""
 
 BITS = 62
-"""Groups that one word of a mask stands for: all bits that an int64 shifts without touching its sign."""
+"""Groups in one word of a mask: the bits that an int64 shifts without touching its sign."""
 
 
 def colour_columns(pattern: csr_array) -> np.ndarray:
     """Groups of columns such that no two of a group have an entry in the same row; few, if not fewest.
 
-    No grouping has fewer groups than the longest row has entries. Numbering the columns round and round
-    often comes to that on grids that are not periodic. Else columns are grouped greedily in random order, and
-    the groups then formed anew, group by group, which never takes more of them (J. C. Culberson & F. Luo, in:
+    No grouping has fewer groups than the longest row has entries. Numbering the columns modulo that often
+    suffices on grids that are not periodic. Otherwise columns are grouped greedily in random order, and the
+    groups are then formed anew, group by group, which never takes more of them (J. C. Culberson & F. Luo, in:
     Cliques, Coloring, and Satisfiability, AMS (1996) 245-284).
 
     Parameters
@@ -51,7 +51,7 @@ def colour_columns(pattern: csr_array) -> np.ndarray:
     if not len(used):
         return groups
     least = int(np.diff(pattern.indptr).max())
-    if 2 * least >= count:  # nothing much to gain, and long to look for
+    if 2 * least >= count:  # little to gain, and a long search
         return np.arange(count)
     period = _period(pattern, least)
     if period == least:
@@ -63,10 +63,10 @@ def colour_columns(pattern: csr_array) -> np.ndarray:
 
 
 def regroup(columns: csc_array, groups: np.ndarray) -> np.ndarray:
-    """No more groups, mostly fewer: every column into the first group that is free in all its rows.
+    """Put every column into the first group that is free in all its rows: as many groups or fewer.
 
-    The columns of one group do not get in each other's way, so one after the other goes as a whole, and
-    those that come last move in with the first.
+    Columns of one group share no row, so that a whole group is placed at a time. The columns that come last
+    join the first groups.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def _greedy(columns: csc_array, least: int) -> np.ndarray:
         count = int(groups.max()) + 1
         if count == least or count > MANY:
             break
-        # Backwards moves the last into the first; the largest first leaves little over; chance gets unstuck.
+        # Backwards: the last join the first. Largest first: little is left over. Random: out of a dead end.
         backwards = np.arange(count)[::-1]
         largest = np.argsort(np.argsort(-np.bincount(groups), kind="stable"))
         ranks = (backwards, random.permutation(count), largest)[number % 3]
@@ -117,8 +117,9 @@ def _greedy(columns: csc_array, least: int) -> np.ndarray:
 def _apart(columns: csc_array, portions: int) -> np.ndarray:
     """Many small groups of columns, at little cost.
 
-    A portion of the columns writes its numbers into its rows. Those that can read theirs in all of them
-    share no row; the others wait for the next round. In random order, none waits for a chain of others.
+    The columns of a portion write their numbers into their rows. Those that then find their own number in all
+    their rows share no row with each other; the others wait for the next round. The order is random, so that
+    no column waits for a long chain of others.
     """
     waiting = np.random.default_rng(0).permutation(columns.shape[1])
     groups = np.empty(columns.shape[1], dtype=np.int64)

@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 
 from stiffml.system.derivatives.dynamics import Dynamics
+from stiffml.system.derivatives.jacobian import NARROW
 from stiffml.system.derivatives.products import added
-
-WIDEST_BLOCK = 16
-"""Up to this many components a sample, ∂D/∂u is evaluated as a matrix for all steps at once."""
 
 
 class Curvature:
@@ -43,7 +41,8 @@ class Curvature:
         self._directions, self._tau = directions, tau
         self.blocks: dict[int, np.ndarray] | None = None
         self._large = dynamics.is_large
-        if dynamics.layout.width <= WIDEST_BLOCK and not self._large and not dynamics.space.is_distributed:
+        narrow = dynamics.layout.width <= NARROW and not dynamics.space.is_distributed
+        if narrow and not self._large:  # as one matrix, for all steps at once
             self.blocks = {
                 row: dynamics.directional_blocks(
                     s, u, torch.from_numpy(y), torch.from_numpy(tau[:, row])
@@ -76,13 +75,13 @@ class Curvature:
         )
 
     def _parts(self, multipliers: dict[int, np.ndarray]) -> list[dict[int, np.ndarray]]:
-        """The rows that go through one double backward together: all, or each by itself where it is large."""
+        """The rows that share one double backward pass: all, or for a large state each by itself."""
         if not self._large:
             return [multipliers]
         return [{row: mu} for row, mu in multipliers.items()]
 
     def _gradients(self, steps: np.ndarray, multipliers: dict[int, np.ndarray], others: bool):
-        """One double backward through the rows given, at the old states of the steps side by side."""
+        """One double backward pass through the given rows, at the old states of all steps at once."""
         rows = list(multipliers)
         count = len(rows)
         s, u = self._s[steps].repeat(count), self._u[steps].repeat(count, 1)

@@ -1,4 +1,4 @@
-"""The user's function as du/ds = f(s, u; θ) on one flat float64 vector, with its derivatives."""
+"""The user's function as du/ds = f(s, u; θ) on one flat float64 vector, with all its derivatives."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Dynamics(WithJacobian):
     makes_leaves = False
 
     def _require_known(self, slopes: Tensor, s: Tensor, u: Tensor, known: Sequence[Tensor]) -> None:
-        """Raise ValueError if ``slopes``, those at K states, depend on leaves that are not ``known``."""
+        """Raise ValueError if ``slopes``, f at K states, depend on leaves that are not ``known``."""
         names = {origin(tensor) for tensor in known}
         leaves = {} if self.makes_leaves else roots([slopes], names).leaves
         if not leaves:
             return
-        # Those that func makes itself are others in another call.
+        # Leaves that func makes itself are new objects in another call.
         with torch.enable_grad():
             again = roots([self._many(s.detach(), u.detach())], names).leaves
         stable = [leaf for key, leaf in again.items() if key in leaves]
@@ -53,8 +53,8 @@ class Dynamics(WithJacobian):
         """Values of f at K states, and the products of ``cotangents`` (K, size) with ∂f/∂θ and ∂f/∂s.
 
         Returns f (K, size), a gradient for each of ``parameters`` (None where f does not depend on
-        it), wᵀ∂f/∂s (K,), zero unless ``wrt_time``, and the same (2,) for the ends of the span, on which f
-        depends at times beyond them.
+        it), wᵀ∂f/∂s (K,), and the derivative (2,) with respect to the ends of the span, on which f
+        depends at times beyond them. The last two are zero unless ``wrt_time``.
         """
         if len(s) > 1 and self.is_large:
             return self._vjp_one_by_one(s, u, cotangents, wrt_time)
@@ -79,7 +79,7 @@ class Dynamics(WithJacobian):
     def _vjp_one_by_one(
         self, s: Tensor, u: Tensor, cotangents: Tensor, wrt_time: bool
     ) -> tuple[Tensor, list[Tensor | None], Tensor, Tensor]:
-        """The graph of one large state at a time."""
+        """The same, with the graph of one large state at a time."""
         slopes, wrt_s, wrt_ends = (
             torch.empty_like(u),
             torch.zeros_like(s),

@@ -1,7 +1,7 @@
-"""f at one state, with products of its Jacobian and its transpose, as many as wanted, from one evaluation.
+"""Any number of products with the Jacobian and its transpose, from one evaluation of f.
 
-torch's forward mode would evaluate f again for every product, at many times its cost. Instead the graph of
-f is kept: Jᵀw is its backward pass, which is linear in w, and J v the backward pass of that.
+torch's forward mode would evaluate f again for every product, at many times the cost. Instead the graph of
+f is kept: Jᵀw is its backward pass, which is linear in w, and J v is the backward pass of that.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ADJOINT_SINGLE = 1e-3
 """The same for a function of float32."""
 
 SHARED = 10_000
-"""Numbers in a vector from which a copy of it costs more than what sharing it takes."""
+"""Numbers in a vector from which copying costs more than sharing its memory."""
 
 
 class NotTwiceDifferentiableError(RuntimeError):
@@ -49,13 +49,13 @@ class Graph:
     dtype : torch.dtype
         That f is evaluated in.
     sparing : bool
-        Whether room counts for more than the time of looking for zeros that need none.
+        Whether memory matters more than the time of looking for tensors of zeros, which need none.
     """
 
     def __init__(self, leaf: Tensor, slope: Tensor, dtype: torch.dtype, sparing: bool) -> None:
         self._leaf, self._sparing = leaf, sparing
         self._precision = ADJOINT if dtype == torch.float64 else ADJOINT_SINGLE
-        # Of f and of Jᵀ·probe only where their graphs begin: the values may be large.
+        # Of f and of Jᵀ·probe only the edges where their graphs begin are kept: the values may be large.
         self._slope = get_gradient_edge(slope) if slope.requires_grad else None
         self._probe: Tensor | None = None
         self._product: GradientEdge | None = None
@@ -75,7 +75,7 @@ class Graph:
         return found.cpu().numpy()
 
     def product(self, v: Tensor, transpose: bool = False) -> Tensor:
-        """The same for a tensor where the state is. It may be ``v`` itself."""
+        """The same for a tensor on the device of the state. The result may be ``v`` itself."""
         if self._slope is None:
             return torch.zeros_like(v)
         found = (self._backwards if transpose else self._forwards)(self._slope, v)
@@ -129,8 +129,8 @@ class Graph:
     def require_adjoint(self, space: Space) -> None:
         """Raise NotTwiceDifferentiableError unless J v and Jᵀw belong to one matrix, tried on random vectors.
 
-        A backward pass that leaves torch (through numpy, say) does not fail when it is differentiated: it
-        passes for a constant.
+        A backward pass that leaves torch (through numpy, say) can be differentiated without an error, as if
+        it were constant.
         """
         w, v = np.random.default_rng(0).standard_normal((2, self._leaf.numel()))
         forwards, backwards = self.apply(v), self.apply(w, transpose=True)
@@ -152,7 +152,10 @@ class Graph:
 
 
 def _tensor(v: np.ndarray) -> Tensor:
-    """For reading. A large one of PETSc's, of whose being read-only torch warns, is shared."""
+    """A tensor for reading; a large array is shared.
+
+    torch warns of read-only arrays, as PETSc's are, if it is given them as they are.
+    """
     if v.flags.writeable and v.dtype == float:
         return torch.from_numpy(v)
     if v.size < SHARED or v.dtype != float or not v.flags.c_contiguous:
@@ -162,7 +165,7 @@ def _tensor(v: np.ndarray) -> Tensor:
 
 
 def _without_zeros(saved: Tensor) -> Tensor:
-    """What a graph keeps of a tensor. For a probe of zeros that is often zeros, which need no room."""
+    """A saved tensor. One of zeros, of which a probe of zeros makes many, takes no memory."""
     if not saved.any():
         return saved.new_zeros(()).expand(saved.shape)
     return saved
@@ -173,19 +176,21 @@ def _as_it_was(kept: Tensor) -> Tensor:
 
 
 class LastGraph:
-    """The graph of f at the state where it was evaluated last, for whoever asks for it next."""
+    """The graph of f at the state where it was evaluated last, until it is taken."""
 
     def __init__(self) -> None:
         self._held: tuple[float, Array, Graph] | None = None
 
     def keep(self, s: float, u: Array, graph: Graph) -> None:
+        """Keep the graph at a time and a state, which must not be written to."""
         self._held = s, u, graph
 
-    def forget(self) -> None:
+    def release(self) -> None:
+        """Free the graph."""
         self._held = None
 
     def take(self, s: float, u: Array, space: Space) -> Graph | None:
-        """That at a time and a state, if it is kept, which it is no longer."""
+        """The graph at a time and a state if it is this one; it is not kept any longer."""
         held, self._held = self._held, None
         if held is None:
             return None
@@ -193,7 +198,7 @@ class LastGraph:
         return graph if space.every(at == s and _equal(u, state)) else None
 
     def state(self, u: Vector) -> Vector | None:
-        """The state that it is kept at, if that is ``u``."""
+        """The state of the graph, if it equals ``u``."""
         kept = None if self._held is None else self._held[1]
         return kept if isinstance(kept, type(u)) and _equal(u, kept) else None
 

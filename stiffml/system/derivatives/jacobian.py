@@ -1,7 +1,9 @@
-"""The user's function with its Jacobian: dense blocks, or a graph to take products from."""
+"""The user's function with its Jacobian, as dense blocks or as a graph to take products from."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 
 import numpy as np
@@ -14,48 +16,62 @@ from stiffml.system.derivatives.products import gradient
 from stiffml.system.function.batching import Func
 from stiffml.system.function.evaluation import Evaluation
 
+NARROW = 16
+"""Components of a sample up to which a whole Jacobian is evaluated even where single products would do, or
+where it may turn out not to be needed: calls of torch then cost more than arithmetic."""
+
 
 class WithJacobian(Evaluation):
-    """f with its Jacobian, and what is remembered of the last state: Newton's iteration asks twice for each.
+    """f with its Jacobian. Values at the last state are remembered: Newton's iteration asks for each twice.
 
     Attributes
     ----------
-    keeps_graphs : bool
-        Whether :meth:`graph` is what Jacobians are asked for with.
-    shares_vectors : bool
-        Whether PETSc's vectors are shared with torch on the device of the function.
     jacobians : int
-        States at which the Jacobian was evaluated so far, trials at the start not included.
+        States at which the Jacobian was evaluated so far, not counting the trials before the solve.
     """
 
-    keeps_graphs = False
-    shares_vectors = False
     jacobians = 0
     _last_time = np.nan
     _last_state = _last_slope = np.empty(0)
     _last_blocks: np.ndarray | None = None
 
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Evaluations of f and its Jacobian within this are not counted, as those of trials are not."""
+        count = self.jacobians
+        with super().uncounted():
+            yield
+        self.jacobians = count
+
     @cached_property
     def _last_graph(self) -> LastGraph:
         return LastGraph()
 
-    def evaluate(self, s: float, u: np.ndarray, with_jacobian: bool = False) -> np.ndarray:
-        """f at one state, without gradients; the result is remembered, and must not be written to.
+    def evaluate(
+        self, s: float, u: np.ndarray, with_jacobian: bool = False, as_graph: bool = False
+    ) -> np.ndarray:
+        """f at one state, without gradients. The result is remembered, and must not be written to.
 
-        Implicit methods ask for f at an accepted state that Newton has just evaluated; comparing two
-        vectors costs far less than a call of the function. ``with_jacobian`` says that the Jacobian
-        will be wanted here too: one evaluation then yields both. Of a large state nothing is remembered but
-        a slope that is not finite; nor of one that is spread over processes, which would have to agree.
+        Implicit methods ask for f at an accepted state that Newton has just evaluated. Comparing two
+        vectors costs far less than a call of the function. Of a large state nothing is remembered but a
+        slope that is not finite; nor of a state spread over processes, which would have to agree.
+
+        Parameters
+        ----------
+        with_jacobian : bool
+            Whether the Jacobian will be wanted here too; one evaluation then yields both.
+        as_graph : bool
+            How it will be wanted: as the :meth:`graph` of f, or by :meth:`jacobian_at`.
         """
         s = self.span.trim(s)
         if s == self._last_time and np.array_equal(u, self._last_state):
             return self._last_slope
-        self._last_graph.forget()  # gives its memory back first
+        self._last_graph.release()  # frees its memory before more is taken
         state = u.copy()
         self._last_blocks = None
         is_remembered = not self.is_large and not self.space.is_distributed
-        if with_jacobian and self.keeps_graphs:
-            slope = self._slope_with_graph(s, self._placed(state)).cpu().numpy()
+        if with_jacobian and as_graph:
+            slope = self.evaluate_with_graph(s, state).cpu().numpy()
         elif with_jacobian and is_remembered and self._replicates(s, state):
             slope, self._last_blocks = self._slope_and_jacobian(s, state)
         else:
@@ -66,16 +82,16 @@ class WithJacobian(Evaluation):
             self._last_slope = np.empty(0) if np.isfinite(slope).all() else slope
         return slope
 
-    def forget(self) -> None:
-        """Let go of what is remembered of the last state."""
+    def release(self) -> None:
+        """Free what is remembered of the last state."""
         self._last_time, self._last_blocks = np.nan, None
-        self._last_graph.forget()
+        self._last_graph.release()
         self._last_state = self._last_slope = np.empty(0)
 
     def attached(self, s: float, u: np.ndarray, remember: bool = False) -> Tensor:
         """func at one state, with the graph of all that it depends on besides the state and the time.
 
-        ``remember``: an :meth:`evaluate` at this state then needs no other call.
+        ``remember``: keep the value for a later :meth:`evaluate` at this state.
         """
         state = u.copy()
         with torch.enable_grad():
@@ -91,7 +107,7 @@ class WithJacobian(Evaluation):
         return value, self._as_slope(value)
 
     def jacobian_at(self, s: float, u: np.ndarray) -> np.ndarray:
-        """∂f/∂u at one state as an array (samples, width, width), which is not remembered any longer."""
+        """∂f/∂u at one state as an array (samples, width, width), which the caller may overwrite."""
         s = self.span.trim(s)
         if s == self._last_time and np.array_equal(u, self._last_state):
             u = self._last_state
@@ -108,7 +124,7 @@ class WithJacobian(Evaluation):
     def _slope_and_jacobian(self, s: float, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """f and ∂f/∂u by replicated rows, as in :meth:`jacobian_blocks`, for one state."""
         layout, width = self.layout, self.layout.width
-        # Filled by numpy, whose calls cost a tenth of torch's; this is where small systems spend their time.
+        # Filled by numpy, whose calls cost a tenth of torch's: small systems spend their time here.
         rows, times = np.empty((width, u.size)), np.empty(width)
         rows[:], times[:] = u, s
         leaf = torch.from_numpy(rows).requires_grad_()
@@ -123,7 +139,7 @@ class WithJacobian(Evaluation):
 
     @cached_property
     def _identity(self) -> Tensor:
-        """The cotangent of the replicated rows: copy r asks for row r of every sample's Jacobian."""
+        """The cotangents of replicated rows: copy r yields row r of every sample's Jacobian."""
         width, samples = self.layout.width, self.layout.samples
         eye = torch.eye(width, dtype=torch.float64)
         return eye[:, None, :].expand(width, samples, width).reshape(width, self.layout.size)
@@ -134,38 +150,29 @@ class WithJacobian(Evaluation):
         return self._last_slope
 
     def evaluate_shared(self, s: float, u: Tensor, with_jacobian: bool = False) -> Tensor:
-        """:meth:`evaluate` where the state is a tensor on the device of ``func``, as one there."""
-        self.forget()
+        """:meth:`evaluate` for a state that is a tensor on the device of ``func``; so is the result.
+
+        ``with_jacobian``: its :meth:`graph` will be wanted here too.
+        """
+        self.release()
         s = self.span.trim(s)
         if with_jacobian:
-            return self._slope_with_graph(s, u.clone())
+            return self.evaluate_with_graph(s, u.clone())
         with torch.no_grad():
             return self._many(torch.tensor([s], dtype=torch.float64), u[None])[0]
 
     def graph(self, s: float, u: Array) -> Graph:
-        """f at one state with its Jacobian's products; the last :meth:`evaluate` may have it already."""
+        """The graph of f at one state, for products with J; that of the last evaluation if it was there."""
         self.jacobians += 1
-        s, u = self.span.trim(s), self._placed(u)
+        s = self.span.trim(s)
         return self._last_graph.take(s, u, self.space) or self._graph(s, u)[0]
 
     def copied(self, u: Vector) -> Vector:
-        """A copy of a state, which may be that of the last :meth:`evaluate`; it must not be written to."""
+        """A copy of a state that must not be written to; it may be the one that the last graph keeps."""
         kept = self._last_graph.state(u)
         if kept is not None:
             return kept
         return u.clone() if isinstance(u, Tensor) else u.copy()
-
-    def _placed(self, u: Array) -> Array:
-        """A state where graphs begin."""
-        if self.shares_vectors and isinstance(u, np.ndarray):
-            return torch.from_numpy(u).to(self.layout.device)
-        return u
-
-    def _slope_with_graph(self, s: float, u: Array) -> Tensor:
-        """f at a state; its graph is kept until :meth:`graph` asks for it."""
-        graph, slope = self._graph(s, u)
-        self._last_graph.keep(s, u, graph)
-        return slope
 
     def _graph(self, s: float, u: Array) -> tuple[Graph, Tensor]:
         """The graph of f at a state, which must stay as it is, and the value."""
@@ -177,21 +184,24 @@ class WithJacobian(Evaluation):
         return Graph(leaf, slope, self.layout.dtype, self.is_large), slope.detach()
 
     def _for_graphs(self) -> Func:
-        """The function; if the state is large, with parameters whose gradients no graph need be kept for."""
+        """The function; for a large state with detached parameters, so that the graph keeps less."""
         func = self.func
         if not self.is_large or not isinstance(func, nn.Module) or isinstance(func, torch.jit.ScriptModule):
             return func
         values = {name: parameter.detach() for name, parameter in func.named_parameters()}
         return lambda t, y: functional_call(func, values, (t, y))
 
-    def evaluate_many(self, s: Tensor, u: Tensor, with_jacobian: bool = False) -> Tensor:
-        """f at K states without gradients: (K,), (K, size) -> (K, size).
+    def evaluate_with_graph(self, s: float, u: Array) -> Tensor:
+        """f at one state (size,), whose graph is kept until :meth:`graph` asks for it.
 
-        ``with_jacobian`` says that the Jacobian will be wanted at these states too, before they change: the
-        graph of a single one then serves for both.
+        ``u`` must not be written to until then.
         """
-        if with_jacobian and self.keeps_graphs and len(s) == 1:
-            return self._slope_with_graph(float(s[0]), self._placed(u[0].numpy())).cpu()[None]
+        graph, slope = self._graph(s, u)
+        self._last_graph.keep(s, u, graph)
+        return slope
+
+    def evaluate_many(self, s: Tensor, u: Tensor) -> Tensor:
+        """f at K states without gradients: (K,), (K, size) -> (K, size)."""
         with torch.no_grad():
             return self._many(s, u)
 
@@ -206,7 +216,7 @@ class WithJacobian(Evaluation):
         """f and ∂f/∂u at K states: (K,), (K, size) -> (K, size), (K, samples, width, width).
 
         By replicated rows: f at ``width`` copies of each state, then one backward pass in which copy
-        r asks for row r of the Jacobian of every sample at once.
+        r yields row r of the Jacobian of every sample at once.
         """
         if not self._replicates(float(s[0]), u[0].numpy()):
             return self.evaluate_many(s, u), self.jacobian_blocks(s, u)
@@ -235,6 +245,6 @@ class WithJacobian(Evaluation):
 
 
 def _own(gradients: Tensor, cotangents: Tensor) -> Tensor:
-    """In memory of their own: func may pass cotangents on, and the caller may overwrite a Jacobian."""
+    """Gradients in memory of their own: they may be the cotangents, and the caller may overwrite them."""
     shared = gradients.untyped_storage().data_ptr() == cotangents.untyped_storage().data_ptr()
     return gradients.clone() if shared else gradients

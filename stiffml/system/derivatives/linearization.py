@@ -45,32 +45,34 @@ class Linearization(ABC):
     def solve_next(self, k: int, a: float, b: float, v: np.ndarray, row: int) -> np.ndarray:
         """The x of (a·M − b·J_k)ᵀ x = v, in a sweep that solves for the same ``row`` of every step.
 
-        An iterative method may take what it found in the steps before for a first guess.
+        An iterative method may take its solutions of earlier steps as a first guess.
         """
         return self.solve(k, a, b, v, transpose=True)
 
     def correct(self, k: int, a: float, b: float, residual: np.ndarray, rtol: float) -> np.ndarray:
-        """The x of (a·M − b·J_k) x = residual, of which at most ``rtol`` is left in the 2-norm."""
+        """The x of (a·M − b·J_k) x = residual, to a relative residual ``rtol`` in the 2-norm."""
         return self.solve(k, a, b, residual)
 
     def factorise(self, a: np.ndarray, b: np.ndarray) -> Factors:
-        """For solving at all states at once; a and b are (K, 1). The last use of this object."""
+        """Factors of a·M − b·J at all states; a and b are (K, 1). This object must not be used afterwards."""
         return _OneByOne(self, a, b)
 
 
 class Factors(ABC):
-    """Matrices a_k·M − b_k·J_k to solve with."""
+    """Solves with the matrices a_k·M − b_k·J_k at K states."""
 
     @abstractmethod
     def solve(self, v: np.ndarray) -> np.ndarray:
         """(K, size) right-hand sides -> (K, size)."""
 
     def correct(self, residual: np.ndarray, rtol: float) -> np.ndarray:
-        """The same for the update of a Newton iteration: at most ``rtol`` of the residual is left."""
+        """The same for the update of a Newton iteration, to a relative residual ``rtol``."""
         return self.solve(residual)
 
 
 class _OneByOne(Factors):
+    """Solves at one state after the other."""
+
     def __init__(self, linearization: Linearization, a: np.ndarray, b: np.ndarray) -> None:
         self._linearization, self._a, self._b = linearization, a, b
 
@@ -87,7 +89,7 @@ class _OneByOne(Factors):
 
 
 class Products(Linearization):
-    """J v and Jᵀ v by automatic differentiation: where nothing has to be solved."""
+    """J v and Jᵀ v by automatic differentiation, for explicit methods, which solve no linear systems."""
 
     def __init__(self, dynamics: Dynamics, s: Tensor, u: Tensor) -> None:
         self._dynamics, self._s, self._u = dynamics, s, u

@@ -83,11 +83,11 @@ def detect_sparsity(evaluate: Evaluate, u: np.ndarray, densest: float = 0.125) -
         return None
     try:
         return _detect(plain, min(densest * u.size, MOST_GROUPS))
-    except _NotFoundError:
+    except _Undetectable:
         return None
 
 
-class _NotFoundError(Exception):
+class _Undetectable(Exception):
     """The pattern cannot be told, or is of no use."""
 
 
@@ -118,21 +118,21 @@ def _evaluated(evaluate: Evaluate, u: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
             return evaluate(u)
     except Exception as error:  # the user's function may raise anything
-        raise _NotFoundError from error
+        raise _Undetectable from error
 
 
 def _detect(plain: _Way, allowed: float) -> csr_array:
     if _is_dense(plain, allowed):
-        raise _NotFoundError
+        raise _Undetectable
     pattern = _search([plain], allowed)
     ways = list(_ways(plain))
     random = np.random.default_rng(0)
     if not all(_explains(pattern, way, random) for way in ways):
         pattern = _completed(_search(ways, allowed))
         if colour_columns(pattern).max() >= allowed:
-            raise _NotFoundError
+            raise _Undetectable
         if not all(_explains(pattern, way, random) for way in ways):
-            raise _NotFoundError
+            raise _Undetectable
     return pattern
 
 
@@ -170,7 +170,7 @@ def _way_from(evaluate: Evaluate, state: np.ndarray) -> _Way | None:
     """NaN at another state, if f is defined there."""
     try:
         value = np.array(_evaluated(evaluate, state.copy()))
-    except _NotFoundError:
+    except _Undetectable:
         return None
     return None if np.isnan(value).any() else _Way(evaluate, state, value, None)
 
@@ -227,7 +227,7 @@ def _search(ways: list[_Way], allowed: float) -> csr_array:
     while size > 1 and touched.nnz:
         evaluations += 2 * (int(groups.max()) + 1)
         if evaluations > min(3 * n, MOST_EVALUATIONS):
-            raise _NotFoundError
+            raise _Undetectable
         size //= 2
         halves = _halves(ways, touched, blocks, groups, size)
         numbers = (2 * blocks[:, None] + [0, 1]).reshape(-1)
@@ -235,13 +235,13 @@ def _search(ways: list[_Way], allowed: float) -> csr_array:
         kept = np.flatnonzero((np.diff(halves.indptr) > 0) & (numbers * size < n))
         blocks, groups, touched = numbers[kept], 2 * groups[kept // 2] + kept % 2, halves[:, kept]
         if np.bincount(touched.indices, minlength=1).max() > allowed:
-            raise _NotFoundError
+            raise _Undetectable
         # Halves on the same side of blocks of one group have no row in common either.
         groups = regroup(touched, groups)
     if not touched.nnz:
         return csr_array((n, n), dtype=bool)
     if groups.max() >= allowed:
-        raise _NotFoundError
+        raise _Undetectable
     counts = np.zeros(n + 1, dtype=np.int64)
     counts[blocks + 1] = np.diff(touched.indptr)
     return csc_array((touched.data, touched.indices, counts.cumsum()), shape=(n, n)).tocsr()

@@ -1,4 +1,4 @@
-"""Products with derivatives of what torch has computed."""
+"""Vector-Jacobian and Jacobian-vector products of what torch has computed, and sums of gradients."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def added(parts: Iterable[Tensor | None]) -> Tensor | None:
-    """The sum of gradients, of which None is that of what nothing depends on."""
+    """The sum of gradients; None stands for zero."""
     there = [part for part in parts if part is not None]
     return sum(there[1:], there[0]) if there else None
 

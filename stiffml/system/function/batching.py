@@ -23,7 +23,7 @@ from stiffml.system.state import Layout, State
 Func = Callable[[Tensor, State], State]
 
 ROWS = 3
-"""States at which a batch is held against single evaluations."""
+"""States at which a batch is compared with single evaluations."""
 
 HUGE = 1e30
 
@@ -48,24 +48,23 @@ def batching_of(
     other_times: Sequence[float] = (),
     samples: Sequence[Sample] = (),
 ) -> Batching:
-    """How ``func`` may be batched, tried out near the flat state ``u`` and the time ``t``.
+    """How ``func`` may be batched, found by trying it near the flat state ``u`` and the time ``t``.
 
-    vmap refuses what depends on the values of one state (Python branches, ``.item()``, random numbers);
-    such a function is looped. Broadcasting is faster than vmap, but right only if no operation mixes
-    the rows, at any state and for any parameters. So a batch has rows of which no two are equal, nor two
-    components of one, and each is held against its own single evaluation. Other rows are set to NaN, which
-    passes through every operation that would use them, even one multiplied by zero, and to huge values
-    of both signs, which tip the comparisons that NaN does not pass. The number of rows is none that the
-    shape of a state has.
+    vmap refuses what depends on the values of one state (Python branches, ``.item()``, random numbers). Such
+    a function is looped. Broadcasting is faster than vmap, but right only if no operation mixes the rows, at
+    any state and for any parameters. So no two rows of the batch are equal, nor two components of a row, and
+    each row is compared with a single evaluation. Further rows are set to NaN, which passes through every
+    operation that would use them, even a product with zero, and to huge values of both signs, which tip the
+    comparisons that NaN does not pass. The number of rows is one that does not occur in the shape of a state.
 
-    How a function broadcasts is a matter of its code. What was found is remembered by the function and the
-    layout, and confirmed with one batch where it is asked for again: a function that no longer fits, because
-    an attribute of it has changed for example, is tried anew.
+    How a function broadcasts depends on its code. So the finding is remembered for the function and the
+    layout, and confirmed with one batch when it is asked for again. A function that no longer fits, because
+    an attribute has changed for example, is tried anew.
 
     Parameters
     ----------
     other_times : sequence of float
-        Times at which func is defined too, for rows that differ in time as well.
+        Further times at which func is defined, for rows that differ in time as well.
     samples : sequence of Sample
         At least three states near ``u`` of which values at ``t`` are known: enough to confirm what was found.
     """
@@ -95,13 +94,13 @@ def batching_of(
 
 
 def not_batched(func: Func, layout: Layout, batching: Batching) -> None:
-    """Remember that a way of batching, which had looked right, is not."""
+    """Remember that a way of batching is wrong after all."""
     slower = Batching.VMAP if batching is Batching.NATIVE else Batching.LOOP
     remembered(func)[_key("batching", func, layout)] = slower
 
 
 def jacobian_is_right(func: Func, layout: Layout, batching: Batching) -> None:
-    """Remember that a Jacobian from a batch is the one of single states."""
+    """Remember that Jacobians from a batch are right."""
     remembered(func)[_key("jacobian", func, layout)] = batching
 
 
@@ -119,7 +118,7 @@ _Row = tuple[Tensor, np.ndarray, np.ndarray]
 
 
 def _samples(func: Func, layout: Layout, t: Tensor, u: Tensor, other_times: Sequence[float]) -> list[_Row]:
-    """States near one, of which no two are equal, with the values of f at each, as far as may be finite."""
+    """States near ``u``, no two of them equal, with the values of f; finite ones if there are any."""
     random = np.random.default_rng(0)
     start = u.detach().double().cpu().numpy()
 
@@ -145,7 +144,7 @@ def _samples(func: Func, layout: Layout, t: Tensor, u: Tensor, other_times: Sequ
 
 
 class _Rows:
-    """Rows of which the values of f are known, and batches made of them."""
+    """Rows with known values of f, and batches made of them."""
 
     def __init__(
         self, func: Func, layout: Layout, t: Tensor, u: Tensor, samples: Sequence[Sample] | Sequence[_Row]
@@ -162,8 +161,10 @@ class _Rows:
         return self._agrees(batching, self._times, self._states, range(ROWS))
 
     def allow_mapping_of_states(self) -> bool:
-        """Whether vmap takes the function where the time is one number: what it does with this may leave
-        torch, as reading a table does, without a look at the state."""
+        """Whether vmap takes the function with a single time.
+
+        What func does with time may leave torch, as reading a table does, though it treats states well.
+        """
         layout, func = self._layout, self._func
 
         def single(time: Tensor, state: Tensor) -> Tensor:
@@ -177,9 +178,9 @@ class _Rows:
             return False
 
     def allow_broadcasting(self, confirm: bool = False) -> bool:
-        """Whether no row of a batch depends on others, whatever these hold.
+        """Whether no row of a batch depends on the others, whatever their values.
 
-        ``confirm``: by one batch instead of three.
+        ``confirm``: try one batch instead of three.
         """
         count = self._row_count()
         for number, other in enumerate((HUGE, -HUGE, math.nan)[: 1 if confirm else None]):
@@ -193,7 +194,7 @@ class _Rows:
         return True
 
     def _row_count(self) -> int:
-        """A number of rows that no dimension of a state has, nor what is made of several."""
+        """A number of rows that is no dimension of a state, nor a product of several."""
         layout = self._layout
         taken = {layout.size, layout.width, layout.samples}
         for shape in layout.shapes:
@@ -218,7 +219,7 @@ class _Rows:
 
 
 class _Rounding:
-    """What values of f near (t, u) may differ by, when it sums in another order."""
+    """How much values of f near (t, u) may change when sums are taken in another order."""
 
     def __init__(self, func: Func, layout: Layout, t: Tensor, u: Tensor, expected: Tensor) -> None:
         self._func, self._layout, self._t, self._u = func, layout, t, u
@@ -232,8 +233,10 @@ class _Rounding:
 
     @functools.cached_property
     def _spread(self) -> float:
-        """By what f changes where u does in its last digits: near an equilibrium f is small, but the terms
-        that cancel in it are not, nor is their rounding."""
+        """How much f changes when u does in its last digits.
+
+        Near an equilibrium f is small, but the terms that cancel in it are not, nor is their rounding.
+        """
         signs = torch.ones_like(self._u)
         signs[::2] = -1
         moved = [self._u * (1 + 4 * self._eps * s) for s in (signs, -signs, torch.ones_like(signs))]

@@ -1,4 +1,4 @@
-"""What was found out about a function, kept as long as the function itself is."""
+"""Findings about a function, kept as long as the function exists."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 _KNOWN: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
 
 KEPT = 16
-"""Entries of one function; a training asks for a few again and again."""
+"""The number of entries of one function; a training asks for the same few again and again."""
 
 
 def remembered(func: Any) -> dict[Any, Any]:
-    """A dictionary that belongs to a function; an empty one where nothing can be kept.
+    """The dictionary of findings of a function; an empty one if nothing can be kept for it.
 
-    Of a bound method, which is another object at every mention, it belongs to the instance.
+    A bound method is a new object at every mention, so its dictionary belongs to the instance.
     """
     owner, part = (func.__self__, func.__func__) if isinstance(func, MethodType) else (func, None)
     try:

@@ -1,8 +1,8 @@
-"""Whether differences of a function contradict its derivative as torch has it.
+"""Whether differences of a function contradict torch's derivative of it.
 
-A difference is as wrong as its step is long, or as rounding is large for a short one; at a kink or a jump it
-is no derivative at all. Two steps of different length show how far it can be trusted: where they agree with
-each other and not with torch, part of the function has left autograd.
+The error of a difference grows with its step, and by rounding if the step is short. At a kink or a jump it is
+no derivative at all. Two steps of different length show how far it can be trusted: where they agree with each
+other and not with torch, part of the function has left autograd.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ import torch
 from stiffml.system.function.generic_states import random_signed
 
 TRUST = 100.0
-"""Times the change of a difference with its step from which on a component counts for less."""
+"""A component counts for less, the more its difference changes with the step, times this number."""
 
 RESOLVED = 0.1
-"""By how much a difference may change with its step, relative to itself, to count at all: what oscillates
-faster than the step, or is lost in rounding, says nothing."""
+"""The relative change of a difference with its step up to which it counts: what oscillates faster than the
+step, or is lost in rounding, says nothing."""
 
 EXCESS = 10.0
-"""How many times that change a contradiction must be."""
+"""A contradiction is at least this many times the change with the step,"""
 
 LEAST = {torch.float64: 1e-4, torch.float32: 1e-2}
-"""And how many times the derivative of a typical component."""
+"""and this many times the derivative of a typical component."""
 
 
 @dataclass(frozen=True)
 class Differences:
     """Derivatives (…, size) of f along a direction, by a longer and a shorter step.
 
-    ``weights`` (…, size): of random sign, and such that components of all sizes count alike, but those that
-    rounding or kinks have spoilt hardly. Their sum with the derivative that torch has is what is compared.
+    ``weights`` (…, size) have random signs. With them components of all sizes count alike, but those spoilt
+    by rounding or kinks hardly. The weighted sums of differences and of torch's derivative are compared.
     """
 
     longer: np.ndarray
@@ -49,7 +49,7 @@ class Differences:
         return cls(longer, shorter, random_signed(random, size.shape) * weights)
 
     def within(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """Of some rows: the weighed derivative, by how much it is uncertain, how many components it has."""
+        """Of some rows: the weighted sum, its uncertainty, and the number of components in it."""
         weights, longer, shorter = (v[rows] for v in (self.weights, self.longer, self.shorter))
         size = np.abs(weights)
         parts = (weights * shorter, size * np.abs(longer - shorter), size > 0)
@@ -57,6 +57,6 @@ class Differences:
 
 
 def contradicts(sums: np.ndarray, product: float, dtype: torch.dtype) -> bool:
-    """Whether the weighed derivative of torch, ``product``, is another one than differences show."""
+    """Whether ``product``, the weighted sum of torch's derivative, is not the one that differences show."""
     value, uncertain, count = sums.tolist()
     return abs(value - product) > EXCESS * uncertain + LEAST[dtype] * np.sqrt(count)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -16,10 +17,10 @@ from stiffml.system.space import Space
 from stiffml.system.state import Layout, State
 
 REPLICATED = 1_000_000
-"""Numbers in the replicated rows of one state up to which these are the way to its Jacobian."""
+"""Numbers in the replicated rows of one state up to which the Jacobian is evaluated by them."""
 
 BATCHED = 100_000
-"""Numbers in a state up to which a batch of states is tried: beyond, calls cost nothing beside arithmetic."""
+"""Numbers in a state up to which batches of states are tried: beyond, arithmetic costs more than calls."""
 
 LARGE = 500_000
 """Numbers in a state above which memory counts for more than calls of the function."""
@@ -34,18 +35,18 @@ class Evaluation:
     Attributes
     ----------
     space : Space
-        Which processes hold the state.
+        The processes that hold the state.
     span : Span
-        Between which times the function is called.
+        The times at which the function may be called.
     parameters : tuple of Tensor
-        What gradients are wanted for.
+        Tensors that gradients are wanted for.
     eps : float
-        The rounding of the user's dtype.
+        The unit of rounding of the user's dtype.
     largest : int
-        Numbers in the largest part of a state. How the work is divided must be the same in all processes,
-        and so depends on this.
+        Numbers in the largest part of a state, over all processes. The work is divided by it, since that must
+        be the same in all processes.
     rhs_evals : int
-        States at which the function was evaluated so far, trials at the start not included.
+        States at which the function was evaluated so far, not counting the trials before the solve.
     """
 
     def __init__(
@@ -76,8 +77,15 @@ class Evaluation:
         """Whether memory counts for more than calls of the function."""
         return self.largest > LARGE
 
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Evaluations within this are not counted, as those of trials are not."""
+        count = self.rhs_evals
+        yield
+        self.rhs_evals = count
+
     def evaluate_anew(self, s: float, u: np.ndarray) -> np.ndarray:
-        """f at one state by a call of the function, whatever is remembered."""
+        """f at one state, always by a call of the function."""
         return self._slope(self.span.trim(s), u.copy())
 
     def _slope(self, s: float, u: np.ndarray) -> np.ndarray:
@@ -103,16 +111,16 @@ class Evaluation:
 
     @property
     def may_replicate(self) -> bool:
-        """Whether replicated rows of a state are few enough, and all in this process."""
+        """Whether replicated rows of a state take little enough memory, and all lie in this process."""
         if self.layout.size > BATCHED:
             return False
         return not self.space.is_distributed and self.layout.size * self.layout.width <= REPLICATED
 
     def _replicates(self, s: float, u: np.ndarray) -> bool:
-        """Whether replicated rows are the way to a Jacobian.
+        """Whether a Jacobian is evaluated by replicated rows.
 
-        A large state takes one backward pass for each of its rows instead: the calls of torch that this
-        costs no longer matter, and the function is evaluated once and not ``width`` times.
+        For a large state it takes one backward pass for each row instead. The overhead of these calls no
+        longer matters then, and the function is evaluated once and not ``width`` times.
         """
         return self.may_replicate and self._mode(s, u) is not Batching.LOOP
 
@@ -152,24 +160,24 @@ class Evaluation:
         return self._batching
 
     def batching_at(self, s: float, u: np.ndarray, samples: Sequence[Sample] = ()) -> Batching:
-        """How the function is evaluated at several states at once, tried out at one if need be.
+        """How the function is evaluated at several states at once; tried out at a state the first time.
 
-        ``samples``: states near to it with values of f that are known.
+        ``samples``: states near that one, with the values of f there.
         """
         if self.space.is_distributed or self.is_large:
             return Batching.LOOP
         return self._mode(s, u, samples)
 
     def batch_no_longer(self) -> None:
-        """Go on with a slower way of batching, since the one so far has shown a wrong value."""
+        """Go on with a slower way of batching, after the present one has given a wrong value."""
         assert self._batching is not None
         not_batched(self.func, self.layout, self._batching)
         self._batching = Batching.VMAP if self._batching is Batching.NATIVE else Batching.LOOP
 
     def _many(self, s: Tensor, u: Tensor, func: Func | None = None, ends: Tensor | None = None) -> Tensor:
-        """f, or ``func`` in its place, at K times (K,) and states (K, size), both float64, differentiable.
+        """f, or ``func`` instead, at K times (K,) and states (K, size), both float64; differentiable.
 
-        At times beyond the span it depends on the ``ends`` of that as well.
+        At times beyond the span the values depend on its ``ends`` as well.
         """
         expanded = self.span.expanded(s, ends) if self.span.degree else None
         if expanded is not None:
@@ -187,7 +195,7 @@ class Evaluation:
         return self._evaluate(s, u, func)
 
     def _evaluate(self, s: Tensor, u: Tensor, func: Func | None = None) -> Tensor:
-        """The same, with derivatives with respect to time as torch has them."""
+        """The same, with torch's own derivative with respect to time."""
         func = self.func if func is None else func
         self.rhs_evals += len(s)
         # A single state needs no batch, nor the attempts with which one is tried out.
@@ -197,7 +205,7 @@ class Evaluation:
             mode = self._batching or self._mode(float(s[0].detach()), u[0].detach().numpy())
         if self._plain and self.direction > 0:
             return _real(evaluate_many(func, self.layout, mode, s, u))
-        # Vectors live where PETSc works, in double precision; the function on its own device, in its own.
+        # Vectors are in double precision on the host; the function has its own precision and device.
         device, dtype = self.layout.device, self.layout.dtype
         times, states = (self.direction * s).to(device, dtype), u.to(device, dtype)
         if dtype != torch.float64:
@@ -206,14 +214,14 @@ class Evaluation:
         return self.direction * slopes.to(u.device, torch.float64)
 
     def _differences_in_time(self, u: Tensor) -> TimeDifferences | None:
-        """What ∂f/∂s is taken from where torch does not see it, tried out when it is first asked for."""
+        """The differences for ∂f/∂s if torch does not see it; tried out the first time."""
         if not self._time_is_known:
-            self._time_is_known = True  # first, since trying calls what asks for this
-            count = self.rhs_evals
-            self._time_differences = time_differences(
-                self._evaluate, self.span, self.layout.dtype, u[0].detach(), self.space, remembered(self.func)
-            )
-            self.rhs_evals = count
+            self._time_is_known = True  # before the trial, which comes here again
+            state, known = u[0].detach(), remembered(self.func)
+            with self.uncounted():
+                self._time_differences = time_differences(
+                    self._evaluate, self.span, self.layout.dtype, state, self.space, known
+                )
         return self._time_differences
 
     def evaluate_differentiably(self, s: Tensor, u: Tensor) -> Tensor:
@@ -236,7 +244,7 @@ def _require_real(dtype: torch.dtype) -> None:
 
 
 def _real(slopes: Tensor) -> Tensor:
-    """Slopes in double precision; integers are as good as other numbers."""
+    """Slopes in double precision; functions may return integers."""
     if slopes.dtype == torch.float64:
         return slopes
     _require_real(slopes.dtype)

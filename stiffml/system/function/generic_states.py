@@ -1,7 +1,7 @@
-"""States like a given one but for what is special about it.
+"""States near a given one, without what is special about it.
 
-An initial state often has components that are equal, or zero, or lie on a kink of f. What is tried there to
-find out about f may look right by chance; near to it, it does not.
+An initial state often has components that are equal, or zero, or lie on a kink of f. A trial of f at such a
+state may come out right by chance. At a state near it, it does not.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 ATTEMPTS = ((1e-2, 1.0), (1e-2, -1.0), (1e-4, 1.0), (1e-4, -1.0), (1e-7, 1.0), (1e-7, -1.0))
-"""How far away, relative to each component, and to which side: at first away from zero."""
+"""Distances, relative to each component, and sides; the first is away from zero."""
 
 
 def typical_sizes(u: np.ndarray) -> np.ndarray:
-    """(size,) positive numbers to measure components by: their own sizes, or one size for those at zero."""
+    """(size,) the sizes of the components; for those that are zero, the middle of the other sizes."""
     size = np.abs(u)
     nonzero = size[size > 0]
     middle = np.sqrt(nonzero.min()) * np.sqrt(nonzero.max()) if nonzero.size else 1.0
@@ -23,19 +23,19 @@ def typical_sizes(u: np.ndarray) -> np.ndarray:
 
 
 def random_signed(random: np.random.Generator, shape: int | tuple[int, ...]) -> np.ndarray:
-    """Random numbers of either sign, of which none is small."""
+    """Random numbers of either sign, between 0.5 and 1 in size."""
     numbers = random.uniform(-0.5, 0.5, shape)
     return numbers + np.copysign(0.5, numbers)
 
 
 def enlarged(u: np.ndarray, least: float) -> np.ndarray:
-    """The state with no component below some fraction of the largest one, nor that below the fraction."""
+    """The state with every component at least ``least`` of the largest, and that at least ``least``."""
     largest = max(float(np.abs(u).max()), least)
     return np.where(u < 0, -1.0, 1.0) * np.maximum(np.abs(u), least * largest)
 
 
 def nearby(u: np.ndarray, random: np.random.Generator) -> Iterator[np.ndarray]:
-    """States (size,) near ``u`` whose components all differ, from far to near; ``u`` itself comes last."""
+    """States (size,) near ``u`` whose components all differ, from far to near, and last ``u`` itself."""
     sizes, signs = typical_sizes(u), np.where(u < 0, -1.0, 1.0)
     for reach, side in ATTEMPTS:
         yield u + side * reach * signs * sizes * random.uniform(0.5, 1.0, u.size)
@@ -49,8 +49,8 @@ def first_finite(
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """The first of some states at which a function is finite, and its value there; None if it is at none.
 
-    ``every`` says whether a condition holds in all processes. An exception says no more than that a state is
-    not for the function: the solve will hardly come there.
+    ``every`` says whether a condition holds in all processes. If the function raises an exception at a state,
+    the next one is tried: the solve will hardly come there.
     """
     for state in states:
         try:

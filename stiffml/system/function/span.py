@@ -1,4 +1,4 @@
-"""The times between which a function may be asked for, and its values beyond them by extrapolation."""
+"""The times at which a function may be evaluated, and its values beyond them by extrapolation."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 SHARPNESS = 16
-"""Of how a distance that the span has no room for is drawn nearer: its power in that, even and smooth."""
-
+"""The exponent p by which long distances from the span are shortened: d / (1 + (q d/length)ᵖ)^(1/p)."""
 
 FRACTIONS = (0.3719, 0.7321)
-"""Of the span: times inside it, at which functions of time are tried."""
+"""Times at which functions of time are tried, as fractions of the span."""
 
 
 class Expanded(NamedTuple):
@@ -29,11 +28,11 @@ class Expanded(NamedTuple):
 
 
 class Span:
-    """From the first to the last time of a solve: a function of time need not exist outside.
+    """The times from the first to the last of a solve. A function of time need not exist outside.
 
-    Rounding may put a stage a little beyond an end, which is then taken in its place. Stages of some methods
-    lie beyond their step on purpose. Near an end e of the span f is then extrapolated in time, at the same
-    state, from q + 1 times at the end and within it, as far apart as the stage s is from the end:
+    A stage that rounding puts a little beyond an end is moved to the end. Stages of some methods lie beyond
+    their step on purpose. Near an end e of the span f is then extrapolated in time, at the same state, from q
+    + 1 times at the end and within the span, as far apart as the stage s is from the end:
 
         f(s, u) = Σ_{j=0…q} (−1)ʲ C(q + 1, j + 1) f(e − j (s − e), u),
 
@@ -69,14 +68,14 @@ class Span:
         self._low, self._high = _rounded_inwards(low, high, dtype)
 
     def trim(self, s: float) -> float:
-        """A time, or the end of the span that it lies beyond, unless f is to be extrapolated to it."""
+        """The time, or the end of the span nearest to it unless f is extrapolated there."""
         if self.begin <= s <= self.end:
             return s
         nearest = min(max(s, self.begin), self.end)
         return s if self.degree and abs(s - nearest) > self._rounding else nearest
 
     def times_within(self, dtype: torch.dtype) -> list[float]:
-        """Some times inside; none where the span is unbounded, or shorter than a dtype resolves well."""
+        """Some times inside; none if the span is unbounded, or shorter than the dtype resolves well."""
         length = self.end - self.begin
         if not math.isfinite(length):
             return []
@@ -85,7 +84,7 @@ class Span:
         return [self.begin + fraction * length for fraction in FRACTIONS]
 
     def own_time(self, t: float) -> float:
-        """A time of the function's own as its dtype can hold it without leaving the span."""
+        """The function's own time, moved into the span as far as its dtype has rounded it out of it."""
         return min(max(t, self._low), self._high)
 
     def own_times(self, t: Tensor) -> Tensor:
@@ -97,9 +96,9 @@ class Span:
         return torch.tensor([self.begin, self.end], dtype=torch.float64)
 
     def expanded(self, s: Tensor, ends: Tensor | None = None) -> Expanded | None:
-        """Times s (K,), some of them beyond the span, by times within; None if all of them are within.
+        """Values at times s (K,) in terms of values within the span; None if all times are within.
 
-        Differentiable functions of ``s`` and ``ends``.
+        The result is differentiable with respect to ``s`` and ``ends``.
         """
         values = s.detach().numpy()
         before, after = values < self.begin, values > self.end

@@ -1,7 +1,7 @@
-"""∂f/∂s by differences, where torch does not see how f depends on time: forcing from a table, through numpy.
+"""∂f/∂s by differences, where torch does not see how f depends on time: a table read by numpy, say.
 
-Rosenbrock methods have ∂f/∂s in their formula and fall to order one without it; for others the gradient with
-respect to times needs it. With D₁ and D₂ difference quotients of f in time at s₀,
+Rosenbrock methods have ∂f/∂s in their formula and fall to order one without it. Other methods need it for the
+gradient with respect to times. With D₁ and D₂ difference quotients of f in time at s₀,
 
     f̃(s, u) = f(s₀, u) + (s − s₀) D₁(s₀, u) + ½ (s − s₀)² D₂(s₀, u)    evaluated at s = s₀
 
@@ -28,19 +28,19 @@ Many = Callable[[Tensor, Tensor], Tensor]
 """f at K times (K,) and states (K, size)."""
 
 POINTS = 5
-"""Of a difference quotient: of fourth order for the first derivative, at the ends of the span too."""
+"""Points of a difference quotient: fourth order for the first derivative, at the ends of the span too."""
 
 FRACTIONS = (0.1134, 0.3719, 0.7321)
-"""Of the span: where the dependence on time is looked at."""
+"""Where the dependence on time is tried, as fractions of the span."""
 
 STEPS = {torch.float64: (1e-4, 1e-4 / 8), torch.float32: (1e-2, 1e-2 / 8)}
-"""Of the span, by precision: two steps whose differences are held against the derivative that torch has."""
+"""Two steps, as fractions of the span, whose differences check torch's derivative; by precision."""
 
 LONGEST, HALVINGS = 1 / 20, 24
-"""Of the span: the longest step tried for a difference quotient, and how often it is halved."""
+"""The longest step tried for a difference quotient, as a fraction of the span, and how often it is halved."""
 
 AGREE = 1e-3
-"""By how much quotients of two steps may differ, relative to the largest, to be taken at all."""
+"""The difference between quotients of two steps, relative to the largest, up to which they are used."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class TimeDifferences:
     dtype: torch.dtype
 
     def evaluate(self, many: Many, s: Tensor, u: Tensor) -> Tensor:
-        """f̃ at K times (K,), of which it has derivatives, and states (K, size)."""
+        """f̃ at K times (K,) and states (K, size), with derivatives with respect to both."""
         at = s.detach()
         times, own, first, second = self._stencils(at)
         slopes = many(times.reshape(-1), u.repeat_interleave(POINTS, dim=0)).view(len(s), POINTS, -1)
@@ -94,9 +94,9 @@ def time_differences(
     space: Space,
     known: dict[Any, Any],
 ) -> TimeDifferences | None:
-    """What to take ∂f/∂s from at states like ``u`` (size,); None if torch sees it, or there is none to see.
+    """Differences that give ∂f/∂s at states like ``u`` (size,); None if torch has it right, or it is zero.
 
-    ``known`` keeps the step that was chosen for a function and a span before.
+    ``known`` remembers the step that was chosen for a function and a span.
     """
     first, last = span.begin, span.end
     length = last - first
@@ -163,10 +163,10 @@ def _chosen_step(
     dtype: torch.dtype,
     space: Space,
 ) -> float | None:
-    """The step of which the quotient of fourth order differs least from that of twice the step.
+    """The step whose quotient of fourth order differs least from that of twice the step.
 
-    None if no two agree (a function that jumps all the time), or if f is the same around all times (steps,
-    whose derivative torch has right).
+    None if no two agree (a function that jumps all the time), or if f is the same around all times (a step
+    function, whose derivative torch has right).
     """
     best, step, least = None, LONGEST * length, np.inf
     far = _central(many, times, states, 2 * step, dtype)

@@ -1,0 +1,32 @@
+"""A problem's named constants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stiffml.checks import array, described, flag
+
+Values = Mapping[str, Any]
+"""Parameter values by name: floats, or arrays where a parameter is one."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A named constant of a problem: value (a number or an array), units, and what it is.
+
+    ``initial`` marks a constant that only the initial state depends on. It cannot be trained through rhs.
+    """
+
+    value: Any
+    units: str = "1"
+    description: str = ""
+    initial: bool = False
+
+    def __post_init__(self) -> None:
+        array("Parameter: value", self.value)
+        for name in ("units", "description"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"Parameter: {name} must be a text, not {described(getattr(self, name))}")
+        flag("Parameter: initial", self.initial)

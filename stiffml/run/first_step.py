@@ -1,0 +1,51 @@
+"""The size of the first adaptive step of a run."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from stiffml.methods import Method
+from stiffml.settings import Tolerances
+from stiffml.steps import RESOLVED
+from stiffml.system.system import System
+
+
+def shortest_first(s: float) -> float:
+    """The least first step from a time: one that time resolves well, and by which states can be divided."""
+    return max(RESOLVED * float(np.spacing(abs(s))), 1e-290)
+
+
+def initial_size(
+    system: System,
+    method: Method,
+    tolerances: Tolerances,
+    s0: float,
+    last: float,
+    u0: np.ndarray,
+    f0: np.ndarray,
+) -> float:
+    """The size of the first adaptive step of a run up to ``last``, from the slope du/ds = f0 at its start.
+
+    Source: Hairer, Nørsett & Wanner, Solving ODEs I, section II.4, "Starting step size".
+    """
+    weights = tolerances.atol + tolerances.rtol * np.abs(u0)
+    space = system.space
+    count = space.sum(u0.size)
+
+    def norm(v: np.ndarray) -> float:
+        return math.sqrt(space.sum(float(np.sum((v / weights) ** 2))) / count)
+
+    d0, d1 = norm(u0), norm(f0)
+    span = last - s0
+    # A state below its tolerance, such as a root that a run before ended on, counts as zero.
+    h0 = 1e-6 if d0 < 1 or d1 < 1e-5 else 0.01 * d0 / d1
+    h0 = min(max(h0, shortest_first(s0)), span)
+    f1 = system.derivative(s0 + h0, u0 + h0 * f0)
+    d2 = norm(f1 - f0) / h0 if space.every(np.isfinite(f1).all()) else 0.0
+    # PETSc's implicit methods begin with a step of order 1 or without an error estimate.
+    order = 1 if method.implicit else method.order
+    largest = max(d1, d2)
+    h1 = max(1e-6, h0 * 1e-3) if largest <= 1e-15 else (0.01 / largest) ** (1 / (order + 1))
+    return min(100 * h0, h1, span)

@@ -1,0 +1,22 @@
+"""Steps that are known beforehand: those asked for, and a starting ramp where a method needs one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stiffml.methods import Method
+from stiffml.steps import Fixed, Fractions, Grid, Recorded, with_ramps
+
+
+def scheduled(steps: Fixed | Grid | Recorded, outputs: np.ndarray, method: Method) -> tuple[Fractions, int]:
+    """The steps of every interval, and how many of them a ramp has added to those asked for."""
+    fractions = steps.fractions(outputs)
+    if method.history == 1 or isinstance(steps, Recorded):
+        return fractions, 0
+    ramped = with_ramps(fractions, outputs, method.starting_order, method.growth, method.jump)
+    return ramped, sum(map(len, ramped)) - sum(map(len, fractions))
+
+
+def expected_steps(steps: Fixed | Grid | Recorded, outputs: np.ndarray, method: Method) -> int:
+    """How many steps there will be, but for those that are cut."""
+    return sum(map(len, scheduled(steps, outputs, method)[0])) if len(outputs) > 1 else 0

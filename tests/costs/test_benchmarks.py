@@ -1,0 +1,106 @@
+"""The benchmarks run, at tiny sizes; what they say there is not judged."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import checkpoint_planning
+import robertson_training
+from large_fields import gradients, growth, memory, ranks
+from large_fields.problem import Fourier, diffusion_matrix, whole_start
+
+SHORT = ["--t-end", "0.003"]
+
+
+def results(folder: Path, name: str) -> dict[str, Any]:
+    """The JSON file, all of whose numbers are finite; there is a picture too."""
+    assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    found = json.loads((folder / f"{name}.json").read_text())
+    for row in [*found["cases"], *found["bounds"]]:
+        numbers = [value for value in row.values() if isinstance(value, int | float)]
+        assert numbers
+        assert all(map(math.isfinite, numbers)), row
+    assert found["machine"]["cores"] > 0
+    return found
+
+
+def test_growth(tmp_path: Path) -> None:
+    growth.main(["--grids", "8", "16", "--ilu-up-to", "0", "--repeats", "1", *SHORT, "--out", str(tmp_path)])
+    cases = results(tmp_path, "field_growth")["cases"]
+    found = [(row["preconditioner"], row["unknowns"]) for row in cases]
+    assert found == [("gamg", 128), ("fft", 128), ("gamg", 512), ("fft", 512)]
+    for row in cases:
+        assert row["steps"] > 10
+        assert row["adjoint_krylov_iterations"] > 0
+        assert 0 < row["forward_outside"] < 1
+        assert 0 < row["backward_outside"] < 1
+    for multigrid, transforms in (cases[:2], cases[2:]):
+        # Both solve the same steps, to Newton's tolerance, a part of rtol = 1e-5.
+        assert transforms["gradient_norm"] == pytest.approx(multigrid["gradient_norm"], rel=1e-5)
+
+
+@pytest.mark.parametrize("points", [7, 8])
+def test_transforms_invert_the_diffusion(points: int) -> None:
+    inverse, shift = Fourier(points), 0.7
+    inverse.update(torch.tensor(0.0), whole_start(points), shift)
+    residual = whole_start(points)
+    for x in (inverse.apply(residual), inverse.apply_transpose(residual)):
+        again = shift * x.flatten() - torch.from_numpy(diffusion_matrix(points) @ x.flatten().numpy())
+        torch.testing.assert_close(again.view_as(residual), residual, rtol=1e-12, atol=1e-12)
+
+
+def test_gradients(tmp_path: Path) -> None:
+    gradients.main(["--grid", "4", "--t-end", "3e-4", "--out", str(tmp_path)])
+    found = results(tmp_path, "field_gradients")
+    assert len(found["cases"]) == len(gradients.METHODS) * len(gradients.PRECONDITIONERS)
+    for bound in found["bounds"]:
+        assert bound["met"], f"{bound}; look at linear/krylov/, then at gradients/sweep.py"
+
+
+def test_memory(tmp_path: Path) -> None:
+    small = ["--grid", "8", "--preconditioner", "ilu"]
+    memory.main([*small, *SHORT, "--out", str(tmp_path)])
+    few, every = results(tmp_path, "field_memory")["cases"]
+    assert (few["checkpoints"], every["checkpoints"]) == ("10", "stages")
+    assert few["steps"] > 10
+    assert few["gradient_norm"] == pytest.approx(every["gradient_norm"], rel=1e-6)
+
+
+def test_ranks(tmp_path: Path) -> None:
+    if importlib.util.find_spec("mpi4py") is None or not (
+        Path(sys.executable).with_name("mpiexec").exists() or shutil.which("mpiexec")
+    ):
+        pytest.skip("needs mpiexec and mpi4py")
+    ranks.main(["--grid", "8", *SHORT, "--out", str(tmp_path)])
+    found = results(tmp_path, "field_ranks")
+    assert [row["ranks"] for row in found["cases"]] == [1, 2]
+    differences = [bound for bound in found["bounds"] if "difference" in bound["what"]]
+    assert len(differences) == 3
+    for bound in differences:
+        assert bound["met"], bound
+
+
+def test_planning(tmp_path: Path) -> None:
+    for found in checkpoint_planning.run([40], 4):
+        checkpoint_planning.store(found, checkpoint_planning.draw, tmp_path, "checkpoint_planning")
+    (case,) = results(tmp_path, "checkpoint_planning")["cases"]
+    assert case["taken_again"] > 40
+    assert 0 < case["forward_planning_s"] < case["forward_s"]
+    assert 0 < case["backward_planning_s"] < case["backward_s"]
+
+
+def test_training_iteration() -> None:
+    cost = robertson_training.measure(repeats=1)
+    assert cost.newton_iterations > 80
+    assert 0 < cost.backward_f < cost.total_f

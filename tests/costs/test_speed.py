@@ -1,0 +1,74 @@
+"""What the main job costs, in counts that are the same on every processor; times are in benchmarks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import pytest
+import torch
+
+import stiffml
+from stiffml import Grid, solve
+from stiffml.fits.robertson import Network, error_of, observations
+
+PACKAGE = str(Path(stiffml.__file__).parent)
+
+
+@pytest.fixture
+def func_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many states each call of the network had."""
+    sizes: list[int] = []
+    forward = Network.forward
+
+    def counting(self, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        sizes.append(y[..., 0].numel())
+        return forward(self, t, y)
+
+    monkeypatch.setattr(Network, "forward", counting)
+    return sizes
+
+
+def python_calls(work: Callable[[], object]) -> int:
+    """Calls of Python functions of the package: what the interpreter adds to the arithmetic."""
+    count = 0
+
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        nonlocal count
+        count += event == "call" and frame.f_code.co_filename.startswith(PACKAGE)
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+def test_a_training_iteration_of_the_robertson_fit(func_calls: list[int]) -> None:
+    """40 steps of Crank-Nicolson took 97 Newton iterations, 146 calls of func forwards and 3 backwards."""
+    data, network = observations(), Network(0)
+
+    def forward() -> None:
+        nonlocal solution
+        solution = solve(network, data.scaled[0], data.times, method="cn", steps=Grid())
+
+    solution = solve(network, data.scaled[0], data.times, method="cn", steps=Grid())
+    error_of(solution, data).backward()  # what is found out once
+    func_calls.clear()
+    interpreted = python_calls(forward)
+    stats = solution.stats
+    assert stats.accepted == 40
+    assert stats.newton_iterations <= 105, f"{stats}: look at NewtonTest and the first guesses of steps"
+    assert stats.jacobians <= stats.newton_iterations, f"{stats}: look at Callbacks.ifunction"
+    assert stats.rhs_evals <= stats.newton_iterations + 50, f"{stats}: look at Dynamics.evaluate"
+    assert len(func_calls) <= 170, f"{len(func_calls)} calls: look at Dynamics.evaluate and what solve tries"
+    assert interpreted <= 9500, f"{interpreted} Python calls: look at Dynamics.evaluate and Stepper"
+    func_calls.clear()
+    interpreted = python_calls(lambda: error_of(solution, data).backward())
+    assert len(func_calls) <= 10, f"{len(func_calls)} calls: look at reverse, which is batched over time"
+    assert sum(func_calls) <= 3 * 3 * 41, f"func at {sum(func_calls)} states: look at reverse"
+    assert interpreted <= 1700, f"{interpreted} Python calls: look at reverse, which is batched over time"

@@ -1,0 +1,1 @@
+"""A random search over combinations of methods, problems and options."""
