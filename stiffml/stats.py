@@ -30,6 +30,8 @@ class Stats:
         it ends out of bounds.
     ramp_steps : int
         Steps that a multistep method added to those asked for.
+    at_once : int
+        Steps that were solved for together with others.
     rhs_evals, jacobians : int
         Evaluations of f and of ∂f/∂y.
     newton_iterations, krylov_iterations : int
@@ -46,6 +48,7 @@ class Stats:
     accepted: int = 0
     rejected: int = 0
     ramp_steps: int = 0
+    at_once: int = 0
     rhs_evals: int = 0
     jacobians: int = 0
     newton_iterations: int = 0

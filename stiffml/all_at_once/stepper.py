@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -54,7 +55,7 @@ class AllAtOnceStepper(NativeStepper):
 
     @property
     def counts(self) -> Counts:
-        return super().counts._replace(at_once=self._at_once)
+        return dataclasses.replace(super().counts, at_once=self._at_once)
 
     def step(self, size: float) -> Status | None:
         n = self._planned(size)

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.all_at_once.transpose import sweep_at_once
 from stiffml.discretization.equations import Block, Equations, Nodes
 from stiffml.discretization.interpolation import Reading
 from stiffml.discretization.trajectory import Segment
 from stiffml.gradients.sweep import Pending, sweep
 from stiffml.gradients.tape import Tape
 from stiffml.gradients.times import AtNodes, TimeGradient
+from stiffml.gradients.transposed import sweep_at_once
 from stiffml.linear.dense.lu import DenseBlocks
 from stiffml.native.replay import Replay
 from stiffml.system.derivatives.curvature import Curvature

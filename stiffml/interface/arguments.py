@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from torch import Tensor
 
+from stiffml.interface.solution import Solution
 from stiffml.linear.settings import LU, Krylov
 from stiffml.linear.sparsity import Sparsity
 from stiffml.methods import Method
@@ -40,6 +41,8 @@ class Arguments:
     rtol: float | None = None
     atol: float | Tensor | None = None
     steps: Steps | None = None
+    stepping: str = "auto"
+    guess: Solution | None = None
     outputs: str = "steps"
     linear: LU | Krylov | str = "auto"
     jacobian: str | Sparsity = "auto"

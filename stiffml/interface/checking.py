@@ -13,6 +13,7 @@ from stiffml.interface.equations import system_of
 from stiffml.interface.feasibility import require_schedule
 from stiffml.interface.initial_state import checked_layout
 from stiffml.interface.output_times import increasing, merged_ends
+from stiffml.interface.planning import plan_of
 from stiffml.interface.tolerances import newton_limits, tolerances_of
 from stiffml.linear.choice import Wanted, choose
 from stiffml.linear.krylov.solver import KrylovSolver
@@ -89,6 +90,7 @@ def check(arguments: Arguments) -> Request:
     require_free(options or {})
     krylov = isinstance(solver, KrylovSolver)
     require_understood(options or {}, method, isinstance(steps, Adaptive), krylov)
+    plan = plan_of(arguments.stepping, arguments.guess, steps, outputs, method, system, solver, options or {})
     if len(times) > 1:
         _try_out(system, method, solver, float(times[0]), u0, (t, y0))
     return Request(
@@ -109,6 +111,7 @@ def check(arguments: Arguments) -> Request:
         make_consistent=make_consistent,
         event=arguments.event,
         bounds=bounds,
+        plan=plan,
     )
 
 

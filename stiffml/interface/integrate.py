@@ -75,7 +75,7 @@ def _integrate(request: Request, u0: Tensor, stats: Stats) -> tuple[Solution, So
     @torch.no_grad()
     def compute() -> tuple[Tape, np.ndarray]:
         start = u0.detach().double().cpu().numpy()
-        run, outputs = integrate(request, start, solvers_for(request.method))
+        run, outputs = integrate(request, start, solvers_for(request))
         tapes.append(Tape(run, Replay(run.trajectory, request.method, system, request.solver), (), stats))
         return tapes[0].with_readings(run.readings), outputs
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from stiffml.checks import described, times
 from stiffml.interface.arguments import DEFAULTS, Bounded, named_arguments
+from stiffml.interface.solution import Solution
 from stiffml.interface.solve import odeint
 from stiffml.linear import LU, Krylov, Sparsity
 from stiffml.methods import Method
@@ -54,6 +55,8 @@ class ODEBlock(nn.Module):
         rtol: float | None = None,
         atol: float | Tensor | None = None,
         steps: Steps | None = None,
+        stepping: str = "auto",
+        guess: Solution | None = None,
         outputs: str = "steps",
         linear: LU | Krylov | str = "auto",
         jacobian: str | Sparsity = "auto",

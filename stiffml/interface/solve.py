@@ -27,6 +27,8 @@ def solve(
     rtol: float | None = None,
     atol: float | Tensor | None = None,
     steps: Steps | None = None,
+    stepping: str = "auto",
+    guess: Solution | None = None,
     outputs: str = "steps",
     linear: LU | Krylov | str = "auto",
     jacobian: str | Sparsity = "auto",
@@ -69,6 +71,17 @@ def solve(
     steps : Adaptive, Fixed, Grid or Recorded
         Default ``Adaptive()``. More steps than fit into memory are an error; ``adjoint`` can keep fewer
         states.
+    stepping : str
+        ``"auto"`` (default): known steps (``Fixed``, ``Grid``, ``Recorded``) of methods with a Newton
+        iteration are solved for all at once, by one Newton iteration on the equations of many steps, where
+        samples have up to 16 components and a dense Jacobian. It is the same solution. Where the iteration
+        does not converge, fewer steps are taken together, and in the end one by one; ``stats.at_once``
+        counts. ``"all-at-once"``: for any method, or an error that says why not. ``"sequential"``: one by
+        one.
+    guess : Solution
+        Where that iteration starts: a solution with other parameters or another initial state, such as that
+        of the training iteration before. Default: the initial state. The result does not depend on it beyond
+        Newton's tolerance.
     outputs : str
         ``"steps"`` (default): steps end on every time of t. ``"interpolate"``: steps end on the first and the
         last time only, and the states between are interpolated (see :meth:`Solution.interpolate`). Many
@@ -161,6 +174,8 @@ def odeint(
     rtol: float | None = None,
     atol: float | Tensor | None = None,
     steps: Steps | None = None,
+    stepping: str = "auto",
+    guess: Solution | None = None,
     outputs: str = "steps",
     linear: LU | Krylov | str = "auto",
     jacobian: str | Sparsity = "auto",

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from stiffml.methods import Method
+from stiffml.all_at_once.stepper import AllAtOnceStepper
 from stiffml.native.replay import Replay
 from stiffml.native.stepper import NativeStepper
 from stiffml.petsc.stepper import PETScStepper
+from stiffml.run.request import Request
 from stiffml.run.stepping import Solvers, Stepper, Task
 
-STEPPERS: dict[str, Callable[[Task], Stepper]] = {"petsc": PETScStepper, "native": NativeStepper}
-"""By the names in the capability table, :attr:`stiffml.methods.Method.stepper`."""
+STEPPERS: dict[str, Callable[[Task], Stepper]] = {
+    "petsc": PETScStepper,
+    "native": NativeStepper,
+    "all-at-once": AllAtOnceStepper,
+}
+"""By the names in the capability table, :attr:`stiffml.methods.Method.stepper`; and for known steps."""
 
 
-def solvers_for(method: Method) -> Solvers:
-    """Who takes the steps of a run by a method, and who takes recorded ones again."""
-    return Solvers(STEPPERS[method.stepper], Replay)
+def solvers_for(request: Request) -> Solvers:
+    """Who takes the steps of a run, and who takes recorded ones again."""
+    return Solvers(STEPPERS[request.method.stepper if request.plan is None else "all-at-once"], Replay)

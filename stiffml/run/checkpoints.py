@@ -35,6 +35,11 @@ class Checkpoints(ABC):
         """(size,) the initial state."""
 
     @property
+    def states(self) -> np.ndarray | None:
+        """(states, size) all of them, if they are in memory."""
+        return None
+
+    @property
     @abstractmethod
     def end(self) -> np.ndarray | None:
         """(size,) the last state, if it is at hand."""

@@ -12,7 +12,7 @@ from stiffml.run.dense_output import reader_for
 from stiffml.run.events import EventFinder, EventFunc
 from stiffml.run.first_step import initial_size, shortest_first
 from stiffml.run.record import Failure, Run
-from stiffml.run.schedule import scheduled
+from stiffml.run.schedule import scheduled, step_ends
 from stiffml.run.stepping import Solvers, Task
 from stiffml.settings import Tolerances
 from stiffml.steps import Adaptive, Steps
@@ -156,10 +156,9 @@ class Drive:
         outputs = self._trajectory.outputs
         assert not isinstance(steps, Adaptive)
         fractions, self.ramp_steps = scheduled(steps, outputs, self._method)
-        for begin, end, ends in zip(outputs[:-1], outputs[1:], fractions, strict=True):
-            for fraction in ends:
-                # Not begin + 1.0·(end − begin), which may round away from end.
-                self._reach(end if fraction == 1 else begin + fraction * (end - begin))
+        for ends in step_ends(fractions, outputs):
+            for end in ends.tolist():
+                self._reach(end)
             self._mark_output()
 
     def _reach(self, target: float) -> None:

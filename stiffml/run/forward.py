@@ -74,6 +74,7 @@ def _task(request: Request, u0: np.ndarray) -> Task:
         options=request.options,
         limits=limits,
         watches_stiffness=isinstance(steps, Adaptive) and steps.stop_if_stiff and not method.implicit,
+        plan=request.plan,
     )
 
 

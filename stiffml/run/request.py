@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stiffml.methods import Method
 from stiffml.run.events import EventFunc
+from stiffml.run.stepping import Plan
 from stiffml.settings import Discrete, NewtonLimits, Tolerances
 from stiffml.steps import Steps
 from stiffml.system.bounds import Bounds
@@ -49,6 +50,8 @@ class Request:
     make_consistent : bool
     event : callable or None
     bounds : Bounds or None
+    plan : Plan or None
+        Steps to solve for all at once.
     """
 
     method: Method
@@ -68,3 +71,4 @@ class Request:
     make_consistent: bool
     event: EventFunc | None
     bounds: Bounds | None
+    plan: Plan | None

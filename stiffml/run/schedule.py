@@ -17,6 +17,13 @@ def scheduled(steps: Fixed | Grid | Recorded, outputs: np.ndarray, method: Metho
     return ramped, sum(map(len, ramped)) - sum(map(len, fractions))
 
 
+def step_ends(fractions: Fractions, outputs: np.ndarray) -> list[np.ndarray]:
+    """When the steps of each interval between ``outputs`` end."""
+    intervals = zip(outputs[:-1], outputs[1:], fractions, strict=True)
+    # Not begin + 1.0·(end − begin), which may round away from end.
+    return [np.where(part == 1, end, begin + part * (end - begin)) for begin, end, part in intervals]
+
+
 def expected_steps(steps: Fixed | Grid | Recorded, outputs: np.ndarray, method: Method) -> int:
     """How many steps there will be, but for those that are cut."""
     return sum(map(len, scheduled(steps, outputs, method)[0])) if len(outputs) > 1 else 0

@@ -20,6 +20,18 @@ from stiffml.system.system import System
 
 
 @dataclass(frozen=True)
+class Plan:
+    """Steps that are known before the first of them is taken.
+
+    ``ends`` (steps,): when they end. ``guess`` (steps, size): the states there as far as can be guessed, or
+    None.
+    """
+
+    ends: np.ndarray
+    guess: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
 class Task:
     """What a stepper is made for.
 
@@ -44,6 +56,8 @@ class Task:
         Where steps may end.
     watches_stiffness : bool
         Whether an adaptive explicit method is to notice that the problem is stiff.
+    plan : Plan or None
+        The steps to come, where they are known.
     """
 
     system: System
@@ -59,6 +73,7 @@ class Task:
     options: Mapping[str, object]
     limits: Limits | None = None
     watches_stiffness: bool = False
+    plan: Plan | None = None
 
     @property
     def shrink(self) -> float:
@@ -72,13 +87,15 @@ class Counts:
 
     ``rejected``: steps tried and not accepted, because their error was too large or their equations could not
     be solved. ``newton_iterations``, ``krylov_iterations``: of all solves. ``mended_jacobians``: those that
-    took differences where derivatives were not finite.
+    took differences where derivatives were not finite. ``at_once``: steps that were solved for together with
+    others.
     """
 
     rejected: int = 0
     newton_iterations: int = 0
     krylov_iterations: int = 0
     mended_jacobians: int = 0
+    at_once: int = 0
 
 
 class Stepper(ABC):

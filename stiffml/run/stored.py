@@ -84,6 +84,10 @@ class InMemory(_EveryState):
             self._stages.append(stages)
 
     @property
+    def states(self) -> np.ndarray:
+        return self._states.rows
+
+    @property
     def start(self) -> np.ndarray:
         return self._states.rows[0]
 

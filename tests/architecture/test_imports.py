@@ -29,6 +29,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("petsc",),
     ("linear",),
     ("native",),
+    ("all_at_once",),
     ("gradients",),
     ("plotting",),
     ("interface",),

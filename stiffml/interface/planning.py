@@ -1,0 +1,96 @@
+"""Whether the steps of a solve are known and solved for all at once, and from which guess."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from stiffml.checks import described
+from stiffml.interface.solution import Solution
+from stiffml.linear.dense.lu import DenseLU
+from stiffml.methods import Method
+from stiffml.run.record import Run
+from stiffml.run.schedule import scheduled, step_ends
+from stiffml.run.stepping import Plan
+from stiffml.steps import Adaptive, Steps
+from stiffml.system.derivatives.jacobian import NARROW
+from stiffml.system.linear_solver import LinearSolver
+from stiffml.system.system import System
+
+STEPPINGS = ("auto", "sequential", "all-at-once")
+
+FEW = 4
+"""Steps that are as well taken one by one."""
+
+
+def plan_of(
+    stepping: str,
+    guess: Solution | None,
+    steps: Steps,
+    outputs: np.ndarray,
+    method: Method,
+    system: System,
+    solver: LinearSolver | None,
+    options: Mapping[str, object],
+) -> Plan | None:
+    """The steps to solve for together; None where they are taken one after the other.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``stepping`` is none of ``STEPPINGS`` or not possible, or ``guess`` is not from such a solve.
+    """
+    if not isinstance(stepping, str) or stepping not in STEPPINGS:
+        raise ValueError(f"stepping must be one of {', '.join(STEPPINGS)}, not {described(stepping)}")
+    if guess is not None and not isinstance(guess, Solution):
+        raise TypeError(f"guess must be the Solution of a solve before, not {described(guess)}")
+    obstacle = _obstacle(steps, system, solver, options)
+    if stepping == "all-at-once" and obstacle:
+        raise ValueError(f"stepping: 'all-at-once' {obstacle}; pass stepping='auto' or 'sequential'")
+    if stepping == "sequential" or obstacle or len(outputs) < 2:
+        return None
+    assert not isinstance(steps, Adaptive)
+    ends = np.concatenate(step_ends(scheduled(steps, outputs, method)[0], outputs))
+    if stepping == "auto" and (len(ends) < FEW or not method.newton):
+        # Explicit steps need no iteration, and those of Rosenbrock methods one linear system a stage.
+        return None
+    return Plan(ends, None if guess is None else _states_at(guess, ends, system))
+
+
+def _obstacle(
+    steps: Steps, system: System, solver: LinearSolver | None, options: Mapping[str, object]
+) -> str:
+    """Why the steps cannot be solved for together; empty if they can."""
+    layout = system.layout
+    if isinstance(steps, Adaptive):
+        return "needs steps that are known: Fixed, Grid or Recorded"
+    if system.space.is_distributed:
+        return "does not take states that are spread over processes"
+    if layout.width > NARROW:
+        return f"is for samples of up to {NARROW} components, not {layout.width}"
+    if solver is not None and not isinstance(solver, DenseLU):
+        return "needs a dense Jacobian: leave linear and jacobian out"
+    if options:
+        return "does not take options of PETSc"
+    return ""
+
+
+def _states_at(guess: Solution, ends: np.ndarray, system: System) -> np.ndarray:
+    """(steps, size): what another solution was at these times, in straight lines between known states."""
+    known = [_known_of(piece.tape.run) for piece in guess.pieces]
+    if not known or any(states is None for _, states in known):
+        outputs = system.layout.flatten(guess.y).detach().cpu().double().numpy()
+        known = [(system.direction * guess.t.detach().cpu().double().numpy(), outputs)]
+    times, states = (np.concatenate(parts) for parts in zip(*known, strict=True))
+    if states.shape[1:] != (system.layout.size,):
+        raise ValueError(f"guess has states of {states.shape[1]} components, y0 has {system.layout.size}")
+    after = np.clip(np.searchsorted(times, ends), 1, len(times) - 1)
+    span = times[after] - times[after - 1]
+    part = np.clip((ends - times[after - 1]) / np.where(span > 0, span, 1), 0, 1)
+    return states[after - 1] + part[:, None] * (states[after] - states[after - 1])
+
+
+def _known_of(run: Run) -> tuple[np.ndarray, np.ndarray | None]:
+    """The ends of its steps and the states there, if these are in memory."""
+    return run.trajectory.times, run.checkpoints.states
