@@ -63,6 +63,8 @@ def arguments_of(run: Run, steps: Any = None, *, repeated: bool = False) -> dict
     chosen |= linear_of(run)
     if c.bounds and "bounds" in NAMES:
         chosen["bounds"] = (-100.0, 100.0)
+    if c.stepping != "auto":
+        chosen["stepping"] = c.stepping
     if c.through and "through" in NAMES:
         chosen["through"] = run.through
     return chosen

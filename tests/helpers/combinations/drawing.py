@@ -43,6 +43,7 @@ AXES: dict[str, tuple] = {
     "afterwards": (False, True),
     "bounds": (False, True),
     "through": (False, True),
+    "stepping": ("auto", "sequential"),
 }
 """Every choice with all its values. ``METHODS`` brings new methods in by itself."""
 
@@ -54,6 +55,8 @@ ARGUMENTS = {
     "rtol": "precision",
     "atol": "atol",
     "steps": "steps",
+    "stepping": "stepping",
+    "guess": "left out: it changes what is done, not what is found; tests/all_at_once has it",
     "outputs": "outputs",
     "linear": "linear and preconditioner",
     "jacobian": "jacobian",
@@ -101,6 +104,7 @@ OFTEN = {
     "afterwards": (2, 1),
     "bounds": (3, 1),
     "through": (3, 1),
+    "stepping": (3, 1),
 }
 """Weights of the values, where some shall come more often than others."""
 
@@ -147,6 +151,7 @@ class Combination:
     afterwards: bool
     bounds: bool
     through: bool
+    stepping: str
 
     def __str__(self) -> str:
         """What differs from the first value of each choice."""
