@@ -5,9 +5,10 @@ from typing import Any
 
 from stiffml.diagnostics import GradientReport, check_gradients
 from stiffml.errors import LinearSolveError, NonFiniteDerivativeError, ReplayError, SolveError, Status
+from stiffml.interface.odeblock import ODEBlock
 from stiffml.interface.sensitivities import Sensitivities, sensitivities
 from stiffml.interface.solution import Solution
-from stiffml.interface.solve import ODEBlock, odeint, solve
+from stiffml.interface.solve import odeint, solve
 from stiffml.linear import GMRES, LU, Assembled, Krylov, PointBlock, Sparsity
 from stiffml.linear.sparse.compression import MissingEntriesError
 from stiffml.methods import (

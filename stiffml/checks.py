@@ -1,4 +1,4 @@
-"""Checks of single arguments: each message names the argument, what to pass, and what came."""
+"""Checks of single arguments: each message names the argument, what to pass, and what was passed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _LONGEST = 80
 
 
 def described(value: object) -> str:
-    """A value in a message, short: of tensors and arrays the shape and type instead of the numbers."""
+    """A short text for a value in a message: for tensors and arrays the shape and type, not the numbers."""
     if isinstance(value, Tensor | np.ndarray) and math.prod(value.shape) != 1:
         kind = "a tensor" if isinstance(value, Tensor) else "an array"
         return f"{kind} of shape {tuple(value.shape)} and type {value.dtype}"
     try:
         text = repr(value)
-    except Exception:  # a caller's own class may fail here, which is not what is wrong
+    except Exception:  # a class of the caller's may fail here, which must not hide the error
         text = f"an object of type {type(value).__name__}"
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({type(value).__name__})"
@@ -38,7 +38,7 @@ def number(
     least: float = -math.inf,
     most: float = math.inf,
 ) -> float:
-    """A finite real number as a float: of Python, of numpy, or an array or tensor with one element.
+    """A finite real number as a float, from Python, numpy, or an array or tensor with one element.
 
     Parameters
     ----------
@@ -46,8 +46,10 @@ def number(
         The argument, as in ``"Fixed: h"``.
     value
         Not a bool, a complex number or a text.
-    above, below, least, most : float
-        Bounds: what it must be greater and less than, and those included.
+    above, below : float
+        Bounds that are excluded.
+    least, most : float
+        Bounds that are included.
 
     Raises
     ------
@@ -88,7 +90,7 @@ def _range(above: float, below: float, least: float, most: float) -> str:
 
 
 def whole(name: str, value: Any, least: int = 1, most: int = 2**63 - 1) -> int:
-    """A whole number as an int: of Python, of numpy, or an array or tensor with one element.
+    """A whole number as an int, from Python, numpy, or an array or tensor with one element.
 
     Raises
     ------
@@ -113,11 +115,14 @@ def whole(name: str, value: Any, least: int = 1, most: int = 2**63 - 1) -> int:
 
 
 def texts(name: str, value: Any, count: int | None = None) -> tuple[str, ...]:
-    """A sequence of names, not one text; of ``count`` if that is given.
+    """A sequence of texts, ``count`` of them if that is given.
 
     Raises
     ------
-    TypeError, ValueError
+    TypeError
+        For one text, or for anything else that is no sequence of texts.
+    ValueError
+        For another number of them.
     """
     wanted = f"{name} must be a sequence of {'' if count is None else f'{count} '}texts"
     if isinstance(value, str | bytes | Tensor) or not isinstance(value, Iterable):
@@ -149,7 +154,7 @@ def require_untransformed() -> None:
 
 
 def with_numbers(name: str, tensor: Tensor) -> Tensor:
-    """A tensor whose numbers can be read; one that holds a view with a sign to apply has it applied.
+    """A dense tensor with data; a pending sign of a view is applied.
 
     Raises
     ------
@@ -195,14 +200,14 @@ def times(name: str, value: Any) -> Tensor:
 
 
 def positive(name: str, value: Any) -> float | Tensor:
-    """One positive number, or a tensor of them, from that or from numbers in an array or a list.
+    """One positive number, or a tensor of positive numbers from a tensor, an array or a list.
 
     Raises
     ------
     TypeError
         For what is no number.
     ValueError
-        For numbers that are not positive and finite; the message names the first by its index.
+        For numbers that are not positive and finite; the message has the index of the first.
     """
     wanted = f"{name} must be a number or a tensor shaped like y0, not {described(value)}"
     if isinstance(value, np.ndarray | list | tuple):
@@ -228,9 +233,14 @@ def positive(name: str, value: Any) -> float | Tensor:
 
 
 def several_times(name: str, values: Any) -> Tensor:
-    """Times, one or several, as a finite floating-point tensor of one dimension, perhaps empty.
+    """One time or several as a floating-point tensor of one dimension, which may be empty.
 
-    Of a sequence of tensors each keeps its gradient.
+    The tensors in a sequence keep their gradients.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For anything else, or for times that are not finite.
     """
     if not isinstance(values, Tensor):
         try:
@@ -265,7 +275,7 @@ def array(name: str, value: Any, *, finite: bool = True) -> np.ndarray:
     TypeError
         For anything else.
     ValueError
-        If one is NaN, or unless ``finite`` is false, infinite.
+        For NaN, and for infinite numbers unless ``finite`` is false.
     """
     try:
         found = np.asarray(value.detach().cpu().resolve_neg() if isinstance(value, Tensor) else value)
@@ -282,7 +292,13 @@ def array(name: str, value: Any, *, finite: bool = True) -> np.ndarray:
 
 
 def path(name: str, value: Any) -> Path:
-    """A path from a text or a path; a number would be taken for a file descriptor."""
+    """A path from a text or a path.
+
+    Raises
+    ------
+    TypeError
+        For anything else: ``open`` would take a number for a file descriptor.
+    """
     if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
         raise TypeError(f'{name} must be a path, such as "data.nc", not {described(value)}')
     return Path(value)

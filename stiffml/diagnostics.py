@@ -1,4 +1,4 @@
-"""Checking a gradient against the very solve it belongs to: Taylor remainders and central differences."""
+"""Checks of a gradient against perturbed solves: Taylor remainders and central differences."""
 
 from __future__ import annotations
 
@@ -13,27 +13,35 @@ from torch import Tensor
 
 from stiffml.checks import described, whole
 from stiffml.checks import times as checked_times
-from stiffml.interface.arguments import space_of
+from stiffml.interface.arguments import Arguments, named_arguments
+from stiffml.interface.equations import space_of
+from stiffml.interface.integrate import solved
 from stiffml.interface.solution import Solution
-from stiffml.interface.solve import solve
 from stiffml.methods import resolve
-from stiffml.parameters.passed import collected, module_of, named_parameters
+from stiffml.parameters.naming import each_once, given_names, named_parameters
+from stiffml.parameters.passed import collected, module_of
 from stiffml.settings import Newton
 from stiffml.steps import Recorded
 from stiffml.system.function.batching import Func
 from stiffml.system.state import State
 
 EXPONENTS = (7, 10, 13, 16, 19, 22)
-"""Perturbations of relative size 2⁻ᵏ are tried, the largest first, until rounding shows."""
+"""Perturbations have the relative sizes 2⁻ᵏ, the largest first, until rounding shows."""
 
 
 @dataclass(frozen=True)
 class GradientCheck:
-    """One input's gradient.
+    """The check of one input's gradient.
 
-    ``rate``: by what power of ε the remainder L(p + εd) − L(p) − ε g·d falls; 2 for a right gradient, 1
-    for a wrong one, inf where the remainder is no more than rounding. ``error``: relative difference of
-    g·d from central differences.
+    Attributes
+    ----------
+    name : str
+        The input.
+    rate : float
+        The power of ε with which the remainder L(p + εd) − L(p) − ε g·d falls: 2 for a right gradient, 1 for
+        a wrong one, inf if the remainder is only rounding.
+    error : float
+        Relative difference between g·d and central differences.
     """
 
     name: str
@@ -71,37 +79,42 @@ class GradientReport:
         return "\n".join(lines)
 
 
+@named_arguments()
 def check_gradients(
     func: Func, y0: State, t: Tensor, *, params: Iterable[Tensor] = (), seed: int = 0, **arguments
 ) -> GradientReport:
-    """Compare the adjoint gradient with the solve itself, for y0, every parameter and t.
+    """Compare the adjoint gradient with perturbed solves, for y0, every parameter and t.
 
-    A quadratic loss of the outputs is differentiated by the adjoint of the solve asked for. Perturbed
-    solves repeat its steps (as fractions of the output intervals), since the adjoint holds them fixed;
-    the remainder of the first-order Taylor expansion must then fall as ε².
+    The gradient is that of a quadratic loss of the outputs. Perturbed solves repeat the steps (as fractions
+    of the output intervals), since the adjoint holds them fixed. The remainder of the first-order Taylor
+    expansion must then fall as ε².
 
     Parameters
     ----------
     func, y0, t, params
         As for :func:`stiffml.solve`; float64, since float32 has no room for the test.
     seed : int
-        Of the loss and the directions. Default 0.
+        For the loss and the directions. Default 0.
     **arguments
-        As for :func:`stiffml.solve`. ``newton`` is tight by default, since the adjoint is exact only
-        for steps solved exactly.
+        As for :func:`stiffml.solve`. ``newton`` is tight by default: the adjoint is exact only if the steps
+        are solved exactly.
 
     Returns
     -------
     GradientReport
-        With a check named ``y0`` (``y0[i]`` for a tuple), one for each parameter by its name (those that
-        were not passed are named as in :func:`stiffml.sensitivities`), and ``t``.
+        Has a check ``y0`` (``y0[i]`` for a tuple), a check ``t``, and one for each parameter by its name.
+        Parameters that were not passed are named as in :func:`stiffml.sensitivities`.
     """
-    # Bounds only cut steps, and perturbed solves repeat those of the first.
-    replay = {name: value for name, value in arguments.items() if name not in ("rtol", "atol", "bounds")}
-    if resolve(arguments.get("method", "bdf")).newton:
-        newton = arguments.setdefault("newton", Newton(rtol=1e-13, atol=1e-17))
-        # A repeated step must not be cut: it has other first guesses, but is known to have a solution.
-        replay["newton"] = dataclasses.replace(newton, max_iterations=50)
+    extra = collected(params)
+    asked = Arguments(func, y0, t, params=extra, **arguments)
+    if resolve(asked.method).newton and asked.newton is None:
+        asked = dataclasses.replace(asked, newton=Newton(rtol=1e-13, atol=1e-17))
+    newton = asked.newton
+    if isinstance(newton, Newton):
+        # A repeated step is known to have a solution and must not be cut, but has another first guess.
+        newton = dataclasses.replace(newton, max_iterations=50)
+    # Bounds and tolerances only choose steps, and perturbed solves repeat those of the first.
+    repeated = dataclasses.replace(asked, rtol=None, atol=None, bounds=None, newton=newton)
     generator = torch.Generator().manual_seed(whole("seed", seed, least=0))
     parts = y0 if isinstance(y0, tuple) else (y0,)
     if not all(isinstance(part, Tensor) for part in parts):
@@ -111,12 +124,11 @@ def check_gradients(
         raise ValueError("check_gradients needs y0 in float64")
     if space_of(func).is_distributed:
         raise NotImplementedError("check_gradients of a field over several processes; use one process")
-    extra = collected(params)
 
     def run(state: tuple[Tensor, ...], times: Tensor, steps: Recorded | None) -> list[Tensor]:
-        chosen = arguments if steps is None else {**replay, "steps": steps}
+        chosen = asked if steps is None else dataclasses.replace(repeated, steps=steps)
         y = state if isinstance(y0, tuple) else state[0]
-        solution = solve(func, y, times, params=extra, **chosen)
+        solution = solved(dataclasses.replace(chosen, y0=y, t=times))
         if steps is not None and sum(map(len, steps.ends)) != solution.stats.accepted:
             raise RuntimeError("check_gradients: a perturbed solve could not repeat the recorded steps")
         solutions.append(solution)
@@ -138,7 +150,7 @@ def check_gradients(
             ((w * (s + s**2 / 2)).sum() for w, s in zip(weights, scaled, strict=True)), torch.zeros(())
         )
 
-    used = [p for piece in first.pieces for p in piece.record.replay.system.f.parameters]
+    used = [p for piece in first.pieces for p in piece.tape.replay.system.f.parameters]
     named = _named_inputs(func, extra, used)
     inputs = [*leaves, times, *named.values()]
     grads = torch.autograd.grad(loss(outputs), inputs, allow_unused=True)
@@ -164,13 +176,9 @@ def check_gradients(
 
 
 def _named_inputs(func: Func, extra: tuple[Tensor, ...], used: Sequence[Tensor]) -> dict[str, Tensor]:
-    """A module's parameters, ``params``, and what else func was found to use; each once."""
-    module = module_of(func)
-    named: dict[str, Tensor] = {} if module is None else dict(module.named_parameters())
-    for more in ({f"params[{i}]": p for i, p in enumerate(extra)}, named_parameters(func, extra, used)):
-        known = {id(p) for p in named.values()}
-        named |= {name: p for name, p in more.items() if id(p) not in known}
-    return {name: p for name, p in named.items() if p.requires_grad}
+    """A module's parameters, ``params``, and others that func uses, if they need gradients; each once."""
+    named = given_names(module_of(func), extra) | named_parameters(func, extra, used)
+    return {name: p for name, p in each_once(named).items() if p.requires_grad}
 
 
 def _check(
@@ -188,7 +196,7 @@ def _check(
     original = tensor.detach().clone()
 
     def at(epsilon: float) -> float:
-        # By .data: graphs of the caller's that the tensor is part of shall not take it for changed.
+        # By .data, so that graphs of the caller's do not notice a change.
         tensor.data.copy_(original + epsilon * direction)
         try:
             return value()
@@ -196,7 +204,7 @@ def _check(
             tensor.data.copy_(original)
 
     base = at(0.0)
-    # What is left of the expansion where ε² is far below rounding is rounding, Newton's included.
+    # For these ε the remainder is only rounding, that of Newton's iteration included.
     tiny = (1e-10, -1e-10, 3e-10, -3e-10)
     noise = max(1e-15 * abs(base), 1e-300, *(abs(at(epsilon) - base - epsilon * slope) for epsilon in tiny))
     remainders: list[float] = []
@@ -209,7 +217,7 @@ def _check(
         if remainder < 100 * noise:
             break
         remainders.append(remainder)
-    # The smallest perturbations above rounding tell the most: a wrong gradient shows there last.
+    # The smallest perturbations above rounding are the sharpest test.
     rate = math.log(remainders[-2] / remainders[-1], 8) if len(remainders) > 1 else math.inf
     # Richardson extrapolation removes the ε² of central differences.
     better = [(64 * fine - coarse) / 63 for coarse, fine in itertools.pairwise(differences)]

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from stiffml.interface.solution import Solution
+from torch import Tensor
 
+from stiffml.stats import Stats
+from stiffml.steps import Recorded
 
 LINEAR_HINT = (
     "a better preconditioner (linear=GMRES(preconditioner=Assembled(…))), more iterations (max_iterations=…, "
     "restart=…), or smaller steps"
 )
-"""What to try where a Krylov method stalls."""
+"""What to try if a Krylov method does not converge."""
 
 
 DERIVATIVE_HINT = (
     "a func that is smooth there: (x² + ε²)^½ in place of |x| or of a norm, torch.where with safe values in "
     "both branches"
 )
-"""What to try where a derivative of func is infinite or NaN."""
+"""What to try if a derivative of func is infinite or NaN."""
 
 
 class Status(enum.Enum):
-    """How a solve ended; ``SUCCESS`` reached the last output time, ``EVENT`` the event, the others failed."""
+    """How a solve ended.
+
+    ``SUCCESS``: at the last output time. ``EVENT``: at the event. All others are failures.
+    """
 
     SUCCESS = "success"
     EVENT = "event"
@@ -39,6 +44,19 @@ class Status(enum.Enum):
     NO_ROOM = "no room for checkpoints"
 
 
+class PartialSolution(Protocol):
+    """The outputs reached before a failure; a :class:`stiffml.Solution`."""
+
+    t: Tensor
+    y: Tensor | tuple[Tensor, ...]
+    status: Status
+    message: str
+    stats: Stats
+    steps: Recorded
+
+    def interpolate(self, t: Tensor) -> Tensor | tuple[Tensor, ...]: ...
+
+
 class SolveError(RuntimeError):
     """A solve stopped before its last output time.
 
@@ -51,8 +69,8 @@ class SolveError(RuntimeError):
     h : float
         The size of the step that could not be taken.
     component : tuple of int or None
-        Index into the state (shaped like ``y0``; for a tuple state the first entry is the tensor's
-        position) of the component to look at, where one can be named.
+        The component to look at, if there is one: its index in ``y0``. For a tuple state the first entry is
+        the position of the tensor.
     hint : str
         What to try.
     solution : Solution or None
@@ -68,7 +86,7 @@ class SolveError(RuntimeError):
         t: float,
         h: float,
         component: tuple[int, ...] | None = None,
-        solution: Solution | None = None,
+        solution: PartialSolution | None = None,
     ) -> None:
         self.status = status
         self.t = t
@@ -83,7 +101,10 @@ class SolveError(RuntimeError):
         super().__init__(f"{message}. Try: {hint}")
 
     def __reduce__(self) -> tuple:
-        """By its message and attributes, for pools of workers; a solution with its graph stays behind."""
+        """Pickle the message and the attributes, for pools of workers.
+
+        The solution has a graph and is left out.
+        """
         return _restored, (str(self), vars(self) | {"solution": None})
 
 
@@ -105,56 +126,65 @@ class ReplayError(RuntimeError):
     """A recorded step could not be repeated, or ``func`` is no longer the function that the run solved."""
 
 
+@dataclass(frozen=True)
+class _Explanation:
+    """The reason in words, what to try, and what else to try if the method is explicit."""
+
+    reason: str
+    advice: str
+    if_explicit: str = ""
+
+
+_EXPLANATIONS = {
+    Status.NEWTON_FAILED: _Explanation(
+        "Newton's iteration did not converge, however much the step was cut",
+        "scale the state so that its components are of order one, use more and shorter steps or "
+        "steps=Adaptive(), newton=Newton(max_iterations=…); and check that func is smooth",
+    ),
+    Status.LINEAR_FAILED: _Explanation(
+        "the linear systems of Newton's iteration could not be solved, however much the step was cut",
+        LINEAR_HINT,
+    ),
+    Status.STEP_TOO_SMALL: _Explanation(
+        "the step size became too small",
+        "a larger atol for the component named, looser rtol, or a smaller Adaptive(minimum=…); a jump "
+        "in func, or a solution that blows up in finite time, has this effect too",
+    ),
+    Status.MAX_STEPS: _Explanation(
+        "the step limit was reached",
+        "steps=Adaptive(max_steps=…), looser rtol and atol",
+        "; the problem may be stiff: use method='bdf'",
+    ),
+    Status.STIFF: _Explanation(
+        "the problem is stiff for this explicit method: stability keeps its steps short, not accuracy",
+        "method='bdf' or another implicit one; steps=Adaptive(stop_if_stiff=False) goes on with this one",
+    ),
+    Status.NON_FINITE: _Explanation(
+        "func or the state became infinite or NaN after the time given",
+        "call func at that time and state; look for a square root, logarithm or power of a "
+        "negative number, an overflow, or parameters that are not finite",
+        "; an explicit method on a stiff problem blows up: use method='bdf'",
+    ),
+    Status.INFINITE_DERIVATIVE: _Explanation(
+        "no step could be solved for",
+        DERIVATIVE_HINT + "; or an explicit method, which needs derivatives for gradients only",
+    ),
+    Status.OUT_OF_BOUNDS: _Explanation(
+        "the state would leave its bounds, however much the step was cut",
+        "a func that does not lead out of the bounds (its value where the state is at one); smaller rtol "
+        "and atol, if the state has come to lie outside by less than atol and drifts on; or wider bounds",
+    ),
+    Status.NO_ROOM: _Explanation(
+        "a checkpoint could not be written",
+        "a folder with more room, or fewer checkpoints in memory: adjoint=Discrete(checkpoints=50)",
+    ),
+}
+
+
 def explain(status: Status, implicit: bool) -> tuple[str, str]:
     """The reason in words, and what to try, for a solve that stopped with ``status``.
 
     ``implicit`` says whether the method was.
     """
-    if status is Status.NON_FINITE:
-        return (
-            "func or the state became infinite or NaN after the time given",
-            "call func at that time and state; look for a square root, logarithm or power of a "
-            "negative number, an overflow, or parameters that are not finite"
-            + ("" if implicit else "; an explicit method on a stiff problem blows up: use method='bdf'"),
-        )
-    if status is Status.NEWTON_FAILED:
-        return (
-            "Newton's iteration did not converge, however much the step was cut",
-            "scale the state so that its components are of order one, use more and shorter steps or "
-            "steps=Adaptive(), newton=Newton(max_iterations=…); and check that func is smooth",
-        )
-    if status is Status.LINEAR_FAILED:
-        return (
-            "the linear systems of Newton's iteration could not be solved, however much the step was cut",
-            LINEAR_HINT,
-        )
-    if status is Status.NO_ROOM:
-        return (
-            "a checkpoint could not be written",
-            "a folder with more room, or fewer checkpoints in memory: adjoint=Discrete(checkpoints=50)",
-        )
-    if status is Status.INFINITE_DERIVATIVE:
-        explicit = "; or an explicit method, which needs derivatives for gradients only"
-        return "no step could be solved for", DERIVATIVE_HINT + explicit
-    if status is Status.OUT_OF_BOUNDS:
-        return (
-            "the state would leave its bounds, however much the step was cut",
-            "a func that does not lead out of the bounds (its value where the state is at one); smaller rtol "
-            "and atol, if the state has come to lie outside by less than atol and drifts on; or wider bounds",
-        )
-    if status is Status.STIFF:
-        return (
-            "the problem is stiff for this explicit method: stability keeps its steps short, not accuracy",
-            "method='bdf' or another implicit one; steps=Adaptive(stop_if_stiff=False) goes on with this one",
-        )
-    if status is Status.MAX_STEPS:
-        return (
-            "the step limit was reached",
-            "steps=Adaptive(max_steps=…), looser rtol and atol"
-            + ("" if implicit else "; the problem may be stiff: use method='bdf'"),
-        )
-    return (
-        "the step size became too small",
-        "a larger atol for the component named, looser rtol, or a smaller Adaptive(minimum=…); a jump "
-        "in func, or a solution that blows up in finite time, has this effect too",
-    )
+    found = _EXPLANATIONS[status]
+    return found.reason, found.advice + ("" if implicit else found.if_explicit)

@@ -1,4 +1,4 @@
-"""The small objects with which a caller chooses how a solve is done: Newton, linear solver, adjoint."""
+"""Settings of a solve: Newton's iteration, tolerances, and what is kept for the adjoint."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from stiffml.checks import described, number, positive, whole
 class Newton:
     """When the Newton iteration of an implicit stage stops.
 
-    An iterate x with update δ is accepted once the expected remaining error, in the root-mean-square
-    norm weighted by ``atol + rtol |x|``, is at most 1. The expectation uses the contraction seen so
-    far, ρ/(1−ρ)·‖δ‖ (Hairer & Wanner, Solving ODEs II, section IV.8, eq. 8.10).
+    An iterate x with update δ is accepted if its expected error is at most 1, in the root-mean-square norm
+    weighted by ``atol + rtol |x|``. The expected error is ρ/(1−ρ)·‖δ‖, with the contraction ρ seen so far
+    (Hairer & Wanner, Solving ODEs II, section IV.8, eq. 8.10).
 
-    Updates that no longer shrink are accepted too, where they are what rounding of the equations makes of
-    them: an equation A + B + C = 1 determines a small C no better than to 1e-16.
+    An iterate is also accepted if its updates no longer shrink and are no larger than rounding makes them: an
+    equation A + B + C = 1 determines a small C only to 1e-16.
 
     Parameters
     ----------
     rtol, atol : float, optional
-        Weights of that norm; ``atol`` may be a tensor in y0's shape. By default 1 % of the step tolerance of
-        each component for adaptive steps. For ``Fixed``, ``Grid`` and ``Recorded`` steps, where nothing else
-        bounds the error, 1e-10 of what the component is and 1e-12 of what it was where the step began, so
-        that states of any unit are solved for equally well. Float32 states raise ``rtol`` to what float32
-        can resolve.
+        Weights of that norm; ``atol`` may be a tensor in y0's shape. Default for adaptive steps: 1 % of the
+        step tolerance of each component. Default for ``Fixed``, ``Grid`` and ``Recorded`` steps, where
+        nothing else bounds the error: 1e-10 of the component, and 1e-12 of its value at the start of the
+        step, so that the unit of the state does not matter. For float32 states ``rtol`` is at least what
+        float32 resolves.
     max_iterations : int
         Iterations after which the stage has failed and the step is cut. Default 15.
     """
@@ -49,10 +49,10 @@ class Newton:
 
 @dataclass(frozen=True)
 class NewtonLimits:
-    """What is left of :class:`Newton` to be decided: nothing.
+    """:class:`Newton` with its defaults filled in.
 
-    ``atol`` is one number or one a flat component, (size,); None: 1 % of ``rtol`` times what each component
-    was where the step began.
+    ``atol`` is one number, or an array (size,) with one for each flat component. None: 1 % of ``rtol`` times
+    the value of each component at the start of the step.
     """
 
     rtol: float
@@ -62,7 +62,10 @@ class NewtonLimits:
 
 @dataclass(frozen=True)
 class Tolerances:
-    """Error tolerances of adaptive steps; ``atol`` is one number or one a flat component, (size,)."""
+    """Error tolerances of adaptive steps.
+
+    ``atol`` is one number, or an array (size,) with one for each flat component.
+    """
 
     rtol: float
     atol: float | np.ndarray
@@ -72,7 +75,7 @@ class Tolerances:
 class Disk:
     """Keep checkpoints in a file in ``folder``, which must exist.
 
-    The file has no name: it is gone with the last reference to the solution, or with the process.
+    The file has no name. It is deleted with the last reference to the solution, or when the process ends.
     """
 
     folder: str | os.PathLike[str]
@@ -94,16 +97,13 @@ class Discrete:
     checkpoints : str, int or Disk
         What the forward run keeps.
 
-        - ``"stages"`` (default): all states, and the stages that took Newton's iteration to find. The
-          fastest.
+        - ``"stages"`` (default): all states, and the stages that Newton's iteration found. The fastest.
         - ``"solutions"``: all states; stages are solved for again.
-        - an int: at most so many states. The rest is recomputed, each step a few times (once more for
-          every time that the number of steps grows about as the number of checkpoints does). A step of
-          ``bdf`` starts from as many states as its order, which are kept together: it needs more of
-          them.
+        - an int: Keep at most this many states and recompute the rest. BDF of order k needs k states a
+          checkpoint. With fewer checkpoints each step is recomputed more often.
         - ``Disk(folder)``: all states, in a file.
 
-        Gradients differ by what Newton's iteration leaves, not more.
+        The gradients of these agree within Newton's tolerance.
 
     Raises
     ------

@@ -1,9 +1,9 @@
 """Which time steps a solve takes.
 
-Steps known beforehand (:class:`Fixed`, :class:`Grid`, :class:`Recorded`) are given as fractions of the
-output interval they lie in, so that moving an output time stretches the steps around it: this is what
-makes the gradient with respect to the output times well defined. Where ``through`` or ``breakpoints`` are
-given, an output interval is one between two neighbours among outputs and these.
+Steps known beforehand (:class:`Fixed`, :class:`Grid`, :class:`Recorded`) are stored as fractions of the
+output interval they lie in. If an output time moves, the steps around it stretch; so the gradient with
+respect to output times is well defined. Output intervals lie between neighbours among the outputs and the
+times in ``through`` and ``breakpoints``.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ Fractions = tuple[np.ndarray, ...]
 class Adaptive:
     """Steps chosen by the method's error estimate, ending exactly on every output time.
 
-    Of outputs closer than 1e-9 of their size and of the whole span only the last is one; the others are
-    interpolated. This holds for all kinds of steps.
+    If outputs are closer than 1e-9 of their size and of the whole span, a step ends on the last of them only,
+    and the others are interpolated. This holds for all kinds of steps.
 
     Parameters
     ----------
     initial : float, optional
-        First step size to try; by default from the size of the function and its first difference
-        (Hairer, Nørsett & Wanner, Solving ODEs I, section II.4). Either is raised to 256 spacings of
-        double precision numbers at the time where the steps begin, below which time does not resolve it.
-        ``beuler``, ``cn`` and ``theta`` have no error estimate of a first step and take the shorter of both.
+        First step size to try. By default it follows from the size of func and its first difference (Hairer,
+        Nørsett & Wanner, Solving ODEs I, section II.4). Either is at least 256 spacings of double precision
+        numbers at the initial time, which time needs to resolve it. ``beuler``, ``cn`` and ``theta`` have no
+        error estimate for a first step and take the shorter of the two.
     minimum, maximum : float, optional
-        Bounds on the step size. A solve that needs less than ``minimum`` fails.
+        Bounds on the step size. A solve that needs steps shorter than ``minimum`` fails.
     max_steps : int
         Accepted steps after which the solve fails. Default 100 000.
     stop_if_stiff : bool
-        Whether an explicit method stops with advice where only the stability of fast modes keeps its steps
-        short (Hairer & Wanner, Solving ODEs II, section IV.2) and more than 10 000 of them are to come.
-        Default True; False goes on to ``max_steps``. Implicit methods take no notice.
+        Whether an explicit method stops with advice if the stability of fast modes, and not accuracy, keeps
+        its steps short (Hairer & Wanner, Solving ODEs II, section IV.2) and more than 10 000 steps remain.
+        Default True. False: it goes on up to ``max_steps``. Implicit methods ignore it.
     """
 
     initial: float | None = None
@@ -66,7 +66,7 @@ class Adaptive:
 
 @dataclass(frozen=True)
 class Fixed:
-    """Equal steps of at most ``h`` in every output interval: as few as keep them no longer than ``h``."""
+    """Equal steps in every output interval: as few as possible with a size of at most ``h``."""
 
     h: float
 
@@ -74,8 +74,8 @@ class Fixed:
         object.__setattr__(self, "h", number("Fixed: h", self.h, above=0))
 
     def counts(self, times: np.ndarray) -> np.ndarray:
-        """(intervals,) float, steps in each: more than fit into memory, perhaps."""
-        # A hair above 1 keeps an interval of 10 h at 10 steps in spite of rounding.
+        """(intervals,) float, steps in each; an int could overflow."""
+        # The factor slightly above 1 keeps an interval of 10 h at 10 steps in spite of rounding.
         with np.errstate(over="ignore"):
             return np.maximum(1.0, np.ceil(np.diff(times) / (self.h * (1 + 1e-9))))
 
@@ -93,7 +93,7 @@ class Grid:
         object.__setattr__(self, "substeps", whole("Grid: substeps", self.substeps))
 
     def counts(self, times: np.ndarray) -> np.ndarray:
-        """(intervals,) float, steps in each: more than fit into memory, perhaps."""
+        """(intervals,) float, steps in each; an int could overflow."""
         return np.full(len(times) - 1, float(self.substeps))
 
     def fractions(self, times: np.ndarray) -> Fractions:
@@ -105,8 +105,8 @@ class Grid:
 class Recorded:
     """The very steps of an earlier solve, as ``Solution.steps`` holds them.
 
-    Serves to differentiate or repeat an adaptive run with its steps held fixed. Of a run that ended early
-    there are those of the output intervals it completed, which belong to the times that it reached:
+    They repeat or differentiate an adaptive run with its steps held fixed. A run that ended early has the
+    steps of the output intervals it completed, which belong to the times it reached:
     ``solve(func, y0, part.t, steps=part.steps)``.
 
     Parameters
@@ -128,7 +128,7 @@ class Recorded:
 
     @classmethod
     def of_run(cls, ends: Fractions) -> Recorded:
-        """Those of a run, unchecked: steps may have been too short for their ends to differ as fractions."""
+        """The steps of a run, unchecked: they may be too short for their ends to differ as fractions."""
         recorded = cls(())
         object.__setattr__(recorded, "ends", ends)
         return recorded
@@ -188,21 +188,21 @@ Steps = Adaptive | Fixed | Grid | Recorded
 
 
 RESOLVED = 256
-"""Spacings of numbers at a time by which a step from there is resolved well enough to begin with."""
+"""Length of the shortest first step, in spacings of numbers at the initial time."""
 
 CLOSE = 1e-9
-"""How far apart, relative to their size or to the whole span, times must lie for a step between them.
+"""Least distance of two times with a step between them, relative to their size or to the whole span.
 
-Shorter steps amplify the rounding of states: a multistep formula divides differences of states by them, and
-so do derivatives with respect to times.
+Shorter steps amplify the rounding of states: multistep formulas and derivatives with respect to times divide
+differences of states by the step size.
 """
 
 
 def ends_of_steps(times: np.ndarray, interpolated: bool) -> np.ndarray:
     """(n,) bool: on which outputs steps end; the others are interpolated.
 
-    On the first and the last, and unless ``interpolated`` is asked for, on all that are not :data:`CLOSE` to
-    the next one or to the first.
+    Steps end on the first and on the last output. Unless ``interpolated``, they also end on every output that
+    is not :data:`CLOSE` to the next one or to the first.
     """
     ends = np.zeros(len(times), dtype=bool)
     if not interpolated:
@@ -215,8 +215,9 @@ def ends_of_steps(times: np.ndarray, interpolated: bool) -> np.ndarray:
 def landings(times: np.ndarray, interpolated: bool, through: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where steps end: (n,) bool, on which of the increasing outputs, (k,) int, on which times ``through``.
 
-    Of these, in any order, those outside of the outputs do not count, nor those :data:`CLOSE` to an output
-    that a step ends on. Where one is an output, a step ends on that, though it be ``interpolated``.
+    The times ``through`` may have any order. Ignored are those outside of the outputs, and those
+    :data:`CLOSE` to an output that a step ends on. If one equals an output, a step ends there, also if
+    ``interpolated``.
     """
     wanted = np.isin(times, through) if interpolated else np.ones(len(times), dtype=bool)
     wanted[[0, -1]] = True
@@ -238,13 +239,13 @@ def landings(times: np.ndarray, interpolated: bool, through: np.ndarray) -> tupl
 
 
 def _apart(earlier: np.ndarray, later: np.ndarray, span: float) -> np.ndarray:
-    """Whether times are not close."""
+    """Whether times are not :data:`CLOSE`."""
     sizes = np.maximum(np.abs(later), np.abs(earlier))
     return np.abs(later - earlier) > CLOSE * np.minimum(sizes, span)
 
 
 GROWTH = 1.2
-"""How many times longer than the one before a step of a ramp may be."""
+"""Largest ratio of two consecutive steps of a ramp."""
 
 
 def with_ramps(
@@ -252,17 +253,16 @@ def with_ramps(
 ) -> Fractions:
     """Refine the steps of a multistep run where they would grow too fast.
 
-    PETSc's BDF starts with a half step of backward Euler, which leaves an error of O(h²) for good. With
-    N steps asked for and ``starting_order`` k > 0, the first becomes 2·N^(k/2−1) times shorter (so
-    O(h^(k/2)) for equal steps), which makes that error O(h^k). Steps then grow by ``GROWTH``, or by
-    ``growth`` if that is less, until they are as long as those asked for. After outputs that lie close
-    together, where a step would be more than ``jump`` times longer than the one before, they grow by
-    ``growth``, for as long as that takes.
+    PETSc's BDF starts with a half step of backward Euler, whose error of O(h²) remains. With N steps asked
+    for and ``starting_order`` k > 0, the first step is made 2·N^(k/2−1) times shorter, O(h^(k/2)) for equal
+    steps, so that this error is O(h^k). Steps then grow by ``GROWTH``, or by ``growth`` if that is less,
+    until they are as long as those asked for. Where a step would be more than ``jump`` times longer than the
+    one before, as after outputs that lie close together, they grow by ``growth``.
     """
     asked = sum(len(ends) for ends in fractions)
     first = fractions[0][0] * (times[1] - times[0])
     allowed = first * asked ** (1 - starting_order / 2) / 2 if starting_order else np.inf
-    # A step that moves time by roundings of it is none.
+    # A step must be longer than the rounding of time.
     allowed = max(allowed, min(first, 64 * np.spacing(np.abs(times[:2]).max())))
     refined = []
     previous, factor = np.inf, min(GROWTH, growth)
@@ -271,8 +271,8 @@ def with_ramps(
         if size > jump * previous:
             factor = min(factor, growth)
             allowed = min(allowed, factor * previous)
-        # Growing steps that must fill an interval exactly can get stuck at one step more than asked for;
-        # the ramp then ends with one larger jump.
+        # A ramp must fill each interval exactly, and could stay at one step more than asked for in all that
+        # follow. It may therefore end with one larger ratio.
         enough = size * min(1.0, 1.1 * count / (count + 1))
         if allowed >= enough:
             allowed = np.inf

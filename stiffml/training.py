@@ -1,4 +1,4 @@
-"""A training loop that survives: kills, restarts, failed solves and steps that go too far."""
+"""A training loop that survives interruptions, failed solves and updates that are too large."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TrainingError(RuntimeError):
 
 @dataclass
 class History:
-    """What each finished iteration yielded: loss before its update, seconds, retreats."""
+    """Loss before the update, seconds and retreats of each finished iteration."""
 
     loss: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
@@ -54,16 +54,16 @@ class History:
 
 
 KEYS = {"model", "optimizer", "history", "settings", "before", "random"}
-"""What a saved state consists of."""
+"""The entries of a saved state."""
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A saved state; nothing in the file is executed."""
+    """Read a saved state; nothing in the file is executed."""
     try:
         state = torch.load(path, weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # torch has one for each way of being no such file
+    except Exception as error:  # torch raises many kinds for files that are none of its own
         raise ValueError(
             f"{path} is empty, truncated or no training state, and cannot be resumed from. Move it away and "
             "begin anew, or use another folder"
@@ -77,13 +77,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 class Trainer:
-    """Minimises ``loss()`` over the parameters of ``model``, saving its state as it goes.
+    """Minimises ``loss()`` over the parameters of ``model``, and saves its state.
 
-    A loss that is not finite, or a solve that fails, forwards or backwards, does not end the training: the
-    update that led there is halved until the loss can be computed again. The state is saved every
-    ``save_every`` iterations and at the end, that of torch's random numbers on the CPU included; since an
-    iteration depends on nothing but that state, a resumed run ends with the same weights as an uninterrupted
-    one.
+    If the loss is not finite, or a solve fails, forwards or backwards, the last update is halved until the
+    loss can be computed again. The state is saved every ``save_every`` iterations and at the end. It includes
+    that of torch's random numbers on the CPU. An iteration depends on this state only, so a resumed run ends
+    with the same weights as an uninterrupted one.
 
     Parameters
     ----------
@@ -95,7 +94,7 @@ class Trainer:
     folder : Path
         Where the state is kept.
     settings : dict
-        What a resumed run must agree on; compared with what the folder holds.
+        A resumed run must have the same as the state in the folder.
     save_every : int
         Default 25.
     """
@@ -150,8 +149,8 @@ class Trainer:
         Raises
         ------
         ValueError
-            If it is of a run with other settings, of another model or optimizer, truncated, or no such state
-            at all. Nothing is changed then.
+            If the state has other settings, another model or optimizer, or is truncated or none at all.
+            Nothing is changed then.
         """
         if not self.saved:
             return False
@@ -179,7 +178,7 @@ class Trainer:
         return True
 
     def _require_fitting(self, before: list[Tensor] | None) -> None:
-        """Whether these can be the weights before the last update."""
+        """Raise ValueError unless these can be the weights before the last update."""
         if before is not None:
             shapes = [tuple(tensor.shape) for tensor in before]
             wanted = [tuple(parameter.shape) for parameter in self.model.parameters()]
@@ -187,7 +186,7 @@ class Trainer:
                 raise ValueError(f"weights of shapes {shapes}, not {wanted}")
 
     def run(self, iterations: int, report: Callable[[int, float], None] = lambda i, loss: None) -> None:
-        """Train until ``iterations`` are finished in all.
+        """Train until ``iterations`` are finished, those of resumed runs included.
 
         Raises
         ------
@@ -205,15 +204,15 @@ class Trainer:
             if self.iteration % self.save_every == 0 or self.iteration == iterations:
                 self.save()
             report(self.iteration, loss)
-        # The last update has not been tried yet: what is left behind must be weights that work. Random
-        # numbers for that are those of the iteration that would follow, and of a resumed run.
+        # The last update has not been tried yet, but the weights that remain must work. The trial uses the
+        # random numbers of the next iteration, which a resumed run must use again.
         random = torch.get_rng_state()
         self._step_back_or_save()
         torch.set_rng_state(random)
         self.save()
 
     def _step_back_or_save(self) -> tuple[float, int]:
-        """As :meth:`_step_back_until_finite`, but a failure leaves the last good weights, saved."""
+        """As :meth:`_step_back_until_finite`, but a failure restores the last good weights and saves them."""
         try:
             return self._step_back_until_finite()
         except TrainingError:
@@ -225,10 +224,10 @@ class Trainer:
             raise
 
     def _step_back_until_finite(self) -> tuple[float, int]:
-        """Loss and gradients at the present weights, or at ones nearer to those before the update."""
+        """The loss and how often the last update was halved to find it; leaves the gradients there."""
         problem, random = "", torch.get_rng_state()
         for retreats in range(MAX_RETREATS):
-            torch.set_rng_state(random)  # another minibatch would not show what halving does
+            torch.set_rng_state(random)  # so that every try has the same minibatch
             self.optimizer.zero_grad()
             try:
                 loss = self.loss()

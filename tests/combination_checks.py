@@ -91,5 +91,5 @@ def _check_refusal(case: Case, expected: str) -> list[str]:
     except ValueError as error:
         if re.search(expected, str(error)):
             return []
-        return [f"refused, but not for {expected!r}: {error}; look at arguments.py"]
-    return [f"solved, but the capability table refuses it ({expected!r}); look at arguments.py"]
+        return [f"refused, but not for {expected!r}: {error}; look at interface/checking.py"]
+    return [f"solved, but the capability table refuses it ({expected!r}); look at interface/checking.py"]

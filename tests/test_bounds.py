@@ -48,9 +48,9 @@ def ends(solution: Solution) -> Tensor:
     """The states that steps ended on, (steps + 1, size)."""
     found = []
     for piece in solution.pieces:
-        record = piece.record
-        last = record.run.trajectory.n_steps
-        (segment,) = record.run.checkpoints.segments(record.replay, last, last)
+        tape = piece.tape
+        last = tape.run.trajectory.n_steps
+        (segment,) = tape.checkpoints.segments(tape.replay, last, last)
         found.append(torch.from_numpy(segment.states))
     return torch.cat(found)
 
@@ -149,12 +149,12 @@ T = times(0, 0.4, 1)
 
 @pytest.mark.parametrize(
     ("method", "steps"),
-    [("cn", Grid(1)), ("euler", Grid(5)), ("rosw-ra34pw2", Grid(1)), ("cn", Adaptive(initial=0.4))],
+    [("cn", Grid(1)), ("euler", Grid(5)), ("rosw-ra34pw2", Grid(1)), ("bdf2", Adaptive(initial=0.4))],
 )
 def test_gradients_belong_to_the_steps_kept(method: str, steps) -> None:
     arguments = {"method": method, "steps": steps}
     if isinstance(steps, Adaptive):
-        arguments |= {"rtol": 0.3, "atol": 0.1}
+        arguments |= {"rtol": 0.5, "atol": 0.2}
     assert ends(solve(Decay(), Y0, T, **arguments)).min() < -1e-3, "the case is meant to leave the bounds"
     arguments["bounds"] = (torch.zeros(2), 1.0)
     kept = solve(Decay(), Y0, T, **arguments)

@@ -74,7 +74,7 @@ def test_pieces_begin_with_consistent_values(name: str, jump: float) -> None:
     begin = solution.pieces[1].inputs[1].detach()
     assert begin[0] == solution.y[1, 0], "differential variables go on as they are"
     right = algebraic(0.5, begin[0].item(), True, jump)
-    assert begin[1].item() == pytest.approx(right, rel=1e-12), "look at continues in solve.py"
+    assert begin[1].item() == pytest.approx(right, rel=1e-12), "look at continues in integrate.py"
     before = algebraic(0.5, begin[0].item(), False, jump)
     assert solution.y[1, 1].item() == pytest.approx(before, abs=0.2), "an output holds what was before"
     assert torch.allclose(solution.interpolate(T[1:2]), solution.y[1:2], atol=1e-12)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 import re
@@ -45,6 +46,7 @@ from stiffml import (
     solve,
 )
 from stiffml.distributed import Ensemble, Field
+from stiffml.interface.arguments import DEFAULTS, Arguments
 from stiffml.training import Trainer
 
 
@@ -388,8 +390,57 @@ def test_ramps_are_steps_that_time_resolves() -> None:
     torch.testing.assert_close(y[-1], Y0 * math.exp(-1), rtol=1e-8, atol=0)
 
 
+def public(call: Callable[..., Any]) -> list[tuple[str, Any, Any, Any]]:
+    """Names, kinds, defaults and annotations of the parameters."""
+    parameters = inspect.signature(call).parameters.values()
+    return [(p.name, p.kind, p.default, p.annotation) for p in parameters if p.name != "self"]
+
+
+@pytest.mark.parametrize(
+    ("call", "without"), [(solve, ()), (stiffml.odeint, ("throw",)), (ODEBlock.__init__, ("y0", "throw"))]
+)
+def test_signatures_are_those_of_arguments(call: Callable[..., Any], without: tuple[str, ...]) -> None:
+    """Every option is a parameter, in the same order, with the same default and type."""
+    expected = [parameter for parameter in public(Arguments) if parameter[0] not in without]
+    assert public(call) == expected, f"{call.__qualname__} differs from Arguments in interface/arguments.py"
+
+
+def test_every_option_is_documented() -> None:
+    documented = solve.__doc__ or ""
+    for field in dataclasses.fields(Arguments):
+        assert re.search(rf"^    (\w+, )*{field.name}(, \w+)* : ", documented, re.MULTILINE), field.name
+    assert ":func:`solve`" in (ODEBlock.__doc__ or "")
+    assert ":func:`solve`" in (stiffml.odeint.__doc__ or "")
+
+
+def test_every_option_reaches_the_solve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each as it was passed, whichever way."""
+    taken: list[Arguments] = []
+
+    def take(arguments: Arguments) -> Any:
+        taken.append(arguments)
+        return SOLUTION
+
+    monkeypatch.setattr("stiffml.interface.solve.solved", take)
+    given: dict[str, Any] = {name: object() for name in DEFAULTS if name not in ("throw", "params")}
+    given["params"] = (torch.ones(1),)
+    solve(decay, Y0, T, throw=False, **given)
+    stiffml.odeint(decay, Y0, T, **given)
+    ODEBlock(decay, T, **given)(Y0)
+    for arguments in taken:
+        assert all(getattr(arguments, name) is value for name, value in given.items())
+        assert (arguments.func, arguments.y0) == (decay, Y0)
+        assert arguments.t is T or torch.equal(arguments.t, T)
+    assert [arguments.throw for arguments in taken] == [False, True, True]
+
+
 def test_arguments_are_those_of_solve() -> None:
     with pytest.raises(TypeError, match=r"ODEBlock: no argument 'metod'; known are adjoint, .*method"):
         ODEBlock(decay, T, metod="cn")
+    for call in (stiffml.odeint, sensitivities, check_gradients):
+        with pytest.raises(TypeError, match=rf"^{call.__name__}: no argument 'metod'; known are adjoint, .*"):
+            call(decay, Y0, T, metod="cn")
+    with pytest.raises(TypeError, match=r"^odeint always raises .* use solve for throw=False"):
+        stiffml.odeint(decay, Y0, T, throw=False)
     assert issubclass(ProblemFileError, ValueError)
     assert stiffml.odeint(decay, Y0, T, **CHEAP).shape == (3, 2)

@@ -148,7 +148,7 @@ def test_in_the_middle_of_the_backward_pass(method: str, checkpoints, what: str)
             with pytest.raises(error):
                 gradients(right, solution.y, y0)
             func.arm(mishap, sys.maxsize)
-        kept = weakref.ref(solution.pieces[0].record.run)
+        kept = weakref.ref(solution.pieces[0].tape.run)
         del solution
         gc.collect()
         assert kept() is None, "the graph outlives its output"

@@ -97,6 +97,6 @@ class Queries:
         for number, step, time in zip(which.tolist(), steps.tolist(), s.tolist(), strict=True):
             self.by_step.setdefault(step, []).append((number, time))
 
-    def counts(self, first: int, steps: int) -> list[int]:
+    def counts(self, which: np.ndarray) -> list[int]:
         """How many there are in each of these steps."""
-        return [len(self.by_step.get(step, ())) for step in range(first, first + steps)]
+        return [len(self.by_step.get(step, ())) for step in which.tolist()]

@@ -17,23 +17,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from stiffml.discretization.trajectory import Segment
-
-HALF = -1
-"""Stands for the half step of a BDF start where states are numbered."""
-
-STAGE = -2
-"""In ``Nodes.states``: the node is a stage, not a state."""
-
-OUTPUT = -3
-"""Where states are numbered, this and what is below it stand for outputs between the ends of steps."""
+from stiffml.discretization.numbering import STAGE, half_step, output_state
+from stiffml.discretization.trajectory import Segment
 
 
 @dataclass(frozen=True)
@@ -205,14 +196,14 @@ class Form(NamedTuple):
 
 
 class Block:
-    """Consecutive steps of a segment that have the same scheme, with their numbers.
+    """Steps of a segment that have the same scheme, with their numbers; of one trajectory or several.
 
     Attributes
     ----------
-    first, steps : int
-        The first step, and how many.
+    which : ndarray
+        (steps,) int, increasing: which steps these are.
     known : ndarray
-        (steps, history) int: the states the steps start from, ``HALF`` among them.
+        (steps, history) int: the states the steps start from, half steps among them.
     times : Tensor
         (steps, history + 1 + outputs): times of these states, of the new one, and of outputs.
     outputs : ndarray
@@ -222,17 +213,21 @@ class Block:
     def __init__(
         self,
         scheme: Scheme,
-        first: int,
+        which: np.ndarray,
         known: np.ndarray,
         times: np.ndarray,
         outputs: np.ndarray | None = None,
     ) -> None:
-        self.pattern, self.first, self.known = scheme.pattern, first, known
+        self.pattern, self.which, self.known = scheme.pattern, which, known
         self.outputs = np.empty((len(known), 0), dtype=int) if outputs is None else outputs
-        self.steps = len(known)
         self.times = torch.from_numpy(times)
         self.scheme = scheme
         self.numbers = scheme.numbers(self.times)
+
+    @property
+    def steps(self) -> int:
+        """How many."""
+        return len(self.which)
 
     def differentiable_numbers(self) -> tuple[Tensor, Numbers]:
         """The times as a leaf, and the numbers as functions of them."""
@@ -241,16 +236,16 @@ class Block:
             return times, self.scheme.numbers(times)
 
     def state_of(self, column: int) -> np.ndarray | None:
-        """(steps,) which states a column holds; None for a stage. An output q is state ``OUTPUT`` − q."""
+        """(steps,) which states a column holds; None for a stage."""
         pattern = self.pattern
         if column < pattern.history:
             return self.known[:, column]
         if column == pattern.new:
-            return np.arange(self.first + 1, self.first + self.steps + 1)
+            return self.which + 1
         if column > pattern.new:
-            return OUTPUT - self.outputs[:, column - pattern.new - 1]
+            return output_state(self.outputs[:, column - pattern.new - 1])
         if pattern.keeps_half and column == pattern.history:
-            return np.full(self.steps, HALF)
+            return half_step(self.known[:, pattern.base])
         return None
 
 
@@ -269,7 +264,7 @@ class Nodes:
 
 
 class Equations:
-    """The equations of a segment of consecutive steps, with the vectors that solve them.
+    """The equations of a segment, with the vectors that solve them.
 
     Parameters
     ----------
@@ -297,7 +292,7 @@ class Equations:
         """(steps, size) the vectors of one column."""
         states = block.state_of(column)
         if states is None:
-            return self.segment.stage(block.first, block.steps, column - block.pattern.stages.start)
+            return self.segment.stage(block.which, column - block.pattern.stages.start)
         return self.segment.states_at(states)
 
     def moved_by_alpha(self, block: Block, row: Row) -> list[tuple[int, np.ndarray]]:

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.discretization.equations import HALF, OUTPUT
-from stiffml.discretization.trajectory import Trajectory
+from stiffml.discretization.numbering import HALF, output_state
+from stiffml.discretization.trajectory import Trajectory, times_at
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Reading:
     @classmethod
     def of_output(cls, number: int, end: int, s: float, value: np.ndarray) -> Reading:
         """The output at ``s`` that is an equation of the step to state ``end``; ``value`` is (size,)."""
-        return cls(np.array([OUTPUT - number]), np.ones(1), end, s, values=value[None])
+        return cls(np.array([output_state(number)]), np.ones(1), end, s, values=value[None])
 
     @property
     def value(self) -> np.ndarray:
@@ -156,7 +156,7 @@ class Interpolator(Reader):
     def _interpolate(self, stencil: list[int]) -> None:
         query = self._waiting.pop(0)
         states = np.array(stencil)
-        times = self._trajectory.times_at(states)
+        times = times_at(self._trajectory, states)
         s = float(self._s[query])
         weights = lagrange(torch.from_numpy(times), torch.tensor(s, dtype=torch.float64)).numpy()
         values = np.stack([self._window[m] for m in stencil])

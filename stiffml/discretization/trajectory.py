@@ -1,12 +1,13 @@
-"""What a forward run leaves behind for the reverse sweep and for the caller."""
+"""What forward runs leave behind for the reverse sweep and for the caller: the steps they took."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from stiffml.discretization.equations import HALF
+from stiffml.discretization.numbering import is_half, start_of_half
 from stiffml.steps import Fractions, Recorded
 
 
@@ -90,10 +91,15 @@ class Trajectory:
         """(n_steps,)"""
         return self._sizes.rows
 
-    def times_at(self, states: np.ndarray) -> np.ndarray:
-        """(N,) numbers of states, ``HALF`` among them -> (N,) their times."""
-        times = self.times[states]
-        return times if self.half is None else np.where(states == HALF, self.half[0], times)
+    @property
+    def starts(self) -> np.ndarray:
+        """(1,) the number of the first state."""
+        return np.zeros(1, dtype=int)
+
+    def half_at(self, start: int) -> tuple[float, np.ndarray]:
+        """Time and state of the half step that the trajectory from state ``start`` begins with."""
+        assert self.half is not None, "this run has no half step"
+        return self.half
 
     def recorded(self) -> Recorded:
         """The steps of every interval that was completed, for taking them again."""
@@ -129,9 +135,61 @@ class Trajectory:
         return gradient
 
 
+class Trajectories:
+    """Several trajectories, each with times of its own, in flat arrays.
+
+    Their states have numbers on one axis, see :mod:`stiffml.discretization.numbering`.
+
+    Parameters
+    ----------
+    parts : sequence of Trajectory
+        Of runs that have ended.
+
+    Attributes
+    ----------
+    starts : ndarray
+        (trajectories,) int: the numbers of their first states.
+    times : ndarray
+        (states,) of all states.
+    sizes : ndarray
+        (states − 1,) of all steps; of no meaning where a number is that of a last state.
+    """
+
+    def __init__(self, parts: Sequence[Trajectory]) -> None:
+        self.parts = tuple(parts)
+        lengths = [part.n_steps + 1 for part in parts]
+        self.starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(int)
+        self.times = np.concatenate([part.times for part in parts])
+        self.sizes = np.diff(self.times)
+        for start, part in zip(self.starts, parts, strict=True):
+            self.sizes[start : start + part.n_steps] = part.sizes
+
+    @property
+    def n_steps(self) -> int:
+        """The number of the last state of all."""
+        return len(self.sizes)
+
+    def half_at(self, start: int) -> tuple[float, np.ndarray]:
+        """Time and state of the half step that the trajectory from state ``start`` begins with."""
+        return self.parts[int(np.searchsorted(self.starts, start))].half_at(0)
+
+    def output_gradient(self, boundaries: np.ndarray) -> np.ndarray:
+        """dL/d(step ends) -> dL/d(output times), those of one trajectory after those of another."""
+        parts = np.split(boundaries, self.starts[1:])
+        return np.concatenate([p.output_gradient(b) for p, b in zip(self.parts, parts, strict=True)])
+
+
+def times_at(trajectory: Trajectory | Trajectories, states: np.ndarray) -> np.ndarray:
+    """(N,) numbers of states, half steps among them -> (N,) their times."""
+    times = trajectory.times[np.maximum(states, 0)]
+    for n in np.flatnonzero(is_half(states)):
+        times[n] = trajectory.half_at(start_of_half(int(states[n])))[0]
+    return times
+
+
 @dataclass(frozen=True)
 class Segment:
-    """The steps ``first`` … ``last`` − 1 of a trajectory, with the states that they join.
+    """The steps ``first`` … ``last`` − 1 of one trajectory or several, with the states that they join.
 
     Attributes
     ----------
@@ -140,10 +198,10 @@ class Segment:
     states : ndarray
         (last + 1 − origin, size)
     stages : ndarray or None
-        (steps, stages, size) the vectors that only one step knows of; None until they are solved for.
+        (last − first, stages, size) the vectors that only one step knows of; None until they are solved for.
     """
 
-    trajectory: Trajectory
+    trajectory: Trajectory | Trajectories
     first: int
     last: int
     origin: int
@@ -151,33 +209,37 @@ class Segment:
     stages: np.ndarray | None = None
 
     @property
-    def steps(self) -> int:
-        return self.last - self.first
+    def which(self) -> np.ndarray:
+        """(steps,) int: which steps these are, without the numbers of last states."""
+        numbers, starts = np.arange(self.first, self.last), self.trajectory.starts
+        return numbers if len(starts) == 1 else numbers[~np.isin(numbers + 1, starts)]
+
+    def starts_of(self, steps: np.ndarray) -> np.ndarray:
+        """(N,) steps -> (N,) the first states of their trajectories."""
+        starts = self.trajectory.starts
+        return starts[np.searchsorted(starts, steps, side="right") - 1]
 
     @property
-    def sizes(self) -> np.ndarray:
-        """(steps,)"""
-        return self.trajectory.sizes[self.first : self.last]
-
-    @property
-    def times(self) -> np.ndarray:
-        """(steps + 1,) ends of the steps, the start of the first included."""
-        return self.trajectory.times[self.first : self.last + 1]
+    def begin(self) -> float:
+        """When the first of the steps begins."""
+        return float(self.trajectory.times[self.first])
 
     def times_at(self, states: np.ndarray) -> np.ndarray:
-        """(N,) numbers of states, ``HALF`` among them -> (N,) their times."""
-        return self.trajectory.times_at(states)
+        """(N,) numbers of states, half steps among them -> (N,) their times."""
+        return times_at(self.trajectory, states)
 
     def states_at(self, states: np.ndarray) -> np.ndarray:
-        """(N,) numbers of states, ``HALF`` among them -> (N, size); a view where they are consecutive."""
+        """(N,) numbers of states, half steps among them -> (N, size); a view where they are consecutive."""
         if len(states) and states[0] >= 0 and states[-1] - states[0] == len(states) - 1:
             return self.states[states[0] - self.origin : states[-1] + 1 - self.origin]
         values = self.states[np.maximum(states, self.origin) - self.origin]
-        if self.trajectory.half is not None:
-            values[states == HALF] = self.trajectory.half[1]
+        for n in np.flatnonzero(is_half(states)):
+            values[n] = self.trajectory.half_at(start_of_half(int(states[n])))[1]
         return values
 
-    def stage(self, first: int, steps: int, stage: int) -> np.ndarray:
-        """(steps, size) one stage of the steps from ``first`` on."""
+    def stage(self, which: np.ndarray, stage: int) -> np.ndarray:
+        """(steps, size) one stage of these steps; a view where they are consecutive."""
         assert self.stages is not None, "the stages of this segment were not solved for"
-        return self.stages[first - self.first : first - self.first + steps, stage]
+        if which[-1] - which[0] == len(which) - 1:
+            return self.stages[which[0] - self.first : which[-1] + 1 - self.first, stage]
+        return self.stages[which - self.first, stage]

@@ -15,6 +15,7 @@ from stiffml.distributed.abort import EndsAll, EnsembleError, together
 from stiffml.distributed.dependence import check_dependence
 from stiffml.distributed.processes import processes, shares
 from stiffml.gradients.hooks import without_hooks
+from stiffml.parameters.naming import each_once, given_names
 from stiffml.parameters.passed import collected
 from stiffml.system.state import State
 
@@ -81,9 +82,6 @@ class Ensemble(nn.Module):
             checks.whole("dim", dim, least=-64, most=63),
             collected(params),
         )
-        for position, tensor in enumerate(self._params):
-            if not isinstance(tensor, Tensor):
-                raise TypeError(f"params[{position}] must be a tensor, not {checks.described(tensor)}")
         if processes().size > 1:
             self._ends_all = EndsAll()
             _make_the_same(self._tensors())
@@ -125,12 +123,8 @@ class Ensemble(nn.Module):
 
     def _tensors(self) -> dict[str, Tensor]:
         """All tensors besides y0, each once."""
-        named = [*self.module.named_parameters(), *self.module.named_buffers()]
-        named += [(f"params[{i}]", tensor) for i, tensor in enumerate(self._params)]
-        once: dict[int, tuple[str, Tensor]] = {}
-        for name, tensor in named:
-            once.setdefault(id(tensor), (name, tensor))
-        return dict(once.values())
+        own = dict(self.module.named_parameters()) | dict(self.module.named_buffers())
+        return each_once(own | given_names(None, self._params))
 
 
 # ---- The whole, as a function of which torch knows the derivative ------------------------------------------

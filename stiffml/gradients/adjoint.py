@@ -19,11 +19,11 @@ from stiffml.discretization.equations import Block, Equations, Nodes
 from stiffml.discretization.interpolation import Reading
 from stiffml.discretization.trajectory import Segment
 from stiffml.gradients.sweep import Pending, sweep
+from stiffml.gradients.tape import Tape
 from stiffml.gradients.times import AtNodes, TimeGradient
 from stiffml.linear.dense.lu import DenseBlocks
 from stiffml.methods import Method
 from stiffml.native.replay import Replay
-from stiffml.run.checkpoints import Checkpoints
 from stiffml.system.derivatives.curvature import Curvature
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.derivatives.linearization import Linearization, Products
@@ -41,7 +41,10 @@ WIDEST_EXPLICIT_BLOCK = 16
 @dataclass
 class Gradients:
     """dL/du0 (size,), dL/dθ (None where f does not depend on it), and if wanted, in solver time, dL/d(times
-    that steps end on) and dL/d(times of outputs between steps)."""
+    that steps end on) and dL/d(times of outputs between steps).
+
+    Of several trajectories dL/du0 has one after the other, and so has dL/d(times).
+    """
 
     u0: Tensor
     parameters: list[Tensor | None]
@@ -49,28 +52,19 @@ class Gradients:
     between: np.ndarray | None
 
 
-def reverse(
-    replay: Replay,
-    checkpoints: Checkpoints,
-    readings: Sequence[Reading],
-    cotangents: Tensor,
-    wrt_time: bool = False,
-) -> Gradients:
+def reverse(tape: Tape, cotangents: Tensor, wrt_time: bool = False) -> Gradients:
     """Reverse all steps of a run.
 
     Parameters
     ----------
-    replay : Replay
-        The trajectory, with the method and the system that it is one of.
-    checkpoints : Checkpoints
-        What was kept of its states.
-    readings : sequence of Reading
-        How the outputs were read from the states.
+    tape : Tape
+        Of the run.
     cotangents : Tensor
         dL/dy at the outputs, (n_outputs, size) float64.
     wrt_time : bool
         Whether dL/dt is wanted.
     """
+    replay, readings = tape.replay, tape.readings
     trajectory, method, system = replay.trajectory, replay.method, replay.system
     pending = Pending()
     for reading, row in zip(readings, cotangents.numpy(), strict=True):
@@ -82,7 +76,7 @@ def reverse(
     try:
         # Steps after the last output (of a run that failed) have no influence on what was returned.
         is_last = True
-        for segment in checkpoints.segments(replay, last_state(readings), longest):
+        for segment in tape.checkpoints.segments(replay, last_state(readings), longest):
             _reverse_segment(replay, segment, pending, total, is_last)
             is_last = False
             del segment  # before the next one is made
@@ -93,13 +87,16 @@ def reverse(
     if total.times is not None:
         between = system.space.sum_array(total.times.add_readings(readings, cotangents.numpy()))
         times = trajectory.output_gradient(total.times.boundaries)
+        if len(trajectory.starts) > 1 and total.times.ends.any():
+            raise NotImplementedError(
+                f"{method} has stages outside their step, whose times are those of an end of the solve; the "
+                "gradient with respect to times is for one trajectory at a time there"
+            )
         times[[0, -1]] += total.times.ends
         times = system.space.sum_array(times)
-    u0 = pending.pop(0, None)
     zero = np.zeros(system.layout.size)
-    return Gradients(
-        torch.from_numpy(np.array(zero if u0 is None else u0)), total.over_all_parts(), times, between
-    )
+    u0 = np.concatenate([pending.pop(start, zero) for start in trajectory.starts.tolist()])
+    return Gradients(torch.from_numpy(u0), total.over_all_parts(), times, between)
 
 
 def last_state(readings: Sequence[Reading]) -> int:

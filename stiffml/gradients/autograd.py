@@ -1,92 +1,53 @@
-"""The torch.autograd.Functions: forward integrates, backward reverses the very steps, twice if asked."""
+"""A solve as a torch.autograd.Function, with its gradient and its second derivatives."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.discretization.interpolation import Reading
 from stiffml.gradients.adjoint import reverse
-from stiffml.gradients.hooks import without_hooks
 from stiffml.gradients.non_finite import all_finite, explained, require_finite
 from stiffml.gradients.refusals import differentiable_no_further
 from stiffml.gradients.second import differentiate_again
-from stiffml.interface.solution import AdjointStats, Stats
-from stiffml.native.replay import Replay
+from stiffml.gradients.tape import Tape
 from stiffml.parameters.passed import require_one_cotangent
-from stiffml.run.record import Run
+from stiffml.stats import AdjointStats
 from stiffml.system.derivatives.products import added
 from stiffml.system.system import System
 
 
-@dataclass(frozen=True)
-class Record:
-    """A run, what is needed to take its steps again, and where the cost of that is counted."""
-
-    run: Run
-    replay: Replay
-    stats: Stats
-
-    def require_same_func(self) -> None:
-        """Raise ReplayError if ``func`` has changed since the run."""
-        run, system = self.run, self.replay.system
-        if run.before is not None:
-            run.before.require_same(system, run.checkpoints.start, find_used=True)
-        end = run.checkpoints.end
-        if run.after is not None and end is not None:
-            run.after.require_same(system, end)
-
-    @contextmanager
-    def at_work(self) -> Iterator[None]:
-        """For what is computed from the run later: func as it was then, and no hooks of its parameters."""
-        system = self.replay.system
-        with system.as_it_was(), without_hooks(system.parameters):
-            yield
-
-
-class Outputs(NamedTuple):
-    """Outputs of a run, how they were read, and the replay in which those between steps are equations."""
-
-    record: Record
-    replay: Replay
-    readings: Sequence[Reading]
-
-
 def _costs(system: System) -> tuple[int, int, int]:
-    """Evaluations of f and its Jacobian, and Krylov iterations at recorded states, so far."""
+    """Evaluations of f and its Jacobian, and Krylov iterations of derivatives, so far."""
     return system.rhs_evals, system.f.jacobians, system.krylov_iterations
 
 
 def _plain(values: Tensor) -> Tensor:
-    """In double precision on the host; a view whose sign is still to be applied has it applied."""
+    """In double precision on the CPU; a view with a pending sign has that applied."""
     return values.double().cpu().resolve_neg()
 
 
 class Integrate(torch.autograd.Function):
     """(times that steps end on, times of outputs between them, u0, *parameters) -> outputs (n, size).
 
-    ``compute`` yields the outputs and their values (n, size), by a forward run or from one. The values
-    returned are in u0's dtype.
+    ``compute`` returns the tape of a run and the outputs (n, size). It runs the solve, or interpolates in one
+    that has ended. The outputs get u0's dtype.
     """
 
     @staticmethod
     def forward(
         ctx,
-        compute: Callable[[], tuple[Outputs, np.ndarray]],
+        compute: Callable[[], tuple[Tape, np.ndarray]],
         t: Tensor,
         between: Tensor,
         u0: Tensor,
         *parameters: Tensor,
     ) -> Tensor:
-        ctx.outputs, values = compute()
-        # Saved so that torch notices parameters changed in place before the backward pass.
+        ctx.tape, values = compute()
+        # Saved, so that torch notices if they are changed in place before the backward pass.
         ctx.save_for_backward(t, between, u0, *parameters)
         return torch.from_numpy(values).to(u0)
 
@@ -94,30 +55,28 @@ class Integrate(torch.autograd.Function):
     def backward(ctx, cotangents: Tensor):
         require_one_cotangent(cotangents)
         wrt_time = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
-        return None, *_Reverse.apply(ctx.outputs, wrt_time, cotangents, *ctx.saved_tensors)
+        return None, *_Reverse.apply(ctx.tape, wrt_time, cotangents, *ctx.saved_tensors)
 
 
 class _Reverse(torch.autograd.Function):
     """(cotangents, t, between, u0, *parameters) -> gradients with respect to all but the first."""
 
     @staticmethod
-    def forward(ctx, outputs: Outputs, wrt_time: bool, cotangents: Tensor, *inputs: Tensor):
-        ctx.outputs = outputs
+    def forward(ctx, tape: Tape, wrt_time: bool, cotangents: Tensor, *inputs: Tensor):
+        ctx.tape = tape
         ctx.save_for_backward(cotangents, *inputs)
         ctx.set_materialize_grads(False)
         t, between, u0, *_ = inputs
-        record = outputs.record
-        system = record.replay.system
+        system = tape.replay.system
         began, before = time.perf_counter(), _costs(system)
-        run = (outputs.replay, record.run.checkpoints, outputs.readings)
-        with record.at_work():
-            record.require_same_func()
-            with explained(*run):
-                gradients = reverse(*run, _plain(cotangents), wrt_time)
+        with tape.at_work():
+            tape.require_same_func()
+            with explained(tape):
+                gradients = reverse(tape, _plain(cotangents), wrt_time)
             if all_finite(cotangents):
                 wanted = [gradients.u0 if u0.requires_grad else None, gradients.times, gradients.between]
-                require_finite([*wanted, *gradients.parameters], *run)
-        adjoint = record.stats.adjoint = record.stats.adjoint or AdjointStats()
+                require_finite([*wanted, *gradients.parameters], tape)
+        adjoint = tape.stats.adjoint = tape.stats.adjoint or AdjointStats()
         after = _costs(system)
         adjoint.rhs_evals += after[0] - before[0]
         adjoint.jacobians += after[1] - before[1]
@@ -139,7 +98,7 @@ class _Reverse(torch.autograd.Function):
                 "pass t.detach()"
             )
         inputs = [cotangents, u0, *parameters]
-        found = _Hessian.apply(ctx.outputs, cotangents, (cotangents, u0), None, along_u0, *along)
+        found = _Hessian.apply(ctx.tape, cotangents, (cotangents, u0), None, along_u0, *along)
         found = differentiable_no_further(found, inputs, "the second derivative of a solve")
         return None, None, found[0], None, None, *found[1:]
 
@@ -147,39 +106,38 @@ class _Reverse(torch.autograd.Function):
 class _Hessian(torch.autograd.Function):
     """(x_c, x_u0, *x_θ) -> H x, with H the matrix of second derivatives of ⟨c, Y(u0, θ)⟩ by c, u0 and θ.
 
-    Y are the outputs of a solve and c the cotangents that its gradient was taken with, both held. H is
-    symmetric, so that the derivative of H x along x is a product with H again: as often as anybody asks, and
-    ``torch.autograd.functional.hvp`` asks once. None stands for zeros.
+    Y are the outputs of a solve, and c the cotangents of its gradient; both are held. H is symmetric, so the
+    derivative of H x with respect to x is a product with H again, at any order.
+    ``torch.autograd.functional.hvp`` needs one. None stands for zeros.
     """
 
     @staticmethod
     def forward(
         ctx,
-        outputs: Outputs,
+        tape: Tape,
         cotangents: Tensor,
         like: tuple[Tensor, Tensor],
         x_c: Tensor | None,
         x_u0: Tensor | None,
         *x: Tensor | None,
     ) -> tuple[Tensor | None, ...]:
-        ctx.outputs, ctx.like = outputs, like
+        ctx.tape, ctx.like = tape, like
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(cotangents)
-        record, held = outputs.record, _plain(cotangents.detach())
-        run = (outputs.replay, record.run.checkpoints, outputs.readings)
+        held = _plain(cotangents.detach())
         given = [v for v in (cotangents, x_c, x_u0, *x) if v is not None]
         parts: list[list[Tensor | None]] = []
-        with torch.no_grad(), record.at_work(), explained(*run, True):
-            record.require_same_func()
+        with torch.no_grad(), tape.at_work(), explained(tape, True):
+            tape.require_same_func()
             if x_u0 is not None or any(v is not None for v in x):
                 direction = np.zeros(like[1].numel()) if x_u0 is None else _plain(x_u0).numpy()
-                again = differentiate_again(*run, held, direction, x)
+                again = differentiate_again(tape, held, direction, x)
                 parts.append([again.cotangents, again.u0, *again.parameters])
             if x_c is not None:
-                once = reverse(*run, _plain(x_c))
+                once = reverse(tape, _plain(x_c))
                 parts.append([None, once.u0, *once.parameters])
             if all(all_finite(v) for v in given):
-                require_finite((v for part in parts for v in part), *run, True)
+                require_finite((v for part in parts for v in part), tape, True)
         found = [added(values) for values in zip(*parts, strict=True)] if parts else [None] * (2 + len(x))
         typed = [None if v is None else v.to(t) for v, t in zip(found[:2], like, strict=True)]
         return *typed, *found[2:]
@@ -187,6 +145,6 @@ class _Hessian(torch.autograd.Function):
     @staticmethod
     def backward(ctx, y_c: Tensor | None, y_u0: Tensor | None, *y: Tensor | None):
         (cotangents,) = ctx.saved_tensors
-        found = _Hessian.apply(ctx.outputs, cotangents, ctx.like, y_c, y_u0, *y)
+        found = _Hessian.apply(ctx.tape, cotangents, ctx.like, y_c, y_u0, *y)
         wanted = zip(found, ctx.needs_input_grad[3:], strict=True)
         return None, None, None, *(v if is_wanted else None for v, is_wanted in wanted)

@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.discretization.equations import HALF
-from stiffml.discretization.interpolation import Reading
+from stiffml.discretization.numbering import HALF
 from stiffml.gradients.refusals import differentiable_no_further
 from stiffml.gradients.tangent import end_time_tangents
-from stiffml.native.replay import Replay
-from stiffml.run.checkpoints import Checkpoints
+from stiffml.gradients.tape import Tape
 from stiffml.run.events import EventFunc, checked, gradients_of
 from stiffml.system.space import Space
 
 
-def differentiable_event(
-    event: EventFunc, replay: Replay, checkpoints, s: float, u: Tensor
-) -> tuple[Tensor, Tensor]:
+def differentiable_event(event: EventFunc, tape: Tape, s: float, u: Tensor) -> tuple[Tensor, Tensor]:
     """The time and state of an event with their gradients.
 
     ``u`` (size,) is the state at the end of the run with the end time held, differentiable. By the implicit
     function theorem the end time moves by −δg / (dg/dt), where dg/dt includes how the last step's
     result moves with its end.
     """
-    system = replay.system
+    system = tape.replay.system
     layout = system.layout
     t = torch.tensor(system.direction * s, dtype=u.dtype, device=u.device)
     value = checked(event(t, layout.unflatten(u)))
     # In some process it may be wanted though not in this one, and what follows takes all of them.
     if system.space.every(not (torch.is_grad_enabled() and (u.requires_grad or value.requires_grad))):
         return t, u
-    tangent = end_time_tangents(replay, checkpoints)[replay.trajectory.n_steps]
+    tangent = end_time_tangents(tape)[tape.replay.trajectory.n_steps]
     velocity = torch.from_numpy(system.direction * tangent).to(u)
     rate, wrt_u = gradients_of(event, layout, float(t), u)
     # The state may lie in several processes; what it does to g is a sum over all of it.
@@ -42,21 +36,19 @@ def differentiable_event(
     return _AtEvent.apply(t, u, value, velocity, rate, system.space)
 
 
-def moved_with_end(
-    u: Tensor, end: Tensor, replay: Replay, checkpoints: Checkpoints, readings: Sequence[Reading]
-) -> Tensor:
+def moved_with_end(u: Tensor, end: Tensor, tape: Tape) -> Tensor:
     """Outputs u (n, size) of a run that an event ended, as functions of that end as well.
 
     What is interpolated between the last states depends on where the last step ends, which the gradient of a
     run holds. ``end`` is the time of the event, differentiable.
     """
-    trajectory, system = replay.trajectory, replay.system
+    readings, trajectory, system = tape.readings, tape.replay.trajectory, tape.replay.system
     last = trajectory.n_steps
     moving = [k for k, reading in enumerate(readings) if reading.s is not None and reading.end == last]
     if not moving or not end.requires_grad:
         return u
     with torch.no_grad():
-        tangents = end_time_tangents(replay, checkpoints)
+        tangents = end_time_tangents(tape)
     rates = {last: 1.0, **({HALF: 0.5} if last == 1 else {})}
     velocities = np.zeros(u.shape)
     for k in moving:

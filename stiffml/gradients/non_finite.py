@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from stiffml.discretization.equations import Equations, Nodes
-from stiffml.discretization.interpolation import Reading
 from stiffml.discretization.trajectory import Segment
 from stiffml.errors import DERIVATIVE_HINT, LinearSolveError, NonFiniteDerivativeError, ReplayError
+from stiffml.gradients.tape import Tape
 from stiffml.native.replay import Replay
-from stiffml.run.checkpoints import Checkpoints
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.finite import describe_derivative, first_not_finite, infinite_derivative, is_finite
 
@@ -24,22 +23,16 @@ AT_ONCE = 1000
 At = Callable[[Dynamics, float, np.ndarray], str]
 
 
-def require_finite(
-    gradients: Iterable[Tensor | np.ndarray | None],
-    replay: Replay,
-    checkpoints: Checkpoints,
-    readings: Sequence[Reading],
-    second: bool = False,
-) -> None:
+def require_finite(gradients: Iterable[Tensor | np.ndarray | None], tape: Tape, second: bool = False) -> None:
     """Raise NonFiniteDerivativeError if gradients are not finite because a derivative of func is not.
 
     ``second``: they contain its second derivatives. Gradients that have merely become too large pass.
     """
     if all(g is None or all_finite(g) for g in gradients):
         return
-    if replay.system.space.is_distributed:
+    if tape.replay.system.space.is_distributed:
         return  # others may have found theirs finite, and what follows takes all processes
-    cause = _cause(replay, checkpoints, readings, second)
+    cause = _cause(tape, second)
     if cause:
         raise NonFiniteDerivativeError(f"the gradient is not finite: {cause}. Try: {DERIVATIVE_HINT}")
 
@@ -52,16 +45,14 @@ def all_finite(values: Tensor | np.ndarray) -> bool:
 
 
 @contextmanager
-def explained(
-    replay: Replay, checkpoints: Checkpoints, readings: Sequence[Reading], second: bool = False
-) -> Iterator[None]:
+def explained(tape: Tape, second: bool = False) -> Iterator[None]:
     """Failures of linear systems, and of steps taken again, that come of such a derivative say so."""
     try:
         yield
     except (np.linalg.LinAlgError, LinearSolveError, ReplayError) as error:
-        if replay.system.space.is_distributed:
+        if tape.replay.system.space.is_distributed:
             raise
-        cause = _cause(replay, checkpoints, readings, second)
+        cause = _cause(tape, second)
         if not cause:
             raise
         raise NonFiniteDerivativeError(
@@ -69,11 +60,11 @@ def explained(
         ) from error
 
 
-def _cause(replay: Replay, checkpoints: Checkpoints, readings: Sequence[Reading], second: bool) -> str:
+def _cause(tape: Tape, second: bool) -> str:
     """In words, from the last step on backwards; empty if there is none."""
-    found = _search(replay, checkpoints, readings, _of_first_order)
-    if not found and (second or _is_rosenbrock(replay)):
-        found = _search(replay, checkpoints, readings, _of_second_order)
+    found = _search(tape, _of_first_order)
+    if not found and (second or _is_rosenbrock(tape.replay)):
+        found = _search(tape, _of_second_order)
         if found and not second:
             found += ", which the gradient of Rosenbrock methods contains; use another method, such as bdf"
     return found
@@ -83,8 +74,9 @@ def _is_rosenbrock(replay: Replay) -> bool:
     return replay.method.implicit and not replay.method.newton
 
 
-def _search(replay: Replay, checkpoints: Checkpoints, readings: Sequence[Reading], at: At) -> str:
-    last = max(reading.end for reading in readings)
+def _search(tape: Tape, at: At) -> str:
+    replay, checkpoints = tape.replay, tape.checkpoints
+    last = max(reading.end for reading in tape.readings)
     longest = max(1, AT_ONCE * 1000 // max(1000, replay.system.f.largest))
     with torch.no_grad():
         segments = checkpoints.segments(replay, last, longest)

@@ -8,7 +8,6 @@ the continuous equations; here for the discrete ones).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,13 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.discretization.equations import STAGE, Equations, Nodes
-from stiffml.discretization.interpolation import Reading
+from stiffml.discretization.equations import Equations, Nodes
+from stiffml.discretization.numbering import STAGE
 from stiffml.gradients.adjoint import Total, last_state, longest_segment, mass_gradient
 from stiffml.gradients.sweep import Pending, sweep
 from stiffml.gradients.tangent import Direction, Tangents, TangentSweep, linearize_both
-from stiffml.native.replay import Replay
-from stiffml.run.checkpoints import Checkpoints
+from stiffml.gradients.tape import Tape
 from stiffml.system.derivatives.dynamics import Dynamics
 
 
@@ -36,14 +34,10 @@ class SecondGradients:
 
 
 def differentiate_again(
-    replay: Replay,
-    checkpoints: Checkpoints,
-    readings: Sequence[Reading],
-    cotangents: Tensor,
-    u0_direction: np.ndarray,
-    direction: Direction,
+    tape: Tape, cotangents: Tensor, u0_direction: np.ndarray, direction: Direction
 ) -> SecondGradients:
     """Differentiate the gradient that ``cotangents`` (n_outputs, size) lead to, along a direction."""
+    replay, checkpoints, readings = tape.replay, tape.checkpoints, tape.readings
     system, last = replay.system, last_state(readings)
     tangents = TangentSweep(replay, u0_direction[None], [direction])
     tangents.run(checkpoints, last)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stiffml.discretization.equations import HALF, Block, Equations, Row
+from stiffml.discretization.equations import Block, Equations, Row
 from stiffml.discretization.interpolation import Reading
 from stiffml.system.derivatives.curvature import Curvature
 from stiffml.system.derivatives.linearization import Linearization
@@ -97,7 +97,13 @@ class _Step:
         self.f_cotangents, self.g_cotangents = swept.f, swept.g
         self.multipliers = swept.multipliers[number] if swept.multipliers else None
         self.sources = [(sources[name], index) for name, index in self._indices() if name in sources]
-        numbers = self.block.numbers
+        pattern, numbers = self.pattern, self.block.numbers
+        half = [pattern.history] if pattern.keeps_half else []
+        self.determined: list[tuple[int, list[int]]] = []
+        for c in (*range(pattern.new, pattern.columns), *half):
+            states = self.block.state_of(c)
+            assert states is not None
+            self.determined.append((c, states.tolist()))
         self.alpha, self.beta, self.epsilon = (
             values.tolist() for values in (numbers.alpha, numbers.beta, numbers.epsilon)
         )
@@ -111,12 +117,8 @@ class _Step:
         self.x: list[np.ndarray | None] = [None] * pattern.columns
         self.at_f: list[np.ndarray | None] = [None] * pattern.columns
         self.at_g: list[np.ndarray | None] = [None] * pattern.columns
-        for c in range(pattern.new, pattern.columns):
-            states = block.state_of(c)
-            assert states is not None
-            self.x[c] = pending.pop(int(states[k]), None)
-        if pattern.keeps_half:
-            self.x[pattern.history] = pending.pop(HALF, None)
+        for c, states in self.determined:
+            self.x[c] = pending.pop(states[k], None)
         for values, index in self.sources:
             for c in pattern.stages:
                 where = index.get(c)

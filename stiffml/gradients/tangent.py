@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.discretization.equations import HALF, STAGE, Equations, Nodes, Numbers, Row
+from stiffml.discretization.equations import Equations, Nodes, Numbers, Row
 from stiffml.discretization.interpolation import Reading
+from stiffml.discretization.numbering import HALF, STAGE
 from stiffml.gradients.adjoint import last_state, linearize, longest_segment
+from stiffml.gradients.tape import Tape
 from stiffml.native.replay import Replay
 from stiffml.run.checkpoints import Checkpoints
 from stiffml.system.derivatives.dynamics import Dynamics
@@ -44,7 +46,7 @@ class TangentSweep:
     ----------
     replay : Replay
     u0 : ndarray
-        (P, size) tangents of the initial state.
+        (P, size) tangents of the initial state; of several trajectories, one after the other.
     parameters : sequence of Direction
         P changes of the parameters.
 
@@ -68,7 +70,8 @@ class TangentSweep:
             )
         self._replay = replay
         self._parameters = [direction[: len(system.f.parameters)] for direction in parameters]
-        self.states: dict[int, np.ndarray] = {0: u0}
+        starts = replay.trajectory.starts.tolist()
+        self.states: dict[int, np.ndarray] = dict(zip(starts, np.split(u0, len(starts), axis=1), strict=True))
 
     def run(self, checkpoints: Checkpoints, last: int) -> None:
         """Sweep all steps up to a state."""
@@ -195,23 +198,17 @@ class _TangentStep:
         return self.parts[name][0].apply(node, self.x[c]) + self.through[name][:, node]
 
 
-def output_tangents(
-    replay: Replay,
-    checkpoints: Checkpoints,
-    readings: Sequence[Reading],
-    u0: np.ndarray,
-    parameters: Sequence[Direction],
-) -> Tensor:
+def output_tangents(tape: Tape, u0: np.ndarray, parameters: Sequence[Direction]) -> Tensor:
     """Tangents of the outputs, (n_outputs, P, size)."""
-    sweep = TangentSweep(replay, u0, parameters)
-    sweep.run(checkpoints, last_state(readings))
-    return torch.from_numpy(np.stack([sweep.output(reading) for reading in readings]))
+    sweep = TangentSweep(tape.replay, u0, parameters)
+    sweep.run(tape.checkpoints, last_state(tape.readings))
+    return torch.from_numpy(np.stack([sweep.output(reading) for reading in tape.readings]))
 
 
-def end_time_tangents(replay: Replay, checkpoints: Checkpoints) -> dict[int, np.ndarray]:
+def end_time_tangents(tape: Tape) -> dict[int, np.ndarray]:
     """How the states and outputs that a run's last step finds move with its end, (size,) by their numbers."""
-    system = replay.system
-    segment = replay.with_stages(checkpoints.last_step(replay))
+    replay, system = tape.replay, tape.replay.system
+    segment = replay.with_stages(tape.checkpoints.last_step(replay))
     equations = Equations(segment, replay.blocks(segment))
     (block,) = equations.blocks
     parts = _parts(equations, system, *linearize_both(equations, replay))

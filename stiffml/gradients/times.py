@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.discretization.equations import HALF, OUTPUT, STAGE, Block, Equations, Nodes
+from stiffml.discretization.equations import Block, Equations, Nodes
 from stiffml.discretization.interpolation import Reading
-from stiffml.discretization.trajectory import Trajectory
+from stiffml.discretization.numbering import STAGE, is_half, is_output, output_state, start_of_half
+from stiffml.discretization.trajectory import Trajectories, Trajectory
 from stiffml.system.system import System
 
 
@@ -24,32 +25,33 @@ class AtNodes(NamedTuple):
 
 
 class TimeGradient:
-    """dL/d(step ends) of a trajectory, added up segment by segment.
+    """dL/d(step ends) of one trajectory or several, added up segment by segment.
 
     Attributes
     ----------
     boundaries : ndarray
-        (n_steps + 1,)
+        (states,) at the times of all states.
     ends : ndarray
         (2,) dL/d(first and last time of the solve) through f at stages beyond them.
     """
 
-    def __init__(self, trajectory: Trajectory) -> None:
+    def __init__(self, trajectory: Trajectory | Trajectories) -> None:
         self.boundaries = np.zeros(trajectory.n_steps + 1)
         self.ends = np.zeros(2)
         self._outputs: dict[int, float] = {}  # by their numbers as states
 
     def add(self, states: np.ndarray, values: np.ndarray) -> None:
         """dL/d(the times of states), (N,)."""
-        half = states == HALF
+        half = is_half(states)
         np.add.at(self.boundaries, states[~half], values[~half])
-        self.boundaries[:2] += values[half].sum() / 2  # t½ is the middle of the first step
+        for later in (0, 1):  # t½ is the middle of the first step
+            np.add.at(self.boundaries, start_of_half(states[half]) + later, values[half] / 2)
 
     def add_readings(self, readings: Sequence[Reading], cotangents: np.ndarray) -> np.ndarray:
         """Through the weights of outputs between steps; returned is dL/d(the times of outputs between)."""
         between = []
         for reading, cotangent in zip(readings, cotangents, strict=True):
-            if reading.states[0] <= OUTPUT:
+            if is_output(int(reading.states[0])):
                 between.append(self._outputs.get(int(reading.states[0]), 0.0))
             elif reading.s is not None:
                 wrt_times, wrt_s = reading.time_gradient(cotangent)
@@ -107,9 +109,9 @@ class TimeGradient:
         values, history = gradient.numpy(), block.pattern.history
         for c in range(history):
             self.add(block.known[:, c], values[:, c])
-        self.add(np.arange(block.first + 1, block.first + block.steps + 1), values[:, history])
+        self.add(block.which + 1, values[:, history])
         for which, wrt_s in zip(block.outputs, values[:, history + 1 :], strict=True):
-            self._outputs.update(zip((OUTPUT - which).tolist(), wrt_s.tolist(), strict=True))
+            self._outputs.update(zip(output_state(which).tolist(), wrt_s.tolist(), strict=True))
 
 
 def _products(a: np.ndarray, b: np.ndarray) -> Tensor:

@@ -1,1 +1,1 @@
-"""What a caller meets: solve, odeint, ODEBlock, their arguments, and what they return."""
+"""solve, odeint, ODEBlock and sensitivities, their arguments, and what they return."""

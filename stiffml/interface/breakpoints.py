@@ -1,12 +1,14 @@
-"""Solving from breakpoint to breakpoint: func may jump there, and methods start afresh."""
+"""Solves with breakpoints: one run for each section between them."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -14,22 +16,39 @@ from torch import Tensor, nn
 
 from stiffml.checks import several_times
 from stiffml.errors import SolveError, Status
-from stiffml.interface.solution import Solution, Stats
+from stiffml.interface.arguments import Arguments
+from stiffml.interface.interpolation import interpolate
+from stiffml.interface.solution import Solution
 from stiffml.native.constraints import InconsistentError
-from stiffml.steps import Recorded, landings
+from stiffml.stats import Stats
+from stiffml.steps import Recorded, Steps, landings
 from stiffml.system.function.batching import Func
 from stiffml.system.split import Split
 from stiffml.system.state import State
 
-Solve = Callable[[Func, State, Tensor, Stats, dict[str, Any]], tuple[Solution, SolveError | None]]
+
+class SolveSection(Protocol):
+    """Solves one section and adds its cost to ``stats``.
+
+    ``continues``: y0 is the end of the section before.
+    """
+
+    def __call__(
+        self, arguments: Arguments, stats: Stats, *, continues: bool = False
+    ) -> tuple[Solution, SolveError | None]: ...
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """From ``begin`` to ``end``, 0-d and in double precision, between jumps of func.
+class _Section:
+    """A part of the time span without jumps of func inside.
 
-    ``jumps``: the one before and the one after, infinite where there is none; at an end of the piece, or
-    outside of it.
+    Attributes
+    ----------
+    begin, end : Tensor
+        0-d, in double precision.
+    jumps : (float, float)
+        The times of the jumps before and after, infinite if there is none. A jump may lie at an end of the
+        section or outside of it.
     """
 
     begin: Tensor
@@ -37,13 +56,21 @@ class _Piece:
     jumps: tuple[float, float]
 
     def reaches(self, t: Tensor) -> int:
-        """How many of the times that follow it reaches, in their precision."""
+        """How many of the next times t lie in the section, compared in the precision of t."""
         end = self.end.detach().to(t.dtype)
         return int(((t <= end) if self.end > self.begin else (t >= end)).sum())
 
 
+class _Part(NamedTuple):
+    """The solution of a section, and what of its first and last state belongs to the whole."""
+
+    solution: Solution
+    is_first: bool
+    ends_on_output: bool
+
+
 class _Within(nn.Module):
-    """A function that is never asked for a time at a jump, or on the other side of it."""
+    """A function whose times are clamped to those between two jumps."""
 
     def __init__(self, func: Func, jumps: tuple[float, float]) -> None:
         super().__init__()
@@ -52,20 +79,19 @@ class _Within(nn.Module):
 
     @property
     def field(self) -> Any:
-        """Where func is the right-hand side of a field, that field."""
+        """The field of func, if func belongs to one."""
         return self.func.field
 
     def forward(self, t: Tensor, y: State) -> State:
-        # The derivative with respect to t is that of func on this side of the jump; and the time is exactly
-        # the clamped one, which t + (clamped − t) would round back to the jump.
+        # The derivative with respect to t is that of func on this side of the jump. The time is exactly the
+        # clamped one; t + (clamped − t) could round back to the jump.
         return self.func(t.detach().clamp(*self._ends[t.dtype]) + (t - t.detach()), y)
 
 
 def _inside(jumps: tuple[float, float], dtype: torch.dtype) -> list[float]:
     """The least and the largest number of a dtype that lie between two jumps.
 
-    Rounded to the dtype a jump may lie on either side of itself; the next number towards the other lies on
-    this side of both.
+    A jump is rounded to the dtype, up or down. The next number towards the other jump lies between the two.
     """
     ends = torch.tensor(jumps, dtype=dtype)
     return sorted(torch.nextafter(ends, ends.flip(0)).tolist())
@@ -78,63 +104,58 @@ def _within(func: Func, jumps: tuple[float, float]) -> Func:
     return _Within(func, jumps)
 
 
-def solve_in_pieces(
-    solve: Solve,
-    func: Func,
-    y0: State,
-    t: Tensor,
-    breakpoints: Tensor | Sequence[float],
-    arguments: dict[str, Any],
-) -> tuple[Solution, SolveError | None]:
-    """Solve each piece from where the one before ended, and put the solutions together."""
-    jumps = several_times("breakpoints", breakpoints)
+def solve_in_sections(solve_one: SolveSection, arguments: Arguments) -> tuple[Solution, SolveError | None]:
+    """Solve each section from the end of the one before, and join the solutions."""
+    func, t, steps = arguments.func, arguments.t, arguments.steps
+    jumps = several_times("breakpoints", arguments.breakpoints)
     stats, error = Stats(), None
-    solutions: list[tuple[Solution, bool, bool]] = []
+    solved: list[_Part] = []
     if not callable(func) or not _is_ordered(t):
-        return solve(func, y0, t, stats, arguments)  # says what is wrong, unless t is a single time
-    pieces, steps = _pieces(t, jumps), arguments["steps"]
+        return solve_one(arguments, stats)  # raises, unless t is a single time
+    sections = _sections(t, jumps)
+    parts: Sequence[Steps | None]
     if isinstance(steps, Recorded):
-        through = arguments["through"]
-        passed = several_times("through", () if through is None else through)
-        interpolated = arguments["outputs"] == "interpolate"
-        parts = _distributed(steps, t, pieces, interpolated, passed.detach().cpu().double().numpy())
+        passed = several_times("through", () if arguments.through is None else arguments.through)
+        interpolated = arguments.outputs == "interpolate"
+        parts = _distributed(steps, t, sections, interpolated, passed.detach().cpu().double().numpy())
     else:
-        parts = [steps] * len(pieces)
-    state, taken = y0, 1
-    for number, piece in enumerate(pieces):
-        times, reached, on_output = _outputs(piece, t, taken)
-        chosen = {**arguments, "steps": parts[number], "continues": number > 0}
+        parts = [steps] * len(sections)
+    state, taken = arguments.y0, 1
+    for number, section in enumerate(sections):
+        times, reached, on_output = _outputs(section, t, taken)
+        own = _within(func, section.jumps)
+        part = dataclasses.replace(arguments, func=own, y0=state, t=times, steps=parts[number])
         try:
-            solution, error = solve(_within(func, piece.jumps), state, times, stats, chosen)
+            solution, error = solve_one(part, stats, continues=number > 0)
         except InconsistentError as cause:
             if number == 0:
                 raise
-            return _without_the_rest(solutions, t, stats, float(piece.begin.detach()), cause)
-        solutions.append((solution, number == 0, on_output))
+            return _without_the_rest(solved, t, stats, float(section.begin.detach()), cause)
+        solved.append(_Part(solution, number == 0, on_output))
         taken += reached
         if not solution.success or solution.event is not None:
             break
         state = _rows(solution.y, slice(-1, None), squeeze=True)
-    return _joined(solutions, t, stats), error
+    return _joined(solved, t, stats), error
 
 
-def _outputs(piece: _Piece, t: Tensor, taken: int) -> tuple[Tensor, int, bool]:
-    """A piece's times, how many of t from ``taken`` on they reach, and whether it ends on the last."""
-    reached = piece.reaches(t[taken:])
+def _outputs(section: _Section, t: Tensor, taken: int) -> tuple[Tensor, int, bool]:
+    """The times of a section, how many of ``t[taken:]`` lie in it, and whether the last is its end."""
+    reached = section.reaches(t[taken:])
     outputs = t[taken : taken + reached].double()
-    on_output = reached > 0 and bool(t[taken + reached - 1] == piece.end.to(t.dtype))
-    # In place of an output that is the end but for the rounding of t, which still gets the gradient.
-    last = outputs[-1] + (piece.end - outputs[-1]).detach() if on_output else piece.end
-    return torch.cat([piece.begin[None], outputs[: reached - on_output], last[None]]), reached, on_output
+    on_output = reached > 0 and bool(t[taken + reached - 1] == section.end.to(t.dtype))
+    # An output that equals the end up to the rounding of t is moved there; its gradient still goes to t.
+    last = outputs[-1] + (section.end - outputs[-1]).detach() if on_output else section.end
+    return torch.cat([section.begin[None], outputs[: reached - on_output], last[None]]), reached, on_output
 
 
 def _distributed(
-    steps: Recorded, t: Tensor, pieces: list[_Piece], interpolated: bool, passed: np.ndarray
+    steps: Recorded, t: Tensor, sections: list[_Section], interpolated: bool, passed: np.ndarray
 ) -> list[Recorded]:
-    """The recorded steps of each piece: those of its intervals."""
+    """The recorded steps of each section."""
     parts, taken, used = [], 1, 0
-    for piece in pieces:
-        times, reached, _ = _outputs(piece, t, taken)
+    for section in sections:
+        times, reached, _ = _outputs(section, t, taken)
         values = times.detach().cpu().numpy()
         direction = np.sign(values[-1] - values[0])
         on_steps, on_passed = landings(direction * values, interpolated, direction * passed)
@@ -150,9 +171,9 @@ def _distributed(
 
 
 def _without_the_rest(
-    solutions: list[tuple[Solution, bool, bool]], t: Tensor, stats: Stats, at: float, cause: InconsistentError
+    solved: list[_Part], t: Tensor, stats: Stats, at: float, cause: InconsistentError
 ) -> tuple[Solution, SolveError]:
-    """The pieces so far, where the next one has no consistent values to begin with."""
+    """The solution so far, and the error: the next section has no consistent initial values."""
     error = SolveError(
         Status.NEWTON_FAILED,
         f"no algebraic variables satisfy the algebraic equations behind a breakpoint ({cause})",
@@ -162,34 +183,34 @@ def _without_the_rest(
         h=0.0,
     )
     error.__cause__ = cause
-    solution = _joined(solutions, t, stats)
+    solution = _joined(solved, t, stats)
     solution.status, solution.message = error.status, str(error)
     return solution, error
 
 
 def _is_ordered(t: Tensor) -> bool:
-    """Whether these are several times in one direction."""
+    """Whether t has several times that strictly increase or strictly decrease."""
     if t.dim() != 1 or len(t) < 2 or not torch.isfinite(t).all():
         return False
     steps = t.detach().diff()
     return bool((steps > 0).all() or (steps < 0).all())
 
 
-def _pieces(t: Tensor, jumps: Tensor) -> list[_Piece]:
-    """From t[0] to t[-1], in that direction."""
+def _sections(t: Tensor, jumps: Tensor) -> list[_Section]:
+    """The sections from t[0] to t[-1], in that order."""
     jumps = jumps.to(t.device, torch.float64)
     direction = 1 if t[-1] > t[0] else -1
     jumps = jumps[torch.argsort(direction * jumps.detach())]
     if (jumps.diff() == 0).any():
         raise ValueError("breakpoints must differ from one another")
-    # One at an end of t, or there but for the rounding of t, is not passed, but func stays on this side.
+    # A jump at an end of t, up to the rounding of t, makes no new section, but func stays on this side of it.
     rounded = jumps.detach().to(t.dtype)
     passed = (direction * t[0] < direction * rounded) & (direction * rounded < direction * t[-1])
     before = int((direction * rounded <= direction * t[0]).sum())
     times = [t[0].double(), *jumps[passed].unbind(), t[-1].double()]
     ends = [-direction * math.inf, *jumps.tolist(), direction * math.inf][before : before + len(times)]
     pairs = zip(itertools.pairwise(times), itertools.pairwise(ends), strict=True)
-    return [_Piece(begin, end, around) for (begin, end), around in pairs]
+    return [_Section(begin, end, around) for (begin, end), around in pairs]
 
 
 def _rows(y: State, which: slice, squeeze: bool = False) -> State:
@@ -198,10 +219,11 @@ def _rows(y: State, which: slice, squeeze: bool = False) -> State:
     return rows if isinstance(y, tuple) else rows[0]
 
 
-def _joined(solutions: list[tuple[Solution, bool, bool]], t: Tensor, stats: Stats) -> Solution:
+def _joined(solved: list[_Part], t: Tensor, stats: Stats) -> Solution:
+    """The solution of the whole: a state where two sections meet appears once, if it is an output."""
     parts: list[State] = []
     ends: list[np.ndarray] = []
-    for solution, is_first, ends_on_output in solutions:
+    for solution, is_first, ends_on_output in solved:
         complete = solution.success and solution.event is None
         last = None if ends_on_output or not complete else -1
         parts.append(_rows(solution.y, slice(0 if is_first else 1, last)))
@@ -213,7 +235,8 @@ def _joined(solutions: list[tuple[Solution, bool, bool]], t: Tensor, stats: Stat
     else:
         y = torch.cat([part for part in parts if isinstance(part, Tensor)])
         count = len(y)
-    final = solutions[-1][0]
+    final = solved[-1].solution
+    pieces = tuple(piece for part in solved for piece in part.solution.pieces)
     return Solution(
         t=t[:count],
         y=y,
@@ -222,5 +245,6 @@ def _joined(solutions: list[tuple[Solution, bool, bool]], t: Tensor, stats: Stat
         stats=stats,
         steps=Recorded.of_run(tuple(ends)),
         event=final.event,
-        pieces=tuple(piece for solution, *_ in solutions for piece in solution.pieces),
+        interpolant=partial(interpolate, pieces),
+        pieces=pieces,
     )

@@ -1,4 +1,4 @@
-"""What no solve could do: spans that double precision does not resolve, steps that no memory holds."""
+"""Checks that double precision resolves the span and the steps, and that the steps fit into memory."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from stiffml.settings import Discrete, Disk
 from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps
 
 SPANS = (1e-40, 1e40)
-"""Methods form products of up to six step sizes, far shorter than the span, within double precision."""
+"""Least and largest span. Methods form products of up to six step sizes, far shorter than the span."""
 
 RESOLVED = 64
-"""How many numbers of double precision a span must have, for steps and their fractions to mean something."""
+"""How many numbers of double precision a span must hold."""
 
 
 def require_sane_span(t: Tensor) -> None:
-    """Raise ValueError for times (n,) between which steps of double precision mean nothing."""
+    """Raise ValueError for times (n,) whose span double precision does not resolve."""
     ends = t.detach()[[0, -1]].cpu().double().numpy()
     if len(t) < 2 or not np.isfinite(ends).all():
         return
@@ -29,7 +29,7 @@ def require_sane_span(t: Tensor) -> None:
             f"of double precision; choose a unit of time that makes it lie in [{SPANS[0]:g}, {SPANS[1]:g}]"
         )
     largest = np.abs(ends).max()
-    if 4 * np.spacing(largest) < span < RESOLVED * np.spacing(largest):  # less is a matter of single times
+    if 4 * np.spacing(largest) < span < RESOLVED * np.spacing(largest):  # if less, single times are equal
         raise ValueError(
             f"t: near {largest:.6g} double precision has only {span / np.spacing(largest):.0f} times in a "
             f"span of {span:.3g}, too few to step on; count time from t[0], and add that inside func"
@@ -37,15 +37,16 @@ def require_sane_span(t: Tensor) -> None:
 
 
 def require_schedule(steps: Steps, outputs: np.ndarray, size: int, adjoint: Discrete) -> None:
-    """Raise ValueError unless steps known beforehand fit into memory, and are long enough for time to move.
+    """Raise ValueError if steps known beforehand do not fit into memory, or are too short to change the time.
 
-    ``outputs``: the increasing times that steps end on. ``size``: numbers in a state.
+    ``outputs``: the increasing times that steps end on. ``size``: the length of the flat state. Adaptive
+    steps pass.
     """
     if isinstance(steps, Adaptive) or len(outputs) < 2:
         return
     counts = steps.counts(outputs)
     total, states = float(counts.sum()), adjoint.checkpoints
-    # What a step leaves at least: its time and size, its end as a fraction, its state if that is kept.
+    # A step keeps at least its time, its size, its end as a fraction, and with some settings its state.
     kept = 0.0 if isinstance(states, Disk) else total if isinstance(states, str) else min(total, states)
     needed, there = 8 * (3 * total + kept * size), free_bytes()
     if needed > there:
@@ -70,7 +71,7 @@ def require_schedule(steps: Steps, outputs: np.ndarray, size: int, adjoint: Disc
 
 
 def _require_rising(steps: Recorded, outputs: np.ndarray) -> None:
-    """Times of recorded steps must differ, also at the outputs they are now used for."""
+    """Raise ValueError if recorded steps are too short at the outputs they are now used for."""
     for interval, ends in enumerate(steps.fractions(outputs)):
         begin, end = outputs[interval : interval + 2]
         still = np.diff(begin + ends * (end - begin), prepend=begin) <= 0

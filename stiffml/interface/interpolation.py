@@ -1,4 +1,4 @@
-"""Interpolating in a run that has ended."""
+"""Interpolation between the steps of a solve that has ended."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from torch import Tensor
 from stiffml.checks import times
 from stiffml.discretization.interpolation import Reading
 from stiffml.gradients.adjoint import longest_segment
-from stiffml.gradients.autograd import Integrate, Outputs, Record
+from stiffml.gradients.autograd import Integrate
 from stiffml.gradients.events import moved_with_end
-from stiffml.interface.solution import Piece
-from stiffml.run.dense_output import reader_for, with_outputs
+from stiffml.gradients.tape import Tape
+from stiffml.interface.piece import Piece
+from stiffml.run.dense_output import reader_for
 from stiffml.system.state import State
 
 
 def interpolate(pieces: Sequence[Piece], t: Tensor) -> State:
     """The states at the times t (n,), differentiable; see :meth:`stiffml.Solution.interpolate`."""
     t = times("t", t)
-    # The last may have failed in its first step.
-    pieces = [piece for piece in pieces if piece.record.replay.trajectory.n_steps > 0]
+    # The last run may have failed in its first step.
+    pieces = [piece for piece in pieces if piece.tape.replay.trajectory.n_steps > 0]
     if not pieces:
         raise ValueError("interpolate: the solution took no steps, and there is nothing to read between")
-    system = pieces[0].record.replay.system
+    system = pieces[0].tape.replay.system
     s = system.direction * t.detach().double().cpu().numpy()
-    spans = [piece.record.replay.trajectory.times[[0, -1]] for piece in pieces]
+    spans = [piece.tape.replay.trajectory.times[[0, -1]] for piece in pieces]
     begin, end = spans[0][0], spans[-1][1]
     slack = 1e-12 * abs(end - begin)
     outside = ~((begin - slack <= s) & (s <= end + slack))
@@ -35,7 +36,7 @@ def interpolate(pieces: Sequence[Piece], t: Tensor) -> State:
         at = int(np.argmax(outside))
         low, high = sorted(system.direction * np.array([begin, end]))
         raise ValueError(f"t[{at}] = {float(t[at]):.17g} lies outside the span [{low:.17g}, {high:.17g}]")
-    # At a breakpoint the pieces meet. An output there is the end of the first; algebraic variables may jump.
+    # Two pieces meet at a breakpoint. A time there belongs to the first, since algebraic variables may jump.
     which = np.clip(np.searchsorted([span[0] for span in spans], s, side="left") - 1, 0, None)
     rows: list[Tensor] = []
     order: list[int] = []
@@ -47,40 +48,39 @@ def interpolate(pieces: Sequence[Piece], t: Tensor) -> State:
 
 
 def _interpolate_piece(piece: Piece, t: Tensor, s: np.ndarray) -> Tensor:
-    record = piece.record
-    found: list[Outputs] = []
+    tapes: list[Tape] = []
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def compute() -> tuple[Outputs, np.ndarray]:
-        with record.at_work():
-            if _needs_func(record):
-                record.require_same_func()
-            readings = _readings(record, s)
-        found.append(Outputs(record, with_outputs(record.replay, readings), readings))
-        return found[0], np.stack([reading.value for reading in readings])
+    def compute() -> tuple[Tape, np.ndarray]:
+        with piece.tape.at_work():
+            if _needs_func(piece.tape):
+                piece.tape.require_same_func()
+            readings = _readings(piece.tape, s)
+        tapes.append(piece.tape.with_readings(readings))
+        return tapes[0], np.stack([reading.value for reading in readings])
 
     t_ends, u0, *parameters = piece.inputs
     u = Integrate.apply(compute, t_ends, t, u0, *parameters)
     if piece.event is None:
         return u
-    with record.at_work():
-        return moved_with_end(u, piece.event, found[0].replay, record.run.checkpoints, found[0].readings)
+    (tape,) = tapes
+    with tape.at_work():
+        return moved_with_end(u, piece.event, tape)
 
 
-def _needs_func(record: Record) -> bool:
-    """Whether states between steps, or steps that were not kept, come from func."""
-    replay = record.replay
-    has_own = replay.method.dense(replay.system.form) is not None
-    return has_own or record.run.checkpoints.takes_again
+def _needs_func(tape: Tape) -> bool:
+    """Whether func is called: for states between steps, or for steps that were not kept."""
+    has_own = tape.replay.method.dense(tape.replay.system.form) is not None
+    return has_own or tape.checkpoints.takes_again
 
 
-def _readings(record: Record, s: np.ndarray) -> list[Reading]:
-    replay = record.replay
+def _readings(tape: Tape, s: np.ndarray) -> list[Reading]:
+    replay, checkpoints = tape.replay, tape.checkpoints
     reader = reader_for(s, replay)
-    reader.read(0, record.run.checkpoints.start.copy())
+    reader.read(0, checkpoints.start.copy())
     last, longest = replay.trajectory.n_steps, longest_segment(replay.method, replay.system)
-    for segment in record.run.checkpoints.forwards(replay, last, longest):
+    for segment in checkpoints.forwards(replay, last, longest):
         for state in range(segment.first + 1, segment.last + 1):
             stages = None if segment.stages is None else segment.stages[state - 1 - segment.first]
             reader.read(state, segment.states[state - segment.origin].copy(), stages)

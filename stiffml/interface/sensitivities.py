@@ -13,11 +13,12 @@ from stiffml.checks import texts
 from stiffml.gradients.initial_values import consistent_tangents
 from stiffml.gradients.non_finite import explained, require_finite
 from stiffml.gradients.tangent import Direction, output_tangents
+from stiffml.interface.arguments import Arguments, named_arguments
+from stiffml.interface.integrate import solved
 from stiffml.interface.solution import Solution
-from stiffml.interface.solve import solve
 from stiffml.native.constraints import Constraints
-from stiffml.parameters.passed import collected, named_parameters
-from stiffml.run.dense_output import with_outputs
+from stiffml.parameters.naming import named_parameters
+from stiffml.parameters.passed import collected
 from stiffml.system.function.batching import Func
 from stiffml.system.state import State
 
@@ -30,13 +31,14 @@ class Sensitivities:
     ----------
     solution : Solution
     wrt : dict of str to Tensor or tuple of Tensor
-        dY/dp by name: (n, \\*y0.shape, \\*p.shape), for a tuple state a tuple of such tensors.
+        dY/dp by the name of p, (n, \\*y0.shape, \\*p.shape); for a tuple state a tuple of such tensors.
     """
 
     solution: Solution
     wrt: dict[str, State]
 
 
+@named_arguments()
 def sensitivities(
     func: Func,
     y0: State,
@@ -48,9 +50,9 @@ def sensitivities(
 ) -> Sensitivities:
     """Solve, and differentiate the outputs with respect to parameters, forwards.
 
-    The derivatives are those of the discrete steps, which are held fixed, as in the reverse direction; they
-    cost one linear solve for each stage and each number differentiated for, with the factors of the
-    adjoint. Cheaper than a gradient for every output as long as the numbers are fewer than the outputs.
+    The derivatives are those of the discrete steps, which are held fixed, as in the backward pass. They cost
+    one linear solve for each stage and each number in ``wrt``, with the factors of the adjoint. With fewer
+    numbers than outputs they are cheaper than a gradient of every output.
 
     Parameters
     ----------
@@ -59,8 +61,8 @@ def sensitivities(
     wrt : sequence of str, optional
         Names of a module's parameters, ``"params[i]"`` for those passed as ``params``, and ``"y0"``. Other
         tensors that func uses have the name that func has for them, such as ``"k"`` for a variable that a
-        lambda reads or ``"layers.0.weight"``, or ``"found[i]"``. By default all parameters that require
-        gradients.
+        lambda reads, or ``"layers.0.weight"``; if there is none, ``"found[i]"``. Default: all parameters that
+        require gradients.
 
     Raises
     ------
@@ -73,12 +75,14 @@ def sensitivities(
     """
     wrt = None if wrt is None else texts("wrt", wrt)
     extra = collected(params)
-    solution = solve(func, y0, t, params=extra, **arguments)
+    asked = Arguments(func, y0, t, params=extra, **arguments)
+    solution = solved(asked)
     if len(solution.pieces) > 1 or solution.event is not None:
         raise NotImplementedError("sensitivities: not available with breakpoints or an event")
-    record = solution.pieces[0].record
-    record.require_same_func()
-    system = record.replay.system
+    run = solution.pieces[0].tape.run
+    tape = solution.pieces[0].tape.with_readings(run.readings)
+    tape.require_same_func()
+    system = tape.replay.system
     known = _known(func, extra, system.f.parameters)
     names = list(known) if wrt is None else list(wrt)
     size, dtype = system.layout.size, system.layout.dtype
@@ -110,19 +114,14 @@ def sensitivities(
     if not names:
         return Sensitivities(solution, {})
     start = np.array(u0_rows)
-    with torch.inference_mode(False), torch.no_grad(), record.at_work():
-        if arguments.get("make_consistent"):
-            constraints = Constraints(system, float(record.run.trajectory.times[0]))
-            start = consistent_tangents(constraints, record.run.checkpoints.start, start, directions)
-        run = (
-            with_outputs(record.replay, record.run.readings),
-            record.run.checkpoints,
-            record.run.readings,
-        )
-        with explained(*run):
-            tangents = output_tangents(*run, start, directions)
-        require_finite([tangents], *run)
-    tangents = tangents[record.run.in_time]
+    with torch.inference_mode(False), torch.no_grad(), tape.at_work():
+        if asked.make_consistent:
+            constraints = Constraints(system, float(run.trajectory.times[0]))
+            start = consistent_tangents(constraints, tape.checkpoints.start, start, directions)
+        with explained(tape):
+            tangents = output_tangents(tape, start, directions)
+        require_finite([tangents], tape)
+    tangents = tangents[run.in_time]
     parts = torch.split(tangents.to(dtype), [shape.numel() for shape in shapes], dim=1)
     found = {
         name: _last(system.layout.unflatten(part), shape)
@@ -132,7 +131,7 @@ def sensitivities(
 
 
 def _known(func: Func, extra: tuple[Tensor, ...], used: tuple[Tensor, ...]) -> dict[str, tuple[int, Tensor]]:
-    """Names of the parameters gradients are wanted for, with their positions."""
+    """Positions and tensors of the parameters in ``used``, by name."""
     position = {id(p): i for i, p in enumerate(used)}
     return {name: (position[id(p)], p) for name, p in named_parameters(func, extra, used).items()}
 

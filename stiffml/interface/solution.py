@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,71 +11,15 @@ from torch import Tensor
 
 from stiffml.checks import described, texts
 from stiffml.errors import Status
+from stiffml.interface.piece import Piece
+from stiffml.run.events import Event
+from stiffml.stats import Stats
 from stiffml.steps import Recorded
 from stiffml.system.state import State
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # slow to import
     import matplotlib.figure
     import xarray
-
-    from stiffml.gradients.autograd import Record
-    from stiffml.run.events import Event
-
-
-@dataclass
-class AdjointStats:
-    """Cost of the backward passes so far.
-
-    ``rhs_evals`` and ``jacobians`` count states at which f and ∂f/∂y were evaluated, however many
-    share a call.
-    """
-
-    rhs_evals: int = 0
-    jacobians: int = 0
-    krylov_iterations: int = 0
-    wall_s: float = 0.0
-
-
-@dataclass
-class Stats:
-    """Cost of a solve.
-
-    ``accepted`` and ``rejected`` steps (rejected: error too large, Newton failed, a value that is not finite,
-    or an end out of bounds); ``ramp_steps`` that a multistep method added to the steps asked for;
-    ``rhs_evals``, ``jacobians``: evaluations of f and ∂f/∂y; ``newton_iterations``, ``krylov_iterations``;
-    ``mended_jacobians``: those in which differences of f took the place of entries that were infinite or NaN;
-    ``wall_s`` in seconds; ``linear``: how linear systems were solved. ``adjoint`` is None until a backward
-    pass has run.
-    """
-
-    accepted: int = 0
-    rejected: int = 0
-    ramp_steps: int = 0
-    rhs_evals: int = 0
-    jacobians: int = 0
-    newton_iterations: int = 0
-    krylov_iterations: int = 0
-    mended_jacobians: int = 0
-    wall_s: float = 0.0
-    linear: str = ""
-    adjoint: AdjointStats | None = None
-
-    def count(self, **costs: float) -> None:
-        """Add to the counts."""
-        for name, cost in costs.items():
-            setattr(self, name, getattr(self, name) + cost)
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One run: its record, and the tensors that gradients flow to, the times of its ends first.
-
-    ``event`` is the time of the event that ended it, differentiable.
-    """
-
-    record: Record
-    inputs: tuple[Tensor, ...]
-    event: Tensor | None = None
 
 
 @dataclass
@@ -96,8 +40,10 @@ class Solution:
         The steps taken, to be passed as ``steps=`` of another solve.
     event : Event or None
         Time and state of the event that ended the solve.
+    interpolant : callable
+        What :meth:`interpolate` calls; for stiffml's own use.
     pieces : tuple of Piece
-        What the engine keeps; for stiffml's own use.
+        The runs that the solve consists of; for stiffml's own use.
     """
 
     t: Tensor
@@ -106,36 +52,35 @@ class Solution:
     message: str
     stats: Stats
     steps: Recorded
-    event: Event | None = None
-    pieces: tuple[Piece, ...] = field(repr=False, default=())
+    event: Event | None
+    interpolant: Callable[[Tensor], State] = field(repr=False)
+    pieces: tuple[Piece, ...] = field(repr=False)
 
     @property
     def success(self) -> bool:
-        """Whether the last output time was reached, or the event that was asked for."""
+        """Whether the solve reached the last output time, or its event."""
         return self.status in (Status.SUCCESS, Status.EVENT)
 
     def interpolate(self, t: Tensor) -> State:
-        """The solution at any times of the span, (n, \\*y0.shape), differentiable, those times included.
+        """The solution at any times of the span, (n, \\*y0.shape), differentiable, also with respect to t.
 
         Parameters
         ----------
         t : Tensor
             (n,) times, in any order.
 
-        The interpolant is the method's own where PETSc has one that is right: that of ``dopri5`` (Hairer,
-        Nørsett & Wanner, Solving ODEs I, section II.6), ``rosw-ra34pw2``, and ``arkimex-2c 2d 2e 3 4 5``
-        without a mass matrix; for BDF the polynomial that the formula of the step is made from. For other
-        methods it is the polynomial through the ends of nearby steps, of the degree of the method's order,
-        at most 5. It is continuous, but its derivative jumps at the ends of steps.
+        Some methods have an interpolant of their own: ``dopri5`` (Hairer, Nørsett & Wanner, Solving ODEs I,
+        section II.6), ``rosw-ra34pw2``, and ``arkimex-2c 2d 2e 3 4 5`` without a mass matrix. For BDF it is
+        the polynomial that the formula of the step is made from. For other methods it is the polynomial
+        through the ends of nearby steps; its degree is the method's order, at most 5. The interpolant is
+        continuous, but its derivative jumps at the ends of steps.
 
         Raises
         ------
         ValueError
             For times outside the span that was integrated, or a solution without steps.
         """
-        from stiffml.interface.interpolation import interpolate
-
-        return interpolate(self.pieces, t)
+        return self.interpolant(t)
 
     def to_xarray(self, names: Sequence[str] | None = None, units: str | None = None) -> xarray.Dataset:
         """The outputs as an xarray Dataset over ``time``, with the statistics as attributes.

@@ -187,6 +187,6 @@ class OneStep(Method):
         """The equations of a step from ``times[:, 0]`` to ``times[:, 1]``."""
 
     def blocks(self, segment: Segment, form: Form) -> list[Block]:
-        known = np.arange(segment.first, segment.last)[:, None]
-        times = np.stack([segment.times[:-1], segment.times[1:]], axis=1)
-        return [Block(self.scheme(form), segment.first, known, times)]
+        which, ends = segment.which, segment.trajectory.times
+        times = np.stack([ends[which], ends[which + 1]], axis=1)
+        return [Block(self.scheme(form), which, which[:, None], times)]

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from stiffml.checks import whole
-from stiffml.discretization.equations import HALF, Block, Form, Numbers, Pattern, Scheme
+from stiffml.discretization.equations import Block, Form, Numbers, Pattern, Scheme
 from stiffml.discretization.interpolation import Stencil
+from stiffml.discretization.numbering import HALF, half_step
 from stiffml.discretization.trajectory import Segment
 from stiffml.methods.base import Method
 
@@ -72,12 +73,12 @@ class BDF(Method):
     def history(self) -> int:
         return self.order
 
-    def _known(self, n: int) -> list[int]:
-        """The states that step n (from 0) starts from, the newest last."""
-        count = min(n + 2, self.order) if self.starts_with_half_step else 1
-        states = list(range(max(n - count + 1, 0), n + 1))
+    def _known(self, n: int, start: int = 0) -> list[int]:
+        """The states that step n starts from, the newest last; ``start``: the first of its trajectory."""
+        count = min(n - start + 2, self.order) if self.starts_with_half_step else 1
+        states = list(range(max(n - count + 1, start), n + 1))
         # Column by column the first step determines the half step, so it does not start from it.
-        return states if len(states) == count or n == 0 else [HALF, *states]
+        return states if len(states) == count or n == start else [half_step(start), *states]
 
     own_interpolant = True
 
@@ -92,18 +93,20 @@ class BDF(Method):
 
     def blocks(self, segment: Segment, form: Form) -> list[Block]:
         blocks = []
-        for _, group in groupby(range(segment.first, segment.last), key=self._kind):
-            steps = list(group)
-            known = np.array([self._known(n) for n in steps])
-            ends = segment.times_at(np.array(steps) + 1)
-            times = np.column_stack([*(segment.times_at(column) for column in known.T), ends])
-            starting = self.starts_with_half_step and steps[0] == 0
+        steps = zip(segment.which.tolist(), segment.starts_of(segment.which).tolist(), strict=True)
+        for (is_first, _), group in groupby(steps, key=self._kind):
+            pairs = list(group)
+            which = np.array([n for n, _ in pairs])
+            known = np.array([self._known(n, start) for n, start in pairs])
+            times = np.column_stack([segment.times_at(states) for states in (*known.T, which + 1)])
+            starting = self.starts_with_half_step and is_first
             scheme = Scheme(_START, _starting_numbers) if starting else _scheme(known.shape[1])
-            blocks.append(Block(scheme, steps[0], known, times))
+            blocks.append(Block(scheme, which, known, times))
         return blocks
 
-    def _kind(self, n: int) -> tuple[bool, int]:
-        return n == 0, len(self._known(n))
+    def _kind(self, step: tuple[int, int]) -> tuple[bool, int]:
+        n, start = step
+        return n == start, len(self._known(n, start))
 
 
 _START = Pattern(

@@ -16,7 +16,7 @@ import numpy as np
 
 from stiffml.discretization.dense_output import Queries, with_outputs
 from stiffml.discretization.equations import Block
-from stiffml.discretization.trajectory import Segment, Trajectory
+from stiffml.discretization.trajectory import Segment, Trajectories, Trajectory
 from stiffml.errors import ReplayError
 from stiffml.methods import Method
 from stiffml.native.rounding import Rounding
@@ -29,7 +29,11 @@ class Replay(StepSolver):
     """Takes the recorded steps of a trajectory again."""
 
     def __init__(
-        self, trajectory: Trajectory, method: Method, system: System, queries: Queries | None = None
+        self,
+        trajectory: Trajectory | Trajectories,
+        method: Method,
+        system: System,
+        queries: Queries | None = None,
     ) -> None:
         self.trajectory, self.method, self.system = trajectory, method, system
         self._queries = queries
@@ -49,17 +53,17 @@ class Replay(StepSolver):
         dense = self.method.dense(self.system.form)
         assert dense is not None
         begin = 0
-        for count, steps in groupby(queries.counts(block.first, block.steps)):
+        for count, steps in groupby(queries.counts(block.which)):
             end = begin + len(list(steps))
-            first, known, times = block.first + begin, block.known[begin:end], block.times[begin:end].numpy()
+            which, known, times = (a[begin:end] for a in (block.which, block.known, block.times.numpy()))
             begin = end
             if count == 0:
-                yield Block(block.scheme, first, known, times)
+                yield Block(block.scheme, which, known, times)
                 continue
-            asked = np.array([queries.by_step[first + k] for k in range(len(known))])  # (steps, count, 2)
+            asked = np.array([queries.by_step[n] for n in which.tolist()])  # (steps, count, 2)
             scheme = with_outputs(block.scheme, dense, count)
             times = np.concatenate([times, asked[:, :, 1]], axis=1)
-            yield Block(scheme, first, known, times, asked[:, :, 0].astype(int))
+            yield Block(scheme, which, known, times, asked[:, :, 0].astype(int))
 
     def outputs(self, segment: Segment) -> dict[int, np.ndarray]:
         segment = self.with_stages(segment)
@@ -76,7 +80,12 @@ class Replay(StepSolver):
             return segment
         with self._repeating(segment):
             solved = [self._rows(block, segment).stages() for block in blocks]
-        return dataclasses.replace(segment, stages=np.concatenate(solved))
+        if len(solved) == 1 and len(solved[0]) == segment.last - segment.first:
+            return dataclasses.replace(segment, stages=solved[0])
+        stages = np.empty((segment.last - segment.first, *solved[0].shape[1:]))
+        for block, found in zip(blocks, solved, strict=True):
+            stages[block.which - segment.first] = found
+        return dataclasses.replace(segment, stages=stages)
 
     def step(self, step: int, states: np.ndarray, with_half: bool = False) -> Segment:
         segment = Segment(self.trajectory, step, step + 1, step + 2 - len(states), states)
@@ -84,7 +93,7 @@ class Replay(StepSolver):
         rows = self._rows(block, segment)
         with self._repeating(segment):
             if with_half and block.pattern.keeps_half:
-                self.trajectory.half = (float(segment.times.mean()), rows.solve_half())
+                self.single.half = (float(block.times.mean()), rows.solve_half())
             segment.states[-1] = rows.new_state()
         return dataclasses.replace(segment, stages=rows.stages())
 
@@ -100,7 +109,7 @@ class Replay(StepSolver):
         try:
             yield
         except NotConvergedError:
-            where = self.system.direction * float(segment.times[0])
+            where = self.system.direction * segment.begin
             raise ReplayError(
                 f"a step recorded near t = {where:.10g} could not be repeated: Newton's iteration did not "
                 "converge. Try: Discrete(checkpoints='stages'), which repeats nothing, or steps=Adaptive() "

@@ -8,7 +8,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from stiffml.discretization.equations import HALF, Block, Equations, Row
+from stiffml.discretization.equations import Block, Equations, Row
+from stiffml.discretization.numbering import half_step, is_half
 from stiffml.discretization.trajectory import Segment
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.derivatives.linearization import Factors
@@ -121,13 +122,13 @@ class RowSolver:
         return self._solve(self.pattern.rows[0])[0]
 
     def _half(self) -> np.ndarray:
-        return self.segment.states_at(np.full(self.block.steps, HALF))
+        return self.segment.states_at(half_step(self.block.known[:, self.pattern.base]))
 
     def _times(self, name: str, c: int) -> torch.Tensor:
         states = self.block.state_of(c)
         if states is not None:
-            if states[0] == HALF and self.pattern.keeps_half:
-                return torch.from_numpy(self.segment.times.mean(keepdims=True))
+            if self.pattern.keeps_half and is_half(states).all():
+                return self.block.times.mean(dim=1)  # the half step may not be known yet
             return torch.from_numpy(np.array(self.segment.times_at(states)))
         return getattr(self.numbers, f"s_{name}")[:, c]
 

@@ -151,7 +151,7 @@ class NativeStepper(Stepper):
         self._update = None
         try:
             if rows.pattern.keeps_half:
-                self._trajectory.half = (float(segment.times.mean()), rows.solve_half())
+                self._trajectory.half = (float(rows.block.times.mean()), rows.solve_half())
             new = rows.new_state()
         except NotConvergedError as failure:
             return self._why_not_converged(failure), math.inf
@@ -209,7 +209,7 @@ class NativeStepper(Stepper):
             self._with_error = block.scheme, with_outputs(block.scheme, self._embedded, 1)
         times = block.times.numpy()
         times = np.concatenate([times, times[:, -1:]], axis=1)
-        return Block(self._with_error[1], block.first, block.known, times, np.zeros((1, 1), dtype=int))
+        return Block(self._with_error[1], block.which, block.known, times, np.zeros((1, 1), dtype=int))
 
     def _error(self, new: np.ndarray, rows: RowSolver) -> float:
         """The norm of u₁ − û₁ (Hairer, Nørsett & Wanner, Solving ODEs I, section II.4, eq. 4.11)."""

@@ -1,1 +1,1 @@
-"""Which tensors are parameters of a right-hand side: those passed, their sources and names."""
+"""The parameters of a right-hand side: their checks, their names, and what they are computed from."""

@@ -1,4 +1,4 @@
-"""What a tensor was computed from, read off the graph that torch keeps for its gradient."""
+"""What a tensor was computed from, according to torch's graph."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 Origin = int | tuple[Node, int]
-"""What stands for a tensor in a graph: a leaf is known by its id, another by what computed it."""
+"""A tensor in a graph: the id of a leaf, or the node that computed the tensor and the output number."""
 
 
 def origin(tensor: Tensor) -> Origin:
@@ -24,11 +24,11 @@ class Roots:
     Attributes
     ----------
     known : set of Origin
-        Those of the known tensors that were met.
+        The known tensors in the graph.
     leaves : dict of int to Tensor
         The other leaves that require gradients, by id.
     older : dict of Origin to Node
-        What was computed before ``since`` from tensors that require gradients.
+        Tensors that were computed before ``since``.
     """
 
     known: set[Origin] = field(default_factory=set)
@@ -42,9 +42,9 @@ def roots(begin: Iterable[Tensor | Node], known: Container[Origin] = (), since: 
     Parameters
     ----------
     known : container of Origin
-        Tensors that the walk stops at.
+        Tensors at which the walk stops.
     since : int
-        Number of the first node (see :func:`next_node`) that it passes; it stops at older ones as well.
+        The walk also stops at nodes with smaller numbers (see :func:`next_node`).
     """
     found = Roots()
     seen: set[Node] = set()
@@ -82,7 +82,7 @@ def roots(begin: Iterable[Tensor | Node], known: Container[Origin] = (), since: 
 
 
 def ancestors(node: Node) -> Iterator[Origin]:
-    """All tensors that one was computed from, of which ``node`` is the last operation."""
+    """All tensors that the result of ``node`` was computed from."""
     seen: set[Node] = {node}
     waiting = [node]
     while waiting:
@@ -97,7 +97,7 @@ def ancestors(node: Node) -> Iterator[Origin]:
 
 
 def dependent_pair(tensors: Sequence[Tensor]) -> tuple[int, int] | None:
-    """The positions of one that is computed from another, and of that; None if there is none."""
+    """The positions of a tensor that is computed from another and of that other; None without such a pair."""
     known = {origin(tensor): position for position, tensor in enumerate(tensors)}
     for position, tensor in enumerate(tensors):
         if tensor.grad_fn is not None:
@@ -113,8 +113,8 @@ def next_node() -> int:
 
 
 def _variable(node: Node) -> Tensor | None:
-    """The leaf that a node stands for."""
-    # One of the caller's own operations may keep something else by this name.
+    """The leaf that a node accumulates the gradient of; None for other nodes."""
+    # An operation of the caller's may have another attribute of this name.
     if isinstance(node, torch.autograd.function.BackwardCFunction):
         return None
     return getattr(node, "variable", None)

@@ -13,17 +13,25 @@ import torch
 from torch import Tensor, nn
 
 DEEPEST = 5
+"""How deep the search goes into attributes of attributes. Submodules do not count."""
+
 MOST = 1_000
-"""How far it is looked: attributes of attributes, and objects in all. Submodules are not counted."""
+"""How many objects the search visits. Submodules do not count."""
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
 
 
 @dataclass
 class Reached:
-    """``modules``, and ``tensors`` by name: a variable of a closure, an attribute, an entry of a list.
+    """What a function reads.
 
-    ``shared`` holds the ids of the tensors that plain functions hold: a copy of such a function has the same.
+    Attributes
+    ----------
+    modules : list of Module
+    tensors : dict of str to Tensor
+        By name: a variable of a closure, an attribute, an entry of a list.
+    shared : set of int
+        Ids of the tensors that plain functions read; copies of these functions read the same tensors.
     """
 
     modules: list[nn.Module]
@@ -32,7 +40,7 @@ class Reached:
 
 
 def reached(func: Callable) -> Reached:
-    """What can be found from a function without calling it: in modules, closures, globals and defaults."""
+    """What a function reads, found without calling it: in modules, closures, globals and defaults."""
     found = Reached([], {}, set())
     _visit(func, "", DEEPEST, found, set(), False)
     return found
@@ -82,7 +90,7 @@ def _visit(thing: object, name: str, depth: int, found: Reached, seen: set[int],
 
 
 def _is_torchs(thing: object) -> bool:
-    """Whether it comes with torch, and so reads nothing of the caller's but what it is given."""
+    """Whether it is a part of torch, which reads nothing of the caller's but its arguments."""
     kind = thing if isinstance(thing, types.FunctionType) else type(thing)
     return (kind.__module__ or "").partition(".")[0] == "torch"
 
@@ -92,15 +100,15 @@ def _numbered(things) -> dict[str, object]:
 
 
 def _read_by(func: types.FunctionType) -> dict[str, object]:
-    """The objects that a function's names stand for."""
+    """The objects that a function reads, by the names it has for them."""
     parts: dict[str, object] = {}
     for name, cell in zip(func.__code__.co_freevars, func.__closure__ or (), strict=True):
         try:
             parts[name] = cell.cell_contents
-        except ValueError:  # not filled yet
+        except ValueError:  # the variable has no value yet
             continue
     for name in func.__code__.co_names:
-        # Of globals only what a user may mean by it: not what a library keeps of itself.
+        # Of globals only kinds that may hold parameters of the user's, not objects of libraries.
         value = func.__globals__.get(name)
         if isinstance(value, Tensor | nn.Module | list | tuple | dict | types.FunctionType):
             parts.setdefault(name, value)
@@ -109,10 +117,10 @@ def _read_by(func: types.FunctionType) -> dict[str, object]:
 
 
 class Members:
-    """The parameters and buffers that modules have at one moment.
+    """The parameters and buffers of modules at one moment.
 
-    Others may stand in their places later: ``torch.func.functional_call`` puts back those that were there
-    before, and a backward pass needs those of the forward pass.
+    A backward pass needs those of the forward pass, but ``torch.func.functional_call`` removes them from the
+    modules when it returns.
     """
 
     def __init__(self, modules: list[nn.Module]) -> None:
@@ -126,7 +134,7 @@ class Members:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """They are back for the time of a ``with`` block."""
+        """Put them back into the modules for the time of a ``with`` block."""
         others = [
             (store, name, store.get(name), name in store)
             for store, name, tensor in self._held

@@ -1,4 +1,4 @@
-"""Parameters that gradients are wanted for: what may be passed, why not what is made from another, names."""
+"""Checks of the tensors that gradients are wanted for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from stiffml.checks import described
 from stiffml.parameters.leaves import dependent_pair
-from stiffml.parameters.names import reached
 
 
 def collected(params: Iterable[Tensor]) -> tuple[Tensor, ...]:
@@ -19,7 +18,8 @@ def collected(params: Iterable[Tensor]) -> tuple[Tensor, ...]:
     Raises
     ------
     TypeError
-        For a single tensor, whose rows would be new tensors without a use in func.
+        For anything but tensors, and for a single tensor: its rows would be new tensors, which func does not
+        use.
     """
     if isinstance(params, Tensor):
         raise TypeError("params must be a sequence of tensors, not one tensor")
@@ -27,7 +27,11 @@ def collected(params: Iterable[Tensor]) -> tuple[Tensor, ...]:
         raise TypeError("params must be a sequence of tensors, not a module: pass module.parameters()")
     if not isinstance(params, Iterable) or isinstance(params, str | bytes | Mapping):
         raise TypeError(f"params must be a sequence of tensors, not {described(params)}")
-    return tuple(params)
+    found = tuple(params)
+    for position, tensor in enumerate(found):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"params[{position}] must be a tensor, not {described(tensor)}")
+    return found
 
 
 def module_of(func: Callable) -> nn.Module | None:
@@ -37,9 +41,9 @@ def module_of(func: Callable) -> nn.Module | None:
 
 
 def require_independent(parameters: Sequence[Tensor], found: int = 0) -> None:
-    """Raise ValueError if one is computed from another: what passes through both would count twice.
+    """Raise ValueError if a parameter is computed from another, whose gradient would count it twice.
 
-    The last ``found`` of them were not passed, but found in func.
+    The last ``found`` parameters were not passed, but found in func.
     """
     pair = dependent_pair(parameters) if len(parameters) > 1 and torch.is_grad_enabled() else None
     if pair is not None:
@@ -67,7 +71,7 @@ def in_forward_mode() -> bool:
 def require_reverse_mode(**arguments: object) -> None:
     """Raise ValueError for tensors with tangents of forward-mode differentiation, which a solve would lose.
 
-    ``arguments`` by name: tensors, or nested tuples of them; others are passed over.
+    ``arguments`` are tensors, or tuples of tensors, by name; others are ignored.
     """
     if not in_forward_mode():
         return
@@ -82,31 +86,10 @@ def require_reverse_mode(**arguments: object) -> None:
 
 
 def require_one_cotangent(cotangent: Tensor) -> None:
-    """Raise RuntimeError in a backward pass for many cotangents at once."""
+    """Raise RuntimeError if a backward pass gets many cotangents at once."""
     functorch = torch._C._functorch
     if functorch.is_legacy_batchedtensor(cotangent) or functorch.is_functorch_wrapped_tensor(cotangent):
         raise RuntimeError(
             "stiffml: a solve takes one cotangent in a backward pass, not many at once (is_grads_batched, "
             "vectorize=True, torch.vmap). Try: a loop over them, vectorize=False, or stiffml.sensitivities"
         )
-
-
-def named_parameters(func: Callable, params: Sequence[Tensor], used: Sequence[Tensor]) -> dict[str, Tensor]:
-    """The parameters ``used`` by name.
-
-    A module's have its names, those passed ``"params[i]"``; others that func uses have the name that func has
-    for them, such as the variable of a closure, ``"layers.0.weight"`` in a list, or else ``"found[i]"``.
-    """
-    position, module = {id(p) for p in used}, module_of(func)
-    named: dict[str, Tensor] = {} if module is None else dict(module.named_parameters())
-    named |= {f"params[{i}]": p for i, p in enumerate(params)}
-    named = {name: p for name, p in named.items() if id(p) in position}
-    rest = {id(p): p for p in used}
-    for p in named.values():
-        rest.pop(id(p), None)
-    if rest:
-        for name, tensor in reached(func).tensors.items():
-            if id(tensor) in rest and name not in named and name != "y0":
-                named[name] = rest.pop(id(tensor))
-        named |= {f"found[{i}]": p for i, p in enumerate(rest.values())}
-    return named

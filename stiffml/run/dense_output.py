@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from stiffml.discretization.dense_output import Queries
-from stiffml.discretization.equations import OUTPUT
 from stiffml.discretization.interpolation import Interpolator, Reader, Reading
+from stiffml.discretization.numbering import is_output, output_of
 from stiffml.discretization.trajectory import Segment
 from stiffml.run.stepping import S, StepSolver
 
@@ -16,13 +16,14 @@ from stiffml.run.stepping import S, StepSolver
 def reader_for(s: np.ndarray, replay: StepSolver) -> Reader:
     """Reads at the times s (Q,): with the method's own interpolant, or a polynomial where it has none."""
     if replay.method.dense(replay.system.form) is None:
-        return Interpolator(s, replay.method.interpolation, replay.trajectory)
+        return Interpolator(s, replay.method.interpolation, replay.single)
     return StepReader(s, replay)
 
 
 def with_outputs(replay: S, readings: Sequence[Reading]) -> S:
     """The replay of a run that has ended, with those of its outputs that are equations of a step."""
-    asked = {OUTPUT - int(r.states[0]): r.s for r in readings if r.states[0] <= OUTPUT and r.s is not None}
+    firsts = [(int(reading.states[0]), reading.s) for reading in readings]
+    asked = {output_of(state): s for state, s in firsts if s is not None and is_output(state)}
     if not asked:
         return replay
     s, numbers = np.array(list(asked.values())), np.array(list(asked))

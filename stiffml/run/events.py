@@ -74,7 +74,7 @@ class EventFinder:
 
     def reached(self, state: np.ndarray) -> Segment | None:
         """The step just appended, cut short at the root of the event function if it has one."""
-        trajectory = self._replay.trajectory
+        trajectory = self._replay.single
         start, end = trajectory.times[-2:]
         before, after = self._before, self._value(end, state)
         crosses = before * after <= 0 and before != 0  # and neither is NaN
@@ -150,7 +150,7 @@ class EventFinder:
         ``after`` is that at the end of the first step. A component near zero does not tell how large its
         rounding is: it is at least what the component changes by while time does by its own rounding.
         """
-        system, trajectory = self._replay.system, self._replay.trajectory
+        system, trajectory = self._replay.system, self._replay.single
         layout, s = system.layout, float(trajectory.times[0])
         u = torch.from_numpy(self._recent[0]).to(layout.device, layout.dtype)
         wrt_t, wrt_u = gradients_of(self._event, layout, system.direction * s, u)

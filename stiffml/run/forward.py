@@ -4,54 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
 
 import numpy as np
 import torch
 
 from stiffml.discretization.trajectory import Trajectory
 from stiffml.errors import Status
-from stiffml.methods import Method
 from stiffml.run.drive import Drive, Finished, Stop
-from stiffml.run.events import EventFunc
 from stiffml.run.record import Failure, Run
+from stiffml.run.request import Request
 from stiffml.run.same_function import Values
 from stiffml.run.schedule import expected_steps
 from stiffml.run.stepping import Solvers, Task
 from stiffml.run.stored import checkpoints_for
-from stiffml.settings import Discrete, NewtonLimits, Tolerances
 from stiffml.steps import Adaptive, Steps
-from stiffml.system.bounds import Bounds, Limits
+from stiffml.system.bounds import Limits
 from stiffml.system.finite import first_not_finite
 from stiffml.system.system import System
 
 
-def integrate(
-    system: System,
-    method: Method,
-    outputs: np.ndarray,
-    returned: np.ndarray,
-    between: np.ndarray,
-    u0: np.ndarray,
-    steps: Steps,
-    tolerances: Tolerances,
-    newton: NewtonLimits,
-    options: Mapping[str, object],
-    adjoint: Discrete,
-    event: EventFunc | None,
-    bounds: Bounds | None,
-    solvers: Solvers,
-) -> tuple[Run, np.ndarray]:
-    """Integrate M du/ds = f + g through increasing ``outputs`` from ``u0`` (size,), both float64.
+def integrate(request: Request, u0: np.ndarray, solvers: Solvers) -> tuple[Run, np.ndarray]:
+    """Integrate M du/ds = f + g through the times of a request, from ``u0`` (size,).
 
-    Steps end on ``outputs``, of which some are ``returned``, and within ``bounds``; at the times ``between``
-    the solution is interpolated. The run ends where ``event`` has a root. Returned are the run and its
-    outputs (n, size), in the order of its readings.
+    Returns the run and its outputs (n, size), in the order of its readings.
     """
     began = time.perf_counter()
-    expected = None if isinstance(steps, Adaptive) else expected_steps(steps, outputs, method)
-    checkpoints = checkpoints_for(adjoint, u0.size, method.history, expected)
-    run = Run(Trajectory(outputs), checkpoints, returned)
+    system, steps, outputs = request.system, request.steps, request.outputs
+    expected = None if isinstance(steps, Adaptive) else expected_steps(steps, outputs, request.method)
+    checkpoints = checkpoints_for(request.adjoint, u0.size, request.method.history, expected)
+    run = Run(Trajectory(outputs), checkpoints, request.returned)
     checkpoints.append(u0, None)
     on_steps = u0[None]
     if len(outputs) > 1:
@@ -62,8 +43,8 @@ def integrate(
             if system.linear:
                 system.require_linear(outputs[0], outputs[1], u0)
     if len(outputs) > 1 and run.failure is None:
-        task = _task(system, method, outputs, u0, steps, tolerances, newton, options, bounds)
-        on_steps = _driven(Drive(run, task, solvers, between, tolerances, event), run, steps)
+        drive = Drive(run, _task(request, u0), solvers, request.between, request.tolerances, request.event)
+        on_steps = _driven(drive, run, steps)
         run.after = _values_at_the_end(run, system)
         for part in system.parts:
             part.forget()
@@ -71,34 +52,26 @@ def integrate(
     return run, run.in_order(on_steps)
 
 
-def _task(
-    system: System,
-    method: Method,
-    outputs: np.ndarray,
-    u0: np.ndarray,
-    steps: Steps,
-    tolerances: Tolerances,
-    newton: NewtonLimits,
-    options: Mapping[str, object],
-    bounds: Bounds | None,
-) -> Task:
-    """What the steps of a run ask of who takes them."""
+def _task(request: Request, u0: np.ndarray) -> Task:
+    """The task of the stepper."""
+    steps, method, outputs, bounds = request.steps, request.method, request.outputs, request.bounds
     adaptive = isinstance(steps, Adaptive)
     largest = outputs[-1] - outputs[0]
     if isinstance(steps, Adaptive) and steps.maximum is not None:
         largest = min(largest, steps.maximum)
+    limits = None if bounds is None else Limits(bounds, request.tolerances, request.system, u0, adaptive)
     return Task(
-        system,
+        request.system,
         method,
         float(outputs[0]),
         u0,
-        tolerances=tolerances if adaptive else None,
-        newton=newton,
+        tolerances=request.tolerances if adaptive else None,
+        newton=request.newton,
         largest=largest,
         last=float(outputs[-1]),
         max_cuts=40 if adaptive else 12,
-        options=options,
-        limits=None if bounds is None else Limits(bounds, tolerances, system, u0, adaptive),
+        options=request.options,
+        limits=limits,
         watches_stiffness=isinstance(steps, Adaptive) and steps.stop_if_stiff and not method.implicit,
     )
 

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from stiffml.discretization.dense_output import Queries
-from stiffml.discretization.trajectory import Segment, Trajectory
+from stiffml.discretization.trajectory import Segment, Trajectories, Trajectory
 from stiffml.errors import Status
 from stiffml.methods import Method
 from stiffml.settings import NewtonLimits, Tolerances
@@ -177,14 +177,20 @@ class StepSolver(ABC):
 
     Attributes
     ----------
-    trajectory : Trajectory
+    trajectory : Trajectory or Trajectories
     method : Method
     system : System
     """
 
-    trajectory: Trajectory
+    trajectory: Trajectory | Trajectories
     method: Method
     system: System
+
+    @property
+    def single(self) -> Trajectory:
+        """The trajectory, where there is one only."""
+        assert isinstance(self.trajectory, Trajectory), "this needs one trajectory at a time"
+        return self.trajectory
 
     @abstractmethod
     def asked(self: S, queries: Queries) -> S:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -38,12 +38,16 @@ class _EveryState(Checkpoints):
         """The steps from ``first`` to ``end``, with the states from ``origin`` on."""
 
     def segments(self, replay: StepSolver, last: int, longest: int) -> Iterator[Segment]:
-        for window in _windows(last, longest, replay.method.history):
-            yield self._segment(replay, *window)
+        return self._with_steps(replay, _windows(last, longest, replay.method.history))
 
     def forwards(self, replay: StepSolver, last: int, longest: int) -> Iterator[Segment]:
-        for window in reversed(list(_windows(last, longest, replay.method.history))):
-            yield self._segment(replay, *window)
+        return self._with_steps(replay, reversed(list(_windows(last, longest, replay.method.history))))
+
+    def _with_steps(self, replay: StepSolver, windows: Iterable[tuple[int, int, int]]) -> Iterator[Segment]:
+        for window in windows:
+            segment = self._segment(replay, *window)
+            if len(segment.which):  # not only the number of a last state
+                yield segment
 
     def last_step(self, replay: StepSolver) -> Segment:
         return next(self.segments(replay, replay.trajectory.n_steps, 1))
@@ -56,6 +60,21 @@ class InMemory(_EveryState):
         self._states = Growing((size,))
         self._stages: Growing | None = None
         self._with_stages = with_stages
+
+    @classmethod
+    def joined(cls, parts: Sequence[InMemory]) -> InMemory:
+        """Those of several runs of one method, numbered as those of ``Trajectories`` are."""
+        kept = [part._stages for part in parts if part._stages is not None]
+        joined = cls(parts[0].start.size, with_stages=len(kept) == len(parts))
+        for number, part in enumerate(parts):
+            for state in part._states.rows:
+                joined._states.append(state)
+            if joined._with_stages:
+                joined._stages = joined._stages or Growing(kept[0].rows.shape[1:])
+                for stages in kept[number].rows:
+                    joined._stages.append(stages)
+                joined._stages.append(0.0)  # there is no step from the last state
+        return joined
 
     def append(self, state: np.ndarray, stages: np.ndarray | None) -> None:
         self._states.append(state)

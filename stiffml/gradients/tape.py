@@ -1,0 +1,63 @@
+"""The tape of a run: what the forward pass leaves for derivatives."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from stiffml.discretization.interpolation import Reading
+from stiffml.gradients.hooks import without_hooks
+from stiffml.native.replay import Replay
+from stiffml.run.checkpoints import Checkpoints
+from stiffml.run.dense_output import with_outputs
+from stiffml.run.record import Run
+from stiffml.stats import Stats
+
+
+@dataclass(frozen=True)
+class Tape:
+    """A run, the equations of its steps, and the readings of its outputs.
+
+    Attributes
+    ----------
+    run : Run
+    replay : Replay
+        Has the equations of the steps, those of outputs between steps included, and solves them again.
+    readings : sequence of Reading
+        How each output is read from the states. Empty: no outputs, only the states.
+    stats : Stats
+        Where the cost of derivatives is counted.
+    """
+
+    run: Run
+    replay: Replay
+    readings: Sequence[Reading]
+    stats: Stats
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """The states of the run, kept or computed again."""
+        return self.run.checkpoints
+
+    def with_readings(self, readings: Sequence[Reading]) -> Tape:
+        """The same run with these outputs; for a tape without any."""
+        assert not self.readings
+        return dataclasses.replace(self, replay=with_outputs(self.replay, readings), readings=readings)
+
+    def require_same_func(self) -> None:
+        """Raise ReplayError if ``func`` has changed since the run."""
+        run, system = self.run, self.replay.system
+        if run.before is not None:
+            run.before.require_same(system, run.checkpoints.start, find_used=True)
+        end = run.checkpoints.end
+        if run.after is not None and end is not None:
+            run.after.require_same(system, end)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """For later use of the run: func's parameters are those of then, and their hooks are silent."""
+        system = self.replay.system
+        with system.as_it_was(), without_hooks(system.parameters):
+            yield

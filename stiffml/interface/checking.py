@@ -1,0 +1,161 @@
+"""From the arguments of a solve to its request; every message names the argument and what to pass."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stiffml.checks import described, flag, several_times
+from stiffml.interface.arguments import Arguments
+from stiffml.interface.checking_steps import require_options, require_possible, require_right_estimate
+from stiffml.interface.equations import system_of
+from stiffml.interface.feasibility import require_schedule
+from stiffml.interface.initial_state import checked_layout
+from stiffml.interface.output_times import increasing, merged_ends
+from stiffml.interface.tolerances import newton_limits, tolerances_of
+from stiffml.linear.choice import Wanted, choose
+from stiffml.linear.krylov.solver import KrylovSolver
+from stiffml.methods import Method, resolve
+from stiffml.parameters.passed import collected, in_forward_mode, require_reverse_mode
+from stiffml.petsc.known_options import require_understood
+from stiffml.petsc.options import require_free
+from stiffml.run.request import Request
+from stiffml.settings import Discrete, Newton
+from stiffml.steps import Adaptive, landings
+from stiffml.system.bounds import bounds_of
+from stiffml.system.derivatives.curvature import WIDEST_BLOCK
+from stiffml.system.function.span import Span
+from stiffml.system.state import State
+from stiffml.system.statistics import require_fixed_statistics
+from stiffml.system.system import System
+from stiffml.system.trials import try_out
+from stiffml.system.unnamed_parameters import find_parameters
+
+OUTPUTS = ("steps", "interpolate")
+
+
+def check(arguments: Arguments) -> Request:
+    """Check the arguments and fill in what was left to default; ``breakpoints`` and ``throw`` are ignored.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For anything wrong.
+    """
+    y0, options = arguments.y0, arguments.options
+    params = collected(arguments.params)
+    require_reverse_mode(y0=y0, t=arguments.t, params=params, mass=arguments.mass)
+    method = resolve(arguments.method)
+    _require_callables(arguments)
+    layout = checked_layout(y0, arguments.batch_dims)
+    t, times, direction = increasing(arguments.t)
+    interpolated = _interpolated(arguments.outputs)
+    make_consistent = flag("make_consistent", arguments.make_consistent)
+    through = () if arguments.through is None else arguments.through
+    passed = several_times("through", through).to(t.device, torch.float64)
+    on_steps, on_passed = landings(times, interpolated, direction * passed.detach().cpu().numpy())
+    ends, returned = merged_ends(t, on_steps, passed, on_passed, direction)
+    outputs = direction * ends.detach().cpu().double().numpy()
+    steps = Adaptive() if arguments.steps is None else arguments.steps
+    require_possible(steps, method, arguments.rtol, arguments.atol, times)
+    require_options(options)
+    _require_effect(arguments, method)
+    adjoint = Discrete() if arguments.adjoint is None else arguments.adjoint
+    if not isinstance(adjoint, Discrete):
+        raise TypeError(f"adjoint must be Discrete(checkpoints=…), not {described(adjoint)}")
+    require_schedule(steps, outputs, layout.size, adjoint)
+    tolerances = tolerances_of(arguments.rtol, arguments.atol, y0, layout)
+    # Extrapolation of this degree keeps the order: its error in the first and last steps is one order higher.
+    degree = 0 if method.within_step else (method.order - 1) | 1
+    span = Span(float(times[0]), float(times[-1]), direction, layout.dtype, degree)
+    bounds = bounds_of(arguments.bounds, y0, layout)
+    system = system_of(arguments, method, layout, direction, span)
+    require_right_estimate(steps, method, system.mass)
+    with torch.inference_mode(False), torch.no_grad():
+        u0 = layout.flatten(y0).detach().double().cpu().numpy()
+    # Before any other call of func, which may keep what it computes: that must have a graph.
+    if torch.is_grad_enabled() or in_forward_mode():
+        find_parameters(system, float(times[0]), u0)
+        system.keep_members()
+    if method.implicit:
+        limits = tolerances if isinstance(steps, Adaptive) else None
+        wanted = Wanted(
+            arguments.linear, arguments.jacobian, method, system.linear, limits, dict(options or {})
+        )
+        with torch.inference_mode(False), torch.no_grad():
+            system.solver = choose(wanted, system.f, system.mass, float(times[0]), u0)
+    require_free(options or {})
+    krylov = method.implicit and isinstance(system.solver, KrylovSolver)
+    require_understood(options or {}, method, isinstance(steps, Adaptive), krylov)
+    if len(times) > 1:
+        _try_out(system, method, float(times[0]), u0, (t, y0))
+    return Request(
+        method=method,
+        system=system,
+        t=t,
+        on_steps=on_steps,
+        ends=ends,
+        outputs=outputs,
+        returned=returned,
+        between=times[~on_steps],
+        steps=steps,
+        tolerances=tolerances,
+        newton=newton_limits(arguments.newton, steps, tolerances, y0, layout),
+        options=dict(options or {}),
+        adjoint=adjoint,
+        make_consistent=make_consistent,
+        event=arguments.event,
+        bounds=bounds,
+    )
+
+
+def _require_callables(arguments: Arguments) -> None:
+    func, event = arguments.func, arguments.event
+    if not callable(func):
+        raise TypeError(f"func must be callable as func(t, y), not {described(func)}")
+    require_fixed_statistics(func)
+    if event is not None and not callable(event):
+        raise TypeError(f"event must be callable as event(t, y), not {described(event)}")
+
+
+def _interpolated(outputs: object) -> bool:
+    """Whether outputs are interpolated between steps."""
+    if not isinstance(outputs, str) or outputs not in OUTPUTS:
+        raise ValueError(f"outputs must be one of {', '.join(OUTPUTS)}, not {described(outputs)}")
+    return outputs == "interpolate"
+
+
+def _require_effect(arguments: Arguments, method: Method) -> None:
+    """Refuse settings of a solver that the method does not have."""
+    newton = arguments.newton
+    if newton is not None and not isinstance(newton, Newton):
+        raise TypeError(f"newton must be Newton(rtol=…, atol=…) or None, not {described(newton)}")
+    for name in ("linear", "jacobian"):
+        wanted = getattr(arguments, name)
+        is_default = wanted is None or (isinstance(wanted, str) and wanted == "auto")
+        if not (method.implicit or is_default):
+            raise ValueError(f"{name} has no effect with the explicit method {method}; leave it out")
+    if newton is not None and not method.newton:
+        kind = "method, which solves linear systems only," if method.implicit else "explicit method"
+        raise ValueError(f"newton has no effect with the {kind} {method}; leave it out")
+
+
+def _try_out(system: System, method: Method, s0: float, u0: np.ndarray, given: tuple[Tensor, State]) -> None:
+    """Try what the solve relies on in func, near the initial state."""
+    t, y0 = given
+    inputs = (t, *(y0 if isinstance(y0, tuple) else (y0,)), *system.parameters)
+    differentiated = torch.is_grad_enabled() and any(value.requires_grad for value in inputs)
+    narrow = differentiated and system.layout.width <= WIDEST_BLOCK
+    with torch.inference_mode(False), torch.no_grad():
+        for part in system.parts:
+            implicit = method.implicit and part is system.f
+            if implicit or differentiated:
+                # Newton's steps get their Jacobian from the solver, backwards too.
+                blocks = (implicit and system.solver.uses_blocks) or (
+                    narrow and not (implicit and method.newton)
+                )
+                blocks = blocks and part.may_replicate
+                # Newton's iteration also converges with a part of the Jacobian; a Rosenbrock step needs all.
+                exact = differentiated or method.time_is_state
+                try_out(part, s0, u0, exact=exact, blocks=blocks)

@@ -1,0 +1,159 @@
+"""A solve: check the arguments, integrate, and make the solution."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stiffml.checks import flag, require_untransformed, times
+from stiffml.errors import SolveError, Status, explain
+from stiffml.gradients.autograd import Integrate
+from stiffml.gradients.events import differentiable_event, moved_with_end
+from stiffml.gradients.initial_values import MakeConsistent
+from stiffml.gradients.tape import Tape
+from stiffml.interface.arguments import Arguments
+from stiffml.interface.breakpoints import solve_in_sections
+from stiffml.interface.checking import check
+from stiffml.interface.equations import space_of
+from stiffml.interface.feasibility import require_sane_span
+from stiffml.interface.interpolation import interpolate
+from stiffml.interface.piece import Piece
+from stiffml.interface.solution import Solution
+from stiffml.interface.steppers import solvers_for
+from stiffml.native.constraints import Constraints
+from stiffml.native.replay import Replay
+from stiffml.parameters.passed import collected
+from stiffml.run.events import Event
+from stiffml.run.forward import integrate
+from stiffml.run.request import Request
+from stiffml.stats import Stats
+from stiffml.system.space import solving_on
+
+
+def solved(arguments: Arguments) -> Solution:
+    """The solution; see :func:`stiffml.solve`."""
+    require_untransformed()
+    flag("throw", arguments.throw)
+    t, params = times("t", arguments.t), collected(arguments.params)
+    require_sane_span(t)
+    arguments = dataclasses.replace(arguments, t=t, params=params)
+    if arguments.breakpoints is None:
+        solution, error = _solve_section(arguments, Stats())
+    else:
+        solution, error = solve_in_sections(_solve_section, arguments)
+    if error is not None and arguments.throw:
+        error.solution = solution
+        raise error
+    return solution
+
+
+def _solve_section(
+    arguments: Arguments, stats: Stats, *, continues: bool = False
+) -> tuple[Solution, SolveError | None]:
+    """Solve without breakpoints, and add the cost to ``stats``.
+
+    ``continues``: y0 is the end of another section. Its algebraic variables are made consistent.
+    """
+    with solving_on(space_of(arguments.func)):
+        request = check(arguments)
+        u0 = _initial(request, arguments, continues)
+        return _integrate(request, u0, stats)
+
+
+def _integrate(request: Request, u0: Tensor, stats: Stats) -> tuple[Solution, SolveError | None]:
+    system = request.system
+    if request.bounds is not None:
+        request.bounds.require(u0.detach().double().cpu().numpy(), request.tolerances, system)
+    tapes: list[Tape] = []
+
+    # Jacobians need autograd, which inference mode forbids.
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def compute() -> tuple[Tape, np.ndarray]:
+        start = u0.detach().double().cpu().numpy()
+        run, outputs = integrate(request, start, solvers_for(request.method))
+        tapes.append(Tape(run, Replay(run.trajectory, request.method, system), (), stats))
+        return tapes[0].with_readings(run.readings), outputs
+
+    on_steps = torch.from_numpy(request.on_steps).to(request.t.device)
+    t_ends, t_between = request.ends, request.t[~on_steps]
+    u = Integrate.apply(compute, t_ends, t_between, u0, *system.parameters)
+    return _finish(tapes[0], request, (t_ends, u0, *system.parameters), u)
+
+
+def _initial(request: Request, arguments: Arguments, continues: bool) -> Tensor:
+    """The flat initial state, (size,), which satisfies the algebraic equations if there are any."""
+    system = request.system
+    u0 = system.layout.flatten(arguments.y0)
+    mass, space = system.mass, system.space
+    if mass is not None and space.is_distributed and not space.every(not mass.singular):
+        raise ValueError(
+            "mass: with a singular one the state must be whole in one process, because its initial values "
+            "are checked against the algebraic equations with their Jacobian; solve these inside func"
+        )
+    if system.mass is None or not system.mass.singular:
+        if request.make_consistent:
+            raise ValueError("make_consistent has no effect without a singular mass matrix; leave it out")
+        return u0
+    s0 = float(request.outputs[0])
+    if request.make_consistent or continues:
+        return MakeConsistent.apply(system, s0, request.t[0], u0, *system.parameters)
+    with torch.inference_mode(False), torch.no_grad():
+        Constraints(system, s0).check(u0.detach().double().cpu().numpy(), request.tolerances)
+    return u0
+
+
+def _finish(
+    tape: Tape, request: Request, inputs: tuple[Tensor, ...], u: Tensor
+) -> tuple[Solution, SolveError | None]:
+    """The solution of a run whose outputs are u (n, size), and the error if it stopped early."""
+    run, system = tape.run, request.system
+    trajectory, layout = run.trajectory, system.layout
+    if request.method.implicit:
+        tape.stats.linear = system.solver.description
+    tape.stats.count(
+        **run.counts,
+        accepted=trajectory.n_steps,
+        ramp_steps=run.ramp_steps,
+        rhs_evals=system.rhs_evals,
+        jacobians=system.f.jacobians,
+        wall_s=run.wall_s,
+    )
+    error = event = None
+    status, message = Status.SUCCESS, "reached the last output time"
+    if run.failure is not None:
+        failure = run.failure
+        reason, hint = explain(failure.status, request.method.implicit)
+        error = SolveError(
+            failure.status,
+            f"{reason}: {failure.detail}" if failure.detail else reason,
+            hint,
+            t=system.direction * failure.s,
+            h=system.direction * failure.size,
+            component=None if failure.component is None else layout.component(failure.component),
+        )
+        status, message = failure.status, str(error)
+    if run.event is not None and request.event is not None:
+        t_event, u_event = differentiable_event(request.event, tape, run.event, u[-1])
+        u = moved_with_end(u[:-1], t_event, tape.with_readings(run.readings[:-1]))
+        event = Event(t_event, layout.unflatten(u_event))
+        status, message = Status.EVENT, f"the event was reached at t = {t_event.item():.10g}"
+    if len(request.between):
+        u = u[run.in_time]
+    pieces = (Piece(tape, inputs, None if event is None else event.t),)
+    solution = Solution(
+        t=request.t[: len(u)],
+        y=layout.unflatten(u),
+        status=status,
+        message=message,
+        stats=tape.stats,
+        steps=trajectory.recorded(),
+        event=event,
+        interpolant=partial(interpolate, pieces),
+        pieces=pieces,
+    )
+    return solution, error

@@ -1,0 +1,61 @@
+"""What a solve and its backward passes cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class AdjointStats:
+    """Cost of the backward passes so far.
+
+    ``rhs_evals`` and ``jacobians`` count the states at which f and ∂f/∂y were evaluated; one call may
+    evaluate many states. ``wall_s`` is in seconds.
+    """
+
+    rhs_evals: int = 0
+    jacobians: int = 0
+    krylov_iterations: int = 0
+    wall_s: float = 0.0
+
+
+@dataclass
+class Stats:
+    """Cost of a solve.
+
+    Attributes
+    ----------
+    accepted, rejected : int
+        Steps. One is rejected if its error is too large, Newton's iteration fails, a value is not finite, or
+        it ends out of bounds.
+    ramp_steps : int
+        Steps that a multistep method added to those asked for.
+    rhs_evals, jacobians : int
+        Evaluations of f and of ∂f/∂y.
+    newton_iterations, krylov_iterations : int
+    mended_jacobians : int
+        Jacobians with infinite or NaN entries, which differences of f replaced.
+    wall_s : float
+        Seconds.
+    linear : str
+        How linear systems were solved.
+    adjoint : AdjointStats or None
+        None until a backward pass has run.
+    """
+
+    accepted: int = 0
+    rejected: int = 0
+    ramp_steps: int = 0
+    rhs_evals: int = 0
+    jacobians: int = 0
+    newton_iterations: int = 0
+    krylov_iterations: int = 0
+    mended_jacobians: int = 0
+    wall_s: float = 0.0
+    linear: str = ""
+    adjoint: AdjointStats | None = None
+
+    def count(self, **costs: float) -> None:
+        """Add to the counts."""
+        for name, cost in costs.items():
+            setattr(self, name, getattr(self, name) + cost)
