@@ -55,7 +55,10 @@ def space_of(func: Func) -> Space:
     """The processes that hold the state: those of the field that func, or a part of it, belongs to."""
     parts: Iterable[object] = func.modules() if isinstance(func, nn.Module) else [func]
     fields = (getattr(part, "field", None) for part in parts)
-    return next((field.space for field in fields if isinstance(field, HasSpace)), Space())
+    # Most have none, of which an instance check with a protocol would take longest to say so.
+    return next(
+        (field.space for field in fields if field is not None and isinstance(field, HasSpace)), Space()
+    )
 
 
 def _parameters(func: Func, params: Iterable[Tensor]) -> tuple[Tensor, ...]:
