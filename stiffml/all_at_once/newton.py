@@ -22,6 +22,12 @@ MAX_ITERATIONS = 15
 GROWS = 1e4
 """An update that is so many times the one before is on its way to nowhere."""
 
+CLEAN = 0.5
+"""Each update of an iteration from a good guess is less than this part of the one before."""
+
+NEAR, FEW_ITERATES = 0.1, 4
+"""An iterate has come near to a solution at this part of the first distance; how many iterates are tried."""
+
 ROUNDING = 1e-13
 """Updates of this part of the largest component of a vector may be rounding, if they no longer shrink."""
 
@@ -63,6 +69,7 @@ class Equations:
         self.f = self._part(system.f, "f", times)
         self.g = None if system.g is None else self._part(system.g, "g", times)
         self.tested = self._tested()
+        self._rows = self._own_rows()
 
     def _part(self, dynamics: Dynamics, name: str, times: np.ndarray) -> Part:
         structure, s = self._structure, times.copy()
@@ -95,6 +102,18 @@ class Equations:
                     tested[at[row.column]] = True
         return tested[structure.given :]
 
+    def _own_rows(self) -> tuple[np.ndarray, ...]:
+        """Of all rows that are solved for: the positions of their vector and of that before, α, β, L = M."""
+        parts: list[tuple[np.ndarray, ...]] = []
+        for entry in self._structure.entries:
+            if entry.of.solves and entry.c == entry.of.column:
+                before = self._structure.positions[entry.block][entry.c - 1]
+                weighted = np.full(len(before), entry.of.weighted)
+                parts.append((entry.row, before, entry.alpha[:, None], entry.beta[:, None], weighted))
+        if not parts:
+            return tuple(np.empty(0, dtype=int) for _ in range(5))
+        return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+
     def update(self, x: np.ndarray) -> np.ndarray:
         """(unknowns, size): what a Newton iteration subtracts from the unknowns."""
         structure, system = self._structure, self._system
@@ -109,6 +128,42 @@ class Equations:
         factors = factorise(inner, structure.unknowns, structure.reach)
         shape = (structure.unknowns, system.layout.samples, system.layout.width)
         return factors.solve(residual.reshape(shape)).reshape(residual.shape)
+
+    def steps_lead_to(self, x: np.ndarray, weights: np.ndarray) -> bool:
+        """Whether each step's own Newton iteration leads to x, as far as a few iterates show.
+
+        The equations of a step may have several solutions, and an iteration on many steps may end at others
+        than steps find that are taken one by one. So each stage that is solved for is begun from the vector
+        before it, side by side, with all others as they are in x. ``weights``: (unknowns, size).
+        """
+        own, start, alpha, beta, weighted = self._rows
+        if not len(own):
+            return True
+        s, target, found = self.f.s[self.f.node[own]], x[own], self.f.values[self.f.node[own]]
+        mass = np.eye(self._system.layout.width)[None]
+        if self._system.mass is not None:
+            mass = np.where(weighted[:, None, None, None], self._system.mass.blocks, mass)
+        scale = weights[own - self._structure.given]
+
+        def distance(v: np.ndarray) -> np.ndarray:
+            return np.sqrt(np.mean(((v - target) / scale) ** 2, axis=1))
+
+        v = x[start]
+        near = np.maximum(NEAR * distance(v), 1.0)
+        for _ in range(FEW_ITERATES):
+            if (distance(v) <= near).all():
+                return True
+            slopes, blocks = (
+                part.numpy() for part in self.f.dynamics.values_and_blocks(s, torch.from_numpy(v))
+            )
+            moved = v - target
+            if self._system.mass is not None:
+                moved = np.where(weighted[:, None], self._system.weigh(moved), moved)
+            residual = alpha * moved - beta * (slopes - found)
+            matrices = alpha[:, :, None, None] * mass - beta[:, :, None, None] * blocks
+            update = np.linalg.solve(matrices, residual.reshape(*blocks.shape[:-1], 1))
+            v = v - update.reshape(v.shape)
+        return bool((distance(v) <= near).all())
 
     def _at_g(self) -> Jacobians | None:
         return None if self.g is None else Jacobians(self.g.blocks, self.g.node)
@@ -170,12 +225,13 @@ class Equations:
 
 
 def solve(
-    equations: Equations, x: np.ndarray, given: int, limits: NewtonLimits, scale: np.ndarray
+    equations: Equations, x: np.ndarray, given: int, limits: NewtonLimits, scale: np.ndarray, trusted: bool
 ) -> tuple[np.ndarray, int]:
     """The x (count, size) that satisfies the equations, and how many iterations that took.
 
     ``x`` is where the iteration starts; its first ``given`` vectors stay. ``scale``: (unknowns, size) what
-    1 % of ``rtol`` is relative to, if the limits have no ``atol``.
+    1 % of ``rtol`` is relative to, if the limits have no ``atol``. ``trusted``: whether the start is near the
+    solution that is meant; else, and where the iteration did not look so, that is checked.
 
     Raises
     ------
@@ -188,15 +244,17 @@ def solve(
         x = x.copy()
         x[given:] -= update
         change, state = np.abs(update[tested]), np.abs(x[given:][tested])
-        weights = limits.rtol * state + atol[tested]
-        size = math.sqrt(float(np.mean((change / weights) ** 2, axis=1).max()))
+        size = math.sqrt(float(np.mean((change / (limits.rtol * state + atol[tested])) ** 2, axis=1).max()))
         if not size < GROWS * before:  # nor NaN
             raise NotConvergedError(iteration)
         contraction, before = size / before, size
-        # Quadratic, so that the next update is about this much smaller again.
-        if size <= 1 or (0 < contraction < 1 and size * contraction / (1 - contraction) <= 1):
-            return x, iteration
-        largest = state.max(axis=1, keepdims=True)
-        if contraction > 0.3 and bool((change <= 1e-10 * state + ROUNDING * largest).all()):
+        trusted = trusted and contraction < CLEAN
+        converged = size <= 1 or (0 < contraction < 1 and size * contraction / (1 - contraction) <= 1)
+        if not converged and contraction > 0.3:
+            largest = state.max(axis=1, keepdims=True)
+            converged = bool((change <= 1e-10 * state + ROUNDING * largest).all())
+        if converged:
+            if not trusted and not equations.steps_lead_to(x, limits.rtol * np.abs(x[given:]) + atol):
+                raise NotConvergedError(iteration)
             return x, iteration
     raise NotConvergedError(MAX_ITERATIONS)

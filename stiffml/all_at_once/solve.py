@@ -35,7 +35,7 @@ def solve_steps(
     system: System,
     limits: NewtonLimits,
     guess: np.ndarray,
-    stage_guess: np.ndarray | None = None,
+    trusted: bool,
 ) -> Found:
     """Solve the equations of the steps ``first`` … ``last`` − 1 of a trajectory that has their times.
 
@@ -44,8 +44,8 @@ def solve_steps(
     guess : ndarray
         (last + 1 − origin, size): the states that the first step starts from, of which the earliest has the
         number ``origin``, and where the iteration starts for the others.
-    stage_guess : ndarray, optional
-        (last − first, stages, size); by default the states that steps start from.
+    trusted : bool
+        Whether the guess is near the solution that is meant.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def solve_steps(
     origin = last + 1 - len(guess)
     if trajectory.half is None and method.starts_with_half_step:
         trajectory.half = float(trajectory.times[:2].mean()), guess[0]
-    segment = Segment(trajectory, first, last, origin, guess, stage_guess)
+    segment = Segment(trajectory, first, last, origin, guess)
     blocks = method.blocks(segment, system.form)
     structure = Structure(segment, blocks)
     x = np.empty((structure.count, guess.shape[1]))
@@ -72,14 +72,11 @@ def solve_steps(
                 x[here] = segment.states_at(states)
                 times[here] = times_at(trajectory, states)
             elif row.column in pattern.stages:
-                known = stage_guess is not None
-                x[here] = segment.stage(block.which, row.column - pattern.stages.start) if known else base
-                if row.rosenbrock and not known:
-                    x[here] = 0.0
+                x[here] = 0.0 if row.rosenbrock else base
             else:
                 x[here] = base
                 times[here] = block.times.mean(dim=1).numpy()
-    x, iterations = solve(Equations(structure, system, times), x, structure.given, limits, scale)
+    x, iterations = solve(Equations(structure, system, times), x, structure.given, limits, scale, trusted)
     return _found(structure, x, first, last, iterations)
 
 

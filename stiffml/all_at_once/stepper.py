@@ -155,4 +155,5 @@ class AllAtOnceStepper(NativeStepper):
             self._task.system,
             self._task.newton,
             np.concatenate([before, guess]),
+            trusted=self._guess is not None,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from forms import Case, forms
@@ -131,6 +133,27 @@ def test_where_it_does_not_converge() -> None:
         other = solve(func, y0, t, method="beuler", steps=Grid(4))
         assert off(other.y, one.y) <= 1e-9, "look at _find in all_at_once/stepper.py"
         assert other.stats.accepted == one.stats.accepted
+
+
+@pytest.mark.parametrize(("method", "count"), [("bdf2", 8), ("arkimex-4", 4), ("dirk-759a", 4)])
+def test_equations_with_several_solutions(method: str, count: int) -> None:
+    """y = (sin t, cos t) exp(sin t). By long steps, an iteration on all of them ends at solutions 20 away."""
+    phase, rates = torch.tensor([0.0, math.pi / 2], dtype=D), torch.tensor([3.0, 1.0], dtype=D)
+
+    def known(t: Tensor) -> Tensor:
+        return torch.sin(t + phase) * torch.exp(torch.sin(t))
+
+    def forced(t: Tensor, y: Tensor) -> Tensor:
+        away = known(t) - y
+        slope = torch.cos(t + phase) * torch.exp(torch.sin(t)) + torch.cos(t) * known(t)
+        return slope + torch.sin(away) * rates + 0.3 * away**2
+
+    y0, t = known(times(0)[0]), times(0, 1, 2)
+    one, other = (
+        solve(forced, y0, t, method=method, steps=Fixed(2 / count), stepping=stepping)
+        for stepping in ("sequential", "auto")
+    )
+    assert off(other.y, one.y) <= 1e-9, f"{method}: look at steps_lead_to in all_at_once/newton.py"
 
 
 def test_a_step_that_does_not_exist_fails_as_it_does_one_by_one() -> None:

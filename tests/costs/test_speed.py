@@ -52,7 +52,7 @@ def python_calls(work: Callable[[], object]) -> int:
 
 
 def test_a_training_iteration_of_the_robertson_fit(func_calls: list[int]) -> None:
-    """40 steps of Crank-Nicolson as the unknowns of one Newton iteration: 8 evaluations from a constant guess."""
+    """40 steps of Crank-Nicolson as the unknowns of one Newton iteration."""
     data, network = observations(), Network(0)
 
     def forward(**arguments) -> None:
