@@ -60,9 +60,8 @@ class Trajectory:
     def append(self, time: float, size: float) -> None:
         """Add an accepted step by its end and its size."""
         self._sizes.append(size)
-        self._times.append(
-            min(time, self.outputs[-1])
-        )  # the sum of the steps may round beyond the last output
+        # The sum of the steps may round beyond the last output.
+        self._times.append(min(time, self.outputs[-1]))
 
     def end_last_step(self, time: float, size: float) -> None:
         """Move the end of the last step to ``time``."""
