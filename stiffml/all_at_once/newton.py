@@ -17,20 +17,32 @@ from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.system import System
 
 MAX_ITERATIONS = 15
-"""What needs more is solved faster step by step."""
+"""Largest number of iterations: beyond it, solving the steps one by one is faster."""
 
 GROWS = 1e4
-"""An update that is so many times the one before is on its way to nowhere."""
+"""The iteration has failed if an update is this many times larger than the previous one."""
 
 ROUNDING = 1e-13
-"""Updates of this part of the largest component of a vector may be rounding, if they no longer shrink."""
+"""Updates below this fraction of the largest component of a vector count as rounding error if they stall."""
 
 
 @dataclass
 class Part:
-    """f, or g: where it is evaluated, and what came.
+    """f or g with the M vectors at which it is evaluated, and its values there.
 
-    ``at``: positions of the vectors (M,). ``s``: their times. ``node``: (count,) from positions to nodes.
+    Attributes
+    ----------
+    dynamics : Dynamics
+    at : ndarray
+        (M,) int, positions of the vectors.
+    s : Tensor
+        (M,) their times.
+    node : ndarray
+        (count,) int, from positions to rows of ``values`` and ``blocks``.
+    values : ndarray
+        (M, size) f or g at the vectors.
+    blocks : ndarray
+        (M, samples, width, width) the Jacobians there.
     """
 
     dynamics: Dynamics
@@ -41,14 +53,14 @@ class Part:
     blocks: np.ndarray
 
     def evaluate(self, x: np.ndarray) -> None:
-        """f and its Jacobian at the nodes."""
+        """Evaluate f and its Jacobians at the vectors ``x`` (count, size)."""
         if len(self.at):
             values, blocks = self.dynamics.values_and_blocks(self.s, torch.from_numpy(x[self.at]))
             self.values, self.blocks = values.numpy(), blocks.numpy()
 
 
 class NotConvergedError(Exception):
-    """The iteration did not converge; ``iterations`` were done."""
+    """The iteration did not converge within ``iterations`` iterations."""
 
     def __init__(self, iterations: int) -> None:
         super().__init__(f"no convergence after {iterations} iterations")
@@ -56,7 +68,10 @@ class NotConvergedError(Exception):
 
 
 class Equations:
-    """The equations of a structure, as functions of its vectors x (count, size)."""
+    """The equations of a structure as functions of its vectors x (count, size).
+
+    ``times`` (count,) are the times of the vectors that are states or half steps.
+    """
 
     def __init__(self, structure: Structure, system: System, times: np.ndarray) -> None:
         self._structure, self._system = structure, system
@@ -86,7 +101,7 @@ class Equations:
         )
 
     def _tested(self) -> np.ndarray:
-        """The unknowns whose updates show convergence: states, and stages that are solved for."""
+        """(unknowns,) bool: the unknowns whose updates are tested, states and implicit stages."""
         structure = self._structure
         tested = np.zeros(structure.count, dtype=bool)
         for block, at in zip(structure.blocks, structure.positions, strict=True):
@@ -96,7 +111,7 @@ class Equations:
         return tested[structure.given :]
 
     def update(self, x: np.ndarray) -> np.ndarray:
-        """(unknowns, size): what a Newton iteration subtracts from the unknowns."""
+        """(unknowns, size) the Newton update, to be subtracted from the unknowns."""
         structure, system = self._structure, self._system
         self.f.evaluate(x)
         if self.g is not None:
@@ -120,7 +135,7 @@ class Equations:
         slopes = np.zeros_like(linear)
         for entry in structure.entries:
             weighted[entry.row] = entry.of.weighted
-            # The rows of an entry are different ones: nothing is lost by adding at once.
+            # Within an entry no row occurs twice, so += with index arrays misses nothing.
             if entry.alpha.any():
                 linear[entry.row] += entry.alpha[:, None] * x[entry.column]
             if entry.beta.any():
@@ -135,7 +150,7 @@ class Equations:
         return (linear - slopes)[structure.given :]
 
     def _add_brackets(self, number: int, x: np.ndarray, slopes: np.ndarray) -> None:
-        """J x + τ ∂f/∂s at the old states, of Rosenbrock rows."""
+        """Add the brackets J x + τ ∂f/∂s of Rosenbrock rows, with J and ∂f/∂s at the old states."""
         block, at = self._structure.blocks[number], self._structure.positions[number]
         base = at[block.pattern.base]
         nodes = self.f.node[base]
@@ -172,10 +187,18 @@ class Equations:
 def solve(
     equations: Equations, x: np.ndarray, given: int, limits: NewtonLimits, scale: np.ndarray
 ) -> tuple[np.ndarray, int]:
-    """The x (count, size) that satisfies the equations, and how many iterations that took.
+    """Solve the equations by Newton's iteration; return x (count, size) and the number of iterations.
 
-    ``x`` is where the iteration starts; its first ``given`` vectors stay. ``scale``: (unknowns, size) what
-    1 % of ``rtol`` is relative to, if the limits have no ``atol``.
+    Parameters
+    ----------
+    equations : Equations
+    x : ndarray
+        (count, size) the initial guess.
+    given : int
+        The first ``given`` vectors are not changed.
+    limits : NewtonLimits
+    scale : ndarray
+        (unknowns, size): without ``limits.atol`` the absolute tolerance is 0.01 · rtol times this.
 
     Raises
     ------
@@ -190,10 +213,10 @@ def solve(
         change, state = np.abs(update[tested]), np.abs(x[given:][tested])
         weights = limits.rtol * state + atol[tested]
         size = math.sqrt(float(np.mean((change / weights) ** 2, axis=1).max()))
-        if not size < GROWS * before:  # nor NaN
+        if not size < GROWS * before:  # also true if size is NaN
             raise NotConvergedError(iteration)
         contraction, before = size / before, size
-        # Quadratic, so that the next update is about this much smaller again.
+        # The next update is expected to be smaller by at least the same factor.
         if size <= 1 or (0 < contraction < 1 and size * contraction / (1 - contraction) <= 1):
             return x, iteration
         largest = state.max(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Takes known steps that were solved all at once, window by window; one by one where that fails."""
+"""A stepper that solves known steps all at once, window by window, and one by one if that fails."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from stiffml.native.stepper import NativeStepper
 from stiffml.run.stepping import Counts, Task
 
 WINDOW_NUMBERS = 4_000_000
-"""How many float64 numbers the matrix of a window may take (32 MB)."""
+"""Largest number of float64 values in the matrix of a window (32 MB)."""
 
 SHORTEST = 4
-"""Steps of the shortest window: fewer are as well taken one by one."""
+"""Number of steps in the shortest window. Fewer steps are solved as fast one by one."""
 
 
 class _Window(NamedTuple):
-    """Steps that were found: the first of them, and when it begins."""
+    """A solved window: the number of its first step, and the solution."""
 
     first: int
     found: Found
 
 
 class AllAtOnceStepper(NativeStepper):
-    """Solves the equations of many steps by one Newton iteration, and hands these out one after the other.
+    """Solves windows of many steps by one Newton iteration each, and returns the steps one by one.
 
-    A window that does not converge is divided by four, and so on. What is left, and steps that others cut or
-    that leave bounds, are taken one by one, as :class:`NativeStepper` does.
+    If a window does not converge, a quarter of it is tried, and so on. The steps of the shortest window that
+    fails are solved one by one by :class:`NativeStepper`. So are steps whose size is not the planned one and
+    steps that violate bounds.
     """
 
     def __init__(self, task: Task) -> None:
@@ -40,11 +41,11 @@ class AllAtOnceStepper(NativeStepper):
         self._ends, self._guess = task.plan.ends, task.plan.guess
         self._window: _Window | None = None
         self._length = self._longest = self._fitting()
-        self._one_by_one = 0  # steps to go that are taken so
+        self._one_by_one = 0  # how many of the next steps are solved one by one
         self._at_once = 0
 
     def _fitting(self) -> int:
-        """How many steps a window may have."""
+        """The largest number of steps in a window, by memory."""
         layout, rows = self._task.system.layout, self._rows_of_a_step()
         band = 3 * (rows * self._task.method.history + rows) * layout.width
         return max(SHORTEST, WINDOW_NUMBERS // (rows * layout.size * band))
@@ -65,7 +66,7 @@ class AllAtOnceStepper(NativeStepper):
         return super().step(size)
 
     def _planned(self, size: float) -> int | None:
-        """Which of the planned steps this is; None if it is none of them."""
+        """The number of the planned step that starts now and has this size; None if there is none."""
         near = 1e-9 * size
         n = int(np.searchsorted(self._ends, self.time + near, side="right"))
         if n == len(self._ends) or abs(self._ends[n] - self.time - size) > near:
@@ -73,7 +74,7 @@ class AllAtOnceStepper(NativeStepper):
         return n
 
     def _take(self, n: int, size: float) -> bool:
-        """Take a planned step, if it can be found together with others."""
+        """Take planned step ``n`` from a window; return whether that was possible."""
         if self._one_by_one:
             return False
         taken, window = self._trajectory.n_steps, self._window
@@ -97,15 +98,14 @@ class AllAtOnceStepper(NativeStepper):
         return True
 
     def _find(self, n: int) -> _Window | None:
-        """The steps from the planned one on, as many as converge."""
+        """Solve a window of planned steps from ``n`` on, with as many steps as converge; None if too few."""
         left = len(self._ends) - n
         while min(self._length, left) >= SHORTEST:
             count = min(self._length, left)
             try:
                 found = self._solve_window(n, count)
-            except (
-                Exception
-            ):  # also of func, far from the solution; where it is near, steps one by one raise it
+            except Exception:
+                # func may raise far from the solution. If it raises near it, solving one by one shows that.
                 self._length = count // 4
                 continue
             self._iterations += found.iterations
