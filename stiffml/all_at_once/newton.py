@@ -19,15 +19,15 @@ from stiffml.system.system import System
 MAX_ITERATIONS = 15
 """Largest number of iterations: beyond it, solving the steps one by one is faster."""
 
-GROWS = 1e4
+DIVERGENCE = 1e4
 """The iteration has failed if an update is this many times larger than the previous one."""
 
-ROUNDING = 1e-13
+ROUNDING_LEVEL = 1e-13
 """Updates below this fraction of the largest component of a vector count as rounding error if they stall."""
 
 
 @dataclass
-class Part:
+class Evaluation:
     """f or g with the M vectors at which it is evaluated, and its values there.
 
     Attributes
@@ -79,7 +79,7 @@ class Equations:
         self.g = None if system.g is None else self._part(system.g, "g", times)
         self.tested = self._tested()
 
-    def _part(self, dynamics: Dynamics, name: str, times: np.ndarray) -> Part:
+    def _part(self, dynamics: Dynamics, name: str, times: np.ndarray) -> Evaluation:
         structure, s = self._structure, times.copy()
         wanted = np.zeros(structure.count, dtype=bool)
         for block, at in zip(structure.blocks, structure.positions, strict=True):
@@ -91,7 +91,7 @@ class Equations:
             if name == "f" and pattern.has_rosenbrock:
                 wanted[at[pattern.base]] = True
         places, size = np.flatnonzero(wanted), self._system.layout.size
-        return Part(
+        return Evaluation(
             dynamics,
             places,
             torch.from_numpy(s[places]),
@@ -213,13 +213,13 @@ def solve(
         change, state = np.abs(update[tested]), np.abs(x[given:][tested])
         weights = limits.rtol * state + atol[tested]
         size = math.sqrt(float(np.mean((change / weights) ** 2, axis=1).max()))
-        if not size < GROWS * before:  # also true if size is NaN
+        if not size < DIVERGENCE * before:  # also true if size is NaN
             raise NotConvergedError(iteration)
         contraction, before = size / before, size
         # The next update is expected to be smaller by at least the same factor.
         if size <= 1 or (0 < contraction < 1 and size * contraction / (1 - contraction) <= 1):
             return x, iteration
         largest = state.max(axis=1, keepdims=True)
-        if contraction > 0.3 and bool((change <= 1e-10 * state + ROUNDING * largest).all()):
+        if contraction > 0.3 and bool((change <= 1e-10 * state + ROUNDING_LEVEL * largest).all()):
             return x, iteration
     raise NotConvergedError(MAX_ITERATIONS)

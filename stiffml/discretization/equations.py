@@ -363,10 +363,10 @@ class Equations:
                     u.append(self.column(block, c))
             index.append(rows)
         which = np.concatenate([states, np.full(count - len(states), STAGE)])
-        return Nodes(torch.from_numpy(_joined(s)), torch.from_numpy(_joined(u)), which, index)
+        return Nodes(torch.from_numpy(_concatenated(s)), torch.from_numpy(_concatenated(u)), which, index)
 
 
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
+def _concatenated(parts: list[np.ndarray]) -> np.ndarray:
     filled = [part for part in parts if len(part)]
     if not filled:
         return parts[0]

@@ -190,14 +190,14 @@ class Interpolator(Reader):
         self._found[query] = Reading(states, weights, max(stencil), s, times, values)
 
     def _forget(self, state: int) -> None:
-        # Stencils are narrower than WIDEST, and only the first steps of a BDF run use the half step.
-        for old in [m for m in self._window if m != HALF and m < state - WIDEST]:
+        # Stencils are narrower than STENCIL_BOUND, and only the first steps of a BDF run use the half step.
+        for old in [m for m in self._window if m != HALF and m < state - STENCIL_BOUND]:
             del self._window[old]
-        if state > WIDEST:
+        if state > STENCIL_BOUND:
             self._window.pop(HALF, None)
 
 
-WIDEST = 8
+STENCIL_BOUND = 8
 """An upper bound on the number of states in a stencil."""
 
 

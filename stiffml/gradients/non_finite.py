@@ -18,10 +18,10 @@ from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.derivatives.infinite_entries import describe_derivative, infinite_derivative
 from stiffml.system.finite import first_not_finite, is_finite
 
-AT_ONCE = 1000
+SEARCH_STEPS = 1000
 """Number of steps searched in one segment, for states of up to 1000 components."""
 
-At = Callable[[Dynamics, float, np.ndarray], str]
+Check = Callable[[Dynamics, float, np.ndarray], str]
 """(f or g, time, state (size,)) -> which derivative there is not finite, in words; empty if none is."""
 
 
@@ -77,10 +77,10 @@ def _is_rosenbrock(replay: Replay) -> bool:
     return replay.method.implicit and not replay.method.newton
 
 
-def _search(tape: Tape, at: At) -> str:
+def _search(tape: Tape, at: Check) -> str:
     replay, checkpoints = tape.replay, tape.checkpoints
     last = max(reading.end for reading in tape.readings)
-    longest = max(1, AT_ONCE * 1000 // max(1000, replay.system.f.largest))
+    longest = max(1, SEARCH_STEPS * 1000 // max(1000, replay.system.f.largest))
     with torch.no_grad():
         segments = checkpoints.segments(replay, last, longest)
         while True:

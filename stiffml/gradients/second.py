@@ -63,9 +63,15 @@ def differentiate_again(
         flat: list[None] = [None] * len(equations.blocks)
         wanted = system.mass_has_gradient
         once = sweep(equations, system, f, g, flat, first, with_multipliers=wanted)
-        sources = {"f": _bend(system.f, equations.f_nodes, once.f, along.f[0], direction, second, total)}
+        sources = {
+            "f": _second_order_terms(
+                system.f, equations.f_nodes, once.f, along.f[0], direction, second, total
+            )
+        }
         if system.g is not None and once.g is not None and along.g is not None:
-            sources["g"] = _bend(system.g, equations.g_nodes, once.g, along.g[0], direction, second, total)
+            sources["g"] = _second_order_terms(
+                system.g, equations.g_nodes, once.g, along.g[0], direction, second, total
+            )
         twice = sweep(equations, system, f, g, flat, second, sources, with_multipliers=wanted)
         for part, nodes, values in (
             (system.f, equations.f_nodes, twice.f),
@@ -101,7 +107,7 @@ def _column_tangent(
     return along.f[0, equations.f_nodes.index[number][column]]
 
 
-def _bend(
+def _second_order_terms(
     dynamics: Dynamics,
     nodes: Nodes,
     cotangents: np.ndarray,

@@ -89,13 +89,13 @@ def sweep(
         [np.zeros((len(b.pattern.rows), b.steps, equations.size)) for b in blocks],
     )
     for number in reversed(range(len(equations.blocks))):
-        step = _Step(equations, number, system, f, g, curvatures[number], swept, sources or {})
+        step = _ReverseStep(equations, number, system, f, g, curvatures[number], swept, sources or {})
         for k in reversed(range(equations.blocks[number].steps)):
             step.reverse(k, pending)
     return swept
 
 
-class _Step:
+class _ReverseStep:
     """Reverses the steps of a block."""
 
     def __init__(

@@ -255,7 +255,7 @@ def _butcher(entry: dict[str, Any] | None) -> Butcher | None:
     return None if entry is None else Butcher(*(np.array(entry[key], dtype=np.float64) for key in "abc"))
 
 
-_MISSED = {"bpr3": 1, "1bee": 1}
+_ACTUAL_ORDERS = {"bpr3": 1, "1bee": 1}
 """Orders of ``arkimex`` methods whose order is not the one that PETSc states.
 
 ``bpr3`` has 3/5 instead of 3/4 in its last explicit stage; its implicit part alone has order 3. ``1bee`` is
@@ -270,7 +270,7 @@ def _tableau(name: str, entry: dict[str, Any]) -> Tableau:
         interpolation = Interpolation(_matrix(weights.get("implicit")), _matrix(weights.get("explicit")))
     return Tableau(
         petsc_name=name,
-        order=_MISSED.get(name, entry["order"]),
+        order=_ACTUAL_ORDERS.get(name, entry["order"]),
         implicit=_butcher(entry.get("implicit")),
         explicit=_butcher(entry.get("explicit")),
         embedded=entry["embedded"],

@@ -13,7 +13,7 @@ from stiffml.settings import Tolerances
 from stiffml.system.linear_solver import LinearSolver
 from stiffml.system.system import System
 
-LARGEST = 2048
+MAX_DENSE = 2048
 """States with at most this many components a sample use a dense matrix for the algebraic equations."""
 
 NOT_INDEX_1 = (
@@ -45,7 +45,7 @@ class Constraints:
         assert system.mass is not None
         self.system, self.s, self._solver = system, s, solver
         self._mass = system.mass
-        self._is_large = system.layout.width > LARGEST
+        self._is_large = system.layout.width > MAX_DENSE
 
     def residual(self, u: np.ndarray) -> np.ndarray:
         """P f (size,) at the state ``u`` (size,)."""
@@ -88,7 +88,7 @@ class Constraints:
         jacobian = self._solver.sparse_jacobian(self.s, u)
         if jacobian is None or not self._mass.diagonal:
             raise ValueError(
-                f"mass: with a singular one, states of more than {LARGEST} components need a diagonal mass "
+                f"mass: with a singular one, states of more than {MAX_DENSE} components need a diagonal mass "
                 "and linear=LU() with jacobian='coloured' or Sparsity(pattern)"
             )
         layout = self.system.layout

@@ -10,13 +10,13 @@ from stiffml.system.system import System
 MAX_ITERATIONS = 50
 """The iteration has failed after this many updates."""
 
-SMALLEST = 1e-8
+RELATIVE_FLOOR = 1e-8
 """Smaller components are treated as this fraction of the largest component of their sample."""
 
-SMALL_ALONE = 500_000
+SMALL_TEST_LIMIT = 500_000
 """Convergence of small components is tested separately for iterates with at most this many numbers."""
 
-LEFT = 30
+ROUNDING_UNITS = 30
 """Rounding errors of f leave updates of up to this many units of rounding of the largest component."""
 
 
@@ -82,19 +82,19 @@ class Rounding:
         A component still converges if its update exceeds its own rounding error and shrinks. Updates that
         are rounding error of larger components do not shrink.
         """
-        if x.size > SMALL_ALONE:
+        if x.size > SMALL_TEST_LIMIT:
             return True
         before, self._update_before = self._update_before, update
         change = np.abs(update)
-        moving = change > max(1e-10, LEFT * self._unit) * np.abs(x)
+        moving = change > max(1e-10, ROUNDING_UNITS * self._unit) * np.abs(x)
         if before is not None:
             moving &= change < 0.3 * np.abs(before)
         return self._space.every(not moving.any())
 
     def _large_ones_reached(self, update: np.ndarray, x: np.ndarray) -> bool:
-        """The test of :meth:`reached` with small components treated as larger, see ``SMALLEST``."""
+        """The test of :meth:`reached` with small components treated as larger, see ``RELATIVE_FLOOR``."""
         largest = self._largest(x)
-        change = self._part(update, x, 1.0, SMALLEST * largest)
+        change = self._part(update, x, 1.0, RELATIVE_FLOOR * largest)
         if not np.isfinite(change):
             raise FloatingPointError
         before, self._before = self._before, change
@@ -103,7 +103,7 @@ class Rounding:
         if before is None:
             self._aim(change * max(change, self.rtol))
             # A remainder that is quadratic in the large components may appear in the small ones.
-            return change * max(change / SMALLEST, self.rtol) <= self._enough
+            return change * max(change / RELATIVE_FLOOR, self.rtol) <= self._enough
         # Expected contraction: about (change/before)² with a new Jacobian, change/before with the same one.
         contraction = change / before
         following = change * (
@@ -114,7 +114,7 @@ class Rounding:
         if following <= self._enough:
             return True
         # Rounding errors of large components spread to components near zero.
-        left = LEFT * self._unit * np.maximum(largest, self._start)
+        left = ROUNDING_UNITS * self._unit * np.maximum(largest, self._start)
         return contraction > 0.3 and self._part(update, x, 1e-9, left) <= 1
 
     def _largest(self, x: np.ndarray) -> np.ndarray:

@@ -18,16 +18,16 @@ from stiffml.system.space import Space
 _Reason = PETSc.SNES.ConvergedReason
 _ITERATING = _Reason.ITERATING
 
-_STALLED = 0.3
+_SLOW_CONTRACTION = 0.3
 """A contraction above this is not quadratic: updates are rounding error, or far from the solution."""
 
-_LEFT = 30
+_ROUNDING_FACTOR = 30
 """Updates of up to this many times the estimated rounding error count as rounding error."""
 
-_FAR = 1e-6
+_ROUNDING_LIMIT = 1e-6
 """Updates above this fraction of the largest component are never taken for rounding error."""
 
-_FADES = 0.5
+_FLOOR_DECAY = 0.5
 """An estimate of the rounding error is multiplied by this at each new solve, until it is made again."""
 
 
@@ -92,7 +92,7 @@ class NewtonTest:
         else:
             self._previous, self.sizes, self._estimated = math.inf, [], False
             if self._floor is not None:
-                self._floor *= _FADES
+                self._floor *= _FLOOR_DECAY
             reason = _Reason.CONVERGED_FNORM_ABS if norms[2] == 0 else _ITERATING
         if reason == _ITERATING:
             self.expects_jacobian = iteration + 1 < self._needed
@@ -113,11 +113,11 @@ class NewtonTest:
     def _is_rounding(self, update: Any, state: Any) -> bool:
         """Whether every component of an update is at the level of rounding error; ``state`` is |u|."""
         change, every = abs(update), self._space.every
-        if not every(bool(change.max() <= _FAR * self._space.max(float(state.max())))):
+        if not every(bool(change.max() <= _ROUNDING_LIMIT * self._space.max(float(state.max())))):
             return False
         if not self._estimated:
             self._estimated = True
-            self._floor = self._like(_LEFT * self._rounding(), state)
+            self._floor = self._like(_ROUNDING_FACTOR * self._rounding(), state)
         return every(bool((change <= 1e-10 * state + self._floor).all()))
 
     @staticmethod
@@ -151,6 +151,6 @@ class NewtonTest:
             if contraction < 1 and size * contraction / (1 - contraction) <= 1:
                 return _Reason.CONVERGED_SNORM_RELATIVE
             # Updates no longer shrink and are at the level of rounding error: nothing is left to gain.
-            if not contraction <= _STALLED and self._is_rounding(update, state):
+            if not contraction <= _SLOW_CONTRACTION and self._is_rounding(update, state):
                 return _Reason.CONVERGED_SNORM_RELATIVE
         return _ITERATING

@@ -135,7 +135,7 @@ INSTEAD = (
 
 _SEARCHES = ("basic", "bt", "l2")
 
-_PRINTS = ("monitor", "view", "reason")
+_PRINTING_WORDS = ("monitor", "view", "reason")
 
 
 def require_understood(options: Mapping[str, object], method: Method, adaptive: bool, krylov: bool) -> None:
@@ -201,4 +201,4 @@ def _check_value(name: str, value: object) -> None:
 
 def as_petsc_takes(name: str, value: object) -> object:
     """The value of an option for PETSc's database; None for printing options that are set to True."""
-    return None if value is True and any(word in name for word in _PRINTS) else value
+    return None if value is True and any(word in name for word in _PRINTING_WORDS) else value

@@ -9,7 +9,7 @@ from stiffml.petsc.known_options import as_petsc_takes
 from stiffml.petsc.library import PETSc
 
 _numbers = itertools.count()
-_ELSEWHERE = (
+_SET_BY_ARGUMENTS = (
     *("ts_rtol", "ts_atol", "ts_time_step", "ts_dt"),
     *("ts_max_steps", "ts_max_time", "ts_init_time", "ts_run_steps", "ts_final_time", "ts_time_span"),
     *("ts_type", "ts_adapt_type", "ts_adapt_scale_solve_failed", "ts_max_step_rejections", "ts_max_reject"),
@@ -21,7 +21,7 @@ _ELSEWHERE = (
 
 def require_free(names: Iterable[str], managed: Iterable[str] = ()) -> None:
     """Raise ValueError for options that only stiffml may set, including those in ``managed``."""
-    clashes = sorted({name.lstrip("-") for name in names} & {*managed, *_ELSEWHERE})
+    clashes = sorted({name.lstrip("-") for name in names} & {*managed, *_SET_BY_ARGUMENTS})
     if clashes:
         raise ValueError(
             f"options: {', '.join(clashes)} is set by the arguments of the solve "

@@ -18,7 +18,7 @@ _STEP_REJECTED = PETSc.TS.ConvergedReason.DIVERGED_STEP_REJECTED
 _NOT_FINITE = PETSc.SNES.ConvergedReason.DIVERGED_FUNCTION_NANORINF
 _ERR_FP = 72  # PETSC_ERR_FP, raised for an error norm that is infinite or not a number
 
-_LONGER = 100.0
+_MUCH_LONGER = 100.0
 """Before a step this many times longer than the last, the slope at its start is solved for again."""
 
 
@@ -218,7 +218,7 @@ class PETScStepper(Stepper):
         The last slope is a difference of states divided by the last step size. In a longer step its rounding
         error grows with the ratio of the two sizes.
         """
-        if size > _LONGER * self._taken:
+        if size > _MUCH_LONGER * self._taken:
             self._steps.ts.restartStep()
             self._callbacks.start_slope_is_solved_for(self._callbacks.test.solves)
 

@@ -16,10 +16,10 @@ HITS, MISSES = 15, 6
 ``MISSES`` steps in a row that are not at the limit reset the count. As in the code DOPRI5 of Hairer & Wanner.
 """
 
-EVERY = 10
+TEST_EVERY = 10
 """Only one step in this many is tested until one is found at the limit of stability."""
 
-LONG = 10_000
+MANY_STEPS = 10_000
 """The run stops only if more than this many steps are left. Fewer take seconds."""
 
 
@@ -64,7 +64,7 @@ class StiffnessTest:
         ``left`` is the remaining time of the run, ``weights`` (size,) the tolerance of each component.
         """
         self._steps += 1
-        if not self._hits and self._steps % EVERY:
+        if not self._hits and self._steps % TEST_EVERY:
             return False
         if size * self._rate(weights) > self._bound:
             self._misses = 0
@@ -73,7 +73,7 @@ class StiffnessTest:
             self._misses += 1
             if self._misses >= MISSES:
                 self._hits = 0
-        return self._hits >= HITS and left > LONG * size
+        return self._hits >= HITS and left > MANY_STEPS * size
 
     def _rate(self, weights: np.ndarray) -> float:
         """‖Δk‖/‖ΔY‖, the estimate of |λ|; 0 if ΔY is at the level of rounding error."""

@@ -26,10 +26,10 @@ It stops only if these are also more than a fifth of all steps.
 """
 
 
-BY_DERIVATIVES = (Status.NEWTON_FAILED, Status.LINEAR_FAILED, Status.NON_FINITE)
+DERIVATIVE_FAILURES = (Status.NEWTON_FAILED, Status.LINEAR_FAILED, Status.NON_FINITE)
 """The ways in which a run can fail because a derivative of f is not finite."""
 
-LOST = 16
+LEAST_SPACINGS = 16
 """A step shorter than this many spacings between floating-point times is lost in rounding."""
 
 
@@ -137,7 +137,7 @@ class Drive:
                     # The step was shortened only to land on an output: the longer proposal is still good.
                     suggestion = max(suggestion, proposal)
                 wanted = suggestion if uncut else taken
-                if not landed and wanted < max(minimum, LOST * np.spacing(abs(self._start))):
+                if not landed and wanted < max(minimum, LEAST_SPACINGS * np.spacing(abs(self._start))):
                     if self.stepper.cut_by is None:
                         raise self._stop(Status.STEP_TOO_SMALL, size=taken)
                     raise self._stop(*self._why_cut(self.stepper.cut_by), size=taken)
@@ -262,7 +262,7 @@ class Drive:
     def _lost(self, size: float) -> str:
         """The message for a step that is lost in the rounding of time; empty for a longer one."""
         spacing = float(np.spacing(abs(self._start)))
-        if not size < LOST * spacing:
+        if not size < LEAST_SPACINGS * spacing:
             return ""
         return (
             f"a step of {size:.1g} is lost in the rounding of t, whose neighbouring numbers are "
@@ -275,7 +275,7 @@ class Drive:
             detail = self.stepper.detail
         if status is Status.STEP_TOO_SMALL:
             detail = detail or self._lost(min(size, self.stepper.next_size))
-        if status in BY_DERIVATIVES:
+        if status in DERIVATIVE_FAILURES:
             infinite = self._infinite_derivative()
             if infinite:
                 status, detail, component = Status.INFINITE_DERIVATIVE, infinite, None

@@ -35,14 +35,14 @@ class Event:
     y: State
 
 
-ROUNDING = 16
+START_ROUNDINGS = 16
 """An event value at the start counts as zero if rounding errors of this many units could cause it.
 
 The time of a root is found to 4 units, so a run that starts from a root stays below this.
 """
 
 
-INSIDE = (0.2, 0.4, 0.6, 0.8)
+INNER_POINTS = (0.2, 0.4, 0.6, 0.8)
 """Fractions of a step at which the sign is checked too, to detect two roots inside one step."""
 
 
@@ -138,7 +138,7 @@ class EventFinder:
         """
         size, before = end - start, self._recent[-1]
         slopes = self._slopes(start, end, before, state, slope)
-        for part in INSIDE:
+        for part in INNER_POINTS:
             u = before + part * (state - before)
             if slopes is not None:
                 first, last = (size * slope - (state - before) for slope in slopes)
@@ -174,7 +174,7 @@ class EventFinder:
         rate = abs(after - self._before) / (trajectory.times[1] - s)
         of_time = rate * max(abs(s), abs(trajectory.outputs[-1]))
         eps = torch.finfo(layout.dtype).eps
-        return abs(self._before) <= ROUNDING * eps * (of_state + of_time)
+        return abs(self._before) <= START_ROUNDINGS * eps * (of_state + of_time)
 
 
 def checked(value: Tensor) -> Tensor:

@@ -16,13 +16,13 @@ from stiffml.system.unnamed_parameters import used_by
 KEPT = 100_000
 """Values of f with at most this many components are kept whole; of larger ones a weighted sum is kept."""
 
-SAME = 1e-6
+F_RTOL = 1e-6
 """Allowed change of f, relative to its largest component."""
 
-NOISE = 1e-8
+STATE_RTOL = 1e-8
 """Allowed change of f, relative to the largest component of the state: near equilibria f is mere rounding."""
 
-GRAPH = 1e-3
+RECORDING_RTOL = 1e-3
 """Allowed change of f while autograd records, relative to its largest component.
 
 Torch may then use other operations. A change up to this is checked again without recording.
@@ -70,7 +70,7 @@ class Values:
                 used = used_by(value, part.parameters)
                 del value
                 off = self._differs(slope, before, part, u)
-                if off is not None and part.space.every(off <= GRAPH * _largest(slope)):
+                if off is not None and part.space.every(off <= RECORDING_RTOL * _largest(slope)):
                     slope = part.evaluate_anew(self.s, u)
             else:
                 used, slope = frozenset(), part.evaluate_anew(self.s, u)
@@ -91,14 +91,14 @@ class Values:
         """The largest change of f if it exceeds what is allowed, else None."""
         off = float(np.abs(_reduced(slope, part) - before).max())
         largest = [part.space.max(value) for value in (off, _largest(slope), _largest(u))]
-        allowed = SAME * largest[1] + NOISE * largest[2]
+        allowed = F_RTOL * largest[1] + STATE_RTOL * largest[2]
         if part.largest > KEPT:
             allowed += 10 * torch.finfo(part.layout.dtype).eps * np.sqrt(part.largest) * largest[1]
         return None if largest[0] <= allowed else off
 
     def _message(self, off: float, slope: np.ndarray, before: np.ndarray, part: Dynamics) -> str:
         what = "its value"
-        if part.space.is_distributed and off <= SAME * _largest(slope):
+        if part.space.is_distributed and off <= F_RTOL * _largest(slope):
             what = "its value in another process"
         elif before.shape == slope.shape:
             where = part.layout.component(int(np.argmax(np.abs(slope - before))))

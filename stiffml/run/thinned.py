@@ -87,7 +87,7 @@ class Thinned(Checkpoints):
 
     def segments(self, replay: StepSolver, last: int, longest: int) -> Iterator[Segment]:
         # The last states of the run are still at hand, so the steps to them need not be solved again.
-        known = _numbered(self._recent, self._count - 1) if last == self._count - 1 else {}
+        known = _by_number(self._recent, self._count - 1) if last == self._count - 1 else {}
         snapshots, self._snapshots, self._recent = self._snapshots, {0: self._snapshots[0]}, []
         return self._reversal(replay, snapshots, last, longest, known)
 
@@ -110,13 +110,13 @@ class Thinned(Checkpoints):
             snapshot = snapshots.pop(begin)
             if begin < last:
                 yield from self._gap(replay, begin, snapshot, free, last, longest, known)
-                last, known = begin, _numbered(snapshot.copy(), begin)
+                last, known = begin, _by_number(snapshot.copy(), begin)
 
     def last_step(self, replay: StepSolver) -> Segment:
         last = self._count - 1
         begin = max(n for n in self._snapshots if n < last)
         work = self._snapshots[begin]
-        known = _numbered(self._recent, last)
+        known = _by_number(self._recent, last)
         for n in range(begin, last):
             segment = _step(replay, n, _with_room(work), known)
             work = segment.states[-self._history :]
@@ -167,7 +167,7 @@ class Thinned(Checkpoints):
             elif isinstance(action, Reverse):
                 assert segment is not None
                 yield segment
-                known = _numbered(segment.states[:-1].copy(), segment.first)
+                known = _by_number(segment.states[:-1].copy(), segment.first)
                 segment, work = None, snapshot
             elif isinstance(action, EndReverse):
                 return
@@ -183,7 +183,7 @@ class Thinned(Checkpoints):
         return Segment(replay.trajectory, begin, end, begin + 1 - len(snapshot), np.array(states))
 
 
-def _numbered(states: np.ndarray | list[np.ndarray], last: int) -> dict[int, np.ndarray]:
+def _by_number(states: np.ndarray | list[np.ndarray], last: int) -> dict[int, np.ndarray]:
     """Consecutive states by number; the number of the last one is ``last``."""
     return dict(enumerate(states, last + 1 - len(states)))
 
