@@ -31,15 +31,11 @@ from stiffml.discretization.trajectory import Segment
 
 @dataclass(frozen=True)
 class Row:
-    """One equation of a step.
-
-    ``column`` is the column of its unknown. ``alpha``, ``beta`` and ``epsilon`` are the other columns whose
-    coefficients may be non-zero.
-    """
+    """One equation of a step."""
 
     index: int
-    column: int
-    alpha: tuple[int, ...]
+    column: int  # of its unknown
+    alpha: tuple[int, ...]  # the other columns that enter it with α, β, ε
     beta: tuple[int, ...]
     epsilon: tuple[int, ...]
     solves: bool  # the row is implicit: f of its unknown enters
@@ -60,26 +56,22 @@ class Pattern:
     history : int
         Number of states that the step starts from.
     alpha, beta, epsilon : array_like
-        (rows, columns without outputs), non-zero where the coefficient α, β, ε may be non-zero. By default
-        no ε is.
+        (rows, columns without outputs), non-zero where α, β, ε may be. By default all ε are zero.
     weighted : array_like or bool
         (rows,), whether L is the mass matrix. Default True.
     rosenbrock : array_like or bool
         (rows,), whether the row has the Rosenbrock bracket. Default False.
     keeps_half : bool
-        Whether row 0 computes the half step that later steps use, as the first step of BDF does. Default
-        False.
+        Whether row 0 computes the half step with which BDF starts. Default False.
     outputs : int
         Number of output rows; they come last. Default 0.
     differences : bool
-        Whether the α of every row sum to zero for all times, so that only differences of columns enter.
-        Default False.
+        Whether the α of every row sum to zero, so that only differences of columns enter. Default False.
 
     Raises
     ------
     ValueError
-        If a row refers to a column of a later row, as in fully implicit Runge-Kutta methods. Rows are solved
-        one after the other.
+        If a row refers to a column of a later row, as in fully implicit Runge-Kutta methods.
     """
 
     def __init__(
@@ -178,30 +170,20 @@ class Numbers(NamedTuple):
     """The coefficients of K steps with one pattern, as differentiable functions of the times.
 
     R is the number of rows, C the number of columns without outputs.
-
-    Attributes
-    ----------
-    alpha, beta, epsilon : Tensor
-        (K, R, C)
-    s_f, s_g : Tensor
-        (K, C) the times at which f and g are evaluated at the stages.
-    tau : Tensor
-        (K, R) the τ of Rosenbrock rows; zero for other rows.
     """
 
-    alpha: Tensor
+    alpha: Tensor  # (K, R, C)
     beta: Tensor
     epsilon: Tensor
-    s_f: Tensor
+    s_f: Tensor  # (K, C), the times at which f and g are evaluated at stages
     s_g: Tensor
-    tau: Tensor
+    tau: Tensor  # (K, R), zero for rows without the bracket
 
 
 class Scheme(NamedTuple):
-    """A pattern, and the function that computes its coefficients.
+    """A pattern, and the function from times (K, history + 1) to the coefficients of K steps.
 
-    The function takes the times (K, history + 1) of the states of K steps: those a step starts from, then
-    the new one.
+    The times are those of the states that a step starts from, then that of the new state.
     """
 
     pattern: Pattern
@@ -216,9 +198,7 @@ class Form(NamedTuple):
 
 
 class Block:
-    """Steps of a segment that share a scheme, with their coefficients.
-
-    The steps may belong to several trajectories.
+    """Steps of a segment that share a scheme, with their coefficients; of one or several trajectories.
 
     Attributes
     ----------
@@ -275,19 +255,12 @@ class Block:
 class Nodes:
     """The M points at which one part of the right-hand side, f or g, was evaluated.
 
-    Attributes
-    ----------
-    s, u : Tensor
-        (M,) times and (M, size) vectors.
-    states : ndarray
-        (M,) int, the number of the state that a node is, or ``STAGE`` if the node is a stage.
-    index : list of dict
-        ``index[b][c]`` (steps,): the nodes of column c of block b. Columns without nodes are missing.
+    ``index[b][c]`` (steps,) are the nodes of column c of block b. Columns without nodes are missing.
     """
 
-    s: Tensor
-    u: Tensor
-    states: np.ndarray
+    s: Tensor  # (M,)
+    u: Tensor  # (M, size)
+    states: np.ndarray  # (M,) int, the number of the state that a node is; ``STAGE`` for stages
     index: list[dict[int, np.ndarray]]
 
 
@@ -326,9 +299,9 @@ class Equations:
     def moved_by_alpha(self, block: Block, row: Row) -> list[tuple[int, np.ndarray]]:
         """(c, x_c) for the columns c with α in a row, x_c (steps, size); for the gradient by times.
 
-        Where only differences of columns enter, this gives x_c − x for the other columns, with x the
-        unknown of the row. On very short steps the rounding of x_c exceeds that difference, and derivatives
-        of α, which grow like 1/h², would amplify it.
+        If only differences of columns enter, it has x_c − x instead, with x the unknown of the row. On very
+        short steps rounding errors of x_c exceed this difference. Derivatives of α by the times, which are
+        proportional to 1/h, would amplify them.
         """
         own = None if row.output else self.column(block, row.column)
         if block.pattern.differences and own is not None:
