@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 
 from stiffml.all_at_once.solve import Found, solve_steps
-from stiffml.discretization.trajectory import Trajectory
 from stiffml.errors import Status
 from stiffml.native.stepper import NativeStepper
 from stiffml.run.stepping import Counts, Task
@@ -19,11 +18,14 @@ WINDOW_NUMBERS = 4_000_000
 SHORTEST = 4
 """Number of steps in the shortest window. Fewer steps are solved as fast one by one."""
 
+NEAR = 1e-9
+"""A step counts as the planned one if their ends differ by at most this fraction of the step, by rounding."""
+
 
 class _Window(NamedTuple):
-    """A solved window: the number of its first step, and the solution."""
+    """A solved window: the end times of its steps, and the solution."""
 
-    first: int
+    ends: list[float]
     found: Found
 
 
@@ -40,6 +42,7 @@ class AllAtOnceStepper(NativeStepper):
         assert task.plan is not None
         self._ends, self._guess = task.plan.ends, task.plan.guess
         self._window: _Window | None = None
+        self._taken = 0  # how many steps of the window have been taken
         self._length = self._longest = self._fitting()
         self._one_by_one = 0  # how many of the next steps are solved one by one
         self._at_once = 0
@@ -57,48 +60,76 @@ class AllAtOnceStepper(NativeStepper):
     def counts(self) -> Counts:
         return dataclasses.replace(super().counts, at_once=self._at_once)
 
+    @property
+    def time(self) -> float:
+        window = self._window
+        return super().time if window is None or not self._taken else window.ends[self._taken - 1]
+
+    @property
+    def state(self) -> np.ndarray:
+        window = self._window
+        return super().state if window is None or not self._taken else window.found.states[self._taken - 1]
+
+    @property
+    def stages(self) -> np.ndarray | None:
+        window = self._window
+        if window is None or not self._taken:
+            return super().stages
+        return window.found.stages[self._taken - 1] if self._keeps_stages else None
+
+    @property
+    def half(self) -> tuple[float, np.ndarray] | None:
+        window = self._window
+        if window is None or not self._taken or window.found.half is None:
+            return super().half
+        begin = super().time
+        return begin + (window.ends[0] - begin) / 2, window.found.half
+
     def step(self, size: float) -> Status | None:
-        n = self._planned(size)
-        if n is not None and self._take(n, size):
-            return None
+        window = self._window
+        if window is None or self._taken == len(window.ends):
+            self._settle()
+            self._look_ahead(size)
+            window = self._window
+        if window is not None:
+            end, state = window.ends[self._taken], window.found.states[self._taken]
+            if abs(end - self.time - size) <= NEAR * size and self._allows(end, state):
+                self.cut_by, self.detail = None, ""
+                self._taken += 1
+                self._at_once += 1
+                return None
+        self._settle()
         self._one_by_one = max(0, self._one_by_one - 1)
-        self._window = None
         return super().step(size)
 
-    def _planned(self, size: float) -> int | None:
-        """The number of the planned step that starts now and has this size; None if there is none."""
-        near = 1e-9 * size
+    def _allows(self, end: float, state: np.ndarray) -> bool:
+        """Whether the bounds allow a step to end at the time ``end`` in ``state`` (size,)."""
+        limits = self._task.limits
+        if limits is None:
+            return True
+        limits.begin()
+        return limits.allows(end, state)
+
+    def _settle(self) -> None:
+        """Drop the window; its steps taken so far are added to the trajectory."""
+        half, stages, window = self.half, self.stages, self._window
+        self._window = None
+        if window is None or not self._taken:
+            return
+        for end, state in zip(window.ends[: self._taken], window.found.states, strict=False):
+            self._trajectory.append(end, end - super().time)
+            self._states.append(state)
+        self._trajectory.half, self._stages, self._taken = half, stages, 0
+
+    def _look_ahead(self, size: float) -> None:
+        """Solve a window of planned steps, as long as converges, if the next step is a planned one.
+
+        ``size`` is the size of the next step.
+        """
+        near = NEAR * size
         n = int(np.searchsorted(self._ends, self.time + near, side="right"))
-        if n == len(self._ends) or abs(self._ends[n] - self.time - size) > near:
-            return None
-        return n
-
-    def _take(self, n: int, size: float) -> bool:
-        """Take planned step ``n`` from a window; return whether that was possible."""
-        if self._one_by_one:
-            return False
-        taken, window = self._trajectory.n_steps, self._window
-        if window is None or taken >= window.first + len(window.found.states):
-            window = self._window = self._find(n)
-            if window is None:
-                return False
-        k, found = taken - window.first, window.found
-        state, limits = found.states[k], self._task.limits
-        if limits is not None:
-            limits.begin()
-            if not limits.allows(self.time + size, state):
-                return False
-        self.cut_by, self.detail = None, ""
-        if found.half is not None and taken == 0:
-            self._trajectory.half = float(self.time + size / 2), found.half
-        self._trajectory.append(self.time + size, size)
-        self._states.append(state)
-        self._stages = found.stages[k] if self._keeps_stages else None
-        self._at_once += 1
-        return True
-
-    def _find(self, n: int) -> _Window | None:
-        """Solve a window of planned steps from ``n`` on, with as many steps as converge; None if too few."""
+        if self._one_by_one or n == len(self._ends) or abs(self._ends[n] - self.time - size) > near:
+            return
         left = len(self._ends) - n
         while min(self._length, left) >= SHORTEST:
             count = min(self._length, left)
@@ -110,16 +141,13 @@ class AllAtOnceStepper(NativeStepper):
                 continue
             self._iterations += found.iterations
             self._length = min(self._longest, 2 * self._length)
-            return _Window(self._trajectory.n_steps, found)
+            self._window = _Window(self._ends[n : n + count].tolist(), found)
+            return
         self._length = self._one_by_one = SHORTEST
-        return None
 
     def _solve_window(self, n: int, count: int) -> Found:
         ends, before = self._ends[n : n + count], np.array(self._states)
-        planned = Trajectory(np.array([self._task.s0, self._task.last]))
-        planned.half = self._trajectory.half
-        for time in (*self._trajectory.times[1:].tolist(), *ends.tolist()):
-            planned.append(time, time - planned.times[-1])
+        planned = self._trajectory.with_steps(ends)
         guess = np.repeat(before[-1:], count, axis=0)
         if self._guess is not None:
             guess = self._guess[n : n + count]

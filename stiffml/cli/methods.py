@@ -23,7 +23,7 @@ def methods() -> None:
     """What each time stepping method can do."""
     from stiffml import METHODS
 
-    table = Table(Column("method", no_wrap=True), "order", "stepper", *COLUMNS.values())
+    table = Table(Column("method", no_wrap=True), "order", Column("stepper", min_width=6), *COLUMNS.values())
     for name, method in METHODS.items():
         able = ("yes" if getattr(method, attribute) else "" for attribute in COLUMNS)
         table.add_row(name, str(method.order), method.stepper, *able)

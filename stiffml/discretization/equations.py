@@ -121,6 +121,7 @@ class Pattern:
 
     @property
     def columns(self) -> int:
+        """The number of columns, outputs included."""
         return self.alpha.shape[1] + self.outputs
 
     @property
@@ -283,10 +284,12 @@ class Equations:
 
     @cached_property
     def f_nodes(self) -> Nodes:
+        """Where f was evaluated."""
         return self._nodes([block.pattern.evaluates_f for block in self.blocks], "s_f")
 
     @cached_property
     def g_nodes(self) -> Nodes:
+        """Where g was evaluated."""
         return self._nodes([block.pattern.evaluates_g for block in self.blocks], "s_g")
 
     def column(self, block: Block, column: int) -> np.ndarray:

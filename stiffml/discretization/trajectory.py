@@ -19,12 +19,23 @@ class Growing:
         self.count = 0
 
     def append(self, row: np.ndarray | float) -> None:
+        """Append one row (*shape)."""
         if self.count == len(self._rows):
             grown = np.empty((2 * self.count, *self._rows.shape[1:]))
             grown[: self.count] = self._rows
             self._rows = grown
         self._rows[self.count] = row
         self.count += 1
+
+    def extend(self, rows: np.ndarray) -> None:
+        """Append rows (K, *shape)."""
+        count = self.count + len(rows)
+        if count > len(self._rows):
+            grown = np.empty((max(count, 2 * self.count), *self._rows.shape[1:]))
+            grown[: self.count] = self._rows[: self.count]
+            self._rows = grown
+        self._rows[self.count : count] = rows
+        self.count = count
 
     @property
     def rows(self) -> np.ndarray:
@@ -73,6 +84,15 @@ class Trajectory:
         self.end_is_held = False
         self._times.count -= 1
         self._sizes.count -= 1
+
+    def with_steps(self, ends: np.ndarray) -> Trajectory:
+        """A new trajectory with the steps of this one, and K further steps that end at ``ends`` (K,)."""
+        longer = Trajectory(self.outputs)
+        longer.half = self.half
+        times = np.concatenate([self.times, np.minimum(ends, self.outputs[-1])])
+        longer._times.extend(times[1:])
+        longer._sizes.extend(np.concatenate([self.sizes, np.diff(times[self.n_steps :])]))
+        return longer
 
     def mark_output(self) -> None:
         """Record that the last step ended on the next output time."""

@@ -31,7 +31,6 @@ def system_of(arguments: Arguments, method: Method, layout: Layout, direction: i
     """
     func, mass = arguments.func, arguments.mass
     parameters = _parameters(func, arguments.params)
-    matrix = None if mass is None else _mass(mass, layout, method)
     space = space_of(func)
     if isinstance(func, Split) and method.split:
         if mass is not None:
@@ -48,6 +47,7 @@ def system_of(arguments: Arguments, method: Method, layout: Layout, direction: i
             f"method: {method} is not stiffly accurate and needs Split(implicit, explicit); for a right-hand "
             f"side that is implicit as a whole use one of {able}"
         )
+    matrix = None if mass is None else _mass(mass, layout, method)
     return System(Dynamics(func, layout, direction, parameters, space, span), mass=matrix)
 
 
@@ -55,7 +55,10 @@ def space_of(func: Func) -> Space:
     """The processes that hold the state: those of the field that func, or a part of it, belongs to."""
     parts: Iterable[object] = func.modules() if isinstance(func, nn.Module) else [func]
     fields = (getattr(part, "field", None) for part in parts)
-    return next((field.space for field in fields if isinstance(field, HasSpace)), Space())
+    # Most have none, of which an instance check with a protocol would take longest to say so.
+    return next(
+        (field.space for field in fields if field is not None and isinstance(field, HasSpace)), Space()
+    )
 
 
 def _parameters(func: Func, params: Iterable[Tensor]) -> tuple[Tensor, ...]:

@@ -12,6 +12,9 @@ from stiffml.steps import Adaptive, Fixed, Grid, Recorded, Steps
 SPANS = (1e-40, 1e40)
 """Least and largest span. Methods form products of up to six step sizes, far shorter than the span."""
 
+SMALL = 2**26
+"""Bytes that are not worth asking the system about."""
+
 RESOLVED = 64
 """How many numbers of double precision a span must hold."""
 
@@ -48,8 +51,8 @@ def require_schedule(steps: Steps, outputs: np.ndarray, size: int, adjoint: Disc
     total, states = float(counts.sum()), adjoint.checkpoints
     # A step keeps at least its time, its size, its end as a fraction, and with some settings its state.
     kept = 0.0 if isinstance(states, Disk) else total if isinstance(states, str) else min(total, states)
-    needed, there = 8 * (3 * total + kept * size), free_bytes()
-    if needed > there:
+    needed = 8 * (3 * total + kept * size)
+    if needed > SMALL and needed > (there := free_bytes()):
         fewer = " fewer states kept (adjoint=Discrete(checkpoints=20)),"
         raise ValueError(
             f"steps: {_shown(steps)} makes {total:.3g} steps, which take at least {needed / 2**30:.3g} GiB, "

@@ -45,6 +45,7 @@ class Formulation:
 
     @property
     def size(self) -> int:
+        """The length of PETSc's vectors."""
         return self.samples * self.width
 
     def enter(self, s: float, u: np.ndarray) -> np.ndarray:

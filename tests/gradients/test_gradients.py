@@ -93,18 +93,18 @@ def all_gradients(method: str, func: SmallNetwork, start: Tensor) -> tuple[Tenso
 
 def test_a_wrong_gradient_is_noticed(network: SmallNetwork, start: Tensor, monkeypatch) -> None:
     """The check must fail for the mistake it is there to find: f_θ taken at one end for both halves."""
-    right = adjoint.sweep
+    right = adjoint.sweep_at_once
 
-    def wrong(equations, *others, with_multipliers):
-        swept = right(equations, *others, with_multipliers=True)
-        h = torch.from_numpy(equations.segment.sizes)[:, None].numpy()
+    def wrong(equations, *others):
+        swept = right(equations, *others)
+        h = equations.segment.trajectory.sizes[:, None]
         w = swept.multipliers[0][0]
         swept.f[:-1] += h / 2 * w
         swept.f[1:] -= h / 2 * w
         return swept
 
     assert check_gradients(network, start, times(0, 1), method="cn", steps=Grid(5)).ok
-    monkeypatch.setattr(adjoint, "sweep", wrong)
+    monkeypatch.setattr(adjoint, "sweep_at_once", wrong)
     report = check_gradients(network, start, times(0, 1), method="cn", steps=Grid(5))
     assert report["hidden.weight"].rate < 1.5
     assert report["hidden.weight"].error > 1e-3

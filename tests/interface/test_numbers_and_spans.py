@@ -157,6 +157,7 @@ def test_more_steps_than_memory_holds(steps: Any, message: str) -> None:
 
 
 def test_states_count_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stiffml.interface.feasibility.SMALL", 0)
     monkeypatch.setattr("stiffml.interface.feasibility.free_bytes", lambda: 1e5)
     y0 = torch.ones(1000, dtype=torch.float64)
     arguments = {"method": "dopri5", "steps": Grid(50)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -72,7 +73,7 @@ class Evaluation:
         self._time_differences: TimeDifferences | None = None
         self._time_is_known = False
 
-    @property
+    @cached_property
     def is_large(self) -> bool:
         """Whether memory counts for more than calls of the function."""
         return self.largest > LARGE
@@ -109,7 +110,7 @@ class Evaluation:
         flat = value.detach().double().cpu().numpy()
         return flat if self.direction > 0 else -flat
 
-    @property
+    @cached_property
     def may_replicate(self) -> bool:
         """Whether replicated rows of a state take little enough memory, and all lie in this process."""
         if self.layout.size > BATCHED:
