@@ -1,4 +1,4 @@
-"""Files that a kill or a full disk cannot damage."""
+"""Writes files atomically: a kill or a full disk leaves the old file intact."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ if TYPE_CHECKING:
 
 
 def save_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file in memory, then beside its place, then rename it: the old file or the new one is left.
+    """Write a file such that either the old or the complete new one exists at any time.
 
-    Libraries that write formats of their own never see a full disk, which some of them do not survive.
+    ``write`` writes the content to memory. The content then goes to a temporary file in the same folder,
+    which is renamed. Since libraries write to memory only, they never meet a full disk, which some of them
+    cannot handle.
 
     Raises
     ------
     OSError
-        With the path, where it cannot be written. Nothing is left behind.
+        If the file cannot be written. It has the path, and no temporary file is left behind.
     """
     content = io.BytesIO()
     write(content)
@@ -32,7 +34,7 @@ def save_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             temporary.write_bytes(content.getbuffer())
             os.replace(temporary, path)
         finally:
-            with contextlib.suppress(OSError):  # there is none, or its folder is none
+            with contextlib.suppress(OSError):  # it may have been renamed, or never made
                 temporary.unlink()
     except OSError as error:
         # Becomes PermissionError and so on.
@@ -58,22 +60,23 @@ def _write_netcdf(data: xarray.Dataset, file: BinaryIO) -> None:
 
 
 def require_writable(folder: Path, what: str) -> list[Path]:
-    """Make a folder if it is missing, and try to write there, before any work is done for it.
+    """Make a folder if it is missing and check that it can be written to, before long work starts.
 
     Parameters
     ----------
+    folder : Path
     what : str
-        The argument it comes from, for the message.
+        The argument that the folder comes from, for the message.
 
     Returns
     -------
     list of Path
-        What was made, the outermost first: see :func:`take_back`.
+        The folders that were made, outermost first; :func:`take_back` removes them.
 
     Raises
     ------
     OSError
-        If it cannot be made or written to.
+        If the folder cannot be made or written to.
     """
     missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)][::-1]
     made: list[Path] = []
@@ -94,7 +97,7 @@ def require_writable(folder: Path, what: str) -> list[Path]:
 
 
 def take_back(made: list[Path]) -> None:
-    """Remove folders that were made for nothing; those with something in them stay."""
+    """Remove folders that :func:`require_writable` made, unless they contain something."""
     for path in reversed(made):
         with contextlib.suppress(OSError):
             path.rmdir()

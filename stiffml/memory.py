@@ -1,4 +1,4 @@
-"""How much memory is free: what would not fit is refused before it is tried."""
+"""Free memory, for refusing work that would not fit before it starts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def free_bytes() -> float:
-    """Bytes that are free; infinite where the system does not say."""
+    """The free memory in bytes; infinite if the operating system does not report it."""
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
         return 1024.0 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])

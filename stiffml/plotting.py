@@ -16,9 +16,20 @@ DATA, FIT = "#444444", "#c1440e"
 def plot_states(
     time: np.ndarray, values: np.ndarray, names: Sequence[str] | None = None, time_label: str = "time"
 ) -> Figure:
-    """Draw the components of states (n, components) over times (n,), one panel each, at most 16.
+    """Draw the components of states over time, one panel each, at most the first 16.
 
-    The time axis is logarithmic where the times after the first span more than three decades.
+    The time axis is logarithmic if the times after the first span more than three decades.
+
+    Parameters
+    ----------
+    time : ndarray
+        (n,)
+    values : ndarray
+        (n, components)
+    names : sequence of str, optional
+        Titles of the panels. Default ``y[0]``, ``y[1]``, …
+    time_label : str
+        Default ``"time"``.
     """
     shown = min(values.shape[1], 16)
     if names is not None:
@@ -37,7 +48,7 @@ def plot_states(
         panel.set_title(names[index] if names else f"y[{index}]", fontsize=10)
         panel.grid(alpha=0.25)
         middle, spread = np.mean(values[:, index]), np.ptp(values[:, index])
-        if middle and spread <= 1e-9 * abs(middle):  # constant: do not draw its rounding errors
+        if middle and spread <= 1e-9 * abs(middle):  # constant: do not zoom in on rounding errors
             panel.set_ylim(*sorted((0.9 * middle, 1.1 * middle)))
         if logarithmic:
             panel.set_xscale("log")
@@ -58,7 +69,11 @@ def spans_decades(time: np.ndarray) -> bool:
 
 
 def plot_fit(trajectory: xarray.Dataset, history: xarray.Dataset) -> Figure:
-    """Draw fitted species and data over logarithmic time, and the loss over the iterations."""
+    """Draw fitted and given concentrations over logarithmic time, and the loss over the iterations.
+
+    ``trajectory`` has the variables ``fitted`` and ``data`` over ``time`` and ``species``, ``history`` the
+    variable ``loss`` over ``iteration``.
+    """
     species = trajectory["species"].values
     figure = Figure(figsize=(3.3 * (len(species) + 1), 3.3), layout="constrained")
     *panels, last = figure.subplots(1, len(species) + 1)

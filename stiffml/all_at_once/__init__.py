@@ -1,1 +1,1 @@
-"""Known steps solved all at once: one Newton iteration on the equations of many steps, and its transpose."""
+"""Many known steps solved at once: one Newton iteration on all their equations, and transposed solves."""

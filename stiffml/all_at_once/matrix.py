@@ -1,4 +1,4 @@
-"""∂R/∂x of the equations of many steps, in blocks."""
+"""The matrix ∂R/∂x of the equations R = 0 of many steps, in blocks."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from stiffml.system.system import System
 
 
 class Jacobians(NamedTuple):
-    """∂f/∂x at some of the vectors.
+    """The Jacobians ∂f/∂x of f or g at M vectors.
 
-    ``blocks``: (M, samples, width, width). ``node``: (count,) from the position of a vector to its block.
+    ``blocks`` (M, samples, width, width) are the Jacobians, ``node`` (count,) maps positions to them.
     """
 
     blocks: np.ndarray
     node: np.ndarray
 
     def at(self, positions: np.ndarray) -> np.ndarray:
-        """(K,) positions -> (K, samples, width, width)."""
+        """The Jacobians (K, samples, width, width) at the vectors with these positions (K,)."""
         return self.blocks[self.node[positions]]
 
 
@@ -34,7 +34,19 @@ def matrix_of(
     g: Jacobians | None,
     curvatures: Sequence[Curvature | None],
 ) -> tuple[list[Part], list[Part]]:
-    """∂R/∂x by the unknowns, whose positions begin at 0 then, and by the vectors that are given."""
+    """∂R/∂x with respect to the unknowns, and with respect to the given states.
+
+    Rows, and columns of unknowns, are positions minus the number of given states, so that they start from 0.
+
+    Parameters
+    ----------
+    structure : Structure
+    system : System
+    f, g : Jacobians
+        g is None if the problem is not split.
+    curvatures : sequence of Curvature or None
+        For each block the derivative of its Rosenbrock brackets; None for other methods.
+    """
     width = system.layout.width
     identity = np.eye(width)[None]
     mass = identity if system.mass is None else system.mass.blocks

@@ -17,26 +17,38 @@ from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.system import System
 
 MAX_ITERATIONS = 15
-"""What needs more is solved faster step by step."""
+"""Largest number of iterations: beyond it, solving the steps one by one is faster."""
 
-GROWS = 1e4
-"""An update that is so many times the one before is on its way to nowhere."""
+DIVERGENCE = 1e4
+"""The iteration has failed if an update is this many times larger than the previous one."""
 
 CLEAN = 0.5
-"""Each update of an iteration from a good guess is less than this part of the one before."""
+"""From a good guess each update is less than this fraction of the previous one."""
 
 NEAR, FEW_ITERATES = 0.1, 4
-"""An iterate has come near to a solution at this part of the first distance; how many iterates are tried."""
+"""An iterate is near a solution at this fraction of the initial distance; largest number of iterates tried."""
 
-ROUNDING = 1e-13
-"""Updates of this part of the largest component of a vector may be rounding, if they no longer shrink."""
+ROUNDING_LEVEL = 1e-13
+"""Updates below this fraction of the largest component of a vector count as rounding error if they stall."""
 
 
 @dataclass
-class Part:
-    """f, or g: where it is evaluated, and what came.
+class Evaluation:
+    """f or g with the M vectors at which it is evaluated, and its values there.
 
-    ``at``: positions of the vectors (M,). ``s``: their times. ``node``: (count,) from positions to nodes.
+    Attributes
+    ----------
+    dynamics : Dynamics
+    at : ndarray
+        (M,) int, positions of the vectors.
+    s : Tensor
+        (M,) their times.
+    node : ndarray
+        (count,) int, from positions to rows of ``values`` and ``blocks``.
+    values : ndarray
+        (M, size) f or g at the vectors.
+    blocks : ndarray
+        (M, samples, width, width) the Jacobians there.
     """
 
     dynamics: Dynamics
@@ -47,14 +59,14 @@ class Part:
     blocks: np.ndarray
 
     def evaluate(self, x: np.ndarray) -> None:
-        """f and its Jacobian at the nodes."""
+        """Evaluate f and its Jacobians at the vectors ``x`` (count, size)."""
         if len(self.at):
             values, blocks = self.dynamics.values_and_blocks(self.s, torch.from_numpy(x[self.at]))
             self.values, self.blocks = values.numpy(), blocks.numpy()
 
 
 class NotConvergedError(Exception):
-    """The iteration did not converge; ``iterations`` were done."""
+    """The iteration did not converge within ``iterations`` iterations."""
 
     def __init__(self, iterations: int) -> None:
         super().__init__(f"no convergence after {iterations} iterations")
@@ -62,7 +74,10 @@ class NotConvergedError(Exception):
 
 
 class Equations:
-    """The equations of a structure, as functions of its vectors x (count, size)."""
+    """The equations of a structure as functions of its vectors x (count, size).
+
+    ``times`` (count,) are the times of the vectors that are states or half steps.
+    """
 
     def __init__(self, structure: Structure, system: System, times: np.ndarray) -> None:
         self._structure, self._system = structure, system
@@ -71,7 +86,7 @@ class Equations:
         self.tested = self._tested()
         self._rows = self._own_rows()
 
-    def _part(self, dynamics: Dynamics, name: str, times: np.ndarray) -> Part:
+    def _part(self, dynamics: Dynamics, name: str, times: np.ndarray) -> Evaluation:
         structure, s = self._structure, times.copy()
         wanted = np.zeros(structure.count, dtype=bool)
         for block, at in zip(structure.blocks, structure.positions, strict=True):
@@ -83,7 +98,7 @@ class Equations:
             if name == "f" and pattern.has_rosenbrock:
                 wanted[at[pattern.base]] = True
         places, size = np.flatnonzero(wanted), self._system.layout.size
-        return Part(
+        return Evaluation(
             dynamics,
             places,
             torch.from_numpy(s[places]),
@@ -93,7 +108,7 @@ class Equations:
         )
 
     def _tested(self) -> np.ndarray:
-        """The unknowns whose updates show convergence: states, and stages that are solved for."""
+        """(unknowns,) bool: the unknowns whose updates are tested, states and implicit stages."""
         structure = self._structure
         tested = np.zeros(structure.count, dtype=bool)
         for block, at in zip(structure.blocks, structure.positions, strict=True):
@@ -115,7 +130,7 @@ class Equations:
         return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
     def update(self, x: np.ndarray) -> np.ndarray:
-        """(unknowns, size): what a Newton iteration subtracts from the unknowns."""
+        """(unknowns, size) the Newton update, to be subtracted from the unknowns."""
         structure, system = self._structure, self._system
         self.f.evaluate(x)
         if self.g is not None:
@@ -175,7 +190,7 @@ class Equations:
         slopes = np.zeros_like(linear)
         for entry in structure.entries:
             weighted[entry.row] = entry.of.weighted
-            # The rows of an entry are different ones: nothing is lost by adding at once.
+            # Within an entry no row occurs twice, so += with index arrays misses nothing.
             if entry.alpha.any():
                 linear[entry.row] += entry.alpha[:, None] * x[entry.column]
             if entry.beta.any():
@@ -190,7 +205,7 @@ class Equations:
         return (linear - slopes)[structure.given :]
 
     def _add_brackets(self, number: int, x: np.ndarray, slopes: np.ndarray) -> None:
-        """J x + τ ∂f/∂s at the old states, of Rosenbrock rows."""
+        """Add the brackets J x + τ ∂f/∂s of Rosenbrock rows, with J and ∂f/∂s at the old states."""
         block, at = self._structure.blocks[number], self._structure.positions[number]
         base = at[block.pattern.base]
         nodes = self.f.node[base]
@@ -227,11 +242,21 @@ class Equations:
 def solve(
     equations: Equations, x: np.ndarray, given: int, limits: NewtonLimits, scale: np.ndarray, trusted: bool
 ) -> tuple[np.ndarray, int]:
-    """The x (count, size) that satisfies the equations, and how many iterations that took.
+    """Solve the equations by Newton's iteration; return x (count, size) and the number of iterations.
 
-    ``x`` is where the iteration starts; its first ``given`` vectors stay. ``scale``: (unknowns, size) what
-    1 % of ``rtol`` is relative to, if the limits have no ``atol``. ``trusted``: whether the start is near the
-    solution that is meant; else, and where the iteration did not look so, that is checked.
+    Parameters
+    ----------
+    equations : Equations
+    x : ndarray
+        (count, size) the initial guess.
+    given : int
+        The first ``given`` vectors are not changed.
+    limits : NewtonLimits
+    scale : ndarray
+        (unknowns, size): without ``limits.atol`` the absolute tolerance is 0.01 · rtol times this.
+    trusted : bool
+        Whether the guess is near the wanted solution. If not, or if the updates do not look so, the solution
+        found is checked: each step's own iteration must lead to it.
 
     Raises
     ------
@@ -245,14 +270,14 @@ def solve(
         x[given:] -= update
         change, state = np.abs(update[tested]), np.abs(x[given:][tested])
         size = math.sqrt(float(np.mean((change / (limits.rtol * state + atol[tested])) ** 2, axis=1).max()))
-        if not size < GROWS * before:  # nor NaN
+        if not size < DIVERGENCE * before:  # also true if size is NaN
             raise NotConvergedError(iteration)
         contraction, before = size / before, size
         trusted = trusted and contraction < CLEAN
         converged = size <= 1 or (0 < contraction < 1 and size * contraction / (1 - contraction) <= 1)
         if not converged and contraction > 0.3:
             largest = state.max(axis=1, keepdims=True)
-            converged = bool((change <= 1e-10 * state + ROUNDING * largest).all())
+            converged = bool((change <= 1e-10 * state + ROUNDING_LEVEL * largest).all())
         if converged:
             if not trusted and not equations.steps_lead_to(x, limits.rtol * np.abs(x[given:]) + atol):
                 raise NotConvergedError(iteration)

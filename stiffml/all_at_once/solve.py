@@ -1,4 +1,4 @@
-"""The states and stages of steps whose times are known, all found at once."""
+"""Solves steps whose times are known all at once."""
 
 from __future__ import annotations
 
@@ -15,10 +15,18 @@ from stiffml.system.system import System
 
 
 class Found(NamedTuple):
-    """The steps of a window.
+    """The solution of the steps of a window.
 
-    ``states`` (steps, size): those that the steps end on. ``stages`` (steps, stages, size). ``half``: the
-    state of the half step that the run begins with, if the window has it. ``iterations``: of Newton's method.
+    Attributes
+    ----------
+    states : ndarray
+        (steps, size) the states at the ends of the steps.
+    stages : ndarray
+        (steps, stages, size)
+    half : ndarray or None
+        (size,) the half step at the start of the run, if the window contains it.
+    iterations : int
+        Number of Newton iterations.
     """
 
     states: np.ndarray
@@ -37,19 +45,26 @@ def solve_steps(
     guess: np.ndarray,
     trusted: bool,
 ) -> Found:
-    """Solve the equations of the steps ``first`` … ``last`` − 1 of a trajectory that has their times.
+    """Solve the steps ``first`` … ``last`` − 1 of a trajectory, which must have their times.
 
     Parameters
     ----------
+    trajectory : Trajectory
+    first, last : int
+    method : Method
+    system : System
+    limits : NewtonLimits
     guess : ndarray
-        (last + 1 − origin, size): the states that the first step starts from, of which the earliest has the
-        number ``origin``, and where the iteration starts for the others.
+        (last + 1 − origin, size): the states ``origin`` … ``last``. Those up to ``first`` are given. The
+        others are the initial guess. That of a stage is the state at the start of its step; zero for the y of
+        Rosenbrock methods.
     trusted : bool
-        Whether the guess is near the solution that is meant.
+        Whether the guess is near the wanted solution.
 
     Raises
     ------
     NotConvergedError
+        If Newton's iteration does not converge.
     """
     origin = last + 1 - len(guess)
     if trajectory.half is None and method.starts_with_half_step:

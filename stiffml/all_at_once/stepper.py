@@ -1,4 +1,4 @@
-"""Takes known steps that were solved all at once, window by window; one by one where that fails."""
+"""A stepper that solves known steps all at once, window by window, and one by one if that fails."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from stiffml.native.stepper import NativeStepper
 from stiffml.run.stepping import Counts, Task
 
 WINDOW_NUMBERS = 4_000_000
-"""How many float64 numbers the matrix of a window may take (32 MB)."""
+"""Largest number of float64 values in the matrix of a window (32 MB)."""
 
 SHORTEST = 4
-"""Steps of the shortest window: fewer are as well taken one by one."""
+"""Number of steps in the shortest window. Fewer steps are solved as fast one by one."""
 
 NEAR = 1e-9
-"""Of a step: by how much its end may differ from that of a planned one, which is rounding."""
+"""A step counts as the planned one if their ends differ by at most this fraction of the step, by rounding."""
 
 
 class _Window(NamedTuple):
-    """Steps that were found: when they end, and what was found."""
+    """A solved window: the end times of its steps, and the solution."""
 
     ends: list[float]
     found: Found
 
 
 class AllAtOnceStepper(NativeStepper):
-    """Solves the equations of many steps by one Newton iteration, and hands these out one after the other.
+    """Solves windows of many steps by one Newton iteration each, and returns the steps one by one.
 
-    A window that does not converge is divided by four, and so on. What is left, and steps that others cut or
-    that leave bounds, are taken one by one, as :class:`NativeStepper` does.
+    If a window does not converge, a quarter of it is tried, and so on. The steps of the shortest window that
+    fails are solved one by one by :class:`NativeStepper`. So are steps whose size is not the planned one and
+    steps that violate bounds.
     """
 
     def __init__(self, task: Task) -> None:
@@ -41,13 +42,13 @@ class AllAtOnceStepper(NativeStepper):
         assert task.plan is not None
         self._ends, self._guess = task.plan.ends, task.plan.guess
         self._window: _Window | None = None
-        self._taken = 0  # steps of the window that were handed out
+        self._taken = 0  # how many steps of the window have been taken
         self._length = self._longest = self._fitting()
-        self._one_by_one = 0  # steps to go that are taken so
+        self._one_by_one = 0  # how many of the next steps are solved one by one
         self._at_once = 0
 
     def _fitting(self) -> int:
-        """How many steps a window may have."""
+        """The largest number of steps in a window, by memory."""
         layout, rows = self._task.system.layout, self._rows_of_a_step()
         band = 3 * (rows * self._task.method.history + rows) * layout.width
         return max(SHORTEST, WINDOW_NUMBERS // (rows * layout.size * band))
@@ -102,7 +103,7 @@ class AllAtOnceStepper(NativeStepper):
         return super().step(size)
 
     def _allows(self, end: float, state: np.ndarray) -> bool:
-        """Whether a step may end there."""
+        """Whether the bounds allow a step to end at the time ``end`` in ``state`` (size,)."""
         limits = self._task.limits
         if limits is None:
             return True
@@ -110,7 +111,7 @@ class AllAtOnceStepper(NativeStepper):
         return limits.allows(end, state)
 
     def _settle(self) -> None:
-        """Give up the window; the steps of it that were handed out are those of the run."""
+        """Drop the window; its steps taken so far are added to the trajectory."""
         half, stages, window = self.half, self.stages, self._window
         self._window = None
         if window is None or not self._taken:
@@ -121,7 +122,10 @@ class AllAtOnceStepper(NativeStepper):
         self._trajectory.half, self._stages, self._taken = half, stages, 0
 
     def _look_ahead(self, size: float) -> None:
-        """Find the next planned steps, as many as converge, if the next step is one of them."""
+        """Solve a window of planned steps, as long as converges, if the next step is a planned one.
+
+        ``size`` is the size of the next step.
+        """
         near = NEAR * size
         n = int(np.searchsorted(self._ends, self.time + near, side="right"))
         if self._one_by_one or n == len(self._ends) or abs(self._ends[n] - self.time - size) > near:
@@ -131,7 +135,8 @@ class AllAtOnceStepper(NativeStepper):
             count = min(self._length, left)
             try:
                 found = self._solve_window(n, count)
-            except Exception:  # also of func, far from the solution: one by one it is raised, if it is there
+            except Exception:
+                # func may raise far from the solution. If it raises near it, solving one by one shows that.
                 self._length = count // 4
                 continue
             self._iterations += found.iterations

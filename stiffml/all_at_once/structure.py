@@ -1,4 +1,4 @@
-"""Which unknowns of many steps enter which of their equations, and with what numbers."""
+"""The structure of the equations of many steps: which vectors enter which rows, with which coefficients."""
 
 from __future__ import annotations
 
@@ -14,10 +14,19 @@ from stiffml.discretization.trajectory import Segment
 
 @dataclass(frozen=True)
 class Entries:
-    """The coefficients of one row and one column of a pattern, in each step of a block: K of each.
+    """The coefficients of one column in one row of a pattern, for the K steps of a block.
 
-    ``row``, ``column``: positions of the equation, and of the vector that enters it. ``alpha``, ``beta``,
-    ``epsilon``: what L x, f(x) and g(x) are multiplied with.
+    Attributes
+    ----------
+    block : int
+        The number of the block.
+    of : Row
+    c : int
+        The column.
+    row, column : ndarray
+        (K,) int, the positions of the equation and of the vector in the column.
+    alpha, beta, epsilon : ndarray
+        (K,) the coefficients of L x, f(x) and g(x).
     """
 
     block: int
@@ -33,23 +42,26 @@ class Entries:
 class Structure:
     """The equations of a segment as one system: R = L A x − B f(x) − E g(x) [− J x − τ ∂f/∂s] = 0.
 
-    The vectors x stand in one array, those that the segment starts from before those that it determines.
-    Each equation determines the vector at its own position, from itself and vectors before it: the matrix
+    All vectors x are numbered by position: first the given states that the segment starts from, then its
+    unknowns. Each unknown has the same position as its row, which contains no later vectors. So the matrix
     of the system is block lower triangular.
 
     Parameters
     ----------
     segment : Segment
     blocks : sequence of Block
-        All its steps.
+        Together they hold every step of the segment.
 
     Attributes
     ----------
     known : ndarray
-        (given,) int: the states that the segment starts from; they have the positions 0 … given − 1.
+        (given,) int: the numbers of the given states; their positions are 0 … given − 1.
+    count : int
+        Number of positions: given states and unknowns.
     entries : list of Entries
+        All coefficients.
     positions : list of dict
-        For each block its columns: c -> (K,) positions.
+        For each block: column -> (K,) positions.
     """
 
     def __init__(self, segment: Segment, blocks: Sequence[Block]) -> None:
@@ -86,13 +98,13 @@ class Structure:
 
     @staticmethod
     def _determined_states(block: Block) -> np.ndarray:
-        """(steps, columns): the numbers, as states, of what a block determines and others may refer to."""
+        """(steps, columns) the numbers of the states, half steps and outputs that a block computes."""
         pattern = block.pattern
         columns = (block.state_of(c) for c in range(pattern.history, pattern.columns))
         return np.stack([states for states in columns if states is not None], axis=1)
 
     def position_of(self, states: np.ndarray) -> np.ndarray:
-        """(N,) numbers of states -> (N,) their positions."""
+        """The positions (N,) of states given by number (N,); −1 for states that are not in the system."""
         given, own = self._of_state
         found = own(states)
         return np.where(found < 0, given(states), found)
@@ -104,7 +116,7 @@ class Structure:
         for c in sorted({*row.alpha, *row.beta, *row.epsilon, row.column}):
             inside = c < numbers.alpha.shape[2]
             none = np.zeros(block.steps)
-            alpha = numbers.alpha[:, r, c].numpy() if inside else none + 1  # that of an output is 1
+            alpha = numbers.alpha[:, r, c].numpy() if inside else none + 1  # the α of an output is 1
             has_f = c in row.beta or (c == row.column and row.solves)
             entries.append(
                 Entries(
@@ -122,17 +134,17 @@ class Structure:
 
     @property
     def given(self) -> int:
-        """How many vectors the segment starts from."""
+        """The number of states that the segment starts from."""
         return len(self.known)
 
     @property
     def unknowns(self) -> int:
-        """How many vectors it determines."""
+        """The number of vectors that the segment computes."""
         return self.count - self.given
 
     @cached_property
     def reach(self) -> int:
-        """How many positions back an equation refers to, of vectors that are determined."""
+        """The largest distance, in positions, from a row back to an unknown that enters it."""
         back = [
             int((entry.row - entry.column)[entry.column >= self.given].max(initial=0))
             for entry in self.entries
@@ -149,7 +161,7 @@ class Structure:
 
 
 class _Lookup:
-    """From numbers of states to positions; −1 where a number is not among them."""
+    """A map from numbers of states to positions, both (N,); −1 for unknown numbers."""
 
     def __init__(self, states: np.ndarray, positions: np.ndarray) -> None:
         order = np.argsort(states, kind="stable")

@@ -1,4 +1,4 @@
-"""Systems A x = v and Aᵀ x = v whose matrix is block lower triangular, with blocks near the diagonal."""
+"""Linear systems A x = v and Aᵀ x = v with A block lower triangular and blocks near the diagonal."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ from scipy.linalg import lapack
 from stiffml.linear.dense.blocks import BlockLU
 
 FEW_SAMPLES = 8
-"""Up to this many samples each has a band matrix of its own, which LAPACK factorises; of more samples the
-blocks of one position are solved with together, in one call for all of them."""
+"""Up to this many samples, LAPACK factorises one band matrix for each sample.
+
+For more samples, block substitution solves all samples of one position in one call.
+"""
 
 
 class Part(NamedTuple):
-    """Some blocks: rows and columns (E,) by position, values (E, samples, w, w). Equal places add up."""
+    """E blocks of a block matrix; blocks at the same place are added.
+
+    ``row`` and ``column`` (E,) int are block positions, ``values`` (E, samples, w, w) the blocks.
+    """
 
     row: np.ndarray
     column: np.ndarray
@@ -26,27 +31,27 @@ class Part(NamedTuple):
 
 
 class Triangular(ABC):
-    """Factors of such a matrix, of each sample."""
+    """The factors of a block lower triangular matrix for each sample."""
 
     @abstractmethod
     def solve(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
-        """The x of A x = v, or of Aᵀ x = v: (positions, samples, w).
+        """Solve A x = v or Aᵀ x = v, with x and v (positions, samples, w).
 
-        What comes of a singular block is not finite.
+        If a block is singular, the result is not finite.
         """
 
 
 def factorise(parts: Sequence[Part], count: int, reach: int) -> Triangular:
-    """Factors of the matrix that parts add up to.
+    """The factors of the matrix that is the sum of ``parts``.
 
-    ``count``: how many block rows it has. ``reach``: how far from the diagonal blocks lie at most.
+    ``count`` is the number of block rows, ``reach`` the largest distance of a block from the diagonal.
     """
     samples = parts[0].values.shape[1]
     return Band(parts, count, reach) if samples <= FEW_SAMPLES else Substitution(parts, count)
 
 
 class Band(Triangular):
-    """LU factors of one band matrix a sample, with partial pivoting within the band (LAPACK's gbtrf)."""
+    """LU factors of one band matrix for each sample, with partial pivoting in the band (LAPACK's gbtrf)."""
 
     def __init__(self, parts: Sequence[Part], count: int, reach: int) -> None:
         samples, w = parts[0].values.shape[1:3]
@@ -57,7 +62,7 @@ class Band(Triangular):
         self._factors = []
         matrices = np.zeros((samples, width * height))
         for row, column, values in parts:
-            # Stored by columns, entry (r, c) of the matrix in row diagonal + r − c of its column.
+            # Band storage: entry (r, c) of the matrix is in row diagonal + r − c of column c.
             down = diagonal + (row - column)[:, None, None] * w + i - j
             places = ((column[:, None, None] * w + j) * height + down).ravel()
             matrices[:, places] += values.swapaxes(0, 1).reshape(samples, -1)
@@ -75,7 +80,7 @@ class Band(Triangular):
 
 
 class Substitution(Triangular):
-    """Position by position; all samples together."""
+    """Block substitution, position by position, for all samples together."""
 
     def __init__(self, parts: Sequence[Part], count: int) -> None:
         row, column, values = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
@@ -101,7 +106,7 @@ class Substitution(Triangular):
 
 
 def _grouped(by: np.ndarray, other: np.ndarray, count: int) -> list[list[tuple[int, int]]]:
-    """For each position the blocks in its row, or column: (the other position, which block)."""
+    """For each position the blocks in its row (or column), as pairs (other position, number of block)."""
     groups: list[list[tuple[int, int]]] = [[] for _ in range(count)]
     for which, (position, where) in enumerate(zip(by.tolist(), other.tolist(), strict=True)):
         groups[position].append((where, which))

@@ -1,1 +1,1 @@
-"""What a step of any method is: its equations, the trajectory that steps make, and outputs between them."""
+"""The discretization in time: equations of a step, trajectories of steps, and outputs between step ends."""

@@ -1,7 +1,7 @@
-"""A method's own interpolant: outputs between the ends of a step, as further equations of that step.
+"""Dense output by a method's own interpolant: outputs inside a step as extra equations of that step.
 
-An output at t₀ + θh is determined by one more row, explicit in what the step has found. Repeating a step, its
-adjoint, its tangent and the gradient with respect to times then need to know no more of it.
+An output at t₀ + θh is one more row of the step. The row is explicit in the stages and states of the step.
+So replay, adjoint, tangent and time gradient treat it like any other row and need no code for outputs.
 """
 
 from __future__ import annotations
@@ -18,9 +18,14 @@ from stiffml.discretization.equations import Numbers, Pattern, Scheme
 
 @dataclass(frozen=True, eq=False)
 class Dense:
-    """u(t₀ + θh) = u₀ − Σ_c α_c(θ) x_c + h Σ_c β_c(θ) f(x_c) + h Σ_c ε_c(θ) g(x_c), polynomials in θ.
+    """The interpolant u(t₀ + θh) = u₀ − Σ_c α_c(θ) x_c + h Σ_c β_c(θ) f(x_c) + h Σ_c ε_c(θ) g(x_c).
 
-    Over the C columns of a step: ``alpha``, ``beta``, ``epsilon`` (p, C), the coefficients of θ, …, θᵖ.
+    α_c, β_c and ε_c are polynomials in θ without constant term. C is the number of columns of a step.
+
+    Attributes
+    ----------
+    alpha, beta, epsilon : ndarray
+        (p, C) coefficients of θ, …, θᵖ.
     """
 
     alpha: np.ndarray
@@ -29,7 +34,10 @@ class Dense:
 
 
 def with_outputs(scheme: Scheme, dense: Dense, count: int) -> Scheme:
-    """The scheme with ``count`` outputs a step; their times follow those of the states in ``times``."""
+    """The scheme with ``count`` output rows added to each step.
+
+    The ``times`` that its numbers take are those of the states, followed by those of the outputs.
+    """
     base = scheme.pattern
     fixed = np.zeros(base.columns)
     fixed[base.base] = -1
@@ -73,21 +81,21 @@ def with_outputs(scheme: Scheme, dense: Dense, count: int) -> Scheme:
 
 
 class Queries:
-    """Times between the ends of steps, by the step that each lies in.
+    """Output times inside steps, grouped by the step that each lies in.
 
     Parameters
     ----------
     s : ndarray
         (Q,) in solver time, in any order.
     times : ndarray
-        (n_steps + 1,) the ends of the steps.
+        (n_steps + 1,) the start and the ends of the steps.
     numbers : ndarray, optional
-        (Q,) their numbers; by default 0 … Q − 1.
+        (Q,) int, the numbers of the outputs. Default 0 … Q − 1.
 
     Attributes
     ----------
     by_step : dict of int to list of (int, float)
-        For each step with queries their numbers and times.
+        The numbers and times of the outputs in each step; steps without outputs are missing.
     """
 
     def __init__(self, s: np.ndarray, times: np.ndarray, numbers: np.ndarray | None = None) -> None:
@@ -98,5 +106,5 @@ class Queries:
             self.by_step.setdefault(step, []).append((number, time))
 
     def counts(self, which: np.ndarray) -> list[int]:
-        """How many there are in each of these steps."""
+        """The number of outputs in each of the steps ``which`` (K,)."""
         return [len(self.by_step.get(step, ())) for step in which.tolist()]

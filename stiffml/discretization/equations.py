@@ -1,15 +1,17 @@
 """The equations that a step solves, in one form for every method.
 
-A step of any method determines a few vectors, its stages and the new state, one after the other. Each is
-the solution of
+A step computes a few vectors, one after the other: its stages, then the new state. Each vector x solves one
+equation, called a row:
 
     L Σ_c α_c x_c  =  Σ_c β_c f(s_c, x_c) + Σ_c ε_c g(s_c, x_c)  [+ J x + τ ∂f/∂s  at the old state]
 
-with f the right-hand side or its implicit part, g its explicit part, L the mass matrix M or the identity,
-and the x_c among the vectors the step starts from and those it has determined so far, the unknown x
-itself included. The bracket belongs to Rosenbrock methods only. A method says which columns enter which
-row (:class:`Pattern`) and with what numbers (:class:`Numbers`, functions of the times involved); repeating a
-step, its adjoint, its tangent and the gradient with respect to times are then the same code for all.
+f is the right-hand side, or its implicit part. g is the explicit part. L is the mass matrix M or the
+identity. The vectors x_c are called columns: the states that the step starts from, the vectors that earlier
+rows have computed, and the unknown x itself. Only Rosenbrock methods have the bracket.
+
+A method says which columns enter each row (:class:`Pattern`) and with which coefficients
+(:class:`Numbers`, functions of the times). Replay, adjoint, tangent and time gradient are then the same code
+for all methods.
 """
 
 from __future__ import annotations
@@ -29,48 +31,47 @@ from stiffml.discretization.trajectory import Segment
 
 @dataclass(frozen=True)
 class Row:
-    """One equation: which columns enter it, besides its own."""
+    """One equation of a step."""
 
     index: int
-    column: int
-    alpha: tuple[int, ...]
+    column: int  # of its unknown
+    alpha: tuple[int, ...]  # the other columns that enter it with α, β, ε
     beta: tuple[int, ...]
     epsilon: tuple[int, ...]
-    solves: bool  # f at its own column enters it
+    solves: bool  # the row is implicit: f of its unknown enters
     weighted: bool  # L is the mass matrix
-    rosenbrock: bool  # it has the bracket; its α are then all weighted
-    output: bool  # it determines an output between the ends of the step; its own α is 1
+    rosenbrock: bool  # the row has the bracket; the mass matrix then multiplies all its α
+    output: bool  # its unknown is an output inside the step; the α of the unknown is then 1
 
 
 class Pattern:
-    """Which columns enter which equations of a step.
+    """Which columns enter which rows of a step.
 
-    Columns 0 … history − 1 are the vectors the step starts from, the newest state last of them; column
-    history + r is determined by row r; the last one but for outputs is the new state. No row refers to the
-    column of an output, and α, β, ε have none for it.
+    Columns 0 … history − 1 are the states that the step starts from, oldest first. Column history + r is the
+    unknown of row r. The new state is the last column before those of outputs. No row refers to the column
+    of an output, so α, β and ε have no entries for outputs.
 
     Parameters
     ----------
     history : int
+        Number of states that the step starts from.
     alpha, beta, epsilon : array_like
-        (rows, columns but those of outputs), non-zero where α, β, ε may be.
+        (rows, columns without outputs), non-zero where α, β, ε may be. By default all ε are zero.
     weighted : array_like or bool
         (rows,), whether L is the mass matrix. Default True.
     rosenbrock : array_like or bool
         (rows,), whether the row has the Rosenbrock bracket. Default False.
     keeps_half : bool
-        Whether row 0 determines the half step that later steps refer to. Default False.
+        Whether row 0 computes the half step with which BDF starts. Default False.
     outputs : int
-        How many rows at the end determine outputs between the ends of the step. Default 0.
+        Number of output rows; they come last. Default 0.
     differences : bool
-        Whether the α of every row sum to zero at all times, so that only differences of columns enter.
-        Default False.
+        Whether the α of every row sum to zero, so that only differences of columns enter. Default False.
 
     Raises
     ------
     ValueError
-        If a row refers to a column that a later row determines, as those of a fully implicit Runge-Kutta
-        method do: rows are solved one after the other.
+        If a row refers to a column of a later row, as in fully implicit Runge-Kutta methods.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class Pattern:
 
     @property
     def columns(self) -> int:
+        """The number of columns, outputs included."""
         return self.alpha.shape[1] + self.outputs
 
     @property
@@ -129,7 +131,7 @@ class Pattern:
 
     @property
     def step_rows(self) -> tuple[Row, ...]:
-        """The rows up to that of the new state."""
+        """The rows of the stages and of the new state, without outputs."""
         return self.rows[: len(self.rows) - self.outputs]
 
     @property
@@ -143,16 +145,17 @@ class Pattern:
 
     @cached_property
     def stages(self) -> range:
-        """Columns that only this step knows of."""
+        """The columns of the stages: the vectors that no other step uses."""
         return range(self.history + self.keeps_half, self.new)
 
     @cached_property
     def evaluates_f(self) -> np.ndarray:
-        """(columns but outputs,) where f is needed."""
+        """(columns without outputs,) bool: the columns at which f is evaluated."""
         return self.beta.any(axis=0)
 
     @cached_property
     def evaluates_g(self) -> np.ndarray:
+        """(columns without outputs,) bool: the columns at which g is evaluated."""
         return self.epsilon.any(axis=0)
 
     @cached_property
@@ -165,49 +168,49 @@ def _others(row: np.ndarray, own: int) -> tuple[int, ...]:
 
 
 class Numbers(NamedTuple):
-    """The numbers of K steps with one pattern; differentiable functions of the times.
+    """The coefficients of K steps with one pattern, as differentiable functions of the times.
 
-    R rows; C columns, but those of outputs.
-
-    ``alpha``, ``beta``, ``epsilon``: (K, R, C). ``s_f``, ``s_g``: (K, C), the times at which f and g are
-    evaluated at stages. ``tau``: (K, R), of Rosenbrock rows.
+    R is the number of rows, C the number of columns without outputs.
     """
 
-    alpha: Tensor
+    alpha: Tensor  # (K, R, C)
     beta: Tensor
     epsilon: Tensor
-    s_f: Tensor
+    s_f: Tensor  # (K, C), the times at which f and g are evaluated at stages
     s_g: Tensor
-    tau: Tensor
+    tau: Tensor  # (K, R), zero for rows without the bracket
 
 
 class Scheme(NamedTuple):
-    """A pattern, and its numbers for K steps: (K, history + 1) times of the columns that are states."""
+    """A pattern, and the function from times (K, history + 1) to the coefficients of K steps.
+
+    The times are those of the states that a step starts from, then that of the new state.
+    """
 
     pattern: Pattern
     numbers: Callable[[Tensor], Numbers]
 
 
 class Form(NamedTuple):
-    """What a problem consists of besides f, as far as the equations of a step depend on it."""
+    """The form of a problem: whether it has an explicit part g (``split``) and a mass matrix (``mass``)."""
 
     split: bool = False
     mass: bool = False
 
 
 class Block:
-    """Steps of a segment that have the same scheme, with their numbers; of one trajectory or several.
+    """Steps of a segment that share a scheme, with their coefficients; of one or several trajectories.
 
     Attributes
     ----------
     which : ndarray
-        (steps,) int, increasing: which steps these are.
+        (steps,) int, increasing: the numbers of the steps.
     known : ndarray
-        (steps, history) int: the states the steps start from, half steps among them.
+        (steps, history) int: the numbers of the states that the steps start from; may include half steps.
     times : Tensor
-        (steps, history + 1 + outputs): times of these states, of the new one, and of outputs.
+        (steps, history + 1 + outputs): the times of these states, of the new state, and of the outputs.
     outputs : ndarray
-        (steps, outputs) int: numbers of the outputs.
+        (steps, outputs) int: the numbers of the outputs.
     """
 
     def __init__(
@@ -226,17 +229,17 @@ class Block:
 
     @property
     def steps(self) -> int:
-        """How many."""
+        """The number of steps."""
         return len(self.which)
 
     def differentiable_numbers(self) -> tuple[Tensor, Numbers]:
-        """The times as a leaf, and the numbers as functions of them."""
+        """The times as a torch leaf, and the coefficients with the graph that leads back to it."""
         with torch.enable_grad():
             times = self.times.clone().requires_grad_()
             return times, self.scheme.numbers(times)
 
     def state_of(self, column: int) -> np.ndarray | None:
-        """(steps,) which states a column holds; None for a stage."""
+        """(steps,) the numbers of the states in a column; None for the column of a stage."""
         pattern = self.pattern
         if column < pattern.history:
             return self.known[:, column]
@@ -251,26 +254,25 @@ class Block:
 
 @dataclass(frozen=True)
 class Nodes:
-    """The points at which one part of the right-hand side was evaluated.
+    """The M points at which one part of the right-hand side, f or g, was evaluated.
 
-    ``s`` (M,), ``u`` (M, size); ``states`` (M,) which state a node is, for those that are one, else
-    ``STAGE``; ``index[b][c]`` (steps,): the nodes of column c of block b, if it has any.
+    ``index[b][c]`` (steps,) are the nodes of column c of block b. Columns without nodes are missing.
     """
 
-    s: Tensor
-    u: Tensor
-    states: np.ndarray
+    s: Tensor  # (M,)
+    u: Tensor  # (M, size)
+    states: np.ndarray  # (M,) int, the number of the state that a node is; ``STAGE`` for stages
     index: list[dict[int, np.ndarray]]
 
 
 class Equations:
-    """The equations of a segment, with the vectors that solve them.
+    """The equations of all steps of a segment, with the states and stages that solve them.
 
     Parameters
     ----------
     segment : Segment
     blocks : list of Block
-        All its steps.
+        Together they hold every step of the segment.
     """
 
     def __init__(self, segment: Segment, blocks: list[Block]) -> None:
@@ -282,24 +284,27 @@ class Equations:
 
     @cached_property
     def f_nodes(self) -> Nodes:
+        """Where f was evaluated."""
         return self._nodes([block.pattern.evaluates_f for block in self.blocks], "s_f")
 
     @cached_property
     def g_nodes(self) -> Nodes:
+        """Where g was evaluated."""
         return self._nodes([block.pattern.evaluates_g for block in self.blocks], "s_g")
 
     def column(self, block: Block, column: int) -> np.ndarray:
-        """(steps, size) the vectors of one column."""
+        """(steps, size) the vectors of one column of a block."""
         states = block.state_of(column)
         if states is None:
             return self.segment.stage(block.which, column - block.pattern.stages.start)
         return self.segment.states_at(states)
 
     def moved_by_alpha(self, block: Block, row: Row) -> list[tuple[int, np.ndarray]]:
-        """(c, (steps, size)): what α_c multiplies in a row; less the unknown, where only differences enter.
+        """(c, x_c) for the columns c with α in a row, x_c (steps, size); for the gradient by times.
 
-        α changes with the times. Where differences enter, steps may be so short that the rounding of a
-        state is more than the difference, and must not be multiplied with derivatives of 1/step.
+        If only differences of columns enter, it has x_c − x instead, with x the unknown of the row. On very
+        short steps rounding errors of x_c exceed this difference. Derivatives of α by the times, which are
+        proportional to 1/h, would amplify them.
         """
         own = None if row.output else self.column(block, row.column)
         if block.pattern.differences and own is not None:
@@ -334,10 +339,10 @@ class Equations:
                     u.append(self.column(block, c))
             index.append(rows)
         which = np.concatenate([states, np.full(count - len(states), STAGE)])
-        return Nodes(torch.from_numpy(_joined(s)), torch.from_numpy(_joined(u)), which, index)
+        return Nodes(torch.from_numpy(_concatenated(s)), torch.from_numpy(_concatenated(u)), which, index)
 
 
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
+def _concatenated(parts: list[np.ndarray]) -> np.ndarray:
     filled = [part for part in parts if len(part)]
     if not filled:
         return parts[0]

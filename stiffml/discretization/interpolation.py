@@ -1,7 +1,8 @@
-"""Outputs between steps: polynomials through the states of nearby steps.
+"""Dense output by polynomials through the states of nearby steps.
 
-Only states enter, no slopes: on a stiff problem f multiplies what Newton's iteration leaves in a state by an
-eigenvalue. It serves problems with a mass matrix for the same reason.
+Only states enter, no slopes. On a stiff problem f multiplies the error that Newton's iteration leaves in a
+state by a large eigenvalue, so slopes would be inaccurate. Without slopes it also works with a singular mass
+matrix.
 """
 
 from __future__ import annotations
@@ -20,11 +21,22 @@ from stiffml.discretization.trajectory import Trajectory, times_at
 
 @dataclass(frozen=True)
 class Reading:
-    """How an output was read: u = Σ weightsᵢ · u(statesᵢ).
+    """An output as a combination of states: u = Σ weightsᵢ · u(statesᵢ).
 
-    ``states`` (p,) int, ``weights`` (p,), and ``end``, the last state that is needed to find these. One that
-    is interpolated between states also has its time ``s``, and the ``times`` (p,) and ``values`` (p, size)
-    of these, which its derivative with respect to times takes.
+    Attributes
+    ----------
+    states : ndarray
+        (p,) int, the numbers of the states.
+    weights : ndarray
+        (p,)
+    end : int
+        The last state that must be known to compute the output.
+    s : float or None
+        The time of the output, if it lies between step ends.
+    times : ndarray or None
+        (p,) the times of the states, if the output is interpolated; its time gradient needs them.
+    values : ndarray or None
+        (p, size) the states themselves, if the output lies between step ends.
     """
 
     states: np.ndarray
@@ -36,21 +48,25 @@ class Reading:
 
     @classmethod
     def of_state(cls, state: int) -> Reading:
-        """The state after a number of steps, as it is."""
+        """The reading that is the state with this number."""
         return cls(np.array([state]), np.ones(1), state)
 
     @classmethod
     def of_output(cls, number: int, end: int, s: float, value: np.ndarray) -> Reading:
-        """The output at ``s`` that is an equation of the step to state ``end``; ``value`` is (size,)."""
+        """The reading of output ``number`` at time ``s``, with value (size,).
+
+        Its equation is a row of the step that ends in state ``end``.
+        """
         return cls(np.array([output_state(number)]), np.ones(1), end, s, values=value[None])
 
     @property
     def value(self) -> np.ndarray:
+        """(size,) the output, if it lies between step ends."""
         assert self.values is not None
         return self.weights @ self.values
 
     def time_gradient(self, cotangent: np.ndarray) -> tuple[np.ndarray, float]:
-        """dL/d(times of the states), (p,), and dL/ds, from dL/du."""
+        """From dL/du (size,) to dL/d(times of the states) (p,) and dL/ds."""
         assert self.s is not None
         assert self.values is not None
         with torch.enable_grad():
@@ -63,7 +79,11 @@ class Reading:
         return wrt_times.numpy(), float(wrt_s)
 
     def tangent(self, states: dict[int, np.ndarray], times: dict[int, float]) -> np.ndarray:
-        """The tangent (size,) of the output from those of states and outputs, and of times of states."""
+        """The tangent (size,) of the output.
+
+        ``states`` has the tangents (size,) of states and outputs, ``times`` those of the times of states,
+        both by number; missing ones are zero.
+        """
         total = np.zeros(self.value.shape)
         for state, weight in zip(self.states.tolist(), self.weights.tolist(), strict=True):
             if state in states:
@@ -79,7 +99,7 @@ class Reading:
 
 
 def lagrange(times: Tensor, s: Tensor) -> Tensor:
-    """The Lagrange basis on p times at s: (p,), () -> (p,)."""
+    """The values at s of the p Lagrange basis polynomials on ``times``: (p,), () -> (p,)."""
     count = len(times)
     if count == 1:
         return torch.ones_like(times)
@@ -88,31 +108,38 @@ def lagrange(times: Tensor, s: Tensor) -> Tensor:
 
 
 Stencil = Callable[[int, int | None], list[int]]
-"""The states to interpolate between in step n; the second argument is the last state, once known."""
+"""(step, last state of the run) -> the states whose polynomial gives outputs in that step.
+
+The second argument is None while the run has not ended.
+"""
 
 
 class Reader(ABC):
-    """Reads the states of a run as they come, and finds the outputs between steps."""
+    """Takes the states of a run one by one and computes the outputs between step ends."""
 
     @abstractmethod
     def read(self, state: int, value: np.ndarray, stages: np.ndarray | None = None) -> None:
-        """The next state, and the stages of the step to it if known; the trajectory has the step."""
+        """Take state number ``state``, with ``value`` (size,) and the stages of the step to it if known.
+
+        The trajectory must contain that step already.
+        """
 
     @abstractmethod
     def finish(self) -> list[Reading]:
-        """The readings in the order of the times; fewer if the run did not reach them all."""
+        """The readings in the order in which their times were given; those not reached are left out."""
 
 
 class Interpolator(Reader):
-    """A polynomial through the states of nearby steps.
+    """Computes outputs by polynomials through the states of nearby steps.
 
     Parameters
     ----------
     s : ndarray
-        (Q,) times in solver time, in any order.
+        (Q,) output times in solver time, in any order.
     stencil : Stencil
+        Which states to interpolate.
     trajectory : Trajectory
-        Times of the steps that have been read.
+        Has the times of the steps read so far.
     """
 
     def __init__(self, s: np.ndarray, stencil: Stencil, trajectory: Trajectory) -> None:
@@ -146,7 +173,7 @@ class Interpolator(Reader):
 
     def _states_for(self, query: int, last: int | None) -> list[int] | None:
         times, s = self._trajectory.times, self._s[query]
-        # Rounding may leave the end of the last step a little short of an output there.
+        # By rounding, the last step may end slightly before an output time at the end of the run.
         tolerance = 1e-12 * abs(times[-1] - times[0])
         if s > times[-1] + (tolerance if last is not None else 0):
             return None
@@ -163,19 +190,19 @@ class Interpolator(Reader):
         self._found[query] = Reading(states, weights, max(stencil), s, times, values)
 
     def _forget(self, state: int) -> None:
-        # No stencil is wider, and only a BDF run's first steps look back at the half step.
-        for old in [m for m in self._window if m != HALF and m < state - WIDEST]:
+        # Stencils are narrower than STENCIL_BOUND, and only the first steps of a BDF run use the half step.
+        for old in [m for m in self._window if m != HALF and m < state - STENCIL_BOUND]:
             del self._window[old]
-        if state > WIDEST:
+        if state > STENCIL_BOUND:
             self._window.pop(HALF, None)
 
 
-WIDEST = 8
-"""More states than any stencil has."""
+STENCIL_BOUND = 8
+"""An upper bound on the number of states in a stencil."""
 
 
 def centred(points: int) -> Stencil:
-    """The ``points`` states around a step, or those nearest to it at the ends of a run."""
+    """The stencil of ``points`` states around a step; near the ends of a run, the nearest ones."""
 
     def stencil(step: int, last: int | None) -> list[int]:
         first = step + 1 - points // 2

@@ -1,4 +1,4 @@
-"""What forward runs leave behind for the reverse sweep and for the caller: the steps they took."""
+"""Trajectories: the steps that forward runs took, and segments of them with their states."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from stiffml.steps import Fractions, Recorded
 
 
 class Growing:
-    """Rows of one shape in memory, appended one by one."""
+    """An array in memory to which rows of one shape are appended."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._rows = np.empty((64, *shape))
         self.count = 0
 
     def append(self, row: np.ndarray | float) -> None:
+        """Append one row (*shape)."""
         if self.count == len(self._rows):
             grown = np.empty((2 * self.count, *self._rows.shape[1:]))
             grown[: self.count] = self._rows
@@ -27,7 +28,7 @@ class Growing:
         self.count += 1
 
     def extend(self, rows: np.ndarray) -> None:
-        """Append several."""
+        """Append rows (K, *shape)."""
         count = self.count + len(rows)
         if count > len(self._rows):
             grown = np.empty((max(count, 2 * self.count), *self._rows.shape[1:]))
@@ -43,20 +44,20 @@ class Growing:
 
 
 class Trajectory:
-    """The accepted steps of one run: when they ended, and where the outputs lie among them.
+    """The accepted steps of one run: their times and sizes, and which of them end on outputs.
 
-    What was kept of the states is elsewhere, in :mod:`stiffml.run.checkpoints`: this is small.
+    The states are stored separately, in :mod:`stiffml.run.checkpoints`.
 
     Attributes
     ----------
     outputs : ndarray
-        Output times in solver time, the first one the start.
+        (outputs,) the times that steps must end on, in solver time. The first is the start of the run.
     output_steps : list of int
-        For each output reached so far, the number of steps taken to it.
+        For each output reached so far, the number of steps from the start to it.
     half : tuple of float and ndarray, or None
-        Time and state of the half step with which a BDF run of order 2 or more starts.
+        Time and state (size,) of the half step with which a BDF run of order 2 or more starts.
     end_is_held : bool
-        Whether the last step was let end elsewhere, at an event, which output times do not move.
+        Whether the last step was moved to end at an event, so that its end does not depend on output times.
     """
 
     def __init__(self, outputs: np.ndarray) -> None:
@@ -68,22 +69,24 @@ class Trajectory:
         self._times.append(outputs[0])
 
     def append(self, time: float, size: float) -> None:
+        """Add an accepted step by its end and its size."""
         self._sizes.append(size)
-        self._times.append(min(time, self.outputs[-1]))  # the sum of steps may round beyond the last
+        # The sum of the steps may round beyond the last output.
+        self._times.append(min(time, self.outputs[-1]))
 
     def end_last_step(self, time: float, size: float) -> None:
-        """Let the last step end elsewhere."""
+        """Move the end of the last step to ``time``."""
         self.end_is_held = True
         self._times.rows[-1], self._sizes.rows[-1] = time, size
 
     def drop_last_step(self) -> None:
-        """Forget it."""
+        """Remove the last step."""
         self.end_is_held = False
         self._times.count -= 1
         self._sizes.count -= 1
 
     def with_steps(self, ends: np.ndarray) -> Trajectory:
-        """This one and further steps, which end at ``ends`` (K,), as another trajectory."""
+        """A new trajectory with the steps of this one, and K further steps that end at ``ends`` (K,)."""
         longer = Trajectory(self.outputs)
         longer.half = self.half
         times = np.concatenate([self.times, np.minimum(ends, self.outputs[-1])])
@@ -92,36 +95,39 @@ class Trajectory:
         return longer
 
     def mark_output(self) -> None:
-        """The last step ended on the next output time."""
+        """Record that the last step ended on the next output time."""
         self.output_steps.append(self.n_steps)
 
     @property
     def n_steps(self) -> int:
-        """Steps accepted."""
+        """The number of accepted steps."""
         return self._sizes.count
 
     @property
     def times(self) -> np.ndarray:
-        """(n_steps + 1,) step ends as PETSc added them up: equal to the outputs within rounding."""
+        """(n_steps + 1,) the start and the ends of all steps, as the stepper summed them.
+
+        Ends on output times differ from these by rounding.
+        """
         return self._times.rows
 
     @property
     def sizes(self) -> np.ndarray:
-        """(n_steps,)"""
+        """(n_steps,) the step sizes."""
         return self._sizes.rows
 
     @property
     def starts(self) -> np.ndarray:
-        """(1,) the number of the first state."""
+        """(1,) int: 0, the number of the first state."""
         return np.zeros(1, dtype=int)
 
     def half_at(self, start: int) -> tuple[float, np.ndarray]:
-        """Time and state of the half step that the trajectory from state ``start`` begins with."""
+        """Time and state (size,) of the half step of this trajectory."""
         assert self.half is not None, "this run has no half step"
         return self.half
 
     def recorded(self) -> Recorded:
-        """The steps of every interval that was completed, for taking them again."""
+        """The steps of all completed intervals, to be used as ``steps=`` of another solve."""
         return Recorded.of_run(self._fractions())
 
     def _fractions(self) -> Fractions:
@@ -135,7 +141,10 @@ class Trajectory:
         return tuple(ends)
 
     def output_gradient(self, boundaries: np.ndarray) -> np.ndarray:
-        """dL/d(step ends) -> dL/d(output times): steps keep their fraction of their interval."""
+        """From dL/d(step ends) (n_steps + 1,) to dL/d(output times) (outputs,).
+
+        Each step end keeps its fraction of the interval between two outputs.
+        """
         gradient = np.zeros(len(self.outputs))
         gradient[0] = boundaries[0]
         intervals = zip(self.output_steps[:-1], self.output_steps[1:], strict=True)
@@ -143,7 +152,8 @@ class Trajectory:
             inside = boundaries[first + 1 : last + 1]
             gradient[j] += inside @ (1 - ends)
             gradient[j + 1] += inside @ ends
-        # Of a run that ended within an interval its steps end where they would have, but for an event.
+        # The run may have stopped inside an interval. Its step ends move with that interval too, except the
+        # end at an event.
         last = self.output_steps[-1]
         if len(self.output_steps) < len(self.outputs):
             begin, end = self.outputs[len(self.output_steps) - 1 : len(self.output_steps) + 1]
@@ -155,23 +165,23 @@ class Trajectory:
 
 
 class Trajectories:
-    """Several trajectories, each with times of its own, in flat arrays.
+    """Several trajectories, each with its own times, in flat arrays.
 
-    Their states have numbers on one axis, see :mod:`stiffml.discretization.numbering`.
+    Their states are numbered consecutively, see :mod:`stiffml.discretization.numbering`.
 
     Parameters
     ----------
     parts : sequence of Trajectory
-        Of runs that have ended.
+        The trajectories of runs that have ended.
 
     Attributes
     ----------
     starts : ndarray
         (trajectories,) int: the numbers of their first states.
     times : ndarray
-        (states,) of all states.
+        (states,) the times of all states.
     sizes : ndarray
-        (states − 1,) of all steps; of no meaning where a number is that of a last state.
+        (states − 1,) the sizes of all steps. Entries at the last state of a trajectory have no meaning.
     """
 
     def __init__(self, parts: Sequence[Trajectory]) -> None:
@@ -185,21 +195,21 @@ class Trajectories:
 
     @property
     def n_steps(self) -> int:
-        """The number of the last state of all."""
+        """The number of the last state of the last trajectory."""
         return len(self.sizes)
 
     def half_at(self, start: int) -> tuple[float, np.ndarray]:
-        """Time and state of the half step that the trajectory from state ``start`` begins with."""
+        """Time and state (size,) of the half step of the trajectory whose first state is ``start``."""
         return self.parts[int(np.searchsorted(self.starts, start))].half_at(0)
 
     def output_gradient(self, boundaries: np.ndarray) -> np.ndarray:
-        """dL/d(step ends) -> dL/d(output times), those of one trajectory after those of another."""
+        """From dL/d(step ends) (states,) to dL/d(output times), concatenated over the trajectories."""
         parts = np.split(boundaries, self.starts[1:])
         return np.concatenate([p.output_gradient(b) for p, b in zip(self.parts, parts, strict=True)])
 
 
 def times_at(trajectory: Trajectory | Trajectories, states: np.ndarray) -> np.ndarray:
-    """(N,) numbers of states, half steps among them -> (N,) their times."""
+    """The times (N,) of states and half steps, given by number (N,)."""
     times = trajectory.times[np.maximum(states, 0)]
     for n in np.flatnonzero(is_half(states)):
         times[n] = trajectory.half_at(start_of_half(int(states[n])))[0]
@@ -208,16 +218,19 @@ def times_at(trajectory: Trajectory | Trajectories, states: np.ndarray) -> np.nd
 
 @dataclass(frozen=True)
 class Segment:
-    """The steps ``first`` … ``last`` − 1 of one trajectory or several, with the states that they join.
+    """The steps ``first`` … ``last`` − 1 of one or several trajectories, with their states.
 
     Attributes
     ----------
+    first, last : int
+        The first step, and one more than the last step.
     origin : int
-        Which state ``states`` begins with: ``first``, or earlier ones that multistep formulas use.
+        The number of the first row of ``states``: ``first``, or less where multistep formulas use earlier
+        states.
     states : ndarray
-        (last + 1 − origin, size)
+        (last + 1 − origin, size) the states ``origin`` … ``last``.
     stages : ndarray or None
-        (last − first, stages, size) the vectors that only one step knows of; None until they are solved for.
+        (last − first, stages, size) the stages of the steps; None if they were not kept or solved for.
     """
 
     trajectory: Trajectory | Trajectories
@@ -229,26 +242,29 @@ class Segment:
 
     @property
     def which(self) -> np.ndarray:
-        """(steps,) int: which steps these are, without the numbers of last states."""
+        """(steps,) int: the numbers of the steps. Numbers of last states of trajectories are left out."""
         numbers, starts = np.arange(self.first, self.last), self.trajectory.starts
         return numbers if len(starts) == 1 else numbers[~np.isin(numbers + 1, starts)]
 
     def starts_of(self, steps: np.ndarray) -> np.ndarray:
-        """(N,) steps -> (N,) the first states of their trajectories."""
+        """(N,) the first states of the trajectories that the steps (N,) belong to."""
         starts = self.trajectory.starts
         return starts[np.searchsorted(starts, steps, side="right") - 1]
 
     @property
     def begin(self) -> float:
-        """When the first of the steps begins."""
+        """The time at which the first step begins."""
         return float(self.trajectory.times[self.first])
 
     def times_at(self, states: np.ndarray) -> np.ndarray:
-        """(N,) numbers of states, half steps among them -> (N,) their times."""
+        """The times (N,) of states and half steps, given by number (N,)."""
         return times_at(self.trajectory, states)
 
     def states_at(self, states: np.ndarray) -> np.ndarray:
-        """(N,) numbers of states, half steps among them -> (N, size); a view where they are consecutive."""
+        """The vectors (N, size) of states and half steps, given by number (N,).
+
+        For consecutive states this is a view.
+        """
         if len(states) and states[0] >= 0 and states[-1] - states[0] == len(states) - 1:
             return self.states[states[0] - self.origin : states[-1] + 1 - self.origin]
         values = self.states[np.maximum(states, self.origin) - self.origin]
@@ -257,7 +273,7 @@ class Segment:
         return values
 
     def stage(self, which: np.ndarray, stage: int) -> np.ndarray:
-        """(steps, size) one stage of these steps; a view where they are consecutive."""
+        """(steps, size) one stage of the steps ``which``; a view if the steps are consecutive."""
         assert self.stages is not None, "the stages of this segment were not solved for"
         if which[-1] - which[0] == len(which) - 1:
             return self.stages[which[0] - self.first : which[-1] + 1 - self.first, stage]

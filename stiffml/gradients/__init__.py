@@ -1,1 +1,1 @@
-"""Backwards and along: the reverse sweep, tangents, second derivatives, and where torch comes in."""
+"""Derivatives of runs: reverse sweep, tangents, second derivatives, and the link to torch.autograd."""

@@ -1,8 +1,9 @@
-"""The reverse sweep: from dL/dy at the outputs to dL/dy0, dL/dθ and dL/dt.
+"""The discrete adjoint of a run: from dL/dy at the outputs to dL/dy0, dL/dθ and dL/dt.
 
-The sweep is batched over time. A segment of consecutive steps has the points at which it evaluated f
-differentiated in one call, is swept backwards with small linear algebra only, and has its parameter
-gradient taken in one more call. A segment of one step gives the same numbers with the least memory.
+The work is batched over time, one segment of consecutive steps after the other. One call computes the
+Jacobians at all points at which the segment evaluated f. The reverse sweep then needs small linear algebra
+only. One more call computes the parameter gradient of the whole segment. Segments of one step give the same
+numbers with the least memory.
 """
 
 from __future__ import annotations
@@ -33,15 +34,25 @@ from stiffml.system.system import System
 from stiffml.system.trials import require_same_product
 
 SEGMENT_NUMBERS = 4_000_000
-"""How many float64 numbers the replicated states of a segment may take (32 MB)."""
+"""Largest number of float64 values in a segment (32 MB), counted as eight arrays of its replicated states."""
 
 
 @dataclass
 class Gradients:
-    """dL/du0 (size,), dL/dθ (None where f does not depend on it), and if wanted, in solver time, dL/d(times
-    that steps end on) and dL/d(times of outputs between steps).
+    """The gradients of a loss L.
 
-    Of several trajectories dL/du0 has one after the other, and so has dL/d(times).
+    For several trajectories, ``u0`` and ``times`` are concatenated over them.
+
+    Attributes
+    ----------
+    u0 : Tensor
+        (size,) dL/du0.
+    parameters : list of Tensor or None
+        dL/dθ; None for parameters that f does not depend on.
+    times : ndarray or None
+        (n_ends,) dL/d(times on which steps must end), in solver time, if wanted.
+    between : ndarray or None
+        (Q,) dL/d(times of outputs between step ends), in solver time, if wanted.
     """
 
     u0: Tensor
@@ -51,16 +62,16 @@ class Gradients:
 
 
 def reverse(tape: Tape, cotangents: Tensor, wrt_time: bool = False) -> Gradients:
-    """Reverse all steps of a run.
+    """The gradients of a run by the reverse sweep over all its steps.
 
     Parameters
     ----------
     tape : Tape
-        Of the run.
+        The tape of the run.
     cotangents : Tensor
-        dL/dy at the outputs, (n_outputs, size) float64.
+        (n_outputs, size) float64, dL/dy at the outputs.
     wrt_time : bool
-        Whether dL/dt is wanted.
+        Whether dL/dt is wanted. Default False.
     """
     replay, readings = tape.replay, tape.readings
     trajectory, method, system = replay.trajectory, replay.method, replay.system
@@ -72,12 +83,12 @@ def reverse(tape: Tape, cotangents: Tensor, wrt_time: bool = False) -> Gradients
     if method.implicit:
         replay.solver.release()
     try:
-        # Steps after the last output (of a run that failed) have no influence on what was returned.
+        # Steps after the last output, as in a run that failed, do not influence the outputs.
         is_last = True
         for segment in tape.checkpoints.segments(replay, last_state(readings), longest):
             _reverse_segment(replay, segment, pending, total, is_last)
             is_last = False
-            del segment  # before the next one is made
+            del segment  # frees its memory before the next one is made
     finally:
         if method.implicit:
             replay.solver.release()
@@ -98,12 +109,12 @@ def reverse(tape: Tape, cotangents: Tensor, wrt_time: bool = False) -> Gradients
 
 
 def last_state(readings: Sequence[Reading]) -> int:
-    """The last state that outputs were read from."""
+    """The number of the last state that the outputs depend on."""
     return max(reading.end for reading in readings)
 
 
 def longest_segment(replay: Replay) -> int:
-    """How many steps fit into ``SEGMENT_NUMBERS``."""
+    """The number of steps of a segment that fit into ``SEGMENT_NUMBERS``."""
     system, numbers = replay.system, 1
     if replay.method.implicit:
         numbers = replay.solver.numbers_per_jacobian
@@ -117,18 +128,18 @@ def _is_narrow(dynamics: Dynamics) -> bool:
 
 
 class Total:
-    """What the segments add to: dL/dθ, and dL/dt where wanted."""
+    """Accumulates dL/dθ, and dL/dt if wanted, over the segments."""
 
     def __init__(self, system: System, times: TimeGradient | None) -> None:
         self.system, self.times = system, times
         self.parameters: list[Tensor | None] = [None] * len(system.parameters)
 
     def over_all_parts(self) -> list[Tensor | None]:
-        """dL/dθ, summed over the processes that hold parts of the state; a mass matrix is local."""
+        """dL/dθ summed over the processes that share the state. A mass matrix is local and not summed."""
         shared, space = len(self.system.f.parameters), self.system.space
         summed: list[Tensor | None] = []
         for parameter, part in zip(self.system.f.parameters, self.parameters[:shared], strict=True):
-            # A parameter may matter in some parts only (at a boundary, say); all take part in the sum.
+            # A parameter may matter in some processes only, such as at a boundary. All must join the sum.
             if space.every(part is None):
                 summed.append(None)
             else:
@@ -136,6 +147,7 @@ class Total:
         return [*summed, *self.parameters[shared:]]
 
     def add(self, gradients: list[Tensor | None]) -> None:
+        """Add the parameter gradients of a segment; None for zero."""
         for position, part in enumerate(gradients):
             self.parameters[position] = added((self.parameters[position], part))
 
@@ -158,7 +170,7 @@ def _reverse_segment(replay: Replay, segment: Segment, pending: Pending, total: 
         swept = sweep_at_once(equations, system, f, g, curvatures, pending)
     else:
         swept = sweep(equations, system, f, g, curvatures, pending, with_multipliers=wanted)
-    del f, g  # large systems need the room
+    del f, g  # frees the Jacobians, which may be large
     if method.implicit:
         replay.solver.release_jacobian()
     at_f = _through(system.f, equations.f_nodes, swept.f, total)
@@ -182,7 +194,7 @@ def _reverse_segment(replay: Replay, segment: Segment, pending: Pending, total: 
 def _require_independent_samples(
     equations: Equations, system: System, f: Linearization, g: Linearization | None
 ) -> None:
-    """Raise ValueError if samples have come to depend on each other by the end of the run."""
+    """Raise ValueError if samples depend on each other at the end of the run."""
     for part, linearization, nodes in (
         (system.f, f, equations.f_nodes),
         (system.g, g, equations.g_nodes if g is not None else None),
@@ -192,7 +204,11 @@ def _require_independent_samples(
 
 
 def linearize(nodes: Nodes, solves: bool, dynamics: Dynamics, replay: Replay) -> Linearization:
-    """The Jacobian at the nodes: for solving with it, as small blocks, or as products."""
+    """The Jacobians of f or g at the nodes.
+
+    If ``solves``, they support linear solves. Otherwise they are dense blocks for small systems, and
+    Jacobian products for others.
+    """
     system = replay.system
     if solves:
         return replay.solver.linearize(
@@ -217,7 +233,7 @@ def _curvature(equations: Equations, block: Block, dynamics: Dynamics) -> Curvat
 
 
 def _through(dynamics: Dynamics, nodes: Nodes, cotangents: np.ndarray, total: Total) -> AtNodes:
-    """Carry dL/df at the nodes on to the parameters, and to the times of the states among them."""
+    """Propagate dL/df at the nodes (M, size) to the parameters, and to the times of those that are states."""
     wrt_time = total.times is not None
     slopes, parameters, wrt_s, wrt_ends = dynamics.vjp(
         nodes.s, nodes.u, torch.from_numpy(cotangents), wrt_time
@@ -233,7 +249,10 @@ def _through(dynamics: Dynamics, nodes: Nodes, cotangents: np.ndarray, total: To
 def mass_gradient(
     block: Block, multipliers: np.ndarray, column: Callable[[int], np.ndarray], system: System
 ) -> Tensor:
-    """dL/dM = −Σ w (Σ_c α_c x_c)ᵀ over the rows that M weighs, with x_c = ``column(c)``, (steps, size)."""
+    """dL/dM = −Σ w (Σ_c α_c x_c)ᵀ, summed over the steps and the rows with L = M.
+
+    ``multipliers`` (rows, steps, size) are the w; ``column(c)`` returns x_c (steps, size).
+    """
     assert system.mass is not None
     gradient = np.zeros(1)
     alpha = block.numbers.alpha.numpy()

@@ -21,20 +21,21 @@ from stiffml.system.derivatives.products import added
 
 
 def _costs(replay: Replay) -> tuple[int, int, int]:
-    """Evaluations of f and its Jacobian, and Krylov iterations of derivatives, so far."""
+    """Evaluations of f, Jacobians and Krylov iterations so far."""
     return replay.system.rhs_evals, replay.system.f.jacobians, replay.krylov_iterations
 
 
 def _plain(values: Tensor) -> Tensor:
-    """In double precision on the CPU; a view with a pending sign has that applied."""
+    """The values as float64 on the CPU, with a lazy negation (``is_neg``) resolved."""
     return values.double().cpu().resolve_neg()
 
 
 class Integrate(torch.autograd.Function):
-    """(times that steps end on, times of outputs between them, u0, *parameters) -> outputs (n, size).
+    """(step end times, other output times, u0, *parameters) -> outputs (n, size).
 
-    ``compute`` returns the tape of a run and the outputs (n, size). It runs the solve, or interpolates in one
-    that has ended. The outputs get u0's dtype.
+    ``t`` (n_ends,) are the times on which steps end, ``between`` (Q,) the output times between them, ``u0``
+    is (size,). ``compute`` runs the solve, or interpolates in a finished one, and returns its tape and the
+    outputs (n, size). The outputs get the dtype and device of u0.
     """
 
     @staticmethod
@@ -47,7 +48,7 @@ class Integrate(torch.autograd.Function):
         *parameters: Tensor,
     ) -> Tensor:
         ctx.tape, values = compute()
-        # Saved, so that torch notices if they are changed in place before the backward pass.
+        # Saving them makes torch detect changes in place before the backward pass.
         ctx.save_for_backward(t, between, u0, *parameters)
         return torch.from_numpy(values).to(u0)
 
@@ -59,7 +60,7 @@ class Integrate(torch.autograd.Function):
 
 
 class _Reverse(torch.autograd.Function):
-    """(cotangents, t, between, u0, *parameters) -> gradients with respect to all but the first."""
+    """(cotangents (n, size), t, between, u0, *parameters) -> gradients by all but the cotangents."""
 
     @staticmethod
     def forward(ctx, tape: Tape, wrt_time: bool, cotangents: Tensor, *inputs: Tensor):
@@ -104,11 +105,11 @@ class _Reverse(torch.autograd.Function):
 
 
 class _Hessian(torch.autograd.Function):
-    """(x_c, x_u0, *x_θ) -> H x, with H the matrix of second derivatives of ⟨c, Y(u0, θ)⟩ by c, u0 and θ.
+    """(x_c, x_u0, *x_θ) -> H x, with H the Hessian of ⟨c, Y(u0, θ)⟩ with respect to c, u0 and θ.
 
-    Y are the outputs of a solve, and c the cotangents of its gradient; both are held. H is symmetric, so the
-    derivative of H x with respect to x is a product with H again, at any order.
-    ``torch.autograd.functional.hvp`` needs one. None stands for zeros.
+    Y (n, size) are the outputs of a solve and c (n, size) the cotangents of its gradient. H itself is held
+    constant. It is symmetric, so the derivative of H x with respect to x is a product with H again, at any
+    order; ``torch.autograd.functional.hvp`` needs one such derivative. None stands for zeros.
     """
 
     @staticmethod

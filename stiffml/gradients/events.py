@@ -1,4 +1,4 @@
-"""How the time of an event, and the state there, depend on what a solve starts from and on its parameters."""
+"""Derivatives of the time of an event and of the state there."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from stiffml.system.space import Space
 
 
 def differentiable_event(event: EventFunc, tape: Tape, s: float, u: Tensor) -> tuple[Tensor, Tensor]:
-    """The time and state of an event with their gradients.
+    """The time () and state (size,) of an event as differentiable tensors.
 
-    ``u`` (size,) is the state at the end of the run with the end time held, differentiable. By the implicit
-    function theorem the end time moves by −δg / (dg/dt), where dg/dt includes how the last step's
-    result moves with its end.
+    ``s`` is the time of the event in solver time. ``u`` (size,) is the state there, differentiable with the
+    end time held constant. g is the event function. By the implicit function theorem, a change δg moves the
+    end time by −δg / (dg/dt). dg/dt includes the change of u with the end of the last step.
     """
     system = tape.replay.system
     layout = system.layout
     t = torch.tensor(system.direction * s, dtype=u.dtype, device=u.device)
     value = checked(event(t, layout.unflatten(u)))
-    # In some process it may be wanted though not in this one, and what follows takes all of them.
+    # The gradient may be needed in another process only, and computing it takes all of them.
     if system.space.every(not (torch.is_grad_enabled() and (u.requires_grad or value.requires_grad))):
         return t, u
     tangent = end_time_tangents(tape)[tape.replay.trajectory.n_steps]
     velocity = torch.from_numpy(system.direction * tangent).to(u)
     rate, wrt_u = gradients_of(event, layout, float(t), u)
-    # The state may lie in several processes; what it does to g is a sum over all of it.
+    # If the state is shared among processes, the change of g is a sum over all of them.
     rate += system.space.sum(float(wrt_u @ velocity))
     return _AtEvent.apply(t, u, value, velocity, rate, system.space)
 
 
 def moved_with_end(u: Tensor, end: Tensor, tape: Tape) -> Tensor:
-    """Outputs u (n, size) of a run that an event ended, as functions of that end as well.
+    """The outputs u (n, size) of a run that an event ended, made to depend on the time of the event too.
 
-    What is interpolated between the last states depends on where the last step ends, which the gradient of a
-    run holds. ``end`` is the time of the event, differentiable.
+    Outputs inside the last step depend on the end of that step. The gradient of the run itself holds this
+    end constant. ``end`` () is the time of the event, differentiable.
     """
     readings, trajectory, system = tape.readings, tape.replay.trajectory, tape.replay.system
     last = trajectory.n_steps
@@ -57,7 +57,7 @@ def moved_with_end(u: Tensor, end: Tensor, tape: Tape) -> Tensor:
 
 
 class _MovedWithEnd(torch.autograd.Function):
-    """(u, end) -> u + velocities·(end − end*)"""
+    """(u, end) -> u + velocities·(end − end*), all at end = end*; for the gradient by ``end``."""
 
     @staticmethod
     def forward(ctx, u: Tensor, end: Tensor, velocities: Tensor, space: Space):
@@ -76,7 +76,10 @@ class _MovedWithEnd(torch.autograd.Function):
 
 
 class _AtEvent(torch.autograd.Function):
-    """(u, g) at a held time -> (time, u) at g = 0: t = t* − (g − g*)/rate, u + velocity·(t − t*)."""
+    """(u, g) at the fixed time t* -> time and state at g = 0.
+
+    They are t = t* − (g − g*)/rate and u + velocity·(t − t*), linearised at the event.
+    """
 
     @staticmethod
     def forward(ctx, t: Tensor, u: Tensor, value: Tensor, velocity: Tensor, rate: float, space: Space):

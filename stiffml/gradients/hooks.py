@@ -1,4 +1,4 @@
-"""Hooks on tensors see the gradient of a whole solve, not what it is computed from."""
+"""Disables tensor hooks inside a backward pass, so that they see only the gradient of the whole solve."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from torch import Tensor
 
 @contextmanager
 def without_hooks(tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Hooks and retain_grad are for the gradient that torch gets in the end, and has for them then.
+    """While active, hooks and ``retain_grad`` of these tensors have no effect.
 
-    Within a backward pass further ones are asked for; ``torch.autograd.grad`` calls the hooks of its inputs.
+    The backward pass of a solve calls ``torch.autograd.grad`` many times, which would call the hooks of its
+    inputs each time. Torch calls them itself with the final gradient.
     """
     hooks = [(h, dict(h)) for h in (tensor._backward_hooks for tensor in tensors) if h]
     retained = [(tensor, tensor.grad) for tensor in tensors if tensor.retains_grad]

@@ -1,4 +1,4 @@
-"""How consistent initial values of differential-algebraic problems depend on given ones and on parameters."""
+"""Derivatives of consistent initial values with respect to given initial values and parameters."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from stiffml.native.constraints import Constraints
 
 
 class MakeConsistent(torch.autograd.Function):
-    """(constraints, t0, u0, *parameters) -> consistent u0.
+    """(constraints, t0, u0 (size,), *parameters) -> consistent initial state (size,).
 
-    By the implicit function theorem on P f(u) + M(u − u0) = 0.
+    The gradient follows from the implicit function theorem for P f(u) + M(u − u0) = 0.
     """
 
     @staticmethod
     def forward(ctx, constraints: Constraints, t0: Tensor, u0: Tensor, *parameters: Tensor) -> Tensor:
         ctx.constraints, ctx.system, ctx.s = constraints, constraints.system, constraints.s
         given = u0.detach().double().cpu().numpy()
-        # Jacobians need autograd, which inference mode would switch off for good.
+        # Jacobians need autograd, which cannot be enabled in inference mode.
         with torch.inference_mode(False), torch.no_grad():
             ctx.state = ctx.constraints.satisfy(given)
         ctx.change = ctx.state - given
-        ctx.save_for_backward(t0, u0, *parameters)  # so that torch notices changes made in place
+        ctx.save_for_backward(t0, u0, *parameters)  # makes torch detect changes in place
         return torch.from_numpy(ctx.state).to(u0, copy=True)
 
     @staticmethod
@@ -59,10 +59,11 @@ class MakeConsistent(torch.autograd.Function):
 
 
 def _differentiable(ctx, cotangent: Tensor, inputs: Sequence[Tensor]) -> list[Tensor | None]:
-    """The same gradient, which torch can differentiate once more.
+    """The gradient of :class:`MakeConsistent` in a form that torch can differentiate once more.
 
-    Each Newton step u − K⁻¹(P f(u) + M(u − u0)) from the solution, with K as it is there, makes one more
-    derivative of its result exact: after two that holds for the first and the second.
+    It differentiates Newton steps u ← u − K⁻¹(P f(u) + M(u − u0)) from the solution, with K held constant.
+    Each step makes one more derivative of the result exact. Two steps make the first and second derivatives
+    exact.
     """
     constraints, system, state = ctx.constraints, ctx.system, ctx.state
 
@@ -86,7 +87,7 @@ def _differentiable(ctx, cotangent: Tensor, inputs: Sequence[Tensor]) -> list[Te
 
 
 class _Linear(torch.autograd.Function):
-    """A linear map of vectors (size,): ``apply(v, transpose)``."""
+    """The linear map ``apply(v, transpose)`` of vectors v (size,), for autograd."""
 
     @staticmethod
     def forward(ctx, apply: Callable[[np.ndarray, bool], np.ndarray], v: Tensor, transpose: bool = False):
@@ -105,9 +106,17 @@ def consistent_tangents(
     given: np.ndarray,
     directions: Sequence[Sequence[Tensor | None]],
 ) -> np.ndarray:
-    """How the consistent u moves with the given one, along P tangents (P, size), and with the parameters.
+    """Tangents (P, size) of the consistent state, from K u̇ = M u̇0 − P ∂f/∂θ θ̇.
 
-    From K u̇ = M u̇0 − P ∂f/∂θ θ̇.
+    Parameters
+    ----------
+    constraints : Constraints
+    u : ndarray
+        (size,) the consistent state.
+    given : ndarray
+        (P, size) tangents u̇0 of the given initial state.
+    directions : sequence
+        For each tangent the changes θ̇ of the parameters; None for no change.
     """
     system, f = constraints.system, constraints.system.f
     time, state = torch.tensor([constraints.s], dtype=torch.float64), torch.from_numpy(u)[None]
@@ -117,10 +126,12 @@ def consistent_tangents(
 
 
 def _mass_gradient(constraints: Constraints, u: np.ndarray, change: np.ndarray, w: np.ndarray) -> Tensor:
-    """dL/dM through the consistent u, ``change`` away from the given one, where w = K⁻ᵀ dL/du.
+    """dL/dM through the consistent state u (size,).
 
-    From K du = −dM (u − u0) − dP f, with dP f = −P dM M⁺f where P f = 0 (Golub & Pereyra 1973, eq. 4.2).
-    Exact for changes of M that keep its rank; for those P dM (u − u0) is zero.
+    ``change`` (size,) is u − u0, and ``w`` (size,) is K⁻ᵀ dL/du.
+
+    It follows from K du = −dM (u − u0) − dP f, with dP f = −P dM M⁺f where P f = 0 (Golub & Pereyra 1973,
+    eq. 4.2). It is exact for changes of M that keep its rank; for those P dM (u − u0) is zero.
     """
     mass = constraints.system.mass
     assert mass is not None

@@ -1,4 +1,4 @@
-"""Why a gradient is NaN: a derivative of the user's function that is not finite at a recorded state."""
+"""Explains gradients that are not finite: searches recorded states for derivatives that are not finite."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.derivatives.infinite_entries import describe_derivative, infinite_derivative
 from stiffml.system.finite import first_not_finite, is_finite
 
-AT_ONCE = 1000
-"""Steps looked at together."""
+SEARCH_STEPS = 1000
+"""Number of steps searched in one segment, for states of up to 1000 components."""
 
-At = Callable[[Dynamics, float, np.ndarray], str]
+Check = Callable[[Dynamics, float, np.ndarray], str]
+"""(f or g, time, state (size,)) -> which derivative there is not finite, in words; empty if none is."""
 
 
 def require_finite(gradients: Iterable[Tensor | np.ndarray | None], tape: Tape, second: bool = False) -> None:
     """Raise NonFiniteDerivativeError if gradients are not finite because a derivative of func is not.
 
-    ``second``: they contain its second derivatives. Gradients that have merely become too large pass.
+    ``second`` says that the gradients contain second derivatives of func. Gradients that overflowed although
+    all derivatives are finite raise no error.
     """
     if all(g is None or all_finite(g) for g in gradients):
         return
     if tape.replay.system.space.is_distributed:
-        return  # others may have found theirs finite, and what follows takes all processes
+        return  # the search needs all processes, and the gradients of others may be finite
     cause = _cause(tape, second)
     if cause:
         raise NonFiniteDerivativeError(f"the gradient is not finite: {cause}. Try: {DERIVATIVE_HINT}")
@@ -47,7 +49,7 @@ def all_finite(values: Tensor | np.ndarray) -> bool:
 
 @contextmanager
 def explained(tape: Tape, second: bool = False) -> Iterator[None]:
-    """Failures of linear systems, and of steps taken again, that come of such a derivative say so."""
+    """Re-raise failures of linear systems and replay as NonFiniteDerivativeError if that is their cause."""
     try:
         yield
     except (np.linalg.LinAlgError, LinearSolveError, ReplayError) as error:
@@ -62,7 +64,7 @@ def explained(tape: Tape, second: bool = False) -> Iterator[None]:
 
 
 def _cause(tape: Tape, second: bool) -> str:
-    """In words, from the last step on backwards; empty if there is none."""
+    """The derivative that is not finite, in words; empty if there is none. The last steps come first."""
     found = _search(tape, _of_first_order)
     if not found and (second or _is_rosenbrock(tape.replay)):
         found = _search(tape, _of_second_order)
@@ -75,16 +77,16 @@ def _is_rosenbrock(replay: Replay) -> bool:
     return replay.method.implicit and not replay.method.newton
 
 
-def _search(tape: Tape, at: At) -> str:
+def _search(tape: Tape, at: Check) -> str:
     replay, checkpoints = tape.replay, tape.checkpoints
     last = max(reading.end for reading in tape.readings)
-    longest = max(1, AT_ONCE * 1000 // max(1000, replay.system.f.largest))
+    longest = max(1, SEARCH_STEPS * 1000 // max(1000, replay.system.f.largest))
     with torch.no_grad():
         segments = checkpoints.segments(replay, last, longest)
         while True:
             try:
                 segment = next(segments, None)
-            except ReplayError:  # of states that were not kept, for the same reason perhaps
+            except ReplayError:  # states cannot be recomputed, perhaps for the same reason: try the first one
                 start = (float(replay.trajectory.times[0]), checkpoints.start)
                 return at(replay.system.f, *start)
             if segment is None:
@@ -97,7 +99,10 @@ def _search(tape: Tape, at: At) -> str:
 
 
 def _nodes(replay: Replay, segment: Segment) -> Iterator[tuple[Dynamics, list[tuple[float, np.ndarray]]]]:
-    """Where f and g are evaluated in a segment; its states alone where its stages cannot be found."""
+    """The times and vectors (size,) at which f and g are evaluated in a segment, latest first.
+
+    If the stages cannot be solved for, these are the states of the segment, for f only.
+    """
     system = replay.system
     try:
         segment = replay.with_stages(segment)
@@ -141,7 +146,7 @@ def _of_second_order(part: Dynamics, s: float, u: np.ndarray) -> str:
 
 
 def _by_parameters(part: Dynamics, s: float, u: np.ndarray) -> str:
-    """Which of the derivatives with respect to parameters is not finite; empty if none is."""
+    """Which derivative with respect to a parameter is not finite, in words; empty if none is."""
     time, state = torch.tensor([s], dtype=torch.float64), torch.from_numpy(u.copy())[None]
     slopes, gradients, *_ = part.vjp(time, state, torch.ones_like(state), False)
     if not torch.isfinite(slopes).all():

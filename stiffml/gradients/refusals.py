@@ -1,4 +1,4 @@
-"""Gradients that say so when they are differentiated, instead of passing for constants."""
+"""Gradients that raise an error when differentiated again, instead of being treated as constants."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from torch import Tensor
 def differentiable_no_further(
     gradients: Sequence[Tensor | None], inputs: Sequence[Tensor], what: str
 ) -> list[Tensor | None]:
-    """The gradients as functions of ``inputs`` too, with an error for a derivative by these.
+    """The gradients, such that differentiating them by one of ``inputs`` raises a RuntimeError.
 
-    What they are known to depend on otherwise stays as it is: an error comes only if somebody asks for a
-    derivative by one of the inputs. ``what`` names the gradients in it. For use at the end of a
-    ``backward``: without ``create_graph`` they are returned as they are.
+    ``what`` names the gradients in the message. Derivatives by anything else stay possible. Call this at the
+    end of a ``backward``; without ``create_graph`` the gradients are returned unchanged.
     """
     if not torch.is_grad_enabled():
         return list(gradients)
-    # Zeros that are connected to the inputs: torch passes their node by where no input is asked for.
+    # Adds zeros that depend on the inputs. Torch runs their backward only if an input is asked for.
     return [None if g is None else g + _Zeros.apply(g.detach(), what, *inputs) for g in gradients]
 
 

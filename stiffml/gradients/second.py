@@ -1,9 +1,11 @@
-"""Second derivatives: the product of a solve's Hessian with a vector, by the tangent of its adjoint.
+"""Second derivatives: Hessian-vector products of a solve, by the tangent of its adjoint.
 
-With ẋ the tangents in the direction of the vector and f̄ the cotangents of f from the reverse sweep, the
-tangent of the sweep is the same sweep, started from zero, with the derivative of Jᵀf̄ along (ẋ, θ̇) added to
-the cotangent of every vector at which f was evaluated (Özyurt & Barton, SIAM J. Sci. Comput. 26 (2005), for
-the continuous equations; here for the discrete ones).
+ẋ are the tangents of the states in the direction of the vector, θ̇ those of the parameters. f̄ are the
+cotangents of f from the reverse sweep. The tangent of the reverse sweep is the same sweep, started from zero,
+with the derivative of Jᵀf̄ along (ẋ, θ̇) added to the cotangent of every vector at which f was evaluated.
+
+Source: Özyurt & Barton, SIAM J. Sci. Comput. 26 (2005), for the continuous equations; here applied to the
+discrete ones.
 """
 
 from __future__ import annotations
@@ -26,7 +28,11 @@ from stiffml.system.derivatives.dynamics import Dynamics
 
 @dataclass(frozen=True)
 class SecondGradients:
-    """Of ⟨dL/du0, u̇0⟩ + ⟨dL/dθ, θ̇⟩: with respect to dL/dy (n_outputs, size), u0 (size,) and θ."""
+    """The gradients of ⟨dL/du0, u̇0⟩ + ⟨dL/dθ, θ̇⟩.
+
+    ``cotangents`` (n_outputs, size) is the gradient with respect to dL/dy, ``u0`` (size,) that with respect
+    to u0, ``parameters`` those with respect to θ; None where there is no dependence.
+    """
 
     cotangents: Tensor
     u0: Tensor
@@ -36,7 +42,10 @@ class SecondGradients:
 def differentiate_again(
     tape: Tape, cotangents: Tensor, u0_direction: np.ndarray, direction: Direction
 ) -> SecondGradients:
-    """Differentiate the gradient that ``cotangents`` (n_outputs, size) lead to, along a direction."""
+    """Differentiate the gradient for the cotangents dL/dy (n_outputs, size) along a direction.
+
+    The direction is u̇0 = ``u0_direction`` (size,) and θ̇ = ``direction``.
+    """
     replay, checkpoints, readings = tape.replay, tape.checkpoints, tape.readings
     system, last = replay.system, last_state(readings)
     tangents = TangentSweep(replay, u0_direction[None], [direction])
@@ -54,9 +63,15 @@ def differentiate_again(
         flat: list[None] = [None] * len(equations.blocks)
         wanted = system.mass_has_gradient
         once = sweep(equations, system, f, g, flat, first, with_multipliers=wanted)
-        sources = {"f": _bend(system.f, equations.f_nodes, once.f, along.f[0], direction, second, total)}
+        sources = {
+            "f": _second_order_terms(
+                system.f, equations.f_nodes, once.f, along.f[0], direction, second, total
+            )
+        }
         if system.g is not None and once.g is not None and along.g is not None:
-            sources["g"] = _bend(system.g, equations.g_nodes, once.g, along.g[0], direction, second, total)
+            sources["g"] = _second_order_terms(
+                system.g, equations.g_nodes, once.g, along.g[0], direction, second, total
+            )
         twice = sweep(equations, system, f, g, flat, second, sources, with_multipliers=wanted)
         for part, nodes, values in (
             (system.f, equations.f_nodes, twice.f),
@@ -82,14 +97,17 @@ def differentiate_again(
 def _column_tangent(
     equations: Equations, number: int, along: Tangents, states: dict[int, np.ndarray], column: int
 ) -> np.ndarray:
-    """ẋ (steps, size) of one column of a block whose stages are nodes of f, as with a mass matrix all are."""
+    """ẋ (steps, size) of one column of a block.
+
+    Every stage must be a node of f. With a mass matrix this is so.
+    """
     held = equations.blocks[number].state_of(column)
     if held is not None:
         return np.stack([states[state][0] for state in held.tolist()])
     return along.f[0, equations.f_nodes.index[number][column]]
 
 
-def _bend(
+def _second_order_terms(
     dynamics: Dynamics,
     nodes: Nodes,
     cotangents: np.ndarray,
@@ -98,10 +116,11 @@ def _bend(
     pending: Pending,
     total: Total,
 ) -> np.ndarray:
-    """The derivative of Jᵀf̄ and of f_θᵀf̄ along (ẋ, θ̇) at the nodes, with f̄ held.
+    """The derivatives of Jᵀf̄ and f_θᵀf̄ along (ẋ, θ̇) at the nodes, with f̄ constant.
 
-    What belongs to states goes to ``pending``, what belongs to parameters to ``total``; returned is all
-    (M, size), of which the sweep takes that of stages.
+    ``cotangents`` (M, size) is f̄, ``tangents`` (M, size) is ẋ. The parts of states are added to
+    ``pending``, those of parameters to ``total``. Returns the derivative of Jᵀf̄ at all nodes (M, size); the
+    sweep then uses its rows of stages.
     """
     wrt_u, parameters = dynamics.second_vjp(
         nodes.s,

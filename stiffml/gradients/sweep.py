@@ -1,11 +1,13 @@
-"""Through the equations of a segment backwards: from dL/du of its states to dL/df at its nodes.
+"""The reverse sweep of a segment, row by row: from dL/du of its states to dL/df at its nodes.
 
-For each row, last first, with x̄ the cotangent of the vector it determines:
+x̄ is the cotangent of the unknown of a row. From the last row to the first:
 
-    (α L − β J)ᵀ w = x̄,   then   x̄_c −= α_c Lᵀ w,   f̄_c += β_c w,   ḡ_c += ε_c w,
+    (α L − β J)ᵀ w = x̄,   then   x̄_c −= α_c Lᵀ w,   f̄_c += β_c w,   ḡ_c += ε_c w.
 
-and once all rows that use f(x_c) are done, x̄_c += J_cᵀ f̄_c. These are the equations of the discrete
-adjoint for any method (Hager, Numer. Math. 87 (2000), for Runge-Kutta ones).
+Once all rows that use f(x_c) are done, x̄_c += J_cᵀ f̄_c. These are the discrete adjoint equations of any
+method.
+
+Source: Hager, Numer. Math. 87 (2000), for Runge-Kutta methods.
 """
 
 from __future__ import annotations
@@ -23,24 +25,29 @@ from stiffml.system.system import System
 
 
 class Pending(dict[int, np.ndarray]):
-    """Cotangents of states whose step has not been reversed yet, by the number of steps to the state."""
+    """The cotangents (size,) of states whose step has not been reversed yet, by the number of the state."""
 
     def add(self, state: int, cotangent: np.ndarray) -> None:
+        """Add to the cotangent of a state."""
         held = self.get(state)
         self[state] = cotangent if held is None else held + cotangent
 
     def read(self, reading: Reading, cotangent: np.ndarray) -> None:
-        """Add dL/d(output) to the states that the output was read from."""
+        """Add dL/d(output) (size,), weighted, to the states that the output is a combination of."""
         for state, weight in zip(reading.states.tolist(), reading.weights.tolist(), strict=True):
             self.add(state, cotangent if weight == 1 else weight * cotangent)
 
 
 @dataclass(frozen=True)
 class Swept:
-    """What reversing a segment yields besides what it leaves in ``Pending``.
+    """The result of reversing a segment, besides the cotangents of earlier states in ``Pending``.
 
-    ``f``, ``g``: dL/df and dL/dg at the nodes, (M, size). ``multipliers``: if wanted, for each block the w of
-    its rows, (rows, steps, size).
+    Attributes
+    ----------
+    f, g : ndarray
+        (M, size) dL/df and dL/dg at the nodes; g is None if the problem is not split.
+    multipliers : list of ndarray
+        For each block the w of its rows, (rows, steps, size). Empty if not wanted.
     """
 
     f: np.ndarray
@@ -58,9 +65,22 @@ def sweep(
     sources: dict[str, np.ndarray] | None = None,
     with_multipliers: bool = False,
 ) -> Swept:
-    """Reverse a segment: take dL/du of its states from ``pending``, leave that of earlier ones.
+    """Reverse a segment.
 
-    ``sources`` adds to dL/dx of the stages, by the nodes of f and g that they are.
+    Parameters
+    ----------
+    equations : Equations
+    system : System
+    f, g : Linearization
+        Their Jacobians at the nodes; g is None if the problem is not split.
+    curvatures : sequence of Curvature or None
+        For each block the derivative of its Rosenbrock brackets; None for other methods.
+    pending : Pending
+        Has dL/du of the segment's states, which is removed. That of earlier states is added.
+    sources : dict, optional
+        Under "f" and "g": (M, size) at the nodes. Rows of stages are added to dL/dx of these stages.
+    with_multipliers : bool
+        Whether the multipliers are wanted. Default False.
     """
     blocks = equations.blocks if with_multipliers else []
     swept = Swept(
@@ -69,14 +89,14 @@ def sweep(
         [np.zeros((len(b.pattern.rows), b.steps, equations.size)) for b in blocks],
     )
     for number in reversed(range(len(equations.blocks))):
-        step = _Step(equations, number, system, f, g, curvatures[number], swept, sources or {})
+        step = _ReverseStep(equations, number, system, f, g, curvatures[number], swept, sources or {})
         for k in reversed(range(equations.blocks[number].steps)):
             step.reverse(k, pending)
     return swept
 
 
-class _Step:
-    """One step of a block, backwards."""
+class _ReverseStep:
+    """Reverses the steps of a block."""
 
     def __init__(
         self,
@@ -112,8 +132,9 @@ class _Step:
         return [("f", self.f_index), ("g", self.g_index)]
 
     def reverse(self, k: int, pending: Pending) -> None:
+        """Reverse step ``k`` of the block."""
         pattern, block = self.pattern, self.block
-        # Of every column: its cotangent, and those of f and g there, as far as known.
+        # For every column the cotangents x̄, f̄ and ḡ accumulated so far.
         self.x: list[np.ndarray | None] = [None] * pattern.columns
         self.at_f: list[np.ndarray | None] = [None] * pattern.columns
         self.at_g: list[np.ndarray | None] = [None] * pattern.columns
@@ -164,7 +185,7 @@ class _Step:
         return w
 
     def _with_f_and_g(self, c: int, k: int) -> np.ndarray | None:
-        """The cotangent of column c with what came to it through f and g there, from later rows."""
+        """The total cotangent (size,) of column c: its own x̄ plus J_cᵀ f̄_c and the same for g."""
         total = self.x[c]
         for cotangent, part, index in (
             (self.at_f[c], self.f, self.f_index),

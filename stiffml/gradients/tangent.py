@@ -1,8 +1,10 @@
-"""Through the equations of a segment forwards: from tangents of u0 and θ to those of all states and stages.
+"""The forward sweep: from tangents of u0 and θ to tangents of all states and stages.
 
-For each row the linearised equation (α L − β J) ẋ = −L Σ α_c ẋ_c + Σ β_c ḟ_c + Σ ε_c ġ_c + β ∂f/∂θ θ̇ with
-ḟ_c = J_c ẋ_c + ∂f/∂θ θ̇, for P tangents at once with the same factors (the staggered direct method of
-Caracotsios & Stewart, Comput. Chem. Eng. 9 (1985), here for the discrete equations themselves).
+Each row is linearised: (α L − β J) ẋ = −L Σ α_c ẋ_c + Σ β_c ḟ_c + Σ ε_c ġ_c + β ∂f/∂θ θ̇, with
+ḟ_c = J_c ẋ_c + ∂f/∂θ θ̇. P tangents are solved for at once with the same factors.
+
+Source: the staggered direct method of Caracotsios & Stewart, Comput. Chem. Eng. 9 (1985), here applied to the
+discrete equations.
 """
 
 from __future__ import annotations
@@ -26,34 +28,40 @@ from stiffml.system.derivatives.linearization import Linearization
 from stiffml.system.system import System
 
 Parts = dict[str, tuple[Linearization, Dynamics, Nodes]]
+"""f, and g if there is one, by name: the Jacobians at the nodes, the function, and the nodes."""
 
 Direction = Sequence[Tensor | None]
-"""For each parameter of a system the change θ̇, or None for no change."""
+"""The tangent θ̇ of each parameter of a system; None for zero."""
 
 
 @dataclass(frozen=True)
 class Tangents:
-    """Of the nodes of a segment: ẋ (P, M, size) at those of f and of g."""
+    """The tangents ẋ (P, M, size) at the nodes of f and of g in a segment."""
 
     f: np.ndarray
     g: np.ndarray | None
 
 
 class TangentSweep:
-    """Tangents along a run.
+    """Computes P tangents along a run.
 
     Parameters
     ----------
     replay : Replay
     u0 : ndarray
-        (P, size) tangents of the initial state; of several trajectories, one after the other.
+        (P, size) tangents of the initial state; for several trajectories (P, trajectories · size).
     parameters : sequence of Direction
-        P changes of the parameters.
+        P tangents of the parameters.
 
     Attributes
     ----------
     states : dict of int to ndarray
-        Tangents (P, size) by the number of the state, as far as swept.
+        The tangents (P, size) of the states reached so far, by number.
+
+    Raises
+    ------
+    NotImplementedError
+        For Rosenbrock methods, and for tangents of a mass matrix.
     """
 
     def __init__(self, replay: Replay, u0: np.ndarray, parameters: Sequence[Direction]) -> None:
@@ -74,7 +82,7 @@ class TangentSweep:
         self.states: dict[int, np.ndarray] = dict(zip(starts, np.split(u0, len(starts), axis=1), strict=True))
 
     def run(self, checkpoints: Checkpoints, last: int) -> None:
-        """Sweep all steps up to a state."""
+        """Sweep all steps up to state ``last``."""
         replay = self._replay
         longest = longest_segment(replay)
         for segment in checkpoints.forwards(replay, last, longest):
@@ -89,7 +97,7 @@ class TangentSweep:
         return np.asarray(sum(weight * self.states[state] for weight, state in pairs))
 
     def segment(self, equations: Equations, f: Linearization, g: Linearization | None) -> Tangents:
-        """Sweep one segment, from the tangents of the states that it starts from."""
+        """Sweep one segment; ``states`` must have the tangents of the states that it starts from."""
         system = self._replay.system
         parts = _parts(equations, system, f, g)
         through = {name: self._through_parameters(d, nodes) for name, (_, d, nodes) in parts.items()}
@@ -124,17 +132,32 @@ def _parts(equations: Equations, system: System, f: Linearization, g: Linearizat
 
 @dataclass(frozen=True)
 class _MovedNumbers:
-    """What moves in the rows of a step because α, β, ε, τ do: of each row what is weighed, and the rest."""
+    """For each row of a step its derivative through the coefficients α, β, ε and τ.
+
+    ``weighed`` (size,) is the part that L multiplies, ``added`` (size,) the other part.
+    """
 
     weighed: list[np.ndarray]
     added: list[np.ndarray]
 
 
 class _TangentStep:
-    """One step of a block, forwards.
+    """Computes the tangents of the steps of a block.
 
-    ``parts``: f and g by name, each with its Jacobian at the nodes. ``through`` (P, M, size): how f and g
-    move at nodes that stay where they are. ``found`` (P, M, size): filled with the tangents of stages.
+    Parameters
+    ----------
+    equations : Equations
+    number : int
+        The number of the block.
+    system : System
+    parts : dict
+        f and g with their Jacobians at the nodes.
+    through : dict
+        By name, (P, M, size) the direct change of f and g at their nodes, without that of the states.
+    found : dict
+        By name, (P, M, size), to be filled with the tangents of the stages.
+    moved : _MovedNumbers, optional
+        The derivative through the coefficients of the step.
     """
 
     def __init__(
@@ -156,6 +179,7 @@ class _TangentStep:
         )
 
     def take(self, k: int, states: dict[int, np.ndarray]) -> None:
+        """Compute the tangents of step ``k`` of the block; those of new states go to ``states``."""
         block, pattern = self.block, self.block.pattern
         self.x: dict[int, np.ndarray] = {c: states[int(block.known[k, c])] for c in range(pattern.history)}
         for row in pattern.rows:
@@ -183,7 +207,7 @@ class _TangentStep:
         for c in row.epsilon:
             total = total + epsilon[c] * self._slope("g", c, k)
         own = row.column
-        if row.rosenbrock:  # with the Jacobian at the old state, which does not move here
+        if row.rosenbrock:  # only end_time_tangents gets here: there the old state and its Jacobian are fixed
             base = int(self.index["f"][self.block.pattern.base][k])
             return self.parts["f"][0].solve(base, alpha[own], 1.0, total)
         if not row.solves:
@@ -193,20 +217,20 @@ class _TangentStep:
         return self.parts["f"][0].solve(node, alpha[own], beta[own], total)
 
     def _slope(self, name: str, c: int, k: int) -> np.ndarray:
-        """ḟ or ġ at a column."""
+        """ḟ or ġ (P, size) at a column of step ``k``."""
         node = int(self.index[name][c][k])
         return self.parts[name][0].apply(node, self.x[c]) + self.through[name][:, node]
 
 
 def output_tangents(tape: Tape, u0: np.ndarray, parameters: Sequence[Direction]) -> Tensor:
-    """Tangents of the outputs, (n_outputs, P, size)."""
+    """The tangents (n_outputs, P, size) of the outputs, from those of u0 (P, size) and of the parameters."""
     sweep = TangentSweep(tape.replay, u0, parameters)
     sweep.run(tape.checkpoints, last_state(tape.readings))
     return torch.from_numpy(np.stack([sweep.output(reading) for reading in tape.readings]))
 
 
 def end_time_tangents(tape: Tape) -> dict[int, np.ndarray]:
-    """How the states and outputs that a run's last step finds move with its end, (size,) by their numbers."""
+    """d/d(end of the last step) of the states and outputs that this step computes, (size,) by number."""
     replay, system = tape.replay, tape.replay.system
     segment = replay.with_stages(tape.checkpoints.last_step(replay))
     equations = Equations(segment, replay.blocks(segment))
@@ -230,7 +254,7 @@ def end_time_tangents(tape: Tape) -> dict[int, np.ndarray]:
 
 
 def _node_rates(equations: Equations, name: str, nodes: Nodes, rates: Numbers) -> np.ndarray:
-    """(M,) how the times of the nodes of a single step move with its end."""
+    """(M,) d(node times)/d(step end), for a segment of one step."""
     moving = {HALF: 0.5, equations.segment.last: 1.0}
     found = np.array([moving.get(state, 0.0) for state in nodes.states.tolist()])
     of_columns = rates.s_f if name == "f" else rates.s_g
@@ -241,7 +265,10 @@ def _node_rates(equations: Equations, name: str, nodes: Nodes, rates: Numbers) -
 
 
 def _moved_numbers(equations: Equations, parts: Parts, rates: Numbers, wrt_s: np.ndarray) -> _MovedNumbers:
-    """By the ``rates`` of α, β, ε and τ of a single step; ``wrt_s`` (M, size) is ∂f/∂s at the nodes."""
+    """The derivative of the rows of a single step through its coefficients.
+
+    ``rates`` are the derivatives of α, β, ε and τ. ``wrt_s`` (M, size) is ∂f/∂s at the nodes.
+    """
     (block,) = equations.blocks
     pattern, weighed, added = block.pattern, [], []
     values = {name: d.evaluate_many(nodes.s, nodes.u).numpy() for name, (_, d, nodes) in parts.items()}

@@ -1,4 +1,4 @@
-"""The tape of a run: what the forward pass leaves for derivatives."""
+"""The tape of a run: the record of a forward run that its derivatives need."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from stiffml.stats import Stats
 
 @dataclass(frozen=True)
 class Tape:
-    """A run, the equations of its steps, and the readings of its outputs.
+    """A forward run, the equations of its steps, and the readings of its outputs.
 
     Attributes
     ----------
     run : Run
     replay : Replay
-        Has the equations of the steps, those of outputs between steps included, and solves them again.
+        Has the equations of the steps, with rows for outputs inside steps, and can solve them again.
     readings : sequence of Reading
-        How each output is read from the states. Empty: no outputs, only the states.
+        How each output follows from the states. Empty if only the states are of interest.
     stats : Stats
-        Where the cost of derivatives is counted.
+        Counts the work of derivatives.
     """
 
     run: Run
@@ -42,7 +42,7 @@ class Tape:
         return self.run.checkpoints
 
     def with_readings(self, readings: Sequence[Reading]) -> Tape:
-        """The same run with these outputs; for a tape without any."""
+        """The tape of the same run with these outputs. This tape must have none."""
         assert not self.readings
         return dataclasses.replace(self, replay=with_outputs(self.replay, readings), readings=readings)
 
@@ -57,7 +57,7 @@ class Tape:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """For later use of the run: func's parameters are those of then, and their hooks are silent."""
+        """While active, func has the parameters of the run, and tensor hooks on them are not called."""
         system = self.replay.system
         with system.as_it_was(), without_hooks(system.parameters):
             yield

@@ -1,4 +1,4 @@
-"""dL/d(step ends), through everything that the times of a step enter: its numbers and its node times."""
+"""The gradient with respect to step ends: through the coefficients of steps and the times of their nodes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from stiffml.system.system import System
 
 
 class AtNodes(NamedTuple):
-    """One part of the right-hand side at its nodes: values (M, size), and dL/d(node time) (M,)."""
+    """One part of the right-hand side, f or g, at its M nodes.
+
+    ``slopes`` (M, size) are its values, ``wrt_s`` (M,) is dL/d(node times).
+    """
 
     nodes: Nodes
     slopes: np.ndarray
@@ -25,14 +28,14 @@ class AtNodes(NamedTuple):
 
 
 class TimeGradient:
-    """dL/d(step ends) of one trajectory or several, added up segment by segment.
+    """dL/d(step ends) of one or several trajectories, accumulated segment by segment.
 
     Attributes
     ----------
     boundaries : ndarray
-        (states,) at the times of all states.
+        (states,) dL/d(times of all states).
     ends : ndarray
-        (2,) dL/d(first and last time of the solve) through f at stages beyond them.
+        (2,) dL/d(first and last time of the solve), through stages whose times lie outside the solve.
     """
 
     def __init__(self, trajectory: Trajectory | Trajectories) -> None:
@@ -41,14 +44,17 @@ class TimeGradient:
         self._outputs: dict[int, float] = {}  # by their numbers as states
 
     def add(self, states: np.ndarray, values: np.ndarray) -> None:
-        """dL/d(the times of states), (N,)."""
+        """Add dL/d(times of states): ``values`` (N,) for the states or half steps ``states`` (N,)."""
         half = is_half(states)
         np.add.at(self.boundaries, states[~half], values[~half])
-        for later in (0, 1):  # t½ is the middle of the first step
+        for later in (0, 1):  # the time of the half step is the mean of the first step's ends
             np.add.at(self.boundaries, start_of_half(states[half]) + later, values[half] / 2)
 
     def add_readings(self, readings: Sequence[Reading], cotangents: np.ndarray) -> np.ndarray:
-        """Through the weights of outputs between steps; returned is dL/d(the times of outputs between)."""
+        """Add the gradient through the interpolation weights of outputs between step ends.
+
+        ``cotangents`` (n_outputs, size) are dL/dy. Returns dL/d(times of the outputs between step ends).
+        """
         between = []
         for reading, cotangent in zip(readings, cotangents, strict=True):
             if is_output(int(reading.states[0])):
@@ -60,7 +66,10 @@ class TimeGradient:
         return np.array(between)
 
     def add_nodes(self, at: AtNodes) -> None:
-        """Through the evaluation of f at states; stages get their times from the numbers."""
+        """Add the gradient through the times at which f or g was evaluated at states.
+
+        The times of stages are coefficients: :meth:`add_block` handles those.
+        """
         states = at.nodes.states
         self.add(states[states != STAGE], at.wrt_s[states != STAGE])
 
@@ -74,10 +83,23 @@ class TimeGradient:
         g: AtNodes | None,
         wrt_tau: np.ndarray | None,
     ) -> None:
-        """Through the numbers of a block, of which torch knows how they depend on the times.
+        """Add the gradient through the coefficients of a block, which torch differentiates by the times.
 
-        A row's residual is L Σ α x − Σ β f − Σ ε g − [J y + τ ∂f/∂s], so with its multiplier w
+        The residual of a row is L Σ α x − Σ β f − Σ ε g − [J y + τ ∂f/∂s]. With its multiplier w,
         dL/dα_c = −w·L x_c, dL/dβ_c = w·f(x_c) and dL/dε_c = w·g(x_c).
+
+        Parameters
+        ----------
+        equations : Equations
+        number : int
+            The number of the block.
+        system : System
+        multipliers : ndarray
+            (rows, steps, size)
+        f, g : AtNodes
+            g is None if the problem is not split.
+        wrt_tau : ndarray or None
+            (steps, rows) dL/dτ of a Rosenbrock method.
         """
         block = equations.blocks[number]
         times, numbers = block.differentiable_numbers()
@@ -115,5 +137,5 @@ class TimeGradient:
 
 
 def _products(a: np.ndarray, b: np.ndarray) -> Tensor:
-    """(K, size), (K, size) -> (K,)."""
+    """Scalar products of rows: (K, size), (K, size) -> (K,)."""
     return torch.from_numpy(np.einsum("ks,ks->k", a, b))

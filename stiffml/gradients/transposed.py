@@ -1,7 +1,7 @@
-"""The reverse sweep of a segment by one transposed solve, instead of step by step.
+"""The reverse sweep of a segment by one transposed linear solve instead of row by row.
 
-With R = L A x − B f(x) − E g(x) [− J x − τ ∂f/∂s] = 0 the equations of a segment, the multipliers of all of
-them are the w of (∂R/∂x)ᵀ w = dL/dx. What :mod:`stiffml.gradients.sweep` finds row by row is then known.
+R = L A x − B f(x) − E g(x) [− J x − τ ∂f/∂s] = 0 are the equations of all steps of a segment. Their
+multipliers w solve (∂R/∂x)ᵀ w = dL/dx. The results are the same as those of :mod:`stiffml.gradients.sweep`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def sweep_at_once(
     pending: Pending,
     sources: dict[str, np.ndarray] | None = None,
 ) -> Swept:
-    """What ``gradients.sweep.sweep`` does, for Jacobians that are dense blocks."""
+    """Reverse a segment as :func:`stiffml.gradients.sweep.sweep` does, for Jacobians as dense blocks."""
     structure = Structure(equations.segment, equations.blocks)
     at_f = _jacobians(structure, f, equations.f_nodes)
     at_g = None if g is None else _jacobians(structure, g, equations.g_nodes)
@@ -53,7 +53,7 @@ def sweep_at_once(
     )
     for entry in structure.entries:
         w = flat[entry.row - structure.given]
-        # The vectors of an entry are different ones: nothing is lost by adding at once.
+        # Within an entry no vector occurs twice, so += with index arrays misses nothing.
         if entry.beta.any():
             swept.f[at_f.node[entry.column]] += entry.beta[:, None] * w
         if at_g is not None and swept.g is not None and entry.epsilon.any():
@@ -67,7 +67,7 @@ def sweep_at_once(
 
 
 def _jacobians(structure: Structure, linearization: DenseBlocks, nodes: Nodes) -> Jacobians:
-    """By position, what a linearization has by node."""
+    """The Jacobians of a linearization, indexed by position instead of node."""
     node = np.zeros(structure.count, dtype=int)
     for number, at in enumerate(structure.positions):
         for c, where in nodes.index[number].items():
@@ -76,7 +76,7 @@ def _jacobians(structure: Structure, linearization: DenseBlocks, nodes: Nodes) -
 
 
 def _take_pending(structure: Structure, pending: Pending, right: np.ndarray) -> None:
-    """Move the cotangents of what the segment determines from ``pending`` to the right-hand side."""
+    """Move the cotangents of the segment's unknowns from ``pending`` to the right-hand side."""
     states = np.array(list(pending), dtype=int)
     positions = structure.position_of(states)
     for state, position in zip(states.tolist(), positions.tolist(), strict=True):
@@ -87,7 +87,7 @@ def _take_pending(structure: Structure, pending: Pending, right: np.ndarray) -> 
 def _add_sources(
     structure: Structure, equations: Equations, sources: dict[str, np.ndarray], right: np.ndarray
 ) -> None:
-    """Add dL/dx of stages, which ``sources`` has by the nodes of f and g."""
+    """Add dL/dx of stages to the right-hand side; ``sources`` has them by the nodes of f and g."""
     for name, values in sources.items():
         nodes = equations.f_nodes if name == "f" else equations.g_nodes
         for number, block in enumerate(structure.blocks):

@@ -1,4 +1,4 @@
-"""Time stepping methods: one file a family, and the table of what each can do."""
+"""Time stepping methods: one file for each family, and the table of methods by name."""
 
 from stiffml.methods.arkimex import ARKIMEX
 from stiffml.methods.base import Method

@@ -18,7 +18,7 @@ from stiffml.methods.tableaux import Tableau
 class ARKIMEX(DiagonallyImplicit):
     """Yᵢ = u₀ + h Σ_{j≤i} aᵢⱼ f(Yⱼ) + h Σ_{j<i} âᵢⱼ g(Yⱼ), u₁ = u₀ + h Σ (bᵢ f(Yᵢ) + b̂ᵢ g(Yᵢ)).
 
-    f and g are the parts of ``Split(implicit=f, explicit=g)``. Any other right-hand side is taken
+    f and g are the parts of ``Split(implicit=f, explicit=g)``. Any other right-hand side is treated
     implicitly as a whole, and may then have a mass matrix.
 
     Parameters
@@ -46,8 +46,8 @@ class ARKIMEX(DiagonallyImplicit):
 
     @property
     def whole(self) -> bool:
-        # PETSc takes the slope of an explicit first stage from the step before, which ends on a stage
-        # only if the tableau is stiffly accurate.
+        # PETSc takes the slope of an explicit first stage from the last stage of the previous step. That
+        # stage is the old state only if the tableau is stiffly accurate.
         return self.implicit_part.stiffly_accurate or not self.explicit_first_stage
 
     def petsc_options(self) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What every time stepping method says of itself, and the equations of its step."""
+"""The base class of time stepping methods: their properties, and the equations of their steps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stiffml.discretization.trajectory import Segment
 
 
 class Method(ABC):
-    """A one-step or multistep method: what it can do, PETSc's name for it, and the equations of its step."""
+    """A one-step or multistep method: its properties, its name in PETSc, and the equations of its steps."""
 
     @property
     @abstractmethod
@@ -27,31 +27,34 @@ class Method(ABC):
     @property
     @abstractmethod
     def implicit(self) -> bool:
-        """Whether a step solves for its result."""
+        """Whether a step has to solve linear or nonlinear systems."""
 
     @property
     @abstractmethod
     def adaptive(self) -> bool:
-        """Whether PETSc has an error estimate for it, which is not zero on linear problems."""
+        """Whether steps can be adaptive: it has an error estimate that is not zero on linear problems."""
 
     @property
     def newton(self) -> bool:
-        """Whether that takes Newton's iteration."""
+        """Whether steps use Newton's iteration."""
         return self.implicit
 
     @property
     def split(self) -> bool:
-        """Whether it takes the parts of a ``Split`` each in its own way; any method takes their sum."""
+        """Whether it treats one part of a ``Split`` implicitly and the other explicitly.
+
+        Other methods integrate the sum of both parts.
+        """
         return False
 
     @property
     def whole(self) -> bool:
-        """Whether it takes a right-hand side that is not split."""
+        """Whether it can integrate a right-hand side that is not split."""
         return True
 
     @property
     def mass(self) -> bool:
-        """Whether it takes a mass matrix."""
+        """Whether a mass matrix is possible."""
         return self.implicit
 
     @property
@@ -61,130 +64,142 @@ class Method(ABC):
 
     @property
     def adaptive_dae(self) -> bool:
-        """Whether it may with adaptive steps: the error estimate is that of algebraic equations too."""
+        """Whether a singular mass matrix is possible with adaptive steps.
+
+        The error estimate must then be valid for algebraic variables too.
+        """
         return self.adaptive and self.dae
 
     @property
     def explicit_first_stage(self) -> bool:
-        """Whether an implicit step begins with the slope at the old state."""
+        """Whether the first stage of an implicit method is explicit, and needs the slope at the old state."""
         return False
 
     def evaluates_end(self, form: Form) -> bool:
-        """Whether a step evaluates all parts of the right-hand side where it ends."""
+        """Whether a step evaluates all parts of the right-hand side at its end."""
         return True
 
     @property
     def within_step(self) -> bool:
-        """Whether the times of all its stages lie within the step; else f is extrapolated in time where one
-        lies beyond an end of the solve or a breakpoint (:class:`stiffml.system.function.span.Span`)."""
+        """Whether the times of all stages lie within the step.
+
+        Otherwise a stage may lie beyond an end of the solve or a breakpoint. f is then extrapolated in time,
+        see :class:`stiffml.system.function.span.Span`.
+        """
         return True
 
     @property
     def time_is_state(self) -> bool:
-        """Whether PETSc's form of it is right for autonomous problems only."""
+        """Whether PETSc's form of the method is correct for autonomous problems only."""
         return False
 
     @property
     def estimates_first_step(self) -> bool:
-        """Whether the first step of a run has an error estimate, if steps are adaptive."""
+        """Whether the first step of a run with adaptive steps has an error estimate."""
         return True
 
     @property
     def growth(self) -> float:
-        """How many times longer than the step before an adaptive step may be."""
+        """The largest ratio of an adaptive step to the previous step."""
         return math.inf
 
     @property
     def jump(self) -> float:
-        """How many times longer than the step before a step on a schedule may be without a ramp."""
+        """The largest ratio of a step known in advance to the previous step, without a starting ramp."""
         return math.inf
 
     @property
     def history(self) -> int:
-        """How many vectors a step starts from at most."""
+        """The largest number of states that a step starts from."""
         return 1
 
     @property
     def starts_with_half_step(self) -> bool:
-        """Whether PETSc begins with a hidden half step of backward Euler."""
+        """Whether a run starts with a half step of backward Euler inside its first step, as in PETSc."""
         return False
 
     @property
     def starting_order(self) -> int:
-        """The order above which scheduled steps need a starting ramp; 0 where none is needed."""
+        """The order that a starting ramp preserves if steps are known in advance; 0 if no ramp is needed."""
         return 0
 
     @property
     def abscissae(self) -> np.ndarray:
-        """Of an explicit method with an error estimate, those of all stages."""
+        """(stages,) the abscissae of the stages; for explicit methods with an error estimate."""
         raise NotImplementedError
 
     @property
     def real_stability(self) -> float:
-        """How far along the negative real axis such a method is stable, or a little less."""
+        """The length of the real stability interval, or slightly less; for the same methods."""
         raise NotImplementedError
 
     def kept_stages(self, form: Form) -> range:
-        """Which of PETSc's stages the run keeps, because solving for them again takes Newton's iteration."""
+        """The stages that a run keeps, because recomputing them takes Newton's iteration."""
         return range(0)
 
     def dense(self, form: Form) -> Dense | None:
-        """The method's own interpolant, where it has one."""
+        """The method's own interpolant; None if it has none."""
         return None
 
     def embedded(self, form: Form) -> Dense | None:
         """The embedded solution at the end of a step (θ = 1), of one order less, for the error estimate.
 
-        None where PETSc has the error estimate, or where there is none.
+        None if PETSc computes the error estimate, or if there is none.
         """
         return None
 
     @property
     def stepper(self) -> str:
-        """Who takes its steps: ``"petsc"``, or ``"native"`` for methods that PETSc does not have."""
+        """The stepper for this method: ``"petsc"``, or ``"native"`` for methods that PETSc does not have."""
         return "petsc"
 
     @property
     def own_interpolant(self) -> bool:
-        """Whether outputs between steps come from an interpolant of its own."""
+        """Whether outputs between step ends come from the method's own interpolant."""
         return self.dense(Form()) is not None
 
     @property
     def interpolation(self) -> Stencil:
-        """Between which states to interpolate where it has none: around a step, of its order up to 5."""
+        """The states through which a polynomial gives outputs, for methods without an interpolant.
+
+        By default the states around the step, with a polynomial of the method's order, at most 5.
+        """
         return centred(min(self.order + 1, 6))
 
     def petsc_options(self) -> dict[str, object]:
-        """PETSc's names for this method, without prefix; of those whose steps PETSc takes."""
+        """The PETSc options that select this method, without prefix; for PETSc's methods only."""
         raise NotImplementedError(f"{self} is not a method of PETSc's")
 
     @abstractmethod
     def blocks(self, segment: Segment, form: Form) -> list[Block]:
-        """The equations of the segment's steps, those of one pattern together."""
+        """The equations of the steps of a segment, grouped by pattern."""
 
 
 ABSCISSA_ROUNDING = 1e-12
-"""Abscissae as close as this to 0 or 1 are meant to be 0 or 1."""
+"""Abscissae this close to 0 or 1 count as 0 or 1; the difference is rounding in the tableau."""
 
 
 def stage_times(c: np.ndarray) -> Callable[[Tensor, Tensor], Tensor]:
-    """(begin, end) (K, 1) -> begin + c·(end − begin), (K, C), for abscissae c (C,); exact for 0 and 1."""
+    """The function from step ends (begin, end), each (K, 1), to begin + c·(end − begin), (K, C).
+
+    ``c`` (C,) are abscissae. Results for 0 and 1 are exactly begin and end.
+    """
     at_end = torch.from_numpy(np.abs(c - 1) <= ABSCISSA_ROUNDING)
     between = torch.from_numpy(np.where(np.abs(c) <= ABSCISSA_ROUNDING, 0.0, c))
     return lambda begin, end: torch.where(at_end, end, begin + (end - begin) * between)
 
 
 def are_within_step(c: np.ndarray) -> bool:
-    """Whether no abscissa lies before 0 or beyond 1."""
+    """Whether all abscissae lie in [0, 1]."""
     return bool((c >= -ABSCISSA_ROUNDING).all() and (c <= 1 + ABSCISSA_ROUNDING).all())
 
 
 class OneStep(Method):
-    """A method whose steps start from one state and have all the same pattern."""
+    """A method whose steps start from one state and all have the same pattern."""
 
     @abstractmethod
     def scheme(self, form: Form) -> Scheme:
-        """The equations of a step from ``times[:, 0]`` to ``times[:, 1]``."""
+        """The scheme of a step; its coefficients take the times (K, 2) of the old and the new state."""
 
     def blocks(self, segment: Segment, form: Form) -> list[Block]:
         which, ends = segment.which, segment.trajectory.times

@@ -20,19 +20,21 @@ from stiffml.methods.base import Method
 
 @dataclass(frozen=True)
 class BDF(Method):
-    """α₀ u₁ + Σ αᵢ Uᵢ = f(t₁, u₁) with the k newest states Uᵢ; A-stable to order 2, stiffly stable to 6.
+    """α₀ u₁ + Σ αᵢ Uᵢ = f(t₁, u₁) with the k newest states Uᵢ.
 
-    The α are the derivatives at t₁ of the Lagrange basis on the times of the stencil. PETSc starts
-    with backward Euler to t₀ + h/2, whose result u½ stays in the stencil until order k has k states of
-    its own; step m (from 0) then has order min(m + 2, k). The adjoint of a step solves
-    (α₀ I − J₁)ᵀ w = λ₁; f has the cotangent w and each Uᵢ receives −αᵢ w; u½ has an equation of its
-    own.
+    The coefficients α are the derivatives at t₁ of the Lagrange basis on the times of the k + 1 states.
+
+    Start: PETSc takes a backward Euler step to t₀ + h/2. Its result u½ counts as a state until there are k
+    others, so step m (from 0) has order min(m + 2, k).
+
+    Adjoint of a step: (α₀ I − J₁)ᵀ w = λ₁. Then w is the cotangent of f, and each Uᵢ receives −αᵢ w. u½ has
+    an equation of its own.
 
     Parameters
     ----------
     order : int
-        1 to 6, default 5. Orders 3 to 6 are A(α)-stable with α = 86°, 73°, 52°, 18°: the higher ones
-        suit decaying modes, not oscillating ones.
+        1 to 6, default 5. Orders 1 and 2 are A-stable. Orders 3 to 6 are A(α)-stable with α = 86°, 73°, 52°,
+        18°: high orders suit decaying modes, not oscillating ones.
 
     Source: Hairer & Wanner, Solving ODEs II, section V.1; the start: PETSc, src/ts/impls/bdf/bdf.c.
     """
@@ -47,19 +49,19 @@ class BDF(Method):
 
     @property
     def growth(self) -> float:
-        # Variable-step BDF is zero-stable up to 2.41, 1.53, 1.28, 1.13 for orders 2 to 5 when every
-        # step grows; a little more is harmless for the few steps of a run that do, while PETSc's factor
-        # of 2 amplifies rounding a million times within 30 steps from order 4 on.
+        # If every step grows by the same ratio, BDF of orders 2 to 5 is zero-stable up to ratios of 2.41,
+        # 1.53, 1.28, 1.13. Slightly more is harmless, since only few steps of a run grow. PETSc's ratio of 2
+        # would amplify rounding errors a million times within 30 steps from order 4 on.
         return (2.0, 2.0, 1.5, 1.25, 1.12, 1.05)[self.order - 1]
 
     @property
     def jump(self) -> float:
-        # A jump multiplies the rounding of states by its own power of the order.
+        # A jump by a ratio r multiplies rounding errors of states by r^order; this allows a factor of 100.
         return 100 ** (1 / self.order)
 
     @property
     def starting_order(self) -> int:
-        # The ramp makes order 6 unstable at any growth tried; it keeps the second-order start.
+        # With a ramp order 6 was unstable for every growth ratio tried, so it keeps its second-order start.
         return self.order if 3 <= self.order <= 5 else 0
 
     @property
@@ -74,17 +76,17 @@ class BDF(Method):
         return self.order
 
     def _known(self, n: int, start: int = 0) -> list[int]:
-        """The states that step n starts from, the newest last; ``start``: the first of its trajectory."""
+        """The states that step n starts from, newest last. ``start`` is the first of its trajectory."""
         count = min(n - start + 2, self.order) if self.starts_with_half_step else 1
         states = list(range(max(n - count + 1, start), n + 1))
-        # Column by column the first step determines the half step, so it does not start from it.
+        # The first step computes the half step in a row of its own, so it does not start from it.
         return states if len(states) == count or n == start else [half_step(start), *states]
 
     own_interpolant = True
 
     @property
     def interpolation(self) -> Stencil:
-        # The polynomial of the formula itself, which PETSc interpolates with too.
+        # The interpolation polynomial of the BDF formula itself, which PETSc uses too.
         def stencil(step: int, last: int | None) -> list[int]:
             half = [HALF] if step == 0 and self.starts_with_half_step else []
             return [*half, *self._known(step), step + 1]
@@ -127,7 +129,7 @@ def _starting_numbers(times: Tensor) -> Numbers:
 
 @cache
 def _scheme(count: int) -> Scheme:
-    """Steps that start from ``count`` states."""
+    """The scheme of steps that start from ``count`` states."""
     alpha, beta = np.ones((1, count + 1)), np.eye(1, count + 1, count)
     pattern = Pattern(count, alpha, beta, differences=True)
 
@@ -139,19 +141,20 @@ def _scheme(count: int) -> Scheme:
 
 
 def _with_f_at_the_end(pattern: Pattern, alpha: Tensor, h: Tensor) -> Numbers:
-    """With α and β times h (K, R): these α depend on the ratios of steps only, and are constant for one step.
+    """The coefficients of rows that evaluate f at their own unknown only, multiplied by h.
 
-    Then the length of a step enters through h·f, not through quotients of nearly equal states by h, whose
-    derivative would be rounding where steps are tiny.
+    ``alpha`` (K, R, C) and ``h`` (K, R) are multiplied by h already, so α depends on the ratios of step sizes
+    only. The step size enters through h·f. Otherwise it would enter through differences of states divided by
+    h, and their derivative by h would be mere rounding error for tiny steps.
     """
     beta = torch.as_tensor(pattern.beta, dtype=alpha.dtype) * h[:, :, None]
     none = torch.zeros_like(beta)
-    nowhere = none[:, 0]  # f is evaluated at states only, whose times are known
+    nowhere = none[:, 0]  # f is evaluated at states only, so there are no stage times
     return Numbers(alpha, beta, none, nowhere, nowhere, none[:, :, 0])
 
 
 def lagrange_derivatives(times: Tensor) -> Tensor:
-    """ℓᵢ′(T₀) of the Lagrange basis on T₀ … T_k, for many stencils: (M, k+1) -> (M, k+1)."""
+    """The derivatives ℓᵢ′(T₀) of the Lagrange basis on M sets of times T₀ … T_k: (M, k+1) -> (M, k+1)."""
     count = times.shape[1]
     differences = times[:, :, None] - times[:, None, :]  # [i, j] = Tᵢ − Tⱼ
     from_new = differences[:, 0, 1:]  # T₀ − Tⱼ

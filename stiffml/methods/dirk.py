@@ -1,4 +1,4 @@
-"""Diagonally implicit Runge-Kutta methods: every stage solves for itself alone."""
+"""Diagonally implicit Runge-Kutta methods: the stages are solved for one after the other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stiffml.methods.tableaux import Butcher, Tableau
 
 
 class DiagonallyImplicit(OneStep):
-    """What the tableau of the implicit part says of a method."""
+    """Base of methods with a diagonally implicit part; its tableau determines their properties."""
 
     implicit = True
 
@@ -41,7 +41,7 @@ class DiagonallyImplicit(OneStep):
 
     @property
     def mass(self) -> bool:
-        # A step must never need a slope M⁻¹f that no stage implies.
+        # Slopes must follow from stages: M⁻¹f may not exist.
         part = self.implicit_part
         return self.whole and (part.stiffly_accurate or bool(np.diag(part.a).all()))
 

@@ -15,14 +15,14 @@ from stiffml.methods.runge_kutta_rows import stage_interpolant, stage_scheme
 from stiffml.methods.tableaux import EXPLICIT
 
 _REAL_STABILITY = {"bosh3": 2.45, "dopri5": 3.25}
-"""A little less than where they leave their region of stability, 2.51 and 3.31."""
+"""Slightly less than the ends of the real stability intervals, 2.51 and 3.31."""
 
 
 @dataclass(frozen=True)
 class RungeKutta(OneStep):
-    """Yᵢ = u₀ + h Σ aᵢⱼ kⱼ, kᵢ = f(t₀ + cᵢh, Yᵢ), u₁ = u₀ + h Σ bᵢ kᵢ; explicit.
+    """Explicit methods Yᵢ = u₀ + h Σ_{j<i} aᵢⱼ kⱼ, kᵢ = f(t₀ + cᵢh, Yᵢ), u₁ = u₀ + h Σ bᵢ kᵢ.
 
-    The adjoint of a step goes through the stages backwards: kᵢ has the cotangent
+    The adjoint of a step goes through the stages backwards. The cotangent of kᵢ is
     qᵢ = h bᵢ λ₁ + h Σ_{m>i} a_mi V_m with V_m = J_mᵀ q_m, and λ₀ = λ₁ + Σ Vᵢ.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Rosenbrock-W methods: a step solves linear systems only, all with the Jacobian at its start."""
+"""Rosenbrock-W methods: a step solves only linear systems, all with the Jacobian at its start."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from stiffml.methods.tableaux import ROSENBROCK
 from stiffml.methods.tableaux import Rosenbrock as Tableau
 
 VARYING = {name for name, tableau in ROSENBROCK.items() if not tableau.constant_gamma}
-"""Tables whose γᵢᵢ are not all the same: PETSc then overwrites J within a step, and diverges or reads
-memory it never set."""
+"""Methods of PETSc whose γᵢᵢ differ. PETSc overwrites J within a step, and diverges or reads unset memory."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +26,10 @@ class Rosenbrock(OneStep):
 
     Here Zᵢ = u₀ + Σ ãᵢⱼ yⱼ, and u₁ = u₀ + Σ b̃ᵢ yᵢ.
 
-    J and ∂f/∂t are those at (t₀, u₀), so one factorisation serves all stages, forward and transposed; γᵢ
-    is the row sum of Γ. The term with ∂f/∂t is what carrying t as one more state gives, which is how
-    PETSc is made to take it. The adjoint of a step goes through the stages backwards, and the
-    derivative of J yᵢ + hγᵢ ∂f/∂t with respect to u₀, θ and t₀ takes part.
+    J and ∂f/∂t are taken at (t₀, u₀), so one factorisation serves all stages, forward and transposed. γᵢ is
+    the row sum of Γ. PETSc lacks the term with ∂f/∂t; treating t as an additional state adds it. The adjoint
+    of a step goes through the stages backwards. It includes the derivatives of J yᵢ + hγᵢ ∂f/∂t with respect
+    to u₀, θ and t₀.
 
     Parameters
     ----------
@@ -40,7 +39,7 @@ class Rosenbrock(OneStep):
     Raises
     ------
     ValueError
-        For a name PETSc has a table of, but does not integrate with correctly.
+        For an unknown name, or a method that PETSc does not integrate correctly.
 
     Source: Hairer & Wanner, Solving ODEs II, section IV.7, eqs. 7.4 and 7.25; Rang & Angermann, BIT 45 (2005)
     for ``ra3pw ra34pw2``; Sandu et al., Atmos. Environ. 31 (1997) for ``rodas3 sandu3``; Rang, J. Comput.
@@ -70,7 +69,7 @@ class Rosenbrock(OneStep):
 
     @property
     def adaptive(self) -> bool:
-        # An estimate that is zero on linear problems, as that of ra3pw is, adapts nothing.
+        # An error estimate that is zero on linear problems, such as that of ra3pw, is of no use.
         return ROSENBROCK[self.name].estimates_linear
 
     @property
@@ -81,7 +80,7 @@ class Rosenbrock(OneStep):
 
     @property
     def dae(self) -> bool:
-        # What a step leaves of an inconsistency in the algebraic equations.
+        # |R(∞)| is the fraction of an inconsistency in the algebraic equations that a step leaves.
         return abs(ROSENBROCK[self.name].r_infinity) < 0.99
 
     @property
@@ -109,12 +108,15 @@ class Rosenbrock(OneStep):
 
 
 def constant_gamma() -> list[str]:
-    """The names that can be used."""
+    """The names of the methods that can be used."""
     return [name for name in ROSENBROCK if name not in VARYING]
 
 
 def _columns(tableau: Tableau) -> tuple[list[int], list[int], int]:
-    """Those of Zᵢ and of yᵢ, and how many: u₀, then each Zᵢ that is not u₀ itself with its yᵢ, then u₁."""
+    """The columns of the Zᵢ, the columns of the yᵢ, and the number of columns.
+
+    The columns are u₀, then for each stage Zᵢ and yᵢ, then u₁. A Zᵢ equal to u₀ has no column of its own.
+    """
     z_columns, y_columns, column = [], [], 0
     for i in range(tableau.stages):
         if tableau.a[i].any():

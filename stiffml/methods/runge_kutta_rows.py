@@ -1,4 +1,4 @@
-"""The equations of a Runge-Kutta step, explicit, diagonally implicit or both: from its tableau."""
+"""The rows of a Runge-Kutta step from its tableau: explicit, diagonally implicit or additive."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from stiffml.methods.tableaux import Butcher, Interpolation
 
 
 def stage_scheme(f: Butcher, g: Butcher | None = None, mass: bool = False) -> Scheme:
-    """M(Yᵢ − u₀) = h Σ aᵢⱼ f(Yⱼ) + h Σ âᵢⱼ g(Yⱼ), and u₁ = u₀ + h Σ (bᵢ f(Yᵢ) + b̂ᵢ g(Yᵢ)).
+    """The scheme M(Yᵢ − u₀) = h Σ aᵢⱼ f(Yⱼ) + h Σ âᵢⱼ g(Yⱼ), u₁ = u₀ + h Σ (bᵢ f(Yᵢ) + b̂ᵢ g(Yᵢ)).
 
-    An explicit first stage is u₀ itself; the last stage of a stiffly accurate tableau is u₁ itself.
-    With a mass matrix, which may be singular, the slopes M⁻¹f(Yᵢ) are not to be had: an update that is
-    not a stage is then written with the slopes that the stages imply, u₁ = u₀ + Σᵢ (bA⁻¹)ᵢ (Yᵢ − u₀).
+    An explicit first stage is u₀ and has no row. The last stage of a stiffly accurate tableau is u₁. Any
+    other u₁ is a combination of slopes. A mass matrix may be singular, so the slopes M⁻¹f(Yᵢ) are not
+    available then. They are replaced by combinations of stages: u₁ = u₀ + Σᵢ (bA⁻¹)ᵢ (Yᵢ − u₀).
 
     Parameters
     ----------
     f, g : Butcher
         The tableaux of both parts; g only for an additive method.
     mass : bool
-        Whether there is a mass matrix. Not with g.
+        Whether there is a mass matrix; not possible with g. Default False.
     """
     count = f.stages
     first_is_old, last_is_new = _shared(f, g)
@@ -73,11 +73,10 @@ def stage_scheme(f: Butcher, g: Butcher | None = None, mass: bool = False) -> Sc
 def stage_interpolant(
     f: Butcher, g: Butcher | None, mass: bool, weights: Interpolation | None
 ) -> Dense | None:
-    """u₀ + h Σ Bᵢ(θ) f(Yᵢ) + h Σ B̂ᵢ(θ) g(Yᵢ), with the slopes of implicit stages as the stages imply them.
+    """The interpolant u₀ + h Σ Bᵢ(θ) f(Yᵢ) + h Σ B̂ᵢ(θ) g(Yᵢ) with PETSc's weights, or None.
 
-    Such slopes are differences of stages divided by h aᵢᵢ; f itself would multiply by a stiff eigenvalue what
-    Newton's iteration leaves. None if the weights do not lead to the new state, or where a mass matrix stands
-    between f and a slope.
+    Slopes of implicit stages are computed from the stages, as in :func:`stage_combination`. It is None
+    if the weights do not give the new state at θ = 1, or if a mass matrix makes slopes unavailable.
     """
     if weights is None:
         return None
@@ -92,10 +91,12 @@ def stage_interpolant(
 def stage_combination(
     f: Butcher, g: Butcher | None, mass: bool, of_f: np.ndarray, of_g: np.ndarray | None
 ) -> Dense | None:
-    """u₀ + h Σ Bᵢ(θ) f(Yᵢ) + h Σ B̂ᵢ(θ) g(Yᵢ) for weights B, B̂ (stages, p) of θ, …, θᵖ.
+    """The output u₀ + h Σ Bᵢ(θ) f(Yᵢ) + h Σ B̂ᵢ(θ) g(Yᵢ) as a row of the step, or None.
 
-    The slopes of implicit stages are those that the stages imply. None where a mass matrix stands between f
-    and a slope.
+    ``of_f`` and ``of_g`` (stages, p) are the weights of θ, …, θᵖ in B and B̂. Slopes of implicit stages are
+    computed from the stages by solving the stage equations for them. Evaluating f instead would multiply the
+    error that Newton's iteration leaves by a stiff eigenvalue. It is None if a slope of another stage is
+    needed and there is a mass matrix, since M⁻¹f may not exist.
     """
     pattern = stage_scheme(f, g, mass).pattern
     first_is_old, _ = _shared(f, g)
@@ -103,7 +104,8 @@ def stage_combination(
     alpha, beta, epsilon = (np.zeros((of_f.shape[1], pattern.columns)) for _ in range(3))
     solved = np.flatnonzero(np.diag(f.a))
     others = np.flatnonzero(np.diag(f.a) == 0)
-    # h F_solved = A⁻¹ (Y − u₀ − h A_others F_others − h Â G), all restricted to the rows of solved stages.
+    # The stage equations solved for the slopes F of the solved stages, restricted to the rows of these:
+    # h F_solved = A⁻¹ (Y − u₀ − h A_others F_others − h Â G).
     implied = of_f[solved].T @ np.linalg.inv(f.a[np.ix_(solved, solved)]) if len(solved) else np.empty((0, 0))
     beta[:, columns[others]] = of_f[others].T
     if len(solved):
@@ -125,6 +127,6 @@ def kept_stages(f: Butcher, g: Butcher | None = None) -> range:
 
 
 def _shared(f: Butcher, g: Butcher | None) -> tuple[bool, bool]:
-    """Whether the first stage is the old state, and the last one the new."""
+    """Whether the first stage is the old state, and whether the last stage is the new state."""
     first = f.explicit_first_stage and f.c[0] == 0 and (g is None or g.c[0] == 0)
     return first, f.stiffly_accurate and (g is None or g.stiffly_accurate)

@@ -1,4 +1,4 @@
-"""Alexander's singly diagonally implicit method of order 3, whose steps stiffml takes by itself."""
+"""Alexander's singly diagonally implicit Runge-Kutta method of order 3, stepped by stiffml itself."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ GAMMA = 0.435866521508458999416019
 class SDIRK3(DiagonallyImplicit):
     """M(Yᵢ − u₀) = h Σ_{j≤i} aᵢⱼ f(t₀ + cⱼh, Yⱼ), u₁ = Y₃: three stages, order 3, L-stable.
 
-    Stiffly accurate, with γ on the whole diagonal. The embedded solution, of order 2, leaves out the last
-    stage. PETSc has no such method.
+    It is stiffly accurate, with γ on the whole diagonal. The embedded solution of order 2 leaves out the
+    last stage. PETSc does not have this method.
 
     Source: Alexander, SIAM J. Numer. Anal. 14 (1977), theorem 5. Adjoint: Hager, Numer. Math. 87 (2000),
     eq. 10.
@@ -49,7 +49,7 @@ def _tableau() -> tuple[Tableau, np.ndarray]:
     c = np.array([g, (1 + g) / 2, 1.0])
     b = np.array([-(6 * g * g - 16 * g + 1) / 4, (6 * g * g - 20 * g + 5) / 4, g])
     a = np.array([[g, 0, 0], [c[1] - g, g, 0], b])
-    # Σ b̂ = 1 and Σ b̂ c = 1/2 without the last stage.
+    # The weights b̂ of the embedded solution, without the last stage: Σ b̂ = 1 and Σ b̂ c = 1/2.
     second = (1 - 2 * g) / (1 - g)
     embedded = np.array([1 - second, second, 0.0])
     return Tableau("", 3, Butcher(a, b, c), None, True, None), embedded

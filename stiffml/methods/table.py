@@ -1,4 +1,4 @@
-"""The capability table: every method by name. It drives the checks, the errors, the tests, the docs."""
+"""The capability table: every method by name. Checks, errors, tests and documentation use it."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ METHODS: dict[str, Method] = {
     "sdirk3": SDIRK3(),
     **{name: RungeKutta(name) for name in tableaux.EXPLICIT},
 }
-"""What each is capable of stands in the attributes of :class:`Method`: ``order``, ``adaptive``, ``split``,
-``mass``, ``dae``, ``stepper`` and so on.
+"""All methods by name. The attributes of :class:`Method` say what each can do: ``order``, ``adaptive``,
+``split``, ``mass``, ``dae``, ``stepper`` and so on.
 
-``theta`` by name is θ = 0.55: nearly second order, yet damping the stiffest modes; ``Theta(θ)`` gives
-any other. ``bdf`` is the default order of :class:`BDF`.
+``theta`` has θ = 0.55, which is nearly of second order but damps the stiffest modes. ``Theta(θ)`` gives other
+values. ``bdf`` has the default order of :class:`BDF`.
 """
 
 
 def resolve(method: str | Method) -> Method:
-    """A method from its name or from itself.
+    """The method with this name; a method object is returned as it is.
 
     Raises
     ------
     ValueError
-        For an unknown name; the message lists the known ones.
+        For an unknown name, with a list of the known ones.
     TypeError
         For anything but a name or a method object.
     """
@@ -50,7 +50,7 @@ def resolve(method: str | Method) -> Method:
     if not isinstance(method, str):
         raise TypeError(f"method must be a name or a method object such as BDF(3), not {described(method)}")
     if method.removeprefix("rosw-") in VARYING:
-        Rosenbrock(method.removeprefix("rosw-"))  # explains itself
+        Rosenbrock(method.removeprefix("rosw-"))  # raises the error that explains why it cannot be used
     if method not in METHODS:
         close = difflib.get_close_matches(method, METHODS, n=1)
         meant = f" Did you mean {close[0]!r}?" if close else ""

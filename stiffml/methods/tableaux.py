@@ -1,7 +1,7 @@
 """The tableaux of PETSc's Runge-Kutta, additive and Rosenbrock-W methods, from ``tableaux.json``.
 
-The coefficients are PETSc's to the last bit, misprints included, so that equations written with them are
-those PETSc solves. Where they do not have the order PETSc states, ``tests/methods/test_tableaux.py`` says so.
+The coefficients are PETSc's to the last bit, including misprints, so that the equations are exactly those
+that PETSc solves. ``tests/methods/test_tableaux.py`` lists methods that do not have the order PETSc states.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from scipy.linalg import solve_triangular
 
 @dataclass(frozen=True, eq=False)
 class Butcher:
-    """One part of a Runge-Kutta method: a (s, s) lower triangular, b (s,), c (s,) the row sums of a."""
+    """The tableau of one part of a Runge-Kutta method with s stages.
+
+    ``a`` (s, s) is lower triangular, ``b`` (s,) are the weights, ``c`` (s,) the row sums of a.
+    """
 
     a: np.ndarray
     b: np.ndarray
@@ -40,18 +43,19 @@ class Butcher:
 
     @cached_property
     def r_infinity(self) -> float:
-        """Stability function at infinity; ``inf`` where it grows."""
+        """The stability function at infinity; ``inf`` if it is unbounded."""
         return _stability_at_infinity(self.a, self.b)
 
     @cached_property
     def damps_slopes(self) -> bool:
-        """Whether an error of the slope that a step starts with fades in the steps after it.
+        """Whether an error in the slope at the start of a step decays over the following steps.
 
-        An explicit first stage takes its slope z' of an algebraic variable from the last stage of the step
-        before. Algebraic equations fix the stages Zᵢ = z₀ + h Σⱼ aᵢⱼ z'ⱼ, so that an error e of the first
-        slope makes one of −A₂₂⁻¹ a₂₁ e in the others (A without its first row and column, and the rest of its
-        first column). Where the last of these is as large as e, as with the trapezoidal rule, it stays for
-        good, and an error estimate from slopes shrinks with h only.
+        It matters for algebraic variables z. An explicit first stage takes its slope z' from the last stage
+        of the previous step. The algebraic equations fix the stages Zᵢ = z₀ + h Σⱼ aᵢⱼ z'ⱼ. So an error e of
+        the first slope causes errors −A₂₂⁻¹ a₂₁ e in the other slopes, with A₂₂ the tableau without its first
+        row and column, and a₂₁ the rest of its first column. If the last of these is as large as e, as for
+        the trapezoidal rule, the error never decays. An error estimate from slopes is then only proportional
+        to h.
         """
         if not self.explicit_first_stage:
             return True
@@ -61,16 +65,17 @@ class Butcher:
 
 @dataclass(frozen=True, eq=False)
 class Interpolation:
-    """Weights (s, p) of the stages' slopes for dense output, of the parts that the method has.
+    """The weights B (s, p) of the slopes in PETSc's dense output, for the parts that the method has.
 
     PETSc computes, at t + τh for 0 ≤ τ ≤ 1,
 
-        Y₁ + h Σᵢ (Σⱼ τʲ Bᵢⱼ) kᵢ,  j = 1 … p,
+        Y₁ + h Σᵢ (Σⱼ τʲ Bᵢⱼ) kᵢ,  j = 1 … p.
 
-    for ``rk`` with kᵢ = f(Yᵢ); for ``arkimex`` with one such sum for the implicit part, over the slopes
-    kᵢ = (Yᵢ − Zᵢ) / (h âᵢᵢ) that the stages imply (Zᵢ: what was known of a stage before it was solved), and
-    one for the explicit part. The base is the first stage Y₁, not the old state: the two are the same only
-    if the first stage is explicit. Nor do all weights give the new state at τ = 1.
+    For ``rk``, kᵢ = f(Yᵢ). For ``arkimex`` there is one such sum for each part. In the implicit one the
+    slopes are kᵢ = (Yᵢ − Zᵢ) / (h âᵢᵢ), with Zᵢ the known part of the equation of stage i.
+
+    The sum starts from the first stage Y₁, which is the old state only if the first stage is explicit. Some
+    weights do not give the new state at τ = 1.
     """
 
     implicit: np.ndarray | None
@@ -79,10 +84,11 @@ class Interpolation:
 
 @dataclass(frozen=True, eq=False)
 class Tableau:
-    """An explicit, a diagonally implicit or an additive Runge-Kutta method: the parts it has.
+    """An explicit, diagonally implicit or additive Runge-Kutta method.
 
-    ``embedded`` says whether it has an error estimate; ``interpolation`` is
-    None where PETSc has no dense output or only a straight line from the first stage.
+    ``implicit`` and ``explicit`` are its parts; None for a part it does not have. ``embedded`` says whether
+    it has an error estimate. ``interpolation`` is None if PETSc has no dense output, or only a straight line
+    from the first stage.
     """
 
     petsc_name: str
@@ -97,15 +103,23 @@ class Tableau:
 class Rosenbrock:
     """A Rosenbrock-W method, kᵢ = h f(u₀ + Σ aᵢⱼ kⱼ) + h J Σ γᵢⱼ kⱼ and u₁ = u₀ + Σ bᵢ kᵢ.
 
-    ``a`` (s, s) strictly lower triangular (α in the literature), ``gamma`` (s, s) lower triangular, ``b``
-    (s,); ``embedded`` (s,) the weights b̂ in place of ``b`` of a second result, whose distance from the first
-    estimates the error, or None where there is none. PETSc solves for yᵢ = Σ γᵢⱼ kⱼ instead of kᵢ; the
-    properties after the fields are for that form.
-    A stage with γᵢᵢ = 0 is explicit, and there yᵢ stands for kᵢ + Σ_{j<i} γᵢⱼ kⱼ.
+    PETSc solves for yᵢ = Σ γᵢⱼ kⱼ instead of kᵢ; the properties are coefficients of that form. A stage with
+    γᵢᵢ = 0 is explicit, and there yᵢ means kᵢ + Σ_{j<i} γᵢⱼ kⱼ.
 
-    ``interpolation`` (s, p) is None where PETSc has no dense output or only a straight line. With it PETSc
-    computes u₀ + Σᵢ (Σⱼ τʲ Bᵢⱼ) kᵢ at t + τh, j = 1 … p. The base is the state the step started from, and
-    no h appears because kᵢ has it. Not all weights give the new state at τ = 1.
+    Attributes
+    ----------
+    a : ndarray
+        (s, s) strictly lower triangular; α in the literature.
+    gamma : ndarray
+        (s, s) lower triangular.
+    b : ndarray
+        (s,) weights.
+    embedded : ndarray or None
+        (s,) weights b̂ of the embedded solution, whose distance from the result estimates the error.
+    interpolation : ndarray or None
+        (s, p) weights B of dense output: PETSc computes u₀ + Σᵢ (Σⱼ τʲ Bᵢⱼ) kᵢ at t + τh, j = 1 … p, with h
+        contained in kᵢ. Some weights do not give the new state at τ = 1. None if PETSc has no dense output,
+        or only a straight line.
     """
 
     petsc_name: str
@@ -122,57 +136,61 @@ class Rosenbrock:
 
     @property
     def a_sum(self) -> np.ndarray:
-        """(s,) PETSc evaluates stage i at t + h times this."""
+        """(s,) the abscissae: PETSc evaluates f of stage i at t + h times this."""
         return self.a.sum(axis=1)
 
     @property
     def gamma_sum(self) -> np.ndarray:
-        """(s,) weights of ∂f/∂t; PETSc has them, but leaves that term out: t counts as a constant in J."""
+        """(s,) the weights of ∂f/∂t; PETSc does not use them, since it omits that term."""
         return self.gamma.sum(axis=1)
 
     @property
     def constant_gamma(self) -> bool:
-        """Whether one factorised matrix serves all stages."""
+        """Whether all stages have the same γᵢᵢ, so that one factorisation serves all."""
         diagonal = np.diag(self.gamma)
         return bool(diagonal[0] != 0 and (diagonal == diagonal[0]).all())
 
     @cached_property
     def gamma_inverse(self) -> np.ndarray:
-        """(s, s) k in terms of y; inverse of Γ with ones in place of zeros on its diagonal."""
+        """(s, s) the matrix from y to k: the inverse of Γ, with ones in place of zeros on its diagonal."""
         diagonal = np.diag(self.gamma)
         filled = self.gamma + np.diag(np.where(diagonal == 0, 1.0, 0.0))
         return solve_triangular(filled, np.eye(self.stages), lower=True)
 
     @cached_property
     def at(self) -> np.ndarray:
-        """(s, s) stage i is evaluated at u₀ + Σ atᵢⱼ yⱼ."""
+        """(s, s) coefficients of the y: stage i is evaluated at u₀ + Σ atᵢⱼ yⱼ."""
         return self.a @ self.gamma_inverse
 
     @cached_property
     def bt(self) -> np.ndarray:
-        """(s,) u₁ = u₀ + Σ btᵢ yᵢ."""
+        """(s,) weights of the y: u₁ = u₀ + Σ btᵢ yᵢ."""
         return self.b @ self.gamma_inverse
 
     @cached_property
     def explicit_correction(self) -> np.ndarray:
-        """(s, s) weights of h J yⱼ in an explicit stage, its row of ΓΓ⁻¹; rows of the identity elsewhere."""
+        """(s, s) Γ · ``gamma_inverse``: its row of an explicit stage has the weights of h J yⱼ there.
+
+        Other rows are those of the identity.
+        """
         return self.gamma @ self.gamma_inverse
 
     @cached_property
     def transformed_interpolation(self) -> np.ndarray | None:
-        """(s, p) the interpolation is u₀ + Σᵢ (Σⱼ τʲ B̃ᵢⱼ) yᵢ."""
+        """(s, p) weights B̃ of the y in the interpolant u₀ + Σᵢ (Σⱼ τʲ B̃ᵢⱼ) yᵢ; None if there is none."""
         return None if self.interpolation is None else self.gamma_inverse.T @ self.interpolation
 
     @cached_property
     def r_infinity(self) -> float:
-        """Stability function at infinity, with the exact Jacobian; ``inf`` where it grows."""
+        """The stability function at infinity, with the exact Jacobian; ``inf`` if it is unbounded."""
         return _stability_at_infinity(self.a + self.gamma, self.b)
 
     @cached_property
     def estimates_linear(self) -> bool:
-        """Whether the two results of a step of y' = λ y differ: R(z) − R̂(z) = (b − b̂)ᵀ Σ zⁿ⁺¹ (A + Γ)ⁿ 1.
+        """Whether the error estimate is not zero on linear problems y' = λ y.
 
-        If that is zero, so are all its coefficients, and steps of linear problems are never too long.
+        With z = hλ it is R(z) − R̂(z) = (b − b̂)ᵀ Σ zⁿ⁺¹ (A + Γ)ⁿ 1 times the state. If all coefficients of
+        this series are zero, no step of a linear problem is ever rejected.
         """
         if self.embedded is None:
             return False
@@ -184,19 +202,21 @@ class Rosenbrock:
 
     @cached_property
     def estimates_algebraic(self) -> bool:
-        """Whether the error estimate sees what steps leave of an algebraic equation 0 = φ(t) − z.
+        """Whether the error estimate detects errors in algebraic variables.
 
-        A step makes of a remainder r of that equation R∞ r + (1 − bᵀω) h²φ''/2 + …, where R∞ is the stability
-        function at infinity and ω = (A + Γ)⁻¹ c² with cᵢ = Σⱼ aᵢⱼ (Hairer & Wanner, Solving ODEs II, section
-        VI.4). So steps of one length leave r = (1 − bᵀω)/(1 − R∞) of h²φ''/2. If that is not zero, and is the
-        same with b̂, both results are as wrong and their distance is zero. Steps grow then, until one leaves
-        more than the tolerance; and what is left is there however short the next step is.
+        For the equation 0 = φ(t) − z, a step turns an error r into R∞ r + (1 − bᵀω) h²φ''/2 + …. R∞ is the
+        stability function at infinity, ω = (A + Γ)⁻¹ c², and cᵢ = Σⱼ aᵢⱼ. With constant steps the error
+        becomes r = (1 − bᵀω)/(1 − R∞) · h²φ''/2. If this is not zero but equal for b and b̂, both results have
+        the same error and the estimate is zero. The steps then grow until an error exceeds the tolerance,
+        and shorter steps do not remove it.
+
+        Source: Hairer & Wanner, Solving ODEs II, section VI.4.
         """
         if self.embedded is None:
             return False
         weights = np.linalg.solve(self.a + self.gamma, np.stack([self.a_sum**2, np.ones(self.stages)], 1))
 
-        def left(b: np.ndarray) -> tuple[float, float]:
+        def left(b: np.ndarray) -> tuple[float, float]:  # (1 − bᵀω, 1 − R∞)
             made, kept = 1 - b @ weights  # kept is R∞
             return float(made), float(1 - kept)
 
@@ -205,12 +225,13 @@ class Rosenbrock:
 
 
 def _stability_at_infinity(a: np.ndarray, b: np.ndarray) -> float:
-    """lim R(z) for z → ∞ of R(z) = 1 + z bᵀ(I − za)⁻¹ 1, with a (s, s) lower triangular, perhaps singular.
+    """The limit for z → ∞ of R(z) = 1 + z bᵀ(I − za)⁻¹ 1; ``inf`` if R is unbounded.
 
-    Stage by stage, with zYᵢ as a Laurent series: an explicit stage raises its highest power by one.
+    a (s, s) is lower triangular and may be singular. The limit is computed stage by stage, with zYᵢ as a
+    truncated Laurent series in z. An explicit stage raises its highest power by one.
     """
     highest = int((np.diag(a) == 0).sum())
-    length = 2 * highest + 1  # powers highest … −highest: as many as one loses by multiplying with z
+    length = 2 * highest + 1  # powers highest … −highest: each multiplication by z loses the lowest one
     one = np.zeros(length)
     one[highest] = 1
     slopes = np.zeros((len(b), length))
@@ -234,10 +255,12 @@ def _butcher(entry: dict[str, Any] | None) -> Butcher | None:
     return None if entry is None else Butcher(*(np.array(entry[key], dtype=np.float64) for key in "abc"))
 
 
-_MISSED = {"bpr3": 1, "1bee": 1}
-"""Orders of ``arkimex`` tables that do not have the one PETSc states: ``bpr3`` has 3/5 where 3/4 belongs
-in its last explicit stage (its implicit part alone has order 3), ``1bee`` is two half steps of backward
-Euler."""
+_ACTUAL_ORDERS = {"bpr3": 1, "1bee": 1}
+"""Orders of ``arkimex`` methods whose order is not the one that PETSc states.
+
+``bpr3`` has 3/5 instead of 3/4 in its last explicit stage; its implicit part alone has order 3. ``1bee`` is
+two half steps of backward Euler.
+"""
 
 
 def _tableau(name: str, entry: dict[str, Any]) -> Tableau:
@@ -247,7 +270,7 @@ def _tableau(name: str, entry: dict[str, Any]) -> Tableau:
         interpolation = Interpolation(_matrix(weights.get("implicit")), _matrix(weights.get("explicit")))
     return Tableau(
         petsc_name=name,
-        order=_MISSED.get(name, entry["order"]),
+        order=_ACTUAL_ORDERS.get(name, entry["order"]),
         implicit=_butcher(entry.get("implicit")),
         explicit=_butcher(entry.get("explicit")),
         embedded=entry["embedded"],
@@ -273,7 +296,7 @@ EXPLICIT = {
         ("dopri5", "5dp"),
     )
 }
-"""Explicit methods by stiffml's names."""
+"""The explicit methods, by their names in stiffml."""
 
 DIRK = {name: _tableau(name, entry) for name, entry in _DATA["dirk"].items()}
 ARKIMEX = {name: _tableau(name, entry) for name, entry in _DATA["arkimex"].items()}

@@ -1,4 +1,4 @@
-"""Theta methods in endpoint form: backward Euler, Crank-Nicolson and what lies between."""
+"""Theta methods in endpoint form, from Crank-Nicolson to backward Euler."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from stiffml.methods.base import OneStep
 class Theta(OneStep):
     """M(u₁ − u₀) = h(θ f(t₁, u₁) + (1−θ) f(t₀, u₀)); A-stable, order 1, or 2 for θ = 1/2.
 
-    The adjoint of a step solves (M − hθJ₁)ᵀ μ = λ₁; f at the two ends then has the cotangents hθμ and
-    h(1−θ)μ, and λ₀ = Mᵀμ + h(1−θ) J₀ᵀ μ. The two ends have different states: the parameter gradient
-    needs ∂f/∂θ at both.
+    The adjoint of a step solves (M − hθJ₁)ᵀ μ = λ₁. The cotangents of f are then hθμ at the end and h(1−θ)μ
+    at the start, and λ₀ = Mᵀμ + h(1−θ) J₀ᵀ μ. The parameter gradient needs the derivative of f by the
+    parameters at both ends.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class Theta(OneStep):
     theta: float
 
     def __post_init__(self) -> None:
-        # A-stable there, and not below.
+        # Below 1/2 the method is not A-stable.
         object.__setattr__(self, "theta", number("Theta: theta", self.theta, least=0.5, most=1))
 
     @property
@@ -41,7 +41,7 @@ class Theta(OneStep):
 
     implicit = True
     adaptive = True
-    # The error of a step is estimated from the states of the two before it.
+    # The error estimate of a step uses the two states before it, which the first step does not have.
     estimates_first_step = False
 
     def petsc_options(self) -> dict[str, object]:

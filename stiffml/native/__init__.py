@@ -1,1 +1,1 @@
-"""Steps solved by stiffml itself, from the rows of a method: recorded ones again, or new ones."""
+"""Steps solved by stiffml itself from the rows of a method: replay of recorded steps, and new steps."""

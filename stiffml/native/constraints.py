@@ -1,4 +1,4 @@
-"""Initial values of differential-algebraic problems: whether they fit the algebraic equations."""
+"""Consistent initial values of differential-algebraic problems: check and correction."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from stiffml.settings import Tolerances
 from stiffml.system.linear_solver import LinearSolver
 from stiffml.system.system import System
 
-LARGEST = 2048
-"""Components up to which the algebraic equations are solved with a dense matrix."""
+MAX_DENSE = 2048
+"""States with at most this many components a sample use a dense matrix for the algebraic equations."""
 
 NOT_INDEX_1 = (
     "mass: the algebraic equations do not determine the algebraic variables at y0 (their Jacobian is "
@@ -27,31 +27,32 @@ class InconsistentError(ValueError):
 
 
 class Constraints:
-    """The algebraic equations P f(s, u) = 0 of a system with a singular mass matrix.
+    """The algebraic equations P f(s, u) = 0 of a system with a singular mass matrix M.
 
-    P projects on the left null space of M. For index 1, K = P ∂f/∂u + M is regular: it decides on the
-    algebraic variables by the equations and on the others by M.
+    P projects on the left null space of M. For problems of index 1, K = P ∂f/∂u + M is regular. Newton
+    steps with K change the algebraic variables only.
 
     Parameters
     ----------
     system : System
     s : float
-        The initial time.
+        The initial time, in solver time.
     solver : LinearSolver
-        Of the method; it may have the Jacobian of a large system as a sparse matrix.
+        The linear solver of the method; for large systems it supplies the sparse Jacobian.
     """
 
     def __init__(self, system: System, s: float, solver: LinearSolver) -> None:
         assert system.mass is not None
         self.system, self.s, self._solver = system, s, solver
         self._mass = system.mass
-        self._is_large = system.layout.width > LARGEST
+        self._is_large = system.layout.width > MAX_DENSE
 
     def residual(self, u: np.ndarray) -> np.ndarray:
-        """(size,) P f"""
+        """P f (size,) at the state ``u`` (size,)."""
         return self.project(self.system.f.evaluate(self.s, u))
 
     def project(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
+        """P v or Pᵀ v for a vector (size,)."""
         layout = self.system.layout
         if self._mass.diagonal:
             return (self._mass.algebraic * v.reshape(layout.samples, layout.width)).reshape(-1)
@@ -63,18 +64,18 @@ class Constraints:
         return self._mass.constraints()[0]
 
     def solve(self, u: np.ndarray, v: np.ndarray, transpose: bool = False) -> np.ndarray:
-        """The x of K x = v with K at u, or of Kᵀ x = v.
+        """The solution x (size,) of K x = v or Kᵀ x = v, with K at the state ``u`` (size,).
 
         Raises
         ------
         ValueError
-            If K is singular: the problem has a higher index, or equations that contradict each other.
+            If K is singular: the problem has a higher index, or its equations contradict each other.
         """
         layout = self.system.layout
         if self._is_large:
             return self._solve_large(u, v, transpose)
         matrix = self._left @ self.system.f.jacobian_at(self.s, u) + self._mass.blocks
-        # Rank by singular values relative to the rows' sizes: LU of a singular matrix passes by rounding.
+        # Singularity is tested by singular values of the scaled rows: by rounding, LU often does not fail.
         rows = np.abs(matrix).max(axis=-1, keepdims=True)
         smallest = np.linalg.svd(matrix / np.where(rows > 0, rows, 1), compute_uv=False).min()
         if not smallest > 1e-13:
@@ -87,7 +88,7 @@ class Constraints:
         jacobian = self._solver.sparse_jacobian(self.s, u)
         if jacobian is None or not self._mass.diagonal:
             raise ValueError(
-                f"mass: with a singular one, states of more than {LARGEST} components need a diagonal mass "
+                f"mass: with a singular one, states of more than {MAX_DENSE} components need a diagonal mass "
                 "and linear=LU() with jacobian='coloured' or Sparsity(pattern)"
             )
         layout = self.system.layout
@@ -99,7 +100,7 @@ class Constraints:
             raise InconsistentError(NOT_INDEX_1) from error
 
     def check(self, u: np.ndarray, tolerances: Tolerances) -> None:
-        """Raise ValueError unless u is consistent within the tolerances."""
+        """Raise ValueError unless ``u`` (size,) satisfies the algebraic equations within the tolerances."""
         residual = self.residual(u)
         correction = np.abs(self.solve(u, residual))
         scaled = correction / (tolerances.atol + tolerances.rtol * np.abs(u))
@@ -113,7 +114,13 @@ class Constraints:
             )
 
     def satisfy(self, u: np.ndarray) -> np.ndarray:
-        """u with its algebraic variables changed so that the algebraic equations hold."""
+        """A consistent state (size,): ``u`` with its algebraic variables changed by Newton's iteration.
+
+        Raises
+        ------
+        InconsistentError
+            If the iteration does not converge, or K is singular.
+        """
         rounding = Rounding(self.system, u)
         for _ in range(MAX_ITERATIONS):
             change = self.solve(u, self.residual(u))

@@ -1,4 +1,4 @@
-"""Jacobians of new steps with differences in place of what is not finite."""
+"""Jacobians for new steps in which finite differences replace entries that are not finite."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from stiffml.system.system import System
 
 
 class MendedJacobians:
-    """f with dense Jacobians that are finite wherever f is, such as that of a root at zero.
+    """f with dense Jacobians in which finite differences replace entries that are not finite.
 
-    All else is as f has it. No backward pass takes such a Jacobian.
+    An example is √u at u = 0. All other attributes are those of f. Only forward steps use these Jacobians,
+    never a backward pass.
 
     Attributes
     ----------
     count : int
-        Jacobians so far that took differences.
+        Jacobians so far that needed finite differences.
     """
 
     def __init__(self, system: System) -> None:

@@ -1,4 +1,4 @@
-"""Stopping test for Newton iterations of new steps: the weighted update, with the contraction seen."""
+"""Stopping test for the Newton iterations of new steps: weighted updates and observed contraction."""
 
 from __future__ import annotations
 
@@ -13,27 +13,29 @@ from stiffml.system.system import System
 
 
 class NewtonTest:
-    """Stops once the expected remaining error is within Newton's tolerances; see :class:`stiffml.Newton`.
+    """Stops when the expected remaining error is within Newton's tolerances; see :class:`stiffml.Newton`.
 
-    Updates that no longer shrink and are rounding stop it too.
+    It also stops when updates no longer shrink and are at the level of rounding error.
 
     Parameters
     ----------
     limits : NewtonLimits
     system : System
+    solver : LinearSolver
     start : ndarray
-        (1, size) where the iteration starts.
+        (1, size) the first iterate.
     atol : float or ndarray
-        That of ``limits``, or the one that follows from where the step begins.
+        Absolute tolerance: ``limits.atol``, or (size,) values derived from the state at the start of the
+        step.
 
     Attributes
     ----------
     limit : int
-        Updates after which the iteration has failed.
+        The iteration has failed after this many updates.
     rtol : float
-        How well updates should be solved for, if that is done iteratively.
+        Relative tolerance for updates, if the linear solver is iterative.
     sizes : list of float
-        Of the updates so far.
+        Weighted norms of the updates so far.
     """
 
     def __init__(
@@ -54,16 +56,16 @@ class NewtonTest:
 
     @property
     def keeps_jacobian(self) -> bool:
-        """Whether the next update is to be found with the Jacobian of the last one."""
+        """Whether the next update should use the Jacobian of the last one."""
         return self._rounding.keeps_jacobian
 
     def reached(self, update: np.ndarray, x: np.ndarray) -> bool:
-        """Whether the iterate ``x`` (1, size) that ``update`` led to is good enough.
+        """Whether the new iterate ``x`` (1, size) is good enough; ``update`` (1, size) is its last change.
 
         Raises
         ------
         FloatingPointError
-            If it is not finite.
+            If the update is not finite.
         """
         scaled = (update / (self._rtol * np.abs(x) + self._atol)).ravel()
         with np.errstate(over="ignore"):

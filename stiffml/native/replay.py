@@ -1,8 +1,8 @@
-"""Solving the equations of recorded steps again: for stages that were not kept, and for states that were not.
+"""Replay: solves the equations of recorded steps again, for stages and states that were not kept.
 
-A stepper takes the steps of a run; this takes recorded ones once more, at the same times, side by side where
-their states are known. Newton's iteration goes on until only rounding is left, so that what is recomputed
-agrees with what the run found to within the run's own Newton tolerance, and with itself exactly.
+Steps are repeated at their recorded times. Steps whose states are known are solved side by side. Newton's
+iteration runs down to rounding error. So recomputed vectors agree with those of the run to the run's Newton
+tolerance, and repeated replays agree exactly.
 """
 
 from __future__ import annotations
@@ -27,7 +27,18 @@ from stiffml.system.system import System
 
 
 class Replay(StepSolver):
-    """Takes the recorded steps of a trajectory again."""
+    """Solves the recorded steps of a trajectory again.
+
+    Parameters
+    ----------
+    trajectory : Trajectory or Trajectories
+    method : Method
+    system : System
+    solver : LinearSolver or None
+        None for explicit methods.
+    queries : Queries, optional
+        Outputs inside steps, added to the steps as rows.
+    """
 
     def __init__(
         self,
@@ -42,27 +53,27 @@ class Replay(StepSolver):
 
     @property
     def solver(self) -> LinearSolver:
-        """Of systems with the Jacobian of f; for implicit methods."""
+        """The solver for linear systems with the Jacobian of f; for implicit methods only."""
         assert self._solver is not None
         return self._solver
 
     @property
     def krylov_iterations(self) -> int:
-        """Those of all systems solved at recorded states so far."""
+        """Krylov iterations of the linear solver so far."""
         return 0 if self._solver is None else self._solver.krylov_iterations
 
     def asked(self, queries: Queries) -> Replay:
         return Replay(self.trajectory, self.method, self.system, self._solver, queries)
 
     def blocks(self, segment: Segment) -> list[Block]:
-        """The equations of a segment."""
+        """The equations of a segment, with rows for the outputs inside its steps."""
         blocks = self.method.blocks(segment, self.system.form)
         if self._queries is None:
             return blocks
         return [part for block in blocks for part in self._with_outputs(block, self._queries)]
 
     def _with_outputs(self, block: Block, queries: Queries) -> Iterator[Block]:
-        """The block in parts with the same number of outputs a step."""
+        """Split a block into blocks whose steps have the same number of outputs, and add these as rows."""
         dense = self.method.dense(self.system.form)
         assert dense is not None
         begin = 0
@@ -87,7 +98,7 @@ class Replay(StepSolver):
         return found
 
     def with_stages(self, segment: Segment) -> Segment:
-        """The segment with the stages of its steps, solved for side by side unless they were kept."""
+        """The segment with the stages of its steps; unless they were kept, they are solved side by side."""
         blocks = self.blocks(segment)
         if segment.stages is not None or not any(block.pattern.stages for block in blocks):
             return segment

@@ -8,40 +8,45 @@ import torch
 from stiffml.system.system import System
 
 MAX_ITERATIONS = 50
-"""Updates after which such an iteration has failed."""
+"""The iteration has failed after this many updates."""
 
-SMALLEST = 1e-8
-"""Components below this part of the largest one count as being as large as that."""
+RELATIVE_FLOOR = 1e-8
+"""Smaller components are treated as this fraction of the largest component of their sample."""
 
-SMALL_ALONE = 500_000
-"""Numbers in an iterate up to which small components are watched each for itself."""
+SMALL_TEST_LIMIT = 500_000
+"""Convergence of small components is tested separately for iterates with at most this many numbers."""
 
-LEFT = 30
-"""Updates that rounding of f leaves: up to this many units of it, of the largest component of a sample."""
+ROUNDING_UNITS = 30
+"""Rounding errors of f leave updates of up to this many units of rounding of the largest component."""
 
 
 class Rounding:
-    """Watches the updates of one Newton iteration.
+    """Stops a Newton iteration when only rounding error is left.
 
-    With exact Jacobians it converges quadratically, unless linear systems are solved iteratively: by
-    ``contraction`` at best, or better where one more update can then be the last. Once it is close, keeping
-    the last Jacobian is cheaper. It ends where the next update would be less than ``enough``, relative to
-    each component; or where updates no longer shrink and are rounding.
+    The iteration ends when the next update is expected to be less than ``enough``, relative to each
+    component, or when updates no longer shrink and are at the level of rounding error.
+
+    With exact Jacobians convergence is quadratic. With an iterative linear solver the contraction is limited
+    by its tolerance. Close to the solution the last Jacobian is kept, which is cheaper.
 
     Parameters
     ----------
     system : System
     start : ndarray
-        (…, size) where the iteration starts. What is rounded there is in its result, which may be near zero.
-    contraction, enough : float
-        As above.
+        (…, size) the first iterate. Its rounding errors remain in the result, even where the result is near
+        zero.
+    contraction : float
+        Relative tolerance of an iterative linear solver; it is made smaller where the next update can then
+        be the last one. Default 0, for direct solvers.
+    enough : float
+        Relative size of the expected next update at which the iteration stops. Default 1e-17.
 
     Attributes
     ----------
     keeps_jacobian : bool
-        Whether the next update is to be found with the Jacobian of the last one.
+        Whether the next update should use the Jacobian of the last one.
     rtol : float
-        How well the next update should be solved for, if that is done iteratively.
+        Relative tolerance for the next update, if the linear solver is iterative.
     """
 
     limit = MAX_ITERATIONS
@@ -51,7 +56,7 @@ class Rounding:
     ) -> None:
         self._space, self._contraction, self._enough = system.space, contraction, enough
         self._samples = system.layout.samples, system.layout.width
-        # A function of single precision is constant over many states of double precision.
+        # States are float64, but func may compute in float32: its rounding error is what counts.
         self._unit = float(torch.finfo(system.layout.dtype).eps)
         self._start = self._largest(start)
         self._before: float | None = None
@@ -60,35 +65,36 @@ class Rounding:
         self.rtol = contraction
 
     def reached(self, update: np.ndarray, x: np.ndarray) -> bool:
-        """Whether the iterate ``x`` (…, size) that ``update`` led to is as good as it gets.
+        """Whether ``x`` (…, size) is as accurate as rounding allows; ``update`` (…, size) is its last change.
 
         Raises
         ------
         FloatingPointError
-            If it is not finite: the iteration has diverged.
+            If the update is not finite: the iteration has diverged.
         """
-        # Asked of all processes alike, so in both cases.
+        # Both tests communicate, so every process must run both.
         large_ones, small_ones = self._large_ones_reached(update, x), self._small_ones_reached(update, x)
         return large_ones and small_ones
 
     def _small_ones_reached(self, update: np.ndarray, x: np.ndarray) -> bool:
-        """Whether no component that counts as larger than it is still converges.
+        """Whether all components, each relative to its own size, have stopped converging.
 
-        That is one whose updates are more than rounding of itself, and shrink: those which are rounding of
-        large components do not.
+        A component still converges if its update exceeds its own rounding error and shrinks. Updates that
+        are rounding error of larger components do not shrink.
         """
-        if x.size > SMALL_ALONE:
+        if x.size > SMALL_TEST_LIMIT:
             return True
         before, self._update_before = self._update_before, update
         change = np.abs(update)
-        moving = change > max(1e-10, LEFT * self._unit) * np.abs(x)
+        moving = change > max(1e-10, ROUNDING_UNITS * self._unit) * np.abs(x)
         if before is not None:
             moving &= change < 0.3 * np.abs(before)
         return self._space.every(not moving.any())
 
     def _large_ones_reached(self, update: np.ndarray, x: np.ndarray) -> bool:
+        """The test of :meth:`reached` with small components treated as larger, see ``RELATIVE_FLOOR``."""
         largest = self._largest(x)
-        change = self._part(update, x, 1.0, SMALLEST * largest)
+        change = self._part(update, x, 1.0, RELATIVE_FLOOR * largest)
         if not np.isfinite(change):
             raise FloatingPointError
         before, self._before = self._before, change
@@ -96,9 +102,9 @@ class Rounding:
             return True
         if before is None:
             self._aim(change * max(change, self.rtol))
-            # What is quadratic in the largest components may be that of the smallest.
-            return change * max(change / SMALLEST, self.rtol) <= self._enough
-        # By what the next update is smaller: about (change/before)², with the same Jacobian change/before.
+            # A remainder that is quadratic in the large components may appear in the small ones.
+            return change * max(change / RELATIVE_FLOOR, self.rtol) <= self._enough
+        # Expected contraction: about (change/before)² with a new Jacobian, change/before with the same one.
         contraction = change / before
         following = change * (
             contraction if self.keeps_jacobian else max(contraction * contraction, self.rtol)
@@ -107,8 +113,8 @@ class Rounding:
         self._aim(following)
         if following <= self._enough:
             return True
-        # Rounding in large components reaches those near zero as well.
-        left = LEFT * self._unit * np.maximum(largest, self._start)
+        # Rounding errors of large components spread to components near zero.
+        left = ROUNDING_UNITS * self._unit * np.maximum(largest, self._start)
         return contraction > 0.3 and self._part(update, x, 1e-9, left) <= 1
 
     def _largest(self, x: np.ndarray) -> np.ndarray:
@@ -120,16 +126,17 @@ class Rounding:
         return largest
 
     def _part(self, update: np.ndarray, x: np.ndarray, relative: float, absolute: np.ndarray) -> float:
-        """The largest part of ``relative`` |x| + ``absolute`` that an update is."""
-        scale = np.abs(x).reshape(*x.shape[:-1], *self._samples)  # in place from here on: may be large
+        """The largest |update| / (``relative`` |x| + ``absolute``) over all components."""
+        scale = np.abs(x).reshape(*x.shape[:-1], *self._samples)  # in place from here on, to save memory
         scale *= relative
         scale += absolute + 1e-300
         np.divide(update.reshape(scale.shape), scale, out=scale)
         return self._space.max(float(np.abs(scale, out=scale).max()))
 
     def _aim(self, following: float) -> None:
-        """The next update will be of about this size: solve for it so well that it can be the last one.
+        """Set the linear tolerance for the next update, whose relative size is about ``following``.
 
-        Unless what Newton's iteration itself leaves of it, about its square, is more than that.
+        The update should be accurate enough to be the last one. More accuracy than the remaining Newton
+        error, about the square of its size, is of no use.
         """
         self.rtol = min(self._contraction, max(0.5 * self._enough / max(following, 1e-300), 0.1 * following))

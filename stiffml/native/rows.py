@@ -1,4 +1,4 @@
-"""Solving the rows of steps of one pattern: by Newton's iteration where f is implicit in them."""
+"""Solves the rows of steps that share a pattern; implicit rows by Newton's iteration."""
 
 from __future__ import annotations
 
@@ -18,32 +18,37 @@ from stiffml.system.system import System
 
 
 class StoppingTest(Protocol):
-    """When one Newton iteration has converged. It has failed after ``limit`` updates."""
+    """Decides when a Newton iteration has converged. It has failed after ``limit`` updates."""
 
     limit: int
 
     @property
     def keeps_jacobian(self) -> bool:
-        """Whether the next update is to be found with the Jacobian of the last one."""
+        """Whether the next update should use the Jacobian of the last one."""
 
     @property
     def rtol(self) -> float:
-        """How well the next update should be solved for, if that is done iteratively."""
+        """The relative tolerance for the next update, if the linear solver is iterative."""
 
     def reached(self, update: np.ndarray, x: np.ndarray) -> bool:
-        """Whether the iterate ``x`` (…, size) that ``update`` led to is good enough.
+        """Whether the new iterate ``x`` (…, size) is good enough; ``update`` (…, size) is its last change.
 
         Raises
         ------
         FloatingPointError
-            If none ever will be.
+            If the iteration has diverged.
         """
 
 
 class NotConvergedError(ArithmeticError):
     """Newton's iteration for a row did not converge.
 
-    ``s`` (K,), ``u`` (K, size): where its last update was found; ``update`` (K, size) this one, if held.
+    Attributes
+    ----------
+    s, u : Tensor, ndarray
+        (K,) times and (K, size) iterates of the last linearisation.
+    update : ndarray or None
+        (K, size) the last update, if it is still held.
     """
 
     def __init__(self, s: torch.Tensor, u: np.ndarray, update: np.ndarray | None) -> None:
@@ -52,19 +57,21 @@ class NotConvergedError(ArithmeticError):
 
 
 class RowSolver:
-    """Solves the rows of K steps of one pattern, one row after the other.
+    """Solves the rows of K steps that share a pattern, one row after the other for all steps together.
 
     Parameters
     ----------
     block : Block
+        The steps.
     segment : Segment
+        Has the states that the steps start from.
     system : System
     solver : LinearSolver or None
         None for explicit methods.
     test : callable
-        From where a Newton iteration starts, (K, size), to the test that stops it.
+        Takes the first iterate (K, size) of a Newton iteration and returns its stopping test.
     linearized : Dynamics, optional
-        Whose Jacobians Newton's iteration takes; by default those of f.
+        Supplies the Jacobians for Newton's iteration. Default f.
     """
 
     def __init__(
@@ -87,7 +94,7 @@ class RowSolver:
         self._base: tuple[Factors, np.ndarray] | None = None
 
     def stages(self) -> np.ndarray:
-        """(K, stages, size)"""
+        """Solve for the stages, (K, stages, size); states and half steps are taken from the segment."""
         stages = self.pattern.stages
         if self.pattern.keeps_half:
             self.x[self.pattern.history] = self._half()
@@ -102,14 +109,14 @@ class RowSolver:
         )
 
     def new_state(self) -> np.ndarray:
-        """(size,) for a single step."""
+        """Solve a single step: its new state (size,)."""
         for row in self.pattern.step_rows:
             half = self.pattern.keeps_half and row.index == 0
             self.x[row.column] = self._half() if half else self._solve(row)
         return self.x[self.pattern.new][0]
 
     def outputs(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Of each output its number and its value (size,), from a segment that has its stages."""
+        """The number and the value (size,) of each output; the segment must have its stages."""
         equations = Equations(self.segment, [self.block])
         for c in (*self.pattern.stages, self.pattern.new):
             self.x[c] = equations.column(self.block, c)
@@ -117,12 +124,12 @@ class RowSolver:
             yield from zip(numbers.tolist(), self._solve(row), strict=True)
 
     def output(self, row: Row) -> np.ndarray:
-        """(size,) that of one more row, for a single step whose new state was solved for."""
+        """The value (size,) of an output row, for a single step after :meth:`new_state`."""
         return self._solve(row)[0]
 
     def solve_half(self) -> np.ndarray:
-        """(size,) the half step."""
-        # Newton's iteration starts from the column before, which is the old state.
+        """Solve a single step for its half step (size,)."""
+        # Newton's iteration starts from the previous column, here the old state.
         return self._solve(self.pattern.rows[0])[0]
 
     def _half(self) -> np.ndarray:
@@ -132,18 +139,18 @@ class RowSolver:
         states = self.block.state_of(c)
         if states is not None:
             if self.pattern.keeps_half and is_half(states).all():
-                return self.block.times.mean(dim=1)  # the half step may not be known yet
+                return self.block.times.mean(dim=1)  # the trajectory may not have the half step yet
             return torch.from_numpy(np.array(self.segment.times_at(states)))
         return getattr(self.numbers, f"s_{name}")[:, c]
 
     def _value(self, name: str, c: int) -> np.ndarray:
-        """f or g at a column, (K, size)."""
+        """f or g at a column, (K, size); kept if other rows may use it too."""
         found = self._values.get((name, c))
         if found is None:
             part = getattr(self.system, name)
             u = torch.from_numpy(np.ascontiguousarray(self.x[c]))
             found = part.evaluate_many(self._times(name, c), u).numpy()
-            if len(self.pattern.rows) > 1:  # others may need it as well
+            if len(self.pattern.rows) > 1:  # another row may use it too
                 self._values[name, c] = found
         return found
 
@@ -154,7 +161,7 @@ class RowSolver:
         )
         size = self.segment.states.shape[1]
         known = np.zeros((self.block.steps, size))
-        # Where only differences of columns enter, these lose less to rounding than the columns do.
+        # If only differences of columns enter, sums of differences lose less to rounding.
         origin = self.x[self.pattern.base] if self.pattern.differences else None
         for c in row.alpha:
             known -= alpha[:, c] * (self.x[c] if origin is None else self.x[c] - origin)
@@ -176,7 +183,7 @@ class RowSolver:
     def _newton(
         self, row: Row, alpha: np.ndarray, beta: np.ndarray, known: np.ndarray, origin: np.ndarray | None
     ) -> np.ndarray:
-        """The x of α M (x − origin) − β f(s, x) = known, started from the vector before."""
+        """Solve α M (x − origin) − β f(s, x) = known for x (K, size), starting from the previous column."""
         f, s = self.system.f, self._times("f", row.column)
         x = np.array(self.x[row.column - 1])
         solver, factors = self._solver, None
@@ -186,7 +193,7 @@ class RowSolver:
             u = torch.from_numpy(x)
             if not test.keeps_jacobian:
                 factors = None
-                solver.release_jacobian()  # large systems need the room
+                solver.release_jacobian()  # frees memory before the next Jacobian of a large system
             slope = solver.evaluate(f, s, u) if factors is None else f.evaluate_many(s, u)
             residual = slope.numpy() * -beta
             del slope
@@ -206,12 +213,12 @@ class RowSolver:
         raise NotConvergedError(s, u.numpy(), None)
 
     def _rosenbrock(self, row: Row, alpha: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """The y of (α M − J) y = known + τ ∂f/∂s, with J and ∂f/∂s at the old state."""
+        """Solve (α M − J) y = known + τ ∂f/∂s for y (K, size), with J and ∂f/∂s at the old state."""
         f = self.system.f
         if self._base is None:
             u = torch.from_numpy(np.ascontiguousarray(self.x[self.pattern.base]))
             s = self._times("f", self.pattern.base)
-            # All stages have the same α, that of the constant γ.
+            # All stages have the same γ, hence the same α and the same factors.
             factors = self._factors(s, u, alpha, np.ones_like(alpha))
             self._base = factors, f.time_derivative(s, u).numpy()
         factors, wrt_time = self._base
@@ -219,6 +226,6 @@ class RowSolver:
         return factors.solve(known)
 
     def _factors(self, s: torch.Tensor, u: torch.Tensor, a: np.ndarray, b: np.ndarray) -> Factors:
-        """Of a·M − b·J at the states; a and b are (K, 1)."""
+        """The factors of a·M − b·J at K times (K,) and states (K, size); a and b are (K, 1)."""
         assert self._solver is not None
         return self._solver.linearize(self._linearized, s, u, self.system.mass).factorise(a, b)

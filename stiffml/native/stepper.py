@@ -1,4 +1,4 @@
-"""Takes steps by solving their rows, for methods that PETSc does not have."""
+"""A stepper that solves the rows of each step itself, for methods that PETSc does not have."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from stiffml.system.finite import is_finite
 
 
 class NativeStepper(Stepper):
-    """Solves the rows of one step after the other, and controls the error by the method's embedded solution.
+    """Solves the rows of one step after the other.
 
-    The order of that solution is taken to be one less than the method's.
+    Adaptive steps are controlled by the method's embedded solution, whose order is assumed to be one less
+    than that of the method.
     """
 
     def __init__(self, task: Task) -> None:
@@ -33,7 +34,7 @@ class NativeStepper(Stepper):
         self._embedded = task.method.embedded(task.system.form)
         if task.tolerances is not None and self._embedded is None:
             raise ValueError(f"{task.method} has no error estimate of its own; use steps=Fixed(h) or Grid()")
-        self._with_error: tuple[Scheme, Scheme] | None = None  # a step's scheme, and the same with that row
+        self._with_error: tuple[Scheme, Scheme] | None = None  # the last scheme, and it with the embedded row
         self._controller = Controller(task.method.order - 1)
         mends = task.solver is not None and task.solver.uses_blocks
         self._mended = MendedJacobians(task.system) if mends else None
@@ -52,7 +53,7 @@ class NativeStepper(Stepper):
 
     @property
     def _krylov_iterations(self) -> int:
-        """Those of the solver, which others may have used before."""
+        """Krylov iterations of the solver so far, including those from before this run."""
         return 0 if self._task.solver is None else self._task.solver.krylov_iterations
 
     @property
@@ -108,7 +109,7 @@ class NativeStepper(Stepper):
         if newton.atol is not None:
             self._newton_atol = newton.atol
         elif task.method.newton:
-            # The number keeps components that are zero, and stay so, from being divided by zero.
+            # The tiny constant avoids division by zero for components that stay at zero.
             self._newton_atol = 0.01 * newton.rtol * np.abs(self.state) + 1e-250
         status: Status | None = None
         for _ in range(task.max_cuts):
@@ -131,7 +132,10 @@ class NativeStepper(Stepper):
         return status
 
     def _attempt(self, size: float) -> tuple[Status | None, float]:
-        """Try a step, which is kept if nothing is wrong: what is, and the weighted error."""
+        """Try a step of ``size`` and keep it if it succeeds.
+
+        Returns None or why it failed, and the weighted norm of its error.
+        """
         trajectory, n, half = self._trajectory, self._trajectory.n_steps, self._trajectory.half
         trajectory.append(self.time + size, size)
         states = np.array([*self._states, np.empty_like(self._states[-1])])
@@ -185,7 +189,7 @@ class NativeStepper(Stepper):
         return None, error
 
     def _can_go_on(self, s: float, u: np.ndarray) -> bool:
-        """Whether f and g are finite where a step ended, which Newton's last update led to."""
+        """Whether f and g are finite at the end ``u`` (size,) of a step, so that the next can start there."""
         for part in self._task.system.parts:
             slope = part.evaluate(s, u)
             if not self._task.system.space.every(is_finite(slope)):
@@ -194,7 +198,7 @@ class NativeStepper(Stepper):
         return True
 
     def _new_test(self, start: np.ndarray) -> NewtonTest:
-        """For the next Newton iteration of a step."""
+        """The stopping test for a Newton iteration that starts from ``start`` (1, size)."""
         if self._test is not None:
             self._iterations += len(self._test.sizes)
         task = self._task
@@ -215,7 +219,7 @@ class NativeStepper(Stepper):
         return Status.NEWTON_FAILED
 
     def _with_error_row(self, block: Block) -> Block:
-        """With the embedded solution as an output at the end of the step."""
+        """The block with the embedded solution added, as an output at the end of the step."""
         if self._with_error is None or self._with_error[0] is not block.scheme:
             assert self._embedded is not None
             self._with_error = block.scheme, with_outputs(block.scheme, self._embedded, 1)
@@ -224,7 +228,10 @@ class NativeStepper(Stepper):
         return Block(self._with_error[1], block.which, block.known, times, np.zeros((1, 1), dtype=int))
 
     def _error(self, new: np.ndarray, rows: RowSolver) -> float:
-        """The norm of u₁ − û₁ (Hairer, Nørsett & Wanner, Solving ODEs I, section II.4, eq. 4.11)."""
+        """The weighted norm of u₁ − û₁, with û₁ the embedded solution.
+
+        Source: Hairer, Nørsett & Wanner, Solving ODEs I, section II.4, eq. 4.11.
+        """
         if self._tolerances is None:
             return 0.0
         (row,) = rows.pattern.output_rows

@@ -1,1 +1,1 @@
-"""Steps in time by PETSc: a TS that takes one at a time. Only ``library.py`` imports petsc4py."""
+"""Time steps by PETSc: a TS object takes them one at a time. Only ``library.py`` imports petsc4py."""

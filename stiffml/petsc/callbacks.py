@@ -21,36 +21,36 @@ _HUGE = 1e100
 
 
 class Callbacks:
-    """What a TS is given to call.
+    """The residual, Jacobian and right-hand side functions that a TS calls.
 
     Parameters
     ----------
     task : Task
     problem : Formulation
     guards : bool
-        Whether values that are enormous or not finite are replaced, as adaptive explicit methods need.
+        Whether enormous and non-finite values are replaced, which adaptive explicit methods need.
     stiffness : StiffnessTest or None
 
     Attributes
     ----------
     failure : BaseException or None
-        What the user's function raised.
+        The exception that the user's function raised.
     half : tuple of float and ndarray, or None
-        Time and state of the half step with which PETSc's BDF starts, once the first step is taken.
+        Time and state (size,) of the half step with which PETSc's BDF starts, after the first step.
     wants_half : bool
-        Whether this is looked for.
+        Whether ``half`` is recorded.
     met_non_finite : bool
         Whether ``func`` returned a non-finite or enormous value in the last step of an explicit method.
     noted : bool
-        Whether it returned a value that is not finite in the last attempt at a step.
+        Whether ``func`` returned a non-finite value in the last attempt at a step.
     bad_slope, first_bad : ndarray or None
-        What ``func`` returned when it was last not finite, first in that step; and in this step.
+        (size,) the first non-finite value of ``func`` in the last step that had one, and in the current step.
     linearised : tuple of float
         Time and shift of the last Jacobian.
     """
 
     test: NewtonTest
-    """Of a method with Newton's iteration."""
+    """The convergence test; only for methods with Newton's iteration."""
 
     def __init__(
         self, task: Task, problem: Formulation, guards: bool, stiffness: StiffnessTest | None
@@ -76,28 +76,29 @@ class Callbacks:
         self._solves_at_start = 0
 
     def use(self, matrix: ShiftedMatrix, test: NewtonTest | None) -> None:
-        """The matrix, and the convergence test, of a TS of an implicit method."""
+        """Set the matrix and the convergence test of an implicit method."""
         self._matrix = matrix
         if test is not None:
             self.test = test
-            # Most matrices hold nothing that they would have to let go of.
+            # Most matrices do not override this method: then the calls in ``ifunction`` are skipped.
             does_nothing = type(matrix).release_jacobian is ShiftedMatrix.release_jacobian
             self._leave_jacobian = None if does_nothing else matrix.release_jacobian
 
     def start_slope_is_solved_for(self, solves: int) -> None:
-        """After so many, the next solve is for the slope that an explicit first stage has."""
+        """Announce that the solve after ``solves`` solves is for the slope of an explicit first stage."""
         self._solves_at_start = solves
 
     def ifunction(self, ts, s: float, u, udot, residual) -> None:
+        """The residual M u' − f(s, u)."""
         try:
             if self.finds_start_slope:
                 s = self._right_time(ts, s)
             if self.wants_half and s < ts.getTime() + 0.75 * ts.getTimeStep():
-                # The last of these evaluations is at the converged half step.
+                # The last evaluation in the first half of the step is at the converged half step.
                 self.half = (s, u.array_r.copy())
             if self._leave_jacobian is not None:
                 self._leave_jacobian()
-            # A Rosenbrock step takes its Jacobian at its start.
+            # A Rosenbrock step needs its Jacobian only at its start.
             with_jacobian = self.wants_both and (
                 self.test.expects_jacobian if self._iterates else s == ts.getTime()
             )
@@ -119,11 +120,11 @@ class Callbacks:
             raise
 
     def _right_time(self, ts, s: float) -> float:
-        # For the slope with which methods of an explicit first stage start, PETSc solves at a time that was
-        # never set.
+        # PETSc solves for the first slope of methods with an explicit first stage at a time it never set.
         return ts.getTime() if self.test.solves == self._solves_at_start else s
 
     def ijacobian(self, ts, s: float, u, udot, shift: float, mat, pmat) -> None:
+        """The Jacobian shift·M − J of the residual."""
         try:
             if self.finds_start_slope:
                 s = self._right_time(ts, s)
@@ -135,13 +136,14 @@ class Callbacks:
             raise
 
     def note(self, slope: np.ndarray) -> None:
-        """``func`` returned a value that is not finite."""
+        """Record that ``func`` returned the non-finite value ``slope``."""
         self.noted = True
         if self.first_bad is None:
-            whole = slope.size == self._problem.size  # and not of g, which knows nothing of time
+            whole = slope.size == self._problem.size  # a value of g has no component for time
             self.bad_slope = self.first_bad = (self._problem.leave(slope) if whole else slope).copy()
 
     def rhsfunction(self, ts, s: float, u, slope) -> None:
+        """The explicit part: g of a split problem, f of an explicit method."""
         try:
             part = self._system.f if self._system.g is None else self._system.g
             if self.shares_vectors:
@@ -155,9 +157,9 @@ class Callbacks:
             if self._stiffness is not None:
                 self._stiffness.evaluated(state, values)
             if self._guards and not np.abs(values).max() <= _HUGE:
-                # An infinite error norm, or one whose square overflows, would end the run; an enormous
-                # one cuts the step. No two stages get the same: in the error estimate, whose weights
-                # add up to zero, equal ones would cancel.
+                # An infinite error norm, or one whose square overflows, would end the run. An enormous but
+                # finite one cuts the step. Stages get different values: the weights of the error estimate
+                # sum to zero, so equal values would cancel.
                 self.met_non_finite = True
                 self._replaced += 1
                 huge = _HUGE / (1 + self._replaced % 7)

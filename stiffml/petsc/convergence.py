@@ -1,4 +1,4 @@
-"""When PETSc's Newton iteration stops: a test on the weighted update, with the contraction seen."""
+"""Convergence test for PETSc's Newton iterations: weighted updates and observed contraction."""
 
 from __future__ import annotations
 
@@ -18,47 +18,47 @@ from stiffml.system.space import Space
 _Reason = PETSc.SNES.ConvergedReason
 _ITERATING = _Reason.ITERATING
 
-_STALLED = 0.3
-"""Updates that shrink less do not converge quadratically: they are rounding, or far from the solution."""
+_SLOW_CONTRACTION = 0.3
+"""A contraction above this is not quadratic: updates are rounding error, or far from the solution."""
 
-_LEFT = 30
-"""Updates that are rounding: up to this many times what is estimated for it."""
+_ROUNDING_FACTOR = 30
+"""Updates of up to this many times the estimated rounding error count as rounding error."""
 
-_FAR = 1e-6
-"""Updates above this part of the largest component are not looked at as rounding."""
+_ROUNDING_LIMIT = 1e-6
+"""Updates above this fraction of the largest component are never taken for rounding error."""
 
-_FADES = 0.5
-"""By how much an estimate of the rounding counts less from solve to solve, until it is made anew."""
+_FLOOR_DECAY = 0.5
+"""An estimate of the rounding error is multiplied by this at each new solve, until it is made again."""
 
 
 class NewtonTest:
-    """SNES convergence test; see :class:`stiffml.Newton` for the rule.
+    """Convergence test for SNES; see :class:`stiffml.Newton` for the rule.
 
-    PETSc's own test compares 2-norms of the residual, which mixes components of all scales and
-    depends on the step size; with BDF's extrapolated guess a tight relative tolerance can then not
-    be met at all.
+    PETSc's own test compares 2-norms of residuals. These mix components of all scales and depend on the step
+    size. BDF starts from an extrapolated guess with a small residual, so that a tight relative tolerance may
+    never be met.
 
     Parameters
     ----------
     limits : NewtonLimits
     space : Space
     count : float
-        Numbers in a whole state.
+        Number of components of the state, over all processes.
     rounding : callable
-        () -> (size,): what rounding of the equations being solved makes of an update.
+        Returns the estimated size (size,) of updates that are rounding errors of the current equations.
     shares_vectors : bool
-        Whether vectors are read as tensors where they are.
+        Whether vectors are read as torch tensors on their device. Default False.
     searches : bool
-        Whether a line search may shorten updates, which must not make them look as if they had converged.
+        Whether a line search may shorten updates. The test then uses the full updates. Default False.
 
     Attributes
     ----------
     expects_jacobian : bool
-        Whether the residual evaluated next will probably be followed by a Jacobian there.
+        Whether a Jacobian will probably be needed where the next residual is evaluated.
     solves : int
-        That have ended.
+        Number of solves that have ended.
     sizes, failed_sizes : list of float
-        Of the updates of the last solve, and of the last one that did not converge.
+        Weighted norms of the updates of the last solve, and of the last solve that failed.
     """
 
     def __init__(
@@ -75,11 +75,11 @@ class NewtonTest:
         self._rtol, self._max_iterations = limits.rtol, limits.max_iterations
         self._atol: Any = 0.0 if limits.atol is None else limits.atol
         self._rounding = rounding
-        self._floor: Any = None  # estimated last, fading
-        self._estimated = False  # in this solve
+        self._floor: Any = None  # the last estimate of rounding error, reduced at each solve since
+        self._estimated = False  # whether it was estimated in this solve
         self.solves = 0
         self._previous = math.inf
-        self._needed = 1  # iterations of the solve before
+        self._needed = 1  # iterations of the previous solve
         self.expects_jacobian = True
         self.sizes: list[float] = []
         self.failed_sizes: list[float] = []
@@ -92,7 +92,7 @@ class NewtonTest:
         else:
             self._previous, self.sizes, self._estimated = math.inf, [], False
             if self._floor is not None:
-                self._floor *= _FADES
+                self._floor *= _FLOOR_DECAY
             reason = _Reason.CONVERGED_FNORM_ABS if norms[2] == 0 else _ITERATING
         if reason == _ITERATING:
             self.expects_jacobian = iteration + 1 < self._needed
@@ -105,19 +105,19 @@ class NewtonTest:
         return reason
 
     def step_begins(self, vector: Any) -> None:
-        """With limits relative to the state where a step begins: this is where."""
+        """Set the absolute tolerance from the state at the start of a step, if the caller gave none."""
         state = shared(vector) if self._shares_vectors else vector.array_r
-        # The number keeps components that are zero, and stay so, from being divided by zero.
+        # The tiny constant avoids division by zero for components that stay at zero.
         self._atol = 0.01 * self._rtol * abs(state) + 1e-250
 
     def _is_rounding(self, update: Any, state: Any) -> bool:
-        """Whether an update is no more than rounding, for each component of its own."""
+        """Whether every component of an update is at the level of rounding error; ``state`` is |u|."""
         change, every = abs(update), self._space.every
-        if not every(bool(change.max() <= _FAR * self._space.max(float(state.max())))):
+        if not every(bool(change.max() <= _ROUNDING_LIMIT * self._space.max(float(state.max())))):
             return False
         if not self._estimated:
             self._estimated = True
-            self._floor = self._like(_LEFT * self._rounding(), state)
+            self._floor = self._like(_ROUNDING_FACTOR * self._rounding(), state)
         return every(bool((change <= 1e-10 * state + self._floor).all()))
 
     @staticmethod
@@ -125,7 +125,7 @@ class NewtonTest:
         return torch.from_numpy(values).to(other) if isinstance(other, torch.Tensor) else values
 
     def _judge(self, snes, iteration: int) -> int:
-        """By the last update."""
+        """The reason to stop according to the last update, or ``ITERATING``."""
         if self._shares_vectors:
             update, state = shared(snes.getSolutionUpdate()), abs(shared(snes.getSolution()))
             if isinstance(self._atol, np.ndarray):
@@ -136,7 +136,7 @@ class NewtonTest:
             update = update / (abs(line_search_length(snes)) or 1.0)
         weights = self._rtol * state + self._atol
         scaled = update / (weights if self._floor is None else weights + self._floor)
-        # A component that begins at zero has a weight that is next to nothing.
+        # A component that starts at zero has a tiny weight, so its scaled update may overflow.
         with np.errstate(over="ignore"):
             square = float(scaled @ scaled)
         if self._space.is_distributed:
@@ -150,7 +150,7 @@ class NewtonTest:
             contraction = size / previous
             if contraction < 1 and size * contraction / (1 - contraction) <= 1:
                 return _Reason.CONVERGED_SNORM_RELATIVE
-            # Updates that no longer shrink and are at the level of rounding: nothing is left to gain.
-            if not contraction <= _STALLED and self._is_rounding(update, state):
+            # Updates no longer shrink and are at the level of rounding error: nothing is left to gain.
+            if not contraction <= _SLOW_CONTRACTION and self._is_rounding(update, state):
                 return _Reason.CONVERGED_SNORM_RELATIVE
         return _ITERATING

@@ -1,4 +1,4 @@
-"""The implicit problem M u' = f(s, u) in the form that PETSc gets it."""
+"""The implicit problem M u' = f(s, u) in the form in which PETSc solves it."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from stiffml.system.system import System
 
 
 class Formulation:
-    """The problem itself: vectors are states.
-
-    Attributes
-    ----------
-    samples, width : int
-        The Jacobian has one block (width, width) a sample.
-    constant : bool
-        Whether the Jacobian is constant.
-    eps : float
-        The unit of rounding of the user's dtype.
+    """The problem as it is: PETSc's vectors are states.
 
     Parameters
     ----------
     system : System
     keeps_graphs : bool
-        Whether the linear solver takes the Jacobian as the graph of f.
+        Whether the linear solver uses the autograd graph of f for Jacobian products. Default False.
+
+    Attributes
+    ----------
+    samples, width : int
+        The Jacobian has one block (width, width) for each sample.
+    constant : bool
+        Whether the Jacobian is constant.
+    eps : float
+        The unit of rounding of the user's dtype.
     """
 
     def __init__(self, system: System, keeps_graphs: bool = False) -> None:
@@ -40,23 +40,24 @@ class Formulation:
 
     @cached_property
     def mass(self) -> np.ndarray | None:
-        """(samples or 1, width, width), or None for the identity."""
+        """(samples or 1, width, width) the blocks of M; None for the identity."""
         return None if self._system.mass is None else self._system.mass.blocks
 
     @property
     def size(self) -> int:
+        """The length of PETSc's vectors."""
         return self.samples * self.width
 
     def enter(self, s: float, u: np.ndarray) -> np.ndarray:
-        """The vector for a state."""
+        """From a state to PETSc's vector."""
         return u
 
     def leave(self, vector: np.ndarray) -> np.ndarray:
-        """The state of a vector."""
+        """From PETSc's vector to the state."""
         return vector
 
     def tolerances(self, tolerances: Tolerances) -> Tolerances:
-        """Tolerances for vectors that measure errors as the given ones do for states."""
+        """Tolerances for PETSc's vectors that measure errors as the given ones do for states."""
         return tolerances
 
     def weigh(self, vector: np.ndarray) -> np.ndarray:
@@ -64,18 +65,18 @@ class Formulation:
         return self._system.weigh(vector)
 
     def slope(self, s: float, vector: np.ndarray, with_jacobian: bool) -> np.ndarray:
-        """f at a vector; ``with_jacobian``: the Jacobian will be wanted here too."""
+        """f at a vector. ``with_jacobian`` says that the Jacobian will be needed there too."""
         return self._system.f.evaluate(s, vector, with_jacobian, self._keeps_graphs)
 
     time_is_state = False
-    """Whether time is one more component of every sample."""
+    """Whether time is an additional component of every sample."""
 
     def at(self, s: float, vector: np.ndarray) -> tuple[float, np.ndarray]:
-        """Time and state of a vector."""
-        return s, self._system.f.copied(vector)  # PETSc's own is read-only
+        """The time and the state of a vector."""
+        return s, self._system.f.copied(vector)  # PETSc's own vector is read-only
 
     def wrt_time(self, s: float, u: np.ndarray) -> np.ndarray:
-        """(size of a state,) ∂f/∂s, by a difference where that is not finite."""
+        """∂f/∂s at the state ``u``, in the same shape, with finite differences where it is not finite."""
         f, time = self._system.f, torch.tensor([s], dtype=torch.float64)
         found = f.time_derivative(time, torch.from_numpy(u)[None])[0].numpy()
         if is_finite(found):
@@ -87,14 +88,14 @@ class Formulation:
         return np.where(np.isfinite(found), found, change)
 
     def jacobian(self, s: float, vector: np.ndarray) -> np.ndarray:
-        """(samples, width, width)"""
+        """(samples, width, width) the blocks of ∂f/∂u at a vector."""
         return self._system.f.jacobian_at(s, vector)
 
 
 class TimeAsState(Formulation):
-    """The problem with time as one more component of every sample, s' = 1.
+    """The problem with time as an additional component of every sample, s' = 1.
 
-    PETSc's Rosenbrock methods leave out ∂f/∂s. In the larger, autonomous problem it is part of the Jacobian.
+    PETSc's Rosenbrock methods leave out ∂f/∂s. In this larger, autonomous problem it is part of the Jacobian.
     """
 
     time_is_state = True
@@ -123,7 +124,7 @@ class TimeAsState(Formulation):
         return vector.reshape(self.samples, self.width)[:, :-1].ravel()
 
     def tolerances(self, tolerances: Tolerances) -> Tolerances:
-        # Time has no error, but counts in PETSc's mean over all components.
+        # Time has no error, but PETSc counts it in its mean over all components.
         space = self._system.space
         states, times = space.sum(self.size - self.samples), space.sum(self.samples)
         scale = math.sqrt(states / (states + times))

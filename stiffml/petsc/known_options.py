@@ -1,7 +1,7 @@
-"""Which PETSc options a solve takes: those that leave the equations of a step, and their solution, alone.
+"""The PETSc options that a solve accepts: those that do not change the equations of a step or their solution.
 
-The adjoint differentiates the equations that a method documents. An option that changes them, or that leaves
-them unsolved, would make gradients wrong without a word.
+The adjoint differentiates the equations that a method documents. An option that changes these equations, or
+leaves them unsolved, would silently make gradients wrong.
 """
 
 from __future__ import annotations
@@ -14,10 +14,19 @@ from stiffml.methods import Method
 
 @dataclass(frozen=True)
 class _Group:
-    """Options that do the same kind of thing: ``names`` in full, ``prefixes`` for how others begin.
+    """A group of related options.
 
-    ``needs``: what the solve must have for them to act on: ``"steps"`` (an error estimate), ``"newton"``,
-    ``"linear"`` (systems to be solved), ``"krylov"``.
+    Attributes
+    ----------
+    what : str
+        What the options do, for messages.
+    needs : str
+        What a solve must have for them to take effect: ``"steps"`` (adaptive steps), ``"newton"``,
+        ``"linear"`` (linear systems), ``"krylov"``.
+    names, prefixes : tuple of str
+        Full names of options, and beginnings of names.
+    but : tuple of str
+        Beginnings of names that do not belong to the group.
     """
 
     what: str
@@ -66,14 +75,14 @@ UNDERSTOOD = (
         "a Krylov method and its preconditioner, and the solvers inside of that",
         "krylov",
         prefixes=("ksp_", "pc_", "mg_", "sub_", "redundant_", "telescope_", "mat_"),
-        # Those that call a system solved which is not, or that end in PETSc's own errors.
+        # These may accept unsolved systems as solved, or fail with PETSc's own errors.
         but=(
             *("ksp_conv", "ksp_divtol", "ksp_error_if", "ksp_initial_guess", "ksp_constant_null_space"),
             *("ksp_min_it", "ksp_saws", "ksp_monitor_python", "ksp_monitor_saws", "ksp_reuse"),
         ),
     ),
 )
-"""All options that are taken."""
+"""All options that are accepted."""
 
 INSTEAD = (
     (
@@ -122,15 +131,15 @@ INSTEAD = (
         "it is the whole process's, and belongs to PETSc's start",
     ),
 )
-"""How options begin that are refused, why, and what to use; the first that fits is told."""
+"""Beginnings of refused options, with the reason or what to use instead; the first match is reported."""
 
 _SEARCHES = ("basic", "bt", "l2")
 
-_PRINTS = ("monitor", "view", "reason")
+_PRINTING_WORDS = ("monitor", "view", "reason")
 
 
 def require_understood(options: Mapping[str, object], method: Method, adaptive: bool, krylov: bool) -> None:
-    """Raise ValueError for an option that is not in :data:`UNDERSTOOD`, or that has nothing to act on.
+    """Raise ValueError for an option that is not in :data:`UNDERSTOOD`, or that would have no effect.
 
     Parameters
     ----------
@@ -191,5 +200,5 @@ def _check_value(name: str, value: object) -> None:
 
 
 def as_petsc_takes(name: str, value: object) -> object:
-    """A value for PETSc's database: what is printed and has no place to go is named alone."""
-    return None if value is True and any(word in name for word in _PRINTS) else value
+    """The value of an option for PETSc's database; None for printing options that are set to True."""
+    return None if value is True and any(word in name for word in _PRINTING_WORDS) else value

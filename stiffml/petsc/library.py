@@ -7,7 +7,7 @@ try:
     import petsc4py
 
     if "petsc4py.PETSc" not in sys.modules:
-        # PETSc's own handler would turn Ctrl-C's relatives and crashes elsewhere into an MPI abort.
+        # PETSc's own signal handler would turn signals and crashes elsewhere into an MPI abort.
         petsc4py.init(["stiffml", "-no_signal_handler"])
     from petsc4py import PETSc as _petsc
 except ImportError as error:
@@ -16,7 +16,7 @@ except ImportError as error:
         "source folder, which builds it)"
     ) from error
 
-PETSc: Any = _petsc  # its type stubs lag behind the module
+PETSc: Any = _petsc  # Any because the type stubs lag behind the module
 
 if PETSc.Sys.getVersion() < (3, 26, 0):
     raise ImportError(f"stiffml needs PETSc 3.26 or newer, found {PETSc.Sys.getVersion()}")

@@ -1,4 +1,4 @@
-"""What PETSc's Newton iteration needs of a linear solver: the matrix shift·M − J and how to solve with it."""
+"""The roles of a linear solver in PETSc's Newton iteration: the matrix shift·M − J and solves with it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from stiffml.system.linear_solver import LinearSolver
 
 
 class ShiftedMatrix(ABC):
-    """shift·M − J of a problem as a PETSc matrix, and its solver."""
+    """The matrix shift·M − J of a problem as a PETSc matrix, with its linear solver."""
 
     mat: Any
     """The PETSc matrix."""
 
     mended = 0
-    """Jacobians so far that took differences where derivatives were not finite."""
+    """How many Jacobians so far needed finite differences where derivatives were not finite."""
 
     failures = 0
-    """Solves so far in which the KSP failed."""
+    """How many linear solves have failed so far."""
 
     last_failure = ""
-    """Why the KSP last failed, in any solve so far. The step is cut after such a failure."""
+    """Why a linear solve last failed; empty if none has. The step is cut after such a failure."""
 
     @property
     def failure(self) -> str:
@@ -36,32 +36,32 @@ class ShiftedMatrix(ABC):
         """Make the KSP solve with this matrix."""
 
     def options_are_set(self, ksp) -> None:  # noqa: B027 (few depend on them)
-        """Called once the caller's options have reached the KSP."""
+        """Called after the caller's options have been applied to the KSP."""
 
     @abstractmethod
     def fill(self, shift: float, s: float, vector: Array) -> None:
-        """Take the Jacobian at a time and a vector of the problem; a tensor if vectors are shared."""
+        """Set the matrix to shift·M − J at time ``s`` and ``vector``, a tensor if vectors are shared."""
 
     def release_jacobian(self) -> None:  # noqa: B027 (most hold little)
-        """Free the Jacobian if it is large. Newton's iteration goes on to another state."""
+        """Free the Jacobian if it is large; called before Newton's iteration evaluates f at another state."""
 
     @abstractmethod
     def close(self) -> None:
-        """Free what PETSc holds."""
+        """Free the PETSc objects."""
 
 
 class PETScSolver(LinearSolver):
-    """A linear solver that also serves the Newton iteration of a TS."""
+    """A linear solver that can also be used in the Newton iteration of a TS."""
 
     keeps_graphs = False
-    """Whether J is the graph of f, which the evaluation of f before it can leave behind."""
+    """Whether products with J use the autograd graph of f, which the evaluation of f can keep."""
 
     shares_vectors = False
     """Whether PETSc's vectors are shared with torch, on the device of ``func``."""
 
     suggested_options: Mapping[str, object] = {}
-    """PETSc options; the caller's own take precedence."""
+    """PETSc options that this solver sets; the caller's options take precedence."""
 
     @abstractmethod
     def matrix(self, problem: Formulation, prefix: str) -> ShiftedMatrix:
-        """The matrix for a TS whose options have the ``prefix``."""
+        """A new matrix for a TS whose options have the ``prefix``."""

@@ -1,4 +1,4 @@
-"""PETSc options that belong to one solve: set under its own prefix, checked, and taken back."""
+"""PETSc options of one solve: set under their own prefix, checked, and removed afterwards."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from stiffml.petsc.known_options import as_petsc_takes
 from stiffml.petsc.library import PETSc
 
 _numbers = itertools.count()
-_ELSEWHERE = (
+_SET_BY_ARGUMENTS = (
     *("ts_rtol", "ts_atol", "ts_time_step", "ts_dt"),
     *("ts_max_steps", "ts_max_time", "ts_init_time", "ts_run_steps", "ts_final_time", "ts_time_span"),
     *("ts_type", "ts_adapt_type", "ts_adapt_scale_solve_failed", "ts_max_step_rejections", "ts_max_reject"),
     *("ts_max_snes_failures", "ts_exact_final_time", "ts_eval_times", "ts_error_if_step_fails"),
     "snes_max_it",
 )
-"""Options that PETSc takes, but whose effect the arguments of the solve would undo or contradict."""
+"""Options that PETSc accepts, but whose effect belongs to arguments of the solve."""
 
 
 def require_free(names: Iterable[str], managed: Iterable[str] = ()) -> None:
-    """Raise ValueError for options that are set by stiffml, those in ``managed`` among them."""
-    clashes = sorted({name.lstrip("-") for name in names} & {*managed, *_ELSEWHERE})
+    """Raise ValueError for options that only stiffml may set, including those in ``managed``."""
+    clashes = sorted({name.lstrip("-") for name in names} & {*managed, *_SET_BY_ARGUMENTS})
     if clashes:
         raise ValueError(
             f"options: {', '.join(clashes)} is set by the arguments of the solve "
@@ -35,16 +35,17 @@ class ScopedOptions:
     Parameters
     ----------
     managed : mapping
-        What stiffml sets itself; the caller may not override these.
+        Options that stiffml sets and the caller may not override.
     suggested : mapping
-        Further ones, which the caller may override.
+        Options that stiffml sets and the caller may override.
     extra : mapping
-        The caller's own, with or without a leading dash.
+        The caller's options, with or without a leading dash. :mod:`stiffml.petsc.known_options` lists those
+        that a solve accepts.
 
     Raises
     ------
     ValueError
-        If ``extra`` names a managed option; :mod:`stiffml.petsc.known_options` has those that a solve takes.
+        If ``extra`` has a managed option.
     """
 
     def __init__(
@@ -60,11 +61,11 @@ class ScopedOptions:
             self._database.setValue(name, as_petsc_takes(name, value))
 
     def get(self, name: str) -> object:
-        """The value of an option, None where there is none."""
+        """The value of an option; None if it is not set."""
         return self._values.get(name)
 
     def check_used(self) -> None:
-        """Raise ValueError if PETSc never looked at one of the caller's options."""
+        """Raise ValueError if PETSc has not used one of the caller's options."""
         unused = [name for name in self._extra if not self._database.used(name)]
         if unused:
             raise ValueError(
@@ -73,5 +74,6 @@ class ScopedOptions:
             )
 
     def remove(self) -> None:
+        """Remove the options from PETSc's database."""
         for name in self._values:
             self._database.delValue(name)

@@ -1,4 +1,4 @@
-"""What rounding of the equations makes of Newton's updates."""
+"""Estimates how large Newton updates are that come from rounding errors of the equations."""
 
 from __future__ import annotations
 
@@ -12,11 +12,21 @@ from stiffml.petsc.sharing import shared
 def rounding_of_updates(
     snes, problem: Formulation, matrix: ShiftedMatrix, linearised: tuple[float, float], shares_vectors: bool
 ) -> np.ndarray:
-    """(size,) what rounding of the equations makes of an update: about |W⁻¹| times that of a row.
+    """The estimated size (size,) of updates that are rounding errors of the equations.
 
-    The rounding of a row is seen by moving the state by its own, and its sum over the columns of W⁻¹ by
-    giving the rows random signs. For stalled iterations only: it takes a few calls of ``func``.
-    ``linearised``: time and shift of W.
+    With W = shift·M − J, rounding errors r of the residual change an update by W⁻¹ r. The size of r is
+    estimated by perturbing the state by its own rounding errors. W⁻¹ is then applied to r with random signs.
+    This takes a few calls of ``func``, so it is for stalled iterations only.
+
+    Parameters
+    ----------
+    snes : SNES
+    problem : Formulation
+    matrix : ShiftedMatrix
+    linearised : tuple of float
+        Time and shift of W.
+    shares_vectors : bool
+        Whether vectors are read as torch tensors.
     """
     s, shift = linearised
     x = snes.getSolution()
@@ -35,7 +45,7 @@ def rounding_of_updates(
 
 
 def _solved_with(snes, matrix: ShiftedMatrix, sides: list[np.ndarray]) -> np.ndarray:
-    """The largest |W⁻¹ v|, by component."""
+    """The largest |W⁻¹ v| over the right-hand sides v (size,), for each component."""
     ksp, x = snes.getKSP(), snes.getSolution().duplicate()
     b = x.duplicate()
     failures = matrix.failures, matrix.last_failure

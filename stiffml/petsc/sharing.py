@@ -1,7 +1,7 @@
-"""Vectors of PETSc's as tensors on the same device, through DLPack: shared, not copied.
+"""PETSc vectors as torch tensors on the same device, shared through DLPack without a copy.
 
-A PETSc that was built with CUDA keeps vectors on the device where ``func`` runs. One without does not, and
-states then go through copies on the host.
+PETSc built with CUDA keeps its vectors on the device where ``func`` runs. Otherwise states are copied to and
+from the host.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from stiffml.petsc.library import PETSc
 
 
 def can_share(device: torch.device) -> bool:
-    """Whether PETSc has vectors on a device other than the host."""
+    """Whether PETSc can keep vectors on ``device``, other than the host."""
     return device.type == "cuda" and PETSc.Sys.hasExternalPackage("cuda")
 
 
 def vector_type(device: torch.device) -> str:
-    """PETSc's name of vectors on a device."""
+    """PETSc's vector type for a device."""
     return PETSc.Vec.Type.CUDA if device.type == "cuda" else PETSc.Vec.Type.STANDARD
 
 
 def shared(vector: Any) -> Tensor:
-    """What a vector holds, for reading."""
+    """The values of a PETSc vector as a tensor, for reading only."""
     tensor = from_dlpack(vector.toDLPack("r"))
     _wait_for(tensor)
     return tensor
@@ -36,13 +36,13 @@ def shared(vector: Any) -> Tensor:
 
 @contextmanager
 def written(vector: Any) -> Iterator[Tensor]:
-    """What a vector will hold, for writing to all of it."""
+    """A tensor that shares the memory of a PETSc vector; every entry must be written."""
     tensor = from_dlpack(vector.toDLPack("w"))
     yield tensor
     _wait_for(tensor)
 
 
 def _wait_for(tensor: Tensor) -> None:
-    # PETSc and torch know nothing of each other's streams.
+    # PETSc and torch use different CUDA streams, so one must wait for the other.
     if tensor.is_cuda:
         torch.cuda.synchronize(tensor.device)

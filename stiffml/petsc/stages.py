@@ -1,4 +1,4 @@
-"""What petsc4py has no call for, through PETSc's C interface: a step's stages, a line search's length."""
+"""PETSc functions that petsc4py lacks, called by ctypes: stages of a step, length of a line search."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _INT = ctypes.c_int64 if np.dtype(PETSc.IntType).itemsize == 8 else ctypes.c_int
 
 @cache
 def _library() -> ctypes.CDLL:
-    # petsc4py's own module: looking a symbol up in it finds those of the libpetsc it is linked to.
+    # Loading petsc4py's own module gives access to the symbols of the libpetsc it is linked to.
     library = ctypes.CDLL(PETSc.__file__)
     library.TSGetStages.argtypes = [ctypes.c_void_p, ctypes.POINTER(_INT), ctypes.POINTER(ctypes.c_void_p)]
     library.SNESGetLineSearch.argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)]
@@ -25,7 +25,7 @@ def _library() -> ctypes.CDLL:
 
 
 def read_stages(ts, which: range, size: int) -> np.ndarray:
-    """(len(which), size) the stages of the last step of ``ts``, numbered from 0; a copy."""
+    """A copy (len(which), size) of stages of the last step of ``ts``; stages are numbered from 0."""
     library = _library()
     count, vectors = _INT(), ctypes.c_void_p()
     _check(library.TSGetStages(ts.handle, ctypes.byref(count), ctypes.byref(vectors)))
@@ -40,7 +40,7 @@ def read_stages(ts, which: range, size: int) -> np.ndarray:
 
 
 def line_search_length(snes) -> float:
-    """What part of Newton's update the line search of ``snes`` took last."""
+    """The fraction of the last Newton update that the line search of ``snes`` took."""
     library = _library()
     search, length = ctypes.c_void_p(), ctypes.c_double()
     _check(library.SNESGetLineSearch(snes.handle, ctypes.byref(search)))

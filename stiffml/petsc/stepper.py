@@ -1,4 +1,4 @@
-"""Takes one step of a PETSc TS at a time, and the cuts that PETSc does not make by itself."""
+"""The stepper that takes steps by a PETSc TS, and cuts steps where PETSc does not."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _STEP_REJECTED = PETSc.TS.ConvergedReason.DIVERGED_STEP_REJECTED
 _NOT_FINITE = PETSc.SNES.ConvergedReason.DIVERGED_FUNCTION_NANORINF
 _ERR_FP = 72  # PETSC_ERR_FP, raised for an error norm that is infinite or not a number
 
-_LONGER = 100.0
-"""From a step to one that is this many times longer, the slope that it begins with is solved for again."""
+_MUCH_LONGER = 100.0
+"""Before a step this many times longer than the last, the slope at its start is solved for again."""
 
 
 class PETScStepper(Stepper):
-    """Takes the steps asked for, cutting those at which Newton fails or the error is too large.
+    """Takes steps by a PETSc TS, and cuts them if Newton fails or the error is too large.
 
-    A user exception in ``func`` leaves PETSc's vectors locked, so it ends the stepper: it is closed, and the
-    exception goes on unchanged.
+    An exception in ``func`` leaves PETSc's vectors locked. The stepper is then closed, and the exception
+    passes through unchanged.
     """
 
     def __init__(self, task: Task) -> None:
@@ -36,17 +36,17 @@ class PETScStepper(Stepper):
         self._kept = task.method.kept_stages(task.system.form)
         self._failed_solves = 0
         self._undone = False
-        self._earlier = Counts()  # of TS objects before
-        self._earlier_failures = 0, ""  # linear ones, and the last of them
+        self._earlier = Counts()  # work of earlier TS objects of this run
+        self._earlier_failures = 0, ""  # their linear solver failures, and why the last one failed
         self._taken = math.inf
         self._options_checked = not task.options
         steps = self._steps = TimeStepper(task)
         self._callbacks, self._problem = steps.callbacks, steps.problem
-        # Where a step does not know f at its end, it may end where no other can begin.
+        # A step that does not evaluate f at its end may end where f is not finite: that is checked ahead.
         f, space = task.system.f, task.system.space
         forgets = f.is_large or space.is_distributed or self._callbacks.shares_vectors
         self._looks_ahead = not task.method.evaluates_end(task.system.form) and not forgets
-        # One-step methods whose step PETSc may leave half done.
+        # For these one-step methods PETSc may leave a failed step half done, so the TS is made anew.
         self._recreates = task.method.implicit and (not task.method.newton or task.system.g is not None)
         self._marks_start = task.method.newton and task.newton.atol is None
 
@@ -102,7 +102,7 @@ class PETScStepper(Stepper):
         if status is None and self.cut_by is None:
             cut = self._steps.ts.getStepRejections() + self._failed_solves > rejected
             if cut and not self._system.space.every(self._callbacks.first_bad is None):
-                self.cut_by = Status.NON_FINITE  # by PETSc, in Newton's iteration
+                self.cut_by = Status.NON_FINITE  # PETSc cut the step in Newton's iteration
         return status
 
     def set_tolerances(self, tolerances: Tolerances) -> None:
@@ -116,8 +116,8 @@ class PETScStepper(Stepper):
         return stiffness.stepped(self._taken, left, weights)
 
     def _guarded_step(self, size: float) -> Status | None:
-        # PETSc undoes a rejected explicit step by subtracting its increment, which leaves nothing of the
-        # state where that was enormous; so each attempt is begun here, from a copy.
+        # PETSc undoes a rejected explicit step by subtracting its increment. If the increment was enormous,
+        # the state is lost in rounding. So each attempt starts from a copy of the state.
         before = self.state.copy()
         for _ in range(self._task.max_cuts):
             status = self._try_step(size)
@@ -133,16 +133,16 @@ class PETScStepper(Stepper):
             if self._steps.ts.getConvergedReason() != _STEP_REJECTED:
                 return status
             self._steps.u.setArray(before)
-            self._steps.ts.restartStep()  # the slope kept from the stage before is the rejected one's
+            self._steps.ts.restartStep()  # the slope that PETSc kept belongs to the rejected step
             size = self._steps.ts.getTimeStep()
         return status
 
     def _step_with_cuts(self, size: float) -> Status | None:
-        """With the cuts that PETSc does not make by itself: where the end of the step is not fit to be kept.
+        """Take a step, and cut it in the cases in which PETSc does not.
 
-        And where it leaves a TS that is of no use any more: Rosenbrock methods do after a failed solve, and
-        one-step methods whose last stage need not be finite for PETSc to go on to the error norm. The next
-        attempt then gets a fresh one.
+        The first case is a step that PETSc accepts but whose end cannot be kept. The second is a step after
+        which the TS cannot be used any more: a failed solve of a Rosenbrock method, or a last stage that is
+        not finite in a one-step method. The next attempt then uses a new TS.
         """
         if self._recreates:
             start, before = self.time, self.state.copy()
@@ -162,7 +162,7 @@ class PETScStepper(Stepper):
         return status
 
     def _is_nothing(self, size: float) -> bool:
-        """Whether time would hardly change; PETSc's formulas divide by differences of times."""
+        """Whether a step of ``size`` would hardly change time; PETSc divides by differences of times."""
         return size < 4 * np.spacing(abs(self.time))
 
     def _recreate(self, start: float, before: np.ndarray) -> None:
@@ -193,10 +193,10 @@ class PETScStepper(Stepper):
         if isinstance(failure, PETSc.Error):
             if failure.ierr == _ERR_FP:
                 return Status.NON_FINITE
-            # What Python code called by PETSc raised is the cause of PETSc's own error.
+            # If Python code called by PETSc raised an exception, it is the cause of PETSc's error.
             failure = failure.__cause__ or failure
         if failure is not None:
-            # Outside the handler, so that the caller's exception keeps its own context.
+            # Raised outside the handler, so that the user's exception keeps its own context.
             self.close()
             raise failure
         if not self._options_checked:
@@ -213,19 +213,19 @@ class PETScStepper(Stepper):
         return None
 
     def _renew_start_slope(self, size: float) -> None:
-        """Before a much longer step, solve for the slope it begins with instead of taking the last stage's.
+        """Before a much longer step, solve for the slope at its start instead of reusing the last slope.
 
-        That is a difference of states divided by the size of the last step, so its rounding grows with the
-        ratio of the sizes.
+        The last slope is a difference of states divided by the last step size. In a longer step its rounding
+        error grows with the ratio of the two sizes.
         """
-        if size > _LONGER * self._taken:
+        if size > _MUCH_LONGER * self._taken:
             self._steps.ts.restartStep()
             self._callbacks.start_slope_is_solved_for(self._callbacks.test.solves)
 
     def _unfit(self) -> Status | None:
-        """Why the step that PETSc has taken is not kept."""
+        """Why the step that PETSc has taken cannot be kept; None if it can."""
         state = self.state
-        # PETSc does not look at the last slope of a step asked for, with which the next one begins.
+        # For a step of given size PETSc does not check its last slope, with which the next step starts.
         stages = self._iterates or self._steps.tolerances is not None or not self._callbacks.noted
         if not self._system.space.every(stages and is_finite(state)):
             return Status.NON_FINITE
@@ -237,9 +237,9 @@ class PETScStepper(Stepper):
         return None
 
     def _can_go_on(self) -> bool:
-        """Whether f and g are finite where the step ended; they remember it for the next one."""
+        """Whether f and g are finite at the end of the step; their values are cached for the next step."""
         s, vector = self._steps.ts.getTime(), self._steps.u.array_r
-        # A Rosenbrock step takes its Jacobian there too.
+        # A Rosenbrock step that starts there needs the Jacobian there too.
         slopes = [self._problem.slope(s, vector, self._callbacks.wants_both and not self._iterates)]
         if self._system.g is not None:
             slopes.append(self._system.g.evaluate(s, vector))
@@ -250,13 +250,13 @@ class PETScStepper(Stepper):
         return True
 
     def _undo(self) -> None:
-        """Go back to before the step that PETSc has taken."""
+        """Return to the state before the step that PETSc has taken."""
         ts = self._steps.ts
         ts.rollBack()
         self._failed_solves += 1
         self._undone = True
         if ts.getStepNumber() == 0 and not self._method.explicit_first_stage:
-            ts.restartStep()  # there is no history yet, but for that of the step undone
+            ts.restartStep()  # the only history so far is that of the undone step
 
     def _why_not(self) -> Status:
         if not self._system.space.every(not self._callbacks.met_non_finite):
@@ -274,12 +274,12 @@ class PETScStepper(Stepper):
         return Status.STEP_TOO_SMALL
 
     def _is_lost_in_time(self) -> bool:
-        """Whether the last solve failed only because its step was cut to less than time resolves."""
+        """Whether the last solve failed because its step is shorter than the resolution of time."""
         ts = self._steps.ts
         begin = ts.getTime()
         if begin + ts.getTimeStep() / 2 != begin or ts.getSNES().getConvergedReason() != _NOT_FINITE:
             return False
-        # What is not finite is what was divided by the step, unless func's value is not.
+        # If func is finite, the non-finite numbers come from dividing by the step size.
         return bool(np.isfinite(self._system.f.last_slope).all())
 
     @property
@@ -295,12 +295,12 @@ class PETScStepper(Stepper):
         return Status.NEWTON_FAILED, updates(self._callbacks.test.failed_sizes if self._tests else [])
 
     def _test_history(self) -> str:
-        """How Newton's iteration went."""
+        """A message about the last Newton iteration."""
         return updates(self._callbacks.test.sizes) if self._tests else ""
 
     @property
     def _tests(self) -> bool:
-        """Whether Newton's iterations are tested for convergence."""
+        """Whether Newton iterations are tested for convergence; those of a constant Jacobian are not."""
         return self._iterates and not self._system.constant_jacobian
 
     def close(self) -> None:

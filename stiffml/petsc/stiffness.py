@@ -1,4 +1,4 @@
-"""Whether an explicit method takes short steps only because the problem is stiff."""
+"""Stiffness detection for explicit methods."""
 
 from __future__ import annotations
 
@@ -11,33 +11,35 @@ from stiffml.methods import Method
 from stiffml.system.space import Space
 
 HITS, MISSES = 15, 6
-"""So many steps at the limit of stability say that a problem is stiff, unless so many in a row are not there.
+"""A problem is stiff after ``HITS`` steps at the limit of stability.
 
-As in the code DOPRI5 of Hairer and Wanner.
+``MISSES`` steps in a row that are not at the limit reset the count. As in the code DOPRI5 of Hairer & Wanner.
 """
 
-EVERY = 10
-"""One step in so many is looked at while none was at the limit."""
+TEST_EVERY = 10
+"""Only one step in this many is tested until one is found at the limit of stability."""
 
-LONG = 10_000
-"""Steps still to be taken from which on it is worth stopping. Fewer are done in seconds."""
+MANY_STEPS = 10_000
+"""The run stops only if more than this many steps are left. Fewer take seconds."""
 
 
 class StiffnessTest:
-    """Estimates h·|λ| from the stages of a step: Hairer & Wanner, Solving ODEs II, section IV.2, eq. 2.28.
+    """Estimates h·|λ| from the stages of a step, with λ the eigenvalue of the fastest mode.
 
-    Stages Yᵢ, and slopes kᵢ there, that differ by no smooth motion have ‖Δk‖/‖ΔY‖ near |λ|, that of the
-    fastest mode: what the smooth motion leaves is what the limit of stability keeps alive. The last two
-    stages of ``dopri5`` are both at the end of the step; for others, ΔY is the combination of stages that is
-    zero for quadratic polynomials of time.
+    At the limit of stability the fastest mode is not damped. A combination of stages that cancels the smooth
+    part of the solution then contains this mode only, so |λ| ≈ ‖Δk‖/‖ΔY‖ with Y the stages, k the slopes f(Y)
+    and Δ the combination. For ``dopri5`` it is the difference of the last two stages, both at the end of the
+    step. For other methods it combines the last four stages so that quadratic polynomials in time cancel.
 
     Parameters
     ----------
     method : Method
-        Explicit, its last stage at the new state.
+        An explicit method whose last stage is the new state.
     space : Space
     unit : float
-        Rounding of func.
+        The unit of rounding of func.
+
+    Source: Hairer & Wanner, Solving ODEs II, section IV.2, eq. 2.28.
     """
 
     def __init__(self, method: Method, space: Space, unit: float) -> None:
@@ -46,23 +48,23 @@ class StiffnessTest:
         if c[-1] == c[-2]:
             self._weights = np.array([-1.0, 1.0])
         else:
-            # The Lagrange weights of the last four abscissae: their third divided difference.
+            # The weights of the third divided difference on the last four abscissae.
             last = c[-4:]
             self._weights = np.array([1 / np.prod(last[i] - np.delete(last, i)) for i in range(4)])
         self._recent: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=len(self._weights))
         self._steps = self._hits = self._misses = 0
 
     def evaluated(self, u: np.ndarray, slope: np.ndarray) -> None:
-        """func was evaluated at a stage."""
+        """Record a stage ``u`` (size,) and its slope (size,)."""
         self._recent.append((u.copy(), slope))
 
     def stepped(self, size: float, left: float, weights: np.ndarray) -> bool:
-        """Whether the problem is stiff, and long, after an accepted step of this ``size``.
+        """Whether the problem is stiff and many steps are left, after an accepted step of ``size``.
 
-        ``left`` is what is left of the run, ``weights`` (size,) the tolerance of each component.
+        ``left`` is the remaining time of the run, ``weights`` (size,) the tolerance of each component.
         """
         self._steps += 1
-        if not self._hits and self._steps % EVERY:
+        if not self._hits and self._steps % TEST_EVERY:
             return False
         if size * self._rate(weights) > self._bound:
             self._misses = 0
@@ -71,10 +73,10 @@ class StiffnessTest:
             self._misses += 1
             if self._misses >= MISSES:
                 self._hits = 0
-        return self._hits >= HITS and left > LONG * size
+        return self._hits >= HITS and left > MANY_STEPS * size
 
     def _rate(self, weights: np.ndarray) -> float:
-        """‖Δk‖/‖ΔY‖; 0 where ΔY is rounding."""
+        """‖Δk‖/‖ΔY‖, the estimate of |λ|; 0 if ΔY is at the level of rounding error."""
         if len(self._recent) < len(self._weights):
             return 0.0
         states, slopes = zip(*self._recent, strict=True)

@@ -1,4 +1,4 @@
-"""One PETSc TS: its set-up, with the vectors, the matrix and the options that it needs."""
+"""Set-up of a PETSc TS with its vectors, matrix, options and callbacks."""
 
 from __future__ import annotations
 
@@ -20,21 +20,24 @@ from stiffml.settings import Tolerances
 
 
 class TimeStepper:
-    """A TS that integrates du/ds = f(s, u).
+    """A TS that integrates M du/ds = f(s, u), or f + g.
 
     Attributes
     ----------
     ts, u : TS, Vec
-        With the state after the last accepted step.
+        ``u`` holds the state after the last accepted step.
     problem : Formulation
-        In what form PETSc has the equations.
+        The form in which PETSc solves the equations.
     callbacks : Callbacks
     matrix : ShiftedMatrix or None
         None for explicit methods.
     guards : bool
-        Whether the method is explicit with adaptive steps, which PETSc does not undo well.
+        Whether steps are explicit and adaptive. PETSc may not restore the state after such a step is
+        rejected, so each attempt starts from a copy.
     stiffness : StiffnessTest or None
+        Set if an explicit method should detect stiffness.
     tolerances : Tolerances or None
+        Error tolerances of the following steps; None for steps known in advance.
     """
 
     def __init__(self, task: Task) -> None:
@@ -60,12 +63,12 @@ class TimeStepper:
             raise
 
     def create(self, s0: float, u0: np.ndarray) -> None:
-        """A fresh TS that starts from a time and a state."""
+        """Make a new TS that starts from time ``s0`` and state ``u0`` (size,)."""
         task, problem, shares = self._task, self.problem, self.callbacks.shares_vectors
         space, method = task.system.space, task.method
         comm = space.communicator or PETSc.COMM_SELF
         if space.is_distributed:
-            PETSc.garbage_cleanup(comm)  # of what earlier solves have left behind
+            PETSc.garbage_cleanup(comm)  # frees distributed objects of earlier solves
         self.u = PETSc.Vec().create(comm=comm)
         self.u.setSizes((problem.size, None))
         self.u.setType(vector_type(task.system.layout.device) if shares else PETSc.Vec.Type.STANDARD)
@@ -75,7 +78,7 @@ class TimeStepper:
         ts.setOptionsPrefix(self.options.prefix)
         ts.setProblemType(PETSc.TS.ProblemType.NONLINEAR)
         ts.setTime(s0)
-        ts.setMaxSteps(2**31 - 2)  # one more means: not set
+        ts.setMaxSteps(2**31 - 2)  # the largest number; 2**31 - 1 would mean "not set"
         ts.setErrorIfStepFails(False)
         if self.tolerances:
             self.set_tolerances(self.tolerances)
@@ -117,7 +120,7 @@ class TimeStepper:
         return rounding_of_updates(self.ts.getSNES(), self.problem, self.matrix, linearised, shares)
 
     def set_tolerances(self, tolerances: Tolerances) -> None:
-        """Those of the steps to come."""
+        """Set the error tolerances of the following steps."""
         self.tolerances = tolerances
         measured = self.problem.tolerances(tolerances)
         atol: Any = measured.atol
@@ -129,14 +132,14 @@ class TimeStepper:
         self.ts.setTolerances(measured.rtol, atol)
 
     def release(self) -> None:
-        """Free the TS and its matrix; :meth:`create` makes them anew."""
+        """Free the TS and its matrix; :meth:`create` makes new ones."""
         if self.ts is not None:
             self.ts.destroy()
         if self.matrix is not None:
             self.matrix.close()
 
     def close(self) -> None:
-        """Free all, and take the options back; may be called again."""
+        """Free the TS and its matrix, and remove the options. Calling it again has no effect."""
         self.options.remove()
         self.release()
 
@@ -148,24 +151,24 @@ def _options(task: Task, guards: bool) -> ScopedOptions:
         "ts_adapt_type": "basic" if task.tolerances else "none",
         "ts_adapt_scale_solve_failed": task.shrink,
         "ts_max_step_rejections": 0 if guards else task.max_cuts,
-        # A failed solve leaves PETSc's Rosenbrock methods with a Jacobian they never renew.
+        # After a failed solve PETSc's Rosenbrock methods keep an old Jacobian and never renew it.
         "ts_max_snes_failures": "unlimited" if method.newton else 1,
         "ts_exact_final_time": "stepover",
     }
     if task.tolerances:
-        # With a smallest size PETSc would accept a step of that size whatever its error.
+        # With a positive minimum PETSc would accept a step of that size whatever its error.
         managed |= {"ts_adapt_dt_min": 0.0, "ts_adapt_dt_max": task.largest}
     suggested = dict(task.solver.suggested_options) if isinstance(task.solver, PETScSolver) else {}
     if system.constant_jacobian:
-        managed["snes_type"] = "ksponly"  # one solve, without a look at what it leaves
+        managed["snes_type"] = "ksponly"  # one linear solve, without a convergence test
     elif method.newton:
         managed["snes_max_it"] = task.newton.max_iterations
         if options.get("snes_linesearch_type", options.get("-snes_linesearch_type", "basic")) == "basic":
-            # Where f is not finite at a new iterate, PETSc compares norms of an earlier update with this,
-            # and may take the solve for converged at the iterate before. Line searches shorten the update
-            # instead, and where that is rounding this ends them well.
+            # Where f is not finite at a new iterate, PETSc compares the norm of an earlier update with this
+            # tolerance, and may accept the previous iterate as converged. Line searches shorten the update
+            # instead, so they keep the default, which ends them well at the level of rounding error.
             managed["snes_stol"] = 0.0
-        # Full Newton steps: for networks under training they took half the iterations of PETSc's
-        # default line search, which fails at the level of rounding besides. A step that diverges is cut.
+        # Full Newton steps: for networks in training they took half the iterations of PETSc's default line
+        # search, which also fails at the level of rounding error. A step that diverges is cut.
         suggested["snes_linesearch_type"] = "basic"
     return ScopedOptions(managed, suggested, options)

@@ -1,1 +1,1 @@
-"""Forwards: driving PETSc from output to output, what is kept of it, and taking recorded steps again."""
+"""Forward runs: driving a stepper from output to output, events, and checkpoints of the states."""

@@ -1,4 +1,4 @@
-"""What a forward run keeps of its states, and how the reverse sweep gets at them, a segment at a time."""
+"""Checkpoints: stores the states of a forward run and returns them segment by segment."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ from stiffml.run.stepping import StepSolver
 
 
 class Checkpoints(ABC):
-    """The states of a run, kept or recomputable.
+    """The states of a run, stored or recomputed from stored ones.
 
-    ``takes_again``: whether some of them have to be computed again.
+    Attributes
+    ----------
+    takes_again : bool
+        Whether some states have to be recomputed.
     """
 
     takes_again = False
 
     @abstractmethod
     def append(self, state: np.ndarray, stages: np.ndarray | None) -> None:
-        """Keep the initial state, or the end of a step and the stages (stages, size) on its way.
+        """Add the initial state (size,), or the state at the end of a step and its stages (stages, size).
 
         Raises
         ------
         OSError
-            If there is no room; what was kept before is still good.
+            If there is no room. Earlier states are still valid.
         """
 
     @property
@@ -36,25 +39,25 @@ class Checkpoints(ABC):
 
     @property
     def states(self) -> np.ndarray | None:
-        """(states, size) all of them, if they are in memory."""
+        """(states, size) all states, if they are in memory; else None."""
         return None
 
     @property
     @abstractmethod
     def end(self) -> np.ndarray | None:
-        """(size,) the last state, if it is at hand."""
+        """(size,) the last state; None if it would have to be recomputed."""
 
     @abstractmethod
     def segments(self, replay: StepSolver, last: int, longest: int) -> Iterator[Segment]:
-        """The steps up to ``last``, from the last back to the first, at most ``longest`` at a time.
+        """The steps up to state ``last``, from the last back to the first, at most ``longest`` a segment.
 
-        May be asked for again; what is not kept is then computed from the start.
+        Can be called again. States that were dropped by then are recomputed from the initial state.
         """
 
     @abstractmethod
     def forwards(self, replay: StepSolver, last: int, longest: int) -> Iterator[Segment]:
-        """The same steps from the first on."""
+        """The same steps, from the first to the last."""
 
     @abstractmethod
     def last_step(self, replay: StepSolver) -> Segment:
-        """The last step alone; what is kept stays as it is."""
+        """The last step alone. The stored states do not change."""

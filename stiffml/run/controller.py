@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Controller:
-    """The elementary controller: h ← h · min(largest, max(smallest, safety · error^(−1/(q+1)))).
+    """The elementary step size controller: h ← h · min(largest, max(smallest, safety · error^(−1/(q+1)))).
 
     Parameters
     ----------
     order : int
-        q, that of the embedded solution: the error of a step falls with h^(q+1).
+        q, the order of the embedded solution: the error of a step is proportional to h^(q+1).
     safety : float
         Default 0.9.
     smallest, largest : float
-        By how much a step may shrink or grow. Defaults 0.1 and 5.
+        Smallest and largest factor by which the step size changes. Defaults 0.1 and 5.
 
     Source: Hairer, Nørsett & Wanner, Solving ODEs I, section II.4, eq. 4.13; Hairer & Wanner, Solving ODEs
     II, section IV.2.
@@ -29,9 +29,9 @@ class Controller:
     largest: float = 5.0
 
     def factor(self, error: float) -> float:
-        """By what to multiply a step whose weighted error norm was ``error``; it was too long above 1.
+        """The factor for the step size after a step with weighted error norm ``error``.
 
-        An error that is not finite asks for the smallest factor.
+        A norm above 1 means the step was too long. A norm that is not finite gives the smallest factor.
         """
         if not math.isfinite(error):
             return self.smallest

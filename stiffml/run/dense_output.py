@@ -1,4 +1,4 @@
-"""Outputs between the ends of steps: read as the steps come, found again when they are reversed."""
+"""Dense output: outputs between step ends, computed during a run and again for its derivatives."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from stiffml.run.stepping import S, StepSolver
 
 
 def reader_for(s: np.ndarray, replay: StepSolver) -> Reader:
-    """Reads at the times s (Q,): with the method's own interpolant, or a polynomial where it has none."""
+    """The reader for outputs at the times ``s`` (Q,), in solver time.
+
+    It uses the method's own interpolant, or a polynomial through nearby states where the method has none.
+    """
     if replay.method.dense(replay.system.form) is None:
         return Interpolator(s, replay.method.interpolation, replay.single)
     return StepReader(s, replay)
 
 
 def with_outputs(replay: S, readings: Sequence[Reading]) -> S:
-    """The replay of a run that has ended, with those of its outputs that are equations of a step."""
+    """The replay of a finished run, with those of its outputs added that are rows of a step."""
     firsts = [(int(reading.states[0]), reading.s) for reading in readings]
     asked = {output_of(state): s for state, s in firsts if s is not None and is_output(state)}
     if not asked:
@@ -31,12 +34,12 @@ def with_outputs(replay: S, readings: Sequence[Reading]) -> S:
 
 
 class StepReader(Reader):
-    """The method's own interpolant, step by step.
+    """Computes outputs by the method's own interpolant, one step at a time.
 
     Parameters
     ----------
     s : ndarray
-        (Q,) in solver time, in any order.
+        (Q,) output times in solver time, in any order.
     replay : StepSolver
     """
 
@@ -58,7 +61,7 @@ class StepReader(Reader):
     def finish(self) -> list[Reading]:
         times = self._replay.trajectory.times
         if self._last is not None:
-            # Rounding may leave the end of the last step a little short of an output there.
+            # By rounding, the last step may end slightly before an output time at the end of the run.
             self._take(self._last, float(times[-1] + 1e-12 * abs(times[-1] - times[0])))
         return [self._found[q] for q in sorted(self._found)]
 

@@ -1,4 +1,4 @@
-"""The drive of a run: which step is asked for next, and what becomes of one that was taken."""
+"""The step loop of a forward run: chooses the next step size and stores each step that was taken."""
 
 from __future__ import annotations
 
@@ -20,55 +20,59 @@ from stiffml.system.derivatives.infinite_entries import describe_derivative, inf
 from stiffml.system.finite import first_not_finite
 
 STALLED = 20
-"""Steps that had to be cut for their linear systems, and the fifth of all steps, with which a run goes on."""
+"""Steps that linear solver failures may cut before the run stops.
+
+It stops only if these are also more than a fifth of all steps.
+"""
 
 
-BY_DERIVATIVES = (Status.NEWTON_FAILED, Status.LINEAR_FAILED, Status.NON_FINITE)
-"""What a derivative that is not finite ends in."""
+DERIVATIVE_FAILURES = (Status.NEWTON_FAILED, Status.LINEAR_FAILED, Status.NON_FINITE)
+"""The ways in which a run can fail because a derivative of f is not finite."""
 
-LOST = 16
-"""Spacings below which a step is lost in the rounding of time."""
+LEAST_SPACINGS = 16
+"""A step shorter than this many spacings between floating-point times is lost in rounding."""
 
 
 class Finished(Exception):
-    """The event was reached, at the time ``s``."""
+    """Ends the step loop: the event was reached, at the time ``s``."""
 
     def __init__(self, s: float) -> None:
         self.s = s
 
 
 class Stop(Exception):
-    """The run cannot go on."""
+    """Ends the step loop: the run cannot go on."""
 
     def __init__(self, failure: Failure) -> None:
         self.failure = failure
 
 
 class Drive:
-    """Asks a stepper for one step after the other, and keeps what comes of them.
+    """Takes the steps of a run one by one and stores their times, states and outputs.
 
     Parameters
     ----------
     run : Run
-        What is kept goes there.
+        Its trajectory and checkpoints are filled.
     task : Task
     solvers : Solvers
     between : ndarray
-        Times to interpolate at.
+        (Q,) output times between step ends, in solver time.
     tolerances : Tolerances
-        Weights of first steps and of components to look at, adaptive steps or not.
+        Used for the first step size and to name the worst component in messages, also when steps are not
+        adaptive.
     event : EventFunc or None
-        The run ends at its root.
+        The run ends at the root of this function.
 
     Attributes
     ----------
     stepper : Stepper
     reader : Reader
-        Of the outputs between steps.
+        Computes the outputs between step ends.
     outputs : Growing
-        The states at those times that are returned, and at the event.
+        The returned states (size,) at step ends, and the state at the event.
     ramp_steps : int
-        Steps that a starting ramp has added to those asked for.
+        Number of steps that a starting ramp has added to those asked for.
     """
 
     def __init__(
@@ -85,12 +89,12 @@ class Drive:
         self._every = task.system.space.every
         self._n_steps = 0
         self._trajectory = run.trajectory
-        self._start = task.s0  # of the step being taken
+        self._start = task.s0  # where the current step begins
         self._state = self._previous = task.u0
         self.outputs, self.ramp_steps = Growing((task.u0.size,)), 0
         self.outputs.append(task.u0)
         self._first_slope: np.ndarray | None = None
-        self._stalled = self._linear_failures = 0  # steps cut because a linear system could not be solved
+        self._stalled = self._linear_failures = 0  # steps cut by linear failures; linear failures so far
         again = solvers.again(run.trajectory, task.method, task.system, task.solver)
         self.reader = reader_for(between, again)
         self.reader.read(0, task.u0)
@@ -102,14 +106,15 @@ class Drive:
         self.stepper = solvers.stepper(task)
 
     def adaptively(self, steps: Adaptive) -> None:
+        """Take adaptive steps through all output times."""
         outputs = self._trajectory.outputs
         minimum = steps.minimum or 0.0
         proposal = steps.initial
         if proposal is None or not self._method.estimates_first_step:
-            # What no estimate would cut is not longer than this, whoever asks for it.
+            # No error estimate checks the first step of these methods, so the caller's size is limited too.
             proposal = min(proposal or math.inf, max(self._initial_size(outputs[-1]), minimum))
         proposal = min(max(proposal, shortest_first(self._start)), steps.maximum or math.inf)
-        blurred = True  # whether the state may change by more than its tolerance between two times
+        blurred = True  # whether f may change the state by more than its tolerance within one spacing of time
         for target in outputs[1:]:
             landed = False
             while not landed:
@@ -117,7 +122,7 @@ class Drive:
                     raise self._stop(Status.MAX_STEPS, size=proposal)
                 remaining = target - self._start
                 lands = proposal >= remaining * (1 - 1e-9)
-                # Rather two even steps than a full one and a crumb.
+                # Two even steps rather than a full step and a tiny one.
                 size = remaining if lands else min(proposal, remaining / 2)
                 blurred = blurred and self._allow_for_rounding_of_time()
                 taken = self._step(size)
@@ -129,10 +134,10 @@ class Drive:
                 landed = lands and uncut
                 suggestion = self.stepper.next_size
                 if uncut and size < proposal:
-                    # Cut short only to land on an output, which says nothing against the size before.
+                    # The step was shortened only to land on an output: the longer proposal is still good.
                     suggestion = max(suggestion, proposal)
                 wanted = suggestion if uncut else taken
-                if not landed and wanted < max(minimum, LOST * np.spacing(abs(self._start))):
+                if not landed and wanted < max(minimum, LEAST_SPACINGS * np.spacing(abs(self._start))):
                     if self.stepper.cut_by is None:
                         raise self._stop(Status.STEP_TOO_SMALL, size=taken)
                     raise self._stop(*self._why_cut(self.stepper.cut_by), size=taken)
@@ -145,7 +150,10 @@ class Drive:
             raise Stop(Failure(Status.STIFF, self._start, taken, None, detail))
 
     def _count_stalled(self, taken: float) -> None:
-        """A step was cut: steps short enough for their linear systems would go on, nearly for ever."""
+        """Stop the run if linear solver failures cut too many steps.
+
+        With ever shorter steps the linear systems could be solved, but the run would hardly advance.
+        """
         before, self._linear_failures = self._linear_failures, self.stepper.linear_failures
         if self._linear_failures > before and self.stepper.cut_by is None:
             self._stalled += 1
@@ -153,6 +161,7 @@ class Drive:
                 raise self._stop(*self.stepper.why_cut(), size=taken)
 
     def on_schedule(self, steps: Steps) -> None:
+        """Take the steps of ``Fixed``, ``Grid`` or ``Recorded`` through all output times."""
         outputs = self._trajectory.outputs
         assert not isinstance(steps, Adaptive)
         fractions, self.ramp_steps = scheduled(steps, outputs, self._method)
@@ -162,7 +171,7 @@ class Drive:
             self._mark_output()
 
     def _reach(self, target: float) -> None:
-        """Step to ``target``; where Newton fails, in halves, and halves of halves."""
+        """Step to ``target``; where Newton fails, halve the step as often as needed."""
         smallest = (target - self._start) * 2.0**-16
         targets, cut_by = [target], None
         while targets:
@@ -178,7 +187,7 @@ class Drive:
                 targets.extend(start + size * 2.0**-i for i in range(1, cuts))
 
     def _step(self, size: float) -> float:
-        """Take one step and keep it; the size that was taken, which is less where the step was cut."""
+        """Take one step and store it; return the size taken, less than ``size`` if the step was cut."""
         status = self.stepper.step(size)
         if status is not None:
             raise self._stop(status, size=size)
@@ -225,10 +234,13 @@ class Drive:
         )
 
     def _allow_for_rounding_of_time(self) -> bool:
-        """At the start, where a solution may be much faster than later: ask for no more than time resolves.
+        """Loosen atol at the start of a run where the solution is too fast for the resolution of time.
 
-        No state is determined better than by what it changes between two neighbouring numbers. Where that is
-        much (more than 1 % of a component), the solution is lost, and steps are left to fail.
+        Between two neighbouring floating-point times the state changes by spacing · |du/ds|. No step can be
+        more accurate than that, so this change is added to atol where it exceeds the tolerance. Where it
+        exceeds the tolerance by more than 1 % of a component, tolerances stay and steps may fail.
+
+        Returns whether atol was loosened.
         """
         change = float(np.spacing(abs(self._start))) * np.abs(self._slope())
         size = np.abs(self._state)
@@ -242,15 +254,15 @@ class Drive:
         return serves
 
     def _slope(self) -> np.ndarray:
-        """du/ds at the state that the next step starts from."""
+        """du/ds (size,) at the state that the next step starts from."""
         if self._n_steps or self._first_slope is None:
             self._first_slope = self._system.derivative(self._start, self._state)
         return self._first_slope
 
     def _lost(self, size: float) -> str:
-        """Said of a step that is too short for its time."""
+        """The message for a step that is lost in the rounding of time; empty for a longer one."""
         spacing = float(np.spacing(abs(self._start)))
-        if not size < LOST * spacing:
+        if not size < LEAST_SPACINGS * spacing:
             return ""
         return (
             f"a step of {size:.1g} is lost in the rounding of t, whose neighbouring numbers are "
@@ -263,7 +275,7 @@ class Drive:
             detail = self.stepper.detail
         if status is Status.STEP_TOO_SMALL:
             detail = detail or self._lost(min(size, self.stepper.next_size))
-        if status in BY_DERIVATIVES:
+        if status in DERIVATIVE_FAILURES:
             infinite = self._infinite_derivative()
             if infinite:
                 status, detail, component = Status.INFINITE_DERIVATIVE, infinite, None
@@ -276,7 +288,7 @@ class Drive:
         return cut_by, "" if limits is None else limits.detail
 
     def _infinite_derivative(self) -> str:
-        """Where ∂f/∂y is not finite at the state the last step began with, in words; empty if it is."""
+        """A description of where ∂f/∂y is not finite at the current state; empty if it is finite."""
         if not self._method.implicit or self._system.space.is_distributed:
             return ""
         f = self._system.f
@@ -284,7 +296,11 @@ class Drive:
         return "" if where is None else describe_derivative(f, self._start, where)
 
     def _component(self, status: Status) -> int | None:
-        """The component most in the way: not finite, far from converged, or changing the fastest."""
+        """The flat index of the component to name in the message, or None.
+
+        It is the component that is not finite, that breaks a bound, that is farthest from Newton
+        convergence, or that changed most relative to its tolerance, depending on the failure.
+        """
         if status is Status.NON_FINITE:
             slopes = [part.last_slope for part in self._system.parts]
             if self.stepper.bad_slope is not None:

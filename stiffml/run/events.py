@@ -1,4 +1,4 @@
-"""Terminal events: where a function of time and state has its root along a run."""
+"""Terminal events: finds the root of a function of time and state along a run."""
 
 from __future__ import annotations
 
@@ -21,36 +21,45 @@ EventFunc = Callable[[Tensor, State], Tensor]
 
 @dataclass(frozen=True)
 class Event:
-    """Where a solve ended because its event function reached zero.
+    """The event at which a solve ended: its event function reached zero.
 
-    ``t``: 0-d tensor, ``y``: the state there, in the shape of y0; both differentiable.
+    Attributes
+    ----------
+    t : Tensor
+        (), the time of the event, differentiable.
+    y : Tensor or structure of tensors
+        The state there, in the form of y0, differentiable.
     """
 
     t: Tensor
     y: State
 
 
-ROUNDING = 16
-"""Roundings of the state and of time within which a value counts as zero. A root leaves 4 of time."""
+START_ROUNDINGS = 16
+"""An event value at the start counts as zero if rounding errors of this many units could cause it.
+
+The time of a root is found to 4 units, so a run that starts from a root stays below this.
+"""
 
 
-INSIDE = (0.2, 0.4, 0.6, 0.8)
-"""Where within a step the sign is looked at too, so that two roots between its ends are seen."""
+INNER_POINTS = (0.2, 0.4, 0.6, 0.8)
+"""Fractions of a step at which the sign is checked too, to detect two roots inside one step."""
 
 
 class EventFinder:
-    """Watches the sign of an event function along a run, and finds its root within a step.
+    """Watches the sign of an event function along a run and finds its root inside a step.
 
-    It is looked at where steps end, and in between on the cubic that has the states and slopes at both ends.
+    The sign is checked at the end of each step. It is also checked at a few points inside, on the cubic
+    through the states and slopes at both ends. A NaN value has no sign.
 
     Parameters
     ----------
     event : EventFunc
     replay : StepSolver
-        Of the run, as far as it has come.
+        Solves steps of this run again. Its trajectory grows with the run.
     s0, u0 : float, ndarray
-        Where the run begins. A root right there does not count, nor one that differs by rounding, such as
-        that which the run before ended on. Where the event function is NaN it has no sign.
+        Initial time and state (size,). A root at the start is ignored, also one that differs from the start
+        by rounding only, such as the event that ended an earlier run.
     """
 
     def __init__(self, event: EventFunc, replay: StepSolver, s0: float, u0: np.ndarray) -> None:
@@ -59,7 +68,7 @@ class EventFinder:
         self._before = self._value(s0, u0)
         mass = replay.system.mass
         self._has_slopes = mass is None or not mass.singular
-        self._slope: np.ndarray | None = None  # where the last step ended
+        self._slope: np.ndarray | None = None  # du/ds at the end of the last step, if known
 
     def _value(self, s: float, u: np.ndarray) -> float:
         layout, direction = self._replay.system.layout, self._replay.system.direction
@@ -69,11 +78,17 @@ class EventFinder:
         return float(checked(self._event(t, layout.unflatten(state))))
 
     def crosses(self, s: float, u: np.ndarray) -> bool:
-        """Whether the event function has another sign at a time and a state than after the last step."""
+        """Whether the event function has changed its sign, or is zero, at ``s`` and ``u`` (size,).
+
+        It is compared with its value after the last step.
+        """
         return bool(self._before * self._value(s, u) <= 0 and self._before != 0)
 
     def reached(self, state: np.ndarray) -> Segment | None:
-        """The step just appended, cut short at the root of the event function if it has one."""
+        """The last step, cut short at the root of the event function; None if there is no root in it.
+
+        ``state`` (size,) is the end of that step, which the trajectory must contain already.
+        """
         trajectory = self._replay.single
         start, end = trajectory.times[-2:]
         before, after = self._before, self._value(end, state)
@@ -111,19 +126,19 @@ class EventFinder:
             self._recent.append(state)
             self._before = after
             return None
-        # Taken again, the step may end on the other side of a root that is there but for rounding.
+        # The repeated step may differ by rounding, and end on the other side of a root at its very end.
         if after != 0 and before * value(size) < 0:
             size = max(brentq(value, 0.0, size, xtol=smallest, rtol=1e-15), smallest)
         return cut(size)
 
     def _inside(self, start: float, end: float, state: np.ndarray, slope: np.ndarray | None) -> float | None:
-        """How far into the step the event function has the other sign, if it seems to have there.
+        """The time into the step at which the event function seems to have the other sign, or None.
 
-        ``slope`` is that at its start, if it is known.
+        ``state`` (size,) is the end of the step. ``slope`` (size,) is du/ds at its start, None if not known.
         """
         size, before = end - start, self._recent[-1]
         slopes = self._slopes(start, end, before, state, slope)
-        for part in INSIDE:
+        for part in INNER_POINTS:
             u = before + part * (state - before)
             if slopes is not None:
                 first, last = (size * slope - (state - before) for slope in slopes)
@@ -135,7 +150,7 @@ class EventFinder:
     def _slopes(
         self, start: float, end: float, before: np.ndarray, state: np.ndarray, slope: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray] | None:
-        """Those at its ends; None where algebraic equations hide them, or where they are not finite."""
+        """du/ds (size,) at both ends of the step; None if not finite, or not defined by a singular mass."""
         if not self._has_slopes:
             return None
         system = self._replay.system
@@ -145,10 +160,11 @@ class EventFinder:
         return (first, last) if system.space.every(bool(finite)) else None
 
     def _starts_from_root(self, after: float) -> bool:
-        """Whether the value at the start is zero but for rounding of the state and of time there.
+        """Whether the event value at the start of the run is zero within rounding errors of state and time.
 
-        ``after`` is that at the end of the first step. A component near zero does not tell how large its
-        rounding is: it is at least what the component changes by while time does by its own rounding.
+        ``after`` is the event value at the end of the first step. The rounding error of time is measured by
+        the rate of change over the first step. It also covers components near zero, whose own size says
+        nothing about their rounding error.
         """
         system, trajectory = self._replay.system, self._replay.single
         layout, s = system.layout, float(trajectory.times[0])
@@ -158,11 +174,17 @@ class EventFinder:
         rate = abs(after - self._before) / (trajectory.times[1] - s)
         of_time = rate * max(abs(s), abs(trajectory.outputs[-1]))
         eps = torch.finfo(layout.dtype).eps
-        return abs(self._before) <= ROUNDING * eps * (of_state + of_time)
+        return abs(self._before) <= START_ROUNDINGS * eps * (of_state + of_time)
 
 
 def checked(value: Tensor) -> Tensor:
-    """The value of an event function as a 0-d tensor."""
+    """The value of an event function as a tensor of shape ().
+
+    Raises
+    ------
+    TypeError
+        If it is no tensor with one element, or not of floating point.
+    """
     if not isinstance(value, Tensor) or value.numel() != 1:
         kind = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(f"event must return a tensor with one element, not {kind}")
@@ -175,7 +197,7 @@ def checked(value: Tensor) -> Tensor:
 
 
 def gradients_of(event: EventFunc, layout: Layout, t: float, u: Tensor) -> tuple[float, Tensor]:
-    """The derivatives of an event function with respect to time and state (size,), in the dtype of u."""
+    """∂event/∂t and ∂event/∂u (size,) at time ``t`` and state ``u`` (size,), in the dtype of u."""
     with torch.enable_grad():
         time = torch.tensor(t, dtype=u.dtype, device=u.device, requires_grad=True)
         leaf = u.detach().clone().requires_grad_()

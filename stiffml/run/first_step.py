@@ -13,7 +13,10 @@ from stiffml.system.system import System
 
 
 def shortest_first(s: float) -> float:
-    """The least first step from a time: one that time resolves well, and by which states can be divided."""
+    """The smallest first step from time ``s``.
+
+    It spans many spacings of floating-point time, and dividing by it does not overflow.
+    """
     return max(RESOLVED * float(np.spacing(abs(s))), 1e-290)
 
 
@@ -26,7 +29,9 @@ def initial_size(
     u0: np.ndarray,
     f0: np.ndarray,
 ) -> float:
-    """The size of the first adaptive step of a run up to ``last``, from the slope du/ds = f0 at its start.
+    """The size of the first adaptive step of a run from ``s0`` to ``last``.
+
+    ``u0`` (size,) is the initial state, ``f0`` (size,) the slope du/ds there.
 
     Source: Hairer, Nørsett & Wanner, Solving ODEs I, section II.4, "Starting step size".
     """
@@ -39,7 +44,7 @@ def initial_size(
 
     d0, d1 = norm(u0), norm(f0)
     span = last - s0
-    # A state below its tolerance, such as a root that a run before ended on, counts as zero.
+    # A state below its tolerance counts as zero, such as one left at the root of an event by an earlier run.
     h0 = 1e-6 if d0 < 1 or d1 < 1e-5 else 0.01 * d0 / d1
     h0 = min(max(h0, shortest_first(s0)), span)
     f1 = system.derivative(s0 + h0, u0 + h0 * f0)

@@ -1,4 +1,4 @@
-"""A forward run: from output times and step choice to a trajectory, one step at a time."""
+"""Forward runs: integrates a checked request from its initial state."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from stiffml.system.system import System
 def integrate(request: Request, u0: np.ndarray, solvers: Solvers) -> tuple[Run, np.ndarray]:
     """Integrate M du/ds = f + g through the times of a request, from ``u0`` (size,).
 
-    Returns the run and its outputs (n, size), in the order of its readings.
+    Returns the run and its outputs (n, size), in the order of ``run.readings``.
     """
     began = time.perf_counter()
     system, steps, outputs = request.system, request.steps, request.outputs
@@ -53,7 +53,7 @@ def integrate(request: Request, u0: np.ndarray, solvers: Solvers) -> tuple[Run, 
 
 
 def _task(request: Request, u0: np.ndarray) -> Task:
-    """The task of the stepper."""
+    """What the stepper of this request is to do."""
     steps, method, outputs, bounds = request.steps, request.method, request.outputs, request.bounds
     adaptive = isinstance(steps, Adaptive)
     largest = outputs[-1] - outputs[0]
@@ -79,7 +79,7 @@ def _task(request: Request, u0: np.ndarray) -> Task:
 
 
 def _driven(drive: Drive, run: Run, steps: Steps) -> np.ndarray:
-    """Let the drive take all steps, and note how they ended; the outputs that steps ended on."""
+    """Take all steps and note in ``run`` how they ended; return the outputs (n, size) at step ends."""
     try:
         try:
             if isinstance(steps, Adaptive):
@@ -99,18 +99,18 @@ def _driven(drive: Drive, run: Run, steps: Steps) -> np.ndarray:
 
 def _values_at_the_end(run: Run, system: System) -> Values | None:
     state, end = run.checkpoints.end, float(run.trajectory.times[-1])
-    if state is None or system.used is None:  # nobody will differentiate it
+    if state is None or system.used is None:  # the run will not be differentiated
         return None
     try:
-        with torch.random.fork_rng(devices=[]):  # a value besides those of the run shall not change the next
+        with torch.random.fork_rng(devices=[]):  # this call must not change the caller's random numbers
             slopes = [part.evaluate_anew(end, state) for part in system.parts]
-    except Exception:  # the solve did not need this value: where func has none, there is none to compare
+    except Exception:  # the solve did not need this value, so a func that fails here does not fail the solve
         slopes = [np.full(1, np.nan)]
     return Values.at(end, "ended", slopes, system)
 
 
 def _require_finite(run: Run, s: float, slopes: list[np.ndarray], system: System) -> None:
     for slope in slopes:
-        worst = first_not_finite(slope)  # None where it is in the part of another process
+        worst = first_not_finite(slope)  # None if the component lies in another process
         if not system.space.every(worst is None):
             run.failure = Failure(Status.NON_FINITE, s, 0.0, worst)

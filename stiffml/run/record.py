@@ -1,4 +1,4 @@
-"""What a forward run leaves, and how it ended."""
+"""The result of a forward run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,20 @@ from stiffml.run.same_function import Values
 
 @dataclass
 class Failure:
-    """Why a run stopped: the last accepted time, the size that failed, the flat component to look at."""
+    """Why a run stopped early.
+
+    Attributes
+    ----------
+    status : Status
+    s : float
+        The last accepted time, in solver time.
+    size : float
+        The step size that failed.
+    component : int or None
+        The flat index of the component that the failure points to.
+    detail : str
+        Further words for the message.
+    """
 
     status: Status
     s: float
@@ -26,12 +39,31 @@ class Failure:
 
 @dataclass
 class Run:
-    """A forward run: what it leaves, how it ended, what it cost.
+    """The result of a forward run: its steps, states and outputs, how it ended and what it cost.
 
-    ``returned`` (n_ends,) bool says which of the times that steps are to end on are those of outputs;
-    ``between`` has the readings of outputs between steps; ``event`` is the time of the event that ended it.
-    ``before`` and ``after`` are the values of f, and of g if there is one, at its start and its end, where
-    they are finite.
+    Attributes
+    ----------
+    trajectory : Trajectory
+        The accepted steps.
+    checkpoints : Checkpoints
+        The states.
+    returned : ndarray
+        (n_ends,) bool: which of the times that steps must end on are output times.
+    between : list of Reading
+        The readings of outputs between step ends.
+    before, after : Values or None
+        Values of f and g at the start and the end of the run; None if they are not finite or were not
+        needed.
+    failure : Failure or None
+        Why the run stopped early, if it did.
+    event : float or None
+        The time of the event that ended the run, in solver time.
+    ramp_steps : int
+        Steps that a starting ramp has added.
+    counts : dict of str to int
+        The counts of the stepper, see :class:`stiffml.run.stepping.Counts`.
+    wall_s : float
+        Wall time, seconds.
     """
 
     trajectory: Trajectory
@@ -48,7 +80,7 @@ class Run:
 
     @property
     def readings(self) -> list[Reading]:
-        """Of all outputs: those that steps ended on, those between steps, the event."""
+        """The readings of all outputs: first those at step ends, then those between, then the event."""
         at_event = [] if self.event is None else [self.trajectory.n_steps]
         marked = zip(self.trajectory.output_steps, self.returned, strict=False)
         steps = (Reading.of_state(n) for n, is_returned in marked if is_returned)
@@ -56,14 +88,17 @@ class Run:
 
     @property
     def in_time(self) -> list[int]:
-        """The numbers of the readings but the event's, ordered by time."""
+        """The positions in ``readings`` ordered by time, without the event."""
         reached = len(self.trajectory.output_steps)
         ends = self.trajectory.outputs[:reached][self.returned[:reached]]
         times = [*ends.tolist(), *(reading.s for reading in self.between)]
         return sorted(range(len(times)), key=times.__getitem__)
 
     def in_order(self, on_steps: np.ndarray) -> np.ndarray:
-        """(n, size) the outputs in the order of the readings; ``on_steps`` are those that steps ended on."""
+        """(n, size) the outputs in the order of ``readings``.
+
+        ``on_steps`` are the outputs at step ends, followed by the state at the event if there is one.
+        """
         count = int(self.returned[: len(self.trajectory.output_steps)].sum())
         between = [reading.value[None] for reading in self.between]
         return np.concatenate([on_steps[:count], *between, on_steps[count:]])

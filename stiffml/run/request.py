@@ -1,4 +1,4 @@
-"""A checked solve: what a run needs to begin."""
+"""The checked arguments of a solve."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from stiffml.system.system import System
 
 @dataclass(frozen=True)
 class Request:
-    """A solve whose arguments are checked and whose defaults are filled in.
+    """The arguments of a solve, checked and with all defaults filled in.
 
     Attributes
     ----------
@@ -28,30 +28,32 @@ class Request:
     system : System
         M du/ds = f + g in solver time s, which increases.
     solver : LinearSolver or None
-        Of systems with the Jacobian of f, for implicit methods.
+        The solver for linear systems with the Jacobian of f; None for explicit methods.
     t : Tensor
         (n,) the output times.
     on_steps : ndarray
-        (n,) bool, on which output times steps end.
+        (n,) bool: on which output times a step must end.
     ends : Tensor
-        (n_ends,) all times that steps end on: those output times, and those to pass through.
+        (n_ends,) all times on which a step must end: those output times, and other times to pass through.
     outputs : ndarray
         (n_ends,) the same in solver time.
     returned : ndarray
-        (n_ends,) bool, which of them are output times.
+        (n_ends,) bool: which of ``ends`` are output times.
     between : ndarray
-        The other output times, in solver time.
+        (n − returned.sum(),) the other output times, in solver time.
     steps : Adaptive, Fixed, Grid or Recorded
     tolerances : Tolerances
     newton : NewtonLimits
     options : mapping
-        Options of PETSc.
+        PETSc options.
     adjoint : Discrete
     make_consistent : bool
+        Whether y0 is changed to satisfy the algebraic equations.
     event : callable or None
+        The run ends at the root of this function.
     bounds : Bounds or None
     plan : Plan or None
-        Steps to solve for all at once.
+        Known steps, for steppers that solve all of them at once.
     """
 
     method: Method

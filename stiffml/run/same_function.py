@@ -1,4 +1,4 @@
-"""Whether func is still the function that a run solved: by its values where the run began and ended."""
+"""Checks that func has not changed since a run, by its values at the start and the end of the run."""
 
 from __future__ import annotations
 
@@ -14,32 +14,36 @@ from stiffml.system.system import System
 from stiffml.system.unnamed_parameters import used_by
 
 KEPT = 100_000
-"""Components up to which a value of f is kept as it is; of a larger one a weighted sum."""
+"""Values of f with at most this many components are kept whole; of larger ones a weighted sum is kept."""
 
-SAME = 1e-6
-"""By how much f may differ from what it was, relative to its largest component."""
+F_RTOL = 1e-6
+"""Allowed change of f, relative to its largest component."""
 
-NOISE = 1e-8
-"""The same relative to the largest component of the state: near an equilibrium f is rounding."""
+STATE_RTOL = 1e-8
+"""Allowed change of f, relative to the largest component of the state: near equilibria f is mere rounding."""
 
-GRAPH = 1e-3
-"""By how much more it may differ where a graph is recorded, for which torch may take other operations."""
+RECORDING_RTOL = 1e-3
+"""Allowed change of f while autograd records, relative to its largest component.
+
+Torch may then use other operations. A change up to this is checked again without recording.
+"""
 
 
 @dataclass(frozen=True)
 class Values:
-    """What f, and g if there is one, had for values at one state.
+    """The values of f, and of g if there is one, at one state of a run.
 
-    Random functions, and such as depend on something that has changed since, have others later.
+    Compared with later values, they reveal random functions and functions whose inputs have changed.
 
     Attributes
     ----------
     s : float
+        The time of the state, in solver time.
     where : str
-        In words, for an error.
+        Which state it is, "began" or "ended", for the error message.
     kept : tuple of ndarray
-        For each part the value, or of a large state its sum (1,) with random weights: a change of any one
-        component changes it too.
+        For each part its value (size,). For a large state its sum (1,) with random weights, which changes
+        whenever a single component does.
     """
 
     s: float
@@ -48,16 +52,17 @@ class Values:
 
     @classmethod
     def at(cls, s: float, where: str, slopes: Sequence[np.ndarray], system: System) -> Values | None:
-        """None if they are not finite."""
+        """The record of ``slopes``, one (size,) for each part; None if they are not finite."""
         finite = all(np.isfinite(slope).all() for slope in slopes)
         if not system.space.every(finite):
             return None
         return cls(s, where, tuple(_reduced(v, part) for v, part in zip(slopes, system.parts, strict=True)))
 
     def require_same(self, system: System, u: np.ndarray, find_used: bool = False) -> None:
-        """Raise ReplayError unless the parts still have these values at the state u.
+        """Raise ReplayError unless f and g still have these values at the state ``u`` (size,).
 
-        ``find_used``: and unless they depend on the same parameters as they did at the start.
+        With ``find_used``, also raise it if they no longer depend on a parameter that they depended on at
+        the start of the run.
         """
         for number, (part, before) in enumerate(zip(system.parts, self.kept, strict=True)):
             if find_used and system.used is not None:
@@ -65,7 +70,7 @@ class Values:
                 used = used_by(value, part.parameters)
                 del value
                 off = self._differs(slope, before, part, u)
-                if off is not None and part.space.every(off <= GRAPH * _largest(slope)):
+                if off is not None and part.space.every(off <= RECORDING_RTOL * _largest(slope)):
                     slope = part.evaluate_anew(self.s, u)
             else:
                 used, slope = frozenset(), part.evaluate_anew(self.s, u)
@@ -83,17 +88,17 @@ class Values:
                 )
 
     def _differs(self, slope: np.ndarray, before: np.ndarray, part: Dynamics, u: np.ndarray) -> float | None:
-        """By how much f has changed, if it has."""
+        """The largest change of f if it exceeds what is allowed, else None."""
         off = float(np.abs(_reduced(slope, part) - before).max())
         largest = [part.space.max(value) for value in (off, _largest(slope), _largest(u))]
-        allowed = SAME * largest[1] + NOISE * largest[2]
+        allowed = F_RTOL * largest[1] + STATE_RTOL * largest[2]
         if part.largest > KEPT:
             allowed += 10 * torch.finfo(part.layout.dtype).eps * np.sqrt(part.largest) * largest[1]
         return None if largest[0] <= allowed else off
 
     def _message(self, off: float, slope: np.ndarray, before: np.ndarray, part: Dynamics) -> str:
         what = "its value"
-        if part.space.is_distributed and off <= SAME * _largest(slope):
+        if part.space.is_distributed and off <= F_RTOL * _largest(slope):
             what = "its value in another process"
         elif before.shape == slope.shape:
             where = part.layout.component(int(np.argmax(np.abs(slope - before))))
@@ -111,7 +116,7 @@ def _largest(v: np.ndarray) -> float:
 
 
 def _reduced(slope: np.ndarray, part: Dynamics) -> np.ndarray:
-    """What is kept of a value, as an array of its own."""
+    """What is kept of a value: a copy (size,), or for a large state its randomly weighted sum (1,)."""
     if part.largest <= KEPT:
         return slope.copy()
     generator, total = np.random.default_rng(0), 0.0

@@ -1,4 +1,4 @@
-"""Steps that are known beforehand: those asked for, and a starting ramp where a method needs one."""
+"""Steps that are known in advance: those asked for, and a starting ramp where the method needs one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stiffml.steps import Fixed, Fractions, Grid, Recorded, with_ramps
 
 
 def scheduled(steps: Fixed | Grid | Recorded, outputs: np.ndarray, method: Method) -> tuple[Fractions, int]:
-    """The steps of every interval, and how many of them a ramp has added to those asked for."""
+    """The steps of every output interval, and how many of them a starting ramp has added."""
     fractions = steps.fractions(outputs)
     if method.history == 1 or isinstance(steps, Recorded):
         return fractions, 0
@@ -18,12 +18,12 @@ def scheduled(steps: Fixed | Grid | Recorded, outputs: np.ndarray, method: Metho
 
 
 def step_ends(fractions: Fractions, outputs: np.ndarray) -> list[np.ndarray]:
-    """When the steps of each interval between ``outputs`` end."""
+    """For each interval between ``outputs`` (n,) the times (steps,) at which its steps end."""
     intervals = zip(outputs[:-1], outputs[1:], fractions, strict=True)
-    # Not begin + 1.0·(end − begin), which may round away from end.
+    # The last step ends on ``end`` itself: begin + 1.0·(end − begin) may round to another number.
     return [np.where(part == 1, end, begin + part * (end - begin)) for begin, end, part in intervals]
 
 
 def expected_steps(steps: Fixed | Grid | Recorded, outputs: np.ndarray, method: Method) -> int:
-    """How many steps there will be, but for those that are cut."""
+    """The number of steps, if none has to be cut."""
     return sum(map(len, scheduled(steps, outputs, method)[0])) if len(outputs) > 1 else 0

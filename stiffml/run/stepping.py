@@ -1,4 +1,4 @@
-"""What a run asks of others: to take its steps, and to take recorded ones again."""
+"""The roles that a forward run relies on: a stepper, and a solver of recorded steps."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ from stiffml.system.system import System
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps that are known before the first of them is taken.
+    """Steps that are known before the run starts.
 
-    ``ends`` (steps,): when they end. ``guess`` (steps, size): the states there as far as can be guessed, or
-    None.
+    Attributes
+    ----------
+    ends : ndarray
+        (steps,) the times at which the steps end.
+    guess : ndarray or None
+        (steps, size) initial guess for the states at these times.
     """
 
     ends: np.ndarray
@@ -33,31 +37,34 @@ class Plan:
 
 @dataclass(frozen=True)
 class Task:
-    """What a stepper is made for.
+    """The data that a stepper needs for one run.
 
     Attributes
     ----------
+    system : System
+    method : Method
     solver : LinearSolver or None
-        Of systems with the Jacobian of f, for implicit methods.
+        The solver for linear systems with the Jacobian of f; None for explicit methods.
     s0, u0 : float, ndarray
-        Initial time and state.
+        Initial time and state (size,).
     tolerances : Tolerances or None
-        None for steps known beforehand: then only a Newton failure cuts a step, in halves.
+        Error tolerances. None for steps known in advance: then a step that fails is halved, and its error is
+        not controlled.
     newton : NewtonLimits
     largest : float
-        Largest step size the error estimate may suggest.
+        Largest step size that the error control may suggest.
     last : float
-        Where the run ends.
+        The end time of the run.
     max_cuts : int
-        Cuts of one step in a row before the step has failed.
+        A step has failed after this many cuts in a row.
     options : mapping
         The caller's PETSc options.
     limits : Limits or None
-        Where steps may end.
+        Bounds that the states at step ends must satisfy.
     watches_stiffness : bool
-        Whether an adaptive explicit method is to notice that the problem is stiff.
+        Whether an adaptive explicit method should detect stiffness.
     plan : Plan or None
-        The steps to come, where they are known.
+        The steps of the run, if they are known.
     """
 
     system: System
@@ -77,18 +84,24 @@ class Task:
 
     @property
     def shrink(self) -> float:
-        """By what a step is cut when it cannot be solved for."""
+        """The factor by which a step is cut when its equations cannot be solved."""
         return 0.25 if self.tolerances else 0.5
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What the steps so far have cost.
+    """Counts of work over all steps so far.
 
-    ``rejected``: steps tried and not accepted, because their error was too large or their equations could not
-    be solved. ``newton_iterations``, ``krylov_iterations``: of all solves. ``mended_jacobians``: those that
-    took differences where derivatives were not finite. ``at_once``: steps that were solved for together with
-    others.
+    Attributes
+    ----------
+    rejected : int
+        Attempted steps that were not accepted: their error was too large or their equations could not be
+        solved.
+    newton_iterations, krylov_iterations : int
+    mended_jacobians : int
+        Jacobians in which finite differences replaced derivatives that were not finite.
+    at_once : int
+        Steps that were solved together with others, all at once.
     """
 
     rejected: int = 0
@@ -101,15 +114,16 @@ class Counts:
 class Stepper(ABC):
     """Takes the steps of one run, one after the other.
 
-    A run asks for a step of some size. The stepper takes it, or a shorter one where the equations cannot be
-    solved or the error is too large, or says why it cannot. An exception in ``func`` goes on unchanged.
+    The run asks for a step of a given size. The stepper takes it, or a shorter one if the equations cannot
+    be solved or the error is too large. If that fails too, it returns why. Exceptions raised by ``func``
+    pass through unchanged.
 
     Attributes
     ----------
     detail : str
-        Of the last step that failed: how its iterations ended.
+        How the iterations of the last failed step ended, for the message; empty if there is nothing to say.
     cut_by : Status or None
-        Why the last step was cut, if neither for its error nor by Newton's iteration.
+        Why the last step was cut, unless its error or its Newton iteration was the reason.
     """
 
     detail: str = ""
@@ -117,7 +131,7 @@ class Stepper(ABC):
 
     @abstractmethod
     def step(self, size: float) -> Status | None:
-        """Take one step of at most ``size``; None if one was taken, else why not."""
+        """Take one step of at most ``size``. Return None if one was taken, else why not."""
 
     @property
     @abstractmethod
@@ -127,65 +141,69 @@ class Stepper(ABC):
     @property
     @abstractmethod
     def state(self) -> np.ndarray:
-        """(size,) the state there; a view that the next step overwrites."""
+        """(size,) the state at ``time``; a view that the next step overwrites."""
 
     @property
     @abstractmethod
     def stages(self) -> np.ndarray | None:
-        """(stages, size) the stages of the last step; None where they follow from the states."""
+        """(stages, size) the stages of the last step; None if the method has none to keep."""
 
     @property
     def half(self) -> tuple[float, np.ndarray] | None:
-        """Time and state of the hidden half step with which a multistep method starts, once it was taken."""
+        """Time and state (size,) of the half step with which BDF starts; None if there was none so far."""
         return None
 
     @property
     @abstractmethod
     def next_size(self) -> float:
-        """What the error estimate suggests for the next step; no more than the last after a cut by others."""
+        """The size that the error control suggests for the next step.
+
+        After a step was cut for another reason than its error, not more than the size of that step.
+        """
 
     @property
     @abstractmethod
     def counts(self) -> Counts:
-        """What the steps so far have cost."""
+        """The work of all steps so far."""
 
     @property
     @abstractmethod
     def newton_update(self) -> np.ndarray | None:
-        """(size,) the last update of Newton's iteration, if that did not converge."""
+        """(size,) the last Newton update of a step whose iteration did not converge, else None."""
 
     @property
     def linear_failures(self) -> int:
-        """Linear systems that could not be solved so far."""
+        """How many linear systems could not be solved so far."""
         return 0
 
     @property
     def bad_slope(self) -> np.ndarray | None:
-        """What ``func`` returned when it was last not finite, first in that step."""
+        """(size,) the last value of ``func`` that was not finite; if a step had several, its first."""
         return None
 
     @abstractmethod
     def set_tolerances(self, tolerances: Tolerances) -> None:
-        """Those of the steps to come."""
+        """Set the error tolerances of the following steps."""
 
     @abstractmethod
     def why_cut(self) -> tuple[Status, str]:
-        """Why steps were cut that were not too long for their error, and how the last solve for one ended."""
+        """The reason for the last cut that was not due to the error of a step, and how that solve ended."""
 
     def is_stiff(self, left: float) -> bool:
-        """Whether the last step was short for stability alone, as those before, and many are to come.
+        """Whether the problem is too stiff for this explicit method.
 
-        ``left`` is the time that is left.
+        It is if stability alone has limited recent steps and many more such steps would be needed. ``left``
+        is the remaining time of the run.
         """
         return False
 
     @abstractmethod
     def close(self) -> None:
-        """Free what is held; may be called again."""
+        """Free all memory held. Calling it again has no effect."""
 
 
 def updates(sizes: list[float]) -> str:
-    """How a Newton iteration ended, in words: its last updates, relative to what is allowed."""
+    """A message about a failed Newton iteration: the norms of its last updates, relative to tolerance."""
     last = ", ".join(f"{size:.2e}" for size in sizes[-5:])
     return f"last updates, as multiples of its tolerance: {last}" if last else ""
 
@@ -194,7 +212,7 @@ S = TypeVar("S", bound="StepSolver")
 
 
 class StepSolver(ABC):
-    """Solves recorded steps of a trajectory again: for outputs in them, and for states that were not kept.
+    """Solves recorded steps of a trajectory again, for dense output and for states that were not kept.
 
     Attributes
     ----------
@@ -209,29 +227,36 @@ class StepSolver(ABC):
 
     @property
     def single(self) -> Trajectory:
-        """The trajectory, where there is one only."""
+        """The trajectory, if there is only one."""
         assert isinstance(self.trajectory, Trajectory), "this needs one trajectory at a time"
         return self.trajectory
 
     @abstractmethod
     def asked(self: S, queries: Queries) -> S:
-        """The same, with outputs that are further equations of their steps."""
+        """A copy of this solver whose steps have the outputs of ``queries`` as additional rows."""
 
     @abstractmethod
     def step(self, step: int, states: np.ndarray, with_half: bool = False) -> Segment:
-        """One step, as a segment, which takes ``states`` (N + 1, size): those before it that it starts from,
-        and room for the new one.
+        """Solve one step again and return it as a segment with its stages.
 
-        ``with_half``: the half step of a BDF start is taken again as well, and the trajectory keeps it.
+        Parameters
+        ----------
+        step : int
+            The number of the step.
+        states : ndarray
+            (N + 1, size) the N states up to the start of the step, and a last row for the new state, which is
+            overwritten. The segment holds this array.
+        with_half : bool
+            Whether to solve the half step of a BDF start again too, and store it in the trajectory.
         """
 
     @abstractmethod
     def outputs(self, segment: Segment) -> dict[int, np.ndarray]:
-        """The outputs in the steps of a segment, by their numbers."""
+        """The outputs (size,) inside the steps of a segment, by number."""
 
 
 class Solvers(NamedTuple):
-    """Who takes the steps of a run, and who takes recorded ones again."""
+    """The functions that make the stepper of a run, and the solver of its recorded steps."""
 
     stepper: Callable[[Task], Stepper]
     again: Callable[[Trajectory, Method, System, LinearSolver | None], StepSolver]

@@ -1,4 +1,4 @@
-"""Checkpoints of every state, in memory or on disk; and which kind a setting asks for."""
+"""Checkpoints that store every state, in memory or on disk, and the choice among all kinds."""
 
 from __future__ import annotations
 
@@ -17,10 +17,16 @@ from stiffml.settings import Discrete, Disk
 
 
 def checkpoints_for(adjoint: Discrete, size: int, history: int, expected_steps: int | None) -> Checkpoints:
-    """The store that a setting asks for.
+    """The checkpoints that ``adjoint.checkpoints`` asks for.
 
-    ``size``: numbers in a state. ``history``: states that the method's steps start from.
-    ``expected_steps``: how many there will be, if that is known.
+    Parameters
+    ----------
+    size : int
+        Components of a state.
+    history : int
+        Number of states that a step of the method starts from.
+    expected_steps : int or None
+        Number of steps of the run, if known.
     """
     wanted = adjoint.checkpoints
     if isinstance(wanted, Disk):
@@ -31,11 +37,11 @@ def checkpoints_for(adjoint: Discrete, size: int, history: int, expected_steps: 
 
 
 class _EveryState(Checkpoints):
-    """Segments of states that are all kept."""
+    """Checkpoints that keep every state, so that segments need no recomputed states."""
 
     @abstractmethod
     def _segment(self, replay: StepSolver, first: int, origin: int, end: int) -> Segment:
-        """The steps from ``first`` to ``end``, with the states from ``origin`` on."""
+        """The steps ``first`` … ``end`` − 1, with the states ``origin`` … ``end``."""
 
     def segments(self, replay: StepSolver, last: int, longest: int) -> Iterator[Segment]:
         return self._with_steps(replay, _windows(last, longest, replay.method.history))
@@ -46,7 +52,7 @@ class _EveryState(Checkpoints):
     def _with_steps(self, replay: StepSolver, windows: Iterable[tuple[int, int, int]]) -> Iterator[Segment]:
         for window in windows:
             segment = self._segment(replay, *window)
-            if len(segment.which):  # not only the number of a last state
+            if len(segment.which):  # empty if it has only the last state of a trajectory
                 yield segment
 
     def last_step(self, replay: StepSolver) -> Segment:
@@ -54,7 +60,7 @@ class _EveryState(Checkpoints):
 
 
 class InMemory(_EveryState):
-    """Every state, and on request the stages where the method hands them over."""
+    """Keeps every state in memory, and on request the stages of methods that provide them."""
 
     def __init__(self, size: int, with_stages: bool) -> None:
         self._states = Growing((size,))
@@ -63,7 +69,7 @@ class InMemory(_EveryState):
 
     @classmethod
     def joined(cls, parts: Sequence[InMemory]) -> InMemory:
-        """Those of several runs of one method, numbered as those of ``Trajectories`` are."""
+        """The states of several runs of one method, in one store with the numbering of ``Trajectories``."""
         kept = [part._stages for part in parts if part._stages is not None]
         joined = cls(parts[0].start.size, with_stages=len(kept) == len(parts))
         for number, part in enumerate(parts):
@@ -73,7 +79,7 @@ class InMemory(_EveryState):
                 joined._stages = joined._stages or Growing(kept[0].rows.shape[1:])
                 for stages in kept[number].rows:
                     joined._stages.append(stages)
-                joined._stages.append(0.0)  # there is no step from the last state
+                joined._stages.append(0.0)  # a row for the last state, from which no step starts
         return joined
 
     def append(self, state: np.ndarray, stages: np.ndarray | None) -> None:
@@ -101,9 +107,9 @@ class InMemory(_EveryState):
 
 
 class OnDisk(_EveryState):
-    """Every state in a file without a name, which the system removes with the last reference to it.
+    """Keeps every state in a temporary file without a name.
 
-    So nothing is left behind, however the process ends.
+    The operating system deletes it when it is closed, so nothing is left behind however the process ends.
     """
 
     def __init__(self, folder: str | os.PathLike[str], size: int) -> None:
@@ -116,7 +122,7 @@ class OnDisk(_EveryState):
             raise OSError(error.errno, f"{what} ({error.strerror})", os.fspath(folder)) from error
 
     def append(self, state: np.ndarray, stages: np.ndarray | None) -> None:
-        # At a given place, so that a process forked from this one does not move ours.
+        # Written at an explicit offset: processes forked from this one share the position in the file.
         data, offset = memoryview(np.ascontiguousarray(state).data).cast("B"), self._count * self._size * 8
         while len(data):
             written = os.pwrite(self._file.fileno(), data, offset)
@@ -146,7 +152,11 @@ class OnDisk(_EveryState):
 
 
 def _windows(last: int, longest: int, history: int) -> Iterator[tuple[int, int, int]]:
-    """(first, origin, last) of segments from the end: their steps, and the first state these start from."""
+    """(first, origin, end) of the segments up to state ``last``, from the last back to the first.
+
+    A segment has the steps ``first`` … ``end`` − 1, at most ``longest``. They need the states from ``origin``
+    on.
+    """
     while last > 0:
         first = max(0, last - longest)
         yield first, max(0, first - history + 1), last

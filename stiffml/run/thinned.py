@@ -1,4 +1,4 @@
-"""Checkpoints of few states, from which the others are computed again by Revolve's schedule."""
+"""Checkpoints that keep few states and recompute the others by Revolve's schedule."""
 
 from __future__ import annotations
 
@@ -14,21 +14,34 @@ from stiffml.run.stepping import StepSolver
 
 
 class Thinned(Checkpoints):
-    """At most ``slots`` snapshots; what lies between is taken again from the snapshot before.
+    """Keeps at most ``slots`` snapshots and recomputes the steps between them.
 
-    A snapshot is the state after a number of steps, with the earlier ones that a multistep method needs.
-    Where the number of steps is known beforehand they are placed as Revolve places them (Griewank & Walther,
-    ACM Trans. Math. Softw. 26 (2000)). Where it is not, or where steps were cut, every second one is dropped
-    whenever half of the slots, at first all, are taken: with free slots, gaps are short work backwards.
-    Backwards, each gap is scheduled by Revolve with the slots that have become free. A reversal takes all
-    snapshots over but that of the initial state, from which another one computes all steps again.
+    A snapshot is a state together with the earlier states that a multistep method needs.
+
+    Forward: if the number of steps is known, snapshots are placed where Revolve places them (Griewank &
+    Walther, ACM Trans. Math. Softw. 26 (2000)). Otherwise, or if steps were cut, every second snapshot is
+    dropped when all slots are full, and from then on whenever half of them are. The free slots make the
+    reverse sweep cheaper.
+
+    Backward: the gap after each snapshot is reversed by a Revolve schedule with the slots that are free by
+    then. A reversal consumes all snapshots except that of the initial state. A second reversal recomputes
+    all steps from there.
+
+    Parameters
+    ----------
+    slots : int
+        Largest number of snapshots.
+    history : int
+        Number of states in a snapshot.
+    expected_steps : int or None
+        Number of steps of the run, if known.
     """
 
     takes_again = True
 
     def __init__(self, slots: int, history: int, expected_steps: int | None) -> None:
         self._slots, self._history = slots, history
-        self._most = max(1, slots // 2)  # snapshots, once there have been as many as slots
+        self._most = max(1, slots // 2)  # largest number of snapshots after the first thinning
         self._expected = expected_steps
         self._planned = set() if expected_steps is None else _positions(expected_steps, slots)
         self._snapshots: dict[int, np.ndarray] = {}
@@ -40,8 +53,8 @@ class Thinned(Checkpoints):
         self._recent = [*self._recent[-(self._history - 1) :], state] if self._history > 1 else [state]
         n, self._count = self._count, self._count + 1
         if self._expected is not None and n > self._expected + math.isqrt(2 * self._expected):
-            # Steps were cut, and how many there will be is not known. With one slot left after the last
-            # snapshot, so many more steps take as long as all from the start.
+            # Steps were cut, so their number is unknown now. One slot after the last planned snapshot is
+            # enough for about sqrt(2 n) more steps: reversing these costs about n steps, as much as the run.
             self._expected = None
             self._thin()
         if self._expected is not None:
@@ -56,7 +69,7 @@ class Thinned(Checkpoints):
                 self._snapshots[n] = np.array(self._recent)
 
     def _thin(self) -> None:
-        """Keep every second snapshot, or every fourth, …"""
+        """Double the distance of snapshots until fewer than ``_most`` are left."""
         while True:
             self._stride *= 2
             kept = {m: state for m, state in self._snapshots.items() if m % self._stride == 0}
@@ -73,8 +86,8 @@ class Thinned(Checkpoints):
         return self._recent[-1] if self._recent else None
 
     def segments(self, replay: StepSolver, last: int, longest: int) -> Iterator[Segment]:
-        # Where steps lead is known backwards: from the end of the run, or from what later steps began with.
-        known = _numbered(self._recent, self._count - 1) if last == self._count - 1 else {}
+        # The last states of the run are still at hand, so the steps to them need not be solved again.
+        known = _by_number(self._recent, self._count - 1) if last == self._count - 1 else {}
         snapshots, self._snapshots, self._recent = self._snapshots, {0: self._snapshots[0]}, []
         return self._reversal(replay, snapshots, last, longest, known)
 
@@ -86,20 +99,24 @@ class Thinned(Checkpoints):
         longest: int,
         known: dict[int, np.ndarray],
     ) -> Iterator[Segment]:
-        """The steps up to ``last``, backwards, by snapshots that are let go of one after the other."""
+        """The steps before state ``last``, from the last back to the first.
+
+        ``snapshots`` are removed one by one as they are used. ``known`` has states by number that need not
+        be recomputed.
+        """
         while snapshots:
             free = self._slots - len(snapshots) + 1  # the last snapshot itself serves as one
             begin = max(snapshots)
             snapshot = snapshots.pop(begin)
             if begin < last:
                 yield from self._gap(replay, begin, snapshot, free, last, longest, known)
-                last, known = begin, _numbered(snapshot.copy(), begin)
+                last, known = begin, _by_number(snapshot.copy(), begin)
 
     def last_step(self, replay: StepSolver) -> Segment:
         last = self._count - 1
         begin = max(n for n in self._snapshots if n < last)
         work = self._snapshots[begin]
-        known = _numbered(self._recent, last)
+        known = _by_number(self._recent, last)
         for n in range(begin, last):
             segment = _step(replay, n, _with_room(work), known)
             work = segment.states[-self._history :]
@@ -122,10 +139,11 @@ class Thinned(Checkpoints):
         longest: int,
         known: dict[int, np.ndarray],
     ) -> Iterator[Segment]:
-        """The steps from a snapshot to ``end``, backwards; some of the last states are ``known``.
+        """The steps from a snapshot at ``begin`` to state ``end``, from the last back to the first.
 
-        States may be large: these and ``work``, with room for the state to come, is all there is besides
-        snapshots, of which ``free`` more may be kept.
+        At most ``free`` more snapshots are kept. ``known`` has the last states by number. Since states may
+        be large, nothing else is held except ``work``: the states that the next step starts from, and a row
+        for its result.
         """
         if end - begin <= min(free * self._history, longest):
             yield self._taken_again(replay, snapshot, begin, end, known)
@@ -149,7 +167,7 @@ class Thinned(Checkpoints):
             elif isinstance(action, Reverse):
                 assert segment is not None
                 yield segment
-                known = _numbered(segment.states[:-1].copy(), segment.first)
+                known = _by_number(segment.states[:-1].copy(), segment.first)
                 segment, work = None, snapshot
             elif isinstance(action, EndReverse):
                 return
@@ -157,7 +175,7 @@ class Thinned(Checkpoints):
     def _taken_again(
         self, replay: StepSolver, snapshot: np.ndarray, begin: int, end: int, known: dict[int, np.ndarray]
     ) -> Segment:
-        """All steps of a gap that is small enough to hold."""
+        """All steps of a gap as one segment, for gaps small enough to keep all states."""
         work, states = snapshot, [*snapshot]
         for n in range(begin, end):
             work = _step(replay, n, _with_room(work), known).states[-self._history :]
@@ -165,20 +183,20 @@ class Thinned(Checkpoints):
         return Segment(replay.trajectory, begin, end, begin + 1 - len(snapshot), np.array(states))
 
 
-def _numbered(states: np.ndarray | list[np.ndarray], last: int) -> dict[int, np.ndarray]:
-    """Consecutive states by their numbers, of which the highest is ``last``."""
+def _by_number(states: np.ndarray | list[np.ndarray], last: int) -> dict[int, np.ndarray]:
+    """Consecutive states by number; the number of the last one is ``last``."""
     return dict(enumerate(states, last + 1 - len(states)))
 
 
 def _with_room(states: np.ndarray) -> np.ndarray:
-    """States and a row for the one to come, which takes no memory before that."""
+    """(N, size) -> (N + 1, size): a copy of the states with one uninitialised row for the next state."""
     room = np.empty((len(states) + 1, *states.shape[1:]))
     room[:-1] = states
     return room
 
 
 def _step(replay: StepSolver, step: int, work: np.ndarray, known: dict[int, np.ndarray]) -> Segment:
-    """One step, which is only taken again if the state that it leads to is not known."""
+    """One step as a segment; it is solved again only if its new state is not ``known``."""
     found = known.get(step + 1)
     if found is None:
         return replay.step(step, work)
@@ -187,16 +205,16 @@ def _step(replay: StepSolver, step: int, work: np.ndarray, known: dict[int, np.n
 
 
 def _schedule(steps: int, slots: int) -> MultistageCheckpointSchedule:
-    """Revolve's schedule, of the fewest steps that are possible, made action by action as it is followed.
+    """Revolve's schedule, which recomputes the fewest steps possible, generated action by action.
 
-    The binomial formula of Griewank & Walther gives each action by itself; ``checkpoint_schedules.Revolve``,
-    which finds the same number of steps by dynamic programming, takes time with the square of it.
+    It uses the binomial formula of Griewank & Walther. ``checkpoint_schedules.Revolve`` needs the same number
+    of recomputed steps, but finds it by dynamic programming, in time quadratic in the number of steps.
     """
     return MultistageCheckpointSchedule(steps, slots, 0)
 
 
 def _positions(steps: int, slots: int) -> set[int]:
-    """Where Revolve takes snapshots on its way forward."""
+    """The numbers of the states that Revolve stores during the forward run."""
     positions = set()
     for action in _schedule(max(steps, 1), slots):
         if isinstance(action, Forward) and action.write_ics:
