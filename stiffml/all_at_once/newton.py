@@ -26,7 +26,7 @@ CLEAN = 0.5
 """From a good guess each update is less than this fraction of the previous one."""
 
 NEAR, FEW_ITERATES = 0.1, 4
-"""An iterate is near a solution at this fraction of the initial distance; largest number of iterates tried."""
+"""An iterate is near a solution at this fraction of the initial distance; how many iterates are tried."""
 
 ROUNDING_LEVEL = 1e-13
 """Updates below this fraction of the largest component of a vector count as rounding error if they stall."""
