@@ -144,12 +144,13 @@ class Equations:
         shape = (structure.unknowns, system.layout.samples, system.layout.width)
         return factors.solve(residual.reshape(shape)).reshape(residual.shape)
 
-    def steps_lead_to(self, x: np.ndarray, weights: np.ndarray) -> bool:
+    def steps_lead_to(self, x: np.ndarray, weights: np.ndarray, error: float) -> bool:
         """Whether each step's own Newton iteration leads to x, as far as a few iterates show.
 
         The equations of a step may have several solutions, and an iteration on many steps may end at others
         than steps find that are taken one by one. So each stage that is solved for is begun from the vector
-        before it, side by side, with all others as they are in x. ``weights``: (unknowns, size).
+        before it, side by side, with all others as they are in x. ``weights``: (unknowns, size). ``error``:
+        the size of the last update in these weights, by which f at x is uncertain.
         """
         own, start, alpha, beta, weighted = self._rows
         if not len(own):
@@ -164,7 +165,7 @@ class Equations:
             return np.sqrt(np.mean(((v - target) / scale) ** 2, axis=1))
 
         v = x[start]
-        near = np.maximum(NEAR * distance(v), 1.0)
+        near = np.maximum(NEAR * distance(v), 10 * error + 1)
         for _ in range(FEW_ITERATES):
             if (distance(v) <= near).all():
                 return True
@@ -279,7 +280,7 @@ def solve(
             largest = state.max(axis=1, keepdims=True)
             converged = bool((change <= 1e-10 * state + ROUNDING_LEVEL * largest).all())
         if converged:
-            if not trusted and not equations.steps_lead_to(x, limits.rtol * np.abs(x[given:]) + atol):
+            if not trusted and not equations.steps_lead_to(x, limits.rtol * np.abs(x[given:]) + atol, size):
                 raise NotConvergedError(iteration)
             return x, iteration
     raise NotConvergedError(MAX_ITERATIONS)

@@ -15,8 +15,8 @@ from stiffml.run.stepping import Counts, Task
 WINDOW_NUMBERS = 4_000_000
 """Largest number of float64 values in the matrix of a window (32 MB)."""
 
-SHORTEST = 4
-"""Number of steps in the shortest window. Fewer steps are solved as fast one by one."""
+SHORTEST = 8
+"""Number of steps in the shortest window, unless fewer are left. Fewer are solved as fast one by one."""
 
 NEAR = 1e-9
 """A step counts as the planned one if their ends differ by at most this fraction of the step, by rounding."""
@@ -46,6 +46,12 @@ class AllAtOnceStepper(NativeStepper):
         self._length = self._longest = self._fitting()
         self._one_by_one = 0  # how many of the next steps are solved one by one
         self._at_once = 0
+        self._look_ahead(float(self._ends[0]) - task.s0)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the first steps were solved all at once."""
+        return self._window is not None or self._at_once > 0
 
     def _fitting(self) -> int:
         """The largest number of steps in a window, by memory."""
@@ -131,10 +137,11 @@ class AllAtOnceStepper(NativeStepper):
         if self._one_by_one or n == len(self._ends) or abs(self._ends[n] - self.time - size) > near:
             return
         left = len(self._ends) - n
-        while min(self._length, left) >= SHORTEST:
-            count = min(self._length, left)
+        shortest = min(SHORTEST, left)
+        while (count := min(self._length, left)) >= shortest:
             try:
-                found = self._solve_window(n, count)
+                with np.errstate(all="ignore"):  # iterates may be anywhere
+                    found = self._solve_window(n, count)
             except Exception:
                 # func may raise far from the solution. If it raises near it, solving one by one shows that.
                 self._length = count // 4

@@ -11,14 +11,19 @@ from stiffml.petsc.stepper import PETScStepper
 from stiffml.run.request import Request
 from stiffml.run.stepping import Solvers, Stepper, Task
 
-STEPPERS: dict[str, Callable[[Task], Stepper]] = {
-    "petsc": PETScStepper,
-    "native": NativeStepper,
-    "all-at-once": AllAtOnceStepper,
-}
-"""By the names in the capability table, :attr:`stiffml.methods.Method.stepper`; and for known steps."""
+STEPPERS: dict[str, Callable[[Task], Stepper]] = {"petsc": PETScStepper, "native": NativeStepper}
+"""By the names in the capability table, :attr:`stiffml.methods.Method.stepper`."""
 
 
 def solvers_for(request: Request) -> Solvers:
     """Who takes the steps of a run, and who takes recorded ones again."""
-    return Solvers(STEPPERS[request.method.stepper if request.plan is None else "all-at-once"], Replay)
+    return Solvers(STEPPERS[request.method.stepper] if request.plan is None else _all_at_once, Replay)
+
+
+def _all_at_once(task: Task) -> Stepper:
+    """A stepper for known steps: the method's own if not even the first steps can be solved all at once."""
+    stepper = AllAtOnceStepper(task)
+    if stepper.has_begun:
+        return stepper
+    stepper.close()
+    return STEPPERS[task.method.stepper](task)
