@@ -59,9 +59,14 @@ class Structure:
     count : int
         Number of positions: given states and unknowns.
     entries : list of Entries
-        All coefficients.
+        All coefficients of the unknowns' rows.
     positions : list of dict
         For each block: column -> (K,) positions.
+    outputs : ndarray
+        (outputs,) int, the numbers, as states, of outputs between the ends of steps. They are no unknowns:
+        nothing depends on them.
+    output_entries : list of Entries
+        All coefficients of their rows but the own one, which is 1; ``row`` counts them.
     """
 
     def __init__(self, segment: Segment, blocks: Sequence[Block]) -> None:
@@ -74,11 +79,9 @@ class Structure:
         count, numbers, places = len(self.known), [], []
         for block, states in zip(blocks, determined, strict=True):
             pattern, steps = block.pattern, np.arange(block.steps)
-            rows = len(pattern.rows)
-            at = {row.column: count + steps * rows + row.index for row in pattern.rows}
-            columns = [
-                c for c in (*range(pattern.history, pattern.columns),) if block.state_of(c) is not None
-            ]
+            rows = len(pattern.step_rows)
+            at = {row.column: count + steps * rows + row.index for row in pattern.step_rows}
+            columns = [row.column for row in pattern.step_rows if block.state_of(row.column) is not None]
             numbers.append(states.ravel())
             places.append(np.stack([at[c] for c in columns], axis=1).ravel())
             self.positions.append(at)
@@ -92,15 +95,24 @@ class Structure:
         self.entries = [
             entry
             for number, block in enumerate(blocks)
-            for row in block.pattern.rows
-            for entry in self._entries(number, block, row)
+            for row in block.pattern.step_rows
+            for entry in self._entries(number, row, {row.column}, self.positions[number][row.column])
         ]
+        self.output_entries: list[Entries] = []
+        outputs: list[np.ndarray] = [np.empty(0, dtype=int)]
+        for number, block in enumerate(blocks):
+            for row in block.pattern.output_rows:
+                rank = sum(map(len, outputs)) + np.arange(block.steps)
+                found = block.state_of(row.column)
+                assert found is not None
+                outputs.append(found)
+                self.output_entries += self._entries(number, row, set(), rank)
+        self.outputs = np.concatenate(outputs)
 
     @staticmethod
     def _determined_states(block: Block) -> np.ndarray:
-        """(steps, columns) the numbers of the states, half steps and outputs that a block computes."""
-        pattern = block.pattern
-        columns = (block.state_of(c) for c in range(pattern.history, pattern.columns))
+        """(steps, columns) the numbers of the states and half steps that a block computes."""
+        columns = (block.state_of(row.column) for row in block.pattern.step_rows)
         return np.stack([states for states in columns if states is not None], axis=1)
 
     def position_of(self, states: np.ndarray) -> np.ndarray:
@@ -109,28 +121,23 @@ class Structure:
         found = own(states)
         return np.where(found < 0, given(states), found)
 
-    def _entries(self, number: int, block: Block, row: Row) -> list[Entries]:
-        at, r = self.positions[number], row.index
-        numbers = block.numbers
-        entries = []
-        for c in sorted({*row.alpha, *row.beta, *row.epsilon, row.column}):
-            inside = c < numbers.alpha.shape[2]
-            none = np.zeros(block.steps)
-            alpha = numbers.alpha[:, r, c].numpy() if inside else none + 1  # the α of an output is 1
-            has_f = c in row.beta or (c == row.column and row.solves)
-            entries.append(
-                Entries(
-                    block=number,
-                    of=row,
-                    c=c,
-                    row=at[row.column],
-                    column=at[c],
-                    alpha=alpha if c in row.alpha or c == row.column else none,
-                    beta=numbers.beta[:, r, c].numpy() if has_f else none,
-                    epsilon=numbers.epsilon[:, r, c].numpy() if c in row.epsilon else none,
-                )
+    def _entries(self, number: int, row: Row, own: set[int], where: np.ndarray) -> list[Entries]:
+        """Of one row of a block, with its ``own`` column; ``where``: (K,) the positions of the row."""
+        at, r, block = self.positions[number], row.index, self.blocks[number]
+        numbers, none = block.numbers, np.zeros(block.steps)
+        return [
+            Entries(
+                block=number,
+                of=row,
+                c=c,
+                row=where,
+                column=at[c],
+                alpha=numbers.alpha[:, r, c].numpy() if c in row.alpha or c in own else none,
+                beta=numbers.beta[:, r, c].numpy() if c in row.beta or (c in own and row.solves) else none,
+                epsilon=numbers.epsilon[:, r, c].numpy() if c in row.epsilon else none,
             )
-        return entries
+            for c in sorted({*row.alpha, *row.beta, *row.epsilon, *own})
+        ]
 
     @property
     def given(self) -> int:
@@ -154,7 +161,7 @@ class Structure:
                 (at[row.column] - at[block.pattern.base])[at[block.pattern.base] >= self.given].max(initial=0)
             )
             for block, at in zip(self.blocks, self.positions, strict=True)
-            for row in block.pattern.rows
+            for row in block.pattern.step_rows
             if row.rosenbrock
         ]
         return max([*back, *bases])

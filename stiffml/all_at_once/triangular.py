@@ -51,44 +51,47 @@ def factorise(parts: Sequence[Part], count: int, reach: int) -> Triangular:
 
 
 class Band(Triangular):
-    """LU factors of one band matrix for each sample, with partial pivoting in the band (LAPACK's gbtrf)."""
+    """Of each sample a band matrix with a unit diagonal, solved by LAPACK's tbtrs.
+
+    A = D (I + N) with the diagonal blocks D, which steps taken one by one solve with, and N below them. So no
+    rows of different steps are exchanged, whose sizes may differ by many powers of ten.
+    """
 
     def __init__(self, parts: Sequence[Part], count: int, reach: int) -> None:
         samples, w = parts[0].values.shape[1:3]
-        self._below, self._above = (reach + 1) * w - 1, w - 1
-        height, width = 2 * self._below + self._above + 1, count * w
-        diagonal = self._below + self._above
+        self._diagonal, off = _by_diagonal(parts, count)
+        self._below = reach * w + w - 1
+        height, width = self._below + 1, count * w
         i, j = np.arange(w)[:, None], np.arange(w)[None, :]
-        self._factors = []
         matrices = np.zeros((samples, width * height))
-        for row, column, values in parts:
-            # Band storage: entry (r, c) of the matrix is in row diagonal + r − c of column c.
-            down = diagonal + (row - column)[:, None, None] * w + i - j
+        for row, column, values in off:
+            scaled = self._diagonal.at(row, torch.from_numpy(np.ascontiguousarray(values))).numpy()
+            # Stored by columns, entry (r, c) of the matrix in row r − c of its column.
+            down = (row - column)[:, None, None] * w + i - j
             places = ((column[:, None, None] * w + j) * height + down).ravel()
-            matrices[:, places] += values.swapaxes(0, 1).reshape(samples, -1)
-        for matrix in matrices.reshape(samples, width, height):
-            lu, pivots, _ = lapack.dgbtrf(matrix.T, self._below, self._above, overwrite_ab=1)
-            self._factors.append((lu, pivots))
+            matrices[:, places] += scaled.swapaxes(0, 1).reshape(samples, -1)
+        self._matrices = [matrix.T for matrix in matrices.reshape(samples, width, height)]
 
     def solve(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
-        x = np.empty_like(v)
-        for sample, (lu, pivots) in enumerate(self._factors):
-            right = v[:, sample].reshape(-1, 1)
-            found, _ = lapack.dgbtrs(lu, self._below, self._above, right, pivots, trans=int(transpose))
-            x[:, sample] = found.reshape(x[:, sample].shape)
-        return x
+        x = v if transpose else self._through_diagonal(v, transpose)
+        found = np.empty_like(x)
+        for sample, matrix in enumerate(self._matrices):
+            right = x[:, sample].reshape(-1, 1)
+            one, _ = lapack.dtbtrs(matrix, right, uplo="L", trans="T" if transpose else "N", diag="U")
+            found[:, sample] = one.reshape(found[:, sample].shape)
+        return self._through_diagonal(found, transpose) if transpose else found
+
+    def _through_diagonal(self, v: np.ndarray, transpose: bool) -> np.ndarray:
+        columns = torch.from_numpy(np.ascontiguousarray(v))[..., None]
+        return self._diagonal.solve(columns, transpose)[..., 0].numpy()
 
 
 class Substitution(Triangular):
     """Block substitution, position by position, for all samples together."""
 
     def __init__(self, parts: Sequence[Part], count: int) -> None:
-        row, column, values = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        on = row == column
-        diagonal = np.zeros((count, *values.shape[1:]))
-        np.add.at(diagonal, row[on], values[on])
-        self._diagonal = BlockLU(torch.from_numpy(diagonal))
-        row, column, self._values = row[~on], column[~on], values[~on]
+        self._diagonal, off = _by_diagonal(parts, count)
+        row, column, self._values = (np.concatenate(arrays) for arrays in zip(*off, strict=True))
         self._by_row = _grouped(row, column, count)
         self._by_column = _grouped(column, row, count)
         self._count = count
@@ -103,6 +106,23 @@ class Substitution(Triangular):
             right = torch.from_numpy(x[position])[:, :, None]
             x[position] = self._diagonal.at(position, right, transpose)[:, :, 0].numpy()
         return x
+
+
+def _by_diagonal(parts: Sequence[Part], count: int) -> tuple[BlockLU, list[Part]]:
+    """Factors of the diagonal blocks, (count, samples, w, w), and the other blocks, at least one part."""
+    diagonal = np.zeros((count, *parts[0].values.shape[1:]))
+    off = []
+    for row, column, values in parts:
+        on = row == column
+        if on.all():
+            diagonal[row] += values  # within a part no place occurs twice
+            continue
+        if on.any():
+            diagonal[row[on]] += values[on]
+            row, column, values = row[~on], column[~on], values[~on]
+        off.append(Part(row, column, values))
+    nothing = Part(np.empty(0, dtype=int), np.empty(0, dtype=int), np.empty((0, *diagonal.shape[1:])))
+    return BlockLU(torch.from_numpy(diagonal)), [*off, nothing]
 
 
 def _grouped(by: np.ndarray, other: np.ndarray, count: int) -> list[list[tuple[int, int]]]:

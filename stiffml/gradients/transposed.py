@@ -6,12 +6,12 @@ multipliers w solve (∂R/∂x)ᵀ w = dL/dx. The results are the same as those 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from stiffml.all_at_once.matrix import Jacobians, matrix_of
-from stiffml.all_at_once.structure import Structure
+from stiffml.all_at_once.structure import Entries, Structure
 from stiffml.all_at_once.triangular import factorise
 from stiffml.discretization.equations import Equations, Nodes
 from stiffml.discretization.numbering import STAGE
@@ -34,36 +34,75 @@ def sweep_at_once(
     structure = Structure(equations.segment, equations.blocks)
     at_f = _jacobians(structure, f, equations.f_nodes)
     at_g = None if g is None else _jacobians(structure, g, equations.g_nodes)
-    inner, outer = matrix_of(structure, system, at_f, at_g, curvatures)
-    shape = (structure.unknowns, system.layout.samples, system.layout.width)
-    right = np.zeros((structure.unknowns, system.layout.size))
-    _take_pending(structure, pending, right)
-    _add_sources(structure, equations, sources or {}, right)
-    multipliers = factorise(inner, structure.unknowns, structure.reach).solve(
-        right.reshape(shape), transpose=True
-    )
-    flat = multipliers.reshape(right.shape)
     swept = Swept(
-        np.zeros(equations.f_nodes.u.shape),
-        None if g is None else np.zeros(equations.g_nodes.u.shape),
-        [
-            np.stack([flat[at[row.column] - structure.given] for row in block.pattern.rows])
-            for block, at in zip(structure.blocks, structure.positions, strict=True)
-        ],
+        np.zeros(equations.f_nodes.u.shape), None if g is None else np.zeros(equations.g_nodes.u.shape), []
     )
-    for entry in structure.entries:
-        w = flat[entry.row - structure.given]
-        # Within an entry no vector occurs twice, so += with index arrays misses nothing.
-        if entry.beta.any():
-            swept.f[at_f.node[entry.column]] += entry.beta[:, None] * w
-        if at_g is not None and swept.g is not None and entry.epsilon.any():
-            swept.g[at_g.node[entry.column]] += entry.epsilon[:, None] * w
-    to_given = np.zeros((structure.given, *shape[1:]))
+    shape = (structure.count, system.layout.samples, system.layout.width)
+    cotangents = np.zeros((structure.count, system.layout.size))  # those of given states stay zero at first
+    given = structure.given
+    _take_pending(structure, pending, cotangents)
+    _add_sources(structure, equations, sources or {}, cotangents)
+    of_outputs = _through_outputs(structure, pending, cotangents, swept, at_f, at_g, shape)
+    inner, outer = matrix_of(structure, system, at_f, at_g, curvatures)
+    multipliers = factorise(inner, structure.unknowns, structure.reach).solve(
+        cotangents[given:].reshape(structure.unknowns, *shape[1:]), transpose=True
+    )
+    flat = multipliers.reshape(structure.unknowns, -1)
+    _add_to_nodes(structure.entries, swept, at_f, at_g, lambda row: flat[row - given])
+    to_given = cotangents[:given].reshape(given, *shape[1:])
     for row, column, values in outer:
         np.subtract.at(to_given, column, np.einsum("ksij,ksi->ksj", values, multipliers[row]))
-    for state, cotangent in zip(structure.known.tolist(), to_given.reshape(len(to_given), -1), strict=True):
+    for state, cotangent in zip(structure.known.tolist(), to_given.reshape(given, -1), strict=True):
         pending.add(state, cotangent)
+    taken = 0
+    for block, at in zip(structure.blocks, structure.positions, strict=True):
+        rows = [flat[at[row.column] - given] for row in block.pattern.step_rows]
+        for _ in block.pattern.output_rows:
+            rows.append(of_outputs[taken : taken + block.steps])
+            taken += block.steps
+        swept.multipliers.append(np.stack(rows))
     return swept
+
+
+def _through_outputs(
+    structure: Structure,
+    pending: Pending,
+    cotangents: np.ndarray,
+    swept: Swept,
+    f: Jacobians,
+    g: Jacobians | None,
+    shape: tuple[int, ...],
+) -> np.ndarray:
+    """Reverse the rows of outputs between the ends of steps, which nothing depends on.
+
+    Adds to the ``cotangents`` (count, size) of what they are made of. Returns their own, (outputs, size).
+    """
+    zero = np.zeros(cotangents.shape[1])
+    own = np.array([pending.pop(state, zero) for state in structure.outputs.tolist()]).reshape(-1, len(zero))
+    _add_to_nodes(structure.output_entries, swept, f, g, lambda row: own[row])
+    for entry in structure.output_entries:
+        w = own[entry.row]
+        np.add.at(cotangents, entry.column, -entry.alpha[:, None] * w)
+        for jacobians, numbers in ((f, entry.beta), (g, entry.epsilon)):
+            if jacobians is not None and numbers.any():
+                through = np.einsum("ksij,ksi->ksj", jacobians.at(entry.column), w.reshape(-1, *shape[1:]))
+                np.add.at(cotangents, entry.column, numbers[:, None] * through.reshape(w.shape))
+    return own
+
+
+def _add_to_nodes(
+    entries: Sequence[Entries],
+    swept: Swept,
+    f: Jacobians,
+    g: Jacobians | None,
+    multiplier: Callable[[np.ndarray], np.ndarray],
+) -> None:
+    """Add β w and ε w to dL/df and dL/dg at the nodes; ``multiplier``: rows (K,) -> w (K, size)."""
+    for entry in entries:
+        for jacobians, numbers, total in ((f, entry.beta, swept.f), (g, entry.epsilon, swept.g)):
+            if jacobians is not None and total is not None and numbers.any():
+                # Within an entry no vector occurs twice, so += with index arrays misses nothing.
+                total[jacobians.node[entry.column]] += numbers[:, None] * multiplier(entry.row)
 
 
 def _jacobians(structure: Structure, linearization: DenseBlocks, nodes: Nodes) -> Jacobians:
@@ -75,23 +114,23 @@ def _jacobians(structure: Structure, linearization: DenseBlocks, nodes: Nodes) -
     return Jacobians(linearization.at(np.arange(len(nodes.s))), node)
 
 
-def _take_pending(structure: Structure, pending: Pending, right: np.ndarray) -> None:
-    """Move the cotangents of the segment's unknowns from ``pending`` to the right-hand side."""
+def _take_pending(structure: Structure, pending: Pending, cotangents: np.ndarray) -> None:
+    """Move those of the segment's unknowns from ``pending`` to ``cotangents`` (count, size)."""
     states = np.array(list(pending), dtype=int)
     positions = structure.position_of(states)
     for state, position in zip(states.tolist(), positions.tolist(), strict=True):
         if position >= structure.given:
-            right[position - structure.given] += pending.pop(state)
+            cotangents[position] += pending.pop(state)
 
 
 def _add_sources(
-    structure: Structure, equations: Equations, sources: dict[str, np.ndarray], right: np.ndarray
+    structure: Structure, equations: Equations, sources: dict[str, np.ndarray], cotangents: np.ndarray
 ) -> None:
-    """Add dL/dx of stages to the right-hand side; ``sources`` has them by the nodes of f and g."""
+    """Add dL/dx of stages to ``cotangents``; ``sources`` has them by the nodes of f and g."""
     for name, values in sources.items():
         nodes = equations.f_nodes if name == "f" else equations.g_nodes
         for number, block in enumerate(structure.blocks):
             for c in block.pattern.stages:
                 where = nodes.index[number].get(c)
                 if where is not None and (nodes.states[where] == STAGE).all():
-                    np.add.at(right, structure.positions[number][c] - structure.given, values[where])
+                    np.add.at(cotangents, structure.positions[number][c], values[where])

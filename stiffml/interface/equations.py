@@ -31,6 +31,7 @@ def system_of(arguments: Arguments, method: Method, layout: Layout, direction: i
     """
     func, mass = arguments.func, arguments.mass
     parameters = _parameters(func, arguments.params)
+    matrix = None if mass is None else _mass(mass, layout, method)
     space = space_of(func)
     if isinstance(func, Split) and method.split:
         if mass is not None:
@@ -47,7 +48,6 @@ def system_of(arguments: Arguments, method: Method, layout: Layout, direction: i
             f"method: {method} is not stiffly accurate and needs Split(implicit, explicit); for a right-hand "
             f"side that is implicit as a whole use one of {able}"
         )
-    matrix = None if mass is None else _mass(mass, layout, method)
     return System(Dynamics(func, layout, direction, parameters, space, span), mass=matrix)
 
 

@@ -52,8 +52,8 @@ def plan_of(
         return None
     assert not isinstance(steps, Adaptive)
     ends = np.concatenate(step_ends(scheduled(steps, outputs, method)[0], outputs))
-    if stepping == "auto" and (len(ends) < FEW or not method.newton):
-        # Explicit steps need no iteration, and those of Rosenbrock methods one linear system a stage.
+    if stepping == "auto" and (len(ends) < FEW or not method.newton or system.constant_jacobian):
+        # Explicit steps need no iteration, and those that are linear one system a stage.
         return None
     return Plan(ends, None if guess is None else _states_at(guess, ends, system))
 

@@ -52,7 +52,7 @@ def test_ode_block(network: SmallNetwork, start: Tensor) -> None:
 
 
 def test_statistics_and_message(network: SmallNetwork, start: Tensor) -> None:
-    solution = solve(network, start.requires_grad_(), T, method="cn", steps=Grid(4))
+    solution = solve(network, start.requires_grad_(), T, method="cn", steps=Grid(4), stepping="sequential")
     stats = solution.stats
     assert solution.status is Status.SUCCESS
     assert stats.accepted == 8

@@ -335,7 +335,7 @@ def test_a_forked_process_reads_its_parents_checkpoints(tmp_path: Path) -> None:
 
 def test_sensitivities_survive_too() -> None:
     func = Oscillator()
-    arguments = {"method": "cn", "steps": STEPS}
+    arguments = {"method": "cn", "steps": STEPS, "stepping": "sequential"}
     expected = sensitivities(func, start(), T, **arguments)
     func.arm(raise_mishap, 20)
     with pytest.raises(Mishap):

@@ -133,6 +133,7 @@ def test_a_value_that_is_not_finite_cuts_the_step(method: str, split: str, inste
 def test_a_value_that_is_not_finite_halves_a_step_asked_for(method: str) -> None:
     module = Mishap()
     arguments = {"y0": Y0.clone().requires_grad_(), "t": T, "method": method, "steps": Grid(20)}
+    arguments["stepping"] = "sequential"
     solve(module, **arguments)  # finds out what is remembered
     module.arm(0)
     clean = solve(module, **arguments)

@@ -43,6 +43,6 @@ class BlockLU:
         """The x of A x = v, or of Aᵀ x = v, for columns v (…, w, n)."""
         return torch.linalg.lu_solve(self._lu, self._pivots, v, adjoint=transpose)
 
-    def at(self, position: int, v: Tensor, transpose: bool = False) -> Tensor:
-        """The same for one of K sets of matrices, (K, …, w, w)."""
+    def at(self, position: int | np.ndarray, v: Tensor, transpose: bool = False) -> Tensor:
+        """The same for one, or some, of K sets of matrices, (K, …, w, w)."""
         return torch.linalg.lu_solve(self._lu[position], self._pivots[position], v, adjoint=transpose)

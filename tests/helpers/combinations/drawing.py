@@ -219,10 +219,10 @@ class Combination:
                 return "jacobian has no effect"
         if self.has_mass and self.is_split:
             return "needs an identity mass matrix"
-        if not self.is_split and not kind.whole:
-            return "needs Split"
         if self.has_mass and not kind.mass:
             return "takes no mass matrix"
+        if not self.is_split and not kind.whole:
+            return "needs Split"
         if self.is_dae and not kind.dae:
             return "singular, and .* does not integrate"
         if self.mixes_rows and kind.explicit_first_stage:
