@@ -65,7 +65,7 @@ class Evaluation:
             self.values, self.blocks = values.numpy(), blocks.numpy()
 
 
-class NotConvergedError(Exception):
+class StepsNotConvergedError(Exception):
     """The iteration did not converge within ``iterations`` iterations."""
 
     def __init__(self, iterations: int) -> None:
@@ -73,7 +73,7 @@ class NotConvergedError(Exception):
         self.iterations = iterations
 
 
-class Equations:
+class ManySteps:
     """The equations of a structure as functions of its vectors x (count, size).
 
     ``times`` (count,) are the times of the vectors that are states or half steps.
@@ -241,13 +241,13 @@ class Equations:
 
 
 def solve(
-    equations: Equations, x: np.ndarray, given: int, limits: NewtonLimits, scale: np.ndarray, trusted: bool
+    equations: ManySteps, x: np.ndarray, given: int, limits: NewtonLimits, scale: np.ndarray, trusted: bool
 ) -> tuple[np.ndarray, int]:
     """Solve the equations by Newton's iteration; return x (count, size) and the number of iterations.
 
     Parameters
     ----------
-    equations : Equations
+    equations : ManySteps
     x : ndarray
         (count, size) the initial guess.
     given : int
@@ -261,7 +261,7 @@ def solve(
 
     Raises
     ------
-    NotConvergedError
+    StepsNotConvergedError
     """
     tested, before = equations.tested, math.inf
     atol = 0.01 * limits.rtol * scale + 1e-250 if limits.atol is None else limits.atol + 0 * scale
@@ -272,7 +272,7 @@ def solve(
         change, state = np.abs(update[tested]), np.abs(x[given:][tested])
         size = math.sqrt(float(np.mean((change / (limits.rtol * state + atol[tested])) ** 2, axis=1).max()))
         if not size < DIVERGENCE * before:  # also true if size is NaN
-            raise NotConvergedError(iteration)
+            raise StepsNotConvergedError(iteration)
         contraction, before = size / before, size
         trusted = trusted and contraction < CLEAN
         converged = size <= 1 or (0 < contraction < 1 and size * contraction / (1 - contraction) <= 1)
@@ -281,6 +281,6 @@ def solve(
             converged = bool((change <= 1e-10 * state + ROUNDING_LEVEL * largest).all())
         if converged:
             if not trusted and not equations.steps_lead_to(x, limits.rtol * np.abs(x[given:]) + atol, size):
-                raise NotConvergedError(iteration)
+                raise StepsNotConvergedError(iteration)
             return x, iteration
-    raise NotConvergedError(MAX_ITERATIONS)
+    raise StepsNotConvergedError(MAX_ITERATIONS)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stiffml.all_at_once.newton import Equations, solve
+from stiffml.all_at_once.newton import ManySteps, solve
 from stiffml.all_at_once.structure import Structure
 from stiffml.discretization.trajectory import Segment, Trajectory, times_at
 from stiffml.methods import Method
@@ -63,7 +63,7 @@ def solve_steps(
 
     Raises
     ------
-    NotConvergedError
+    StepsNotConvergedError
         If Newton's iteration does not converge.
     """
     origin = last + 1 - len(guess)
@@ -91,7 +91,7 @@ def solve_steps(
             else:
                 x[here] = base
                 times[here] = block.times.mean(dim=1).numpy()
-    x, iterations = solve(Equations(structure, system, times), x, structure.given, limits, scale, trusted)
+    x, iterations = solve(ManySteps(structure, system, times), x, structure.given, limits, scale, trusted)
     return _found(structure, x, first, last, iterations)
 
 

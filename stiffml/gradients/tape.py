@@ -11,7 +11,7 @@ from stiffml.discretization.interpolation import Reading
 from stiffml.gradients.hooks import without_hooks
 from stiffml.native.replay import Replay
 from stiffml.run.checkpoints import Checkpoints
-from stiffml.run.dense_output import with_outputs
+from stiffml.run.dense_output import with_read_outputs
 from stiffml.run.record import Run
 from stiffml.stats import Stats
 
@@ -44,7 +44,7 @@ class Tape:
     def with_readings(self, readings: Sequence[Reading]) -> Tape:
         """The tape of the same run with these outputs. This tape must have none."""
         assert not self.readings
-        return dataclasses.replace(self, replay=with_outputs(self.replay, readings), readings=readings)
+        return dataclasses.replace(self, replay=with_read_outputs(self.replay, readings), readings=readings)
 
     def require_same_func(self) -> None:
         """Raise ReplayError if ``func`` has changed since the run."""

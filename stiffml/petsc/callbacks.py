@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stiffml.petsc.convergence import NewtonTest
+from stiffml.petsc.convergence import SNESTest
 from stiffml.petsc.formulation import Formulation
 from stiffml.petsc.matrix import PETScSolver, ShiftedMatrix
 from stiffml.petsc.sharing import shared, written
@@ -49,7 +49,7 @@ class Callbacks:
         Time and shift of the last Jacobian.
     """
 
-    test: NewtonTest
+    test: SNESTest
     """The convergence test; only for methods with Newton's iteration."""
 
     def __init__(
@@ -75,7 +75,7 @@ class Callbacks:
         self._leave_jacobian: Callable[[], None] | None = None
         self._solves_at_start = 0
 
-    def use(self, matrix: ShiftedMatrix, test: NewtonTest | None) -> None:
+    def use(self, matrix: ShiftedMatrix, test: SNESTest | None) -> None:
         """Set the matrix and the convergence test of an implicit method."""
         self._matrix = matrix
         if test is not None:

@@ -31,7 +31,7 @@ _FLOOR_DECAY = 0.5
 """An estimate of the rounding error is multiplied by this at each new solve, until it is made again."""
 
 
-class NewtonTest:
+class SNESTest:
     """Convergence test for SNES; see :class:`stiffml.Newton` for the rule.
 
     PETSc's own test compares 2-norms of residuals. These mix components of all scales and depend on the step

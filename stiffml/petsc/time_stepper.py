@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from stiffml.petsc.callbacks import Callbacks
-from stiffml.petsc.convergence import NewtonTest
+from stiffml.petsc.convergence import SNESTest
 from stiffml.petsc.formulation import Formulation, TimeAsState
 from stiffml.petsc.library import PETSc
 from stiffml.petsc.matrix import PETScSolver, ShiftedMatrix
@@ -98,10 +98,10 @@ class TimeStepper:
         ts.setIFunction(callbacks.ifunction, work)
         ts.setIJacobian(callbacks.ijacobian, matrix.mat, matrix.mat)
         snes = ts.getSNES()
-        test: NewtonTest | None = None
+        test: SNESTest | None = None
         if task.method.newton:
             space = task.system.space
-            test = NewtonTest(
+            test = SNESTest(
                 task.newton,
                 space,
                 space.sum(self.problem.size),

@@ -23,7 +23,7 @@ def reader_for(s: np.ndarray, replay: StepSolver) -> Reader:
     return StepReader(s, replay)
 
 
-def with_outputs(replay: S, readings: Sequence[Reading]) -> S:
+def with_read_outputs(replay: S, readings: Sequence[Reading]) -> S:
     """The replay of a finished run, with those of its outputs added that are rows of a step."""
     firsts = [(int(reading.states[0]), reading.s) for reading in readings]
     asked = {output_of(state): s for state, s in firsts if s is not None and is_output(state)}

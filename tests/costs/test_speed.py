@@ -66,7 +66,7 @@ def test_a_training_iteration_of_the_robertson_fit(func_calls: list[int]) -> Non
     stats = solution.stats
     assert stats.at_once == stats.accepted == 40
     assert stats.newton_iterations <= 9, f"{stats}: look at solve in all_at_once/newton.py"
-    assert len(func_calls) <= 20, f"{len(func_calls)} calls: look at Equations.update and what solve tries"
+    assert len(func_calls) <= 20, f"{len(func_calls)} calls: look at ManySteps.update and what solve tries"
     assert interpreted <= CALLS_AT_ONCE, f"{interpreted} Python calls: look at all_at_once/ and Drive"
     func_calls.clear()
     interpreted = python_calls(lambda: error_of(solution, data).backward())
@@ -94,7 +94,7 @@ def test_steps_one_by_one(func_calls: list[int]) -> None:
     interpreted = python_calls(forward)
     stats = solution.stats
     assert stats.accepted == 40
-    assert stats.newton_iterations <= 105, f"{stats}: look at NewtonTest and the first guesses of steps"
+    assert stats.newton_iterations <= 105, f"{stats}: look at SNESTest and the first guesses of steps"
     assert stats.jacobians <= stats.newton_iterations, f"{stats}: look at Callbacks.ifunction"
     assert stats.rhs_evals <= stats.newton_iterations + 50, f"{stats}: look at Dynamics.evaluate"
     assert len(func_calls) <= 170, f"{len(func_calls)} calls: look at Dynamics.evaluate and what solve tries"

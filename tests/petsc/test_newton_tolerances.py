@@ -33,7 +33,7 @@ def test_states_of_any_unit(method: str, linear: str | GMRES) -> None:
         y = odeint(lambda t, y, k=rate: -k * y**2, y0, T, method=method, steps=Grid(3), linear=linear)
         ends.append(float(y[-1]) / scale)
     assert ends[1:] == pytest.approx([ends[0]] * 3, rel=1e-9), (
-        "a step is not solved for as well as with states of order one; look at NewtonTest.step_begins"
+        "a step is not solved for as well as with states of order one; look at SNESTest.step_begins"
     )
 
 
@@ -62,7 +62,7 @@ def test_small_beside_large(method: str, scale: float, jacobian: str) -> None:
         adjoint = Discrete(checkpoints=checkpoints)
         solution = solve(func, start, T, method=method, steps=Grid(3), jacobian=jacobian, adjoint=adjoint)
         assert float(solution.y[-1, 1]) / scale == pytest.approx(float(expected), rel=1e-8), (
-            "look at NewtonTest in petsc/convergence.py"
+            "look at SNESTest in petsc/convergence.py"
         )
         (gradient,) = torch.autograd.grad(solution.y[-1, 1], start)
         assert float(gradient[1]) == pytest.approx(float(slope), rel=1e-6), (

@@ -68,13 +68,13 @@ def test_the_users_exception_keeps_its_context() -> None:
 
 def test_an_interrupt_anywhere_in_the_solver_arrives_as_itself(monkeypatch) -> None:
     """Ctrl-C may strike in Python code that PETSc calls, outside of func."""
-    from stiffml.petsc.convergence import NewtonTest
+    from stiffml.petsc.convergence import SNESTest
 
     def interrupted(*args):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(NewtonTest, "_judge", interrupted)
+        patch.setattr(SNESTest, "_judge", interrupted)
         with pytest.raises(KeyboardInterrupt):
             solve(decay, Y0, T)
 

@@ -145,9 +145,8 @@ class Dynamics(WithJacobian):
             leaf = u.detach().repeat_interleave(copies, dim=0).requires_grad_()
             times = s.repeat_interleave(copies).requires_grad_()
             along = [y.repeat_interleave(copies, dim=0), tau.repeat_interleave(copies)]
-            slopes = derivative(self._many(times, leaf), [leaf, times], along)
+            slopes = derivative(self._many(times, leaf, copies=copies), [leaf, times], along)
             slopes = slopes.view(count, copies, samples, width)
-            self.rhs_evals -= count * (copies - 1)
             if loop:
                 rows = [gradient(slopes, leaf, eye[r].expand_as(slopes), retain=True) for r in range(width)]
                 grads = torch.stack(rows, dim=1)

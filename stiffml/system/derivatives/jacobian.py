@@ -129,10 +129,9 @@ class WithJacobian(Evaluation):
         rows[:], times[:] = u, s
         leaf = torch.from_numpy(rows).requires_grad_()
         with torch.enable_grad():
-            slopes = self._many(torch.from_numpy(times), leaf)
+            slopes = self._many(torch.from_numpy(times), leaf, copies=width)
             grads = gradient(slopes, leaf, self._identity)
         grads = _own(grads, self._identity)
-        self.rhs_evals += 1 - width
         self.jacobians += 1
         blocks = grads.numpy().reshape(width, layout.samples, width).swapaxes(0, 1)
         return slopes.detach().numpy()[0], blocks
@@ -225,8 +224,8 @@ class WithJacobian(Evaluation):
         eye = torch.eye(width, dtype=torch.float64)
         with torch.enable_grad():
             leaf = u.detach().repeat_interleave(width, dim=0).requires_grad_()
-            slopes = self._many(s.repeat_interleave(width), leaf).view(count, width, samples, width)
-            self.rhs_evals -= count * (width - 1)
+            slopes = self._many(s.repeat_interleave(width), leaf, copies=width)
+            slopes = slopes.view(count, width, samples, width)
             grads = _own(gradient(slopes, leaf, eye[None, :, None, :].expand_as(slopes)), eye)
         values = slopes.detach()[:, 0].reshape(count, -1)
         return values, grads.view(count, width, samples, width).transpose(1, 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -175,30 +175,33 @@ class Evaluation:
         not_batched(self.func, self.layout, self._batching)
         self._batching = Batching.VMAP if self._batching is Batching.NATIVE else Batching.LOOP
 
-    def _many(self, s: Tensor, u: Tensor, func: Func | None = None, ends: Tensor | None = None) -> Tensor:
+    def _many(
+        self, s: Tensor, u: Tensor, func: Func | None = None, ends: Tensor | None = None, copies: int = 1
+    ) -> Tensor:
         """f, or ``func`` instead, at K times (K,) and states (K, size), both float64; differentiable.
 
-        At times beyond the span the values depend on its ``ends`` as well.
+        At times beyond the span the values depend on its ``ends`` as well. ``copies``: so many rows in turn are
+        the same state, which counts as one evaluation.
         """
         expanded = self.span.expanded(s, ends) if self.span.degree else None
         if expanded is not None:
             rows, weights = expanded.rows.to(u.device), expanded.weights.to(u.device)
-            slopes = self._many_within(expanded.times, u[rows], func)
+            slopes = self._many_within(expanded.times, u[rows], func, copies)
             return torch.zeros_like(u).index_add(0, rows, weights[:, None] * slopes)
-        return self._many_within(s, u, func)
+        return self._many_within(s, u, func, copies)
 
-    def _many_within(self, s: Tensor, u: Tensor, func: Func | None) -> Tensor:
+    def _many_within(self, s: Tensor, u: Tensor, func: Func | None, copies: int) -> Tensor:
         """The same at times within the span."""
         if s.requires_grad and func is None and torch.is_grad_enabled():
             differences = self._differences_in_time(u)
             if differences is not None:
-                return differences.evaluate(self._evaluate, s, u)
-        return self._evaluate(s, u, func)
+                return differences.evaluate(partial(self._evaluate, copies=copies), s, u)
+        return self._evaluate(s, u, func, copies)
 
-    def _evaluate(self, s: Tensor, u: Tensor, func: Func | None = None) -> Tensor:
+    def _evaluate(self, s: Tensor, u: Tensor, func: Func | None = None, copies: int = 1) -> Tensor:
         """The same, with torch's own derivative with respect to time."""
         func = self.func if func is None else func
-        self.rhs_evals += len(s)
+        self.rhs_evals += len(s) // copies
         # A single state needs no batch, nor the attempts with which one is tried out.
         if len(s) == 1 or self.space.is_distributed or self.is_large:
             mode = Batching.LOOP
