@@ -180,8 +180,8 @@ class Evaluation:
     ) -> Tensor:
         """f, or ``func`` instead, at K times (K,) and states (K, size), both float64; differentiable.
 
-        At times beyond the span the values depend on its ``ends`` as well. ``copies``: so many rows in turn are
-        the same state, which counts as one evaluation.
+        At times beyond the span the values depend on its ``ends`` as well. ``copies``: so many rows in turn
+        are the same state, which counts as one evaluation.
         """
         expanded = self.span.expanded(s, ends) if self.span.degree else None
         if expanded is not None:
