@@ -65,7 +65,7 @@ class Band(Triangular):
         i, j = np.arange(w)[:, None], np.arange(w)[None, :]
         matrices = np.zeros((samples, width * height))
         for row, column, values in off:
-            scaled = self._diagonal.at(row, torch.from_numpy(np.ascontiguousarray(values))).numpy()
+            scaled = self._diagonal.at(row, torch.from_numpy(np.array(values))).numpy()
             # Stored by columns, entry (r, c) of the matrix in row r − c of its column.
             down = (row - column)[:, None, None] * w + i - j
             places = ((column[:, None, None] * w + j) * height + down).ravel()

@@ -161,8 +161,9 @@ def for_ever(job: Callable[[], object]) -> None:
         job()
 
 
-def interrupt(after: float, arrived: threading.Event) -> None:
+def interrupt(begun: threading.Event, after: float, arrived: threading.Event) -> None:
     """Until it arrives: Python drops one that strikes in a callback of its garbage collector."""
+    begun.wait()
     while not arrived.wait(after):
         _thread.interrupt_main()
         after = 5.0
@@ -178,10 +179,11 @@ def test_ctrl_c_at_any_time(method: str) -> None:
     expected = gradients(right, solve(right, y0, T, **arguments).y, y0)
     duration = time.perf_counter() - began
     for fraction in (0.1, 0.35, 0.6, 0.85):
-        arrived = threading.Event()
-        user = threading.Thread(target=interrupt, args=(fraction * duration, arrived))
+        begun, arrived = threading.Event(), threading.Event()
+        user = threading.Thread(target=interrupt, args=(begun, fraction * duration, arrived))
         user.start()
         with pytest.raises(KeyboardInterrupt):
+            begun.set()
             for_ever(lambda: gradients(right, solve(right, y0, T, **arguments).y, y0))
         arrived.set()
         user.join()
