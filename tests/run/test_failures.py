@@ -182,9 +182,13 @@ def test_ctrl_c_at_any_time(method: str) -> None:
         begun, arrived = threading.Event(), threading.Event()
         user = threading.Thread(target=interrupt, args=(begun, fraction * duration, arrived))
         user.start()
-        with pytest.raises(KeyboardInterrupt):
+
+        def work(begun: threading.Event = begun) -> None:
             begun.set()
-            for_ever(lambda: gradients(right, solve(right, y0, T, **arguments).y, y0))
+            gradients(right, solve(right, y0, T, **arguments).y, y0)
+
+        with pytest.raises(KeyboardInterrupt):
+            for_ever(work)
         arrived.set()
         user.join()
     assert all_equal(gradients(right, solve(right, y0, T, **arguments).y, y0), expected)
