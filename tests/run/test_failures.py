@@ -155,8 +155,9 @@ def test_in_the_middle_of_the_backward_pass(method: str, checkpoints, what: str)
     assert all_equal(again, expected), "a backward pass after a broken one differs"
 
 
-def for_ever(job: Callable[[], object]) -> None:
+def for_ever(begun: threading.Event, job: Callable[[], object]) -> None:
     """A machine that has become faster must not come to an end before the interrupt."""
+    begun.set()
     while True:
         job()
 
@@ -182,13 +183,8 @@ def test_ctrl_c_at_any_time(method: str) -> None:
         begun, arrived = threading.Event(), threading.Event()
         user = threading.Thread(target=interrupt, args=(begun, fraction * duration, arrived))
         user.start()
-
-        def work(begun: threading.Event = begun) -> None:
-            begun.set()
-            gradients(right, solve(right, y0, T, **arguments).y, y0)
-
         with pytest.raises(KeyboardInterrupt):
-            for_ever(work)
+            for_ever(begun, lambda: gradients(right, solve(right, y0, T, **arguments).y, y0))
         arrived.set()
         user.join()
     assert all_equal(gradients(right, solve(right, y0, T, **arguments).y, y0), expected)
