@@ -217,10 +217,10 @@ class Combination:
                 return "linear has no effect"
             if self.jacobian != "auto":
                 return "jacobian has no effect"
-        if self.has_mass and self.is_split:
-            return "needs an identity mass matrix"
         if self.has_mass and not kind.mass:
             return "takes no mass matrix"
+        if self.has_mass and self.is_split:
+            return "needs an identity mass matrix"
         if not self.is_split and not kind.whole:
             return "needs Split"
         if self.is_dae and not kind.dae:
