@@ -46,7 +46,8 @@ class AllAtOnceStepper(NativeStepper):
         self._length = self._longest = self._fitting()
         self._one_by_one = 0  # how many of the next steps are solved one by one
         self._at_once = 0
-        self._look_ahead(float(self._ends[0]) - task.s0)
+        if self._longest >= SHORTEST:
+            self._look_ahead(float(self._ends[0]) - task.s0)
 
     @property
     def has_begun(self) -> bool:
@@ -57,7 +58,7 @@ class AllAtOnceStepper(NativeStepper):
         """The largest number of steps in a window, by memory."""
         layout, rows = self._task.system.layout, self._rows_of_a_step()
         band = 3 * (rows * self._task.method.history + rows) * layout.width
-        return max(SHORTEST, WINDOW_NUMBERS // (rows * layout.size * band))
+        return WINDOW_NUMBERS // (rows * layout.size * band)
 
     def _rows_of_a_step(self) -> int:
         return len(self._task.method.kept_stages(self._task.system.form)) + 2

@@ -163,7 +163,8 @@ def _reverse_segment(replay: Replay, segment: Segment, pending: Pending, total: 
     curvatures = [_curvature(equations, block, system.f) for block in equations.blocks]
     wanted = total.times is not None or system.mass_has_gradient or any(curvatures)
     if (
-        isinstance(f, DenseBlocks)
+        len(segment.which) > 1  # large states have segments of one step, and no room for more matrices
+        and isinstance(f, DenseBlocks)
         and (g is None or isinstance(g, DenseBlocks))
         and all(curvature is None or curvature.blocks is not None for curvature in curvatures)
     ):
