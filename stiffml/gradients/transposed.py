@@ -14,7 +14,6 @@ from stiffml.all_at_once.matrix import Jacobians, matrix_of
 from stiffml.all_at_once.structure import Entries, Structure
 from stiffml.all_at_once.triangular import factorise
 from stiffml.discretization.equations import Equations, Nodes
-from stiffml.discretization.numbering import STAGE
 from stiffml.gradients.sweep import Pending, Swept
 from stiffml.linear.dense.lu import DenseBlocks
 from stiffml.system.derivatives.curvature import Curvature
@@ -28,7 +27,6 @@ def sweep_at_once(
     g: DenseBlocks | None,
     curvatures: Sequence[Curvature | None],
     pending: Pending,
-    sources: dict[str, np.ndarray] | None = None,
 ) -> Swept:
     """Reverse a segment as :func:`stiffml.gradients.sweep.sweep` does, for Jacobians as dense blocks."""
     structure = Structure(equations.segment, equations.blocks)
@@ -41,7 +39,6 @@ def sweep_at_once(
     cotangents = np.zeros((structure.count, system.layout.size))  # those of given states stay zero at first
     given = structure.given
     _take_pending(structure, pending, cotangents)
-    _add_sources(structure, equations, sources or {}, cotangents)
     of_outputs = _through_outputs(structure, pending, cotangents, swept, at_f, at_g, shape)
     inner, outer = matrix_of(structure, system, at_f, at_g, curvatures)
     multipliers = factorise(inner, structure.unknowns, structure.reach).solve(
@@ -121,16 +118,3 @@ def _take_pending(structure: Structure, pending: Pending, cotangents: np.ndarray
     for state, position in zip(states.tolist(), positions.tolist(), strict=True):
         if position >= structure.given:
             cotangents[position] += pending.pop(state)
-
-
-def _add_sources(
-    structure: Structure, equations: Equations, sources: dict[str, np.ndarray], cotangents: np.ndarray
-) -> None:
-    """Add dL/dx of stages to ``cotangents``; ``sources`` has them by the nodes of f and g."""
-    for name, values in sources.items():
-        nodes = equations.f_nodes if name == "f" else equations.g_nodes
-        for number, block in enumerate(structure.blocks):
-            for c in block.pattern.stages:
-                where = nodes.index[number].get(c)
-                if where is not None and (nodes.states[where] == STAGE).all():
-                    np.add.at(cotangents, structure.positions[number][c], values[where])
