@@ -25,7 +25,7 @@ from stiffml.methods import (
 )
 from stiffml.run.events import Event
 from stiffml.settings import Discrete, Disk, Newton
-from stiffml.steps import Adaptive, Fixed, Grid, Recorded
+from stiffml.steps import Adaptive, Fixed, Grid, KeptSteps, Recorded
 from stiffml.system.derivatives.graph import NotTwiceDifferentiableError
 from stiffml.system.split import Split
 
@@ -56,6 +56,7 @@ __all__ = [
     "Fixed",
     "GradientReport",
     "Grid",
+    "KeptSteps",
     "Krylov",
     "LinearSolveError",
     "MissingEntriesError",

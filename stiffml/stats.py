@@ -39,6 +39,8 @@ class Stats:
         Jacobians with infinite or NaN entries, which differences of f replaced.
     wall_s : float
         Seconds.
+    renewed : str
+        Why ``KeptSteps`` were chosen anew, see there; empty if they were kept, and for other steps.
     linear : str
         How linear systems were solved.
     adjoint : AdjointStats or None
@@ -55,6 +57,7 @@ class Stats:
     krylov_iterations: int = 0
     mended_jacobians: int = 0
     wall_s: float = 0.0
+    renewed: str = ""
     linear: str = ""
     adjoint: AdjointStats | None = None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from stiffml.checks import described, whole
 from stiffml.checks import path as checked_path
 from stiffml.errors import LinearSolveError, ReplayError, SolveError
 from stiffml.files import save_atomically
+from stiffml.interface.odeblock import Keeper
+from stiffml.steps import KeptSteps
 
 STATE = "training.pt"
 MAX_RETREATS = 12
@@ -53,7 +55,7 @@ class History:
         return xarray.Dataset(variables, {"iteration": np.arange(len(self.loss))})
 
 
-KEYS = {"model", "optimizer", "history", "settings", "before", "random"}
+KEYS = {"model", "optimizer", "history", "settings", "before", "random", "kept"}
 """The entries of a saved state."""
 
 
@@ -81,8 +83,8 @@ class Trainer:
 
     If the loss is not finite, or a solve fails, forwards or backwards, the last update is halved until the
     loss can be computed again. The state is saved every ``save_every`` iterations and at the end. It includes
-    that of torch's random numbers on the CPU. An iteration depends on this state only, so a resumed run ends
-    with the same weights as an uninterrupted one.
+    that of torch's random numbers on the CPU, and kept steps. An iteration depends on this state only, so a
+    resumed run ends with the same weights as an uninterrupted one.
 
     Parameters
     ----------
@@ -97,6 +99,9 @@ class Trainer:
         A resumed run must have the same as the state in the folder.
     save_every : int
         Default 25.
+    kept : sequence of KeptSteps
+        Those that ``loss`` solves with: their state is saved too. Not needed for those of an ``ODEBlock`` in
+        ``model``.
     """
 
     def __init__(
@@ -107,6 +112,7 @@ class Trainer:
         folder: Path,
         settings: dict[str, str | int | float],
         save_every: int = 25,
+        kept: Sequence[KeptSteps] = (),
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, not {described(model)}")
@@ -116,10 +122,13 @@ class Trainer:
             raise TypeError(f"loss must be callable as loss(), not {described(loss)}")
         if not isinstance(settings, dict):
             raise TypeError(f"settings must be a dict, not {described(settings)}")
+        if not isinstance(kept, Sequence) or not all(isinstance(each, KeptSteps) for each in kept):
+            raise TypeError(f"kept must be a sequence of KeptSteps, not {described(kept)}")
         folder, save_every = checked_path("folder", folder), whole("save_every", save_every)
         self.model, self.optimizer, self.loss = model, optimizer, loss
         self.folder, self.settings, self.save_every = folder, settings, save_every
         self.history = History()
+        self._kept = tuple(kept)
         self._before: list[Tensor] | None = None  # the weights before the last update
 
     @property
@@ -140,6 +149,7 @@ class Trainer:
             "settings": self.settings,
             "before": self._before,
             "random": torch.get_rng_state(),
+            "kept": [kept.state_dict() for kept in self._kept],
         }
         save_atomically(self.folder / STATE, lambda file: torch.save(state, file))
 
@@ -161,15 +171,20 @@ class Trainer:
             if held != value:
                 raise ValueError(f"{path} was made with {name} = {held}, not {value}; use another folder")
         weights, optimizer = copy.deepcopy((self.model.state_dict(), self.optimizer.state_dict()))
+        kept = [each.state_dict() for each in self._kept]
         try:
             history = History(**state["history"])
             self._require_fitting(state["before"])
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
+            for each, held in zip(self._kept, state["kept"], strict=True):
+                each.load_state_dict(held)
             torch.set_rng_state(state["random"])
         except Exception as error:
             self.model.load_state_dict(weights)
             self.optimizer.load_state_dict(optimizer)
+            for each, held in zip(self._kept, kept, strict=True):
+                each.load_state_dict(held)
             why = " ".join(str(error).split())
             raise ValueError(
                 f"{path} holds the state of another model or optimizer ({why}); use another folder"
@@ -205,11 +220,24 @@ class Trainer:
                 self.save()
             report(self.iteration, loss)
         # The last update has not been tried yet, but the weights that remain must work. The trial uses the
-        # random numbers of the next iteration, which a resumed run must use again.
-        random = torch.get_rng_state()
+        # random numbers and the kept steps of the next iteration, which a resumed run must use again.
+        before = self._surroundings()
         self._step_back_or_save()
-        torch.set_rng_state(random)
+        self._restore(before)
         self.save()
+
+    def _surroundings(self) -> tuple[Tensor, list[dict[str, Any]]]:
+        """What a computation of the loss depends on and changes, besides the weights."""
+        return torch.get_rng_state(), [kept.state_dict() for kept in self._all_kept()]
+
+    def _restore(self, surroundings: tuple[Tensor, list[dict[str, Any]]]) -> None:
+        random, states = surroundings
+        torch.set_rng_state(random)
+        for kept, state in zip(self._all_kept(), states, strict=True):
+            kept.load_state_dict(state)
+
+    def _all_kept(self) -> list[KeptSteps]:
+        return [*self._kept, *(part.kept for part in self.model.modules() if isinstance(part, Keeper))]
 
     def _step_back_or_save(self) -> tuple[float, int]:
         """As :meth:`_step_back_until_finite`, but a failure restores the last good weights and saves them."""
@@ -225,9 +253,10 @@ class Trainer:
 
     def _step_back_until_finite(self) -> tuple[float, int]:
         """The loss and how often the last update was halved to find it; leaves the gradients there."""
-        problem, random = "", torch.get_rng_state()
+        problem, before = "", self._surroundings()
         for retreats in range(MAX_RETREATS):
-            torch.set_rng_state(random)  # so that every try has the same minibatch
+            if retreats:
+                self._restore(before)  # every try has the same minibatch and steps
             self.optimizer.zero_grad()
             try:
                 loss = self.loss()

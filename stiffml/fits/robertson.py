@@ -23,7 +23,7 @@ from stiffml.files import require_writable, save_atomically, save_picture
 from stiffml.interface.solution import Solution
 from stiffml.interface.solve import solve
 from stiffml.methods import resolve
-from stiffml.steps import Adaptive, Grid, Steps
+from stiffml.steps import Adaptive, Grid, KeptSteps
 from stiffml.training import Trainer
 
 DEFAULT_ITERATIONS = 800
@@ -93,8 +93,8 @@ def fit(
 ) -> Result:
     """Fit, and write ``weights.pt``, ``trajectory.nc``, ``history.nc`` and ``fit.png`` to ``folder``.
 
-    Implicit methods take one step between observations; explicit ones adapt their steps where they
-    can. ``report(iteration, loss)`` is called after every iteration.
+    Implicit methods take one step between observations; explicit ones adapt their steps where they can. Steps
+    and solution are kept for the next iteration. ``report(iteration, loss)`` is called after every iteration.
 
     Raises
     ------
@@ -108,19 +108,21 @@ def fit(
         If training could not go on.
     """
     steps = default_steps(method)
+    kept = KeptSteps(steps)
     folder = Path(folder)
     require_writable(folder, "folder (--out)")
     data = observations()
     network = Network(seed)
 
     def simulate() -> Solution:
-        return solve(network, data.scaled[0], data.times, method=method, steps=steps)
+        return solve(network, data.scaled[0], data.times, method=method, steps=kept)
 
     def loss() -> Tensor:
         return error_of(simulate(), data)
 
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
-    trainer = Trainer(network, optimizer, loss, folder, {"fit": "robertson", "method": method, "seed": seed})
+    settings: dict[str, str | int | float] = {"fit": "robertson", "method": method, "seed": seed}
+    trainer = Trainer(network, optimizer, loss, folder, settings, kept=[kept])
     if resume:
         trainer.resume()
     elif trainer.saved:
@@ -136,7 +138,7 @@ def fit(
     return result
 
 
-def default_steps(method: str) -> Steps:
+def default_steps(method: str) -> Adaptive | Grid:
     """Adaptive steps for explicit methods with an error estimate, else one step between observations."""
     known = resolve(method)
     return Adaptive() if known.adaptive and not known.implicit else Grid()

@@ -21,7 +21,7 @@ from stiffml.interface.interpolation import interpolate
 from stiffml.interface.solution import Solution
 from stiffml.native.constraints import InconsistentError
 from stiffml.stats import Stats
-from stiffml.steps import Recorded, Steps, landings
+from stiffml.steps import KeptSteps, Recorded, Steps, landings
 from stiffml.system.function.batching import Func
 from stiffml.system.split import Split
 from stiffml.system.state import State
@@ -107,6 +107,7 @@ def _within(func: Func, jumps: tuple[float, float]) -> Func:
 def solve_in_sections(solve_one: SolveSection, arguments: Arguments) -> tuple[Solution, SolveError | None]:
     """Solve each section from the end of the one before, and join the solutions."""
     func, t, steps = arguments.func, arguments.t, arguments.steps
+    assert not isinstance(steps, KeptSteps), "solved as what they hold"
     jumps = several_times("breakpoints", arguments.breakpoints)
     stats, error = Stats(), None
     solved: list[_Part] = []
@@ -160,7 +161,7 @@ def _distributed(
         direction = np.sign(values[-1] - values[0])
         on_steps, on_passed = landings(direction * values, interpolated, direction * passed)
         intervals = int(on_steps.sum()) + len(on_passed) - 1
-        parts.append(Recorded.of_run(steps.ends[used : used + intervals]))
+        parts.append(steps.between(used, used + intervals))
         taken, used = taken + reached, used + intervals
     if used != len(steps.ends):
         raise ValueError(

@@ -23,7 +23,7 @@ from stiffml.petsc.known_options import require_understood
 from stiffml.petsc.options import require_free
 from stiffml.run.request import Request
 from stiffml.settings import Discrete, Newton
-from stiffml.steps import Adaptive, landings
+from stiffml.steps import Adaptive, KeptSteps, landings
 from stiffml.system.bounds import bounds_of
 from stiffml.system.derivatives.jacobian import NARROW
 from stiffml.system.function.span import Span
@@ -60,6 +60,7 @@ def check(arguments: Arguments) -> Request:
     ends, returned = merged_ends(t, on_steps, passed, on_passed, direction)
     outputs = direction * ends.detach().cpu().double().numpy()
     steps = Adaptive() if arguments.steps is None else arguments.steps
+    assert not isinstance(steps, KeptSteps), "solved as what they hold"
     require_possible(steps, method, arguments.rtol, arguments.atol, times)
     require_options(options)
     _require_effect(arguments, method)

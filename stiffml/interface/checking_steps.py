@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stiffml.checks import described
 from stiffml.methods import METHODS, Method
-from stiffml.steps import RESOLVED, Adaptive, Fixed, Grid, Recorded, Steps
+from stiffml.steps import RESOLVED, Adaptive, Fixed, Grid, Held, Recorded, Steps
 from stiffml.system.mass import Mass
 
 
@@ -19,7 +19,8 @@ def require_possible(
     """Raise TypeError or ValueError for steps that the method, the tolerances or the times do not allow."""
     if not isinstance(steps, Adaptive | Fixed | Grid | Recorded):
         raise TypeError(
-            f"steps must be Adaptive(), Fixed(h), Grid(substeps) or Recorded(ends), not {described(steps)}"
+            "steps must be Adaptive(), Fixed(h), Grid(substeps), Recorded(ends) or KeptSteps(), "
+            f"not {described(steps)}"
         )
     if isinstance(steps, Adaptive):
         if not method.adaptive:
@@ -35,7 +36,7 @@ def require_possible(
                 f"Adaptive: maximum = {steps.maximum:g} is lost in the rounding of t, which resolves steps "
                 f"of {shortest:.1e} at t = {abs(latest):.10g}; raise it, or let t begin at 0"
             )
-    elif rtol is not None or atol is not None:
+    elif (rtol is not None or atol is not None) and not (isinstance(steps, Held) and steps.adaptive):
         raise ValueError(
             f"rtol and atol choose adaptive steps and have no effect with {type(steps).__name__}; leave "
             "them out, or pass newton=Newton(rtol=…, atol=…) for the accuracy of the implicit stages"

@@ -21,6 +21,7 @@ from stiffml.interface.checking import check
 from stiffml.interface.equations import space_of
 from stiffml.interface.feasibility import require_sane_span
 from stiffml.interface.interpolation import interpolate
+from stiffml.interface.keeping import solve_on_kept_steps
 from stiffml.interface.piece import Piece
 from stiffml.interface.solution import Solution
 from stiffml.interface.steppers import solvers_for
@@ -31,6 +32,7 @@ from stiffml.run.events import Event
 from stiffml.run.forward import integrate
 from stiffml.run.request import Request
 from stiffml.stats import Stats
+from stiffml.steps import KeptSteps
 from stiffml.system.space import solving_on
 
 
@@ -41,14 +43,20 @@ def solved(arguments: Arguments) -> Solution:
     t, params = times("t", arguments.t), collected(arguments.params)
     require_sane_span(t)
     arguments = dataclasses.replace(arguments, t=t, params=params)
-    if arguments.breakpoints is None:
-        solution, error = _solve_section(arguments, Stats())
+    if isinstance(arguments.steps, KeptSteps):
+        solution, error = solve_on_kept_steps(_solve_once, arguments)
     else:
-        solution, error = solve_in_sections(_solve_section, arguments)
+        solution, error = _solve_once(arguments)
     if error is not None and arguments.throw:
         error.solution = solution
         raise error
     return solution
+
+
+def _solve_once(arguments: Arguments) -> tuple[Solution, SolveError | None]:
+    if arguments.breakpoints is None:
+        return _solve_section(arguments, Stats())
+    return solve_in_sections(_solve_section, arguments)
 
 
 def _solve_section(

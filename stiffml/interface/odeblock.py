@@ -18,9 +18,23 @@ from stiffml.parameters.names import reached
 from stiffml.parameters.passed import collected
 from stiffml.run.events import EventFunc
 from stiffml.settings import Discrete, Newton
-from stiffml.steps import Steps
+from stiffml.steps import KeptSteps, Steps
 from stiffml.system.function.batching import Func
 from stiffml.system.state import State
+
+
+class Keeper(nn.Module):
+    """Makes kept steps part of the ``state_dict`` of the module it belongs to."""
+
+    def __init__(self, kept: KeptSteps) -> None:
+        super().__init__()
+        self.kept = kept
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return self.kept.state_dict()
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.kept.load_state_dict(state)
 
 
 class ODEBlock(nn.Module):
@@ -40,6 +54,9 @@ class ODEBlock(nn.Module):
         the block has copies of its tensors, except those that a plain function (a lambda, say) reads: a copy
         of a function is that function, which reads the same tensors.
 
+    steps : KeptSteps
+        Its steps and its solution are part of the block's ``state_dict``, and a copy of the block has a copy.
+
     ``forward(y0)`` returns the states at all times, (len(t), *y0.shape).
     """
 
@@ -54,7 +71,7 @@ class ODEBlock(nn.Module):
         method: str | Method = "bdf",
         rtol: float | None = None,
         atol: float | Tensor | None = None,
-        steps: Steps | None = None,
+        steps: Steps | KeptSteps | None = None,
         stepping: str = "auto",
         guess: Solution | None = None,
         outputs: str = "steps",
@@ -83,6 +100,8 @@ class ODEBlock(nn.Module):
             # An iterator would serve one forward only.
             self.arguments["params"] = collected(self.arguments["params"])
             self._register(self.arguments["params"])
+        if isinstance(steps, KeptSteps):
+            self.kept_steps = Keeper(steps)
 
     def _register(self, params: tuple[Tensor, ...]) -> None:
         known = {id(parameter) for parameter in self.parameters()}

@@ -13,12 +13,15 @@ from stiffml.methods import Method
 from stiffml.run.record import Run
 from stiffml.run.schedule import scheduled, step_ends
 from stiffml.run.stepping import Plan
-from stiffml.steps import Adaptive, Steps
+from stiffml.steps import Adaptive, Held, Steps
 from stiffml.system.derivatives.jacobian import NARROW
 from stiffml.system.linear_solver import LinearSolver
 from stiffml.system.system import System
 
 STEPPINGS = ("auto", "sequential", "all-at-once")
+
+WIDEST = 32
+"""Components of a sample for which known steps are solved together from a guess: it takes few iterations."""
 
 FEW = 4
 """Steps that are as well taken one by one."""
@@ -45,7 +48,8 @@ def plan_of(
         raise ValueError(f"stepping must be one of {', '.join(STEPPINGS)}, not {described(stepping)}")
     if guess is not None and not isinstance(guess, Solution):
         raise TypeError(f"guess must be the Solution of a solve before, not {described(guess)}")
-    obstacle = _obstacle(steps, system, solver, options)
+    guessed = guess is not None or isinstance(steps, Held)
+    obstacle = _obstacle(steps, system, solver, options, WIDEST if guessed else NARROW)
     if stepping == "all-at-once" and obstacle:
         raise ValueError(f"stepping: 'all-at-once' {obstacle}; pass stepping='auto' or 'sequential'")
     if stepping == "sequential" or obstacle or len(outputs) < 2:
@@ -55,11 +59,17 @@ def plan_of(
     if stepping == "auto" and (len(ends) < FEW or not method.newton or system.constant_jacobian):
         # Explicit steps need no iteration, and those that are linear one system a stage.
         return None
+    if isinstance(steps, Held):
+        return Plan(ends, np.concatenate(steps.states))
     return Plan(ends, None if guess is None else _states_at(guess, ends, system))
 
 
 def _obstacle(
-    steps: Steps, system: System, solver: LinearSolver | None, options: Mapping[str, object]
+    steps: Steps,
+    system: System,
+    solver: LinearSolver | None,
+    options: Mapping[str, object],
+    widest: int,
 ) -> str:
     """Why the steps cannot be solved for together; empty if they can."""
     layout = system.layout
@@ -67,8 +77,8 @@ def _obstacle(
         return "needs steps that are known: Fixed, Grid or Recorded"
     if system.space.is_distributed:
         return "does not take states that are spread over processes"
-    if layout.width > NARROW:
-        return f"is for samples of up to {NARROW} components, not {layout.width}"
+    if layout.width > widest:
+        return f"is for samples of up to {widest} components, not {layout.width}"
     if solver is not None and not isinstance(solver, DenseLU):
         return "needs a dense Jacobian: leave linear and jacobian out"
     if options:

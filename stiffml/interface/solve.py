@@ -13,7 +13,7 @@ from stiffml.linear import LU, Krylov, Sparsity
 from stiffml.methods import Method
 from stiffml.run.events import EventFunc
 from stiffml.settings import Discrete, Newton
-from stiffml.steps import Steps
+from stiffml.steps import KeptSteps, Steps
 from stiffml.system.function.batching import Func
 from stiffml.system.state import State
 
@@ -26,7 +26,7 @@ def solve(
     method: str | Method = "bdf",
     rtol: float | None = None,
     atol: float | Tensor | None = None,
-    steps: Steps | None = None,
+    steps: Steps | KeptSteps | None = None,
     stepping: str = "auto",
     guess: Solution | None = None,
     outputs: str = "steps",
@@ -68,16 +68,16 @@ def solve(
         A name of ``stiffml.METHODS`` or a method object. Default ``"bdf"``.
     rtol, atol : float, or for atol a Tensor shaped like y0
         Tolerances of adaptive steps. Default 1e-6 and 1e-9 (float32: 1e-4 and 1e-6).
-    steps : Adaptive, Fixed, Grid or Recorded
-        Default ``Adaptive()``. More steps than fit into memory are an error; ``adjoint`` can keep fewer
-        states.
+    steps : Adaptive, Fixed, Grid, Recorded or KeptSteps
+        Default ``Adaptive()``. ``KeptSteps()``, in a training: steps chosen by one solve serve many. More
+        steps than fit into memory are an error; ``adjoint`` can keep fewer states.
     stepping : str
         ``"auto"`` (default): known steps (``Fixed``, ``Grid``, ``Recorded``) of methods with a Newton
         iteration are solved for all at once, by one Newton iteration on the equations of many steps, where
-        samples have up to 16 components and a dense Jacobian. It is the same solution. Where the iteration
-        does not converge, fewer steps are taken together, and in the end one by one; ``stats.at_once``
-        counts. ``"all-at-once"``: for any method, or an error that says why not. ``"sequential"``: one by
-        one.
+        samples have a dense Jacobian and up to 16 components, or 32 with a guess. It is the same solution.
+        Where the iteration does not converge, fewer steps are taken together, and in the end one by one;
+        ``stats.at_once`` counts. ``"all-at-once"``: for any method, or an error that says why not.
+        ``"sequential"``: one by one.
     guess : Solution
         Where that iteration starts: a solution with other parameters or another initial state, such as that
         of the training iteration before. Default: the initial state. The result does not depend on it beyond
@@ -173,7 +173,7 @@ def odeint(
     method: str | Method = "bdf",
     rtol: float | None = None,
     atol: float | Tensor | None = None,
-    steps: Steps | None = None,
+    steps: Steps | KeptSteps | None = None,
     stepping: str = "auto",
     guess: Solution | None = None,
     outputs: str = "steps",

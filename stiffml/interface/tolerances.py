@@ -8,7 +8,7 @@ from torch import Tensor
 
 from stiffml.checks import number, positive
 from stiffml.settings import Newton, NewtonLimits, Tolerances
-from stiffml.steps import Adaptive, Steps
+from stiffml.steps import Adaptive, Held, Steps
 from stiffml.system.state import Layout, State
 
 FIXED_NEWTON = 1e-10
@@ -36,7 +36,7 @@ def newton_limits(
     newton = newton or Newton()
     eps = torch.finfo(layout.dtype).eps
     atol: float | np.ndarray | None
-    if isinstance(steps, Adaptive):
+    if isinstance(steps, Adaptive) or (isinstance(steps, Held) and steps.adaptive):
         rtol = max(0.01 * tolerances.rtol, 4 * eps)
         atol = 0.01 * tolerances.atol
     else:

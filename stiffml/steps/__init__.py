@@ -6,6 +6,7 @@ respect to output times is well defined. Output intervals lie between neighbours
 times in ``through`` and ``breakpoints``.
 """
 
+from stiffml.steps.kept import Held, KeptSteps, Key
 from stiffml.steps.kinds import Adaptive, Fixed, Fractions, Grid, Recorded, Steps
 from stiffml.steps.landings import CLOSE, RESOLVED, ends_of_steps, landings
 from stiffml.steps.ramps import GROWTH, with_ramps
@@ -18,6 +19,9 @@ __all__ = [
     "Fixed",
     "Fractions",
     "Grid",
+    "Held",
+    "KeptSteps",
+    "Key",
     "Recorded",
     "Steps",
     "ends_of_steps",

@@ -126,6 +126,10 @@ class Recorded:
         object.__setattr__(recorded, "ends", ends)
         return recorded
 
+    def between(self, first: int, last: int) -> Recorded:
+        """The steps of the intervals ``first`` … ``last`` − 1."""
+        return Recorded.of_run(self.ends[first:last])
+
     def counts(self, times: np.ndarray) -> np.ndarray:
         """(intervals,) float, steps in each."""
         return np.array([len(ends) for ends in self.ends], dtype=float)
