@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -81,15 +81,10 @@ class BDF(Method):
     def estimate_history(self) -> int:
         return self.order + 1
 
-    def _known(self, n: int, start: int = 0, more: int = 0) -> list[int]:
-        """The states that step n starts from, newest last. ``start`` is the first of its trajectory.
-
-        With ``more`` = 1 those that its error estimate starts from.
-        """
-        count = min(n - start + 1 + self.starts_with_half_step, self.order + more)
-        states = list(range(max(n - count + 1, start), n + 1))
-        # The first step computes the half step in a row of its own, so it does not start from it.
-        return states if len(states) == count or n == start else [half_step(start), *states]
+    def _known(self, step: int) -> list[int]:
+        """The states that a step of a single trajectory starts from, newest last."""
+        (group,) = self._groups(np.array([step]), np.zeros(1, dtype=int), 0)
+        return group.known[0].tolist()
 
     own_interpolant = True
 
@@ -104,8 +99,13 @@ class BDF(Method):
 
     def blocks(self, segment: Segment, form: Form) -> list[Block]:
         return [
-            Block(_STARTING if starting else _scheme(known.shape[1]), which, known, times)
-            for starting, which, known, times in self._groups(segment, 0)
+            Block(
+                _STARTING if group.starting else _scheme(group.known.shape[1]),
+                group.which,
+                group.known,
+                _times(segment, group),
+            )
+            for group in self._groups(segment.which, segment.starts_of(segment.which), 0)
         ]
 
     def has_estimates(self, form: Form) -> bool:
@@ -113,27 +113,44 @@ class BDF(Method):
 
     def estimates(self, segment: Segment, form: Form) -> list[Estimate]:
         found = []
-        for starting, which, known, times in self._groups(segment, 1):
-            count = known.shape[1]
-            if starting:
-                found.append(estimated(_STARTING_ESTIMATE, which, known, times, 2))
+        for group in self._groups(segment.which, segment.starts_of(segment.which), 1):
+            count = group.known.shape[1]
+            if group.starting:
+                scheme, count = _STARTING_ESTIMATE, 2
             elif count > 1:
-                found.append(
-                    estimated(_estimating(count, min(count, self.order)), which, known, times, count)
-                )
+                scheme = _estimating(count, min(count, self.order))
+            else:
+                continue
+            found.append(estimated(scheme, group.which, group.known, _times(segment, group), count))
         return found
 
-    def _groups(
-        self, segment: Segment, more: int
-    ) -> Iterator[tuple[bool, np.ndarray, np.ndarray, np.ndarray]]:
-        """Whether they start with a half step, numbers, known states and times of steps with one scheme."""
-        pairs = zip(segment.which.tolist(), segment.starts_of(segment.which).tolist(), strict=True)
-        steps = [(n, start, self._known(n, start, more)) for n, start in pairs]
-        for (is_first, _), group in groupby(steps, key=lambda step: (step[0] == step[1], len(step[2]))):
-            each = list(group)
-            which, known = np.array([n for n, _, _ in each]), np.array([states for _, _, states in each])
-            times = np.column_stack([segment.times_at(states) for states in (*known.T, which + 1)])
-            yield self.starts_with_half_step and is_first, which, known, times
+    def _groups(self, which: np.ndarray, starts: np.ndarray, more: int) -> Iterator[_Group]:
+        """Steps (K,) of trajectories with the first states ``starts`` (K,), grouped by scheme.
+
+        With ``more`` = 1 they start from one state more, where there is one, as their error estimate does.
+        """
+        most = self.order + more
+        taken = np.minimum(which - starts, most - 1)  # steps before, in the same trajectory
+        for part in np.split(np.arange(len(which)), np.flatnonzero(np.diff(taken)) + 1):
+            before = int(taken[part[0]])
+            known = which[part, None] + np.arange(-before, 1)
+            # The first step computes the half step in a row of its own, so it does not start from it.
+            if self.starts_with_half_step and 0 < before < most - 1:
+                known = np.column_stack([half_step(starts[part]), known])
+            yield _Group(self.starts_with_half_step and before == 0, which[part], known)
+
+
+class _Group(NamedTuple):
+    """Steps (K,) of one scheme, the states (K, history) they start from, and whether they begin a run."""
+
+    starting: bool
+    which: np.ndarray
+    known: np.ndarray
+
+
+def _times(segment: Segment, group: _Group) -> np.ndarray:
+    """(K, history + 1) the times of the states of a group, with the new ones."""
+    return np.column_stack([segment.times_at(states) for states in (*group.known.T, group.which + 1)])
 
 
 _START = Pattern(

@@ -103,7 +103,8 @@ class Replay(StepSolver):
         All steps of one kind are evaluated side by side, from the states and stages that they have.
         """
         estimates = self.method.estimates(segment, self.system.form)
-        segment = self.with_stages(segment)
+        if any(block.pattern.stages for block, _ in estimates):
+            segment = self.with_stages(segment)
         found = np.full((segment.last - segment.first, segment.states.shape[1]), np.nan)
         for block, _ in estimates:
             found[block.which - segment.first] = self._rows(block, segment).errors()
