@@ -49,10 +49,10 @@ def check(arguments: Arguments) -> Request:
     params = collected(arguments.params)
     require_reverse_mode(y0=y0, t=arguments.t, params=params, mass=arguments.mass)
     method = resolve(arguments.method)
-    _require_callables(arguments)
+    require_callables(arguments)
     layout = checked_layout(y0, arguments.batch_dims)
     t, times, direction = increasing(arguments.t)
-    interpolated = _interpolated(arguments.outputs)
+    interpolated = interpolated_outputs(arguments.outputs)
     make_consistent = flag("make_consistent", arguments.make_consistent)
     through = () if arguments.through is None else arguments.through
     passed = several_times("through", through).to(t.device, torch.float64)
@@ -62,7 +62,7 @@ def check(arguments: Arguments) -> Request:
     steps = Adaptive() if arguments.steps is None else arguments.steps
     require_possible(steps, method, arguments.rtol, arguments.atol, times)
     require_options(options)
-    _require_effect(arguments, method)
+    require_effect(arguments, method)
     adjoint = Discrete() if arguments.adjoint is None else arguments.adjoint
     if not isinstance(adjoint, Discrete):
         raise TypeError(f"adjoint must be Discrete(checkpoints=…), not {described(adjoint)}")
@@ -92,7 +92,7 @@ def check(arguments: Arguments) -> Request:
     require_understood(options or {}, method, isinstance(steps, Adaptive), krylov)
     plan = plan_of(arguments.stepping, arguments.guess, steps, outputs, method, system, solver, options or {})
     if len(times) > 1:
-        _try_out(system, method, solver, float(times[0]), u0, (t, y0))
+        try_out_system(system, method, solver, float(times[0]), u0, (t, y0))
     return Request(
         method=method,
         system=system,
@@ -115,7 +115,7 @@ def check(arguments: Arguments) -> Request:
     )
 
 
-def _require_callables(arguments: Arguments) -> None:
+def require_callables(arguments: Arguments) -> None:
     func, event = arguments.func, arguments.event
     if not callable(func):
         raise TypeError(f"func must be callable as func(t, y), not {described(func)}")
@@ -124,14 +124,14 @@ def _require_callables(arguments: Arguments) -> None:
         raise TypeError(f"event must be callable as event(t, y), not {described(event)}")
 
 
-def _interpolated(outputs: object) -> bool:
+def interpolated_outputs(outputs: object) -> bool:
     """Whether outputs are interpolated between steps."""
     if not isinstance(outputs, str) or outputs not in OUTPUTS:
         raise ValueError(f"outputs must be one of {', '.join(OUTPUTS)}, not {described(outputs)}")
     return outputs == "interpolate"
 
 
-def _require_effect(arguments: Arguments, method: Method) -> None:
+def require_effect(arguments: Arguments, method: Method) -> None:
     """Refuse settings of a solver that the method does not have."""
     newton = arguments.newton
     if newton is not None and not isinstance(newton, Newton):
@@ -146,7 +146,7 @@ def _require_effect(arguments: Arguments, method: Method) -> None:
         raise ValueError(f"newton has no effect with the {kind} {method}; leave it out")
 
 
-def _try_out(
+def try_out_system(
     system: System,
     method: Method,
     solver: LinearSolver | None,
