@@ -18,7 +18,7 @@ from stiffml.interface.arguments import Arguments
 from stiffml.interface.own_times.checking import OwnRequest, check
 from stiffml.interface.own_times.interpolation import interpolate
 from stiffml.interface.own_times.readings import readings_between
-from stiffml.interface.piece import Piece
+from stiffml.interface.piece import Piece, SampleOutputs
 from stiffml.interface.solution import Solution
 from stiffml.native.constraints import Constraints
 from stiffml.native.replay import Replay
@@ -65,7 +65,7 @@ def _initial(request: OwnRequest, arguments: Arguments) -> Tensor:
 
 def _solve(request: OwnRequest, u0: Tensor) -> tuple[Solution, SolveError | None]:
     system, times, layout = request.system, request.times, request.layout
-    stats, made = Stats(), []
+    stats, made = Stats(), list[tuple[Tape, Taken, SampleOutputs]]()
 
     # Jacobians need autograd, which inference mode forbids.
     @torch.inference_mode(False)
@@ -74,23 +74,19 @@ def _solve(request: OwnRequest, u0: Tensor) -> tuple[Solution, SolveError | None
         taken, run = _integrated(request, u0.detach().double().cpu().numpy())
         tape = Tape(run, Replay(taken.trajectories, request.method, system, request.solver), (), stats)
         readings, values, index = _outputs(request, taken, tape)
-        made.append((tape, taken, index))
+        index = torch.from_numpy(np.ascontiguousarray(index.T)).to(u0.device)
+        made.append((tape, taken, SampleOutputs(layout, readings, index)))
         return tape.with_readings(readings), values
 
     t_ends, t_between = _chosen_times(request)
     u = Integrate.apply(compute, t_ends, t_between, u0.reshape(-1), *system.parameters)
-    ((tape, taken, index),) = made
+    ((tape, taken, outputs),) = made
     _count(request, tape, taken)
-    # (n, samples): the output of each time; a sample that failed has none for the later ones.
-    index = torch.from_numpy(np.moveaxis(index, 1, 0).copy()).to(u.device)
-    y = u[index.clamp(min=0)]
-    if (index < 0).any():
-        y = torch.where((index < 0)[:, :, None], torch.full_like(y, float("nan")), y)
     error = _error(request, taken.failures)
-    pieces = (Piece(tape, (t_ends, u0.reshape(-1), *system.parameters)),)
+    pieces = (Piece(tape, (t_ends, u0.reshape(-1), *system.parameters), by_sample=outputs),)
     solution = Solution(
         t=times.t.reshape(*layout.batch, -1),
-        y=layout.unflatten(y.reshape(len(y), layout.size)),
+        y=layout.unflatten(outputs.arranged(u)),
         status=Status.SUCCESS if error is None else error.status,
         message="every sample reached its last output time" if error is None else str(error),
         stats=stats,
