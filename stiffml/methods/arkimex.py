@@ -9,7 +9,7 @@ from stiffml.checks import described
 from stiffml.discretization.dense_output import Dense
 from stiffml.discretization.equations import Form, Scheme
 from stiffml.methods.dirk import DiagonallyImplicit
-from stiffml.methods.runge_kutta_rows import kept_stages, stage_interpolant, stage_scheme
+from stiffml.methods.runge_kutta_rows import kept_stages, stage_embedded, stage_interpolant, stage_scheme
 from stiffml.methods.tableaux import ARKIMEX as TABLEAUX
 from stiffml.methods.tableaux import Tableau
 
@@ -60,6 +60,9 @@ class ARKIMEX(DiagonallyImplicit):
         explicit = self.table.explicit if form.split else None
         return stage_interpolant(self.implicit_part, explicit, form.mass, self.table.interpolation)
 
+    def embedded(self, form: Form) -> Dense | None:
+        return _embedded(self.name, form)
+
     def kept_stages(self, form: Form) -> range:
         return kept_stages(self.implicit_part, self.table.explicit if form.split else None)
 
@@ -69,3 +72,11 @@ def _scheme(name: str, form: Form) -> Scheme:
     tableau = TABLEAUX[name]
     assert tableau.implicit is not None
     return stage_scheme(tableau.implicit, tableau.explicit if form.split else None, mass=form.mass)
+
+
+@cache
+def _embedded(name: str, form: Form) -> Dense | None:
+    tableau = TABLEAUX[name]
+    assert tableau.implicit is not None
+    explicit = tableau.explicit if form.split else None
+    return stage_embedded(tableau.implicit, explicit, form.mass, tableau.embedded)

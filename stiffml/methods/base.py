@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stiffml.discretization.dense_output import Dense
 from stiffml.discretization.equations import Block, Form, Scheme
+from stiffml.discretization.estimates import Estimate, estimated, with_embedded
 from stiffml.discretization.interpolation import Stencil, centred
 from stiffml.discretization.trajectory import Segment
 
@@ -141,12 +142,26 @@ class Method(ABC):
         """The method's own interpolant; None if it has none."""
         return None
 
-    def embedded(self, form: Form) -> Dense | None:
-        """The embedded solution at the end of a step (θ = 1), of one order less, for the error estimate.
+    def has_estimates(self, form: Form) -> bool:
+        """Whether :meth:`estimates` gives the errors of steps.
 
-        None if PETSc computes the error estimate, or if there is none.
+        PETSc estimates errors in one more case: where they depend on the slope of an explicit first stage,
+        which a mass matrix makes unavailable, it has that slope from the step before.
         """
-        return None
+        return False
+
+    def estimates(self, segment: Segment, form: Form) -> list[Estimate]:
+        """The equations of the steps of a segment with the local errors as output rows, grouped by pattern.
+
+        Steps whose error cannot be estimated are left out, such as the first of ``beuler``. The segment must
+        hold the :attr:`estimate_history` states up to each step, unless its trajectory starts later.
+        """
+        raise NotImplementedError(f"{self} has no error estimate")
+
+    @property
+    def estimate_history(self) -> int:
+        """The largest number of states that a step and its error estimate start from."""
+        return self.history
 
     @property
     def stepper(self) -> str:
@@ -202,6 +217,33 @@ class OneStep(Method):
         """The scheme of a step; its coefficients take the times (K, 2) of the old and the new state."""
 
     def blocks(self, segment: Segment, form: Form) -> list[Block]:
-        which, ends = segment.which, segment.trajectory.times
-        times = np.stack([ends[which], ends[which + 1]], axis=1)
-        return [Block(self.scheme(form), which, which[:, None], times)]
+        return [Block(self.scheme(form), *_from_one_state(segment))]
+
+    def embedded(self, form: Form) -> Dense | None:
+        """The embedded solution at the end of a step (θ = 1), of one order less, for the error estimate.
+
+        None if there is none, or if a mass matrix makes slopes unavailable that it needs. The same object
+        at every call, since the rows made of it are kept.
+        """
+        return None
+
+    @property
+    def estimate_order(self) -> int:
+        """The power of h that the error estimate is taken to be proportional to."""
+        return self.order
+
+    def has_estimates(self, form: Form) -> bool:
+        return self.embedded(form) is not None
+
+    def estimates(self, segment: Segment, form: Form) -> list[Estimate]:
+        embedded = self.embedded(form)
+        if embedded is None:
+            return super().estimates(segment, form)
+        scheme = with_embedded(self.scheme(form), embedded)
+        return [estimated(scheme, *_from_one_state(segment), self.estimate_order)]
+
+
+def _from_one_state(segment: Segment) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The steps (K,) of a segment, the states (K, 1) that they start from, and their times (K, 2)."""
+    which, ends = segment.which, segment.trajectory.times
+    return which, which[:, None], np.stack([ends[which], ends[which + 1]], axis=1)

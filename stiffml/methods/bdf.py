@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from stiffml.checks import whole
 from stiffml.discretization.equations import Block, Form, Numbers, Pattern, Scheme
+from stiffml.discretization.estimates import Estimate, estimated, with_difference
 from stiffml.discretization.interpolation import Stencil
 from stiffml.discretization.numbering import HALF, half_step
 from stiffml.discretization.trajectory import Segment
@@ -75,9 +77,16 @@ class BDF(Method):
     def history(self) -> int:
         return self.order
 
-    def _known(self, n: int, start: int = 0) -> list[int]:
-        """The states that step n starts from, newest last. ``start`` is the first of its trajectory."""
-        count = min(n - start + 2, self.order) if self.starts_with_half_step else 1
+    @property
+    def estimate_history(self) -> int:
+        return self.order + 1
+
+    def _known(self, n: int, start: int = 0, more: int = 0) -> list[int]:
+        """The states that step n starts from, newest last. ``start`` is the first of its trajectory.
+
+        With ``more`` = 1 those that its error estimate starts from.
+        """
+        count = min(n - start + 1 + self.starts_with_half_step, self.order + more)
         states = list(range(max(n - count + 1, start), n + 1))
         # The first step computes the half step in a row of its own, so it does not start from it.
         return states if len(states) == count or n == start else [half_step(start), *states]
@@ -94,21 +103,37 @@ class BDF(Method):
         return stencil
 
     def blocks(self, segment: Segment, form: Form) -> list[Block]:
-        blocks = []
-        steps = zip(segment.which.tolist(), segment.starts_of(segment.which).tolist(), strict=True)
-        for (is_first, _), group in groupby(steps, key=self._kind):
-            pairs = list(group)
-            which = np.array([n for n, _ in pairs])
-            known = np.array([self._known(n, start) for n, start in pairs])
-            times = np.column_stack([segment.times_at(states) for states in (*known.T, which + 1)])
-            starting = self.starts_with_half_step and is_first
-            scheme = Scheme(_START, _starting_numbers) if starting else _scheme(known.shape[1])
-            blocks.append(Block(scheme, which, known, times))
-        return blocks
+        return [
+            Block(_STARTING if starting else _scheme(known.shape[1]), which, known, times)
+            for starting, which, known, times in self._groups(segment, 0)
+        ]
 
-    def _kind(self, step: tuple[int, int]) -> tuple[bool, int]:
-        n, start = step
-        return n == start, len(self._known(n, start))
+    def has_estimates(self, form: Form) -> bool:
+        return True
+
+    def estimates(self, segment: Segment, form: Form) -> list[Estimate]:
+        found = []
+        for starting, which, known, times in self._groups(segment, 1):
+            count = known.shape[1]
+            if starting:
+                found.append(estimated(_STARTING_ESTIMATE, which, known, times, 2))
+            elif count > 1:
+                found.append(
+                    estimated(_estimating(count, min(count, self.order)), which, known, times, count)
+                )
+        return found
+
+    def _groups(
+        self, segment: Segment, more: int
+    ) -> Iterator[tuple[bool, np.ndarray, np.ndarray, np.ndarray]]:
+        """Whether they start with a half step, numbers, known states and times of steps with one scheme."""
+        pairs = zip(segment.which.tolist(), segment.starts_of(segment.which).tolist(), strict=True)
+        steps = [(n, start, self._known(n, start, more)) for n, start in pairs]
+        for (is_first, _), group in groupby(steps, key=lambda step: (step[0] == step[1], len(step[2]))):
+            each = list(group)
+            which, known = np.array([n for n, _, _ in each]), np.array([states for _, _, states in each])
+            times = np.column_stack([segment.times_at(states) for states in (*known.T, which + 1)])
+            yield self.starts_with_half_step and is_first, which, known, times
 
 
 _START = Pattern(
@@ -127,6 +152,9 @@ def _starting_numbers(times: Tensor) -> Numbers:
     return _with_f_at_the_end(_START, torch.stack([half, whole], dim=1), torch.stack([h / 2, h], dim=1))
 
 
+_STARTING = Scheme(_START, _starting_numbers)
+
+
 @cache
 def _scheme(count: int) -> Scheme:
     """The scheme of steps that start from ``count`` states."""
@@ -138,6 +166,31 @@ def _scheme(count: int) -> Scheme:
         return _with_f_at_the_end(pattern, (h * lagrange_derivatives(times.flip(1)).flip(1))[:, None], h)
 
     return Scheme(pattern, numbers)
+
+
+@cache
+def _estimating(count: int, order: int) -> Scheme:
+    """The scheme of steps that start from ``order`` states, with an error from ``count`` states."""
+    return with_difference(_scheme(order), count - order, lambda times: _difference(times.flip(1)).flip(1))
+
+
+def _starting_difference(times: Tensor) -> Tensor:
+    """The weights (K, 3) of u₀, u½, u₁, of which PETSc takes u½ for the oldest."""
+    begin, end = times.unbind(dim=1)
+    return _difference(torch.stack([end, begin, (begin + end) / 2], dim=1))[:, [1, 2, 0]]
+
+
+def _difference(times: Tensor) -> Tensor:
+    """The weights (K, k+1) of the states at times T₀ … T_k in the error of the step to T₀.
+
+    The error is the distance between the formula on all these times and that without the last one.
+    Source: PETSc, TSBDF_VecLTE in src/ts/impls/bdf/bdf.c.
+    """
+    shorter = torch.nn.functional.pad(lagrange_derivatives(times[:, :-1]), (0, 1))
+    return (lagrange_derivatives(times) - shorter) / shorter[:, :1]
+
+
+_STARTING_ESTIMATE = with_difference(_STARTING, 0, _starting_difference)
 
 
 def _with_f_at_the_end(pattern: Pattern, alpha: Tensor, h: Tensor) -> Numbers:

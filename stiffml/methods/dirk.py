@@ -9,9 +9,10 @@ from functools import cache
 import numpy as np
 
 from stiffml.checks import described
+from stiffml.discretization.dense_output import Dense
 from stiffml.discretization.equations import Form, Scheme
 from stiffml.methods.base import OneStep, are_within_step
-from stiffml.methods.runge_kutta_rows import kept_stages, stage_scheme
+from stiffml.methods.runge_kutta_rows import kept_stages, stage_embedded, stage_scheme
 from stiffml.methods.tableaux import DIRK as TABLEAUX
 from stiffml.methods.tableaux import Butcher, Tableau
 
@@ -36,8 +37,12 @@ class DiagonallyImplicit(OneStep):
         return self.table.order
 
     @property
+    def estimate_order(self) -> int:
+        return self.table.estimate_order
+
+    @property
     def adaptive(self) -> bool:
-        return self.table.embedded
+        return self.table.embedded is not None
 
     @property
     def mass(self) -> bool:
@@ -100,9 +105,19 @@ class DIRK(DiagonallyImplicit):
     def kept_stages(self, form: Form) -> range:
         return kept_stages(self.implicit_part)
 
+    def embedded(self, form: Form) -> Dense | None:
+        return _embedded(self.name, form.mass)
+
 
 @cache
 def _scheme(name: str, mass: bool) -> Scheme:
     tableau = TABLEAUX[name].implicit
     assert tableau is not None
     return stage_scheme(tableau, mass=mass)
+
+
+@cache
+def _embedded(name: str, mass: bool) -> Dense | None:
+    tableau = TABLEAUX[name]
+    assert tableau.implicit is not None
+    return stage_embedded(tableau.implicit, None, mass, tableau.embedded)

@@ -11,7 +11,7 @@ from stiffml.checks import described
 from stiffml.discretization.dense_output import Dense
 from stiffml.discretization.equations import Form, Scheme
 from stiffml.methods.base import OneStep, are_within_step
-from stiffml.methods.runge_kutta_rows import stage_interpolant, stage_scheme
+from stiffml.methods.runge_kutta_rows import stage_embedded, stage_interpolant, stage_scheme
 from stiffml.methods.tableaux import EXPLICIT
 
 _REAL_STABILITY = {"bosh3": 2.45, "dopri5": 3.25}
@@ -54,7 +54,7 @@ class RungeKutta(OneStep):
 
     @property
     def adaptive(self) -> bool:
-        return self.tableau.embedded
+        return self.tableau.embedded is not None
 
     @property
     def within_step(self) -> bool:
@@ -79,6 +79,9 @@ class RungeKutta(OneStep):
     def scheme(self, form: Form) -> Scheme:
         return _scheme(self.name)
 
+    def embedded(self, form: Form) -> Dense | None:
+        return _embedded(self.name)
+
     def dense(self, form: Form) -> Dense | None:
         assert self.tableau.explicit is not None
         return stage_interpolant(self.tableau.explicit, None, False, self.tableau.interpolation)
@@ -89,3 +92,10 @@ def _scheme(name: str) -> Scheme:
     tableau = EXPLICIT[name].explicit
     assert tableau is not None
     return stage_scheme(tableau)
+
+
+@cache
+def _embedded(name: str) -> Dense | None:
+    tableau = EXPLICIT[name]
+    assert tableau.explicit is not None
+    return stage_embedded(tableau.explicit, None, False, tableau.embedded)

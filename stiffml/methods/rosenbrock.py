@@ -96,6 +96,9 @@ class Rosenbrock(OneStep):
     def scheme(self, form: Form) -> Scheme:
         return _scheme(self.name)
 
+    def embedded(self, form: Form) -> Dense | None:
+        return _embedded(self.name)
+
     def dense(self, form: Form) -> Dense | None:
         tableau = ROSENBROCK[self.name]
         weights = tableau.transformed_interpolation
@@ -164,3 +167,14 @@ def _scheme(name: str) -> Scheme:
         )
 
     return Scheme(pattern, numbers)
+
+
+@cache
+def _embedded(name: str) -> Dense | None:
+    tableau = ROSENBROCK[name]
+    if tableau.embedded_t is None:
+        return None
+    _, y_columns, total = _columns(tableau)
+    alpha = np.zeros((1, total))
+    alpha[:, y_columns] = -tableau.embedded_t
+    return Dense(alpha, 0 * alpha, 0 * alpha)

@@ -120,6 +120,20 @@ def stage_combination(
     return None if mass and beta.any() else Dense(alpha, beta, epsilon)
 
 
+def stage_embedded(f: Butcher, g: Butcher | None, mass: bool, weights: np.ndarray | None) -> Dense | None:
+    """The embedded solution u₀ + h Σ b̂ᵢ (f(Yᵢ) + g(Yᵢ)) with weights b̂ (stages,), or None.
+
+    Slopes are computed as in :func:`stage_combination`. Some embedded solutions do not depend on the slope
+    of an explicit first stage but for rounding, and then exist with a mass matrix too.
+    """
+    if weights is None:
+        return None
+    found = stage_combination(f, g, False, weights[:, None], None if g is None else weights[:, None])
+    assert found is not None
+    beta = np.where(np.abs(found.beta) < 1e-14, 0.0, found.beta)
+    return None if mass and beta.any() else Dense(found.alpha, beta, found.epsilon)
+
+
 def kept_stages(f: Butcher, g: Butcher | None = None) -> range:
     """The stages that are neither the old nor the new state."""
     first_is_old, last_is_new = _shared(f, g)

@@ -10,7 +10,7 @@ import numpy as np
 from stiffml.discretization.dense_output import Dense
 from stiffml.discretization.equations import Form, Scheme
 from stiffml.methods.dirk import DiagonallyImplicit
-from stiffml.methods.runge_kutta_rows import kept_stages, stage_combination, stage_scheme
+from stiffml.methods.runge_kutta_rows import kept_stages, stage_embedded, stage_scheme
 from stiffml.methods.tableaux import Butcher, Tableau
 
 GAMMA = 0.435866521508458999416019
@@ -41,10 +41,10 @@ class SDIRK3(DiagonallyImplicit):
         return kept_stages(self.implicit_part)
 
     def embedded(self, form: Form) -> Dense | None:
-        return stage_combination(self.implicit_part, None, form.mass, _EMBEDDED[:, None], None)
+        return _embedded(form.mass)
 
 
-def _tableau() -> tuple[Tableau, np.ndarray]:
+def _tableau() -> Tableau:
     g = GAMMA
     c = np.array([g, (1 + g) / 2, 1.0])
     b = np.array([-(6 * g * g - 16 * g + 1) / 4, (6 * g * g - 20 * g + 5) / 4, g])
@@ -52,13 +52,19 @@ def _tableau() -> tuple[Tableau, np.ndarray]:
     # The weights b̂ of the embedded solution, without the last stage: Σ b̂ = 1 and Σ b̂ c = 1/2.
     second = (1 - 2 * g) / (1 - g)
     embedded = np.array([1 - second, second, 0.0])
-    return Tableau("", 3, Butcher(a, b, c), None, True, None), embedded
+    return Tableau("", 3, 3, Butcher(a, b, c), None, embedded, None)
 
 
-_TABLEAU, _EMBEDDED = _tableau()
+_TABLEAU = _tableau()
 
 
 @cache
 def _scheme(mass: bool) -> Scheme:
     assert _TABLEAU.implicit is not None
     return stage_scheme(_TABLEAU.implicit, mass=mass)
+
+
+@cache
+def _embedded(mass: bool) -> Dense | None:
+    assert _TABLEAU.implicit is not None
+    return stage_embedded(_TABLEAU.implicit, None, mass, _TABLEAU.embedded)

@@ -86,16 +86,19 @@ class Interpolation:
 class Tableau:
     """An explicit, diagonally implicit or additive Runge-Kutta method.
 
-    ``implicit`` and ``explicit`` are its parts; None for a part it does not have. ``embedded`` says whether
-    it has an error estimate. ``interpolation`` is None if PETSc has no dense output, or only a straight line
-    from the first stage.
+    ``estimate_order`` is the power of h that PETSc takes its error estimate to be proportional to.
+    ``implicit`` and ``explicit`` are its parts; None for a part it does not have. ``embedded`` (s,) are the
+    weights of the embedded solution, whose distance from the result estimates the error, the same for both
+    parts; None if there is none. ``interpolation`` is None if PETSc has no dense output, or only a straight
+    line from the first stage.
     """
 
     petsc_name: str
     order: int
+    estimate_order: int
     implicit: Butcher | None
     explicit: Butcher | None
-    embedded: bool
+    embedded: np.ndarray | None
     interpolation: Interpolation | None
 
 
@@ -166,6 +169,11 @@ class Rosenbrock:
     def bt(self) -> np.ndarray:
         """(s,) weights of the y: u₁ = u₀ + Σ btᵢ yᵢ."""
         return self.b @ self.gamma_inverse
+
+    @cached_property
+    def embedded_t(self) -> np.ndarray | None:
+        """(s,) weights of the y in the embedded solution; None if there is none."""
+        return None if self.embedded is None else self.embedded @ self.gamma_inverse
 
     @cached_property
     def explicit_correction(self) -> np.ndarray:
@@ -271,9 +279,10 @@ def _tableau(name: str, entry: dict[str, Any]) -> Tableau:
     return Tableau(
         petsc_name=name,
         order=_ACTUAL_ORDERS.get(name, entry["order"]),
+        estimate_order=entry["order"],
         implicit=_butcher(entry.get("implicit")),
         explicit=_butcher(entry.get("explicit")),
-        embedded=entry["embedded"],
+        embedded=_matrix(entry["embedded"]),
         interpolation=interpolation,
     )
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from stiffml.checks import number
 from stiffml.discretization.equations import Form, Numbers, Pattern, Scheme
+from stiffml.discretization.estimates import Estimate, estimated, with_difference
+from stiffml.discretization.trajectory import Segment
 from stiffml.methods.base import OneStep
 
 
@@ -50,15 +54,50 @@ class Theta(OneStep):
         return {"ts_type": "theta", "ts_theta_theta": self.theta, "ts_theta_endpoint": True}
 
     def scheme(self, form: Form) -> Scheme:
-        weights = torch.tensor([[1 - self.theta, self.theta]], dtype=torch.float64)
+        return _scheme(self.theta)
 
-        def numbers(times: Tensor) -> Numbers:
-            h = (times[:, 1] - times[:, 0])[:, None, None]
-            alpha = torch.tensor([[-1.0, 1.0]], dtype=h.dtype).expand(len(h), 1, 2)
-            none = torch.zeros_like(alpha)
-            return Numbers(alpha, h * weights, none, times, times, none[:, :, 0])
+    def has_estimates(self, form: Form) -> bool:
+        return True
 
-        return Scheme(_PATTERN_END if self.theta == 1 else _PATTERN_BOTH, numbers)
+    @property
+    def estimate_history(self) -> int:
+        return 2
+
+    def estimates(self, segment: Segment, form: Form) -> list[Estimate]:
+        which = segment.which
+        which = which[which > segment.starts_of(which)]
+        if not len(which):
+            return []
+        states = which[:, None] + np.array([-1, 0, 1])
+        return [estimated(_estimating(self.theta), which, states[:, :2], segment.trajectory.times[states], 2)]
+
+
+@cache
+def _scheme(theta: float) -> Scheme:
+    weights = torch.tensor([[1 - theta, theta]], dtype=torch.float64)
+
+    def numbers(times: Tensor) -> Numbers:
+        h = (times[:, 1] - times[:, 0])[:, None, None]
+        alpha = torch.tensor([[-1.0, 1.0]], dtype=h.dtype).expand(len(h), 1, 2)
+        none = torch.zeros_like(alpha)
+        return Numbers(alpha, h * weights, none, times, times, none[:, :, 0])
+
+    return Scheme(_PATTERN_END if theta == 1 else _PATTERN_BOTH, numbers)
+
+
+@cache
+def _estimating(theta: float) -> Scheme:
+    return with_difference(_scheme(theta), 1, _second_difference)
+
+
+def _second_difference(times: Tensor) -> Tensor:
+    """The weights (K, 3) of three states in h²/2 times their second derivative by divided differences.
+
+    Source: PETSc, TSEvaluateWLTE_Theta in src/ts/impls/implicit/theta/theta.c.
+    """
+    before, h = times.diff(dim=1).unbind(dim=1)
+    a = 1 + before / h
+    return torch.stack([1 / (a * (a - 1)), -1 / (a - 1), 1 / a], dim=1)
 
 
 _PATTERN_BOTH = Pattern(1, alpha=[[1, 1]], beta=[[1, 1]])

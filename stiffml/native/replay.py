@@ -97,6 +97,18 @@ class Replay(StepSolver):
                 found.update(self._rows(block, segment).outputs())
         return found
 
+    def errors(self, segment: Segment) -> np.ndarray:
+        """The estimated errors (steps, size) of the steps of a segment; NaN for steps without an estimate.
+
+        All steps of one kind are evaluated side by side, from the states and stages that they have.
+        """
+        estimates = self.method.estimates(segment, self.system.form)
+        segment = self.with_stages(segment)
+        found = np.full((segment.last - segment.first, segment.states.shape[1]), np.nan)
+        for block, _ in estimates:
+            found[block.which - segment.first] = self._rows(block, segment).errors()
+        return found
+
     def with_stages(self, segment: Segment) -> Segment:
         """The segment with the stages of its steps; unless they were kept, they are solved side by side."""
         blocks = self.blocks(segment)

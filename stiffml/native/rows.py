@@ -117,11 +117,21 @@ class RowSolver:
 
     def outputs(self) -> Iterator[tuple[int, np.ndarray]]:
         """The number and the value (size,) of each output; the segment must have its stages."""
-        equations = Equations(self.segment, [self.block])
-        for c in (*self.pattern.stages, self.pattern.new):
-            self.x[c] = equations.column(self.block, c)
+        self._recall()
         for row, numbers in zip(self.pattern.output_rows, self.block.outputs.T, strict=True):
             yield from zip(numbers.tolist(), self._solve(row), strict=True)
+
+    def errors(self) -> np.ndarray:
+        """The estimated errors (K, size) of the steps of an estimate; the segment must have its stages."""
+        self._recall()
+        (row,) = self.pattern.output_rows
+        return self._solve(row)
+
+    def _recall(self) -> None:
+        """Take all columns from the segment."""
+        equations = Equations(self.segment, [self.block])
+        for c in range(self.pattern.history, self.pattern.new + 1):
+            self.x[c] = equations.column(self.block, c)
 
     def output(self, row: Row) -> np.ndarray:
         """The value (size,) of an output row, for a single step after :meth:`new_state`."""

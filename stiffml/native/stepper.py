@@ -8,8 +8,7 @@ from typing import cast
 
 import numpy as np
 
-from stiffml.discretization.dense_output import with_outputs
-from stiffml.discretization.equations import Block, Scheme
+from stiffml.discretization.estimates import scaled
 from stiffml.discretization.trajectory import Segment, Trajectory
 from stiffml.errors import LinearSolveError, Status
 from stiffml.native.mended import MendedJacobians
@@ -25,22 +24,21 @@ from stiffml.system.finite import is_finite
 class NativeStepper(Stepper):
     """Solves the rows of one step after the other.
 
-    Adaptive steps are controlled by the method's embedded solution, whose order is assumed to be one less
-    than that of the method.
+    Adaptive steps are controlled by the method's estimates of their errors. A step without one is accepted,
+    and the next has the same size.
     """
 
     def __init__(self, task: Task) -> None:
         self._task, self._tolerances = task, task.tolerances
-        self._embedded = task.method.embedded(task.system.form)
-        if task.tolerances is not None and self._embedded is None:
+        adaptive = task.tolerances is not None
+        if adaptive and not task.method.has_estimates(task.system.form):
             raise ValueError(f"{task.method} has no error estimate of its own; use steps=Fixed(h) or Grid()")
-        self._with_error: tuple[Scheme, Scheme] | None = None  # the last scheme, and it with the embedded row
-        self._controller = Controller(task.method.order - 1)
         mends = task.solver is not None and task.solver.uses_blocks
         self._mended = MendedJacobians(task.system) if mends else None
         self._keeps_stages = bool(task.method.kept_stages(task.system.form))
         self._trajectory = Trajectory(np.array([task.s0, task.last]))
-        self._states = deque([task.u0], maxlen=task.method.history)
+        held = task.method.estimate_history if adaptive else task.method.history
+        self._states = deque([task.u0], maxlen=held)
         self._stages: np.ndarray | None = None
         self._next_size = task.largest
         self._rejected = self._iterations = self._linear_failures = 0
@@ -101,7 +99,7 @@ class NativeStepper(Stepper):
         return self._last_failure
 
     def step(self, size: float) -> Status | None:
-        task, limits, grows = self._task, self._task.limits, self._controller.largest
+        task, limits, grows = self._task, self._task.limits, self._task.method.growth
         self.cut_by, self.detail = None, ""
         if limits is not None:
             limits.begin()
@@ -113,15 +111,15 @@ class NativeStepper(Stepper):
             self._newton_atol = 0.01 * newton.rtol * np.abs(self.state) + 1e-250
         status: Status | None = None
         for _ in range(task.max_cuts):
-            status, error = self._attempt(size)
+            status, factor = self._attempt(size)
             if status is None:
-                factor = min(grows, self._controller.factor(error))
+                factor = min(grows, factor)
                 self._next_size = min(task.largest, size * factor)
                 return None
             self._rejected += 1
             grows = 1.0
             if status is Status.STEP_TOO_SMALL:
-                size *= self._controller.factor(error)
+                size *= factor
             else:
                 if status in (Status.NON_FINITE, Status.OUT_OF_BOUNDS):
                     self.cut_by = status
@@ -134,15 +132,16 @@ class NativeStepper(Stepper):
     def _attempt(self, size: float) -> tuple[Status | None, float]:
         """Try a step of ``size`` and keep it if it succeeds.
 
-        Returns None or why it failed, and the weighted norm of its error.
+        Returns None or why it failed, and the factor for the size of the next step or attempt.
         """
         trajectory, n, half = self._trajectory, self._trajectory.n_steps, self._trajectory.half
         trajectory.append(self.time + size, size)
         states = np.array([*self._states, np.empty_like(self._states[-1])])
         segment = Segment(trajectory, n, n + 1, n + 2 - len(states), states)
-        (block,) = self._task.method.blocks(segment, self._task.system.form)
+        method, form, estimates = self._task.method, self._task.system.form, []
         if self._tolerances is not None:
-            block = self._with_error_row(block)
+            estimates = method.estimates(segment, form)
+        block, order = estimates[0] if estimates else (method.blocks(segment, form)[0], 0)
         rows = RowSolver(
             block,
             segment,
@@ -151,16 +150,18 @@ class NativeStepper(Stepper):
             self._new_test,
             cast(Dynamics | None, self._mended),
         )
-        status, error = self._solve(rows, segment)
+        status, error = self._solve(rows)
         if self._test is not None:
             self._iterations += len(self._test.sizes)
             self._test = None
         if status is not None:
             trajectory.drop_last_step()
             trajectory.half = half
-        return status, error
+        if order:
+            return status, Controller(order - 1).factor(error)
+        return status, 1.0 if self._tolerances is not None else math.inf
 
-    def _solve(self, rows: RowSolver, segment: Segment) -> tuple[Status | None, float]:
+    def _solve(self, rows: RowSolver) -> tuple[Status | None, float]:
         task = self._task
         self._update = None
         try:
@@ -218,27 +219,14 @@ class NativeStepper(Stepper):
         self._update = None if failure.update is None else failure.update[0]
         return Status.NEWTON_FAILED
 
-    def _with_error_row(self, block: Block) -> Block:
-        """The block with the embedded solution added, as an output at the end of the step."""
-        if self._with_error is None or self._with_error[0] is not block.scheme:
-            assert self._embedded is not None
-            self._with_error = block.scheme, with_outputs(block.scheme, self._embedded, 1)
-        times = block.times.numpy()
-        times = np.concatenate([times, times[:, -1:]], axis=1)
-        return Block(self._with_error[1], block.which, block.known, times, np.zeros((1, 1), dtype=int))
-
     def _error(self, new: np.ndarray, rows: RowSolver) -> float:
-        """The weighted norm of u₁ − û₁, with û₁ the embedded solution.
-
-        Source: Hairer, Nørsett & Wanner, Solving ODEs I, section II.4, eq. 4.11.
-        """
-        if self._tolerances is None:
+        """The weighted norm of the estimated error of a step; 0 for a step without an estimate."""
+        if self._tolerances is None or not rows.pattern.outputs:
             return 0.0
         (row,) = rows.pattern.output_rows
-        sizes = np.maximum(np.abs(new), np.abs(self._states[-1]))
-        scaled = (new - rows.output(row)) / (self._tolerances.atol + self._tolerances.rtol * sizes)
+        errors = scaled(rows.output(row), new, self._states[-1], self._tolerances)
         space = self._task.system.space
-        return math.sqrt(space.sum(float(scaled @ scaled)) / space.sum(scaled.size))
+        return math.sqrt(space.sum(float(errors @ errors)) / space.sum(errors.size))
 
     def close(self) -> None:
         if self._task.solver is not None:

@@ -109,7 +109,7 @@ def test_what_does_not_count(network, start) -> None:
     plain = solve(network, start, T, method="cn", steps=Grid(2))
     for through in ([], [-1, 0, 1.2, 7], [0.5, 0.5], times(0.5 + 1e-12), [0.5 - 1e-11], 0.5):
         found = solve(network, start, T, method="cn", steps=Grid(2), through=through)
-        assert torch.equal(found.y, plain.y), f"through={through}: look at landings in steps.py"
+        assert torch.equal(found.y, plain.y), f"through={through}: look at landings in steps/landings.py"
     twice = solve(network, start, T, method="cn", steps=Grid(2), through=[0.7, 0.7, 0.7 + 1e-12])
     assert twice.stats.accepted == 6
 

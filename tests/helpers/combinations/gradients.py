@@ -48,7 +48,7 @@ def check_gradients(case: Case, each: bool) -> list[str]:
     if not away <= case.bounds.by_hand:
         found.append(
             f"value: with the steps taken again the loss is {away:.1e} away, more than "
-            f"{case.bounds.by_hand:g}; look at Solution.steps, and at with_ramps in steps.py"
+            f"{case.bounds.by_hand:g}; look at Solution.steps, and at with_ramps in steps/ramps.py"
         )
     bound, together = case.bounds.gradient, 0.0
     if not each:
