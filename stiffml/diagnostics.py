@@ -125,10 +125,13 @@ def check_gradients(
     if space_of(func).is_distributed:
         raise NotImplementedError("check_gradients of a field over several processes; use one process")
 
-    def run(state: tuple[Tensor, ...], times: Tensor, steps: Recorded | None) -> list[Tensor]:
+    def run(
+        state: tuple[Tensor, ...], times: Tensor, steps: Recorded | tuple[Recorded, ...] | None
+    ) -> list[Tensor]:
         chosen = asked if steps is None else dataclasses.replace(repeated, steps=steps)
         y = state if isinstance(y0, tuple) else state[0]
         solution = solved(dataclasses.replace(chosen, y0=y, t=times))
+        assert not isinstance(steps, tuple)  # t is one-dimensional
         if steps is not None and sum(map(len, steps.ends)) != solution.stats.accepted:
             raise RuntimeError("check_gradients: a perturbed solve could not repeat the recorded steps")
         solutions.append(solution)

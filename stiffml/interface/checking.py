@@ -8,7 +8,12 @@ from torch import Tensor
 
 from stiffml.checks import described, flag, several_times
 from stiffml.interface.arguments import Arguments
-from stiffml.interface.checking_steps import require_options, require_possible, require_right_estimate
+from stiffml.interface.checking_steps import (
+    require_options,
+    require_possible,
+    require_right_estimate,
+    steps_of,
+)
 from stiffml.interface.equations import system_of
 from stiffml.interface.feasibility import require_schedule
 from stiffml.interface.initial_state import checked_layout
@@ -59,7 +64,7 @@ def check(arguments: Arguments) -> Request:
     on_steps, on_passed = landings(times, interpolated, direction * passed.detach().cpu().numpy())
     ends, returned = merged_ends(t, on_steps, passed, on_passed, direction)
     outputs = direction * ends.detach().cpu().double().numpy()
-    steps = Adaptive() if arguments.steps is None else arguments.steps
+    steps = steps_of(arguments.steps)
     require_possible(steps, method, arguments.rtol, arguments.atol, times)
     require_options(options)
     require_effect(arguments, method)

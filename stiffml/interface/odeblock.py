@@ -18,7 +18,7 @@ from stiffml.parameters.names import reached
 from stiffml.parameters.passed import collected
 from stiffml.run.events import EventFunc
 from stiffml.settings import Discrete, Newton
-from stiffml.steps import Steps
+from stiffml.steps import Recorded, Steps
 from stiffml.system.function.batching import Func
 from stiffml.system.state import State
 
@@ -54,7 +54,7 @@ class ODEBlock(nn.Module):
         method: str | Method = "bdf",
         rtol: float | None = None,
         atol: float | Tensor | None = None,
-        steps: Steps | None = None,
+        steps: Steps | Sequence[Recorded] | None = None,
         stepping: str = "auto",
         guess: Solution | None = None,
         outputs: str = "steps",

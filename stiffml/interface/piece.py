@@ -30,7 +30,7 @@ class SampleOutputs:
     index: Tensor
 
     def arranged(self, u: Tensor) -> Tensor:
-        """The values of all readings (readings, …, width) as outputs (n, …, size); NaN where there is none."""
+        """The values of all readings (readings, …, width) as outputs (n, …, size), NaN where it has none."""
         rows = u[self.index.clamp(min=0)]
         missing = (self.index < 0).reshape(*self.index.shape, *(1,) * (u.dim() - 1))
         if missing.any():

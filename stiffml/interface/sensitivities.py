@@ -87,7 +87,9 @@ def sensitivities(
     system = tape.replay.system
     layout = system.layout if by_sample is None else by_sample.layout
     if by_sample is not None and asked.make_consistent:
-        raise NotImplementedError("sensitivities: not with make_consistent if samples have times of their own")
+        raise NotImplementedError(
+            "sensitivities: not with make_consistent if samples have times of their own"
+        )
     known = _known(func, extra, system.f.parameters)
     names = list(known) if wrt is None else list(wrt)
     size, dtype = layout.size, layout.dtype

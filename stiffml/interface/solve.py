@@ -13,7 +13,7 @@ from stiffml.linear import LU, Krylov, Sparsity
 from stiffml.methods import Method
 from stiffml.run.events import EventFunc
 from stiffml.settings import Discrete, Newton
-from stiffml.steps import Steps
+from stiffml.steps import Recorded, Steps
 from stiffml.system.function.batching import Func
 from stiffml.system.state import State
 
@@ -26,7 +26,7 @@ def solve(
     method: str | Method = "bdf",
     rtol: float | None = None,
     atol: float | Tensor | None = None,
-    steps: Steps | None = None,
+    steps: Steps | Sequence[Recorded] | None = None,
     stepping: str = "auto",
     guess: Solution | None = None,
     outputs: str = "steps",
@@ -173,7 +173,7 @@ def odeint(
     method: str | Method = "bdf",
     rtol: float | None = None,
     atol: float | Tensor | None = None,
-    steps: Steps | None = None,
+    steps: Steps | Sequence[Recorded] | None = None,
     stepping: str = "auto",
     guess: Solution | None = None,
     outputs: str = "steps",

@@ -41,9 +41,9 @@ class Controller:
             return self.largest
         return min(self.largest, max(self.smallest, self.safety * error ** (-1 / (self.order + 1))))
 
-    def factors(self, errors: np.ndarray, orders: np.ndarray) -> np.ndarray:
-        """The same for K steps, (K,), with an order q of each, (K,)."""
+    def factors(self, errors: np.ndarray) -> np.ndarray:
+        """The same for K steps: (K,) -> (K,)."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            found = self.safety * errors ** (-1 / (orders + 1))
+            found = self.safety * errors ** (-1 / (self.order + 1))
         found = np.where(errors == 0, self.largest, found)
         return np.where(np.isfinite(errors), np.clip(found, self.smallest, self.largest), self.smallest)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,21 +12,20 @@ from torch import Tensor
 from stiffml.checks import described, flag
 from stiffml.interface.arguments import DEFAULTS, Arguments
 from stiffml.interface.checking import interpolated_outputs, require_callables, require_effect, try_out_system
-from stiffml.interface.checking_steps import require_possible, require_right_estimate
+from stiffml.interface.checking_steps import require_right_estimate
 from stiffml.interface.equations import parameters_of, space_of, system_of
-from stiffml.interface.feasibility import require_sane_span, require_schedule
+from stiffml.interface.feasibility import require_sane_span
 from stiffml.interface.initial_state import checked_layout
+from stiffml.interface.own_times.steps import steps_by_sample
 from stiffml.interface.own_times.times import OwnTimes, own_times
 from stiffml.interface.planning import STEPPINGS
 from stiffml.interface.tolerances import newton_limits, tolerances_of
 from stiffml.linear.choice import Wanted, choose
 from stiffml.linear.dense.lu import DenseLU
 from stiffml.methods import METHODS, Method, resolve
-from stiffml.native.side_by_side.errors import has_estimate
 from stiffml.parameters.passed import collected, in_forward_mode, require_reverse_mode
-from stiffml.run.schedule import scheduled, step_ends
 from stiffml.settings import Discrete, NewtonLimits, Tolerances
-from stiffml.steps import Adaptive, Recorded, Steps
+from stiffml.steps import Adaptive, Recorded
 from stiffml.system.function.batching import Func
 from stiffml.system.function.one_sample import one_sample, times_of_trial
 from stiffml.system.function.span import Span
@@ -134,18 +132,19 @@ def check(arguments: Arguments) -> OwnRequest:
     trial = direction * times_of_trial(times.distinct)
     single = _single(arguments, layout, of_one, trial, u0)
     system = system_of(single, method, of_one, direction, span)
-    steps = arguments.steps
-    given = Adaptive() if steps is None else steps
+    given = arguments.steps
     on_steps = tuple(times.on_steps(i, interpolated) for i in range(layout.samples))
     outputs = tuple(own[chosen] for own, chosen in zip(times.distinct, on_steps, strict=True))
-    known, ramp_steps = _steps(given, method, arguments, outputs, layout, adjoint)
+    known, ramp_steps = steps_by_sample(given, method, arguments, outputs, layout, adjoint)
     require_right_estimate(known if isinstance(known, Adaptive) else Recorded(()), method, system.mass)
     s0 = float(times.distinct[0][0])
     if torch.is_grad_enabled() or in_forward_mode():
         find_parameters(system, s0, u0[0])
         system.keep_members()
-    solver = _solver(arguments, method, system, tolerances if isinstance(known, Adaptive) else None, s0, u0[0])
-    if isinstance(known, Adaptive) and not has_estimate(method, system.form):
+    solver = _solver(
+        arguments, method, system, tolerances if isinstance(known, Adaptive) else None, s0, u0[0]
+    )
+    if isinstance(known, Adaptive) and not method.has_estimates(system.form):
         raise ValueError(f"method: {method} {_NO_ESTIMATE}")
     if any(len(own) > 1 for own in outputs):
         try_out_system(system, method, solver, s0, u0[0], (times.t, y0))
@@ -169,8 +168,8 @@ def check(arguments: Arguments) -> OwnRequest:
 
 
 _NO_ESTIMATE = (
-    "has no error estimate outside PETSc, which steps of every sample's own need; pass steps=Fixed(h) or "
-    "steps=Grid(substeps), or use bdf"
+    "estimates errors with a mass matrix in PETSc only, which does not take steps of every sample's own; "
+    "pass steps=Fixed(h) or steps=Grid(substeps), or use bdf"
 )
 
 
@@ -192,8 +191,8 @@ def _require_taken(arguments: Arguments, method: Method) -> None:
     if not method.within_step:
         able = ", ".join(name for name, other in METHODS.items() if other.within_step and other.implicit)
         raise ValueError(
-            f"method: {method} has stages beyond its step, where a sample would depend on the times of others; "
-            f"use one of {able}"
+            f"method: {method} has stages beyond its step, where a sample would depend on the times of "
+            f"others; use one of {able}"
         )
     if space_of(arguments.func).is_distributed:
         raise _not_taken("func", "a field over several processes has one time")
@@ -221,7 +220,9 @@ def _single(
         single = Split(one(func.implicit), one(func.explicit), linear=func.linear)
     else:
         single = one(func)
-    return dataclasses.replace(arguments, func=single, params=params, mass=_mass(arguments.mass, layout, of_one))
+    return dataclasses.replace(
+        arguments, func=single, params=params, mass=_mass(arguments.mass, layout, of_one)
+    )
 
 
 def _mass(mass: Tensor | None, layout: Layout, of_one: Layout) -> Tensor | None:
@@ -235,46 +236,10 @@ def _mass(mass: Tensor | None, layout: Layout, of_one: Layout) -> Tensor | None:
     if tuple(mass.shape[:lead]) == (1,) * lead and inner in shapes and tuple(mass.shape) != (width, width):
         return mass.reshape(inner)
     if tuple(mass.shape[:lead]) == layout.batch and inner in shapes and tuple(mass.shape) not in shapes:
-        raise _not_taken("mass", "one that differs between samples; pass one for all, (width,) or (width, width)")
+        raise _not_taken(
+            "mass", "one that differs between samples; pass one for all, (width,) or (width, width)"
+        )
     return mass
-
-
-def _steps(
-    steps: Steps | Sequence[Recorded],
-    method: Method,
-    arguments: Arguments,
-    outputs: Sequence[np.ndarray],
-    layout: Layout,
-    adjoint: Discrete,
-) -> tuple[Adaptive | tuple[np.ndarray, ...], int]:
-    """Adaptive steps as they are; of known ones the ends for each sample, and how many a ramp has added."""
-    if isinstance(steps, tuple | list):
-        if len(steps) != layout.samples or not all(isinstance(one, Recorded) for one in steps):
-            raise ValueError(
-                f"steps: a sequence must hold Recorded steps, one for each of the {layout.samples} samples, as "
-                "Solution.steps does"
-            )
-        by_sample: Sequence[Steps] = steps
-    else:
-        if isinstance(steps, Recorded):
-            raise ValueError(
-                "steps: Recorded steps are those of one sample; pass a sequence with one for each sample"
-            )
-        by_sample = [steps] * layout.samples
-    ends, ramps = [], 0
-    for i, (one, own) in enumerate(zip(by_sample, outputs, strict=True)):
-        require_possible(one, method, arguments.rtol, arguments.atol, own)
-        if isinstance(one, Adaptive):
-            continue
-        try:
-            require_schedule(one, own, layout.width, adjoint)
-            fractions, added = scheduled(one, own, method) if len(own) > 1 else ((), 0)
-        except ValueError as error:
-            where = list(map(int, np.unravel_index(i, layout.batch)))
-            raise ValueError(f"for sample {where}: {error}") from None
-        ramps += added
-        ends.append(np.concatenate([np.empty(0), *step_ends(fractions, own)]))
-    return (steps, 0) if isinstance(steps, Adaptive) else (tuple(ends), ramps)
 
 
 def _solver(
@@ -294,8 +259,9 @@ def _solver(
         solver = choose(wanted, system.f, system.mass, s0, u0)
     if not isinstance(solver, DenseLU):
         raise _not_taken(
-            "linear", f"it needs a dense Jacobian of a sample, not {solver.description}; leave linear and "
-            "jacobian out, or pass linear=LU(), jacobian='dense'"
+            "linear",
+            f"it needs a dense Jacobian of a sample, not {solver.description}; leave linear and "
+            "jacobian out, or pass linear=LU(), jacobian='dense'",
         )
     return solver
 

@@ -73,8 +73,8 @@ def _solve(request: OwnRequest, u0: Tensor) -> tuple[Solution, SolveError | None
     def compute() -> tuple[Tape, np.ndarray]:
         taken, run = _integrated(request, u0.detach().double().cpu().numpy())
         tape = Tape(run, Replay(taken.trajectories, request.method, system, request.solver), (), stats)
-        readings, values, index = _outputs(request, taken, tape)
-        index = torch.from_numpy(np.ascontiguousarray(index.T)).to(u0.device)
+        readings, values, found = _outputs(request, taken, tape)
+        index = torch.from_numpy(np.ascontiguousarray(found.T)).to(u0.device)
         made.append((tape, taken, SampleOutputs(layout, readings, index)))
         return tape.with_readings(readings), values
 
@@ -132,7 +132,8 @@ def _integrated(request: OwnRequest, start: np.ndarray) -> tuple[Taken, Run]:
 def _outputs(request: OwnRequest, taken: Taken, tape: Tape) -> tuple[list[Reading], np.ndarray, np.ndarray]:
     """The readings, their values (outputs, width), and (samples, n) which of them an entry of t is, or −1."""
     starts, parts = taken.trajectories.starts.tolist(), taken.trajectories.parts
-    readings, positions = [], []
+    readings: list[Reading] = []
+    positions = []
     for start, part, own, chosen in zip(starts, parts, request.times.distinct, request.on_steps, strict=True):
         position = np.full(len(own), -1)
         reached = np.flatnonzero(chosen)[: len(part.output_steps)]
@@ -145,6 +146,7 @@ def _outputs(request: OwnRequest, taken: Taken, tape: Tape) -> tuple[list[Readin
         inside = own[~chosen]
         asked.append(inside[inside <= part.times[-1]] if part.n_steps else inside[:0])
     if any(map(len, asked)):
+        assert isinstance(tape.checkpoints, InMemory)
         between = readings_between(tape.replay, tape.checkpoints, asked)
         number = len(readings)
         for position, chosen, s in zip(positions, request.on_steps, asked, strict=True):
@@ -159,7 +161,9 @@ def _outputs(request: OwnRequest, taken: Taken, tape: Tape) -> tuple[list[Readin
 
 def _chosen_times(request: OwnRequest) -> tuple[Tensor, Tensor]:
     """The times on which steps end, and the others, sample by sample, differentiable."""
-    times, ends, between = request.times, [], []
+    times = request.times
+    ends: list[Tensor] = []
+    between: list[Tensor] = []
     for i, chosen in enumerate(request.on_steps):
         for into, wanted in ((ends, chosen), (between, ~chosen)):
             into.append(times.t[i, torch.from_numpy(times.firsts(i, wanted)).to(times.t.device)])
@@ -195,7 +199,8 @@ def _error(request: OwnRequest, failures: dict[int, Failure]) -> SolveError | No
         component = request.layout.component(sample * request.layout.width + failure.component)
     return SolveError(
         failure.status,
-        f"for sample {request.where(sample)}{others} {reason}" + (f": {failure.detail}" if failure.detail else ""),
+        f"for sample {request.where(sample)}{others} {reason}"
+        + (f": {failure.detail}" if failure.detail else ""),
         hint,
         t=request.system.direction * failure.s,
         h=request.system.direction * failure.size,

@@ -59,5 +59,6 @@ def _require_inside(s: np.ndarray, times: np.ndarray, direction: int, sample: li
         at = int(np.argmax(outside))
         low, high = sorted((direction * begin, direction * end))
         raise ValueError(
-            f"t[{at}] = {direction * s[at]:.17g} lies outside the span [{low:.17g}, {high:.17g}] of sample {sample}"
+            f"t[{at}] = {direction * s[at]:.17g} lies outside the span [{low:.17g}, {high:.17g}] of sample "
+            f"{sample}"
         )

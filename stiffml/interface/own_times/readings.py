@@ -33,7 +33,9 @@ def readings_between(replay: Replay, checkpoints: InMemory, asked: Sequence[np.n
         for n in range(part.n_steps):
             stages = None if kept.stages is None else kept.stages[start + n]
             reader.read(n + 1, kept.states[start + n + 1], stages)
-        readings += [_among_all(reading, start, len(readings) + i) for i, reading in enumerate(reader.finish())]
+        readings += [
+            _among_all(reading, start, len(readings) + i) for i, reading in enumerate(reader.finish())
+        ]
     return readings
 
 

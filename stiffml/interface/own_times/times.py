@@ -34,7 +34,7 @@ class OwnTimes:
     which: np.ndarray
 
     def firsts(self, sample: int, chosen: np.ndarray) -> np.ndarray:
-        """(k,) the positions in t of those of a sample's distinct times that are ``chosen`` (distinct,) bool."""
+        """(k,) positions in t of those of a sample's distinct times that are ``chosen``."""
         return np.searchsorted(self.which[sample], np.flatnonzero(chosen))
 
     def on_steps(self, sample: int, interpolated: bool) -> np.ndarray:
@@ -59,8 +59,8 @@ def own_times(t: Tensor, batch: tuple[int, ...]) -> OwnTimes:
                 "as many leading dimensions of y0, or one-dimensional times for all"
             )
         raise ValueError(
-            f"t must have shape (n,), for all samples, or ({', '.join(map(str, batch))}, n) with times of its "
-            f"own for every sample of y0, not {shape}"
+            f"t must have shape (n,), for all samples, or ({', '.join(map(str, batch))}, n) with times "
+            f"of its own for every sample of y0, not {shape}"
         )
     rows = t.reshape(-1, t.shape[-1])
     values = rows.detach().cpu().double().numpy()
@@ -74,7 +74,7 @@ def own_times(t: Tensor, batch: tuple[int, ...]) -> OwnTimes:
         if not both.any():
             up, down = int(np.argmax((changes > 0).any(axis=1))), int(np.argmax((changes < 0).any(axis=1)))
             raise ValueError(
-                f"t must increase for all samples or decrease for all, but it increases for sample "
+                "t must increase for all samples or decrease for all, but it increases for sample "
                 f"{_where(up, batch)} and decreases for sample {_where(down, batch)}; solve these separately"
             )
         i = int(np.argmax(both))
@@ -87,7 +87,9 @@ def own_times(t: Tensor, batch: tuple[int, ...]) -> OwnTimes:
     distinct = []
     for i, (own, is_new) in enumerate(zip(values, new, strict=True)):
         try:
-            distinct.append(increasing(torch.from_numpy(own[is_new]))[1] if is_new.sum() > 1 else direction * own[:1])
+            distinct.append(
+                increasing(torch.from_numpy(own[is_new]))[1] if is_new.sum() > 1 else direction * own[:1]
+            )
         except ValueError as error:
             raise ValueError(f"for sample {_where(i, batch)}: {error}") from None
     return OwnTimes(rows, direction, tuple(distinct), np.cumsum(new, axis=1) - 1)

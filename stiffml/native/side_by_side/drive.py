@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from stiffml.discretization.estimates import scaled
 from stiffml.discretization.trajectory import Trajectories, Trajectory
 from stiffml.errors import Status
 from stiffml.methods import Method
-from stiffml.native.side_by_side.errors import Errors, errors_of, with_error_row
 from stiffml.native.side_by_side.first_sizes import initial_sizes, shortest
 from stiffml.native.side_by_side.goals import Chosen, Goals, Known
 from stiffml.native.side_by_side.newton import SideBySide
@@ -97,8 +97,8 @@ class Drive:
 
     def __init__(self, work: Work) -> None:
         self._work, self._adaptive = work, isinstance(work.steps, Adaptive)
-        self._past = Past(work.method.history, np.array([times[0] for times in work.outputs]), work.u0)
-        self._controller = Controller(max(work.method.order - 1, 0))
+        history = work.method.estimate_history if self._adaptive else work.method.history
+        self._past = Past(history, np.array([times[0] for times in work.outputs]), work.u0)
         self._goals = self._make_goals()
         self._failures: dict[int, Failure] = {}
         self._taken = np.zeros(len(work.u0), dtype=int)
@@ -118,22 +118,30 @@ class Drive:
             sizes[:] = work.steps.initial
         if len(moving) and (work.steps.initial is None or not work.method.estimates_first_step):
             u = past.states[moving, -1]
-            weights = self._tolerance(moving, np.abs(u))
+            tolerances = self._tolerances_of(moving)
+            weights = tolerances.atol + tolerances.rtol * np.abs(u)
             spans = last[moving] - begins[moving]
             found = initial_sizes(work.system, work.method, weights, begins[moving], spans, u)
             found = np.maximum(found, work.steps.minimum or 0.0)
             sizes[moving] = found if work.steps.initial is None else np.minimum(found, sizes[moving])
         sizes = np.maximum(sizes, shortest(begins))
-        return Chosen(work.outputs, work.steps, work.method.growth, sizes, self._controller)
+        return Chosen(work.outputs, work.steps, work.method.growth, sizes)
 
     def run(self) -> Taken:
         """Take all steps."""
-        goals, limit = self._goals, self._work.steps.max_steps if isinstance(self._work.steps, Adaptive) else None
+        goals, limit = (
+            self._goals,
+            self._work.steps.max_steps if isinstance(self._work.steps, Adaptive) else None,
+        )
         while True:
-            active = np.array([i for i in np.flatnonzero(~goals.ended) if int(i) not in self._failures], dtype=int)
+            active = np.array(
+                [i for i in np.flatnonzero(~goals.ended) if int(i) not in self._failures], dtype=int
+            )
             if limit is not None:
                 for i in active[self._taken[active] >= limit].tolist():
-                    size = float(goals.ends(np.array([i]), self._past.times[[i], -1])[0] - self._past.times[i, -1])
+                    size = float(
+                        goals.ends(np.array([i]), self._past.times[[i], -1])[0] - self._past.times[i, -1]
+                    )
                     self._failures[i] = Failure(Status.MAX_STEPS, float(self._past.times[i, -1]), size, None)
                 active = active[self._taken[active] < limit]
             if not len(active):
@@ -145,20 +153,15 @@ class Drive:
         work, past = self._work, self._past
         begins = past.times[active, -1].copy()
         ends = self._goals.ends(active, begins)
-        for mine, segment, block in attempts(past, active, ends, work.method, work.system):
-            if self._adaptive:
-                block = with_error_row(block, work.method, work.system.form)
+        for attempt in attempts(past, active, ends, work.method, work.system.form, self._adaptive):
+            mine, segment, block, order = attempt
             which = active[mine]
-            rows = SideBySide(
-                block, segment, work.system, work.solver, work.newton.max_iterations, self._newton_weights(which)
-            )
+            weights = self._newton_weights(which)
+            rows = SideBySide(block, segment, work.system, work.solver, work.newton.max_iterations, weights)
             new = rows.solve()
             self._iterations += rows.iterations
             self._mended += rows.mended
-            errors = None
-            if self._adaptive:
-                errors = errors_of(rows, new, past, which, work.method)
-            self._settle(which, begins[mine], ends[mine], rows, new, errors)
+            self._settle(which, begins[mine], ends[mine], rows, new, order)
 
     def _settle(
         self,
@@ -167,19 +170,19 @@ class Drive:
         ends: np.ndarray,
         rows: SideBySide,
         new: np.ndarray,
-        errors: Errors | None,
+        order: int,
     ) -> None:
         """Keep the steps that succeeded; cut the others, or give up their samples."""
-        factors = np.ones(len(samples))
-        if errors is not None:
-            largest = np.maximum(np.abs(new), np.abs(self._past.states[samples, -1]))
+        factors, errors = np.ones(len(samples)), None
+        if order:
+            tolerances = self._tolerances_of(samples)
             with np.errstate(over="ignore", invalid="ignore"):
-                scaled = errors.differences / self._tolerance(samples, largest)
-                norms = np.sqrt(np.mean(scaled**2, axis=1))
-            factors = self._controller.factors(norms, errors.orders)
-            for k in np.flatnonzero(~np.isfinite(norms)):
+                errors = scaled(rows.errors_found(), new, self._past.states[samples, -1], tolerances)
+                norms = np.sqrt(np.mean(errors**2, axis=1))
+            factors = Controller(order - 1).factors(norms)
+            for k in np.flatnonzero(~np.isfinite(norms)).tolist():
                 rows.failed[k] = rows.failed[k] or Status.NON_FINITE
-            for k in np.flatnonzero(norms > 1):
+            for k in np.flatnonzero(norms > 1).tolist():
                 rows.failed[k] = rows.failed[k] or Status.STEP_TOO_SMALL
         good = np.array([why is None for why in rows.failed])
         for k in np.flatnonzero(~good).tolist():
@@ -193,7 +196,9 @@ class Drive:
                 component = self._component(why, rows, k, begin, sample, new, errors)
                 self._failures[sample] = Failure(why, begin, end - begin, component)
         if good.any():
-            self._keep(samples[good], begins[good], ends[good], rows, np.flatnonzero(good), new[good], factors[good])
+            self._keep(
+                samples[good], begins[good], ends[good], rows, np.flatnonzero(good), new[good], factors[good]
+            )
 
     def _keep(
         self,
@@ -230,7 +235,7 @@ class Drive:
         begin: float,
         sample: int,
         new: np.ndarray,
-        errors: Errors | None,
+        errors: np.ndarray | None,
     ) -> int | None:
         """The component of a sample to name in the message, or None."""
         state = self._past.states[sample, -1]
@@ -238,16 +243,16 @@ class Drive:
             slopes = [part.evaluate(begin, state) for part in self._work.system.parts]
             found = (first_not_finite(values) for values in (*slopes, new[k]))
             return next((component for component in found if component is not None), None)
-        change = rows.update[k] if why is not Status.STEP_TOO_SMALL or errors is None else errors.differences[k]
-        if not np.isfinite(change).all():
-            return None
-        one = np.array([sample])
-        return int(np.argmax(np.abs(change) / self._tolerance(one, np.abs(state)[None])[0]))
+        if why is Status.STEP_TOO_SMALL and errors is not None:
+            off = np.abs(errors[k])
+        else:
+            tolerances = self._tolerances_of(np.array([sample]))
+            off = np.abs(scaled(rows.update[k][None], state[None], state[None], tolerances)[0])
+        return int(np.argmax(off)) if np.isfinite(off).all() else None
 
-    def _tolerance(self, samples: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-        """(K, width) what errors of components of these sizes (K, width) may be."""
+    def _tolerances_of(self, samples: np.ndarray) -> Tolerances:
         tolerances = self._work.tolerances
-        return _of(tolerances.atol, samples) + tolerances.rtol * sizes
+        return Tolerances(tolerances.rtol, _of(tolerances.atol, samples))
 
     def _newton_weights(self, samples: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         newton = self._work.newton
@@ -260,7 +265,7 @@ class Drive:
 
     def _result(self) -> Taken:
         log, work = self._log, self._work
-        count, width = work.u0.shape
+        count = len(work.u0)
         samples = np.concatenate([np.arange(count), *log.samples])
         order = np.argsort(samples, kind="stable")
         states = np.concatenate([work.u0, *log.states])[order]

@@ -11,7 +11,7 @@ from stiffml.system.system import System
 
 
 def slopes_at(system: System, s: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """du/ds (K, size) at K times (K,) and states (K, size); with a singular mass matrix those of least size."""
+    """du/ds (K, size) at K times (K,) and states (K, size); with a singular mass matrix the least."""
     times, states = torch.from_numpy(s), torch.from_numpy(u)
     slopes = system.f.evaluate_many(times, states).numpy()
     if system.mass is not None:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from stiffml.errors import Status
-from stiffml.run.controller import Controller
 from stiffml.steps import Adaptive
 
 LEAST_SPACINGS = 16
@@ -75,14 +74,12 @@ class Chosen(Goals):
         steps: Adaptive,
         growth: float,
         first: np.ndarray,
-        controller: Controller,
     ) -> None:
         super().__init__(outputs)
         self._growth, self._minimum = growth, steps.minimum or 0.0
         largest = self.last - self._outputs[:, 0]
         self._largest = largest if steps.maximum is None else np.minimum(largest, steps.maximum)
         self.proposals = np.minimum(first, steps.maximum or np.inf)
-        self._controller = controller
 
     def ends(self, samples: np.ndarray, begins: np.ndarray) -> np.ndarray:
         target, proposal = self.next_output(samples), self.proposals[samples]

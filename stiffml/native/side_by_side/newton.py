@@ -81,8 +81,9 @@ class SideBySide(RowSolver):
         parts = [self.x[c] for c in self.pattern.stages]
         return np.stack(parts, axis=1) if parts else np.empty((self.block.steps, 0, self.update.shape[1]))
 
-    def row_output(self, row: Row) -> np.ndarray:
-        """(K, size) the value of an output row, after :meth:`solve`."""
+    def errors_found(self) -> np.ndarray:
+        """(K, size) the estimated errors, after :meth:`solve`, of a block with a row for them."""
+        (row,) = self.pattern.output_rows
         return self._solve(row)
 
     def _newton(
@@ -125,8 +126,8 @@ class SideBySide(RowSolver):
             before[rows] = size
             fresh = rows[finite & ~done & np.isfinite(contraction) & (contraction > SLOW)]
             rows = rows[finite & ~done]
-        for k in rows:
-            self._fail(int(k), Status.NEWTON_FAILED, x)
+        for k in rows.tolist():
+            self._fail(k, Status.NEWTON_FAILED, x)
         return x
 
     def _fail(self, k: int, why: Status | None, x: np.ndarray) -> None:
@@ -169,8 +170,8 @@ class SideBySide(RowSolver):
         a, b = (torch.from_numpy(numbers[rows])[:, :, None, None] for numbers in (alpha, beta))
         matrices = shift_(blocks.contiguous(), a, None if mass is None else mass.blocks, b)[:, 0]
         lu = BlockLU(matrices)
-        for k in np.flatnonzero(lu.info.numpy()):
-            self.failed[rows[k]] = Status.LINEAR_FAILED
+        for k in rows[np.flatnonzero(lu.info.numpy())].tolist():
+            self.failed[k] = Status.LINEAR_FAILED
         if len(rows) == self.block.steps:
             self._lu = lu
         else:

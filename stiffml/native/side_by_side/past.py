@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from stiffml.discretization.equations import Block
+from stiffml.discretization.equations import Block, Form
 from stiffml.discretization.trajectory import Segment, Trajectories
 from stiffml.methods import Method
-from stiffml.system.system import System
 
 
 class Past:
@@ -19,7 +19,7 @@ class Past:
     Attributes
     ----------
     times, states : ndarray
-        (samples, history + 1) and (samples, history + 1, width); the last ``count`` of each are known.
+        (samples, history) and (samples, history, width); the last ``count`` of each are known.
     count : ndarray
         (samples,) int.
     half_times, halves : ndarray
@@ -28,8 +28,8 @@ class Past:
 
     def __init__(self, history: int, s: np.ndarray, u: np.ndarray) -> None:
         samples, width = u.shape
-        self.times = np.zeros((samples, history + 1))
-        self.states = np.zeros((samples, history + 1, width))
+        self.times = np.zeros((samples, history))
+        self.states = np.zeros((samples, history, width))
         self.times[:, -1], self.states[:, -1] = s, u
         self.count = np.ones(samples, dtype=int)
         self.half_times, self.halves = np.zeros(samples), np.zeros((samples, width))
@@ -68,22 +68,42 @@ class Attempts(Segment):
         return np.append(starts[1:], len(self.states)) - 2
 
 
+class Attempt(NamedTuple):
+    """A step of some samples.
+
+    Attributes
+    ----------
+    positions : ndarray
+        (K,) which of the samples that were asked for.
+    segment : Attempts
+    block : Block
+    order : int
+        The power of h that the error of a step is proportional to, if its block has an error row; else 0.
+    """
+
+    positions: np.ndarray
+    segment: Attempts
+    block: Block
+    order: int
+
+
 def attempts(
-    past: Past, samples: np.ndarray, ends: np.ndarray, method: Method, system: System
-) -> Iterator[tuple[np.ndarray, Attempts, Block]]:
+    past: Past, samples: np.ndarray, ends: np.ndarray, method: Method, form: Form, with_errors: bool
+) -> Iterator[Attempt]:
     """The equations of a step of some samples (K,) that ends at ``ends`` (K,).
 
     Samples with the same number of known states have a block in common, which holds for all after the first
-    few steps. Yields the positions in ``samples``, the segment and the block.
+    few steps. ``with_errors``: with their local errors as output rows.
     """
     counts = past.count[samples]
-    for known in np.unique(counts).tolist():
-        mine, count = np.flatnonzero(counts == known), min(known, method.history)
+    for count in np.unique(counts).tolist():
+        mine = np.flatnonzero(counts == count)
         which = samples[mine]
         times = np.concatenate([past.times[which, -count:], ends[mine, None]], axis=1)
         states = np.concatenate([past.states[which, -count:], past.states[which, -1:]], axis=1)
         windows = _Windows(times, past.half_times[which], past.halves[which])
         flat = states.reshape(-1, states.shape[2])
         segment = Attempts(windows, 0, len(flat) - 1, 0, flat)
-        (block,) = method.blocks(segment, system.form)
-        yield mine, segment, block
+        estimates = method.estimates(segment, form) if with_errors else []
+        block, order = estimates[0] if estimates else (method.blocks(segment, form)[0], 0)
+        yield Attempt(mine, segment, block, order)

@@ -16,6 +16,10 @@ SAME = {torch.float64: 1e-6, torch.float32: 1e-4}
 """The difference that a value may have for one sample alone, relative to the largest component."""
 
 
+class WrongShapeError(ValueError):
+    """The function returned another shape than that of the state."""
+
+
 class OneSample:
     """``func``, which takes batches, as a function of one sample at a 0-d time.
 
@@ -45,7 +49,9 @@ class OneSample:
     def __call__(self, t: Tensor, y: State) -> State:
         ones = (1,) * self._dims
         if t.dim() == 0:
-            value = self.func(t.reshape(ones) if self._takes_many else t, _each(y, lambda p: p[(None,) * self._dims]))
+            value = self.func(
+                t.reshape(ones) if self._takes_many else t, _each(y, lambda p: p[(None,) * self._dims])
+            )
             return _each(value, self._only)
         count = len(t)
         lead = (count, *ones[1:])
@@ -57,9 +63,9 @@ class OneSample:
         """The value for the only sample."""
         if part.shape[: self._dims] != (1,) * self._dims:
             raise ValueError(
-                f"func returned shape {tuple(part.shape)} for a single sample. If samples have times of their "
-                "own, t of shape (batch, n), func is called for those that are still under way, so it must "
-                "take any number of them: what differs between samples goes into the state, as components "
+                f"func returned shape {tuple(part.shape)} for a single sample. If samples have times of "
+                "their own, t of shape (batch, n), func is called for those still under way, so it must take "
+                "any number of them: what differs between samples goes into the state, as components "
                 "whose derivative is zero"
             )
         return part[(0,) * self._dims]
@@ -113,6 +119,8 @@ def _takes_many(func: Func, layout: Layout, begins: np.ndarray, u: np.ndarray) -
     except Exception as error:  # the user's function may raise anything
         try:
             _whole(func, layout, begins, u, True)
+        except WrongShapeError as wrong:
+            raise (error if isinstance(error, WrongShapeError) else wrong) from None
         except Exception:
             raise error from None
         return True
@@ -127,8 +135,11 @@ def _whole(func: Func, layout: Layout, begins: np.ndarray, u: np.ndarray, takes_
     value = func(t, y)
     shapes = tuple(part.shape for part in value) if isinstance(value, tuple | list) else (value.shape,)
     if shapes != layout.shapes:
-        wanted, got = (tuple(map(tuple, s)) if layout.is_tuple else tuple(s[0]) for s in (layout.shapes, shapes))
-        raise ValueError(f"func returned shape {got}, but y0 has shape {wanted}")
+        wanted, got = (
+            tuple(map(tuple, s)) if layout.is_tuple else tuple(s[0]) for s in (layout.shapes, shapes)
+        )
+        hint = "; write t[:, None] where times (batch,) meet states (batch, components)" if takes_many else ""
+        raise WrongShapeError(f"func returned shape {got}, but y0 has shape {wanted}{hint}")
     found = tuple(value) if isinstance(value, list) else value
     return layout.flatten(found).detach().double().cpu().numpy().reshape(layout.samples, layout.width)
 
@@ -142,7 +153,9 @@ def _require_independent(
     for state, whole in _batches(single.func, layout, begins, u, takes_many):
         off, size = np.zeros(layout.samples), max(float(np.abs(whole[samples]).max()), 1e-300)
         for i in samples:
-            time = torch.tensor(begins[i] if takes_many else begins[0], dtype=layout.dtype, device=layout.device)
+            time = torch.tensor(
+                begins[i] if takes_many else begins[0], dtype=layout.dtype, device=layout.device
+            )
             row = torch.from_numpy(state.reshape(layout.samples, -1)[i].copy())
             value = single(time, of_one.unflatten(row.to(layout.device, layout.dtype)))
             alone = of_one.flatten(tuple(value) if isinstance(value, list) else value)
