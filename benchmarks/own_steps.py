@@ -1,11 +1,12 @@
-"""What it saves that every sample has steps of its own: 100 mixtures of hydrogen and air, from 900 to 1 500 K.
+"""What steps of every sample's own save: 100 mixtures of hydrogen and air, from 900 to 1 500 K.
 
     python benchmarks/own_steps.py [--samples 100] [--end 0.01] [--rtol 1e-6] [--repeats 3]
 
-Constant-pressure reactors with the mechanism h2o2.yaml, stoichiometric, at 1 atm. They ignite at different times.
-With shared steps all follow the sample that needs the shortest at each moment. Forward runs, and a gradient with
-respect to the initial states, in one process on one thread; the smallest time of the repeats. Errors are those of
-the final temperatures, against rtol = 1e-9.
+Constant-pressure reactors with the mechanism h2o2.yaml, stoichiometric, at 1 atm. They ignite at different
+times. With shared steps all follow the sample that needs the shortest at each moment. Forward runs, and a
+gradient with respect to the initial states, in one process on one thread; for steps of their own the smallest
+time of the repeats, for shared ones a single time. Errors are those of the final temperatures, against
+rtol = 1e-9.
 
 Writes benchmarks/results/own_steps.json and own_steps.png.
 """

@@ -120,6 +120,10 @@ def check_gradients(
     if not all(isinstance(part, Tensor) for part in parts):
         raise TypeError(f"y0 must be a tensor or a tuple of tensors, not {described(y0)}")
     t = checked_times("t", t)
+    if (t.detach()[1:] == t.detach()[:-1]).any():
+        raise ValueError(
+            "t: a repeated time cannot be moved alone to try a derivative; leave repetitions out"
+        )
     if any(part.dtype != torch.float64 for part in parts):
         raise ValueError("check_gradients needs y0 in float64")
     if space_of(func).is_distributed:

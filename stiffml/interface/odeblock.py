@@ -31,7 +31,7 @@ class ODEBlock(nn.Module):
     func : callable or nn.Module
         func(t, y) -> dy/dt; a module becomes a submodule.
     t : Tensor
-        (n,) output times. A buffer: it moves with the module, but is not saved with its weights.
+        (n,) output times, or (batch, n) of every sample. A buffer: it moves with the module, but is not saved with its weights.
     method, rtol, …
         As for :func:`solve`, except ``throw``.
     params : iterable of Tensor
@@ -40,7 +40,7 @@ class ODEBlock(nn.Module):
         the block has copies of its tensors, except those that a plain function (a lambda, say) reads: a copy
         of a function is that function, which reads the same tensors.
 
-    ``forward(y0)`` returns the states at all times, (len(t), *y0.shape).
+    ``forward(y0)`` returns the states at all times, (n, *y0.shape).
     """
 
     t: Tensor

@@ -37,7 +37,7 @@ def increasing(t: Tensor) -> tuple[Tensor, np.ndarray, int]:
     if not rising.all():
         at = int(np.argmin(rising))
         raise ValueError(
-            "t must be strictly increasing or strictly decreasing, "
+            "t must be strictly increasing or strictly decreasing, apart from times that repeat, "
             f"but t[{at}] = {values[at]:.17g} and t[{at + 1}] = {values[at + 1]:.17g}"
         )
     same = np.diff(outputs) <= 4 * np.finfo(float).eps * np.maximum(np.abs(values[1:]), np.abs(values[:-1]))

@@ -212,6 +212,13 @@ def test_repeated_times_of_one_solve() -> None:
     assert not found[[2, 4]].any()
 
 
+def test_check_gradients_takes_no_repeated_times() -> None:
+    with pytest.raises(ValueError, match="t: a repeated time"):
+        stiffml.check_gradients(Kinetics(5.0), starts()[0], times()[1])
+    with pytest.raises(ValueError, match="t must be one-dimensional"):
+        stiffml.check_gradients(Kinetics(5.0), starts(), times(), batch_dims=1)
+
+
 def test_times_that_do_not_move() -> None:
     """A sample whose times are all the same stays at its initial state."""
     func, y0 = Kinetics(5.0), starts(2).requires_grad_()

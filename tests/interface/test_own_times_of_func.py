@@ -57,7 +57,7 @@ def test_forms_of_func(func, method: str) -> None:
 
 
 def test_one_call_for_all_samples() -> None:
-    """The stages and iterations of all samples are evaluated together, and samples that ended are left out."""
+    """The stages of all samples are evaluated together, and samples that ended are left out."""
     func, sizes = Kinetics(), []
 
     def counted(t: Tensor, y: Tensor) -> Tensor:
@@ -70,11 +70,10 @@ def test_one_call_for_all_samples() -> None:
     for samples in ([0, 1, 2, 3], [1], [2], [3]):
         sizes.clear()
         with torch.no_grad():
-            stats = solve(
-                counted, y0[samples], t[samples], batch_dims=1, method="rk4", steps=Fixed(1e-3)
-            ).stats
+            arguments = {"batch_dims": 1, "method": "rk4", "steps": Fixed(1e-3)}
+            solution = solve(counted, y0[samples], t[samples], **arguments)
         calls.append(len(sizes))
-        states.append(stats.rhs_evals)
+        states.append(solution.stats.rhs_evals)
     trials = 60
     assert calls[0] <= max(calls[1:]) + trials, f"{calls}: look at SideBySide and at past.attempts"
     assert states[0] <= sum(states[1:]) + 4 * 5, (
@@ -87,7 +86,7 @@ def test_one_call_for_all_samples() -> None:
     [
         (lambda t, y: -y * y.mean(0), "sample.*differs.*batch statistics"),
         (lambda t, y: -torch.ones(4, 1, dtype=D) * y, "goes into the state"),
-        (lambda t, y: t[:].reshape(1, -1) * torch.ones_like(y[:, :1]) - y, "t\\[:, None\\]|shape"),
+        (lambda t, y: t[:].reshape(1, -1) * torch.ones_like(y[:, :1]), r"shape \(4, 4\).*t\[:, None\]"),
         (lambda t, y: y[:3], "func returned shape"),
     ],
     ids=["coupled", "of a fixed batch", "times in the wrong dimension", "another shape"],
@@ -175,7 +174,7 @@ def test_step_limit_counts_for_each_sample() -> None:
         solve(Kinetics(), starts(), times(), batch_dims=1, steps=Adaptive(max_steps=5))
 
 
-@pytest.mark.parametrize("method", ["bdf2", "sdirk3", "rosw-rodas3", "dirk-s212"])
+@pytest.mark.parametrize("method", ["bdf2", "rosw-rodas3"])
 def test_algebraic_equations(method: str) -> None:
     """A mass matrix for all samples; initial values are checked and made consistent one by one."""
     k = torch.tensor(0.7, dtype=D, requires_grad=True)
