@@ -31,7 +31,8 @@ class ODEBlock(nn.Module):
     func : callable or nn.Module
         func(t, y) -> dy/dt; a module becomes a submodule.
     t : Tensor
-        (n,) output times, or (batch, n) of every sample. A buffer: it moves with the module, but is not saved with its weights.
+        (n,) output times, or (batch, n) of every sample. A buffer: it moves with the module, but is not
+        saved with its weights.
     method, rtol, …
         As for :func:`solve`, except ``throw``.
     params : iterable of Tensor

@@ -166,8 +166,8 @@ def solve(
     in batches of another size. All rows of t must run in one direction. A sample that fails stops alone; the
     error names it, and with ``throw=False`` its later outputs are NaN. ``sol.steps`` has the steps of each
     sample, ``sol.stats`` counts over all. All states are kept: memory is the sum of the steps of all samples.
-    Not with event, bounds, breakpoints, through, guess, options, Krylov methods, sparse Jacobians, checkpoints
-    that are fewer or on disk, a mass matrix for each sample, or methods with stages beyond their step.
+    Not with event, bounds, breakpoints, through, guess, options, Krylov methods, sparse Jacobians, a number
+    of checkpoints or such on disk, a mass matrix for each sample, or methods with stages beyond their step.
 
         sol = solve(func, y0, torch.tensor([[0.0, 0.1, 0.3], [0.0, 2.0, 2.0]]), batch_dims=1)
 

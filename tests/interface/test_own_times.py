@@ -11,7 +11,7 @@ from own_times import ROWS, Kinetics, gradients, one_by_one, starts, taken, time
 from torch import Tensor
 
 import stiffml
-from stiffml import METHODS, Adaptive, Discrete, Fixed, Grid, Newton, odeint, sensitivities, solve
+from stiffml import METHODS, Adaptive, Discrete, Fixed, Grid, Newton, Split, odeint, sensitivities, solve
 
 D = torch.float64
 ABLE = [name for name in ADAPTIVE if METHODS[name].within_step]
@@ -258,6 +258,30 @@ def test_more_batch_dimensions_and_tuples() -> None:
     assert a.shape == (len(ROWS[0]), 2, 2)
     assert off(a.reshape(-1, 4), expected[..., 0]) <= 1e-9
     assert off(b.reshape(-1, 4), expected[..., 1]) <= 1e-9
+
+
+def test_two_parts() -> None:
+    """Split: both parts are evaluated at the times of their samples."""
+    k = torch.tensor(0.6, dtype=D, requires_grad=True)
+    func = Split(lambda t, y: -30 * (y - torch.cos(t)), lambda t, y: k * y.flip(-1) * torch.sin(t))
+    arguments = {"method": "arkimex-3", "rtol": 1e-8, "atol": 1e-10}
+    y = odeint(func, starts(), times(), batch_dims=1, **arguments)
+    expected = alone(func, starts(), times(), **arguments)
+    assert off(y, expected) <= 1e-7
+    (found,), (wanted,) = (gradients(v.square().sum(), k) for v in (y, expected))
+    assert off(found, wanted) <= 1e-6
+
+
+def test_single_precision() -> None:
+    func, y0 = Kinetics(5.0), starts()
+    expected = odeint(func, y0, times(), batch_dims=1)
+    y0 = y0.float().requires_grad_()
+    y = odeint(Kinetics(5.0).float(), y0, times().float(), batch_dims=1)
+    assert y.dtype is torch.float32
+    assert off(y, expected) <= 2e-3  # its default rtol is 1e-4
+    y.sum().backward()
+    assert y0.grad is not None
+    assert y0.grad.dtype is torch.float32
 
 
 def test_block_with_own_times() -> None:

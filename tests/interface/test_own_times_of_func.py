@@ -145,6 +145,12 @@ def test_wrong_times(t: Tensor, message: str) -> None:
         solve(Kinetics(), starts(), t, batch_dims=1)
 
 
+def test_no_guess_for_shared_times() -> None:
+    guess = solve(Kinetics(), starts(), times(), batch_dims=1)
+    with pytest.raises(ValueError, match="guess: every sample"):
+        solve(Kinetics(), starts(), times()[0], batch_dims=1, steps=Grid(3), guess=guess)
+
+
 def test_without_batch_dims() -> None:
     with pytest.raises(ValueError, match="batch_dims=1"):
         solve(Kinetics(), starts(), times())

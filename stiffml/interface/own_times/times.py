@@ -55,8 +55,8 @@ def own_times(t: Tensor, batch: tuple[int, ...]) -> OwnTimes:
         shape = tuple(t.shape)
         if not batch:
             raise ValueError(
-                f"t of shape {shape} gives every sample times of its own: pass batch_dims={t.dim() - 1}, for "
-                "as many leading dimensions of y0, or one-dimensional times for all"
+                f"t must be one-dimensional, not of shape {shape}, unless samples have times of their own: "
+                f"then pass batch_dims={t.dim() - 1}, for as many leading dimensions of y0"
             )
         raise ValueError(
             f"t must have shape (n,), for all samples, or ({', '.join(map(str, batch))}, n) with times "

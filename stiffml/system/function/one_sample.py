@@ -103,7 +103,7 @@ def one_sample(func: Func, layout: Layout, of_one: Layout, begins: np.ndarray, u
     with torch.no_grad():
         single = OneSample(func, dims, takes_many)
         _require_independent(single, layout, of_one, begins, u)
-        time, state = torch.tensor(float(begins[0])), torch.from_numpy(u[: of_one.size])
+        time, state = torch.tensor(begins[0], dtype=torch.float64), torch.from_numpy(u[: of_one.size])
         others = [float(t) for t in np.unique(begins)[-2:] if t != begins[0]]
         for flat in (True, False):
             candidate = OneSample(func, dims, takes_many, flat)
