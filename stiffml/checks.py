@@ -180,6 +180,16 @@ def times(name: str, value: Any) -> Tensor:
     ValueError
         Unless there is one dimension, with at least one time.
     """
+    found = times_of_samples(name, value)
+    if found.dim() != 1:
+        raise ValueError(
+            f"{name} must be one-dimensional with at least one time, not of shape {tuple(found.shape)}"
+        )
+    return found
+
+
+def times_of_samples(name: str, value: Any) -> Tensor:
+    """The same with any number of dimensions, at least one, the last of which has at least one time."""
     wanted = f"{name} must be a tensor of times, such as torch.linspace(0, 1, 11, dtype=torch.float64), not "
     if not isinstance(value, Tensor):
         try:
@@ -192,7 +202,7 @@ def times(name: str, value: Any) -> Tensor:
     value = with_numbers(name, value)
     if value.is_complex() or value.dtype is torch.bool:
         raise TypeError(wanted + described(value))
-    if value.dim() != 1 or len(value) == 0:
+    if value.dim() == 0 or value.numel() == 0:
         raise ValueError(
             f"{name} must be one-dimensional with at least one time, not of shape {tuple(value.shape)}"
         )

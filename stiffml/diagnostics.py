@@ -120,15 +120,22 @@ def check_gradients(
     if not all(isinstance(part, Tensor) for part in parts):
         raise TypeError(f"y0 must be a tensor or a tuple of tensors, not {described(y0)}")
     t = checked_times("t", t)
+    if (t.detach()[1:] == t.detach()[:-1]).any():
+        raise ValueError(
+            "t: a repeated time cannot be moved alone to try a derivative; leave repetitions out"
+        )
     if any(part.dtype != torch.float64 for part in parts):
         raise ValueError("check_gradients needs y0 in float64")
     if space_of(func).is_distributed:
         raise NotImplementedError("check_gradients of a field over several processes; use one process")
 
-    def run(state: tuple[Tensor, ...], times: Tensor, steps: Recorded | None) -> list[Tensor]:
+    def run(
+        state: tuple[Tensor, ...], times: Tensor, steps: Recorded | tuple[Recorded, ...] | None
+    ) -> list[Tensor]:
         chosen = asked if steps is None else dataclasses.replace(repeated, steps=steps)
         y = state if isinstance(y0, tuple) else state[0]
         solution = solved(dataclasses.replace(chosen, y0=y, t=times))
+        assert not isinstance(steps, tuple)  # t is one-dimensional
         if steps is not None and sum(map(len, steps.ends)) != solution.stats.accepted:
             raise RuntimeError("check_gradients: a perturbed solve could not repeat the recorded steps")
         solutions.append(solution)

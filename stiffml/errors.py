@@ -52,7 +52,7 @@ class PartialSolution(Protocol):
     status: Status
     message: str
     stats: Stats
-    steps: Recorded
+    steps: Recorded | tuple[Recorded, ...]
 
     def interpolate(self, t: Tensor) -> Tensor | tuple[Tensor, ...]: ...
 

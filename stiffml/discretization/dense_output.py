@@ -87,10 +87,10 @@ class Queries:
     ----------
     s : ndarray
         (Q,) in solver time, in any order.
-    times : ndarray
-        (n_steps + 1,) the start and the ends of the steps.
-    numbers : ndarray, optional
-        (Q,) int, the numbers of the outputs. Default 0 … Q − 1.
+    steps : ndarray
+        (Q,) int, the step that each lies in.
+    numbers : ndarray
+        (Q,) int, the numbers of the outputs.
 
     Attributes
     ----------
@@ -98,12 +98,19 @@ class Queries:
         The numbers and times of the outputs in each step; steps without outputs are missing.
     """
 
-    def __init__(self, s: np.ndarray, times: np.ndarray, numbers: np.ndarray | None = None) -> None:
+    def __init__(self, s: np.ndarray, steps: np.ndarray, numbers: np.ndarray) -> None:
         self.by_step: dict[int, list[tuple[int, float]]] = {}
-        steps = np.clip(np.searchsorted(times, s) - 1, 0, max(len(times) - 2, 0))
-        which = np.arange(len(s)) if numbers is None else numbers
-        for number, step, time in zip(which.tolist(), steps.tolist(), s.tolist(), strict=True):
+        for number, step, time in zip(numbers.tolist(), steps.tolist(), s.tolist(), strict=True):
             self.by_step.setdefault(step, []).append((number, time))
+
+    @classmethod
+    def at(cls, s: np.ndarray, times: np.ndarray, numbers: np.ndarray | None = None) -> Queries:
+        """Those at ``s`` (Q,) between the start and the ends of steps, ``times`` (n_steps + 1,).
+
+        By default their ``numbers`` are 0 … Q − 1.
+        """
+        steps = np.clip(np.searchsorted(times, s) - 1, 0, max(len(times) - 2, 0))
+        return cls(s, steps, np.arange(len(s)) if numbers is None else numbers)
 
     def counts(self, which: np.ndarray) -> list[int]:
         """The number of outputs in each of the steps ``which`` (K,)."""

@@ -107,6 +107,17 @@ def lagrange(times: Tensor, s: Tensor) -> Tensor:
     return ((s - others) / (times[:, None] - others)).prod(dim=1)
 
 
+def lagrange_rows(times: np.ndarray, s: np.ndarray) -> np.ndarray:
+    """The same on K sets of times, at a time each: (K, p), (K,) -> (K, p)."""
+    count = times.shape[1]
+    weights = np.ones_like(times)
+    for i in range(count):
+        for j in range(count):
+            if j != i:
+                weights[:, i] *= (s - times[:, j]) / (times[:, i] - times[:, j])
+    return weights
+
+
 Stencil = Callable[[int, int | None], list[int]]
 """(step, last state of the run) -> the states whose polynomial gives outputs in that step.
 

@@ -68,6 +68,21 @@ class Trajectory:
         self._times, self._sizes = Growing(()), Growing(())
         self._times.append(outputs[0])
 
+    @classmethod
+    def of_steps(
+        cls,
+        outputs: np.ndarray,
+        ends: np.ndarray,
+        output_steps: list[int],
+        half: tuple[float, np.ndarray] | None,
+    ) -> Trajectory:
+        """The trajectory of K steps that end at ``ends`` (K,), on outputs after ``output_steps`` steps."""
+        made = cls(outputs)
+        made._times.extend(ends)
+        made._sizes.extend(np.diff(made.times))
+        made.output_steps, made.half = output_steps, half
+        return made
+
     def append(self, time: float, size: float) -> None:
         """Add an accepted step by its end and its size."""
         self._sizes.append(size)

@@ -89,9 +89,8 @@ def differentiate_again(
                 total.add([*[None] * len(system.f.parameters), wrt_mass])
     outputs = np.stack([tangents.output(reading)[0] for reading in readings])
     zero = np.zeros(system.layout.size)
-    return SecondGradients(
-        torch.from_numpy(outputs), torch.from_numpy(np.array(second.pop(0, zero))), total.over_all_parts()
-    )
+    u0 = np.concatenate([second.pop(start, zero) for start in replay.trajectory.starts.tolist()])
+    return SecondGradients(torch.from_numpy(outputs), torch.from_numpy(u0), total.over_all_parts())
 
 
 def _column_tangent(

@@ -17,7 +17,7 @@ from stiffml.linear.sparsity import Sparsity
 from stiffml.methods import Method
 from stiffml.run.events import EventFunc
 from stiffml.settings import Discrete, Newton
-from stiffml.steps import KeptSteps, Steps
+from stiffml.steps import KeptSteps, Recorded, Steps
 from stiffml.system.function.batching import Func
 from stiffml.system.state import State
 
@@ -40,7 +40,7 @@ class Arguments:
     method: str | Method = "bdf"
     rtol: float | None = None
     atol: float | Tensor | None = None
-    steps: Steps | KeptSteps | None = None
+    steps: Steps | KeptSteps | Sequence[Recorded] | None = None
     stepping: str = "auto"
     guess: Solution | None = None
     outputs: str = "steps"

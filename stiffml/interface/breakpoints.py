@@ -114,7 +114,7 @@ def solve_in_sections(solve_one: SolveSection, arguments: Arguments) -> tuple[So
     if not callable(func) or not _is_ordered(t):
         return solve_one(arguments, stats)  # raises, unless t is a single time
     sections = _sections(t, jumps)
-    parts: Sequence[Steps | None]
+    parts: Sequence[Steps | Sequence[Recorded] | None]
     if isinstance(steps, Recorded):
         passed = several_times("through", () if arguments.through is None else arguments.through)
         interpolated = arguments.outputs == "interpolate"
@@ -228,6 +228,7 @@ def _joined(solved: list[_Part], t: Tensor, stats: Stats) -> Solution:
         complete = solution.success and solution.event is None
         last = None if ends_on_output or not complete else -1
         parts.append(_rows(solution.y, slice(0 if is_first else 1, last)))
+        assert isinstance(solution.steps, Recorded)  # there are no breakpoints where samples have their own
         ends += solution.steps.ends
     y: State
     if isinstance(parts[0], tuple):

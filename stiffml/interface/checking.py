@@ -8,7 +8,12 @@ from torch import Tensor
 
 from stiffml.checks import described, flag, several_times
 from stiffml.interface.arguments import Arguments
-from stiffml.interface.checking_steps import require_options, require_possible, require_right_estimate
+from stiffml.interface.checking_steps import (
+    require_options,
+    require_possible,
+    require_right_estimate,
+    steps_of,
+)
 from stiffml.interface.equations import system_of
 from stiffml.interface.feasibility import require_schedule
 from stiffml.interface.initial_state import checked_layout
@@ -23,7 +28,7 @@ from stiffml.petsc.known_options import require_understood
 from stiffml.petsc.options import require_free
 from stiffml.run.request import Request
 from stiffml.settings import Discrete, Newton
-from stiffml.steps import Adaptive, KeptSteps, landings
+from stiffml.steps import Adaptive, landings
 from stiffml.system.bounds import bounds_of
 from stiffml.system.derivatives.jacobian import NARROW
 from stiffml.system.function.span import Span
@@ -49,21 +54,20 @@ def check(arguments: Arguments) -> Request:
     params = collected(arguments.params)
     require_reverse_mode(y0=y0, t=arguments.t, params=params, mass=arguments.mass)
     method = resolve(arguments.method)
-    _require_callables(arguments)
+    require_callables(arguments)
     layout = checked_layout(y0, arguments.batch_dims)
     t, times, direction = increasing(arguments.t)
-    interpolated = _interpolated(arguments.outputs)
+    interpolated = interpolated_outputs(arguments.outputs)
     make_consistent = flag("make_consistent", arguments.make_consistent)
     through = () if arguments.through is None else arguments.through
     passed = several_times("through", through).to(t.device, torch.float64)
     on_steps, on_passed = landings(times, interpolated, direction * passed.detach().cpu().numpy())
     ends, returned = merged_ends(t, on_steps, passed, on_passed, direction)
     outputs = direction * ends.detach().cpu().double().numpy()
-    steps = Adaptive() if arguments.steps is None else arguments.steps
-    assert not isinstance(steps, KeptSteps), "solved as what they hold"
+    steps = steps_of(arguments.steps)
     require_possible(steps, method, arguments.rtol, arguments.atol, times)
     require_options(options)
-    _require_effect(arguments, method)
+    require_effect(arguments, method)
     adjoint = Discrete() if arguments.adjoint is None else arguments.adjoint
     if not isinstance(adjoint, Discrete):
         raise TypeError(f"adjoint must be Discrete(checkpoints=…), not {described(adjoint)}")
@@ -93,7 +97,7 @@ def check(arguments: Arguments) -> Request:
     require_understood(options or {}, method, isinstance(steps, Adaptive), krylov)
     plan = plan_of(arguments.stepping, arguments.guess, steps, outputs, method, system, solver, options or {})
     if len(times) > 1:
-        _try_out(system, method, solver, float(times[0]), u0, (t, y0))
+        try_out_system(system, method, solver, float(times[0]), u0, (t, y0))
     return Request(
         method=method,
         system=system,
@@ -116,7 +120,7 @@ def check(arguments: Arguments) -> Request:
     )
 
 
-def _require_callables(arguments: Arguments) -> None:
+def require_callables(arguments: Arguments) -> None:
     func, event = arguments.func, arguments.event
     if not callable(func):
         raise TypeError(f"func must be callable as func(t, y), not {described(func)}")
@@ -125,14 +129,14 @@ def _require_callables(arguments: Arguments) -> None:
         raise TypeError(f"event must be callable as event(t, y), not {described(event)}")
 
 
-def _interpolated(outputs: object) -> bool:
+def interpolated_outputs(outputs: object) -> bool:
     """Whether outputs are interpolated between steps."""
     if not isinstance(outputs, str) or outputs not in OUTPUTS:
         raise ValueError(f"outputs must be one of {', '.join(OUTPUTS)}, not {described(outputs)}")
     return outputs == "interpolate"
 
 
-def _require_effect(arguments: Arguments, method: Method) -> None:
+def require_effect(arguments: Arguments, method: Method) -> None:
     """Refuse settings of a solver that the method does not have."""
     newton = arguments.newton
     if newton is not None and not isinstance(newton, Newton):
@@ -147,7 +151,7 @@ def _require_effect(arguments: Arguments, method: Method) -> None:
         raise ValueError(f"newton has no effect with the {kind} {method}; leave it out")
 
 
-def _try_out(
+def try_out_system(
     system: System,
     method: Method,
     solver: LinearSolver | None,

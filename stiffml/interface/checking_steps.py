@@ -13,15 +13,21 @@ from stiffml.steps import RESOLVED, Adaptive, Fixed, Grid, Held, Recorded, Steps
 from stiffml.system.mass import Mass
 
 
-def require_possible(
-    steps: Steps, method: Method, rtol: float | None, atol: float | Tensor | None, times: np.ndarray
-) -> None:
-    """Raise TypeError or ValueError for steps that the method, the tolerances or the times do not allow."""
+def steps_of(steps: object) -> Steps:
+    """The steps of a solve, by default adaptive; TypeError for anything else."""
+    steps = Adaptive() if steps is None else steps
     if not isinstance(steps, Adaptive | Fixed | Grid | Recorded):
         raise TypeError(
             "steps must be Adaptive(), Fixed(h), Grid(substeps), Recorded(ends) or KeptSteps(), "
             f"not {described(steps)}"
         )
+    return steps
+
+
+def require_possible(
+    steps: Steps, method: Method, rtol: float | None, atol: float | Tensor | None, times: np.ndarray
+) -> None:
+    """Raise ValueError for steps that the method, the tolerances or the times do not allow."""
     if isinstance(steps, Adaptive):
         if not method.adaptive:
             able = ", ".join(name for name, other in METHODS.items() if other.adaptive)

@@ -30,7 +30,7 @@ def system_of(arguments: Arguments, method: Method, layout: Layout, direction: i
         For wrong parameters or a wrong mass matrix, or if the method cannot take func or the mass matrix.
     """
     func, mass = arguments.func, arguments.mass
-    parameters = _parameters(func, arguments.params)
+    parameters = parameters_of(func, arguments.params)
     matrix = None if mass is None else _mass(mass, layout, method)
     space = space_of(func)
     if isinstance(func, Split) and method.split:
@@ -61,7 +61,7 @@ def space_of(func: Func) -> Space:
     )
 
 
-def _parameters(func: Func, params: Iterable[Tensor]) -> tuple[Tensor, ...]:
+def parameters_of(func: Func, params: Iterable[Tensor]) -> tuple[Tensor, ...]:
     """The parameters of a module, and those passed, each once."""
     module = module_of(func)
     own = () if module is None else tuple(module.parameters())

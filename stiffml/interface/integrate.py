@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.checks import flag, require_untransformed, times
+from stiffml.checks import flag, require_untransformed, times_of_samples
 from stiffml.errors import SolveError, Status, explain
 from stiffml.gradients.autograd import Integrate
 from stiffml.gradients.events import differentiable_event, moved_with_end
@@ -22,6 +22,8 @@ from stiffml.interface.equations import space_of
 from stiffml.interface.feasibility import require_sane_span
 from stiffml.interface.interpolation import interpolate
 from stiffml.interface.keeping import solve_on_kept_steps
+from stiffml.interface.output_times import first_of_each
+from stiffml.interface.own_times.integrate import solved_by_sample
 from stiffml.interface.piece import Piece
 from stiffml.interface.solution import Solution
 from stiffml.interface.steppers import solvers_for
@@ -40,20 +42,37 @@ def solved(arguments: Arguments) -> Solution:
     """The solution; see :func:`stiffml.solve`."""
     require_untransformed()
     flag("throw", arguments.throw)
-    t, params = times("t", arguments.t), collected(arguments.params)
-    require_sane_span(t)
+    t, params = times_of_samples("t", arguments.t), collected(arguments.params)
     arguments = dataclasses.replace(arguments, t=t, params=params)
-    if isinstance(arguments.steps, KeptSteps):
-        solution, error = solve_on_kept_steps(_solve_once, arguments)
+    if t.dim() > 1:
+        solution, error = solved_by_sample(arguments)
+    elif isinstance(arguments.steps, KeptSteps):
+        solution, error = solve_on_kept_steps(_with_repeated_times, arguments)
     else:
-        solution, error = _solve_once(arguments)
+        solution, error = _with_repeated_times(arguments)
     if error is not None and arguments.throw:
         error.solution = solution
         raise error
     return solution
 
 
-def _solve_once(arguments: Arguments) -> tuple[Solution, SolveError | None]:
+def _with_repeated_times(arguments: Arguments) -> tuple[Solution, SolveError | None]:
+    """Solve at times (n,), of which some may repeat the one before."""
+    once = first_of_each(arguments.t)
+    if once is None:
+        return _at_distinct_times(arguments)
+    solution, error = _at_distinct_times(dataclasses.replace(arguments, t=once[0]))
+    which = once[1][once[1] < len(solution.t)]
+    y = solution.y
+    return dataclasses.replace(
+        solution,
+        t=solution.t[which],
+        y=tuple(part[which] for part in y) if isinstance(y, tuple) else y[which],
+    ), error
+
+
+def _at_distinct_times(arguments: Arguments) -> tuple[Solution, SolveError | None]:
+    require_sane_span(arguments.t)
     if arguments.breakpoints is None:
         return _solve_section(arguments, Stats())
     return solve_in_sections(_solve_section, arguments)

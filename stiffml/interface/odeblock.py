@@ -18,7 +18,7 @@ from stiffml.parameters.names import reached
 from stiffml.parameters.passed import collected
 from stiffml.run.events import EventFunc
 from stiffml.settings import Discrete, Newton
-from stiffml.steps import KeptSteps, Steps
+from stiffml.steps import KeptSteps, Recorded, Steps
 from stiffml.system.function.batching import Func
 from stiffml.system.state import State
 
@@ -45,7 +45,8 @@ class ODEBlock(nn.Module):
     func : callable or nn.Module
         func(t, y) -> dy/dt; a module becomes a submodule.
     t : Tensor
-        (n,) output times. A buffer: it moves with the module, but is not saved with its weights.
+        (n,) output times, or (batch, n) of every sample. A buffer: it moves with the module, but is not
+        saved with its weights.
     method, rtol, …
         As for :func:`solve`, except ``throw``.
     params : iterable of Tensor
@@ -57,7 +58,7 @@ class ODEBlock(nn.Module):
     steps : KeptSteps
         Its steps and its solution are part of the block's ``state_dict``, and a copy of the block has a copy.
 
-    ``forward(y0)`` returns the states at all times, (len(t), *y0.shape).
+    ``forward(y0)`` returns the states at all times, (n, *y0.shape).
     """
 
     t: Tensor
@@ -71,7 +72,7 @@ class ODEBlock(nn.Module):
         method: str | Method = "bdf",
         rtol: float | None = None,
         atol: float | Tensor | None = None,
-        steps: Steps | KeptSteps | None = None,
+        steps: Steps | KeptSteps | Sequence[Recorded] | None = None,
         stepping: str = "auto",
         guess: Solution | None = None,
         outputs: str = "steps",

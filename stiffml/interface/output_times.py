@@ -9,6 +9,16 @@ from torch import Tensor
 from stiffml.checks import times as checked_times
 
 
+def first_of_each(t: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Of times (n,) some of which repeat the one before: each once, and (n,) int which of these each is.
+
+    None if no time is repeated.
+    """
+    again = torch.zeros(len(t), dtype=torch.bool, device=t.device)
+    again[1:] = t.detach()[1:] == t.detach()[:-1]
+    return (t[~again], torch.cumsum(~again, dim=0) - 1) if again.any() else None
+
+
 def increasing(t: Tensor) -> tuple[Tensor, np.ndarray, int]:
     """Output times (n,) that increase or decrease: the tensor, the times in solver time, the direction ±1.
 
@@ -27,7 +37,7 @@ def increasing(t: Tensor) -> tuple[Tensor, np.ndarray, int]:
     if not rising.all():
         at = int(np.argmin(rising))
         raise ValueError(
-            "t must be strictly increasing or strictly decreasing, "
+            "t must be strictly increasing or strictly decreasing, apart from times that repeat, "
             f"but t[{at}] = {values[at]:.17g} and t[{at + 1}] = {values[at + 1]:.17g}"
         )
     same = np.diff(outputs) <= 4 * np.finfo(float).eps * np.maximum(np.abs(values[1:]), np.abs(values[:-1]))

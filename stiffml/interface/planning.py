@@ -48,6 +48,8 @@ def plan_of(
         raise ValueError(f"stepping must be one of {', '.join(STEPPINGS)}, not {described(stepping)}")
     if guess is not None and not isinstance(guess, Solution):
         raise TypeError(f"guess must be the Solution of a solve before, not {described(guess)}")
+    if guess is not None and guess.t.dim() > 1:
+        raise ValueError("guess: every sample of it has times of its own; pass a solution with one t for all")
     guessed = guess is not None or isinstance(steps, Held)
     obstacle = _obstacle(steps, system, solver, options, WIDEST if guessed else NARROW)
     if stepping == "all-at-once" and obstacle:

@@ -71,7 +71,8 @@ def sensitivities(
     NonFiniteDerivativeError
         If derivatives are NaN because one of func is.
     NotImplementedError
-        For Rosenbrock methods, for the mass matrix, and for y0 of a field over several processes.
+        For Rosenbrock methods, for the mass matrix, for y0 of a field over several processes, and for
+        make_consistent if every sample has times of its own.
     """
     wrt = None if wrt is None else texts("wrt", wrt)
     extra = collected(params)
@@ -79,13 +80,19 @@ def sensitivities(
     solution = solved(asked)
     if len(solution.pieces) > 1 or solution.event is not None:
         raise NotImplementedError("sensitivities: not available with breakpoints or an event")
-    run = solution.pieces[0].tape.run
-    tape = solution.pieces[0].tape.with_readings(run.readings)
+    piece = solution.pieces[0]
+    run, by_sample = piece.tape.run, piece.by_sample
+    tape = piece.tape.with_readings(run.readings if by_sample is None else by_sample.readings)
     tape.require_same_func()
     system = tape.replay.system
+    layout = system.layout if by_sample is None else by_sample.layout
+    if by_sample is not None and asked.make_consistent:
+        raise NotImplementedError(
+            "sensitivities: not with make_consistent if samples have times of their own"
+        )
     known = _known(func, extra, system.f.parameters)
     names = list(known) if wrt is None else list(wrt)
-    size, dtype = system.layout.size, system.layout.dtype
+    size, dtype = layout.size, layout.dtype
     u0_rows, directions, shapes = [], [], []
     none: Direction = [None] * len(system.parameters)
     for name in names:
@@ -121,10 +128,10 @@ def sensitivities(
         with explained(tape):
             tangents = output_tangents(tape, start, directions)
         require_finite([tangents], tape)
-    tangents = tangents[run.in_time]
+    tangents = tangents[run.in_time] if by_sample is None else by_sample.arranged(tangents)
     parts = torch.split(tangents.to(dtype), [shape.numel() for shape in shapes], dim=1)
     found = {
-        name: _last(system.layout.unflatten(part), shape)
+        name: _last(layout.unflatten(part), shape)
         for name, part, shape in zip(names, parts, shapes, strict=True)
     }
     return Sensitivities(solution, found)

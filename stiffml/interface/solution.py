@@ -29,15 +29,17 @@ class Solution:
     Attributes
     ----------
     t : Tensor
-        Output times reached, (n,).
+        Output times reached, (n,). If every sample has times of its own, all of them, (\\*batch, n).
     y : Tensor or tuple of Tensor
-        States, (n, *y0.shape), differentiable.
+        States, (n, *y0.shape), differentiable. If every sample has times of its own, y[j, i] is sample i at
+        t[i, j], and NaN where a sample that failed has not come.
     status : Status
     message : str
         The status in words.
     stats : Stats
-    steps : Recorded
-        The steps taken, to be passed as ``steps=`` of another solve.
+    steps : Recorded, or tuple of Recorded
+        The steps taken, to be passed as ``steps=`` of another solve. If every sample has times of its own,
+        those of each sample.
     event : Event or None
         Time and state of the event that ended the solve.
     interpolant : callable
@@ -51,7 +53,7 @@ class Solution:
     status: Status
     message: str
     stats: Stats
-    steps: Recorded
+    steps: Recorded | tuple[Recorded, ...]
     event: Event | None
     interpolant: Callable[[Tensor], State] = field(repr=False)
     pieces: tuple[Piece, ...] = field(repr=False)
@@ -67,7 +69,7 @@ class Solution:
         Parameters
         ----------
         t : Tensor
-            (n,) times, in any order.
+            (n,) times, in any order. If every sample has times of its own, (\\*batch, n) times too.
 
         Some methods have an interpolant of their own: ``dopri5`` (Hairer, Nørsett & Wanner, Solving ODEs I,
         section II.6), ``rosw-ra34pw2``, and ``arkimex-2c 2d 2e 3 4 5`` without a mass matrix. For BDF it is
@@ -94,6 +96,7 @@ class Solution:
         """
         import xarray
 
+        self._require_one_time("to_xarray")
         names = None if names is None else texts("names", names)
         if units is not None and not isinstance(units, str):
             raise TypeError(f"units must be a text, not {described(units)}")
@@ -123,6 +126,13 @@ class Solution:
         """Every component over time, one panel each; see :func:`stiffml.plotting.plot_states`."""
         from stiffml.plotting import plot_states
 
+        self._require_one_time("plot")
         parts = self.y if isinstance(self.y, tuple) else (self.y,)
         columns = [part.detach().reshape(len(part), -1) for part in parts]
         return plot_states(self.t.detach().cpu().numpy(), torch.cat(columns, dim=1).cpu().numpy(), names)
+
+    def _require_one_time(self, name: str) -> None:
+        if self.t.dim() > 1:
+            raise ValueError(
+                f"{name}: every sample has times of its own; sample i is in sol.t[i] and sol.y[:, i]"
+            )

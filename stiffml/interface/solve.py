@@ -13,7 +13,7 @@ from stiffml.linear import LU, Krylov, Sparsity
 from stiffml.methods import Method
 from stiffml.run.events import EventFunc
 from stiffml.settings import Discrete, Newton
-from stiffml.steps import KeptSteps, Steps
+from stiffml.steps import KeptSteps, Recorded, Steps
 from stiffml.system.function.batching import Func
 from stiffml.system.state import State
 
@@ -26,7 +26,7 @@ def solve(
     method: str | Method = "bdf",
     rtol: float | None = None,
     atol: float | Tensor | None = None,
-    steps: Steps | KeptSteps | None = None,
+    steps: Steps | KeptSteps | Sequence[Recorded] | None = None,
     stepping: str = "auto",
     guess: Solution | None = None,
     outputs: str = "steps",
@@ -61,16 +61,22 @@ def solve(
     y0 : Tensor or tuple of Tensor
         Initial state, any shape, float64 or float32.
     t : Tensor
-        (n,) output times, strictly increasing or decreasing; t[0] is the initial time. Numbers in another
-        sequence are taken in double precision. The span must lie between 1e-40 and 1e40, and hold at least 64
-        numbers of double precision.
+        (n,) output times, increasing or decreasing; t[0] is the initial time. Numbers in another sequence
+        are taken in double precision. The span must lie between 1e-40 and 1e40, and hold at least 64 numbers
+        of double precision. A time may repeat the one before: its output does too, and the gradient of both
+        goes to the first.
+
+        (batch, n), with ``batch_dims=1`` (or with more batch dimensions): every sample has output times of
+        its own, and steps of its own. ``t.expand(batch, n)`` gives samples steps of their own where times
+        are shared. See below.
     method : str or Method
         A name of ``stiffml.METHODS`` or a method object. Default ``"bdf"``.
     rtol, atol : float, or for atol a Tensor shaped like y0
         Tolerances of adaptive steps. Default 1e-6 and 1e-9 (float32: 1e-4 and 1e-6).
     steps : Adaptive, Fixed, Grid, Recorded or KeptSteps
         Default ``Adaptive()``. ``KeptSteps()``, in a training: steps chosen by one solve serve many. More
-        steps than fit into memory are an error; ``adjoint`` can keep fewer states.
+        steps than fit into memory are an error; ``adjoint`` can keep fewer states. If every sample has times of its own
+        also a sequence of ``Recorded``, one for each.
     stepping : str
         ``"auto"`` (default): known steps (``Fixed``, ``Grid``, ``Recorded``) of methods with a Newton
         iteration are solved for all at once, by one Newton iteration on the equations of many steps, where
@@ -149,6 +155,23 @@ def solve(
     -------
     Solution
 
+    Notes
+    -----
+    Times of every sample's own, t of shape (batch, n): y[j, i] is sample i at t[i, j]; pad shorter series by
+    repeating their last time. stiffml then steps all samples side by side, each with its own step size,
+    Newton iteration and error control, and calls func for those that are still under way, all at once. func
+    gets their times as (k,), or as (k, 1, …), where its values agree with those for single samples;
+    otherwise a 0-d t under ``torch.vmap``, or one sample at a time. What differs between samples goes into
+    the state, as components whose derivative is zero. A sample does not depend on which others are in the
+    batch: the operations on it are the same, so results differ by no more than what func rounds differently
+    in batches of another size. All rows of t must run in one direction. A sample that fails stops alone; the
+    error names it, and with ``throw=False`` its later outputs are NaN. ``sol.steps`` has the steps of each
+    sample, ``sol.stats`` counts over all. All states are kept: memory is the sum of the steps of all samples.
+    Not with event, bounds, breakpoints, through, guess, options, Krylov methods, sparse Jacobians, a number
+    of checkpoints or such on disk, a mass matrix for each sample, or methods with stages beyond their step.
+
+        sol = solve(func, y0, torch.tensor([[0.0, 0.1, 0.3], [0.0, 2.0, 2.0]]), batch_dims=1)
+
     Raises
     ------
     ValueError, TypeError
@@ -173,7 +196,7 @@ def odeint(
     method: str | Method = "bdf",
     rtol: float | None = None,
     atol: float | Tensor | None = None,
-    steps: Steps | KeptSteps | None = None,
+    steps: Steps | KeptSteps | Sequence[Recorded] | None = None,
     stepping: str = "auto",
     guess: Solution | None = None,
     outputs: str = "steps",
@@ -191,7 +214,7 @@ def odeint(
     newton: Newton | None = None,
     options: Mapping[str, object] | None = None,
 ) -> State:
-    """The states at the times of t, (len(t), *y0.shape), differentiable: ``solve(...).y``.
+    """The states at the times of t, (n, *y0.shape), differentiable: ``solve(...).y``.
 
     The arguments are those of :func:`solve` except ``throw``; a solve that stops early raises.
     """

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Controller:
@@ -38,3 +40,10 @@ class Controller:
         if error == 0:
             return self.largest
         return min(self.largest, max(self.smallest, self.safety * error ** (-1 / (self.order + 1))))
+
+    def factors(self, errors: np.ndarray) -> np.ndarray:
+        """The same for K steps: (K,) -> (K,)."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = self.safety * errors ** (-1 / (self.order + 1))
+        found = np.where(errors == 0, self.largest, found)
+        return np.where(np.isfinite(errors), np.clip(found, self.smallest, self.largest), self.smallest)

@@ -25,12 +25,12 @@ def reader_for(s: np.ndarray, replay: StepSolver) -> Reader:
 
 def with_read_outputs(replay: S, readings: Sequence[Reading]) -> S:
     """The replay of a finished run, with those of its outputs added that are rows of a step."""
-    firsts = [(int(reading.states[0]), reading.s) for reading in readings]
-    asked = {output_of(state): s for state, s in firsts if s is not None and is_output(state)}
+    firsts = [(int(reading.states[0]), reading) for reading in readings]
+    asked = [(output_of(n), r.end - 1, r.s) for n, r in firsts if r.s is not None and is_output(n)]
     if not asked:
         return replay
-    s, numbers = np.array(list(asked.values())), np.array(list(asked))
-    return replay.asked(Queries(s, replay.trajectory.times, numbers))
+    numbers, steps, s = (np.array(values) for values in zip(*asked, strict=True))
+    return replay.asked(Queries(s, steps, numbers))
 
 
 class StepReader(Reader):
@@ -70,6 +70,6 @@ class StepReader(Reader):
         numbers, self._waiting = self._waiting[:count], self._waiting[count:]
         if count:
             times = self._replay.trajectory.times[: segment.last + 1]
-            values = self._replay.asked(Queries(self._s[numbers], times, numbers)).outputs(segment)
+            values = self._replay.asked(Queries.at(self._s[numbers], times, numbers)).outputs(segment)
             for q, u in values.items():
                 self._found[q] = Reading.of_output(q, segment.last, float(self._s[q]), u)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -68,19 +68,18 @@ class InMemory(_EveryState):
         self._with_stages = with_stages
 
     @classmethod
-    def joined(cls, parts: Sequence[InMemory]) -> InMemory:
-        """The states of several runs of one method, in one store with the numbering of ``Trajectories``."""
-        kept = [part._stages for part in parts if part._stages is not None]
-        joined = cls(parts[0].start.size, with_stages=len(kept) == len(parts))
-        for number, part in enumerate(parts):
-            for state in part._states.rows:
-                joined._states.append(state)
-            if joined._with_stages:
-                joined._stages = joined._stages or Growing(kept[0].rows.shape[1:])
-                for stages in kept[number].rows:
-                    joined._stages.append(stages)
-                joined._stages.append(0.0)  # a row for the last state, from which no step starts
-        return joined
+    def of(cls, states: np.ndarray, stages: np.ndarray | None) -> InMemory:
+        """All states (states, size) of one run or several, in the numbering of ``Trajectories``.
+
+        ``stages`` (states, stages, size) are those of the steps from each state, if they are kept; those of
+        last states have no meaning.
+        """
+        made = cls(states.shape[1], with_stages=stages is not None)
+        made._states.extend(states)
+        if stages is not None:
+            made._stages = Growing(stages.shape[1:])
+            made._stages.extend(stages)
+        return made
 
     def append(self, state: np.ndarray, stages: np.ndarray | None) -> None:
         self._states.append(state)
@@ -92,6 +91,10 @@ class InMemory(_EveryState):
     @property
     def states(self) -> np.ndarray:
         return self._states.rows
+
+    def segment(self, replay: StepSolver, first: int, last: int) -> Segment:
+        """The steps ``first`` … ``last`` − 1 with the states from ``first`` on."""
+        return self._segment(replay, first, first, last)
 
     @property
     def start(self) -> np.ndarray:

@@ -52,10 +52,19 @@ def runs(method: str, checkpoints: str, steps) -> list:
     return tapes
 
 
+def together(parts: list[InMemory]) -> InMemory:
+    """The states of several runs, and after the stages of each run a row for its last state."""
+    stages = None
+    if all(part._stages is not None for part in parts):
+        padding = np.zeros((1, *parts[0]._stages.rows.shape[1:]))
+        stages = np.concatenate([rows for part in parts for rows in (part._stages.rows, padding)])
+    return InMemory.of(np.concatenate([part.states for part in parts]), stages)
+
+
 def joined(tapes: list[Tape]) -> Tape:
     """One tape of all of them, whose outputs are the state in the middle and the last one of each."""
     trajectories = Trajectories([tape.run.trajectory for tape in tapes])
-    run = dataclasses.replace(tapes[0].run, checkpoints=InMemory.joined([tape.checkpoints for tape in tapes]))
+    run = dataclasses.replace(tapes[0].run, checkpoints=together([tape.checkpoints for tape in tapes]))
     first = tapes[0].replay
     replay = Replay(trajectories, first.method, first.system, first.solver if first.method.implicit else None)
     return Tape(run, replay, ends(tapes), tapes[0].stats)

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("next_solve_works")
         ({"y0": [1.0]}, "y0 must be a tensor or a tuple of tensors"),
         ({"y0": torch.tensor([1.0, math.nan], dtype=torch.float64)}, r"y0 is not finite at component \[1\]"),
         ({"y0": torch.empty(0, dtype=torch.float64)}, "y0 is empty"),
-        ({"t": times(0, 1, 1)}, r"t must be strictly.*t\[1\] = 1 and t\[2\] = 1"),
+        ({"t": times(0, 1, 0.5)}, r"t must be strictly.*t\[1\] = 1 and t\[2\] = 0.5"),
         ({"t": times(0, 2, 1)}, r"t\[1\] = 2 and t\[2\] = 1"),
         ({"t": times(0, math.inf)}, "t is not finite at position 1"),
         ({"t": torch.zeros(2, 2)}, "t must be one-dimensional"),

@@ -46,3 +46,8 @@ class BlockLU:
     def at(self, position: int | np.ndarray, v: Tensor, transpose: bool = False) -> Tensor:
         """The same for one, or some, of K sets of matrices, (K, …, w, w)."""
         return torch.linalg.lu_solve(self._lu[position], self._pivots[position], v, adjoint=transpose)
+
+    def replace(self, positions: np.ndarray, others: BlockLU) -> None:
+        """Put the factors of other matrices in the place of some of K sets, (K, …, w, w)."""
+        self._lu[positions], self._pivots[positions] = others._lu, others._pivots
+        self.info[positions] = others.info

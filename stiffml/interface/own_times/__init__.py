@@ -1,0 +1,1 @@
+"""Solves in which every sample has output times and steps of its own: t of shape (batch, n)."""

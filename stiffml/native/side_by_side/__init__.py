@@ -1,0 +1,1 @@
+"""Steps of several samples side by side, each with times, sizes and error control of its own."""

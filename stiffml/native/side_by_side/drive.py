@@ -1,0 +1,293 @@
+"""Takes the steps of several samples side by side, until each has reached its last time or failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from stiffml.discretization.estimates import scaled
+from stiffml.discretization.trajectory import Trajectories, Trajectory
+from stiffml.errors import Status
+from stiffml.methods import Method
+from stiffml.native.side_by_side.first_sizes import initial_sizes, shortest
+from stiffml.native.side_by_side.goals import Chosen, Goals, Known
+from stiffml.native.side_by_side.newton import SideBySide
+from stiffml.native.side_by_side.past import Past, attempts
+from stiffml.run.controller import Controller
+from stiffml.run.record import Failure
+from stiffml.run.stepping import Counts
+from stiffml.settings import NewtonLimits, Tolerances
+from stiffml.steps import Adaptive
+from stiffml.system.finite import first_not_finite
+from stiffml.system.linear_solver import LinearSolver
+from stiffml.system.system import System
+
+SHRINK = {True: 0.25, False: 0.5}
+"""The factor by which a step is cut if it cannot be solved for, adaptive ones and others."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be integrated: the samples, and how.
+
+    Attributes
+    ----------
+    system : System
+        On the states of one sample.
+    method : Method
+    solver : LinearSolver or None
+    outputs : sequence of ndarray
+        For each sample the times that steps end on, in solver time.
+    u0 : ndarray
+        (samples, width)
+    steps : Adaptive, or sequence of ndarray
+        Adaptive steps, or for each sample the ends of all its steps.
+    tolerances, newton
+        Of all samples; ``atol`` is a number or (samples, width).
+    """
+
+    system: System
+    method: Method
+    solver: LinearSolver | None
+    outputs: Sequence[np.ndarray]
+    u0: np.ndarray
+    steps: Adaptive | Sequence[np.ndarray]
+    tolerances: Tolerances
+    newton: NewtonLimits
+
+
+@dataclass
+class Taken:
+    """The steps that were taken.
+
+    Attributes
+    ----------
+    trajectories : Trajectories
+        One for each sample.
+    states : ndarray
+        (states, width) of all of them, in the numbering of ``trajectories``.
+    stages : ndarray or None
+        (states, stages, width) the stages of the step from each state, for methods that keep stages.
+    failures : dict of int to Failure
+        By sample.
+    counts : Counts
+    """
+
+    trajectories: Trajectories
+    states: np.ndarray
+    stages: np.ndarray | None
+    failures: dict[int, Failure]
+    counts: Counts
+
+
+@dataclass
+class _Log:
+    """The accepted steps of all samples, in the order in which they were taken."""
+
+    samples: list[np.ndarray] = field(default_factory=list)
+    ends: list[np.ndarray] = field(default_factory=list)
+    states: list[np.ndarray] = field(default_factory=list)
+    stages: list[np.ndarray] = field(default_factory=list)
+
+
+class Drive:
+    """Takes one step of every sample that is under way, then the next, with sizes of their own."""
+
+    def __init__(self, work: Work) -> None:
+        self._work, self._adaptive = work, isinstance(work.steps, Adaptive)
+        history = work.method.estimate_history if self._adaptive else work.method.history
+        self._past = Past(history, np.array([times[0] for times in work.outputs]), work.u0)
+        self._goals = self._make_goals()
+        self._failures: dict[int, Failure] = {}
+        self._taken = np.zeros(len(work.u0), dtype=int)
+        self._marks: list[list[int]] = [[0] for _ in work.outputs]
+        self._log = _Log()
+        self._rejected = self._iterations = self._mended = 0
+        self._why: dict[int, tuple[Status, int | None]] = {}
+
+    def _make_goals(self) -> Goals:
+        work, past = self._work, self._past
+        if not isinstance(work.steps, Adaptive):
+            return Known(work.outputs, work.steps)
+        begins, last = past.times[:, -1], np.array([times[-1] for times in work.outputs])
+        moving = np.flatnonzero(last > begins)
+        sizes = np.ones(len(begins))
+        if work.steps.initial is not None:
+            sizes[:] = work.steps.initial
+        if len(moving) and (work.steps.initial is None or not work.method.estimates_first_step):
+            u = past.states[moving, -1]
+            tolerances = self._tolerances_of(moving)
+            weights = tolerances.atol + tolerances.rtol * np.abs(u)
+            spans = last[moving] - begins[moving]
+            found = initial_sizes(work.system, work.method, weights, begins[moving], spans, u)
+            found = np.maximum(found, work.steps.minimum or 0.0)
+            sizes[moving] = found if work.steps.initial is None else np.minimum(found, sizes[moving])
+        sizes = np.maximum(sizes, shortest(begins))
+        return Chosen(work.outputs, work.steps, work.method.growth, sizes)
+
+    def run(self) -> Taken:
+        """Take all steps."""
+        goals, limit = (
+            self._goals,
+            self._work.steps.max_steps if isinstance(self._work.steps, Adaptive) else None,
+        )
+        while True:
+            active = np.array(
+                [i for i in np.flatnonzero(~goals.ended) if int(i) not in self._failures], dtype=int
+            )
+            if limit is not None:
+                for i in active[self._taken[active] >= limit].tolist():
+                    size = float(
+                        goals.ends(np.array([i]), self._past.times[[i], -1])[0] - self._past.times[i, -1]
+                    )
+                    self._failures[i] = Failure(Status.MAX_STEPS, float(self._past.times[i, -1]), size, None)
+                active = active[self._taken[active] < limit]
+            if not len(active):
+                return self._result()
+            self._advance(active)
+
+    def _advance(self, active: np.ndarray) -> None:
+        """Try a step of each of these samples (K,)."""
+        work, past = self._work, self._past
+        begins = past.times[active, -1].copy()
+        ends = self._goals.ends(active, begins)
+        for attempt in attempts(past, active, ends, work.method, work.system.form, self._adaptive):
+            mine, segment, block, order = attempt
+            which = active[mine]
+            weights = self._newton_weights(which)
+            rows = SideBySide(block, segment, work.system, work.solver, work.newton.max_iterations, weights)
+            new = rows.solve()
+            self._iterations += rows.iterations
+            self._mended += rows.mended
+            self._settle(which, begins[mine], ends[mine], rows, new, order)
+
+    def _settle(
+        self,
+        samples: np.ndarray,
+        begins: np.ndarray,
+        ends: np.ndarray,
+        rows: SideBySide,
+        new: np.ndarray,
+        order: int,
+    ) -> None:
+        """Keep the steps that succeeded; cut the others, or give up their samples."""
+        factors, errors = np.ones(len(samples)), None
+        if order:
+            tolerances = self._tolerances_of(samples)
+            with np.errstate(over="ignore", invalid="ignore"):
+                errors = scaled(rows.errors_found(), new, self._past.states[samples, -1], tolerances)
+                norms = np.sqrt(np.mean(errors**2, axis=1))
+            factors = Controller(order - 1).factors(norms)
+            for k in np.flatnonzero(~np.isfinite(norms)).tolist():
+                rows.failed[k] = rows.failed[k] or Status.NON_FINITE
+            for k in np.flatnonzero(norms > 1).tolist():
+                rows.failed[k] = rows.failed[k] or Status.STEP_TOO_SMALL
+        good = np.array([why is None for why in rows.failed])
+        for k in np.flatnonzero(~good).tolist():
+            why = rows.failed[k]
+            assert why is not None
+            self._rejected += 1
+            sample, begin, end = int(samples[k]), float(begins[k]), float(ends[k])
+            factor = float(factors[k]) if why is Status.STEP_TOO_SMALL else SHRINK[self._adaptive]
+            stuck = self._goals.cut(sample, begin, end, factor)
+            if stuck is not None:
+                component = self._component(why, rows, k, begin, sample, new, errors)
+                self._failures[sample] = Failure(why, begin, end - begin, component)
+        if good.any():
+            self._keep(
+                samples[good], begins[good], ends[good], rows, np.flatnonzero(good), new[good], factors[good]
+            )
+
+    def _keep(
+        self,
+        samples: np.ndarray,
+        begins: np.ndarray,
+        ends: np.ndarray,
+        rows: SideBySide,
+        at: np.ndarray,
+        new: np.ndarray,
+        factors: np.ndarray,
+    ) -> None:
+        past, log, pattern = self._past, self._log, rows.pattern
+        if pattern.keeps_half:
+            past.halves[samples] = rows.x[pattern.history][at]
+            past.half_times[samples] = (begins + ends) / 2
+        past.append(samples, ends, new)
+        self._goals.took(samples, ends - begins, factors)
+        self._taken[samples] += 1
+        reached = samples[ends == self._goals.next_output(samples)]
+        self._goals.passed[reached] += 1
+        for i in reached.tolist():
+            self._marks[i].append(int(self._taken[i]))
+        log.samples.append(samples)
+        log.ends.append(ends)
+        log.states.append(new)
+        if self._work.method.kept_stages(self._work.system.form):
+            log.stages.append(rows.kept_stages()[at])
+
+    def _component(
+        self,
+        why: Status,
+        rows: SideBySide,
+        k: int,
+        begin: float,
+        sample: int,
+        new: np.ndarray,
+        errors: np.ndarray | None,
+    ) -> int | None:
+        """The component of a sample to name in the message, or None."""
+        state = self._past.states[sample, -1]
+        if why is Status.NON_FINITE:
+            slopes = [part.evaluate(begin, state) for part in self._work.system.parts]
+            found = (first_not_finite(values) for values in (*slopes, new[k]))
+            return next((component for component in found if component is not None), None)
+        if why is Status.STEP_TOO_SMALL and errors is not None:
+            off = np.abs(errors[k])
+        else:
+            tolerances = self._tolerances_of(np.array([sample]))
+            off = np.abs(scaled(rows.update[k][None], state[None], state[None], tolerances)[0])
+        return int(np.argmax(off)) if np.isfinite(off).all() else None
+
+    def _tolerances_of(self, samples: np.ndarray) -> Tolerances:
+        tolerances = self._work.tolerances
+        return Tolerances(tolerances.rtol, _of(tolerances.atol, samples))
+
+    def _newton_weights(self, samples: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        newton = self._work.newton
+        if newton.atol is not None:
+            atol = _of(newton.atol, samples)
+        else:
+            # The tiny constant avoids division by zero for components that stay at zero.
+            atol = 0.01 * newton.rtol * np.abs(self._past.states[samples, -1]) + 1e-250
+        return lambda x: newton.rtol * np.abs(x) + atol
+
+    def _result(self) -> Taken:
+        log, work = self._log, self._work
+        count = len(work.u0)
+        samples = np.concatenate([np.arange(count), *log.samples])
+        order = np.argsort(samples, kind="stable")
+        states = np.concatenate([work.u0, *log.states])[order]
+        begins = np.array([times[0] for times in work.outputs])
+        times = np.split(np.concatenate([begins, *log.ends])[order], np.cumsum(self._taken + 1)[:-1])
+        parts = []
+        for i, own in enumerate(times):
+            has_half = work.method.starts_with_half_step and self._taken[i] > 0
+            half = (float(self._past.half_times[i]), self._past.halves[i].copy()) if has_half else None
+            parts.append(Trajectory.of_steps(work.outputs[i], own[1:], self._marks[i], half))
+        stages = None
+        if log.stages:
+            # The stages of a step are kept with the state that it starts from.
+            kept = np.concatenate(log.stages)
+            stages = np.zeros((len(states), *kept.shape[1:]))
+            of_steps = np.argsort(np.concatenate(log.samples), kind="stable")
+            lasts = np.cumsum(self._taken + 1) - 1
+            stages[np.delete(np.arange(len(states)), lasts)] = kept[of_steps]
+        counts = Counts(self._rejected, self._iterations, mended_jacobians=self._mended)
+        return Taken(Trajectories(parts), states, stages, self._failures, counts)
+
+
+def _of(value: float | np.ndarray, samples: np.ndarray) -> float | np.ndarray:
+    """A number, or the rows of some samples."""
+    return value[samples] if isinstance(value, np.ndarray) else value

@@ -1,0 +1,48 @@
+"""The sizes of the first adaptive steps of several samples."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from stiffml.methods import Method
+from stiffml.steps import RESOLVED
+from stiffml.system.system import System
+
+
+def slopes_at(system: System, s: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """du/ds (K, size) at K times (K,) and states (K, size); with a singular mass matrix the least."""
+    times, states = torch.from_numpy(s), torch.from_numpy(u)
+    slopes = system.f.evaluate_many(times, states).numpy()
+    if system.mass is not None:
+        slopes = np.stack([system.mass.solve(slope) for slope in slopes])
+    return slopes if system.g is None else slopes + system.g.evaluate_many(times, states).numpy()
+
+
+def initial_sizes(
+    system: System, method: Method, weights: np.ndarray, s: np.ndarray, spans: np.ndarray, u: np.ndarray
+) -> np.ndarray:
+    """(K,) what :func:`stiffml.run.first_step.initial_size` finds for each of K samples.
+
+    ``weights`` (K, size) are the tolerances of the components, ``spans`` (K,) the times that are left.
+    """
+
+    def norm(v: np.ndarray) -> np.ndarray:
+        return np.sqrt(np.mean((v / weights) ** 2, axis=1))
+
+    f0 = slopes_at(system, s, u)
+    d0, d1 = norm(u), norm(f0)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        h0 = np.where((d0 < 1) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
+        h0 = np.minimum(np.maximum(h0, shortest(s)), spans)
+        f1 = slopes_at(system, s + h0, u + h0[:, None] * f0)
+        d2 = np.where(np.isfinite(f1).all(axis=1), norm(f1 - f0) / h0, 0.0)
+        order = 1 if method.implicit else method.order
+        largest = np.maximum(d1, d2)
+        h1 = np.where(largest <= 1e-15, np.maximum(1e-6, h0 * 1e-3), (0.01 / largest) ** (1 / (order + 1)))
+    return np.minimum(np.minimum(100 * h0, h1), spans)
+
+
+def shortest(s: np.ndarray) -> np.ndarray:
+    """(K,) the shortest first steps from times ``s`` (K,)."""
+    return np.maximum(RESOLVED * np.spacing(np.abs(s)), 1e-290)

@@ -1,0 +1,134 @@
+"""Where the steps of several samples end: chosen by error control, or known."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+
+from stiffml.errors import Status
+from stiffml.steps import Adaptive
+
+LEAST_SPACINGS = 16
+"""A step shorter than this many spacings between floating-point times is lost in rounding."""
+
+MOST_CUTS = {True: 40, False: 16}
+"""After so many cuts in a row a sample has failed, with adaptive steps and with others."""
+
+
+class Goals(ABC):
+    """Says where the next step of each sample ends, and takes in how it went.
+
+    Parameters
+    ----------
+    outputs : sequence of ndarray
+        For each sample the times that steps end on, in solver time. The first is the start.
+
+    Attributes
+    ----------
+    passed : ndarray
+        (samples,) int: how many of them each sample has reached.
+    """
+
+    def __init__(self, outputs: Sequence[np.ndarray]) -> None:
+        self.passed = np.ones(len(outputs), dtype=int)
+        self._lengths = np.array([len(times) for times in outputs])
+        self._outputs = np.full((len(outputs), self._lengths.max()), np.inf)
+        for row, times in zip(self._outputs, outputs, strict=True):
+            row[: len(times)] = times
+        self.cuts = np.zeros(len(outputs), dtype=int)
+
+    @property
+    def last(self) -> np.ndarray:
+        """(samples,) the last times."""
+        return self._outputs[np.arange(len(self._lengths)), self._lengths - 1]
+
+    @property
+    def ended(self) -> np.ndarray:
+        """(samples,) bool"""
+        return self.passed == self._lengths
+
+    def next_output(self, samples: np.ndarray) -> np.ndarray:
+        return self._outputs[samples, self.passed[samples]]
+
+    @abstractmethod
+    def ends(self, samples: np.ndarray, begins: np.ndarray) -> np.ndarray:
+        """(K,) where the next step of some samples (K,) is to end, which begins at ``begins`` (K,)."""
+
+    @abstractmethod
+    def took(self, samples: np.ndarray, sizes: np.ndarray, factors: np.ndarray) -> None:
+        """Steps of some samples were accepted; ``factors`` (K,) are those of the error control."""
+
+    @abstractmethod
+    def cut(self, sample: int, begin: float, end: float, factor: float) -> Status | None:
+        """The step of a sample failed and is to be ``factor`` times as long; returns why it cannot be."""
+
+
+class Chosen(Goals):
+    """Adaptive steps; each sample as :meth:`stiffml.run.drive.Drive.adaptively` takes them."""
+
+    def __init__(
+        self,
+        outputs: Sequence[np.ndarray],
+        steps: Adaptive,
+        growth: float,
+        first: np.ndarray,
+    ) -> None:
+        super().__init__(outputs)
+        self._growth, self._minimum = growth, steps.minimum or 0.0
+        largest = self.last - self._outputs[:, 0]
+        self._largest = largest if steps.maximum is None else np.minimum(largest, steps.maximum)
+        self.proposals = np.minimum(first, steps.maximum or np.inf)
+
+    def ends(self, samples: np.ndarray, begins: np.ndarray) -> np.ndarray:
+        target, proposal = self.next_output(samples), self.proposals[samples]
+        left = target - begins
+        self._lands = proposal >= left * (1 - 1e-9)
+        # Two even steps rather than a full step and a tiny one.
+        return np.where(self._lands, target, begins + np.minimum(proposal, left / 2))
+
+    def took(self, samples: np.ndarray, sizes: np.ndarray, factors: np.ndarray) -> None:
+        grows = np.where(self.cuts[samples] > 0, 1.0, np.inf)
+        suggestion = np.minimum(self._largest[samples], sizes * np.minimum(grows, factors))
+        # A step that was shortened only to land on an output: the longer proposal is still good.
+        before = self.proposals[samples]
+        suggestion = np.where(sizes < before, np.maximum(suggestion, before), suggestion)
+        self.proposals[samples] = np.minimum(suggestion, self._growth * sizes)
+        self.cuts[samples] = 0
+
+    def cut(self, sample: int, begin: float, end: float, factor: float) -> Status | None:
+        size = (end - begin) * factor
+        self.proposals[sample] = size
+        self.cuts[sample] += 1
+        least = max(self._minimum, LEAST_SPACINGS * float(np.spacing(abs(begin))))
+        if size < least or self.cuts[sample] >= MOST_CUTS[True]:
+            return Status.STEP_TOO_SMALL
+        return None
+
+
+class Known(Goals):
+    """Steps that are known; one that fails is halved, as :meth:`stiffml.run.drive.Drive.on_schedule` does.
+
+    ``ends`` are for each sample the ends of its steps, among which its outputs are.
+    """
+
+    def __init__(self, outputs: Sequence[np.ndarray], ends: Sequence[np.ndarray]) -> None:
+        super().__init__(outputs)
+        self._waiting = [times[::-1].tolist() for times in ends]
+        self._size = np.zeros(len(outputs))  # of the step that is being taken in parts
+
+    def ends(self, samples: np.ndarray, begins: np.ndarray) -> np.ndarray:
+        return np.array([self._waiting[i][-1] for i in samples.tolist()])
+
+    def took(self, samples: np.ndarray, sizes: np.ndarray, factors: np.ndarray) -> None:
+        for i in samples.tolist():
+            self._waiting[i].pop()
+        self.cuts[samples] = 0
+
+    def cut(self, sample: int, begin: float, end: float, factor: float) -> Status | None:
+        self.cuts[sample] += 1
+        self._waiting[sample].append(begin + (end - begin) / 2)
+        if self.cuts[sample] > MOST_CUTS[False] or end - begin < 8 * np.spacing(abs(begin)):
+            return Status.STEP_TOO_SMALL
+        return None
