@@ -18,7 +18,7 @@ FEW_SAMPLES = 8
 For more samples, block substitution solves all samples of one position in one call.
 """
 
-WIDE = 2_000
+WIDE = 1_000
 """Components of a sample times right-hand sides above which substitution, which multiplies matrices, pays."""
 
 

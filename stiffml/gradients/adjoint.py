@@ -162,7 +162,8 @@ def _reverse_segment(replay: Replay, segment: Segment, pending: Pending, total: 
         _require_independent_samples(equations, system, f, g)
     curvatures = curvatures_of(equations, system.f)
     wanted = total.times is not None or system.mass_has_gradient or any(curvatures)
-    blocks = as_blocks(equations, f, g, curvatures)
+    # Large states have segments of one step, and no room for more matrices.
+    blocks = as_blocks(f, g, curvatures) if len(segment.which) > 1 else None
     if blocks is not None:
         swept = sweep_at_once(equations, system, *blocks, curvatures, pending)
     else:
@@ -225,14 +226,9 @@ def curvatures_of(equations: Equations, dynamics: Dynamics) -> list[Curvature | 
 
 
 def as_blocks(
-    equations: Equations,
-    f: Linearization,
-    g: Linearization | None,
-    curvatures: Sequence[Curvature | None],
+    f: Linearization, g: Linearization | None, curvatures: Sequence[Curvature | None]
 ) -> tuple[DenseBlocks, DenseBlocks | None] | None:
-    """f and g if all rows of a segment can be solved at once: all Jacobians are small dense blocks."""
-    if len(equations.segment.which) == 1:
-        return None  # large states have segments of one step, and no room for more matrices
+    """f and g if all rows of a segment can be solved at once: all Jacobians are dense blocks."""
     if not isinstance(f, DenseBlocks) or not (g is None or isinstance(g, DenseBlocks)):
         return None
     if not all(curvature is None or curvature.blocks is not None for curvature in curvatures):

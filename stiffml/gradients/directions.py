@@ -76,24 +76,42 @@ class Units(Directions):
     def __init__(self, first: dict[int, int], count: int) -> None:
         self.first, self.count = first, count
 
+    @property
+    def moved(self) -> int:
+        """The number of directions that move a parameter, up to the last of them."""
+        return self.count - min(self.first.values(), default=self.count)
+
+    def add_gradients(self, gradients: Sequence[Tensor | None], into: np.ndarray) -> None:
+        """Add gradients by parameter to ``into`` (P,), those of these parameters along the directions."""
+        for position, first in self.first.items():
+            gradient = gradients[position] if position < len(gradients) else None
+            if gradient is not None:
+                into[first : first + gradient.numel()] += gradient.detach().reshape(-1).cpu().double().numpy()
+
     def moves(self, position: int) -> bool:
         return position in self.first
 
     def through(self, dynamics: Dynamics, s: Tensor, u: Tensor) -> np.ndarray:
-        wanted = self._wanted(dynamics)
-        found = parameter_jacobian(dynamics, wanted, s, u) if wanted else {}
-        if found is None:
-            return self._one_by_one(dynamics).through(dynamics, s, u)
-        return self._placed(found, u)
+        found = self.jacobian(dynamics, s, u)
+        return self._one_by_one(dynamics).through(dynamics, s, u) if found is None else found
 
     def through_brackets(self, curvature: Curvature) -> dict[int, np.ndarray]:
-        dynamics = curvature.dynamics
+        found = self.jacobian_of_brackets(curvature)
+        return self._one_by_one(curvature.dynamics).through_brackets(curvature) if found is None else found
+
+    def jacobian(self, dynamics: Dynamics, s: Tensor, u: Tensor) -> np.ndarray | None:
+        """The same as :meth:`through` from the Jacobian of f; None if torch.func does not give it."""
         wanted = self._wanted(dynamics)
-        found = {}
+        found = parameter_jacobian(dynamics, wanted, s, u) if wanted else {}
+        return None if found is None else self._placed(found, u)
+
+    def jacobian_of_brackets(self, curvature: Curvature) -> dict[int, np.ndarray] | None:
+        """The same for :meth:`through_brackets`."""
+        wanted, found = self._wanted(curvature.dynamics), {}
         for row in curvature.rows:
             one = parameter_jacobian_of_bracket(curvature, wanted, row) if wanted else {}
             if one is None:
-                return self._one_by_one(dynamics).through_brackets(curvature)
+                return None
             found[row] = self._placed(one, curvature.u)
         return found
 

@@ -97,7 +97,7 @@ class TangentSweep:
             {} if curvature is None else along.through_brackets(curvature) for curvature in curvatures
         ]
         changes = Changes(through, curvatures, brackets)
-        blocks = as_blocks(equations, f, g, curvatures)
+        blocks = as_blocks(f, g, curvatures) if len(equations.segment.which) > 1 else None
         if blocks is not None:
             return tangents_at_once(equations, system, *blocks, changes, self.states)
         return tangents_row_by_row(equations, system, f, g, changes, self.states)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -20,8 +20,11 @@ class Piece:
         The times that steps end on, u0, and the parameters: what gradients flow to.
     event : Tensor or None
         The time of the event that ended the run, differentiable.
+    rows : slice
+        Which of its outputs are outputs of the solve; by default all.
     """
 
     tape: Tape
     inputs: tuple[Tensor, ...]
     event: Tensor | None = None
+    rows: slice = field(default_factory=lambda: slice(None))
