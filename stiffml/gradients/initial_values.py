@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stiffml.gradients.directions import Directions
 from stiffml.gradients.hooks import without_hooks
 from stiffml.gradients.refusals import differentiable_no_further
 from stiffml.native.constraints import Constraints
@@ -104,7 +105,7 @@ def consistent_tangents(
     constraints: Constraints,
     u: np.ndarray,
     given: np.ndarray,
-    directions: Sequence[Sequence[Tensor | None]],
+    directions: Directions,
 ) -> np.ndarray:
     """Tangents (P, size) of the consistent state, from K u̇ = M u̇0 − P ∂f/∂θ θ̇.
 
@@ -115,13 +116,12 @@ def consistent_tangents(
         (size,) the consistent state.
     given : ndarray
         (P, size) tangents u̇0 of the given initial state.
-    directions : sequence
-        For each tangent the changes θ̇ of the parameters; None for no change.
+    directions : Directions
+        P directions θ̇ of the parameters.
     """
     system, f = constraints.system, constraints.system.f
     time, state = torch.tensor([constraints.s], dtype=torch.float64), torch.from_numpy(u)[None]
-    slopes = f.jvps(time, state, [direction[: len(f.parameters)] for direction in directions])[:, 0]
-    moved = zip(system.weigh(given), slopes.numpy(), strict=True)
+    moved = zip(system.weigh(given), directions.through(f, time, state)[0].T, strict=True)
     return np.array([constraints.solve(u, weighed - constraints.project(slope)) for weighed, slope in moved])
 
 

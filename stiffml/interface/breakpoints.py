@@ -18,6 +18,7 @@ from stiffml.checks import several_times
 from stiffml.errors import SolveError, Status
 from stiffml.interface.arguments import Arguments
 from stiffml.interface.interpolation import interpolate
+from stiffml.interface.piece import Piece
 from stiffml.interface.solution import Solution
 from stiffml.native.constraints import InconsistentError
 from stiffml.stats import Stats
@@ -224,10 +225,13 @@ def _joined(solved: list[_Part], t: Tensor, stats: Stats) -> Solution:
     """The solution of the whole: a state where two sections meet appears once, if it is an output."""
     parts: list[State] = []
     ends: list[np.ndarray] = []
+    pieces: list[Piece] = []
     for solution, is_first, ends_on_output in solved:
         complete = solution.success and solution.event is None
         last = None if ends_on_output or not complete else -1
-        parts.append(_rows(solution.y, slice(0 if is_first else 1, last)))
+        rows = slice(0 if is_first else 1, last)
+        parts.append(_rows(solution.y, rows))
+        pieces += [dataclasses.replace(piece, rows=rows) for piece in solution.pieces]
         assert isinstance(solution.steps, Recorded)  # there are no breakpoints where samples have their own
         ends += solution.steps.ends
     y: State
@@ -238,7 +242,6 @@ def _joined(solved: list[_Part], t: Tensor, stats: Stats) -> Solution:
         y = torch.cat([part for part in parts if isinstance(part, Tensor)])
         count = len(y)
     final = solved[-1].solution
-    pieces = tuple(piece for part in solved for piece in part.solution.pieces)
     return Solution(
         t=t[:count],
         y=y,
@@ -247,6 +250,6 @@ def _joined(solved: list[_Part], t: Tensor, stats: Stats) -> Solution:
         stats=stats,
         steps=Recorded.of_run(tuple(ends)),
         event=final.event,
-        interpolant=partial(interpolate, pieces),
-        pieces=pieces,
+        interpolant=partial(interpolate, tuple(pieces)),
+        pieces=tuple(pieces),
     )

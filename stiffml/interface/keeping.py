@@ -21,7 +21,7 @@ from stiffml.interface.solution import Solution
 from stiffml.interface.tolerances import tolerances_of
 from stiffml.methods import resolve
 from stiffml.settings import Discrete
-from stiffml.steps import Adaptive, Fractions, KeptSteps, Key
+from stiffml.steps import Adaptive, Fractions, KeptSteps, Key, Recorded
 from stiffml.system.split import Split
 
 Solved = tuple[Solution, SolveError | None]
@@ -59,6 +59,7 @@ def solve_on_kept_steps(solve_once: Callable[[Arguments], Solved], arguments: Ar
     if before is not None:
         _charge(solution, before)
     if counts and failure is None:
+        assert isinstance(solution.steps, Recorded)  # of one t for all samples
         kept.choose(reason, key, solution.steps.ends, _states(solution), _error(solution, arguments))
     return solution, failure
 

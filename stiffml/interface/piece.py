@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -51,9 +51,12 @@ class Piece:
         The time of the event that ended the run, differentiable.
     by_sample : SampleOutputs or None
         The outputs, if every sample has times of its own.
+    rows : slice
+        Which of its outputs are outputs of the solve; by default all.
     """
 
     tape: Tape
     inputs: tuple[Tensor, ...]
     event: Tensor | None = None
     by_sample: SampleOutputs | None = None
+    rows: slice = field(default_factory=lambda: slice(None))

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from stiffml.checks import texts
+from stiffml.gradients.directions import Units
 from stiffml.gradients.initial_values import consistent_tangents
 from stiffml.gradients.non_finite import explained, require_finite
-from stiffml.gradients.tangent import Direction, output_tangents
+from stiffml.gradients.tangent import output_tangents
 from stiffml.interface.arguments import Arguments, named_arguments
 from stiffml.interface.integrate import solved
 from stiffml.interface.solution import Solution
@@ -51,8 +52,9 @@ def sensitivities(
     """Solve, and differentiate the outputs with respect to parameters, forwards.
 
     The derivatives are those of the discrete steps, which are held fixed, as in the backward pass. They cost
-    one linear solve for each stage and each number in ``wrt``, with the factors of the adjoint. With fewer
-    numbers than outputs they are cheaper than a gradient of every output.
+    one linear solve for each stage and each number in ``wrt``, with the factors of the adjoint; where
+    Jacobians are small dense blocks, all stages of a segment are solved for at once. Gradients may be off.
+    :meth:`Solution.jacobian` gives the same of a solve that has ended, by tensors instead of names.
 
     Parameters
     ----------
@@ -71,15 +73,17 @@ def sensitivities(
     NonFiniteDerivativeError
         If derivatives are NaN because one of func is.
     NotImplementedError
-        For Rosenbrock methods, for the mass matrix, for y0 of a field over several processes, and for
-        make_consistent if every sample has times of its own.
+        With breakpoints or an event, for y0 of a field over several processes, and with make_consistent if
+        every sample has times of its own.
     """
     wrt = None if wrt is None else texts("wrt", wrt)
     extra = collected(params)
     asked = Arguments(func, y0, t, params=extra, **arguments)
     solution = solved(asked)
     if len(solution.pieces) > 1 or solution.event is not None:
-        raise NotImplementedError("sensitivities: not available with breakpoints or an event")
+        raise NotImplementedError(
+            "sensitivities: not available with breakpoints or an event; use Solution.jacobian"
+        )
     piece = solution.pieces[0]
     run, by_sample = piece.tape.run, piece.by_sample
     tape = piece.tape.with_readings(run.readings if by_sample is None else by_sample.readings)
@@ -93,34 +97,33 @@ def sensitivities(
     known = _known(func, extra, system.f.parameters)
     names = list(known) if wrt is None else list(wrt)
     size, dtype = layout.size, layout.dtype
-    u0_rows, directions, shapes = [], [], []
-    none: Direction = [None] * len(system.parameters)
+    shapes: list[torch.Size] = []
+    first: dict[int, int] = {}
+    count = at_y0 = 0
     for name in names:
         if name == "y0":
             if isinstance(y0, tuple):
                 raise ValueError('wrt: "y0" needs y0 to be one tensor')
             if system.space.is_distributed:
                 raise NotImplementedError('wrt: "y0" of a field that is spread over processes')
-            u0_rows += list(np.eye(size))
-            directions += [none] * size
+            at_y0 = count
             shapes.append(y0.shape)
+            count += size
             continue
         if name not in known:
             raise ValueError(
                 f"wrt: no parameter {name!r} that requires a gradient; known are {', '.join([*known, 'y0'])}"
             )
         position, parameter = known[name]
-        with torch.inference_mode(False):
-            changes = torch.eye(parameter.numel(), dtype=parameter.dtype, device=parameter.device)
-        for row in changes:
-            direction = list(none)
-            direction[position] = row.reshape(parameter.shape)
-            directions.append(direction)
-            u0_rows.append(np.zeros(size))
+        first[position] = count
         shapes.append(parameter.shape)
+        count += parameter.numel()
     if not names:
         return Sensitivities(solution, {})
-    start = np.array(u0_rows)
+    directions = Units(first, count)
+    start = np.zeros((count, size))
+    if "y0" in names:
+        start[at_y0 : at_y0 + size] = np.eye(size)
     with torch.inference_mode(False), torch.no_grad(), tape.at_work():
         if asked.make_consistent:
             constraints = Constraints(system, float(run.trajectory.times[0]), tape.replay.solver)

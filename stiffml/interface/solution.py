@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stiffml.checks import described, texts
 from stiffml.errors import Status
+from stiffml.interface.jacobian import jacobian_of
 from stiffml.interface.piece import Piece
 from stiffml.run.events import Event
 from stiffml.stats import Stats
@@ -83,6 +84,48 @@ class Solution:
             For times outside the span that was integrated, or a solution without steps.
         """
         return self.interpolant(t)
+
+    def jacobian(self, inputs: Tensor | Sequence[Tensor]) -> State | tuple[State, ...]:
+        """The derivatives of all outputs with respect to tensors that the solve depended on.
+
+        What ``torch.autograd.grad(y[i].flatten()[j], inputs)`` gives, for all outputs i and components j at
+        once: exact to rounding, with the steps held fixed. For least squares.
+
+        Parameters
+        ----------
+        inputs : Tensor or sequence of Tensor
+            Tensors p that require gradients: y0, parameters of func, breakpoints, times, or what these were
+            computed from.
+
+        Returns
+        -------
+        Tensor or tuple of Tensor
+            dY/dp, (n, \\*y0.shape, \\*p.shape), without a graph; zero where Y does not depend on p. For a
+            sequence a tuple of these; for a tuple state each is a tuple.
+
+        Raises
+        ------
+        ValueError
+            For an input that requires no gradient, or a solve with gradients off.
+        NonFiniteDerivativeError
+            If derivatives are NaN because one of func is.
+        NotImplementedError
+            For a field that is spread over processes.
+
+        The steps are differentiated forwards, once for each number in y0 and parameters, or backwards, once
+        for each number in Y, whichever are fewer. Where Jacobians are small dense blocks, all steps of a
+        segment are solved for at once with all right-hand sides, and the derivatives of func by parameters of
+        modules are evaluated at all of them in one call. With respect to times and breakpoints, and after an
+        event, it is one gradient for each number in Y.
+
+        Examples
+        --------
+        >>> sol = stiffml.solve(net, y0, t)
+        >>> p = list(net.parameters())
+        >>> J = torch.cat([j.flatten(2) for j in sol.jacobian(p)], dim=2)  # (n, size, numbers)
+        >>> step = torch.linalg.lstsq(J.flatten(0, 1), (data - sol.y).flatten()).solution  # Gauss-Newton
+        """
+        return jacobian_of(self.pieces, self.t, self.y, inputs)
 
     def to_xarray(self, names: Sequence[str] | None = None, units: str | None = None) -> xarray.Dataset:
         """The outputs as an xarray Dataset over ``time``, with the statistics as attributes.

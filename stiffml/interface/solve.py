@@ -75,8 +75,8 @@ def solve(
         Tolerances of adaptive steps. Default 1e-6 and 1e-9 (float32: 1e-4 and 1e-6).
     steps : Adaptive, Fixed, Grid, Recorded or KeptSteps
         Default ``Adaptive()``. ``KeptSteps()``, in a training: steps chosen by one solve serve many. More
-        steps than fit into memory are an error; ``adjoint`` can keep fewer states. If every sample has times of its own
-        also a sequence of ``Recorded``, one for each.
+        steps than fit into memory are an error; ``adjoint`` can keep fewer states. If every sample has times
+        of its own also a sequence of ``Recorded``, one for each.
     stepping : str
         ``"auto"`` (default): known steps (``Fixed``, ``Grid``, ``Recorded``) of methods with a Newton
         iteration are solved for all at once, by one Newton iteration on the equations of many steps, where

@@ -214,7 +214,7 @@ def test_own_interpolants_are_those_of_petsc(method: str, kind: str, table: str,
     assert np.abs(y.numpy() - np.array(expected)).max() <= 1e-12, "look at Method.dense, and the tableau"
 
 
-@pytest.mark.parametrize("method", ["dopri5", "arkimex-4"])
+@pytest.mark.parametrize("method", ["dopri5", "rosw-ra34pw2", "arkimex-4"])
 def test_second_derivatives_of_own_interpolants(method: str, network: SmallNetwork, start: Tensor) -> None:
     newton = {"newton": Newton(rtol=1e-13, atol=1e-15)} if METHODS[method].newton else {}
     arguments = {"method": method, "steps": Fixed(0.3), "outputs": "interpolate", **newton}
