@@ -1,5 +1,17 @@
-"""Training: a loop that survives interruptions."""
+"""Training: the data to learn from, and a loop that survives interruptions."""
 
+from stiffml.training.data import Run, Runs, from_pandas, from_xarray, read_csv, read_netcdf
 from stiffml.training.trainer import STATE, History, Trainer, TrainingError
 
-__all__ = ["STATE", "History", "Trainer", "TrainingError"]
+__all__ = [
+    "STATE",
+    "History",
+    "Run",
+    "Runs",
+    "Trainer",
+    "TrainingError",
+    "from_pandas",
+    "from_xarray",
+    "read_csv",
+    "read_netcdf",
+]
