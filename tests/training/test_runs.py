@@ -45,18 +45,18 @@ def same(a: Runs, b: Runs) -> None:
             np.testing.assert_array_equal(one.forcing.values, other.forcing.values)
 
 
-MODULES = [m.name for m in pkgutil.iter_modules(stiffml.training.data.__path__)]
+MODULES = ["collocation", *(f"data.{m.name}" for m in pkgutil.iter_modules(stiffml.training.data.__path__))]
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_examples_in_docstrings(module: str) -> None:
-    found = doctest.testmod(importlib.import_module(f"stiffml.training.data.{module}"))
+    found = doctest.testmod(importlib.import_module(f"stiffml.training.{module}"))
     assert not found.failed
 
 
 def test_there_are_examples() -> None:
     finder = doctest.DocTestFinder(exclude_empty=True)
-    modules = [importlib.import_module(f"stiffml.training.data.{name}") for name in MODULES]
+    modules = [importlib.import_module(f"stiffml.training.{name}") for name in MODULES]
     assert sum(len(test.examples) > 0 for module in modules for test in finder.find(module)) >= 8
 
 
@@ -118,6 +118,8 @@ def test_a_start_before_the_first_observation() -> None:
     np.testing.assert_array_equal(a.times, [-1, 0, 1, 4])
     assert not a.mask[0].any()
     np.testing.assert_array_equal(a.y0, [3.0, 0.4])
+    known = small().with_initial(1.0).starting_at(-1.0)["a"]
+    assert np.isinf(known.y0_noise).all(), "what was known of the first observation is not of an earlier time"
     with pytest.raises(ValueError, match=r"start = 0.5 lies after the first time of run a"):
         runs.starting_at(0.5)
 

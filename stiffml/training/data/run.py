@@ -137,6 +137,8 @@ class Run:
     def starting_at(self, time: float) -> Run:
         """The run with a row before its first, without observations, at a time at which it began.
 
+        What y0 says of the first time it does not say of the new one: it is to be learned.
+
         Raises
         ------
         ValueError
@@ -155,6 +157,7 @@ class Run:
             times=np.concatenate([[time], self.times]),
             values=np.pad(self.values, ((1, 0), (0, 0)), constant_values=np.nan),
             weights=np.pad(self.weights, ((1, 0), (0, 0)), constant_values=1.0),
+            y0_noise=np.full_like(self.y0, np.inf),
         )
 
     def cut(self, first: int, stop: int, noise: np.ndarray, name: str = "") -> Run:
@@ -241,10 +244,7 @@ def _initial(run: str, values: np.ndarray, y0: Any, noise: Any) -> tuple[np.ndar
     given = np.full(shape, np.nan) if y0 is None else numbers(f"{run}: y0", y0, 1)
     if given.shape != shape:
         raise ValueError(f"{run}: y0 must have {shape[0]} components, not {len(given)}")
-    if noise is None:
-        noise = np.where(np.isnan(given), np.inf, 0.0)
-    else:
-        noise = _reals(f"{run}: y0_noise", noise)
+    noise = np.where(np.isnan(given), np.inf, 0.0) if noise is None else _reals(f"{run}: y0_noise", noise)
     if noise.shape != shape or not (noise >= 0).all():
         raise ValueError(f"{run}: y0_noise must be {shape[0]} numbers from 0 to inf, not {described(noise)}")
     unknown = np.isnan(given) & np.isfinite(noise)

@@ -182,7 +182,10 @@ class Runs(Sequence[Run]):
         return Runs.__new__(Runs)._set([started(run, initial, labels) for run in self], labels)
 
     def starting_at(self, time: float) -> Runs:
-        """The runs with a first row at this time, without observations where there was none."""
+        """The runs with a first row at this time, without observations where there was none.
+
+        Initial values are then of this time, and to be learned unless :meth:`with_initial` says more.
+        """
         return self._with([run.starting_at(number("time", time)) for run in self])
 
     # What a training takes
@@ -225,10 +228,10 @@ class Runs(Sequence[Run]):
     def windows(self, length: int, stride: int = 1) -> Runs:
         """All stretches of ``length`` + 1 successive times, each a run of its own.
 
-        A window starts from the state observed in its first row, with the error ``noise`` if that is known;
-        one at the start of a run starts as the run does. Where a component is missing at a start, the start
-        moves on to the next complete row; components that are observed nowhere do not count, and are to be
-        learned.
+        A window starts from the state observed in its first row, with the error ``noise`` if that is known,
+        else exactly; one at the start of a run starts as the run does. Where a component is missing at a
+        start, the start moves on to the next complete row; components that are observed nowhere do not count,
+        and are to be learned.
 
         Parameters
         ----------

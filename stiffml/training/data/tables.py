@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -152,16 +152,16 @@ def from_pandas(
         raise ValueError("columns: none is left for components")
     named("weights", weights, components)
     tables = _forcing(forcing, time, run)
+    values = _numbers("columns", frame, given)
+    factors = np.ones_like(values)
+    for component, column in weights.items():
+        factors[:, components.index(component)] = _numbers("weights", frame, [column])[:, 0]
+    factors[np.isnan(values)] = 1
+    conditions = _numbers("inputs", frame, inputs)
     runs = []
     for name, times, rows in _groups(frame, time, run):
-        values = np.stack([_numbers("columns", rows, column) for column in given], axis=1)
-        factors = np.ones_like(values)
-        for component, column in weights.items():
-            factors[:, components.index(component)] = _numbers("weights", rows, column)
-        scalars = {column: _one(name, column, _numbers("inputs", rows, column)) for column in inputs}
-        runs.append(
-            Run(name, times, values, scalars, _of(tables, name), np.where(np.isnan(values), 1, factors))
-        )
+        scalars = {column: _one(name, column, conditions[rows, i]) for i, column in enumerate(inputs)}
+        runs.append(Run(name, times, values[rows], scalars, _of(tables, name), factors[rows]))
     if start is not None:
         runs = [one.starting_at(number("start", start)) for one in runs]
     return Runs(runs, components, units=units, time_units=time_units, noise=noise, initial=initial)
@@ -198,24 +198,27 @@ def _frame(argument: str, frame: Any) -> pandas.DataFrame:
 
 def _groups(
     frame: pandas.DataFrame, time: str, run: str | None
-) -> Iterable[tuple[str, np.ndarray, pandas.DataFrame]]:
-    """Names of runs in the order in which they appear, their times, and their rows in the order of these."""
-    frame = frame.reset_index(drop=True)
-    times = _numbers("time", frame, time)
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Names of runs in the order in which they appear, their times, and the places of their rows by time."""
+    import pandas
+
+    times = _numbers("time", frame, [time])[:, 0]
     if np.isnan(times).any():
         raise ValueError(f"time: {time} is missing in row {int(np.argmax(np.isnan(times))) + 1}")
-    names = np.array([_ONE] * len(frame) if run is None else _names(frame, run), dtype=object)
-    for name in dict.fromkeys(names):
-        places = np.flatnonzero(names == name)
-        places = places[np.argsort(times[places], kind="stable")]
-        twice = np.flatnonzero(np.diff(times[places]) == 0)
-        if len(twice):
-            rows = " and ".join(str(place + 1) for place in sorted(places[twice[0] : twice[0] + 2]))
-            of = "" if run is None else f" of run {name}"
-            raise ValueError(
-                f"time: rows {rows}{of} are both at {time} = {times[places[twice[0]]]:g}; keep one of them"
-            )
-        yield name, times[places], frame.iloc[places]
+    names = [_ONE] * len(frame) if run is None else _names(frame, run)
+    codes, distinct_names = pandas.factorize(np.array(names, dtype=object))
+    order = np.lexsort((times, codes))
+    twice = np.flatnonzero((np.diff(times[order]) == 0) & (np.diff(codes[order]) == 0))
+    if len(twice):
+        first, second = sorted(order[twice[0] : twice[0] + 2])
+        of = "" if run is None else f" of run {names[first]}"
+        raise ValueError(
+            f"time: rows {first + 1} and {second + 1}{of} are both at {time} = {times[first]:g}; keep "
+            "one of them"
+        )
+    ends = np.cumsum(np.bincount(codes))
+    for name, places in zip(distinct_names, np.split(order, ends[:-1]), strict=True):
+        yield name, times[places], places
 
 
 def _names(frame: pandas.DataFrame, run: str) -> list[str]:
@@ -225,25 +228,30 @@ def _names(frame: pandas.DataFrame, run: str) -> list[str]:
     return [str(value) for value in frame[run]]
 
 
-def _numbers(argument: str, frame: pandas.DataFrame, column: str) -> np.ndarray:
-    """A column as numbers, NaN where a field is missing."""
+def _numbers(argument: str, frame: pandas.DataFrame, columns: Sequence[str]) -> np.ndarray:
+    """(rows, columns) numbers, NaN where a field is missing."""
+    found = [_column(argument, frame, column) for column in columns]
+    return np.stack(found, axis=1) if found else np.empty((len(frame), 0))
+
+
+def _column(argument: str, frame: pandas.DataFrame, column: str) -> np.ndarray:
     import pandas
 
     fields = frame[column]
-    if pandas.api.types.is_bool_dtype(fields) or not pandas.api.types.is_numeric_dtype(fields):
-        missing = fields.isna() | fields.astype(str).str.strip().str.lower().isin(_MISSING)
-        values = pandas.to_numeric(fields.where(~missing, np.nan).astype(object), errors="coerce")
-        wrong = (values.isna() & ~missing).to_numpy() | np.array([isinstance(v, bool) for v in fields])
+    if pandas.api.types.is_numeric_dtype(fields) and not pandas.api.types.is_bool_dtype(fields):
+        found = fields.to_numpy(dtype=float, na_value=np.nan)
+        wrong = np.isinf(found)
     else:
-        values = fields
-        wrong = np.zeros(len(fields), dtype=bool)
-    found = values.to_numpy(dtype=float, na_value=np.nan)
-    wrong |= np.isinf(found)
+        missing = fields.isna() | fields.astype(str).str.strip().str.lower().isin(_MISSING)
+        plain = ~missing & ~fields.map(lambda field: isinstance(field, bool)).astype(bool)
+        numbers = pandas.to_numeric(fields.where(plain, np.nan).astype(object), errors="coerce")
+        found = numbers.to_numpy(dtype=float)
+        wrong = (np.isnan(found) & ~missing.to_numpy()) | np.isinf(found)
     if wrong.any():
         place = int(np.argmax(wrong))
         raise ValueError(
-            f"{argument}: {column} holds {described(fields.iloc[place])} in row {frame.index[place] + 1}, "
-            "which is no finite number"
+            f"{argument}: {column} holds {described(fields.iloc[place])} in row {place + 1}, which is "
+            "no finite number"
         )
     return found
 
@@ -270,10 +278,9 @@ def _forcing(frame: Any, time: str, run: str | None) -> dict[str | None, Forcing
     require_known("forcing: time", [time], frame.columns)
     by = run if run in frame.columns else None
     names = texts("forcing: columns", [name for name in frame.columns if name not in (time, by)])
+    values = _numbers("forcing", frame, names)
     return {
-        None if by is None else name: Forcing(
-            times, np.stack([_numbers("forcing", rows, column) for column in names], axis=1), names
-        )
+        None if by is None else name: Forcing(times, values[rows], names)
         for name, times, rows in _groups(frame, time, by)
     }
 
