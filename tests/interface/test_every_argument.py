@@ -47,7 +47,7 @@ from stiffml import (
 )
 from stiffml.distributed import Ensemble, Field
 from stiffml.interface.arguments import DEFAULTS, Arguments
-from stiffml.training import Run, Runs, Trainer, from_pandas, from_xarray, read_csv, read_netcdf
+from stiffml.training import Run, Runs, Trainer, collocate, from_pandas, from_xarray, read_csv, read_netcdf
 from stiffml.training.data import ASinh, Forcing, Log, MinMax, Range, Scaled, Scaling, Standard
 
 
@@ -174,6 +174,7 @@ EVERYTHING: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     **{kind.__name__: (kind, {"scale": 1.0}) for kind in (Range, ASinh)},
     **{kind.__name__: (kind, {"scale": 1.0, "offset": 0.0}) for kind in (MinMax, Standard)},
     "Log": (Log, {}),
+    "collocate": (collocate, {}),
     "MinMax.fit": (MinMax.fit, {}),
     "Scaling": (Scaling, {"state": Range(1.0), "time": Range(1.0)}),
     "Scaling.fit": (Scaling.fit, {"runs": RUNS}),
