@@ -2,7 +2,7 @@
 
 from problems.catalogue import load, names
 from problems.checking import Report
-from problems.datasets import load_dataset, save_dataset, split_dataset, windows
+from problems.datasets import load_dataset, save_dataset
 from problems.function import Parts
 from problems.parameters import Parameter
 from problems.problem import Problem
@@ -18,6 +18,4 @@ __all__ = [
     "load_dataset",
     "names",
     "save_dataset",
-    "split_dataset",
-    "windows",
 ]

@@ -61,7 +61,8 @@ def make_dataset(
     -------
     xarray.Dataset
         ``state``, the trajectory, and ``observed``, the same with noise, over ([trajectory,] time, component
-        [, grid]), with units; attributes say what made it.
+        [, grid]), with units; ``noise``, its standard deviation, (component,), unless that is 0; attributes
+        say what made it. ``stiffml.training.data.from_xarray`` makes runs of it, to split and to learn from.
 
     Raises
     ------
@@ -90,60 +91,11 @@ def make_dataset(
         states, observed = states[0], observed[0]
     data = _labelled(problem, t.numpy(), {"state": states, "observed": observed})
     data["observed"].attrs["long_name"] = "state with noise"
+    if noise > 0:
+        deviation = {"long_name": "standard deviation of the errors of observations"}
+        data["noise"] = ("component", noise * scale.ravel(), deviation)
     data.attrs.update(noise=noise, seed=seed, method=method, rtol=rtol)
     return data
-
-
-def split_dataset(data: xarray.Dataset, fraction: float = 0.8) -> tuple[xarray.Dataset, xarray.Dataset]:
-    """A dataset in two parts, to train on and to validate on; no observation is in both.
-
-    Several trajectories are divided as wholes, a single one by time, the later part to validate on. Split
-    before cutting :func:`windows`: those of a whole dataset overlap, and training data would validate.
-
-    Raises
-    ------
-    ValueError
-        If one of the parts would be empty.
-    """
-    _require_dataset(data)
-    fraction = number("fraction", fraction)
-    along = "trajectory" if "trajectory" in data.dims else "time"
-    count = data.sizes[along]
-    first = round(fraction * count)
-    if not 0 < first < count:
-        raise ValueError(f"fraction = {fraction:g} of {count} along {along} leaves one part empty")
-    return data.isel({along: slice(first)}), data.isel({along: slice(first, None)})
-
-
-def windows(data: xarray.Dataset, length: int, stride: int = 1) -> xarray.Dataset:
-    """All stretches of ``length`` + 1 successive times: a model predicts the later states from the first.
-
-    Parameters
-    ----------
-    length : int
-        Intervals in a window.
-    stride : int
-        Number of times between the starts of successive windows. Default 1.
-
-    Returns
-    -------
-    xarray.Dataset
-        The variables over ([trajectory,] window, step, component [, grid]), and ``time`` over (window, step).
-
-    Raises
-    ------
-    ValueError
-        If the data are shorter than one window.
-    """
-    import xarray
-
-    _require_dataset(data)
-    length, stride = whole("length", length), whole("stride", stride)
-    count = data.sizes["time"]
-    if count < length + 1:
-        raise ValueError(f"{count} times have no window of {length} intervals at a stride of {stride}")
-    places = np.arange(0, count - length, stride)[:, None] + np.arange(length + 1)
-    return data.isel(time=xarray.DataArray(places, dims=("window", "step")))
 
 
 def solution_dataset(problem: Definition, t: np.ndarray, y: np.ndarray) -> xarray.Dataset:
@@ -161,7 +113,7 @@ def save_dataset(data: xarray.Dataset, path: str | Path) -> None:
     """
     from stiffml.files import save_netcdf
 
-    _require_dataset(data, with_time=False)
+    _require_dataset(data)
     save_netcdf(checked_path("path", path), data)
 
 
@@ -172,12 +124,11 @@ def load_dataset(path: str | Path) -> xarray.Dataset:
     return xarray.load_dataset(checked_path("path", path), engine="h5netcdf")
 
 
-def _require_dataset(data: object, with_time: bool = True) -> None:
+def _require_dataset(data: object) -> None:
     import xarray
 
-    if not isinstance(data, xarray.Dataset) or (with_time and "time" not in data.dims):
-        over = " over time" if with_time else ""
-        raise TypeError(f"data must be an xarray.Dataset{over}, not {described(data)}")
+    if not isinstance(data, xarray.Dataset):
+        raise TypeError(f"data must be an xarray.Dataset, not {described(data)}")
 
 
 def _trajectory(problem: Definition, y0: np.ndarray, t: Tensor, method: str, rtol: float) -> np.ndarray:

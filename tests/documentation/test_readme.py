@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from kinetics import write_kinetics
 from small_problems import times
 from torch import Tensor
 
@@ -31,8 +32,10 @@ class Model(torch.nn.Module):
 
 
 @pytest.mark.parametrize("where", BLOCKS)
-def test_examples(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples(where: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MPLBACKEND", "agg")
+    monkeypatch.chdir(tmp_path)
+    write_kinetics(tmp_path / "experiments.csv")
     model = Model()
     supposed: dict[str, Any] = {
         "__name__": "example",

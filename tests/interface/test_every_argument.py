@@ -47,7 +47,8 @@ from stiffml import (
 )
 from stiffml.distributed import Ensemble, Field
 from stiffml.interface.arguments import DEFAULTS, Arguments
-from stiffml.training import Trainer
+from stiffml.training import Run, Runs, Trainer, collocate, from_pandas, from_xarray, read_csv, read_netcdf
+from stiffml.training.data import ASinh, Forcing, Log, MinMax, Range, Scaled, Scaling, Standard
 
 
 class Unprintable:
@@ -103,6 +104,7 @@ def problem(**fields: Any) -> Problem:
 OWN = problem()
 SOLUTION = solve(decay, Y0, T, method="cn", steps=Grid(2))
 DATA = OWN.dataset(5, rtol=1e-3)
+RUNS = Runs([Run(name, range(5), np.ones((5, 2))) for name in ("a", "b", "c")], ["A", "B"], noise=0.1)
 LAYER = nn.Linear(1, 1)
 CHEAP = {"method": "cn", "steps": Grid(1)}
 
@@ -147,8 +149,36 @@ EVERYTHING: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "Parameter": (Parameter, {"value": 1.0}),
     "Parts": (Parts, {"implicit": rhs, "explicit": rhs}),
     "load": (problems.load, {"name": "vanderpol", "eps": 1.0}),
-    "split_dataset": (problems.split_dataset, {"data": DATA}),
-    "windows": (problems.windows, {"data": DATA, "length": 2}),
+    "Run": (Run, {"name": "a", "times": [0.0], "values": [[1.0]]}),
+    "Forcing": (Forcing, {"times": [0.0], "values": [[1.0]], "names": ["T"]}),
+    "Runs": (Runs, {"runs": RUNS[:], "components": ["A", "B"]}),
+    "Runs.with_initial": (RUNS.with_initial, {"initial": 0.0}),
+    "Runs.starting_at": (RUNS.starting_at, {}),
+    "Runs.split": (RUNS.split, {"fraction": None}),
+    "Runs.split by time": (RUNS.split, {"by": "time", "fraction": None}),
+    "Runs.windows": (RUNS.windows, {"length": 1}),
+    "Runs.padded": (RUNS.padded, {}),
+    "Runs.minibatches": (lambda **given: RUNS.minibatches(**given), {"size": 1, "seed": 0, "shuffle": True}),
+    "Minibatches.at": (RUNS.minibatches(1).at, {}),
+    "Runs.to_netcdf": (lambda path: RUNS.to_netcdf(path), {"path": "nowhere"}),
+    "from_pandas": (from_pandas, {"frame": RUNS.to_pandas(), "time": "time", "run": "run"}),
+    "read_csv": (
+        lambda **given: (RUNS.to_pandas().to_csv("a.csv"), read_csv(**given)),
+        {"path": "a.csv", "time": "time", "run": "run", "forcing": None, "separator": ","},
+    ),
+    "from_xarray": (from_xarray, {"data": DATA}),
+    "read_netcdf": (
+        lambda **given: (RUNS.to_netcdf("a.nc"), read_netcdf(**given)),
+        {"path": "a.nc", "noise": None, "initial": None},
+    ),
+    **{kind.__name__: (kind, {"scale": 1.0}) for kind in (Range, ASinh)},
+    **{kind.__name__: (kind, {"scale": 1.0, "offset": 0.0}) for kind in (MinMax, Standard)},
+    "Log": (Log, {}),
+    "collocate": (collocate, {}),
+    "MinMax.fit": (MinMax.fit, {}),
+    "Scaling": (Scaling, {"state": Range(1.0), "time": Range(1.0)}),
+    "Scaling.fit": (Scaling.fit, {"runs": RUNS}),
+    "Scaled": (Scaled, {"net": LAYER, "scaling": Scaling(Range(1.0), Range(1.0))}),
     "save_dataset": (lambda data, path: problems.save_dataset(data, path), {"data": DATA, "path": "nowhere"}),
     "load_dataset": (problems.load_dataset, {}),
 }
@@ -175,6 +205,22 @@ ACCEPTED: dict[tuple[str, str], set[str]] = {
     ("*", "bounds"): {"ragged"},  # a number, and one for each component
     ("*", "path"): NAMES,
     ("*", "folder"): NAMES,
+    ("*", "noise"): {"none", "NaNs"},  # where it is not known
+    ("*", "initial"): {"none", "negative"},
+    ("*", "start"): NUMBERS,
+    ("*", "time_units"): NAMES,
+    ("*", "units"): NAMES,
+    ("*", "offset"): NUMBERS,
+    ("Run", "name"): NAMES,
+    ("Run", "source"): NAMES,
+    ("Forcing", "names"): {"texts"},
+    ("Runs.starting_at", "time"): NUMBERS,
+    ("Runs.split", "validate"): {"none", "texts"},
+    ("Runs.minibatches", "shuffle"): {"bool"},
+    ("read_csv", "run"): {"none"},
+    ("read_csv", "forcing"): {"none", *NAMES},
+    ("MinMax.fit", "data"): {"NaNs", "three dimensions"},
+    ("read_csv", "separator"): NAMES,
     ("Recorded", "ends"): {"empty"},
     ("Krylov", "method"): NAMES,
     ("Assembled", "solver"): NAMES,
@@ -183,11 +229,8 @@ ACCEPTED: dict[tuple[str, str], set[str]] = {
     ("Problem.eigenvalues", "t"): NUMBERS | {"none"},
     ("Parameter", "value"): NUMBERS | {"empty", "three dimensions"},
     ("Parameter", "initial"): {"bool"},
-    ("Parameter", "units"): NAMES,
     ("Parameter", "description"): NAMES,
     **{("Problem", field): NAMES for field in ("name", "title", "equations", "citation", "stiffness")},
-    ("Problem", "units"): NAMES,
-    ("Problem", "time_units"): NAMES,
     ("Problem", "bounds"): {"none", "ragged"},  # (low, high) = ([1], [1, 2])
     ("Problem", "references"): {"empty"},
     ("Problem", "breakpoints"): {"empty"},

@@ -219,41 +219,6 @@ def test_datasets_explain_wrong_arguments() -> None:
         problem.dataset(5, times=problem.times(4))
 
 
-def test_validation_windows_share_nothing_with_training() -> None:
-    data = problems.load("ks", size=16).make(t_span=(0.0, 10.0)).dataset(50, rtol=1e-4)
-    train, validate = problems.split_dataset(data, 0.7)
-    assert train.sizes["time"] + validate.sizes["time"] == 51
-    assert train["time"].max() < validate["time"].min()
-    trained, validated = (problems.windows(part, 3) for part in (train, validate))
-    assert not np.isin(validated["time"], trained["time"]).any(), (
-        "validation windows reach into the training part"
-    )
-    # What makes the mistake: windows first, then any split of them.
-    wrong, rest = (problems.windows(data, 3).isel(window=part) for part in (slice(35), slice(35, None)))
-    assert np.isin(rest["time"], wrong["time"]).any()
-
-
-def test_windows_hold_successive_states() -> None:
-    data = problems.load("hires").dataset(10, rtol=1e-4)
-    cut = problems.windows(data, 2, stride=3)
-    assert cut["state"].dims == ("window", "step", "component")
-    assert cut.sizes["window"] == 3
-    np.testing.assert_array_equal(cut["state"][1], data["state"][3:6])
-    np.testing.assert_array_equal(cut["time"][2], data["time"][6:9])
-    with pytest.raises(ValueError, match="11 times have no window of 11 intervals"):
-        problems.windows(data, 11)
-    with pytest.raises(ValueError, match="leaves one part empty"):
-        problems.split_dataset(data, 0.01)
-
-
-def test_many_trajectories_are_split_whole() -> None:
-    problem = problems.load("robertson").make(t_span=(0.0, 1.0))
-    data = problem.dataset(3, trajectories=4, sampler=lambda rng: rng.dirichlet([5.0, 1.0, 1.0]), rtol=1e-4)
-    train, validate = problems.split_dataset(data, 0.75)
-    assert (train.sizes["trajectory"], validate.sizes["trajectory"]) == (3, 1)
-    assert problems.windows(train, 1)["state"].dims == ("trajectory", "window", "step", "component")
-
-
 # Pictures and work-precision
 
 
