@@ -24,6 +24,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("discretization",),
     ("methods",),
     ("parameters",),
+    ("compiled",),
     ("system",),
     ("run",),
     ("petsc",),
