@@ -116,5 +116,7 @@ def chosen(x: Array, axis: int, index: Scalar) -> Array:
     valid = pick(both(place >= 0, place < len(parts)), 0.0, float("nan"))
     result = np.empty(parts.shape[1:], dtype=object)
     for at in np.ndindex(result.shape):
-        result[at] = total([pick(m, part[at], 0.0) for m, part in zip(masks, parts, strict=True)]) + valid
+        result[at] = (
+            total([pick(mask, boxed(part)[at], 0.0) for mask, part in zip(masks, parts, strict=True)]) + valid
+        )
     return result

@@ -17,10 +17,13 @@ from stiffml.compiled.refusal import NotCompilableError
 from stiffml.compiled.trace import Flat
 
 SAME = 1e-8
-"""How much a number may differ, relative to the sizes of the terms it is made of."""
+"""How much a derivative may differ, relative to the sizes of the terms it is made of."""
+
+SAME_VALUE = 1e-11
+"""The same for values."""
 
 ROUNDING = 1e-11
-"""The same, relative to the largest of numbers that belong together."""
+"""How much a derivative may differ, relative to the largest of those that belong together."""
 
 State = tuple[float, np.ndarray]
 """A time and a flat state (size,)."""
@@ -42,7 +45,7 @@ def excess(found: np.ndarray, wanted: np.ndarray, jacobian: np.ndarray, u: np.nd
     """By how much values of f (size,) differ beyond rounding, zero if not; ``jacobian`` (size, size)."""
     terms = np.abs(wanted) + np.abs(jacobian) @ np.abs(u)
     off = np.abs(found - wanted)
-    wrong = ~(off <= SAME * terms + ROUNDING * terms.max())
+    wrong = ~(off <= SAME_VALUE * (terms + 1e-3 * terms.max()))
     return float(np.nanmax(np.where(wrong, np.nan_to_num(off, nan=np.inf), 0.0), initial=0.0))
 
 
@@ -127,7 +130,7 @@ class _Comparison:
         by_input = {id(tensor): grad for tensor, grad in zip(wanted, grads, strict=True)}
         found = [by_input.get(id(tensor)) for tensor in inputs]
         return [
-            (torch.zeros_like(tensor) if grad is None else grad).detach().cpu().numpy().ravel()
+            (torch.zeros_like(tensor) if grad is None else grad).detach().numpy(force=True).ravel()
             for tensor, grad in zip(inputs, found, strict=True)
         ]
 

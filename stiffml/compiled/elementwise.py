@@ -151,6 +151,7 @@ ELEMENTWISE: dict[Any, Callable[..., Any]] = {
         lambda v: scalars.softplus(v, beta, threshold)
     )(x),
     aten.elu.default: lambda x, *settings: elementwise(lambda v: scalars.elu(v, *settings))(x),
+    aten.celu.default: lambda x, alpha=1.0: elementwise(lambda v: scalars.elu(v, alpha, 1.0, 1 / alpha))(x),
     aten.leaky_relu.default: lambda x, slope=0.01: elementwise(lambda v: scalars.pick(v > 0, v, slope * v))(
         x
     ),

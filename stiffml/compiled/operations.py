@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,13 +11,10 @@ from torch import Tensor
 from torch.fx import Node
 
 from stiffml.compiled.arrays import Array, boxed
-from stiffml.compiled.elementwise import ELEMENTWISE
 from stiffml.compiled.refusal import NotCompilableError
-from stiffml.compiled.shaping import SHAPING
 from stiffml.compiled.sizes import scalar_operations
-from stiffml.compiled.trace import Trace, line_of
-
-OPERATIONS: Mapping[Any, Callable[..., Any]] = {**ELEMENTWISE, **SHAPING}
+from stiffml.compiled.table import OPERATIONS
+from stiffml.compiled.trace import Trace
 
 MOST = 100_000
 """Scalar operations of a function beyond which it is not compiled: torch's own kernels are as fast there, and
@@ -49,9 +46,12 @@ def worked_out(trace: Trace, t: Array, u: Array, lifted: Mapping[str, Array]) ->
         else:
             args, kwargs = _looked_up(node.args, values), _looked_up(node.kwargs, values)
             count += scalar_operations(node, args)
-            if count > MOST:
-                raise NotCompilableError(f"it takes more than {MOST} scalar operations{line_of(node)}")
-            values[node] = _applied(node, args, kwargs)
+            try:
+                if count > MOST:
+                    raise NotCompilableError(f"it takes more than {MOST} scalar operations")
+                values[node] = _applied(node, args, kwargs)
+            except NotCompilableError as error:
+                raise NotCompilableError(f"{error}{trace.line_of(node)}") from error
     raise AssertionError("a graph without an output")
 
 
@@ -68,21 +68,19 @@ def _looked_up(value: Any, values: Mapping[Node, Any]) -> Any:
 def _applied(node: Node, args: tuple, kwargs: dict[str, Any]) -> Any:
     target: Any = node.target
     if torch.Tag.nondeterministic_seeded in getattr(target, "tags", ()):
-        raise NotCompilableError(f"it draws random numbers, by {target}{line_of(node)}")
+        raise NotCompilableError(f"it draws random numbers, by {target}")
     if not _has_symbols((args, kwargs)):
         return target(*args, **kwargs)
     if target not in OPERATIONS:
-        raise NotCompilableError(
-            f"the operation {target} is not among those that are compiled{line_of(node)}"
-        )
+        raise NotCompilableError(f"the operation {target} is not among those that are compiled")
     _require_double(node)
     try:
         return OPERATIONS[target](*args, **kwargs)
-    except NotCompilableError as error:
-        raise NotCompilableError(f"{error}{line_of(node)}") from error
+    except NotCompilableError:
+        raise
     except Exception as error:
         raise NotCompilableError(
-            f"the operation {target} is not compiled with these arguments ({error}){line_of(node)}"
+            f"the operation {target} is not compiled with these arguments ({error})"
         ) from error
 
 
@@ -91,15 +89,18 @@ def _require_double(node: Node) -> None:
     for part in value if isinstance(value, list | tuple) else (value,):
         if not isinstance(part, Tensor):
             continue
-        if part.is_complex() or (part.is_floating_point() and part.dtype != torch.float64):
-            raise NotCompilableError(f"it computes in {part.dtype}, not in float64{line_of(node)}")
+        if part.is_complex() or (
+            part.is_floating_point() and part.dtype != torch.float64 and node.target not in _EXACT
+        ):
+            raise NotCompilableError(f"it computes in {part.dtype}, not in float64")
         if part.dtype is torch.bool and node.target in _NUMERIC:
-            raise NotCompilableError(f"it adds or multiplies conditions{line_of(node)}")
+            raise NotCompilableError("it adds or multiplies conditions")
         if part.dtype is not torch.bool and node.target in _LOGICAL:
-            raise NotCompilableError(f"it combines the bits of whole numbers{line_of(node)}")
+            raise NotCompilableError("it combines the bits of whole numbers")
 
 
 _NUMERIC = frozenset((torch.ops.aten.add.Tensor, torch.ops.aten.mul.Tensor, torch.ops.aten.pow.Tensor_Scalar))
+_EXACT = frozenset((torch.ops.aten.where.self,))
 _LOGICAL = frozenset(
     (
         torch.ops.aten.bitwise_and.Tensor,

@@ -1,25 +1,18 @@
-"""Operations that move elements, make new arrays, reduce dimensions or multiply matrices."""
+"""Operations that move elements, look them up, or make new arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import casadi as ca
 import numpy as np
 import torch
 from torch import Tensor
 
 from stiffml.compiled.arrays import (
     Array,
-    along,
     boxed,
     chosen,
-    dot,
-    elementwise,
-    largest,
-    product,
-    smallest,
     total,
 )
 from stiffml.compiled.refusal import NotCompilableError
@@ -198,69 +191,6 @@ def _bucketize(values: Any, edges: Any, *, out_int32: bool = False, right: bool 
     return _search(edges, values, right)
 
 
-def _reduced(reduction: Callable[[Array], Any]) -> Callable[..., Array]:
-    def apply(x: Any, dims: Any = None, keepdim: bool = False, dtype: Any = None) -> Array:
-        return along(reduction, boxed(x), dims, keepdim)
-
-    return apply
-
-
-def _sum(values: Array) -> Any:
-    return total(list(values))
-
-
-def _product(values: Array) -> Any:
-    result = values[0] if len(values) else 1.0
-    for value in values[1:]:
-        result = result * value
-    return result
-
-
-def _log_sum_exp(values: Array) -> Any:
-    top = largest(values)
-    return top + ca.log(total([ca.exp(v - top) for v in values]))
-
-
-def _norm(x: Any, order: float = 2, dims: Any = None, keepdim: bool = False, dtype: Any = None) -> Array:
-    if order != 2:
-        raise NotCompilableError(f"it takes a norm of order {order}")
-    return along(lambda v: ca.sqrt(total([a * a for a in v])), boxed(x), dims, keepdim)
-
-
-def _softmax(x: Any, dim: int, half_to_float: bool = False) -> Array:
-    x = boxed(x)
-    powers = elementwise(lambda a, top: ca.exp(a - top))(x, along(largest, x, dim, True))
-    return elementwise(lambda a, b: a / b)(powers, along(_sum, powers, dim, True))
-
-
-def _log_softmax(x: Any, dim: int, half_to_float: bool = False) -> Array:
-    x = boxed(x)
-    return elementwise(lambda a, b: a - b)(x, along(_log_sum_exp, x, dim, True))
-
-
-def _running(combine: Callable[[Any, Any], Any]) -> Callable[..., Array]:
-    def apply(x: Any, dim: int, dtype: Any = None) -> Array:
-        x = boxed(x).copy()
-        parts = np.moveaxis(x, dim, 0) if x.ndim else x[None]
-        for i in range(1, len(parts)):
-            parts[i] = elementwise(combine)(parts[i - 1], parts[i])
-        return x
-
-    return apply
-
-
-def _matrix(a: Any, b: Any) -> Array:
-    return product(boxed(a), boxed(b))
-
-
-def _added(c: Any, a: Any, b: Any, beta: float = 1, alpha: float = 1) -> Array:
-    return elementwise(lambda x, y: beta * x + alpha * y)(c, _matrix(a, b))
-
-
-def _added_vector(c: Any, a: Any, b: Any, beta: float = 1, alpha: float = 1) -> Array:
-    return elementwise(lambda x, y: beta * x + alpha * y)(c, _matrix(a, boxed(b)[:, None])[:, 0])
-
-
 SHAPING: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys(
         (
@@ -312,6 +242,7 @@ SHAPING: dict[Any, Callable[..., Any]] = {
     aten.index.Tensor: _index,
     aten.index_select.default: _index_select,
     aten.gather.default: _gather,
+    aten.take.default: lambda x, index: _gather(boxed(x).ravel(), 0, index),
     aten.index_put.default: _index_put,
     aten.index_add.default: _index_add,
     aten.scatter_add.default: _scatter_add,
@@ -319,28 +250,5 @@ SHAPING: dict[Any, Callable[..., Any]] = {
     aten.searchsorted.Scalar: _searchsorted,
     aten.bucketize.Tensor: _bucketize,
     aten.bucketize.Scalar: _bucketize,
-    aten.sum.default: _reduced(_sum),
-    aten.sum.dim_IntList: _reduced(_sum),
-    aten.mean.default: _reduced(lambda v: _sum(v) / len(v)),
-    aten.mean.dim: _reduced(lambda v: _sum(v) / len(v)),
-    aten.prod.default: _reduced(_product),
-    aten.prod.dim_int: _reduced(_product),
-    aten.amax.default: _reduced(largest),
-    aten.amin.default: _reduced(smallest),
-    aten.max.default: _reduced(largest),
-    aten.min.default: _reduced(smallest),
-    aten.logsumexp.default: _reduced(_log_sum_exp),
-    aten.linalg_vector_norm.default: _norm,
-    aten._softmax.default: _softmax,
-    aten._log_softmax.default: _log_softmax,
-    aten.cumsum.default: _running(lambda a, b: a + b),
-    aten.cumprod.default: _running(lambda a, b: a * b),
-    aten.dot.default: lambda a, b: boxed(dot(boxed(a), boxed(b))),
-    aten.mv.default: lambda a, b: _matrix(a, boxed(b)[:, None])[:, 0],
-    aten.mm.default: _matrix,
-    aten.bmm.default: _matrix,
-    aten.addmm.default: _added,
-    aten.baddbmm.default: _added,
-    aten.addmv.default: _added_vector,
 }
 """By operation: a function of arrays, tensors and numbers to an array, a tensor, or a list of arrays."""

@@ -7,8 +7,7 @@ it, which keeps the zeros of a stoichiometric matrix, say.
 
 from __future__ import annotations
 
-import inspect
-import itertools
+import functools
 import os
 import traceback
 from collections.abc import Callable, Collection
@@ -17,10 +16,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._decomp import core_aten_decompositions
+from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from stiffml.compiled.refusal import NotCompilableError
+from stiffml.compiled.table import OPERATIONS
 
 Flat = Callable[[Tensor, Tensor], Tensor]
 """A function of a time () and a flat state (size,), with values (size,)."""
@@ -46,6 +49,16 @@ class Trace:
     graph: GraphModule
     lifted: dict[str, Tensor]
     baked: list[tuple[Tensor, Tensor]]
+    _call: Callable[[], object]
+
+    def line_of(self, node: Node) -> str:
+        """Where the function calls the operation of a node; empty if that cannot be told."""
+        name = _name(node.target)
+        same = [other for other in self.graph.graph.nodes if _name(other.target) == name]
+        watch = _Watch(name, same.index(node) + 1)
+        with watch, torch.no_grad():
+            self._call()
+        return watch.found
 
 
 def trace(function: Flat, t: Tensor, u: Tensor, inputs: Collection[Tensor] = ()) -> Trace:
@@ -68,7 +81,8 @@ def trace(function: Flat, t: Tensor, u: Tensor, inputs: Collection[Tensor] = ())
             lifted[name] = tensor
         elif tensor.data_ptr() in outside:
             baked[id(tensor)] = tensor
-    return Trace(graph, lifted, [(tensor, tensor.detach().clone()) for tensor in baked.values()])
+    kept = [(tensor, tensor.detach().clone()) for tensor in baked.values()]
+    return Trace(graph, lifted, kept, lambda: function(t, u))
 
 
 def _constants(graph: GraphModule) -> dict[str, Tensor]:
@@ -76,17 +90,21 @@ def _constants(graph: GraphModule) -> dict[str, Tensor]:
     return {name: getattr(graph, name) for name in names}
 
 
+@functools.cache
+def _taken_apart() -> dict[Any, Callable[..., Any]]:
+    """How torch expresses operations that are not known by those that are."""
+    return {key: value for key, value in core_aten_decompositions().items() if key not in OPERATIONS}
+
+
 def _graph(function: Flat, t: Tensor, u: Tensor) -> GraphModule:
-    known = inspect.signature(make_fx).parameters
-    options: dict[str, Any] = {"record_stack_traces": True} if "record_stack_traces" in known else {}
     try:
         with torch.no_grad():
-            return make_fx(torch.func.functionalize(function, remove="mutations"), **options)(t, u)
+            return make_fx(torch.func.functionalize(function, remove="mutations"), _taken_apart())(t, u)
     except Exception as error:  # whatever it is, it comes again, where torch calls the function
         if "data-dependent" in str(error) or "tracing tensor" in str(error):
             what = "it branches on the value of a tensor, or reads it as a number"
         else:
-            what = f"it cannot be traced ({type(error).__name__}: {str(error).splitlines()[:1] or ''})"
+            what = f"it cannot be traced ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
         raise NotCompilableError(what + _line(traceback.extract_tb(error.__traceback__))) from error
 
 
@@ -98,13 +116,21 @@ def _line(frames: traceback.StackSummary) -> str:
     return ""
 
 
-def line_of(node: Node) -> str:
-    """The same for an operation of a graph; empty if that is not known."""
-    found = ""
-    lines = (node.stack_trace or "").splitlines()
-    for place, code in itertools.pairwise(lines):
-        file, number, *_ = [part.strip() for part in place.strip().split(",")] + ["", ""]
-        file = file.removeprefix('File "').removesuffix('"')
-        if place.strip().startswith("File ") and not file.startswith((_TORCH, _OWN)):
-            found = f", at {file}:{number.removeprefix('line ')}: {code.strip()}"
-    return found
+class _Watch(TorchDispatchMode):
+    """Notes where an operation is called the n-th time."""
+
+    def __init__(self, name: str, number: int) -> None:
+        super().__init__()
+        self._name, self._left, self.found = name, number, ""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if _name(func) == self._name:
+            self._left -= 1
+            if self._left <= 0 and not self.found:
+                self.found = _line(traceback.extract_stack())
+        return func(*args, **(kwargs or {}))
+
+
+def _name(operation: Any) -> str:
+    """The name of an operation, the same for those that write to their first argument."""
+    return str(operation).split(".")[1].rstrip("_") if isinstance(operation, OpOverload) else ""
