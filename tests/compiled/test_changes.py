@@ -180,22 +180,6 @@ def test_samples_with_numbers_of_their_own_are_compiled_together() -> None:
     torch.testing.assert_close(*found, rtol=1e-11, atol=1e-13)
 
 
-class Twisted(torch.autograd.Function):
-    """The square, with a derivative of its own."""
-
-    @staticmethod
-    def forward(y):
-        return y * y
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx, g):
-        return g * ctx.saved_tensors[0]
-
-
 def branch(t: Tensor, y: Tensor) -> Tensor:
     return -y if y[0] > 0 else y
 
@@ -219,8 +203,7 @@ def test_one_warning_and_then_torch(name: str) -> None:
     func, reason = REFUSED[name]
     message = f"(?s)compile: func is evaluated by torch.*{reason}"
     with torch.no_grad(), pytest.warns(UserWarning, match=message) as caught:
-        found = solve(func, compile=True)
-        again = solve(func, compile=True)
+        found, again = solve(func, compile=True), solve(func, compile=True)
     assert len([w for w in caught if "compile:" in str(w.message)]) == 1
     with torch.no_grad():
         for y in (found, again):
@@ -231,7 +214,7 @@ def test_one_warning_and_then_torch(name: str) -> None:
 
 def test_a_derivative_of_its_own_is_torchs() -> None:
     with pytest.warns(UserWarning, match="derivative with respect to y differs"), torch.no_grad():
-        solve(lambda t, y: -Twisted.apply(y), compile=True)
+        solve(lambda t, y: -y * y.detach(), compile=True)
 
 
 def test_single_precision_and_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

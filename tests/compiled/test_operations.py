@@ -24,8 +24,8 @@ EDGES = torch.tensor([-1.0, 0.0, 0.4, 1.0, 2.0], dtype=D)
 TABLE = torch.tensor([3.0, -1.0, 2.0, 5.0, 7.0, 4.0], dtype=D)
 PLACES = torch.tensor([2, 0, 0, 3])
 
-PLAIN = """neg reciprocal square abs sign floor ceil trunc exp exp2 expm1 sin cos tan sinh cosh tanh asinh atan
-erf sigmoid relu"""
+PLAIN = """neg reciprocal square abs sign floor ceil trunc exp exp2 expm1 sin cos tan sinh cosh tanh asinh
+atan erf sigmoid relu"""
 
 ELEMENTS = {name: getattr(torch, name) for name in PLAIN.split()} | {
     "positive": lambda y: torch.sqrt(y.abs() + 1) + torch.rsqrt(y.abs() + 1),
