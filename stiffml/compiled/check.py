@@ -29,15 +29,22 @@ State = tuple[float, np.ndarray]
 """A time and a flat state (size,)."""
 
 
-def require_same(function: Flat, compiled: CompiledFunction, states: Iterable[State], what: str) -> None:
+def require_same(
+    function: Flat,
+    compiled: CompiledFunction,
+    states: Iterable[State],
+    what: str,
+    tensors: Sequence[Tensor] | None = None,
+) -> None:
     """Raise NotCompilableError unless a part of a compiled function is torch's at all of some states.
 
-    ``what``: ``"blocks"``, ``"pull"`` or ``"push"``.
+    ``what``: ``"blocks"``, ``"pull"`` or ``"push"``. ``tensors``: those that the function reads now in
+    place of ``compiled.lifted``, the default.
     """
     random = np.random.default_rng(0)
-    p = compiled.packed(compiled.lifted)
+    tensors = compiled.lifted if tensors is None else tensors
     for t, u in states:
-        comparison = _Comparison(function, compiled, p, t, u, random)
+        comparison = _Comparison(function, compiled, tensors, t, u, random)
         getattr(comparison, what)()
 
 
@@ -56,7 +63,7 @@ class _Comparison:
         self,
         function: Flat,
         compiled: CompiledFunction,
-        p: np.ndarray,
+        tensors: Sequence[Tensor],
         t: float,
         u: np.ndarray,
         random: np.random.Generator,
@@ -66,8 +73,9 @@ class _Comparison:
             random,
             f" at t = {t:.6g}, near the initial state",
         )
-        self._u, self._p = u, p
-        self._at = np.array([t]), u[None], p
+        self._u, self._tensors = u, tensors
+        self._p = compiled.packed(tensors)
+        self._at = np.array([t]), u[None], self._p
         self._leaves = torch.tensor(t, dtype=torch.float64), torch.from_numpy(u.copy())
         for leaf in self._leaves:
             leaf.requires_grad_()
@@ -95,7 +103,7 @@ class _Comparison:
         self._require("derivative with respect to t", wrt_t, self._wrt_t, np.abs(self._wrt_t), in_time)
         sizes = [wanted.size for wanted in self._wrt_p]
         for part, wanted, tensor in zip(
-            np.split(wrt_p, np.cumsum(sizes)[:-1]), self._wrt_p, self._compiled.lifted, strict=False
+            np.split(wrt_p, np.cumsum(sizes)[:-1]), self._wrt_p, self._tensors, strict=False
         ):
             size = float(tensor.detach().abs().max())
             largest = max(np.abs(wanted).max(initial=0.0), self._total / max(size, 1e-300))
@@ -122,7 +130,7 @@ class _Comparison:
         self._require("derivative with respect to y", found, self._wrt_u, terms, floor)
 
     def _torch_products(self, w: np.ndarray) -> list[np.ndarray]:
-        inputs = [*self._leaves, *self._compiled.lifted]
+        inputs = [*self._leaves, *self._tensors]
         wanted = [tensor for tensor in inputs if tensor.requires_grad]
         grads: Sequence[Tensor | None] = [None] * len(wanted)
         if self._value.requires_grad:

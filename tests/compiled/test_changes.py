@@ -32,6 +32,9 @@ def require_same(func: Callable, **arguments) -> None:
     torch.testing.assert_close(found, solve(func, **arguments), rtol=1e-11, atol=1e-13)
 
 
+pytestmark = pytest.mark.filterwarnings("error:compile")
+
+
 @pytest.fixture
 def compilations() -> Iterator[list]:
     """Each compilation adds an entry."""

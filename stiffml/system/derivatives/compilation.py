@@ -71,7 +71,8 @@ class Compiled:
         """Whether ``"pull"`` or ``"push"`` is right; compiled and compared with torch at the first call."""
         if what not in self._kept.usable:
             try:
-                require_same(_flat(self._func, self._kept.layout), self.code, self._kept.states, what)
+                flat = _flat(self._func, self._kept.layout)
+                require_same(flat, self.code, self._kept.states, what, self.tensors)
                 self._kept.usable[what] = True
             except NotCompilableError as error:
                 self._kept.usable[what] = False
