@@ -24,10 +24,22 @@ from measuring import RESULTS, Bound, machine, store
 from stiffml import Grid, solve
 from stiffml.fits.robertson import Network, error_of, observations
 
-WAYS = {"one by one": {"stepping": "sequential"}, "all at once": {}, "with a guess": {}}
+WAYS: dict[str, dict] = {
+    "one by one": {"stepping": "sequential"},
+    "all at once": {},
+    "with a guess": {},
+    "compiled": {"compile": True},
+    "compiled, guess": {"compile": True},
+}
 """How the 40 steps are solved; the guess is the solution of the same network, as good as one can be."""
 
-TOTAL = {"one by one": 700, "all at once": 300, "with a guess": 200}
+TOTAL = {
+    "one by one": 700,
+    "all at once": 300,
+    "with a guess": 200,
+    "compiled": 250,
+    "compiled, guess": 160,
+}
 """F-units of an iteration at most."""
 
 
@@ -64,7 +76,7 @@ def measure(repeats: int = 25, seed: int = 0) -> dict[str, Cost]:
                     network(data.times[0], data.scaled[0])
                 calls.append((time.perf_counter() - began) / 50)
             for way, arguments in WAYS.items():
-                more = {"guess": guess} if way == "with a guess" else {}
+                more = {"guess": guess} if way.endswith("guess") else {}
                 began = time.perf_counter()
                 solution = solve(
                     network, data.scaled[0], data.times, method="cn", steps=Grid(), **arguments, **more
@@ -88,7 +100,7 @@ def draw(result: dict, path: Path) -> None:
     from matplotlib.figure import Figure
 
     best = {case["way"]: case for case in sorted(result["cases"], key=lambda case: -case["total_f"])}
-    figure = Figure(figsize=(5, 3), layout="constrained")
+    figure = Figure(figsize=(7, 3), layout="constrained")
     panel = figure.subplots()
     forward, backward = ([best[way][name] for way in WAYS] for name in ("forward_f", "backward_f"))
     panel.bar(list(WAYS), forward, color="tab:blue", label="forward")

@@ -5,6 +5,7 @@ from typing import Any
 
 from stiffml.diagnostics import GradientReport, check_gradients
 from stiffml.errors import LinearSolveError, NonFiniteDerivativeError, ReplayError, SolveError, Status
+from stiffml.interface.compiling import compile
 from stiffml.interface.odeblock import ODEBlock
 from stiffml.interface.sensitivities import Sensitivities, sensitivities
 from stiffml.interface.solution import Solution
@@ -77,6 +78,7 @@ __all__ = [
     "Status",
     "Theta",
     "check_gradients",
+    "compile",
     "odeint",
     "sensitivities",
     "solve",

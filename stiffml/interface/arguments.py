@@ -57,6 +57,7 @@ class Arguments:
     adjoint: Discrete | None = None
     newton: Newton | None = None
     options: Mapping[str, object] | None = None
+    compile: bool = False
     throw: bool = True
 
 

@@ -85,6 +85,9 @@ def check(arguments: Arguments) -> Request:
     if torch.is_grad_enabled() or in_forward_mode():
         find_parameters(system, float(times[0]), u0)
         system.keep_members()
+    if flag("compile", arguments.compile):
+        with torch.inference_mode(False), torch.no_grad():
+            system.compile(u0)
     solver = None
     if method.implicit:
         limits = tolerances if isinstance(steps, Adaptive) else None

@@ -18,6 +18,7 @@ from stiffml.gradients.tape import Tape
 from stiffml.interface.arguments import Arguments
 from stiffml.interface.breakpoints import solve_in_sections
 from stiffml.interface.checking import check
+from stiffml.interface.compiling import CompiledModule
 from stiffml.interface.equations import space_of
 from stiffml.interface.feasibility import require_sane_span
 from stiffml.interface.interpolation import interpolate
@@ -44,6 +45,8 @@ def solved(arguments: Arguments) -> Solution:
     flag("throw", arguments.throw)
     t, params = times_of_samples("t", arguments.t), collected(arguments.params)
     arguments = dataclasses.replace(arguments, t=t, params=params)
+    if isinstance(arguments.func, CompiledModule):
+        arguments = dataclasses.replace(arguments, func=arguments.func.func, compile=True)
     if t.dim() > 1:
         solution, error = solved_by_sample(arguments)
     elif isinstance(arguments.steps, KeptSteps):
@@ -103,6 +106,8 @@ def _integrate(request: Request, u0: Tensor, stats: Stats) -> tuple[Solution, So
     def compute() -> tuple[Tape, np.ndarray]:
         start = u0.detach().double().cpu().numpy()
         run, outputs = integrate(request, start, solvers_for(request))
+        for part in system.parts:
+            part.confirm()
         tapes.append(Tape(run, Replay(run.trajectory, request.method, system, request.solver), (), stats))
         return tapes[0].with_readings(run.readings), outputs
 

@@ -70,6 +70,8 @@ def _in_order(found: Tensor, layout: Layout) -> Tensor:
 
 def _only_through_states(pieces: Sequence[Piece], t: Tensor, wanted: Sequence[Tensor]) -> bool:
     """Whether the inputs matter through initial states and parameters alone, not through any times."""
+    if any(piece.by_sample is not None for piece in pieces):
+        return False
     times = [t, *(piece.inputs[0] for piece in pieces)]
     return all(piece.event is None for piece in pieces) and not any(
         _depends(time, wanted) for time in times if time.requires_grad

@@ -89,6 +89,7 @@ class ODEBlock(nn.Module):
         adjoint: Discrete | None = None,
         newton: Newton | None = None,
         options: Mapping[str, object] | None = None,
+        compile: bool = False,
     ) -> None:
         given = {name: value for name, value in locals().items() if name in DEFAULTS}
         super().__init__()

@@ -43,6 +43,7 @@ def solve(
     adjoint: Discrete | None = None,
     newton: Newton | None = None,
     options: Mapping[str, object] | None = None,
+    compile: bool = False,
     throw: bool = True,
 ) -> Solution:
     """Integrate y' = func(t, y) from y0 at t[0] and return the states at all times of t.
@@ -148,6 +149,10 @@ def solve(
     options : mapping
         PETSc options under this solve's own prefix, such as ``{"ts_adapt_safety": 0.8}``. They must not
         change the equations of a step or their solution. Options that print take True.
+    compile : bool
+        Whether func is compiled to C first, by casadi (``pip install stiffml[compile]``) and a C compiler.
+        Small functions then cost microseconds. Default False. See :func:`stiffml.compile`. A function that
+        cannot be compiled is evaluated by torch, after one warning that says why.
     throw : bool
         Whether a solve that stops early raises. Default True. False: it returns the outputs reached.
 
@@ -213,6 +218,7 @@ def odeint(
     adjoint: Discrete | None = None,
     newton: Newton | None = None,
     options: Mapping[str, object] | None = None,
+    compile: bool = False,
 ) -> State:
     """The states at the times of t, (n, *y0.shape), differentiable: ``solve(...).y``.
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +18,9 @@ DEEPEST = 5
 
 MOST = 1_000
 """How many objects the search visits. Submodules do not count."""
+
+SMALL = 10_000
+"""Numbers in an array of numpy up to which its values count."""
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
 
@@ -32,16 +36,19 @@ class Reached:
         By name: a variable of a closure, an attribute, an entry of a list.
     shared : set of int
         Ids of the tensors that plain functions read; copies of these functions read the same tensors.
+    values : dict of str to object
+        By name: numbers, strings, small arrays of numpy as bytes, and the code of functions.
     """
 
     modules: list[nn.Module]
     tensors: dict[str, Tensor]
     shared: set[int]
+    values: dict[str, object]
 
 
 def reached(func: Callable) -> Reached:
     """What a function reads, found without calling it: in modules, closures, globals and defaults."""
-    found = Reached([], {}, set())
+    found = Reached([], {}, set(), {})
     _visit(func, "", DEEPEST, found, set(), False)
     return found
 
@@ -52,7 +59,13 @@ def _visit(thing: object, name: str, depth: int, found: Reached, seen: set[int],
         if in_function:
             found.shared.add(id(thing))
         return
-    if isinstance(thing, PLAIN) or depth == 0 or id(thing) in seen or len(seen) > MOST:
+    if isinstance(thing, PLAIN):
+        found.values[name] = thing
+        return
+    if isinstance(thing, np.ndarray):
+        found.values[name] = thing.tobytes() if thing.size <= SMALL else id(thing)
+        return
+    if depth == 0 or id(thing) in seen or len(seen) > MOST:
         return
     seen.add(id(thing))
     inside = in_function
@@ -60,6 +73,7 @@ def _visit(thing: object, name: str, depth: int, found: Reached, seen: set[int],
     if isinstance(thing, types.FunctionType):
         if _is_torchs(thing):
             return
+        found.values[f"{name}()"] = thing.__code__
         parts, inside = _read_by(thing), True
     elif isinstance(thing, types.MethodType):
         parts = {"": thing.__self__}
@@ -71,6 +85,7 @@ def _visit(thing: object, name: str, depth: int, found: Reached, seen: set[int],
             if module is not thing:
                 seen.add(id(module))
             found.modules.append(module)
+            found.values[f"{name}.{path}.training"] = module.training
             own = {}
             if not _is_torchs(module):
                 own = {key: value for key, value in vars(module).items() if not key.startswith("_")}
@@ -108,9 +123,9 @@ def _read_by(func: types.FunctionType) -> dict[str, object]:
         except ValueError:  # the variable has no value yet
             continue
     for name in func.__code__.co_names:
-        # Of globals only kinds that may hold parameters of the user's, not objects of libraries.
+        # Of globals only numbers and kinds that may hold parameters of the user's, no objects of libraries.
         value = func.__globals__.get(name)
-        if isinstance(value, Tensor | nn.Module | list | tuple | dict | types.FunctionType):
+        if isinstance(value, Tensor | nn.Module | list | tuple | dict | types.FunctionType | float | int):
             parts.setdefault(name, value)
     parts |= _numbered(func.__defaults__ or ()) | (func.__kwdefaults__ or {})
     return parts

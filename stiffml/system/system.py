@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -55,6 +56,20 @@ class System:
     def as_it_was(self) -> AbstractContextManager[None]:
         """Within this, the modules have the parameters and buffers that they had in the forward pass."""
         return self._members.in_place()
+
+    def compile(self, u: np.ndarray, required: bool = False) -> None:
+        """Take values and derivatives of f and g from compiled code.
+
+        ``u`` (size,) is where the solve starts. What cannot be compiled stays as it is, after one warning;
+        with ``required`` it is a ValueError.
+        """
+        # casadi takes long to import, and is only installed for this.
+        if importlib.util.find_spec("casadi") is None:
+            raise ValueError("compile=True needs casadi; try: pip install stiffml[compile]")
+        from stiffml.system.derivatives.compiled_dynamics import in_compiled_form
+
+        self.f = in_compiled_form(self.f, u, required)
+        self.g = None if self.g is None else in_compiled_form(self.g, u, required)
 
     @property
     def space(self) -> Space:

@@ -23,7 +23,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("checks", "errors", "files", "memory", "stats", "steps", "settings"),
     ("discretization",),
     ("methods",),
-    ("parameters",),
+    ("parameters", "compiled"),
     ("system",),
     ("run",),
     ("petsc",),

@@ -198,6 +198,7 @@ ACCEPTED: dict[tuple[str, str], set[str]] = {
     ("*", "breakpoints"): {"none", "negative", "empty"},
     ("*", "through"): {"none", "negative", "empty"},
     ("*", "throw"): {"bool"},
+    ("*", "compile"): {"bool"},
     ("*", "linear"): {"bool"},
     ("*", "constant"): {"bool"},
     ("*", "split"): {"bool"},

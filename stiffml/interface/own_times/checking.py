@@ -42,6 +42,7 @@ WITHOUT = {
     "through": "add these times to t; what repeats is allowed",
     "guess": "leave it out: steps are taken one after the other",
     "options": "leave it out: PETSc takes no part",
+    "compile": "leave it out, and pass the function itself, not stiffml.compile's",
 }
 """The arguments that such a solve does not take, and what to do."""
 

@@ -23,6 +23,9 @@ class Dynamics(WithJacobian):
 
     makes_leaves = False
 
+    def confirm(self) -> None:
+        """Raise ReplayError if values did not come from the function itself and are no longer its own."""
+
     def _require_known(self, slopes: Tensor, s: Tensor, u: Tensor, known: Sequence[Tensor]) -> None:
         """Raise ValueError if ``slopes``, f at K states, depend on leaves that are not ``known``."""
         names = {origin(tensor) for tensor in known}

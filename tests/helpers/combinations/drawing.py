@@ -70,6 +70,7 @@ ARGUMENTS = {
     "newton": "newton",
     "bounds": "bounds",
     "through": "through",
+    "compile": "left out: tests/compiled compares it with torch for every method",
     "options": "left out: they change what PETSc does, and test_solve.py has them",
     "throw": "left out: a drawn solve must not fail",
 }

@@ -1,0 +1,108 @@
+"""A function compiled to C, with its derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stiffml.compiled.cache import library_of
+from stiffml.compiled.code import forward_code, pull_code, push_code
+from stiffml.compiled.expressions import Expressions
+from stiffml.compiled.library import Library
+from stiffml.compiled.trace import Flat, trace
+
+
+class CompiledFunction:
+    """f(t, y; p) for states y (size,) and the numbers p of the tensors it reads, one after the other.
+
+    Its methods take K times t (K,) and K · samples states (K · samples, size), so many for each time, all
+    double precision. What only gradients need is compiled when first asked for.
+
+    Parameters
+    ----------
+    function : callable
+        Of (t, u), in torch; it is traced at ``t`` and ``u``, double precision on the host.
+    inputs : collection of Tensor
+        Tensors that shall be inputs besides parameters and those that require gradients.
+
+    Attributes
+    ----------
+    lifted : tuple of Tensor
+        The tensors that p is made of.
+    baked : list of (Tensor, Tensor)
+        Other tensors that the function reads, whose values are in the code, and copies of these values.
+
+    Raises
+    ------
+    NotCompilableError
+        If it cannot be compiled.
+    """
+
+    def __init__(self, function: Flat, t: Tensor, u: Tensor, inputs: Collection[Tensor] = ()) -> None:
+        traced = trace(function, t, u, inputs)
+        self.lifted, self.baked = tuple(traced.lifted.values()), traced.baked
+        self._expressions = Expressions(traced, u.numel())
+        self.size, self.parameters = self._expressions.size, self._expressions.parameters
+        self.pattern = self._expressions.pattern
+        self._forward = Library(library_of(forward_code(self._expressions)), ("values", "blocks"))
+
+    @cached_property
+    def _pull(self) -> Library:
+        return Library(library_of(pull_code(self._expressions)), ("pull",))
+
+    @cached_property
+    def _push(self) -> Library:
+        return Library(library_of(push_code(self._expressions)), ("push", "move"))
+
+    @property
+    def address(self) -> int:
+        """Of the C struct with pointers to f and its Jacobian (see ``code.py``)."""
+        return self._forward.address()
+
+    @staticmethod
+    def packed(tensors: Sequence[Tensor]) -> np.ndarray:
+        """(parameters,) p with the present values of tensors like ``lifted``."""
+        parts = [tensor.detach().cpu().reshape(-1) for tensor in tensors]
+        return torch.cat(parts).double().numpy() if parts else np.empty(0)
+
+    def values(self, t: np.ndarray, y: np.ndarray, p: np.ndarray) -> np.ndarray:
+        """f, like y."""
+        f = np.empty_like(y)
+        self._forward.call("values", *_counts(t, y), t, y, p, f)
+        return f
+
+    def blocks(
+        self, t: np.ndarray, y: np.ndarray, p: np.ndarray, width: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """f, and the blocks of ∂f/∂y of ``width`` components: (K · samples · size/width, width, width)."""
+        f, found = np.empty_like(y), np.empty((y.size // width, width, width))
+        self._forward.call("blocks", *_counts(t, y), width, t, y, p, f, found)
+        return f, found
+
+    def pull(
+        self, t: np.ndarray, y: np.ndarray, p: np.ndarray, w: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """f, and w (like y) times ∂f/∂y, like y, times ∂f/∂t (K,), and times ∂f/∂p, summed over states."""
+        f, wrt_y, wrt_t, wrt_p = np.empty_like(y), np.empty_like(y), np.empty(len(t)), np.empty(len(p))
+        self._pull.call("pull", *_counts(t, y), t, y, p, w, f, wrt_y, wrt_t, wrt_p)
+        return f, wrt_y, wrt_t, wrt_p
+
+    def push(self, t: np.ndarray, y: np.ndarray, p: np.ndarray, s: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """∂f/∂t s + ∂f/∂y v, like y, for s (K,) and v like y."""
+        found = np.empty_like(y)
+        self._push.call("push", *_counts(t, y), t, y, p, s, v, found)
+        return found
+
+    def move(self, t: np.ndarray, y: np.ndarray, p: np.ndarray, q: np.ndarray) -> np.ndarray:
+        """∂f/∂p q, like y, for q (parameters,)."""
+        found = np.empty_like(y)
+        self._push.call("move", *_counts(t, y), t, y, p, q, found)
+        return found
+
+
+def _counts(t: np.ndarray, y: np.ndarray) -> tuple[int, int]:
+    return len(t), len(y) // max(len(t), 1)

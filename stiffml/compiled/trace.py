@@ -1,0 +1,136 @@
+"""A torch function as a graph of aten operations, and the tensors that it reads.
+
+Tensors that the function reads from outside appear in the graph as the very objects. Those that require
+gradients, and those asked for, become inputs of what is compiled; the values of the others are written into
+it, which keeps the zeros of a stoichiometric matrix, say.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import traceback
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._decomp import core_aten_decompositions
+from torch._ops import OpOverload
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from stiffml.compiled.refusal import NotCompilableError
+from stiffml.compiled.table import OPERATIONS
+
+Flat = Callable[[Tensor, Tensor], Tensor]
+"""A function of a time () and a flat state (size,), with values (size,)."""
+
+_TORCH = os.path.dirname(torch.__file__)
+_OWN = os.path.dirname(os.path.dirname(__file__))
+
+
+@dataclass
+class Trace:
+    """The graph of a function.
+
+    Attributes
+    ----------
+    graph : GraphModule
+        Of (t, u).
+    lifted : dict of str to Tensor
+        The tensors that are inputs, by their names in the graph.
+    baked : list of (Tensor, Tensor)
+        The others that the function reads from outside, and copies of their values.
+    """
+
+    graph: GraphModule
+    lifted: dict[str, Tensor]
+    baked: list[tuple[Tensor, Tensor]]
+    _call: Callable[[], object]
+
+    def line_of(self, node: Node) -> str:
+        """Where the function calls the operation of a node; empty if that cannot be told."""
+        name = _name(node.target)
+        same = [other for other in self.graph.graph.nodes if _name(other.target) == name]
+        watch = _Watch(name, same.index(node) + 1)
+        with watch, torch.no_grad():
+            self._call()
+        return watch.found
+
+
+def trace(function: Flat, t: Tensor, u: Tensor, inputs: Collection[Tensor] = ()) -> Trace:
+    """The graph of a function at a time and a state; ``inputs``: further tensors that shall be inputs.
+
+    It is traced twice: a tensor that the function makes from numbers is another one the second time.
+
+    Raises
+    ------
+    NotCompilableError
+        If the function reads the value of a tensor, as a branch does.
+    """
+    graph, other = _graph(function, t, u), _graph(function, t, u)
+    wanted = {id(tensor) for tensor in inputs}
+    outside = {tensor.data_ptr() for tensor in _constants(other).values()}
+    lifted: dict[str, Tensor] = {}
+    baked: dict[int, Tensor] = {}
+    for name, tensor in _constants(graph).items():
+        if tensor.is_floating_point() and (tensor.requires_grad or id(tensor) in wanted):
+            lifted[name] = tensor
+        elif tensor.data_ptr() in outside:
+            baked[id(tensor)] = tensor
+    kept = [(tensor, tensor.detach().clone()) for tensor in baked.values()]
+    return Trace(graph, lifted, kept, lambda: function(t, u))
+
+
+def _constants(graph: GraphModule) -> dict[str, Tensor]:
+    names = {str(node.target): None for node in graph.graph.nodes if node.op == "get_attr"}
+    return {name: getattr(graph, name) for name in names}
+
+
+@functools.cache
+def _taken_apart() -> dict[Any, Callable[..., Any]]:
+    """How torch expresses operations that are not known by those that are."""
+    return {key: value for key, value in core_aten_decompositions().items() if key not in OPERATIONS}
+
+
+def _graph(function: Flat, t: Tensor, u: Tensor) -> GraphModule:
+    try:
+        with torch.no_grad():
+            return make_fx(torch.func.functionalize(function, remove="mutations"), _taken_apart())(t, u)
+    except Exception as error:  # whatever it is, it comes again, where torch calls the function
+        if "data-dependent" in str(error) or "tracing tensor" in str(error):
+            what = "it branches on the value of a tensor, or reads it as a number"
+        else:
+            what = f"it cannot be traced ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
+        raise NotCompilableError(what + _line(traceback.extract_tb(error.__traceback__))) from error
+
+
+def _line(frames: traceback.StackSummary) -> str:
+    """Where in the user's code something came up."""
+    for frame in reversed(frames):
+        if not frame.filename.startswith((_TORCH, _OWN)) and os.path.exists(frame.filename):
+            return f", at {frame.filename}:{frame.lineno}: {frame.line}"
+    return ""
+
+
+class _Watch(TorchDispatchMode):
+    """Notes where an operation is called the n-th time."""
+
+    def __init__(self, name: str, number: int) -> None:
+        super().__init__()
+        self._name, self._left, self.found = name, number, ""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if _name(func) == self._name:
+            self._left -= 1
+            if self._left <= 0 and not self.found:
+                self.found = _line(traceback.extract_stack())
+        return func(*args, **(kwargs or {}))
+
+
+def _name(operation: Any) -> str:
+    """The name of an operation, the same for those that write to their first argument."""
+    return str(operation).split(".")[1].rstrip("_") if isinstance(operation, OpOverload) else ""

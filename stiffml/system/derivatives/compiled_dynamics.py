@@ -1,0 +1,203 @@
+"""The user's function with its derivatives from compiled code, as far as that has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stiffml.errors import ReplayError
+from stiffml.parameters.leaves import origin
+from stiffml.system.derivatives.compilation import Compiled, Start, compiled
+from stiffml.system.derivatives.dynamics import Dynamics
+from stiffml.system.function.batching import Batching, Sample
+
+
+class CompiledDynamics(Dynamics):
+    """Values, Jacobians and first derivatives by compiled code; trials, graphs and all else by torch.
+
+    At times beyond the span, where f is extrapolated, torch evaluates it too.
+    """
+
+    def __init__(self, dynamics: Dynamics, compiled: Compiled) -> None:
+        super().__init__(
+            dynamics.func,
+            dynamics.layout,
+            dynamics.direction,
+            dynamics.parameters,
+            dynamics.space,
+            dynamics.span,
+        )
+        self.makes_leaves, self.rhs_evals = dynamics.makes_leaves, dynamics.rhs_evals
+        self._compiled, self._code = compiled, compiled.code
+        self._last: tuple[float, np.ndarray] | None = None
+
+    def confirm(self) -> None:
+        """Raise ReplayError unless the value where compiled code was last asked is that of torch."""
+        if self._last is None:
+            return
+        t, u = self._last
+        with torch.no_grad():
+            y = self.layout.unflatten(torch.from_numpy(u.copy()))
+            value = self.layout.flatten(self.func(torch.tensor(t, dtype=torch.float64), y)).numpy()
+        if np.isfinite(value).all() and self._compiled.is_as_it_was:
+            off = self._compiled.excess(t, u, value)
+            if off:
+                raise ReplayError(
+                    f"compile: at t = {t:.10g}, where the solve ended, func differs from its compiled form "
+                    f"by {off:.3g}. It has changed during the solve, or part of it has left torch. Try: "
+                    "compile=False"
+                )
+
+    def evaluate_anew(self, s: float, u: np.ndarray) -> np.ndarray:
+        return super()._slope(self.span.trim(s), u.copy())
+
+    def _slope(self, s: float, u: np.ndarray) -> np.ndarray:
+        if self._is_beyond(s):
+            return super()._slope(s, u)
+        self.rhs_evals += 1
+        t, y = self._at(np.array([s]), u[None])
+        return self._forward(self._code.values(t, y, self._compiled.p)).reshape(-1)
+
+    def _slope_and_jacobian(self, s: float, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        slopes, blocks = self.values_and_blocks(
+            torch.tensor([s], dtype=torch.float64), torch.from_numpy(u)[None]
+        )
+        return slopes[0].numpy(), blocks[0].numpy()
+
+    def _replicates(self, s: float, u: np.ndarray) -> bool:
+        return self.may_replicate
+
+    def batching_at(self, s: float, u: np.ndarray, samples: Sequence[Sample] = ()) -> Batching:
+        return Batching.LOOP
+
+    def evaluate_many(self, s: Tensor, u: Tensor) -> Tensor:
+        if self._is_beyond(s.numpy()):
+            return super().evaluate_many(s, u)
+        self.rhs_evals += len(s)
+        t, y = self._at(s.numpy(), u.numpy())
+        return torch.from_numpy(self._forward(self._code.values(t, y, self._compiled.p))).view(u.shape)
+
+    def jacobian_blocks(self, s: Tensor, u: Tensor) -> Tensor:
+        return self.values_and_blocks(s, u)[1]
+
+    def values_and_blocks(self, s: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        if self._is_beyond(s.numpy()):
+            return super().values_and_blocks(s, u)
+        self.rhs_evals += len(s)
+        self.jacobians += len(s)
+        t, y = self._at(s.numpy(), u.numpy())
+        samples, width = self.layout.samples, self.layout.width
+        f, blocks = self._code.blocks(t, y, self._compiled.p, width)
+        shape = (len(s), samples, width, width)
+        return (
+            torch.from_numpy(self._forward(f)).view(u.shape),
+            torch.from_numpy(self._forward(blocks)).view(shape),
+        )
+
+    def state_vjp(self, s: Tensor, u: Tensor, cotangents: Tensor) -> Tensor:
+        if self._is_beyond(s.numpy()) or not self._compiled.may("pull"):
+            return super().state_vjp(s, u, cotangents)
+        return torch.from_numpy(self._pulled(s, u, cotangents)[1]).view(u.shape)
+
+    def vjp(
+        self, s: Tensor, u: Tensor, cotangents: Tensor, wrt_time: bool
+    ) -> tuple[Tensor, list[Tensor | None], Tensor, Tensor]:
+        places = self._places
+        if places is None or self._is_beyond(s.numpy()) or not self._compiled.may("pull"):
+            return super().vjp(s, u, cotangents, wrt_time)
+        f, _, wrt_t, wrt_p = self._pulled(s, u, cotangents)
+        grads: list[Tensor | None] = []
+        for parameter, place in zip(self.parameters, places, strict=True):
+            part = (
+                None if place is None else torch.from_numpy(wrt_p[place]).to(parameter).view(parameter.shape)
+            )
+            grads.append(part)
+        wrt_s = torch.from_numpy(self.direction * wrt_t) if wrt_time else torch.zeros_like(s)
+        return torch.from_numpy(f).view(u.shape), grads, wrt_s, torch.zeros(2, dtype=torch.float64)
+
+    def state_jvp(self, s: Tensor, u: Tensor, directions: Tensor) -> Tensor:
+        if self._is_beyond(s.numpy()) or not self._compiled.may("push"):
+            return super().state_jvp(s, u, directions)
+        return self._pushed(s, u, torch.zeros_like(s), directions)
+
+    def time_derivative(self, s: Tensor, u: Tensor) -> Tensor:
+        if self._is_beyond(s.numpy()) or not self._compiled.may("push"):
+            return super().time_derivative(s, u)
+        return self._pushed(s, u, torch.full_like(s, float(self.direction)), torch.zeros_like(u))
+
+    def jvps(self, s: Tensor, u: Tensor, directions: Sequence[Sequence[Tensor | None]]) -> Tensor:
+        places = self._places
+        if places is None or self._is_beyond(s.numpy()) or not self._compiled.may("push"):
+            return super().jvps(s, u, directions)
+        self.rhs_evals += len(s)
+        t, y = self._at(s.numpy(), u.numpy())
+        result = torch.empty(len(directions), *u.shape, dtype=torch.float64)
+        for row, direction in zip(result, directions, strict=True):
+            q = np.zeros_like(self._compiled.p)
+            for place, v in zip(places, direction, strict=True):
+                if place is not None and v is not None:
+                    q[place] = v.detach().double().cpu().numpy().ravel()
+            moved = self._forward(self._code.move(t, y, self._compiled.p, q))
+            row.copy_(torch.from_numpy(moved).view(u.shape))
+        return result
+
+    @cached_property
+    def _places(self) -> list[slice | None] | None:
+        """Where p has each of the parameters; None if p has a tensor that requires a gradient and is none."""
+        place, slices = 0, {}
+        for tensor in self._compiled.tensors:
+            slices[origin(tensor)] = slice(place, place + tensor.numel())
+            place += tensor.numel()
+        known = {origin(parameter) for parameter in self.parameters}
+        if any(tensor.requires_grad and origin(tensor) not in known for tensor in self._compiled.tensors):
+            return None
+        return [slices.get(origin(parameter)) for parameter in self.parameters]
+
+    def _pulled(self, s: Tensor, u: Tensor, cotangents: Tensor) -> tuple[np.ndarray, ...]:
+        self.rhs_evals += len(s)
+        t, y = self._at(s.numpy(), u.numpy())
+        w = self._rows(self._forward(cotangents.numpy()))
+        f, *products = self._code.pull(t, y, self._compiled.p, w)
+        return self._forward(f), *products
+
+    def _pushed(self, s: Tensor, u: Tensor, along: Tensor, directions: Tensor) -> Tensor:
+        self.rhs_evals += len(s)
+        t, y = self._at(s.numpy(), u.numpy())
+        v = self._rows(directions.numpy())
+        found = self._code.push(t, y, self._compiled.p, np.ascontiguousarray(along.numpy()), v)
+        return torch.from_numpy(self._forward(found)).view(u.shape)
+
+    def _at(self, s: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The function's own times (K,), and the states as rows of compiled code."""
+        t = np.ascontiguousarray(self._forward(s))
+        if len(s):
+            self._last = float(t[-1]), u[-1].copy()
+        return t, self._rows(u)
+
+    def _rows(self, u: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(u, dtype=np.float64).reshape(-1, self._code.size)
+
+    def _forward(self, values: np.ndarray) -> np.ndarray:
+        """Times, values or derivatives of func in the direction of the solver's time, or the reverse."""
+        return values if self.direction > 0 else -values
+
+    def _is_beyond(self, s: float | np.ndarray) -> bool:
+        """Whether f is extrapolated at one of these times."""
+        if not self.span.degree:
+            return False
+        return bool(np.any(s < self.span.begin) or np.any(s > self.span.end))
+
+
+def in_compiled_form(dynamics: Dynamics, u: np.ndarray, required: bool) -> Dynamics:
+    """The same function in compiled form, for a solve that starts at ``u`` (size,).
+
+    The function itself, after one warning, if it cannot be compiled; with ``required`` a ValueError.
+    """
+    span, direction = dynamics.span, dynamics.direction
+    start = Start((direction * span.begin, direction * span.end), u)
+    found = compiled(dynamics.func, dynamics.layout, dynamics.space, start, required)
+    return dynamics if found is None else CompiledDynamics(dynamics, found)
