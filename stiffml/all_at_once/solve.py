@@ -71,18 +71,20 @@ def solve_steps(
         trajectory.half = float(trajectory.times[:2].mean()), guess[0]
     segment = Segment(trajectory, first, last, origin, guess)
     blocks = method.blocks(segment, system.form)
-    structure = Structure(segment, blocks)
-    x = np.empty((structure.count, guess.shape[1]))
-    times = np.zeros(structure.count)
-    x[: structure.given] = segment.states_at(structure.known)
-    times[: structure.given] = times_at(trajectory, structure.known)
-    scale = np.empty((structure.unknowns, guess.shape[1]))
-    for block, at in zip(blocks, structure.positions, strict=True):
+    structure = Structure(blocks)
+    topology = structure.topology
+    given = topology.given
+    x = np.empty((topology.count, guess.shape[1]))
+    times = np.zeros(topology.count)
+    x[:given] = segment.states_at(topology.known)
+    times[:given] = times_at(trajectory, topology.known)
+    scale = np.empty((topology.unknowns, guess.shape[1]))
+    for block, at in zip(blocks, topology.positions, strict=True):
         pattern = block.pattern
         base = segment.states_at(block.known[:, pattern.base])
         for row in pattern.rows:
             here, states = at[row.column], block.state_of(row.column)
-            scale[here - structure.given] = np.abs(base)
+            scale[here - given] = np.abs(base)
             if states is not None and row.column == pattern.new:
                 x[here] = segment.states_at(states)
                 times[here] = times_at(trajectory, states)
@@ -91,7 +93,7 @@ def solve_steps(
             else:
                 x[here] = base
                 times[here] = block.times.mean(dim=1).numpy()
-    x, iterations = solve(ManySteps(structure, system, times), x, structure.given, limits, scale, trusted)
+    x, iterations = solve(ManySteps(structure, system, times), x, given, limits, scale, trusted)
     return _found(structure, x, first, last, iterations)
 
 
@@ -100,7 +102,7 @@ def _found(structure: Structure, x: np.ndarray, first: int, last: int, iteration
     states = np.empty((last - first, x.shape[1]))
     inner = np.empty((last - first, len(stages), x.shape[1]))
     half = None
-    for block, at in zip(structure.blocks, structure.positions, strict=True):
+    for block, at in zip(structure.blocks, structure.topology.positions, strict=True):
         pattern, steps = block.pattern, block.which - first
         states[steps] = x[at[pattern.new]]
         for c in pattern.stages:

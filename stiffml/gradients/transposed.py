@@ -6,12 +6,12 @@ multipliers w solve (∂R/∂x)ᵀ w = dL/dx. The results are the same as those 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from stiffml.all_at_once.matrix import Jacobians, matrix_of
-from stiffml.all_at_once.structure import Entries, Structure
+from stiffml.all_at_once.structure import Structure
 from stiffml.all_at_once.triangular import factorise
 from stiffml.discretization.equations import Equations, Nodes
 from stiffml.gradients.sweep import Pending, Swept
@@ -29,35 +29,38 @@ def sweep_at_once(
     pending: Pending,
 ) -> Swept:
     """Reverse a segment as :func:`stiffml.gradients.sweep.sweep` does, for Jacobians as dense blocks."""
-    structure = Structure(equations.segment, equations.blocks)
+    structure = Structure(equations.blocks)
+    topology = structure.topology
     at_f = _jacobians(structure, f, equations.f_nodes)
     at_g = None if g is None else _jacobians(structure, g, equations.g_nodes)
-    swept = Swept(
-        np.zeros(equations.f_nodes.u.shape), None if g is None else np.zeros(equations.g_nodes.u.shape), []
-    )
-    shape = (structure.count, system.layout.samples, system.layout.width)
-    cotangents = np.zeros((structure.count, system.layout.size))  # those of given states stay zero at first
-    given = structure.given
+    parts = {"f": at_f} if at_g is None else {"f": at_f, "g": at_g}
+    size, given, shape = equations.size, topology.given, (system.layout.samples, system.layout.width)
+    cotangents = np.zeros((topology.count, size))  # those of given states stay zero at first
     _take_pending(structure, pending, cotangents)
-    of_outputs = _through_outputs(structure, pending, cotangents, swept, at_f, at_g, shape)
-    inner, outer = matrix_of(structure, system, at_f, at_g, curvatures)
-    multipliers = factorise(inner, structure.unknowns, structure.reach).solve(
-        cotangents[given:].reshape(structure.unknowns, *shape[1:]), transpose=True
+    slopes = {name: np.zeros((len(jacobians.blocks), size)) for name, jacobians in parts.items()}
+    of_outputs = np.empty((0, size))
+    if len(topology.outputs):
+        of_outputs = _through_outputs(structure, pending, cotangents, slopes, parts)
+    matrix = matrix_of(structure, system, at_f, at_g, curvatures)
+    multipliers = factorise(matrix, topology).solve(
+        cotangents[given:].reshape(topology.unknowns, *shape), transpose=True
     )
-    flat = multipliers.reshape(structure.unknowns, -1)
-    _add_to_nodes(structure.entries, swept, at_f, at_g, lambda row: flat[row - given])
-    to_given = cotangents[:given].reshape(given, *shape[1:])
-    for row, column, values in outer:
-        np.subtract.at(to_given, column, np.einsum("ksij,ksi->ksj", values, multipliers[row]))
-    for state, cotangent in zip(structure.known.tolist(), to_given.reshape(given, -1), strict=True):
+    flat = multipliers.reshape(topology.unknowns, size)
+    for name, jacobians in parts.items():
+        if len(jacobians.blocks):
+            through = structure.of_slopes(name, jacobians.node, len(jacobians.blocks))
+            slopes[name] += through.T @ flat
+    rows, columns = (part[topology.outside] for part in (topology.entries.row, topology.entries.column))
+    to_given = cotangents[:given].reshape(given, *shape)
+    np.subtract.at(to_given, columns, (multipliers[rows][:, :, None] @ matrix.outside)[:, :, 0])
+    for state, cotangent in zip(topology.known.tolist(), to_given.reshape(given, -1), strict=True):
         pending.add(state, cotangent)
-    taken = 0
-    for block, at in zip(structure.blocks, structure.positions, strict=True):
-        rows = [flat[at[row.column] - given] for row in block.pattern.step_rows]
-        for _ in block.pattern.output_rows:
-            rows.append(of_outputs[taken : taken + block.steps])
-            taken += block.steps
-        swept.multipliers.append(np.stack(rows))
+    swept = Swept(slopes["f"], slopes.get("g"), [])
+    for block, at, asked in zip(
+        equations.blocks, topology.positions, topology.output_equations, strict=True
+    ):
+        steps = np.stack([flat[at[row.column] - given] for row in block.pattern.step_rows])
+        swept.multipliers.append(np.concatenate([steps, of_outputs[asked].swapaxes(0, 1)]))
     return swept
 
 
@@ -65,47 +68,33 @@ def _through_outputs(
     structure: Structure,
     pending: Pending,
     cotangents: np.ndarray,
-    swept: Swept,
-    f: Jacobians,
-    g: Jacobians | None,
-    shape: tuple[int, ...],
+    slopes: dict[str, np.ndarray],
+    parts: dict[str, Jacobians],
 ) -> np.ndarray:
     """Reverse the rows of outputs between the ends of steps, which nothing depends on.
 
-    Adds to the ``cotangents`` (count, size) of what they are made of. Returns their own, (outputs, size).
+    Adds to the ``cotangents`` (count, size) of what they are made of and to those of ``slopes``. Returns
+    their own, (outputs, size).
     """
+    topology, entries = structure.topology, structure.topology.output_entries
     zero = np.zeros(cotangents.shape[1])
-    own = np.array([pending.pop(state, zero) for state in structure.outputs.tolist()]).reshape(-1, len(zero))
-    _add_to_nodes(structure.output_entries, swept, f, g, lambda row: own[row])
-    for entry in structure.output_entries:
-        w = own[entry.row]
-        np.add.at(cotangents, entry.column, -entry.alpha[:, None] * w)
-        for jacobians, numbers in ((f, entry.beta), (g, entry.epsilon)):
-            if jacobians is not None and numbers.any():
-                through = np.einsum("ksij,ksi->ksj", jacobians.at(entry.column), w.reshape(-1, *shape[1:]))
-                np.add.at(cotangents, entry.column, numbers[:, None] * through.reshape(w.shape))
+    own = np.array([pending.pop(state, zero) for state in topology.outputs.tolist()])
+    cotangents -= structure.outputs_of_vectors().T @ own
+    for name, jacobians in parts.items():
+        if not len(jacobians.blocks):
+            continue
+        along = structure.outputs_of_slopes(name, jacobians.node, len(jacobians.blocks)).T @ own
+        slopes[name] += along
+        at = np.unique(entries.column[entries.with_beta if name == "f" else entries.with_epsilon])
+        through = along[jacobians.node[at]].reshape(len(at), -1, 1, jacobians.blocks.shape[-1])
+        cotangents[at] += (through @ jacobians.at(at)).reshape(len(at), -1)
     return own
-
-
-def _add_to_nodes(
-    entries: Sequence[Entries],
-    swept: Swept,
-    f: Jacobians,
-    g: Jacobians | None,
-    multiplier: Callable[[np.ndarray], np.ndarray],
-) -> None:
-    """Add β w and ε w to dL/df and dL/dg at the nodes; ``multiplier``: rows (K,) -> w (K, size)."""
-    for entry in entries:
-        for jacobians, numbers, total in ((f, entry.beta, swept.f), (g, entry.epsilon, swept.g)):
-            if jacobians is not None and total is not None and numbers.any():
-                # Within an entry no vector occurs twice, so += with index arrays misses nothing.
-                total[jacobians.node[entry.column]] += numbers[:, None] * multiplier(entry.row)
 
 
 def _jacobians(structure: Structure, linearization: DenseBlocks, nodes: Nodes) -> Jacobians:
     """The Jacobians of a linearization, indexed by position instead of node."""
-    node = np.zeros(structure.count, dtype=int)
-    for number, at in enumerate(structure.positions):
+    node = np.zeros(structure.topology.count, dtype=int)
+    for number, at in enumerate(structure.topology.positions):
         for c, where in nodes.index[number].items():
             node[at[c]] = where
     return Jacobians(linearization.at(np.arange(len(nodes.s))), node)
@@ -114,7 +103,7 @@ def _jacobians(structure: Structure, linearization: DenseBlocks, nodes: Nodes) -
 def _take_pending(structure: Structure, pending: Pending, cotangents: np.ndarray) -> None:
     """Move those of the segment's unknowns from ``pending`` to ``cotangents`` (count, size)."""
     states = np.array(list(pending), dtype=int)
-    positions = structure.position_of(states)
+    positions = structure.topology.position_of(states)
     for state, position in zip(states.tolist(), positions.tolist(), strict=True):
-        if position >= structure.given:
+        if position >= structure.topology.given:
             cotangents[position] += pending.pop(state)
