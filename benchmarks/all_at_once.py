@@ -18,7 +18,6 @@ Writes benchmarks/results/all_at_once.json and all_at_once.png.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -195,7 +194,8 @@ def draw(result: dict, path: Path) -> None:
         panel.bar(WAYS, forward, color="tab:blue", label="forward")
         bars = panel.bar(WAYS, backward, bottom=forward, color="tab:orange", label="backward")
         labels = [
-            f"{row['total_f']:.0f}" + (f"\n{best[0]['total_f'] / row['total_f']:.1f} × less" if number else "")
+            f"{row['total_f']:.0f}"
+            + (f"\n{best[0]['total_f'] / row['total_f']:.1f} × less" if number else "")
             for number, row in enumerate(best)
         ]
         panel.bar_label(bars, labels)

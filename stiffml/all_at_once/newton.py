@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from stiffml.all_at_once.evaluation import Evaluation
 from stiffml.all_at_once.matrix import Jacobians, matrix_of
 from stiffml.all_at_once.structure import Structure
 from stiffml.all_at_once.triangular import factorise
@@ -30,39 +30,6 @@ NEAR, FEW_ITERATES = 0.1, 4
 
 ROUNDING_LEVEL = 1e-13
 """Updates below this fraction of the largest component of a vector count as rounding error if they stall."""
-
-
-@dataclass
-class Evaluation:
-    """f or g with the M vectors at which it is evaluated, and its values there.
-
-    Attributes
-    ----------
-    dynamics : Dynamics
-    at : ndarray
-        (M,) int, positions of the vectors.
-    s : Tensor
-        (M,) their times.
-    node : ndarray
-        (count,) int, from positions to rows of ``values`` and ``blocks``.
-    values : ndarray
-        (M, size) f or g at the vectors.
-    blocks : ndarray
-        (M, samples, width, width) the Jacobians there.
-    """
-
-    dynamics: Dynamics
-    at: np.ndarray
-    s: torch.Tensor
-    node: np.ndarray
-    values: np.ndarray
-    blocks: np.ndarray
-
-    def evaluate(self, x: np.ndarray) -> None:
-        """Evaluate f and its Jacobians at the vectors ``x`` (count, size)."""
-        if len(self.at):
-            values, blocks = self.dynamics.values_and_blocks(self.s, torch.from_numpy(x[self.at]))
-            self.values, self.blocks = values.numpy(), blocks.numpy()
 
 
 class StepsNotConvergedError(Exception):
@@ -121,6 +88,11 @@ class ManySteps:
         matrix = matrix_of(self._structure, self._system, at_f, at_g, self._curvatures(x))
         shape = (len(residual), self._system.layout.samples, self._system.layout.width)
         return factorise(matrix, self._topology).solve(residual.reshape(shape)).reshape(residual.shape)
+
+    def is_jacobian_right(self) -> bool | None:
+        """Whether the last two iterates say so of the Jacobians; None if they cannot tell."""
+        found = [part.is_jacobian_right() for part in (self.f, self.g) if part is not None]
+        return False if False in found else None if None in found else True
 
     def steps_lead_to(self, x: np.ndarray, weights: np.ndarray, error: float) -> bool:
         """Whether each step's own Newton iteration leads to x, as far as a few iterates show.

@@ -27,12 +27,15 @@ class Found(NamedTuple):
         (size,) the half step at the start of the run, if the window contains it.
     iterations : int
         Number of Newton iterations.
+    is_jacobian_right : bool or None
+        Whether the iteration has shown that; None if it could not.
     """
 
     states: np.ndarray
     stages: np.ndarray
     half: np.ndarray | None
     iterations: int
+    is_jacobian_right: bool | None
 
 
 def solve_steps(
@@ -93,11 +96,14 @@ def solve_steps(
             else:
                 x[here] = base
                 times[here] = block.times.mean(dim=1).numpy()
-    x, iterations = solve(ManySteps(structure, system, times), x, given, limits, scale, trusted)
-    return _found(structure, x, first, last, iterations)
+    equations = ManySteps(structure, system, times)
+    x, iterations = solve(equations, x, given, limits, scale, trusted)
+    return _found(structure, x, first, last, iterations, equations.is_jacobian_right())
 
 
-def _found(structure: Structure, x: np.ndarray, first: int, last: int, iterations: int) -> Found:
+def _found(
+    structure: Structure, x: np.ndarray, first: int, last: int, iterations: int, is_right: bool | None
+) -> Found:
     stages = structure.blocks[0].pattern.stages
     states = np.empty((last - first, x.shape[1]))
     inner = np.empty((last - first, len(stages), x.shape[1]))
@@ -109,4 +115,4 @@ def _found(structure: Structure, x: np.ndarray, first: int, last: int, iteration
             inner[steps, c - pattern.stages.start] = x[at[c]]
         if pattern.keeps_half:
             half = x[at[pattern.history]][0]
-    return Found(states, inner, half, iterations)
+    return Found(states, inner, half, iterations, is_right)

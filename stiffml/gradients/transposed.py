@@ -56,9 +56,7 @@ def sweep_at_once(
     for state, cotangent in zip(topology.known.tolist(), to_given.reshape(given, -1), strict=True):
         pending.add(state, cotangent)
     swept = Swept(slopes["f"], slopes.get("g"), [])
-    for block, at, asked in zip(
-        equations.blocks, topology.positions, topology.output_equations, strict=True
-    ):
+    for block, at, asked in zip(equations.blocks, topology.positions, topology.output_equations, strict=True):
         steps = np.stack([flat[at[row.column] - given] for row in block.pattern.step_rows])
         swept.multipliers.append(np.concatenate([steps, of_outputs[asked].swapaxes(0, 1)]))
     return swept
@@ -104,6 +102,6 @@ def _take_pending(structure: Structure, pending: Pending, cotangents: np.ndarray
     """Move those of the segment's unknowns from ``pending`` to ``cotangents`` (count, size)."""
     states = np.array(list(pending), dtype=int)
     positions = structure.topology.position_of(states)
-    for state, position in zip(states.tolist(), positions.tolist(), strict=True):
-        if position >= structure.topology.given:
-            cotangents[position] += pending.pop(state)
+    own = positions >= structure.topology.given
+    if own.any():
+        cotangents[positions[own]] = np.stack([pending.pop(state) for state in states[own].tolist()])

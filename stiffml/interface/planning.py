@@ -51,7 +51,7 @@ def plan_of(
     if stepping == "sequential" or obstacle or len(outputs) < 2:
         return None
     assert not isinstance(steps, Adaptive)
-    ends = np.concatenate(step_ends(scheduled(steps, outputs, method)[0], outputs))
+    ends, _ = step_ends(scheduled(steps, outputs, method)[0], outputs)
     if stepping == "auto" and (len(ends) < FEW or not method.newton or system.constant_jacobian):
         # Explicit steps need no iteration, and those that are linear one system a stage.
         return None

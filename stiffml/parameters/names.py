@@ -32,16 +32,20 @@ class Reached:
         By name: a variable of a closure, an attribute, an entry of a list.
     shared : set of int
         Ids of the tensors that plain functions read; copies of these functions read the same tensors.
+    facts : list
+        What may decide what the function does, besides the numbers in tensors: plain values, whether modules
+        are in training mode, and which modules and functions there are; at most ``MOST``.
     """
 
     modules: list[nn.Module]
     tensors: dict[str, Tensor]
     shared: set[int]
+    facts: list[object]
 
 
 def reached(func: Callable) -> Reached:
     """What a function reads, found without calling it: in modules, closures, globals and defaults."""
-    found = Reached([], {}, set())
+    found = Reached([], {}, set(), [])
     _visit(func, "", DEEPEST, found, set(), False)
     return found
 
@@ -52,7 +56,11 @@ def _visit(thing: object, name: str, depth: int, found: Reached, seen: set[int],
         if in_function:
             found.shared.add(id(thing))
         return
-    if isinstance(thing, PLAIN) or depth == 0 or id(thing) in seen or len(seen) > MOST:
+    if isinstance(thing, PLAIN):
+        if len(found.facts) < MOST:
+            found.facts.append(thing)
+        return
+    if depth == 0 or id(thing) in seen or len(seen) > MOST:
         return
     seen.add(id(thing))
     inside = in_function
@@ -60,6 +68,7 @@ def _visit(thing: object, name: str, depth: int, found: Reached, seen: set[int],
     if isinstance(thing, types.FunctionType):
         if _is_torchs(thing):
             return
+        found.facts.append(thing.__code__)
         parts, inside = _read_by(thing), True
     elif isinstance(thing, types.MethodType):
         parts = {"": thing.__self__}
@@ -71,6 +80,7 @@ def _visit(thing: object, name: str, depth: int, found: Reached, seen: set[int],
             if module is not thing:
                 seen.add(id(module))
             found.modules.append(module)
+            found.facts += (id(module), type(module), module.training)
             own = {}
             if not _is_torchs(module):
                 own = {key: value for key, value in vars(module).items() if not key.startswith("_")}
@@ -110,7 +120,9 @@ def _read_by(func: types.FunctionType) -> dict[str, object]:
     for name in func.__code__.co_names:
         # Of globals only kinds that may hold parameters of the user's, not objects of libraries.
         value = func.__globals__.get(name)
-        if isinstance(value, Tensor | nn.Module | list | tuple | dict | types.FunctionType):
+        if isinstance(
+            value, Tensor | nn.Module | list | tuple | dict | types.FunctionType | bool | int | float
+        ):
             parts.setdefault(name, value)
     parts |= _numbered(func.__defaults__ or ()) | (func.__kwdefaults__ or {})
     return parts

@@ -25,8 +25,8 @@ def reader_for(s: np.ndarray, replay: StepSolver) -> Reader:
 
 def with_read_outputs(replay: S, readings: Sequence[Reading]) -> S:
     """The replay of a finished run, with those of its outputs added that are rows of a step."""
-    firsts = [(int(reading.states[0]), reading.s) for reading in readings]
-    asked = {output_of(state): s for state, s in firsts if s is not None and is_output(state)}
+    firsts = [(int(reading.states[0]), reading.s) for reading in readings if reading.s is not None]
+    asked = {output_of(state): s for state, s in firsts if is_output(state)}
     if not asked:
         return replay
     s, numbers = np.array(list(asked.values())), np.array(list(asked))

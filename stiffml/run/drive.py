@@ -96,6 +96,7 @@ class Drive:
         self._first_slope: np.ndarray | None = None
         self._stalled = self._linear_failures = 0  # steps cut by linear failures; linear failures so far
         again = solvers.again(run.trajectory, task.method, task.system, task.solver)
+        self._has_between = len(between) > 0
         self.reader = reader_for(between, again)
         self.reader.read(0, task.u0)
         self._finder = None
@@ -165,10 +166,44 @@ class Drive:
         outputs = self._trajectory.outputs
         assert not isinstance(steps, Adaptive)
         fractions, self.ramp_steps = scheduled(steps, outputs, self._method)
-        for ends in step_ends(fractions, outputs):
-            for end in ends.tolist():
-                self._reach(end)
-            self._mark_output()
+        ends, marks = step_ends(fractions, outputs)
+        done = marked = 0
+        while done < len(ends):
+            count = self._take_ahead(ends[done:], marks[marked:] - done)
+            if not count:
+                self._reach(float(ends[done]))
+                count = 1
+                if done + 1 == marks[marked]:
+                    self._mark_output()
+            done += count
+            marked = int(np.searchsorted(marks, done, side="right"))
+
+    def _take_ahead(self, ends: np.ndarray, marks: np.ndarray) -> int:
+        """Take steps that the stepper has solved for already, all in one; return how many.
+
+        ``ends`` (steps,) are those of the next steps, ``marks`` the numbers of steps to the next outputs.
+        """
+        run, trajectory = self._run, self._trajectory
+        if self._finder is not None or self._has_between or run.checkpoints.states is None:
+            return 0  # these take steps one by one
+        found = self.stepper.take_ahead(ends)
+        if found is None:
+            return 0
+        states, stages = found
+        if self._n_steps == 0:
+            trajectory.half = self.stepper.half
+        count = len(states)
+        trajectory.extend(ends[:count], np.diff(ends[:count], prepend=self._start))
+        run.checkpoints.extend(states, stages)
+        marks = marks[marks <= count]
+        first = len(trajectory.output_steps)
+        returned = run.returned[first : first + len(marks)]
+        self.outputs.extend(states[marks[returned] - 1])
+        trajectory.output_steps += (self._n_steps + marks).tolist()
+        self._previous = states[-2] if count > 1 else self._state
+        self._state, self._start = states[-1], float(ends[count - 1])
+        self._n_steps += count
+        return count
 
     def _reach(self, target: float) -> None:
         """Step to ``target``; where Newton fails, halve the step as often as needed."""

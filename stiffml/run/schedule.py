@@ -17,11 +17,16 @@ def scheduled(steps: Fixed | Grid | Recorded, outputs: np.ndarray, method: Metho
     return ramped, sum(map(len, ramped)) - sum(map(len, fractions))
 
 
-def step_ends(fractions: Fractions, outputs: np.ndarray) -> list[np.ndarray]:
-    """For each interval between ``outputs`` (n,) the times (steps,) at which its steps end."""
-    intervals = zip(outputs[:-1], outputs[1:], fractions, strict=True)
+def step_ends(fractions: Fractions, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The times (steps,) at which all steps end, and (n − 1,) int how many there are up to each output."""
+    counts = np.array([len(part) for part in fractions])
+    begin, end, part = (
+        np.repeat(outputs[:-1], counts),
+        np.repeat(outputs[1:], counts),
+        np.concatenate(fractions),
+    )
     # The last step ends on ``end`` itself: begin + 1.0·(end − begin) may round to another number.
-    return [np.where(part == 1, end, begin + part * (end - begin)) for begin, end, part in intervals]
+    return np.where(part == 1, end, begin + part * (end - begin)), np.cumsum(counts)
 
 
 def expected_steps(steps: Fixed | Grid | Recorded, outputs: np.ndarray, method: Method) -> int:

@@ -17,6 +17,7 @@ from stiffml.settings import NewtonLimits, Tolerances
 from stiffml.system.bounds import Limits
 from stiffml.system.linear_solver import LinearSolver
 from stiffml.system.system import System
+from stiffml.system.trial_memory import PassedTrials
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,13 @@ class Plan:
         (steps,) the times at which the steps end.
     guess : ndarray or None
         (steps, size) initial guess for the states at these times.
+    trials : PassedTrials or None
+        The trials of func that were made for a solve before and not for this one.
     """
 
     ends: np.ndarray
     guess: np.ndarray | None = None
+    trials: PassedTrials | None = None
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,14 @@ class Stepper(ABC):
     @abstractmethod
     def step(self, size: float) -> Status | None:
         """Take one step of at most ``size``. Return None if one was taken, else why not."""
+
+    def take_ahead(self, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray | None] | None:
+        """Take as many of the steps with these ``ends`` (steps,) as are solved for already, in one.
+
+        Returns their states (taken, size) and stages (taken, stages, size), like :attr:`stages`; None if there
+        are none. By default there are none.
+        """
+        return None
 
     @property
     @abstractmethod

@@ -221,14 +221,14 @@ class WithJacobian(Evaluation):
             return self.evaluate_many(s, u), self.jacobian_blocks(s, u)
         count, (samples, width) = len(s), (self.layout.samples, self.layout.width)
         self.jacobians += count
-        eye = torch.eye(width, dtype=torch.float64)
+        # Replicated by numpy, whose calls cost a tenth of torch's.
+        leaf = torch.from_numpy(np.repeat(u.detach().numpy(), width, axis=0)).requires_grad_()
+        times = torch.from_numpy(np.repeat(s.numpy(), width))
         with torch.enable_grad():
-            leaf = u.detach().repeat_interleave(width, dim=0).requires_grad_()
-            slopes = self._many(s.repeat_interleave(width), leaf, copies=width)
-            slopes = slopes.view(count, width, samples, width)
-            grads = _own(gradient(slopes, leaf, eye[None, :, None, :].expand_as(slopes)), eye)
-        values = slopes.detach()[:, 0].reshape(count, -1)
-        return values, grads.view(count, width, samples, width).transpose(1, 2)
+            slopes = self._many(times, leaf, copies=width)
+            grads = gradient(slopes, leaf, self._identity.repeat(count, 1))
+        blocks = grads.view(count, width, samples, width).transpose(1, 2)
+        return slopes.detach()[::width], blocks
 
     def _jacobian_rows(self, s: Tensor, u: Tensor, eye: Tensor) -> Tensor:
         samples, width = self.layout.samples, self.layout.width
