@@ -162,9 +162,8 @@ def _fractions(ends: object) -> Fractions:
 
 def _are_right(ends: tuple[Any, ...]) -> bool:
     """Whether ends are float64 arrays with nothing to say against them, looked at all together."""
-    if not ends or not all(
-        type(part) is np.ndarray and part.dtype == np.float64 and part.ndim == 1 and len(part) for part in ends
-    ):
+    kinds = {(part.dtype, part.ndim) if type(part) is np.ndarray and part.size else None for part in ends}
+    if kinds != {(np.dtype(np.float64), 1)}:
         return False
     joined, lasts = np.concatenate(ends), np.cumsum([len(part) for part in ends]) - 1
     before = np.concatenate([[0.0], joined[:-1]])

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from stiffml.all_at_once.evaluation import Evaluation
-from stiffml.all_at_once.matrix import Jacobians, matrix_of
+from stiffml.all_at_once.factored import Factored
+from stiffml.all_at_once.matrix import Jacobians
 from stiffml.all_at_once.structure import Structure
-from stiffml.all_at_once.triangular import factorise
 from stiffml.settings import NewtonLimits
 from stiffml.system.derivatives.curvature import Curvature
 from stiffml.system.derivatives.dynamics import Dynamics
@@ -44,7 +44,14 @@ class ManySteps:
     """The equations of a structure as functions of its vectors x (count, size).
 
     ``times`` (count,) are the times of the vectors that are states or half steps.
+
+    Attributes
+    ----------
+    last : Factored or None
+        The equations as they were factorised for the last update.
     """
+
+    last: Factored | None = None
 
     def __init__(self, structure: Structure, system: System, times: np.ndarray) -> None:
         self._structure, self._system, self._topology = structure, system, structure.topology
@@ -85,9 +92,9 @@ class ManySteps:
         residual = self._residual(x)
         at_f = Jacobians(self.f.blocks, self.f.node)
         at_g = None if self.g is None else Jacobians(self.g.blocks, self.g.node)
-        matrix = matrix_of(self._structure, self._system, at_f, at_g, self._curvatures(x))
+        self.last = Factored.of(self._structure, self._system, at_f, at_g, self._curvatures(x))
         shape = (len(residual), self._system.layout.samples, self._system.layout.width)
-        return factorise(matrix, self._topology).solve(residual.reshape(shape)).reshape(residual.shape)
+        return self.last.factors.solve(residual.reshape(shape)).reshape(residual.shape)
 
     def is_jacobian_right(self) -> bool | None:
         """Whether the last two iterates say so of the Jacobians; None if they cannot tell."""
@@ -186,8 +193,10 @@ class ManySteps:
 
 def solve(
     equations: ManySteps, x: np.ndarray, given: int, limits: NewtonLimits, scale: np.ndarray, trusted: bool
-) -> tuple[np.ndarray, int]:
-    """Solve the equations by Newton's iteration; return x (count, size) and the number of iterations.
+) -> tuple[np.ndarray, int, float]:
+    """Solve the equations by Newton's iteration.
+
+    Returns x (count, size), the number of iterations, and the size of the last update in tolerances.
 
     Parameters
     ----------
@@ -226,5 +235,5 @@ def solve(
         if converged:
             if not trusted and not equations.steps_lead_to(x, limits.rtol * np.abs(x[given:]) + atol, size):
                 raise StepsNotConvergedError(iteration)
-            return x, iteration
+            return x, iteration, size
     raise StepsNotConvergedError(MAX_ITERATIONS)

@@ -6,12 +6,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stiffml.all_at_once.factored import Factored
 from stiffml.all_at_once.newton import ManySteps, solve
 from stiffml.all_at_once.structure import Structure
 from stiffml.discretization.trajectory import Segment, Trajectory, times_at
 from stiffml.methods import Method
 from stiffml.settings import NewtonLimits
 from stiffml.system.system import System
+
+AT_SOLUTION = 1e-10
+"""The last update, relative to the components, up to which Jacobians before it are those of the solution."""
 
 
 class Found(NamedTuple):
@@ -29,6 +33,8 @@ class Found(NamedTuple):
         Number of Newton iterations.
     is_jacobian_right : bool or None
         Whether the iteration has shown that; None if it could not.
+    factored : Factored or None
+        The equations as they were factorised last, if that was at the solution but for Newton's tolerance.
     """
 
     states: np.ndarray
@@ -36,6 +42,7 @@ class Found(NamedTuple):
     half: np.ndarray | None
     iterations: int
     is_jacobian_right: bool | None
+    factored: Factored | None
 
 
 def solve_steps(
@@ -97,13 +104,18 @@ def solve_steps(
                 x[here] = base
                 times[here] = block.times.mean(dim=1).numpy()
     equations = ManySteps(structure, system, times)
-    x, iterations = solve(equations, x, given, limits, scale, trusted)
-    return _found(structure, x, first, last, iterations, equations.is_jacobian_right())
+    x, iterations, update = solve(equations, x, given, limits, scale, trusted)
+    states, stages, half = _parts(structure, x, first, last)
+    # Rosenbrock rows have derivatives of J besides, which the reverse sweep needs anew.
+    is_there = limits.atol is None and limits.rtol * update <= AT_SOLUTION and not topology.brackets
+    kept = equations.last if is_there else None
+    return Found(states, stages, half, iterations, equations.is_jacobian_right(), kept)
 
 
-def _found(
-    structure: Structure, x: np.ndarray, first: int, last: int, iterations: int, is_right: bool | None
-) -> Found:
+def _parts(
+    structure: Structure, x: np.ndarray, first: int, last: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """The states, the stages and the half step, as in ``Found``."""
     stages = structure.blocks[0].pattern.stages
     states = np.empty((last - first, x.shape[1]))
     inner = np.empty((last - first, len(stages), x.shape[1]))
@@ -115,4 +127,4 @@ def _found(
             inner[steps, c - pattern.stages.start] = x[at[c]]
         if pattern.keeps_half:
             half = x[at[pattern.history]][0]
-    return Found(states, inner, half, iterations, is_right)
+    return states, inner, half

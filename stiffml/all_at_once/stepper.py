@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stiffml.all_at_once.factored import Factored
 from stiffml.all_at_once.solve import Found, solve_steps
 from stiffml.errors import Status
 from stiffml.native.stepper import NativeStepper
@@ -68,6 +69,14 @@ class AllAtOnceStepper(NativeStepper):
         return dataclasses.replace(super().counts, at_once=self._at_once)
 
     @property
+    def factored(self) -> Factored | None:
+        """The equations of the only window, factorised, if the run is to be differentiated."""
+        window, plan = self._window, self._task.plan
+        if window is None or plan is None or not plan.is_differentiated or len(window.ends) < len(plan.ends):
+            return None
+        return window.found.factored
+
+    @property
     def time(self) -> float:
         window = self._window
         return super().time if window is None or not self._taken else float(window.ends[self._taken - 1])
@@ -118,7 +127,8 @@ class AllAtOnceStepper(NativeStepper):
         self.cut_by, self.detail = None, ""
         self._taken = last
         self._at_once += last - first
-        return window.found.states[first:last], window.found.stages[first:last] if self._keeps_stages else None
+        found = window.found
+        return found.states[first:last], found.stages[first:last] if self._keeps_stages else None
 
     def _next_window(self, size: float) -> _Window | None:
         """The window with the next step, of this size; None if it is solved for by itself."""

@@ -10,49 +10,81 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stiffml.all_at_once.matrix import Jacobians, matrix_of
+from stiffml.all_at_once.factored import Factored
+from stiffml.all_at_once.matrix import Jacobians
 from stiffml.all_at_once.structure import Structure
-from stiffml.all_at_once.triangular import factorise
+from stiffml.all_at_once.topology import Topology, topology_of
 from stiffml.discretization.equations import Equations, Nodes
 from stiffml.gradients.sweep import Pending, Swept
 from stiffml.linear.dense.lu import DenseBlocks
 from stiffml.system.derivatives.curvature import Curvature
 from stiffml.system.system import System
+from stiffml.system.trials import require_same_product
 
 
-def sweep_at_once(
+def kept_of(equations: Equations, factored: object) -> Factored | None:
+    """What the forward run has factorised, if it is of the equations of this segment."""
+    if not isinstance(factored, Factored) or any(block.pattern.outputs for block in equations.blocks):
+        return None
+    # Steps with these numbers have one topology, which is kept.
+    return factored if topology_of(equations.blocks) is factored.structure.topology else None
+
+
+def factored_anew(
     equations: Equations,
     system: System,
     f: DenseBlocks,
     g: DenseBlocks | None,
     curvatures: Sequence[Curvature | None],
-    pending: Pending,
-) -> Swept:
-    """Reverse a segment as :func:`stiffml.gradients.sweep.sweep` does, for Jacobians as dense blocks."""
+) -> Factored:
+    """The equations of a segment with these Jacobians."""
     structure = Structure(equations.blocks)
-    topology = structure.topology
-    at_f = _jacobians(structure, f, equations.f_nodes)
-    at_g = None if g is None else _jacobians(structure, g, equations.g_nodes)
-    parts = {"f": at_f} if at_g is None else {"f": at_f, "g": at_g}
+    at_f, at_g = (
+        None
+        if part is None
+        else Jacobians(part.at(np.arange(len(nodes.s))), _node_of(structure.topology, nodes))
+        for part, nodes in ((f, equations.f_nodes), (g, equations.g_nodes if g is not None else None))
+    )
+    assert at_f is not None
+    return Factored.of(structure, system, at_f, at_g, curvatures)
+
+
+def require_independent(factored: Factored, equations: Equations, system: System) -> None:
+    """Raise ValueError if samples depend on each other at the end of a run."""
+    for part, jacobians, nodes in (
+        (system.f, factored.f, equations.f_nodes),
+        (system.g, factored.g, equations.g_nodes if system.g is not None else None),
+    ):
+        if part is not None and jacobians is not None and nodes is not None and len(nodes.s):
+            k = int(nodes.s.argmax())
+            at = np.flatnonzero(_node_of(factored.structure.topology, nodes) == k)[-1:]
+            require_same_product(DenseBlocks.of(jacobians.at(at)), part, nodes.s, nodes.u, k)
+
+
+def sweep_at_once(equations: Equations, system: System, factored: Factored, pending: Pending) -> Swept:
+    """Reverse a segment as :func:`stiffml.gradients.sweep.sweep` does, for Jacobians as dense blocks."""
+    structure, topology = factored.structure, factored.structure.topology
+    nodes = {"f": equations.f_nodes}
+    if system.g is not None:
+        nodes["g"] = equations.g_nodes
+    node_of = {name: _node_of(topology, part) for name, part in nodes.items()}
     size, given, shape = equations.size, topology.given, (system.layout.samples, system.layout.width)
     cotangents = np.zeros((topology.count, size))  # those of given states stay zero at first
-    _take_pending(structure, pending, cotangents)
-    slopes = {name: np.zeros((len(jacobians.blocks), size)) for name, jacobians in parts.items()}
+    _take_pending(topology, pending, cotangents)
+    slopes = {name: np.zeros((len(part.s), size)) for name, part in nodes.items()}
     of_outputs = np.empty((0, size))
     if len(topology.outputs):
-        of_outputs = _through_outputs(structure, pending, cotangents, slopes, parts)
-    matrix = matrix_of(structure, system, at_f, at_g, curvatures)
-    multipliers = factorise(matrix, topology).solve(
+        of_outputs = _through_outputs(factored, pending, cotangents, slopes, node_of)
+    multipliers = factored.factors.solve(
         cotangents[given:].reshape(topology.unknowns, *shape), transpose=True
     )
     flat = multipliers.reshape(topology.unknowns, size)
-    for name, jacobians in parts.items():
-        if len(jacobians.blocks):
-            through = structure.of_slopes(name, jacobians.node, len(jacobians.blocks))
-            slopes[name] += through.T @ flat
+    for name, total in slopes.items():
+        if len(total):
+            total += structure.of_slopes(name, node_of[name], len(total)).T @ flat
     rows, columns = (part[topology.outside] for part in (topology.entries.row, topology.entries.column))
     to_given = cotangents[:given].reshape(given, *shape)
-    np.subtract.at(to_given, columns, (multipliers[rows][:, :, None] @ matrix.outside)[:, :, 0])
+    np.subtract.at(to_given, columns, (multipliers[rows][:, :, None] @ factored.outside)[:, :, 0])
     for state, cotangent in zip(topology.known.tolist(), to_given.reshape(given, -1), strict=True):
         pending.add(state, cotangent)
     swept = Swept(slopes["f"], slopes.get("g"), [])
@@ -63,45 +95,45 @@ def sweep_at_once(
 
 
 def _through_outputs(
-    structure: Structure,
+    factored: Factored,
     pending: Pending,
     cotangents: np.ndarray,
     slopes: dict[str, np.ndarray],
-    parts: dict[str, Jacobians],
+    node_of: dict[str, np.ndarray],
 ) -> np.ndarray:
     """Reverse the rows of outputs between the ends of steps, which nothing depends on.
 
     Adds to the ``cotangents`` (count, size) of what they are made of and to those of ``slopes``. Returns
     their own, (outputs, size).
     """
-    topology, entries = structure.topology, structure.topology.output_entries
-    zero = np.zeros(cotangents.shape[1])
+    structure, topology = factored.structure, factored.structure.topology
+    entries, zero = topology.output_entries, np.zeros(cotangents.shape[1])
     own = np.array([pending.pop(state, zero) for state in topology.outputs.tolist()])
     cotangents -= structure.outputs_of_vectors().T @ own
-    for name, jacobians in parts.items():
-        if not len(jacobians.blocks):
+    for name, jacobians in (("f", factored.f), ("g", factored.g)):
+        if jacobians is None or not len(slopes[name]):
             continue
-        along = structure.outputs_of_slopes(name, jacobians.node, len(jacobians.blocks)).T @ own
+        along = structure.outputs_of_slopes(name, node_of[name], len(slopes[name])).T @ own
         slopes[name] += along
         at = np.unique(entries.column[entries.with_beta if name == "f" else entries.with_epsilon])
-        through = along[jacobians.node[at]].reshape(len(at), -1, 1, jacobians.blocks.shape[-1])
+        through = along[node_of[name][at]].reshape(len(at), -1, 1, jacobians.blocks.shape[-1])
         cotangents[at] += (through @ jacobians.at(at)).reshape(len(at), -1)
     return own
 
 
-def _jacobians(structure: Structure, linearization: DenseBlocks, nodes: Nodes) -> Jacobians:
-    """The Jacobians of a linearization, indexed by position instead of node."""
-    node = np.zeros(structure.topology.count, dtype=int)
-    for number, at in enumerate(structure.topology.positions):
-        for c, where in nodes.index[number].items():
+def _node_of(topology: Topology, nodes: Nodes) -> np.ndarray:
+    """(count,) int, from positions to the nodes of a segment; those of other positions have no meaning."""
+    node = np.full(topology.count, -1)
+    for at, index in zip(topology.positions, nodes.index, strict=True):
+        for c, where in index.items():
             node[at[c]] = where
-    return Jacobians(linearization.at(np.arange(len(nodes.s))), node)
+    return node
 
 
-def _take_pending(structure: Structure, pending: Pending, cotangents: np.ndarray) -> None:
+def _take_pending(topology: Topology, pending: Pending, cotangents: np.ndarray) -> None:
     """Move those of the segment's unknowns from ``pending`` to ``cotangents`` (count, size)."""
     states = np.array(list(pending), dtype=int)
-    positions = structure.topology.position_of(states)
-    own = positions >= structure.topology.given
+    positions = topology.position_of(states)
+    own = positions >= topology.given
     if own.any():
         cotangents[positions[own]] = np.stack([pending.pop(state) for state in states[own].tolist()])

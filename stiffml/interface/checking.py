@@ -97,7 +97,7 @@ def check(arguments: Arguments) -> Request:
     require_understood(options or {}, method, isinstance(steps, Adaptive), krylov)
     plan = plan_of(arguments.stepping, arguments.guess, steps, outputs, method, system, solver, options or {})
     if len(times) > 1:
-        plan = _try_out(system, method, solver, float(times[0]), u0, (t, y0), plan)
+        plan = _try_out(system, method, solver, float(times[0]), u0, (t, y0), plan, adjoint)
     return Request(
         method=method,
         system=system,
@@ -159,6 +159,7 @@ def _try_out(
     u0: np.ndarray,
     given: tuple[Tensor, State],
     plan: Plan | None,
+    adjoint: Discrete,
 ) -> Plan | None:
     """Try what the solve relies on in func, near the initial state.
 
@@ -190,6 +191,8 @@ def _try_out(
             if try_out(part, s0, u0, exact=exact, blocks=blocks) and may_rely:
                 keep(part, facts)
 
+    if plan is not None and system.used is not None and isinstance(adjoint.checkpoints, str):
+        plan = dataclasses.replace(plan, is_differentiated=True)
     if plan is not None and may_rely and rely_on(system, facts):
         return dataclasses.replace(plan, trials=PassedTrials(system, make))
     make()

@@ -32,11 +32,14 @@ class Plan:
         (steps, size) initial guess for the states at these times.
     trials : PassedTrials or None
         The trials of func that were made for a solve before and not for this one.
+    is_differentiated : bool
+        Whether gradients may be asked for, and memory spent on them.
     """
 
     ends: np.ndarray
     guess: np.ndarray | None = None
     trials: PassedTrials | None = None
+    is_differentiated: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,11 +140,16 @@ class Stepper(ABC):
     def step(self, size: float) -> Status | None:
         """Take one step of at most ``size``. Return None if one was taken, else why not."""
 
+    @property
+    def factored(self) -> object | None:
+        """What the reverse sweep can use again of the solution of the last steps; None for nothing."""
+        return None
+
     def take_ahead(self, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray | None] | None:
         """Take as many of the steps with these ``ends`` (steps,) as are solved for already, in one.
 
-        Returns their states (taken, size) and stages (taken, stages, size), like :attr:`stages`; None if there
-        are none. By default there are none.
+        Returns their states (taken, size) and stages (taken, stages, size), like :attr:`stages`; None if
+        there are none. By default there are none.
         """
         return None
 

@@ -48,7 +48,7 @@ class Layout:
 
     @cached_property
     def _is_flat(self) -> bool:
-        """Whether a state is a flat vector; small functions are called too often for views that do nothing."""
+        """Whether a state is a flat vector: small functions are called too often for idle views."""
         return not self.is_tuple and self.shapes[0] == (self.size,)
 
     def flatten(self, y: State) -> Tensor:

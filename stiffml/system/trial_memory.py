@@ -1,8 +1,8 @@
 """Trials of a function that need not be repeated by every solve of a training.
 
-A trial depends on what the function does, and that may change between two solves: by an attribute, by the mode
-of a module, by a variable of a closure, or because a parameter that hid a part of it is no longer zero. So
-trials that were passed are remembered only
+A trial depends on what the function does, and that may change between two solves: by an attribute, by the
+mode of a module, by a variable of a closure, or because a parameter that hid a part of it is no longer zero.
+So trials that were passed are remembered only
 
 - as long as the facts about the function that can be read without calling it are the same (see
   :class:`stiffml.parameters.names.Reached`), and so are the operations in its graph at the start;
@@ -35,7 +35,7 @@ _KEY = "trials passed"
 
 @dataclass
 class _Passed:
-    """Trials of a function: what they depended on, what they found, how many solves may still rely on them."""
+    """Trials of a function: what they depended on, what they found, how many solves may rely on them yet."""
 
     facts: object
     batching: Batching | None
