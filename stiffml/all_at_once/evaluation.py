@@ -53,6 +53,15 @@ class Evaluation:
             values, blocks = self.dynamics.values_and_blocks(self.s, torch.from_numpy(self._here))
             self.values, self.blocks = values.numpy(), blocks.numpy()
 
+    def value_at(self, position: int, x: np.ndarray) -> np.ndarray | None:
+        """f (size,) at a vector x (size,), by the last evaluation at one near it; None if there is none."""
+        node = int(self.node[position])
+        if node < 0 or self.at[node] != position or self._here is None:
+            return None
+        block = self.blocks[node]
+        moved = block @ (x - self._here[node]).reshape(*block.shape[:2], 1)
+        return self.values[node] + moved.ravel()
+
     def is_jacobian_right(self) -> bool | None:
         """Whether the Jacobians explain how f has changed last; None if they cannot be seen to.
 

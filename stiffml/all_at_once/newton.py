@@ -96,6 +96,12 @@ class ManySteps:
         shape = (len(residual), self._system.layout.samples, self._system.layout.width)
         return self.last.factors.solve(residual.reshape(shape)).reshape(residual.shape)
 
+    def slopes_at(self, position: int, x: np.ndarray) -> list[np.ndarray] | None:
+        """For each part its value (size,) at a vector x (size,), close to which it was evaluated last."""
+        found = [part.value_at(position, x) for part in (self.f, self.g) if part is not None]
+        there = [value for value in found if value is not None]
+        return there if len(there) == len(found) else None
+
     def is_jacobian_right(self) -> bool | None:
         """Whether the last two iterates say so of the Jacobians; None if they cannot tell."""
         found = [part.is_jacobian_right() for part in (self.f, self.g) if part is not None]
@@ -216,14 +222,17 @@ def solve(
     ------
     StepsNotConvergedError
     """
-    tested, before = equations.tested, math.inf
+    before = math.inf
+    # Without an index where all are tested: views cost less.
+    tested = slice(None) if equations.tested.all() else equations.tested
     atol = 0.01 * limits.rtol * scale + 1e-250 if limits.atol is None else limits.atol + 0 * scale
     for iteration in range(1, MAX_ITERATIONS + 1):
         update = equations.update(x)
         x = x.copy()
         x[given:] -= update
         change, state = np.abs(update[tested]), np.abs(x[given:][tested])
-        size = math.sqrt(float(np.mean((change / (limits.rtol * state + atol[tested])) ** 2, axis=1).max()))
+        weighted = change / (limits.rtol * state + atol[tested])
+        size = math.sqrt(float(np.einsum("ij,ij->i", weighted, weighted).max()) / weighted.shape[1])
         if not size < DIVERGENCE * before:  # also true if size is NaN
             raise StepsNotConvergedError(iteration)
         contraction, before = size / before, size

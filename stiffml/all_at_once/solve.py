@@ -35,6 +35,8 @@ class Found(NamedTuple):
         Whether the iteration has shown that; None if it could not.
     factored : Factored or None
         The equations as they were factorised last, if that was at the solution but for Newton's tolerance.
+    slopes : list of ndarray, or None
+        For each part f, g its values (size,) at the last state, likewise.
     """
 
     states: np.ndarray
@@ -43,6 +45,7 @@ class Found(NamedTuple):
     iterations: int
     is_jacobian_right: bool | None
     factored: Factored | None
+    slopes: list[np.ndarray] | None
 
 
 def solve_steps(
@@ -106,10 +109,19 @@ def solve_steps(
     equations = ManySteps(structure, system, times)
     x, iterations, update = solve(equations, x, given, limits, scale, trusted)
     states, stages, half = _parts(structure, x, first, last)
+    end = int(topology.positions[-1][blocks[-1].pattern.new][-1])
     # Rosenbrock rows have derivatives of J besides, which the reverse sweep needs anew.
     is_there = limits.atol is None and limits.rtol * update <= AT_SOLUTION and not topology.brackets
     kept = equations.last if is_there else None
-    return Found(states, stages, half, iterations, equations.is_jacobian_right(), kept)
+    return Found(
+        states,
+        stages,
+        half,
+        iterations,
+        equations.is_jacobian_right(),
+        kept,
+        equations.slopes_at(end, x[end]) if is_there else None,
+    )
 
 
 def _parts(

@@ -77,6 +77,11 @@ class AllAtOnceStepper(NativeStepper):
         return window.found.factored
 
     @property
+    def slopes(self) -> list[np.ndarray] | None:
+        window = self._window
+        return None if window is None or self._taken < len(window.ends) else window.found.slopes
+
+    @property
     def time(self) -> float:
         window = self._window
         return super().time if window is None or not self._taken else float(window.ends[self._taken - 1])

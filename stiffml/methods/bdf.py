@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from itertools import groupby
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -94,21 +94,23 @@ class BDF(Method):
         return stencil
 
     def blocks(self, segment: Segment, form: Form) -> list[Block]:
+        """Blocks of consecutive steps that start from as many states."""
+        steps = segment.which
+        starts = segment.starts_of(steps)
+        is_first = steps == starts
+        count = np.minimum(steps - starts + 2, self.order)
+        count[is_first] = 1
+        changes = np.flatnonzero((np.diff(count) != 0) | is_first[1:] | is_first[:-1]) + 1
         blocks = []
-        steps = zip(segment.which.tolist(), segment.starts_of(segment.which).tolist(), strict=True)
-        for (is_first, _), group in groupby(steps, key=self._kind):
-            pairs = list(group)
-            which = np.array([n for n, _ in pairs])
-            known = np.array([self._known(n, start) for n, start in pairs])
+        for begin, end in pairwise([0, *changes.tolist(), len(steps)]):
+            which, start = steps[begin:end], starts[begin:end]
+            known = which[:, None] + np.arange(1 - count[begin], 1)
+            known[:, 0] = np.where(known[:, 0] < start, half_step(start), known[:, 0])
             times = np.column_stack([segment.times_at(states) for states in (*known.T, which + 1)])
-            starting = self.starts_with_half_step and is_first
+            starting = self.starts_with_half_step and is_first[begin]
             scheme = Scheme(_START, _starting_numbers) if starting else _scheme(known.shape[1])
             blocks.append(Block(scheme, which, known, times))
         return blocks
-
-    def _kind(self, step: tuple[int, int]) -> tuple[bool, int]:
-        n, start = step
-        return n == start, len(self._known(n, start))
 
 
 _START = Pattern(

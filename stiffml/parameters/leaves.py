@@ -118,7 +118,9 @@ def next_node() -> int:
 
 def _variable(node: Node) -> Tensor | None:
     """The leaf that a node accumulates the gradient of; None for other nodes."""
-    # An operation of the caller's may have another attribute of this name.
-    if isinstance(node, torch.autograd.function.BackwardCFunction):
-        return None
-    return getattr(node, "variable", None)
+    return node.variable if type(node) is _ACCUMULATES else None
+
+
+with torch.enable_grad():
+    _ACCUMULATES = type(torch.zeros((), requires_grad=True).clone().grad_fn.next_functions[0][0])
+"""The kind of node at a leaf. Operations of the caller's may have an attribute ``variable`` too."""

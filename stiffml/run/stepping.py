@@ -145,6 +145,11 @@ class Stepper(ABC):
         """What the reverse sweep can use again of the solution of the last steps; None for nothing."""
         return None
 
+    @property
+    def slopes(self) -> list[np.ndarray] | None:
+        """For each part f, g its value (size,) at the last state, if the stepper has it."""
+        return None
+
     def take_ahead(self, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray | None] | None:
         """Take as many of the steps with these ``ends`` (steps,) as are solved for already, in one.
 
