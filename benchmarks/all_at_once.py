@@ -216,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     found, bounds = [], []
     for name in asked.cases:
-        repeats = max(3, round(SHARES[name] * asked.repeats))
+        repeats = max(1, round(SHARES[name] * asked.repeats))
         rounds = [measure(CASES[name](), repeats) for _ in range(asked.rounds)]
         for number, costs in enumerate(rounds, 1):
             for way, cost in costs.items():

@@ -202,7 +202,7 @@ def solve(
 ) -> tuple[np.ndarray, int, float]:
     """Solve the equations by Newton's iteration.
 
-    Returns x (count, size), the number of iterations, and the size of the last update in tolerances.
+    Returns x (count, size), the number of iterations, and the last update relative to the components.
 
     Parameters
     ----------
@@ -244,5 +244,6 @@ def solve(
         if converged:
             if not trusted and not equations.steps_lead_to(x, limits.rtol * np.abs(x[given:]) + atol, size):
                 raise StepsNotConvergedError(iteration)
-            return x, iteration, size
+            relative = change / (state + 0.01 * scale[tested] + 1e-250)
+            return x, iteration, math.sqrt(float((relative**2).mean(axis=1).max()))
     raise StepsNotConvergedError(MAX_ITERATIONS)

@@ -111,7 +111,7 @@ def solve_steps(
     states, stages, half = _parts(structure, x, first, last)
     end = int(topology.positions[-1][blocks[-1].pattern.new][-1])
     # Rosenbrock rows have derivatives of J besides, which the reverse sweep needs anew.
-    is_there = limits.atol is None and limits.rtol * update <= AT_SOLUTION and not topology.brackets
+    is_there = update <= AT_SOLUTION and not topology.brackets
     kept = equations.last if is_there else None
     return Found(
         states,

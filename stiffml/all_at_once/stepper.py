@@ -119,21 +119,19 @@ class AllAtOnceStepper(NativeStepper):
         self._one_by_one = max(0, self._one_by_one - 1)
         return super().step(size)
 
-    def take_ahead(self, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray | None] | None:
-        if self._task.limits is not None:
-            return None
-        window = self._next_window(float(ends[0]) - self.time)
-        if window is None:
-            return None
-        first = self._taken
-        last = min(len(window.ends), first + len(ends))
-        if not np.array_equal(window.ends[first:last], ends[: last - first]):
-            return None
-        self.cut_by, self.detail = None, ""
-        self._taken = last
-        self._at_once += last - first
-        found = window.found
-        return found.states[first:last], found.stages[first:last] if self._keeps_stages else None
+    def take_ahead(self, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        window = None
+        if self._task.limits is None:
+            window = self._next_window(float(ends[0]) - self.time)
+        if window is not None:
+            first, found = self._taken, window.found
+            last = min(len(window.ends), first + len(ends))
+            if np.array_equal(window.ends[first:last], ends[: last - first]):
+                self.cut_by, self.detail = None, ""
+                self._taken = last
+                self._at_once += last - first
+                return found.states[first:last], found.stages[first:last] if self._keeps_stages else None
+        return super().take_ahead(ends)
 
     def _next_window(self, size: float) -> _Window | None:
         """The window with the next step, of this size; None if it is solved for by itself."""

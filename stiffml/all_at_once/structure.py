@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.sparse import csr_array
 
-from stiffml.all_at_once.topology import Entries, topology_of
+from stiffml.all_at_once.entries import Entries
+from stiffml.all_at_once.topology import topology_of
 from stiffml.discretization.equations import Block
 
 

@@ -39,13 +39,12 @@ def factored_anew(
 ) -> Factored:
     """The equations of a segment with these Jacobians."""
     structure = Structure(equations.blocks)
-    at_f, at_g = (
-        None
-        if part is None
-        else Jacobians(part.at(np.arange(len(nodes.s))), _node_of(structure.topology, nodes))
-        for part, nodes in ((f, equations.f_nodes), (g, equations.g_nodes if g is not None else None))
-    )
-    assert at_f is not None
+
+    def jacobians(part: DenseBlocks, nodes: Nodes) -> Jacobians:
+        return Jacobians(part.at(np.arange(len(nodes.s))), _node_of(structure.topology, nodes))
+
+    at_f = jacobians(f, equations.f_nodes)
+    at_g = None if g is None else jacobians(g, equations.g_nodes)
     return Factored.of(structure, system, at_f, at_g, curvatures)
 
 

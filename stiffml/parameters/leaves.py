@@ -118,9 +118,9 @@ def next_node() -> int:
 
 def _variable(node: Node) -> Tensor | None:
     """The leaf that a node accumulates the gradient of; None for other nodes."""
-    return node.variable if type(node) is _ACCUMULATES else None
+    return getattr(node, "variable") if type(node) is _ACCUMULATES else None  # noqa: B009 (unknown to mypy)
 
 
 with torch.enable_grad():
-    _ACCUMULATES = type(torch.zeros((), requires_grad=True).clone().grad_fn.next_functions[0][0])
+    _ACCUMULATES = type(torch.autograd.graph.get_gradient_edge(torch.zeros((), requires_grad=True)).node)
 """The kind of node at a leaf. Operations of the caller's may have an attribute ``variable`` too."""

@@ -166,38 +166,32 @@ class Drive:
         outputs = self._trajectory.outputs
         assert not isinstance(steps, Adaptive)
         fractions, self.ramp_steps = scheduled(steps, outputs, self._method)
-        ends, marks = step_ends(fractions, outputs)
-        done = marked = 0
+        ends, is_output = step_ends(fractions, outputs)
+        done = 0
         while done < len(ends):
-            count = self._take_ahead(ends[done:], marks[marked:] - done)
+            count = self._take_ahead(ends[done:], is_output[done:])
             if not count:
                 self._reach(float(ends[done]))
-                count = 1
-                if done + 1 == marks[marked]:
+                if is_output[done]:
                     self._mark_output()
-            done += count
-            marked = int(np.searchsorted(marks, done, side="right"))
+            done += count or 1
 
-    def _take_ahead(self, ends: np.ndarray, marks: np.ndarray) -> int:
-        """Take steps that the stepper has solved for already, all in one; return how many.
-
-        ``ends`` (steps,) are those of the next steps, ``marks`` the numbers of steps to the next outputs.
-        """
+    def _take_ahead(self, ends: np.ndarray, is_output: np.ndarray) -> int:
+        """Take of the next steps, which end at ``ends``, those that are solved for; return how many."""
         run, trajectory = self._run, self._trajectory
+        # Events, outputs between steps, and states kept elsewhere than in memory take steps one by one.
         if self._finder is not None or self._has_between or run.checkpoints.states is None:
-            return 0  # these take steps one by one
-        found = self.stepper.take_ahead(ends)
-        if found is None:
             return 0
-        states, stages = found
+        states, stages = self.stepper.take_ahead(ends)
+        if not len(states):
+            return 0
         if self._n_steps == 0:
             trajectory.half = self.stepper.half
         count = len(states)
         trajectory.extend(ends[:count], np.diff(ends[:count], prepend=self._start))
         run.checkpoints.extend(states, stages)
-        marks = marks[marks <= count]
-        first = len(trajectory.output_steps)
-        returned = run.returned[first : first + len(marks)]
+        marks = np.flatnonzero(is_output[:count]) + 1
+        returned = run.returned[len(trajectory.output_steps) :][: len(marks)]
         self.outputs.extend(states[marks[returned] - 1])
         trajectory.output_steps += (self._n_steps + marks).tolist()
         self._previous = states[-2] if count > 1 else self._state

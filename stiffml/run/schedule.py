@@ -18,7 +18,7 @@ def scheduled(steps: Fixed | Grid | Recorded, outputs: np.ndarray, method: Metho
 
 
 def step_ends(fractions: Fractions, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The times (steps,) at which all steps end, and (n − 1,) int how many there are up to each output."""
+    """The times (steps,) at which all steps end, and (steps,) bool which of them are ``outputs`` (n,)."""
     counts = np.array([len(part) for part in fractions])
     begin, end, part = (
         np.repeat(outputs[:-1], counts),
@@ -26,7 +26,9 @@ def step_ends(fractions: Fractions, outputs: np.ndarray) -> tuple[np.ndarray, np
         np.concatenate(fractions),
     )
     # The last step ends on ``end`` itself: begin + 1.0·(end − begin) may round to another number.
-    return np.where(part == 1, end, begin + part * (end - begin)), np.cumsum(counts)
+    is_output = np.zeros(len(part), dtype=bool)
+    is_output[np.cumsum(counts) - 1] = True
+    return np.where(part == 1, end, begin + part * (end - begin)), is_output
 
 
 def expected_steps(steps: Fixed | Grid | Recorded, outputs: np.ndarray, method: Method) -> int:

@@ -150,13 +150,12 @@ class Stepper(ABC):
         """For each part f, g its value (size,) at the last state, if the stepper has it."""
         return None
 
-    def take_ahead(self, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray | None] | None:
-        """Take as many of the steps with these ``ends`` (steps,) as are solved for already, in one.
+    def take_ahead(self, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Take as many of the steps with these ``ends`` (steps,) as are solved for already; by default none.
 
-        Returns their states (taken, size) and stages (taken, stages, size), like :attr:`stages`; None if
-        there are none. By default there are none.
+        Returns their states (taken, size) and stages (taken, stages, size), like :attr:`stages`.
         """
-        return None
+        return np.empty((0, 0)), None
 
     @property
     @abstractmethod

@@ -64,6 +64,7 @@ class PassedTrials:
         before = [part.batching for part in self._system.parts]
         for part in self._system.parts:
             remembered(part.func).pop((_KEY, part.layout), None)
+            part.batching = None  # so that it is tried out too
         self._repeat()
         return before != [part.batching for part in self._system.parts]
 
