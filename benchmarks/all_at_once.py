@@ -1,5 +1,6 @@
 """Cost of one training iteration whose steps are known: solve, loss and backward pass, one by one and all at
-once, alternately at the same parameters. Medians count, of wall and of CPU time.
+once, alternately at the same parameters. Medians of CPU time count, which neighbours on the machine disturb
+less than wall time.
 
 - fit: the Robertson fit of stiffml.fits, 40 Crank-Nicolson steps of a network, its first iterations of
   training. In f-units: multiples of one eager call of the network. The guess is the iteration before.
@@ -62,13 +63,13 @@ class Case(NamedTuple):
 
 @dataclass(frozen=True)
 class Cost:
-    """Medians: an eager call in µs; wall and CPU time of an iteration, forward and backward, in such calls;
-    Newton iterations of a solve."""
+    """Medians: CPU time of an eager call in µs, of an iteration forward and backward in such calls, its wall
+    time in calls, Newton iterations of a solve."""
 
     call_us: float
     forward_f: float
     backward_f: float
-    cpu_f: float
+    wall_f: float
     newton_iterations: float
 
     @property
@@ -145,40 +146,41 @@ def measure(case: Case, repeats: int) -> dict[str, Cost]:
     try:
         before = case.solve()
         case.step()
-        calls: list[float] = []
+        calls: list[tuple[float, float]] = []
         rows: dict[str, list[tuple[float, float, float, float]]] = {way: [] for way in WAYS}
         for repeat in range(repeats + 2):
             with torch.no_grad():
-                began = time.perf_counter()
+                wall, began = time.perf_counter(), time.process_time()
                 for _ in range(50):
                     case.call()
-                call = (time.perf_counter() - began) / 50
+                call = (time.process_time() - began) / 50
+                wall_call = (time.perf_counter() - wall) / 50
             for way in WAYS:
                 more = {"stepping": "sequential"} if way == "one by one" else {}
                 if way == "with a guess":
                     more["guess"] = before
                 for parameter in case.parameters:
                     parameter.grad = None
-                began, busy = time.perf_counter(), time.process_time()
+                wall, began = time.perf_counter(), time.process_time()
                 solution = case.solve(**more)
                 loss = case.loss(solution)
-                between = time.perf_counter()
+                between = time.process_time()
                 loss.backward()
-                ended = time.perf_counter(), time.process_time()
+                backward, wall = time.process_time() - between, time.perf_counter() - wall
                 if repeat >= 2:  # the first two are warm-up
                     iterations = solution.stats.newton_iterations
-                    rows[way].append((between - began, ended[0] - between, ended[1] - busy, iterations))
+                    rows[way].append((between - began, backward, wall, iterations))
             if repeat >= 2:
-                calls.append(call)
+                calls.append((call, wall_call))
             before = solution
             case.step()
     finally:
         torch.set_num_threads(threads)
-    call = statistics.median(calls)
+    call, wall_call = (statistics.median(column) for column in zip(*calls, strict=True))
     medians = {way: [statistics.median(column) for column in zip(*rows[way], strict=True)] for way in WAYS}
     return {
-        way: Cost(call * 1e6, forward / call, backward / call, cpu / call, iterations)
-        for way, (forward, backward, cpu, iterations) in medians.items()
+        way: Cost(call * 1e6, forward / call, backward / call, wall / wall_call, iterations)
+        for way, (forward, backward, wall, iterations) in medians.items()
     }
 
 

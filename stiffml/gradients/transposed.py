@@ -115,8 +115,9 @@ def _through_outputs(
         along = structure.outputs_of_slopes(name, node_of[name], len(slopes[name])).T @ own
         slopes[name] += along
         at = np.unique(entries.column[entries.with_beta if name == "f" else entries.with_epsilon])
-        through = along[node_of[name][at]].reshape(len(at), -1, 1, jacobians.blocks.shape[-1])
-        cotangents[at] += (through @ jacobians.at(at)).reshape(len(at), -1)
+        _, samples, width, _ = jacobians.blocks.shape
+        through = along[node_of[name][at]].reshape(len(at), samples, 1, width)
+        cotangents[at] += (through @ jacobians.at(at)).reshape(len(at), samples * width)
     return own
 
 
