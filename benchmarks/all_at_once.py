@@ -1,6 +1,6 @@
 """Cost of one training iteration whose steps are known: solve, loss and backward pass, one by one and all at
-once, alternately at the same parameters. Medians of CPU time count, which neighbours on the machine disturb
-less than wall time.
+once, and these with a compiled function, alternately at the same parameters. Medians of CPU time count, which
+neighbours on the machine disturb less than wall time.
 
 - fit: the Robertson fit of stiffml.fits, 40 Crank-Nicolson steps of a network, its first iterations of
   training. In f-units: multiples of one eager call of the network. The guess is the iteration before.
@@ -35,7 +35,13 @@ import problems
 from stiffml import Grid, Recorded, Solution, solve
 from stiffml.fits.robertson import LEARNING_RATE, Network, error_of, observations
 
-WAYS = ("one by one", "all at once", "with a guess")
+WAYS: dict[str, dict] = {
+    "one by one": {"stepping": "sequential"},
+    "all at once": {},
+    "with a guess": {},
+    "compiled, cold": {"compile": True},
+    "compiled, with a guess": {"compile": True},
+}
 SAMPLES = 256
 MOVE = 0.01
 """The relative change of the rate constants between two iterations."""
@@ -43,6 +49,8 @@ MOVE = 0.01
 BOUNDS = {
     ("fit", "all at once"): 90.0,
     ("fit", "with a guess"): 60.0,
+    ("fit", "compiled, cold"): 250.0,
+    ("fit", "compiled, with a guess"): 160.0,
     ("samples", "all at once"): 8.0,
     ("samples", "with a guess"): 8.0,
     ("mechanism", "with a guess"): 20.0,
@@ -156,9 +164,7 @@ def measure(case: Case, repeats: int) -> dict[str, Cost]:
                 call = (time.process_time() - began) / 50
                 wall_call = (time.perf_counter() - wall) / 50
             for way in WAYS:
-                more = {"stepping": "sequential"} if way == "one by one" else {}
-                if way == "with a guess":
-                    more["guess"] = before
+                more = WAYS[way] | ({"guess": before} if way.endswith("with a guess") else {})
                 for parameter in case.parameters:
                     parameter.grad = None
                 wall, began = time.perf_counter(), time.process_time()
@@ -188,24 +194,25 @@ def draw(result: dict, path: Path) -> None:
     """The iterations of the best rounds by way, a panel for each case, with ratios to one by one."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    for panel, name in zip(figure.subplots(1, len(CASES)), CASES, strict=True):
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    cases = list(dict.fromkeys(case["case"] for case in result["cases"]))
+    for panel, name in zip(figure.subplots(1, len(cases), squeeze=False)[0], cases, strict=True):
         rows = [case for case in result["cases"] if case["case"] == name]
         best = [min((r for r in rows if r["way"] == way), key=lambda r: r["total_f"]) for way in WAYS]
         forward, backward = ([row[part] for row in best] for part in ("forward_f", "backward_f"))
-        panel.bar(WAYS, forward, color="tab:blue", label="forward")
-        bars = panel.bar(WAYS, backward, bottom=forward, color="tab:orange", label="backward")
+        names = [way.replace(" ", "\n") for way in WAYS]
+        panel.bar(names, forward, color="tab:blue", label="forward")
+        bars = panel.bar(names, backward, bottom=forward, color="tab:orange", label="backward")
         labels = [
-            f"{row['total_f']:.0f}"
-            + (f"\n{best[0]['total_f'] / row['total_f']:.1f} × less" if number else "")
+            f"{row['total_f']:.0f}" + (f"\n{best[0]['total_f'] / row['total_f']:.1f} ×" if number else "")
             for number, row in enumerate(best)
         ]
-        panel.bar_label(bars, labels)
+        panel.bar_label(bars, labels, fontsize="small")
         panel.set(title=name, ylabel="calls of func")
         panel.margins(y=0.2)
         panel.tick_params("x", labelsize="small")
     figure.axes[0].legend(frameon=False)
-    figure.suptitle("One training iteration: solve, loss and backward pass")
+    figure.suptitle("One training iteration: solve, loss and backward pass (×: times less than one by one)")
     figure.savefig(path, dpi=120)
 
 
@@ -222,11 +229,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rounds = [measure(CASES[name](), repeats) for _ in range(asked.rounds)]
         for number, costs in enumerate(rounds, 1):
             for way, cost in costs.items():
-                ratio = costs[WAYS[0]].total_f / cost.total_f
+                ratio = costs["one by one"].total_f / cost.total_f
                 row = {"case": name, "round": number, "way": way, **asdict(cost)}
                 found.append({**row, "total_f": cost.total_f, "times_less": ratio})
                 print({key: round(v, 1) if isinstance(v, float) else v for key, v in found[-1].items()})
-        for way in WAYS[1:]:
+        for way in WAYS:
             if (name, way) not in BOUNDS:
                 continue
             limit = BOUNDS[name, way]
@@ -234,7 +241,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 least = min(costs[way].total_f for costs in rounds)
                 bounds.append(Bound(f"{name}, {way}: f-units of an iteration", least, limit))
             else:
-                ratio = statistics.median(costs[WAYS[0]].total_f / costs[way].total_f for costs in rounds)
+                ratio = statistics.median(
+                    costs["one by one"].total_f / costs[way].total_f for costs in rounds
+                )
                 bounds.append(Bound(f"{name}, {way}: times less than one by one", ratio, limit, True))
     print(*bounds, sep="\n")
     result = {

@@ -139,6 +139,20 @@ def test_samples_that_get_coupled_are_noticed(method: str) -> None:
         iterate(func, start, method, batch_dims=1)
 
 
+def test_samples_with_times_of_their_own_are_tried_in_every_solve() -> None:
+    func, start = Func(), torch.rand(3, 2, dtype=D, generator=torch.Generator().manual_seed(1))
+
+    def own_times() -> None:
+        solve(func, start, T.repeat(3, 1), method="cn", steps=Grid(), batch_dims=1)
+
+    for _ in range(3):
+        iterate(func, start, batch_dims=1)
+    own_times()
+    func.secret[0] = 1
+    with pytest.raises(ValueError, match="leaves autograd"):
+        own_times()
+
+
 def test_a_batch_that_gets_wrong_is_given_up() -> None:
     """A mean over the first dimension is one over states in a batch of them: another number."""
     func = Func()
