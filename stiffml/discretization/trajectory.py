@@ -89,6 +89,11 @@ class Trajectory:
         # The sum of the steps may round beyond the last output.
         self._times.append(min(time, self.outputs[-1]))
 
+    def extend(self, ends: np.ndarray, sizes: np.ndarray) -> None:
+        """Add K accepted steps by their ends and their sizes, both (K,)."""
+        self._sizes.extend(sizes)
+        self._times.extend(np.minimum(ends, self.outputs[-1]))
+
     def end_last_step(self, time: float, size: float) -> None:
         """Move the end of the last step to ``time``."""
         self.end_is_held = True
@@ -105,8 +110,7 @@ class Trajectory:
         longer = Trajectory(self.outputs)
         longer.half = self.half
         times = np.concatenate([self.times, np.minimum(ends, self.outputs[-1])])
-        longer._times.extend(times[1:])
-        longer._sizes.extend(np.concatenate([self.sizes, np.diff(times[self.n_steps :])]))
+        longer.extend(times[1:], np.concatenate([self.sizes, np.diff(times[self.n_steps :])]))
         return longer
 
     def mark_output(self) -> None:
@@ -149,6 +153,9 @@ class Trajectory:
         sizes = self.sizes
         ends = []
         for first, last in zip(self.output_steps[:-1], self.output_steps[1:], strict=True):
+            if last - first == 1:
+                ends.append(np.ones(1))
+                continue
             fractions = np.cumsum(sizes[first:last])
             fractions /= fractions[-1]
             fractions[-1] = 1.0

@@ -96,6 +96,7 @@ class Drive:
         self._first_slope: np.ndarray | None = None
         self._stalled = self._linear_failures = 0  # steps cut by linear failures; linear failures so far
         again = solvers.again(run.trajectory, task.method, task.system, task.solver)
+        self._has_between = len(between) > 0
         self.reader = reader_for(between, again)
         self.reader.read(0, task.u0)
         self._finder = None
@@ -165,10 +166,38 @@ class Drive:
         outputs = self._trajectory.outputs
         assert not isinstance(steps, Adaptive)
         fractions, self.ramp_steps = scheduled(steps, outputs, self._method)
-        for ends in step_ends(fractions, outputs):
-            for end in ends.tolist():
-                self._reach(end)
-            self._mark_output()
+        ends, is_output = step_ends(fractions, outputs)
+        done = 0
+        while done < len(ends):
+            count = self._take_ahead(ends[done:], is_output[done:])
+            if not count:
+                self._reach(float(ends[done]))
+                if is_output[done]:
+                    self._mark_output()
+            done += count or 1
+
+    def _take_ahead(self, ends: np.ndarray, is_output: np.ndarray) -> int:
+        """Take of the next steps, which end at ``ends``, those that are solved for; return how many."""
+        run, trajectory = self._run, self._trajectory
+        # Events, outputs between steps, and states kept elsewhere than in memory take steps one by one.
+        if self._finder is not None or self._has_between or run.checkpoints.states is None:
+            return 0
+        states, stages = self.stepper.take_ahead(ends)
+        if not len(states):
+            return 0
+        if self._n_steps == 0:
+            trajectory.half = self.stepper.half
+        count = len(states)
+        trajectory.extend(ends[:count], np.diff(ends[:count], prepend=self._start))
+        run.checkpoints.extend(states, stages)
+        marks = np.flatnonzero(is_output[:count]) + 1
+        returned = run.returned[len(trajectory.output_steps) :][: len(marks)]
+        self.outputs.extend(states[marks[returned] - 1])
+        trajectory.output_steps += (self._n_steps + marks).tolist()
+        self._previous = states[-2] if count > 1 else self._state
+        self._state, self._start = states[-1], float(ends[count - 1])
+        self._n_steps += count
+        return count
 
     def _reach(self, target: float) -> None:
         """Step to ``target``; where Newton fails, halve the step as often as needed."""
