@@ -46,8 +46,8 @@ def ignition_delay(
     Where a gradient is asked for (of ``y0`` or parameters of the reactor), the reactor is solved once more,
     with outputs at these times t*, and the time returned is t* − g/(dg/dt) with the g that vanishes there:
     one more step of Newton's method, whose derivative is that of the implicit function, by the adjoint of
-    that solve. As the steps are held in it, the error of a gradient is larger than that of the delay: by default
-    2e-5 for hydrogen at 1000 K, and 4e-4 for the flat peak of OH; it falls with ``rtol``.
+    that solve. As the steps are held in it, the error of a gradient is larger than that of the delay: by
+    default 2e-5 for hydrogen at 1000 K, and 4e-4 for the flat peak of OH; it falls with ``rtol``.
 
     Parameters
     ----------
