@@ -61,6 +61,10 @@ class Head(abc.ABC):
     def rates(self, setting: Setting) -> Rates: ...
 
 
+def _exponential(v: Tensor, shift: float, limit: float) -> Tensor:
+    return torch.exp(limit * torch.tanh(v / limit) - shift)
+
+
 class _Projected(Rates):
     """scale · P(head(v, z))."""
 
@@ -117,15 +121,21 @@ class ProductionLoss(Head):
     ----------
     shift : float
         Of the exponents, so that a network near 0 begins with slow rates. Default 3.
+    limit : float
+        The largest size of v, which is limit · tanh(v/limit) in these formulas: production is then bounded
+        and losses are linear, so that no solution runs away in finite time, whatever the weights. Default 12,
+        rates up to 8 000 times the scale; take 6 where the scale is known well.
     """
 
     shift: float = 3.0
+    limit: float = 12.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shift", number("ProductionLoss: shift", self.shift))
+        object.__setattr__(self, "limit", number("ProductionLoss: limit", self.limit, above=0))
 
     def __call__(self, v: Tensor, z: Tensor) -> Tensor:
-        production, loss = torch.exp(v - self.shift).chunk(2, dim=-1)
+        production, loss = _exponential(v, self.shift, self.limit).chunk(2, dim=-1)
         return production - loss * z
 
     def rates(self, setting: Setting) -> Rates:
@@ -155,16 +165,20 @@ class Reactions(Head):
         a sink, as of :class:`ProductionLoss`.
     shift : float
         Of the exponents. Default 3.
+    limit : float
+        As of :class:`ProductionLoss`. Default 12.
     most : int
         Reactions to be found at most, else ValueError. Default 100.
     """
 
     stoichiometry: Any = None
     shift: float = 3.0
+    limit: float = 12.0
     most: int = 100
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shift", number("Reactions: shift", self.shift))
+        object.__setattr__(self, "limit", number("Reactions: limit", self.limit, above=0))
         object.__setattr__(self, "most", whole("Reactions: most", self.most))
         if self.stoichiometry is not None:
             given = array("Reactions: stoichiometry", self.stoichiometry)
@@ -190,7 +204,7 @@ class Reactions(Head):
                 f"{given.shape[1]}"
             )
         require_conserving(given, setting.rows, setting.names)
-        return _Reacting(given, self.shift, setting)
+        return _Reacting(given, self.shift, self.limit, setting)
 
 
 class _Reacting(Rates):
@@ -199,9 +213,9 @@ class _Reacting(Rates):
     stoichiometry: Tensor
     factors: Tensor
 
-    def __init__(self, reactions: np.ndarray, shift: float, setting: Setting) -> None:
+    def __init__(self, reactions: np.ndarray, shift: float, limit: float, setting: Setting) -> None:
         super().__init__(2 * len(reactions), setting.scale)
-        self.shift = shift
+        self.shift, self.limit = shift, limit
         self.written = tuple(written(reaction, setting.names) for reaction in reactions)
         extents = np.min(
             np.where(reactions != 0, setting.scale / np.where(reactions, np.abs(reactions), 1), np.inf),
@@ -217,7 +231,7 @@ class _Reacting(Rates):
 
     def forward(self, v: Tensor, z: Tensor) -> Tensor:
         with_one = torch.cat([z, torch.ones_like(z[..., :1])], dim=-1)
-        speed = torch.exp(v - self.shift)
+        speed = _exponential(v, self.shift, self.limit)
         for places in self.factors:
             speed = speed * with_one.index_select(-1, places)
         forwards, backwards = speed.chunk(2, dim=-1)

@@ -114,6 +114,19 @@ def test_reactions_and_production_stay_positive() -> None:
             assert (rates.sum(dim=-1).abs() <= 1e-15 * rates.abs().amax(dim=-1)).all()
 
 
+@pytest.mark.parametrize(
+    ("head", "sign"), [(ProductionLoss(), 1), (Reactions(), -1)], ids=["production", "reactions"]
+)
+def test_no_weights_make_a_solution_run_away(head: Head, sign: int) -> None:
+    """A production exp(50 y) would be infinite before t = 0.01."""
+    network = mlp([1, 2])
+    model = Closure(None, network, typical=[1.0], head=head)
+    with torch.no_grad():
+        network[0].weight.copy_(sign * torch.tensor([[50.0], [-50.0]]))
+        sol = stiffml.solve(model, torch.ones(1).double(), times(0, 1, 10))
+    assert 1e4 < sol.y[-1] < 1 + 10 * np.exp(9)
+
+
 @pytest.mark.parametrize("head", [Sinh(), Reactions()], ids=["sinh", "reactions"])
 def test_a_trace_component_gets_what_its_scale_allows(head: Head) -> None:
     scale = np.array([1.0, 1.0, 1e-9])
@@ -122,7 +135,11 @@ def test_a_trace_component_gets_what_its_scale_allows(head: Head) -> None:
     with torch.no_grad():
         rates = model(times(0)[0], y)
         numbers = model.network(model.features(times(0)[0], y))
-    values = torch.exp(numbers - 3) if isinstance(head, Reactions) else torch.sinh(numbers).abs()
+    values = (
+        torch.exp(12 * torch.tanh(numbers / 12) - 3)
+        if isinstance(head, Reactions)
+        else torch.sinh(numbers).abs()
+    )
     allowed = 1e-9 * values.sum(dim=-1)
     assert (rates[:, 2].abs() <= allowed).all()
     assert rates[:, 2].abs().max() > 1e-11

@@ -73,10 +73,11 @@ def test_heads_are_what_they_say() -> None:
 
     scale, size = np.array([10.0, 0.1]), np.array([2.0, 5.0])
     first, z = v[:2].numpy(), y.numpy() / size
+    bounded = 4 * np.tanh(v.numpy() / 4)
     expected = {
         Linear(): scale * first,
         Sinh(0.5): scale * 0.5 * np.sinh(first),
-        ProductionLoss(2.0): scale * (np.exp(first - 2) - np.exp(v[2:].numpy() - 2) * z),
+        ProductionLoss(2.0, limit=4.0): scale * (np.exp(bounded[:2] - 2) - np.exp(bounded[2:] - 2) * z),
     }
     for head, rates in expected.items():
         model = Closure(
@@ -84,8 +85,10 @@ def test_heads_are_what_they_say() -> None:
         )
         np.testing.assert_allclose(model(NOW, y), rates, rtol=1e-14)
     # A -> 2 B, then A + B -> nothing: extents are limited by B's scale, a half and a whole of it.
-    model = Closure(None, Constant(4), **_given(size, scale, Reactions([[-1, 2], [-1, -1]], shift=2.0)))
-    e = np.exp(v.numpy() - 2)
+    model = Closure(
+        None, Constant(4), **_given(size, scale, Reactions([[-1, 2], [-1, -1]], shift=2.0, limit=4.0))
+    )
+    e = np.exp(bounded - 2)
     one = 0.05 * (e[0] * z[0] - e[2] * z[1])
     two = 0.1 * (e[1] * z[0] * z[1] - e[3])
     np.testing.assert_allclose(model(NOW, y), [-one - two, 2 * one - two], rtol=1e-14)
@@ -199,6 +202,7 @@ BAD: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         ValueError,
         "b and E must be numbers, or one for each A",
     ),
+    "limit": (lambda: ProductionLoss(limit=0.0), ValueError, "ProductionLoss: limit must be positive"),
     "c": (lambda: Sinh(0.0), ValueError, "Sinh: c must be positive"),
     "size": (lambda: CRNN([1.0, -1.0], 2), ValueError, "CRNN: size must be positive, one number for each"),
     "reactions": (lambda: CRNN([1.0], 0), ValueError, "CRNN: reactions must be at least 1"),
