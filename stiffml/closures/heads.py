@@ -166,7 +166,8 @@ class Reactions(Head):
     shift : float
         Of the exponents. Default 3.
     limit : float
-        As of :class:`ProductionLoss`. Default 12.
+        As of :class:`ProductionLoss`; rates are then at most so many times the products of what is consumed.
+        Default 12.
     most : int
         Reactions to be found at most, else ValueError. Default 100.
     """
