@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from stiffml import Solution, solve
+from stiffml import Recorded, Solution, solve
 from stiffml.checks import described, number
 from stiffml.system.state import State
 
@@ -254,6 +254,7 @@ class _Course:
 
     def add(self, sol: Solution) -> None:
         begin, end = sol.t.tolist()
+        assert isinstance(sol.steps, Recorded)  # one t for all
         steps = torch.as_tensor(sol.steps.ends[0], dtype=torch.float64)
         self.parts.append(sol)
         self.ends.append((begin + (end - begin) * steps).clamp(max=end))
