@@ -18,6 +18,9 @@ FEW_SAMPLES = 8
 For more samples, block substitution solves all samples of one position in one call.
 """
 
+WIDE = 2_000
+"""Components of a sample times right-hand sides above which substitution, which multiplies matrices, pays."""
+
 
 class Part(NamedTuple):
     """E blocks of a block matrix; blocks at the same place are added.
@@ -35,19 +38,22 @@ class Triangular(ABC):
 
     @abstractmethod
     def solve(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
-        """Solve A x = v or Aᵀ x = v, with x and v (positions, samples, w).
+        """Solve A x = v or Aᵀ x = v, with x and v (positions, samples, w), or (positions, samples, w, P).
 
         If a block is singular, the result is not finite.
         """
 
 
-def factorise(parts: Sequence[Part], count: int, reach: int) -> Triangular:
+def factorise(parts: Sequence[Part], count: int, reach: int, columns: int = 1) -> Triangular:
     """The factors of the matrix that is the sum of ``parts``.
 
-    ``count`` is the number of block rows, ``reach`` the largest distance of a block from the diagonal.
+    ``count`` is the number of block rows, ``reach`` the largest distance of a block from the diagonal,
+    ``columns`` the number of right-hand sides that are to be solved for.
     """
-    samples = parts[0].values.shape[1]
-    return Band(parts, count, reach) if samples <= FEW_SAMPLES else Substitution(parts, count)
+    samples, width = parts[0].values.shape[1:3]
+    if samples <= FEW_SAMPLES and width * columns <= WIDE:
+        return Band(parts, count, reach)
+    return Substitution(parts, count)
 
 
 class Band(Triangular):
@@ -76,14 +82,14 @@ class Band(Triangular):
         x = v if transpose else self._through_diagonal(v, transpose)
         found = np.empty_like(x)
         for sample, matrix in enumerate(self._matrices):
-            right = x[:, sample].reshape(-1, 1)
+            right = x[:, sample].reshape(matrix.shape[1], -1)
             one, _ = lapack.dtbtrs(matrix, right, uplo="L", trans="T" if transpose else "N", diag="U")
             found[:, sample] = one.reshape(found[:, sample].shape)
         return self._through_diagonal(found, transpose) if transpose else found
 
     def _through_diagonal(self, v: np.ndarray, transpose: bool) -> np.ndarray:
-        columns = torch.from_numpy(np.ascontiguousarray(v))[..., None]
-        return self._diagonal.solve(columns, transpose)[..., 0].numpy()
+        columns = torch.from_numpy(np.ascontiguousarray(v)).view(*v.shape[:3], -1)
+        return self._diagonal.solve(columns, transpose).numpy().reshape(v.shape)
 
 
 class Substitution(Triangular):
@@ -97,15 +103,14 @@ class Substitution(Triangular):
         self._count = count
 
     def solve(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
-        x, groups = v.copy(), self._by_column if transpose else self._by_row
+        x, groups = v.reshape(*v.shape[:3], -1).copy(), self._by_column if transpose else self._by_row
         values = self._values.swapaxes(-1, -2) if transpose else self._values
         order = range(self._count)
         for position in reversed(order) if transpose else order:
             for other, which in groups[position]:
-                x[position] -= (values[which] @ x[other][:, :, None])[:, :, 0]
-            right = torch.from_numpy(x[position])[:, :, None]
-            x[position] = self._diagonal.at(position, right, transpose)[:, :, 0].numpy()
-        return x
+                x[position] -= values[which] @ x[other]
+            x[position] = self._diagonal.at(position, torch.from_numpy(x[position]), transpose).numpy()
+        return x.reshape(v.shape)
 
 
 def _by_diagonal(parts: Sequence[Part], count: int) -> tuple[BlockLU, list[Part]]:

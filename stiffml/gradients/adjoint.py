@@ -160,18 +160,14 @@ def _reverse_segment(replay: Replay, segment: Segment, pending: Pending, total: 
     g = None if system.g is None else linearize(equations.g_nodes, False, system.g, replay)
     if is_last and system.layout.samples > 1:
         _require_independent_samples(equations, system, f, g)
-    curvatures = [_curvature(equations, block, system.f) for block in equations.blocks]
+    curvatures = curvatures_of(equations, system.f)
     wanted = total.times is not None or system.mass_has_gradient or any(curvatures)
-    if (
-        len(segment.which) > 1  # large states have segments of one step, and no room for more matrices
-        and isinstance(f, DenseBlocks)
-        and (g is None or isinstance(g, DenseBlocks))
-        and all(curvature is None or curvature.blocks is not None for curvature in curvatures)
-    ):
-        swept = sweep_at_once(equations, system, f, g, curvatures, pending)
+    blocks = as_blocks(equations, f, g, curvatures)
+    if blocks is not None:
+        swept = sweep_at_once(equations, system, *blocks, curvatures, pending)
     else:
         swept = sweep(equations, system, f, g, curvatures, pending, with_multipliers=wanted)
-    del f, g  # frees the Jacobians, which may be large
+    del f, g, blocks  # frees the Jacobians, which may be large
     if method.implicit:
         replay.solver.release_jacobian()
     at_f = _through(system.f, equations.f_nodes, swept.f, total)
@@ -220,10 +216,32 @@ def linearize(nodes: Nodes, solves: bool, dynamics: Dynamics, replay: Replay) ->
     return Products(dynamics, nodes.s, nodes.u)
 
 
-def _curvature(equations: Equations, block: Block, dynamics: Dynamics) -> Curvature | None:
-    pattern = block.pattern
-    if not pattern.has_rosenbrock:
+def curvatures_of(equations: Equations, dynamics: Dynamics) -> list[Curvature | None]:
+    """For each block the derivative of its Rosenbrock brackets; None for other methods."""
+    return [
+        _curvature(equations, block, dynamics) if block.pattern.has_rosenbrock else None
+        for block in equations.blocks
+    ]
+
+
+def as_blocks(
+    equations: Equations,
+    f: Linearization,
+    g: Linearization | None,
+    curvatures: Sequence[Curvature | None],
+) -> tuple[DenseBlocks, DenseBlocks | None] | None:
+    """f and g if all rows of a segment can be solved at once: all Jacobians are small dense blocks."""
+    if len(equations.segment.which) == 1:
+        return None  # large states have segments of one step, and no room for more matrices
+    if not isinstance(f, DenseBlocks) or not (g is None or isinstance(g, DenseBlocks)):
         return None
+    if not all(curvature is None or curvature.blocks is not None for curvature in curvatures):
+        return None
+    return f, g
+
+
+def _curvature(equations: Equations, block: Block, dynamics: Dynamics) -> Curvature:
+    pattern = block.pattern
     states = block.state_of(pattern.base)
     assert states is not None
     directions = {row.index: equations.column(block, row.column) for row in pattern.rows if row.rosenbrock}

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from stiffml.discretization.numbering import HALF
+from stiffml.gradients.end_time import end_time_tangents
 from stiffml.gradients.refusals import differentiable_no_further
-from stiffml.gradients.tangent import end_time_tangents
 from stiffml.gradients.tape import Tape
 from stiffml.run.events import EventFunc, checked, gradients_of
 from stiffml.system.space import Space

@@ -12,7 +12,7 @@ Source: Hager, Numer. Math. 87 (2000), for Runge-Kutta methods.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +62,7 @@ def sweep(
     g: Linearization | None,
     curvatures: Sequence[Curvature | None],
     pending: Pending,
-    sources: dict[str, np.ndarray] | None = None,
+    sources: Sequence[Mapping[int, np.ndarray]] | None = None,
     with_multipliers: bool = False,
 ) -> Swept:
     """Reverse a segment.
@@ -77,8 +77,8 @@ def sweep(
         For each block the derivative of its Rosenbrock brackets; None for other methods.
     pending : Pending
         Has dL/du of the segment's states, which is removed. That of earlier states is added.
-    sources : dict, optional
-        Under "f" and "g": (M, size) at the nodes. Rows of stages are added to dL/dx of these stages.
+    sources : sequence of dict, optional
+        For each block, by column of a stage, (steps, size) to be added to dL/dx of the stage.
     with_multipliers : bool
         Whether the multipliers are wanted. Default False.
     """
@@ -89,7 +89,8 @@ def sweep(
         [np.zeros((len(b.pattern.rows), b.steps, equations.size)) for b in blocks],
     )
     for number in reversed(range(len(equations.blocks))):
-        step = _ReverseStep(equations, number, system, f, g, curvatures[number], swept, sources or {})
+        added = sources[number] if sources is not None else {}
+        step = _ReverseStep(equations, number, system, f, g, curvatures[number], swept, added)
         for k in reversed(range(equations.blocks[number].steps)):
             step.reverse(k, pending)
     return swept
@@ -107,7 +108,7 @@ class _ReverseStep:
         g: Linearization | None,
         curvature: Curvature | None,
         swept: Swept,
-        sources: dict[str, np.ndarray],
+        sources: Mapping[int, np.ndarray],
     ) -> None:
         self.block: Block = equations.blocks[number]
         self.pattern = self.block.pattern
@@ -116,7 +117,7 @@ class _ReverseStep:
         self.g_index = equations.g_nodes.index[number] if g is not None else {}
         self.f_cotangents, self.g_cotangents = swept.f, swept.g
         self.multipliers = swept.multipliers[number] if swept.multipliers else None
-        self.sources = [(sources[name], index) for name, index in self._indices() if name in sources]
+        self.sources = sources
         pattern, numbers = self.pattern, self.block.numbers
         half = [pattern.history] if pattern.keeps_half else []
         self.determined: list[tuple[int, list[int]]] = []
@@ -128,9 +129,6 @@ class _ReverseStep:
             values.tolist() for values in (numbers.alpha, numbers.beta, numbers.epsilon)
         )
 
-    def _indices(self) -> list[tuple[str, dict[int, np.ndarray]]]:
-        return [("f", self.f_index), ("g", self.g_index)]
-
     def reverse(self, k: int, pending: Pending) -> None:
         """Reverse step ``k`` of the block."""
         pattern, block = self.pattern, self.block
@@ -140,11 +138,8 @@ class _ReverseStep:
         self.at_g: list[np.ndarray | None] = [None] * pattern.columns
         for c, states in self.determined:
             self.x[c] = pending.pop(states[k], None)
-        for values, index in self.sources:
-            for c in pattern.stages:
-                where = index.get(c)
-                if where is not None:
-                    self._add(self.x, c, values[where[k]])
+        for c, values in self.sources.items():
+            self._add(self.x, c, values[k])
         held: dict[int, np.ndarray] = {}
         for row in reversed(pattern.rows):
             w = self._reverse_row(row, k)

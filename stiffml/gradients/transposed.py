@@ -30,8 +30,8 @@ def sweep_at_once(
 ) -> Swept:
     """Reverse a segment as :func:`stiffml.gradients.sweep.sweep` does, for Jacobians as dense blocks."""
     structure = Structure(equations.segment, equations.blocks)
-    at_f = _jacobians(structure, f, equations.f_nodes)
-    at_g = None if g is None else _jacobians(structure, g, equations.g_nodes)
+    at_f = jacobians_of(structure, f, equations.f_nodes)
+    at_g = None if g is None else jacobians_of(structure, g, equations.g_nodes)
     swept = Swept(
         np.zeros(equations.f_nodes.u.shape), None if g is None else np.zeros(equations.g_nodes.u.shape), []
     )
@@ -102,7 +102,7 @@ def _add_to_nodes(
                 total[jacobians.node[entry.column]] += numbers[:, None] * multiplier(entry.row)
 
 
-def _jacobians(structure: Structure, linearization: DenseBlocks, nodes: Nodes) -> Jacobians:
+def jacobians_of(structure: Structure, linearization: DenseBlocks, nodes: Nodes) -> Jacobians:
     """The Jacobians of a linearization, indexed by position instead of node."""
     node = np.zeros(structure.count, dtype=int)
     for number, at in enumerate(structure.positions):

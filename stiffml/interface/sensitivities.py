@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from stiffml.checks import texts
+from stiffml.gradients.directions import Along, Direction
 from stiffml.gradients.initial_values import consistent_tangents
 from stiffml.gradients.non_finite import explained, require_finite
-from stiffml.gradients.tangent import Direction, output_tangents
+from stiffml.gradients.tangent import output_tangents
 from stiffml.interface.arguments import Arguments, named_arguments
 from stiffml.interface.integrate import solved
 from stiffml.interface.solution import Solution
@@ -119,7 +120,7 @@ def sensitivities(
             constraints = Constraints(system, float(run.trajectory.times[0]), tape.replay.solver)
             start = consistent_tangents(constraints, tape.checkpoints.start, start, directions)
         with explained(tape):
-            tangents = output_tangents(tape, start, directions)
+            tangents = output_tangents(tape, start, Along(directions))
         require_finite([tangents], tape)
     tangents = tangents[run.in_time]
     parts = torch.split(tangents.to(dtype), [shape.numel() for shape in shapes], dim=1)

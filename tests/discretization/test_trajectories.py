@@ -16,6 +16,7 @@ from stiffml.discretization.interpolation import Reading
 from stiffml.discretization.trajectory import Trajectories
 from stiffml.gradients import adjoint
 from stiffml.gradients.adjoint import reverse
+from stiffml.gradients.directions import Along
 from stiffml.gradients.tangent import TangentSweep
 from stiffml.gradients.tape import Tape
 from stiffml.native.replay import Replay
@@ -110,7 +111,7 @@ def test_in_segments(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert off <= 1e-12, f"{method}, segments of {steps}: off by {off:.1e}; look at Segment.which"
 
 
-@pytest.mark.parametrize("method", [name for name in WITH_RAGGED_TIMES if not METHODS[name].time_is_state])
+@pytest.mark.parametrize("method", WITH_RAGGED_TIMES)
 def test_tangents_together_or_one_by_one(method: str) -> None:
     tapes = runs(method, "solutions", Fixed(0.07))
     random = np.random.default_rng(1)
@@ -118,12 +119,12 @@ def test_tangents_together_or_one_by_one(method: str) -> None:
     u0 = random.normal(size=(1, 6))
     tape = joined(tapes)
     replay, checkpoints = tape.replay, tape.checkpoints
-    sweep = TangentSweep(replay, u0, [along])
+    sweep = TangentSweep(replay, u0, Along([along]))
     sweep.run(checkpoints, replay.trajectory.n_steps)
     before = 0
     for number, tape in enumerate(tapes):
         last = tape.run.trajectory.n_steps
-        one = TangentSweep(tape.replay, u0[:, 2 * number : 2 * number + 2], [along])
+        one = TangentSweep(tape.replay, u0[:, 2 * number : 2 * number + 2], Along([along]))
         one.run(tape.run.checkpoints, last)
         assert np.allclose(sweep.states[before + last], one.states[last], rtol=1e-9, atol=1e-12), (
             f"{method}, trajectory {number}: look at TangentSweep.states, then at Block.which"

@@ -65,12 +65,17 @@ WITH_RAGGED_TIMES = (
     "dopri5",
     "rk4",
 )
-WITH_SECOND_DERIVATIVES = ("beuler", "cn", "bdf3", "dirk-es213sal", "dirk-s212", "arkimex-3", "rk4")
-WITH_HESSIAN_PRODUCTS = [
-    *{type(method).__name__: name for name, method in METHODS.items() if not method.time_is_state}.values(),
-    "bdf2",
+WITH_SECOND_DERIVATIVES = (
+    "beuler",
     "cn",
-]
+    "bdf3",
+    "rosw-ra34pw2",
+    "dirk-es213sal",
+    "dirk-s212",
+    "arkimex-3",
+    "rk4",
+)
+WITH_HESSIAN_PRODUCTS = [*CLASSES.values(), "bdf2", "cn", "rosw-rodas3"]
 WITH_CHECKED_SPANS = [*BEYOND_THE_STEP, "bdf3", "rosw-rodaspr", "arkimex-5"]
 
 

@@ -188,7 +188,7 @@ def test_outputs_between_steps(method: str) -> None:
 
 
 @pytest.mark.parametrize("solver", ["gmres ilu", "coloured lu"])
-@pytest.mark.parametrize("form", ["bdf3", "arkimex split"])
+@pytest.mark.parametrize("form", ["bdf3", "rosw", "arkimex split"])
 def test_sensitivities(form: str, solver: str) -> None:
     case = problem(form)
     name = "implicit.coefficients" if form == "arkimex split" else "diffusion.coefficients"
@@ -210,7 +210,7 @@ def test_sensitivities(form: str, solver: str) -> None:
 
 
 @pytest.mark.parametrize("solver", ["gmres ilu", "coloured lu"])
-@pytest.mark.parametrize("form", ["bdf3", "arkimex split", "dirk"])
+@pytest.mark.parametrize("form", ["bdf3", "rosw", "arkimex split", "dirk"])
 def test_second_derivatives(form: str, solver: str) -> None:
     case = problem(form, times(0.1, 0.2))
     del case.inputs["t"]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stiffml.parameters.leaves import origin, roots
 from stiffml.system.derivatives.jacobian import WithJacobian
-from stiffml.system.derivatives.products import added, derivative, gradient
+from stiffml.system.derivatives.products import Derivative, added, derivative, gradient
 
 
 class Dynamics(WithJacobian):
@@ -102,12 +102,15 @@ class Dynamics(WithJacobian):
     def jvps(self, s: Tensor, u: Tensor, directions: Sequence[Sequence[Tensor | None]]) -> Tensor:
         """∂f/∂θ along P directions, each given by parameter (None: no change): -> (P, K, size)."""
         result = torch.zeros(len(directions), *u.shape, dtype=torch.float64)
+        moved = [
+            any(direction[i] is not None for direction in directions) for i in range(len(self.parameters))
+        ]
+        inputs = [p for p, is_moved in zip(self.parameters, moved, strict=True) if is_moved]
         with torch.enable_grad():
             slopes = self._many(s, u.detach())
+            along = Derivative(slopes, inputs)
             for row, direction in zip(result, directions, strict=True):
-                pairs = [(p, v) for p, v in zip(self.parameters, direction, strict=True) if v is not None]
-                if pairs:
-                    row.copy_(derivative(slopes, *zip(*pairs, strict=True)).detach())
+                row.copy_(along([v for v, is_moved in zip(direction, moved, strict=True) if is_moved]))
         return result
 
     def second_vjp(

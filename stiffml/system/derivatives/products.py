@@ -38,3 +38,34 @@ def derivative(slopes: Tensor, inputs: Sequence[Tensor], directions: Sequence[Te
         return torch.zeros_like(slopes)
     (change,) = torch.autograd.grad(total, probe, create_graph=True, allow_unused=True)
     return torch.zeros_like(slopes) if change is None else change
+
+
+class Derivative:
+    """The derivative of slopes along many directions of the inputs, as :func:`derivative` gives it for one.
+
+    The vector-Jacobian product is taken once, and differentiated for each direction. Results are constants.
+    """
+
+    def __init__(self, slopes: Tensor, inputs: Sequence[Tensor]) -> None:
+        self._like = slopes.detach()
+        self._products: list[Tensor | None] = [None] * len(inputs)
+        if slopes.requires_grad and inputs:
+            self._probe = torch.zeros_like(slopes, requires_grad=True)
+            self._products = list(
+                torch.autograd.grad(slopes, list(inputs), self._probe, create_graph=True, allow_unused=True)
+            )
+
+    def __call__(self, directions: Sequence[Tensor | None]) -> Tensor:
+        """Along one direction, given by input; None for no change."""
+        pairs = [
+            (p, v)
+            for p, v in zip(self._products, directions, strict=True)
+            if p is not None and p.requires_grad and v is not None
+        ]
+        if not pairs:
+            return torch.zeros_like(self._like)
+        products, along = zip(*pairs, strict=True)
+        (change,) = torch.autograd.grad(
+            products, self._probe, grad_outputs=along, retain_graph=True, allow_unused=True
+        )
+        return torch.zeros_like(self._like) if change is None else change
