@@ -8,30 +8,32 @@ import numpy as np
 
 from stiffml.all_at_once.newton import ManySteps, solve
 from stiffml.all_at_once.structure import Structure
-from stiffml.discretization.trajectory import Segment, Trajectory, times_at
+from stiffml.discretization.trajectory import Segment, Trajectory
 from stiffml.methods import Method
 from stiffml.settings import NewtonLimits
 from stiffml.system.system import System
 
 
 class Found(NamedTuple):
-    """The solution of the steps of a window.
+    """The solution of the steps of a segment.
 
     Attributes
     ----------
     states : ndarray
-        (steps, size) the states at the ends of the steps.
+        (last − first, size) the states at the ends of the steps. In a segment of several trajectories their
+        starts are among them.
     stages : ndarray
-        (steps, stages, size)
-    half : ndarray or None
-        (size,) the half step at the start of the run, if the window contains it.
+        (last − first, stages, size), zero between trajectories.
+    halves : ndarray or None
+        (k, size) the half steps at the starts of the k trajectories that begin in the segment; None if there
+        are none.
     iterations : int
         Number of Newton iterations.
     """
 
     states: np.ndarray
     stages: np.ndarray
-    half: np.ndarray | None
+    halves: np.ndarray | None
     iterations: int
 
 
@@ -69,13 +71,27 @@ def solve_steps(
     origin = last + 1 - len(guess)
     if trajectory.half is None and method.starts_with_half_step:
         trajectory.half = float(trajectory.times[:2].mean()), guess[0]
-    segment = Segment(trajectory, first, last, origin, guess)
-    blocks = method.blocks(segment, system.form)
+    return solve_segment(Segment(trajectory, first, last, origin, guess), method, system, limits, trusted)
+
+
+def solve_segment(
+    segment: Segment, method: Method, system: System, limits: NewtonLimits, trusted: bool
+) -> Found:
+    """Solve the steps of a segment, of one or several trajectories, whose states are the initial guess.
+
+    Where the method starts with half steps, the trajectories must have them, at any state.
+
+    Raises
+    ------
+    StepsNotConvergedError
+        If Newton's iteration does not converge.
+    """
+    guess, blocks = segment.states, method.blocks(segment, system.form)
     structure = Structure(segment, blocks)
     x = np.empty((structure.count, guess.shape[1]))
     times = np.zeros(structure.count)
     x[: structure.given] = segment.states_at(structure.known)
-    times[: structure.given] = times_at(trajectory, structure.known)
+    times[: structure.given] = segment.times_at(structure.known)
     scale = np.empty((structure.unknowns, guess.shape[1]))
     for block, at in zip(blocks, structure.positions, strict=True):
         pattern = block.pattern
@@ -85,26 +101,26 @@ def solve_steps(
             scale[here - structure.given] = np.abs(base)
             if states is not None and row.column == pattern.new:
                 x[here] = segment.states_at(states)
-                times[here] = times_at(trajectory, states)
+                times[here] = segment.times_at(states)
             elif row.column in pattern.stages:
                 x[here] = 0.0 if row.rosenbrock else base
             else:
                 x[here] = base
                 times[here] = block.times.mean(dim=1).numpy()
     x, iterations = solve(ManySteps(structure, system, times), x, structure.given, limits, scale, trusted)
-    return _found(structure, x, first, last, iterations)
+    return _found(structure, x, segment, iterations)
 
 
-def _found(structure: Structure, x: np.ndarray, first: int, last: int, iterations: int) -> Found:
-    stages = structure.blocks[0].pattern.stages
-    states = np.empty((last - first, x.shape[1]))
-    inner = np.empty((last - first, len(stages), x.shape[1]))
-    half = None
+def _found(structure: Structure, x: np.ndarray, segment: Segment, iterations: int) -> Found:
+    stages, first = structure.blocks[0].pattern.stages, segment.first
+    states = segment.states[first + 1 - segment.origin :].copy()
+    inner = np.zeros((segment.last - first, len(stages), x.shape[1]))
+    halves = []
     for block, at in zip(structure.blocks, structure.positions, strict=True):
         pattern, steps = block.pattern, block.which - first
         states[steps] = x[at[pattern.new]]
         for c in pattern.stages:
             inner[steps, c - pattern.stages.start] = x[at[c]]
         if pattern.keeps_half:
-            half = x[at[pattern.history]][0]
-    return Found(states, inner, half, iterations)
+            halves.append(x[at[pattern.history]])
+    return Found(states, inner, np.concatenate(halves) if halves else None, iterations)
