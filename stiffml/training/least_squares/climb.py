@@ -202,7 +202,7 @@ class Climb:
         self._row(state, began)
         error = mean_error(state.point.residuals)
         last = now.level == len(self.rungs) - 1
-        if error <= self.goal.error:
+        if rung.to_target and error <= self.goal.error:
             state.outcome = "reached the target"
         elif not state.outcome and state.iteration >= rung.iterations:
             state.outcome = f"stopped after {rung.iterations} iterations"

@@ -32,12 +32,15 @@ class Rung:
         At most.
     tolerance : float
         It ends after three iterations that lower the cost by less than this fraction.
+    to_target : bool
+        Whether it ends where the error is that which the fit is to reach.
     """
 
     name: str
     intervals: tuple[Interval, ...]
     iterations: int
     tolerance: float
+    to_target: bool = True
 
 
 def filled(run: Run) -> np.ndarray:

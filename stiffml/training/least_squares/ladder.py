@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from stiffml.checks import number, whole
 from stiffml.training.data import Run
@@ -16,7 +16,7 @@ from stiffml.training.least_squares.intervals import Rung, shot, up_to
 from stiffml.training.least_squares.intervals import whole as whole_runs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Strategy(ABC):
     """A sequence of rungs; the last one has the whole runs.
 
@@ -109,9 +109,9 @@ class GrowingHorizon(Strategy):
         Default 2. Longer extensions are faster, and more often end in a bad minimum.
     """
 
-    iterations: int = 60
-    last: int = 400
     rows: int = 2
+    iterations: int = field(default=60, kw_only=True)
+    last: int = field(default=400, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -119,6 +119,7 @@ class GrowingHorizon(Strategy):
 
     def _before(self, runs: Sequence[Run], longest: int) -> list[Rung]:
         return [
-            Rung(f"the first {rows}", up_to(runs, rows), self.iterations, self.tolerance)
+            # Fitted as closely as it goes: the better it is, the further it goes on rightly.
+            Rung(f"the first {rows}", up_to(runs, rows), self.iterations, self.tolerance, to_target=False)
             for rows in range(self.rows, longest, self.rows)
         ]

@@ -28,6 +28,12 @@ FLOOR, CEILING = 1e-13, 1e16
 DIAGONAL = 1e-8
 """ε: how much of the trace is added to the diagonal, so that parameters without effect are damped too."""
 
+ACCELERATION = 1.5
+"""By how much λ grows faster with each rejected trial of a step; small λ would need many otherwise."""
+
+NOTHING = 1e-3
+"""A step that is expected to gain less than this fraction of the tolerance is not tried."""
+
 FAILURES = 10
 """Trial steps in a row that cannot be evaluated, after which the iteration gives up."""
 
@@ -114,8 +120,8 @@ class LevenbergMarquardt:
     damping : float
         λ of the first step. Default 1e-2.
     grow, shrink : float
-        λ is multiplied by ``grow`` when a step is rejected, and divided by ``shrink`` when one is accepted.
-        Default 4 and 5.
+        λ is multiplied by ``grow`` when a step is rejected, by half as much again when the next one is, and
+        so on; it is divided by ``shrink`` when one is accepted. Default 4 and 5.
     trials : int
         Rejected trials in a row after which the iteration ends. Default 16.
     patience : int
@@ -198,11 +204,15 @@ class Iteration:
         outward = ((theta <= self._low) & (gradient > 0)) | ((theta >= self._high) & (gradient < 0))
         free = np.flatnonzero(~outward)
         system = _Damped(matrix[:, free], right)
-        rejected = 0
+        rejected, factor, small = 0, self.settings.grow, False
         failures: list[TrialError] = []
         while rejected + len(failures) < self.settings.trials and failed < FAILURES and damping < CEILING:
+            step, expected = system.step(damping)
+            if expected < NOTHING * tolerance * state.cost:
+                small = True
+                break
             trial = theta.copy()
-            trial[free] += system.step(damping)
+            trial[free] += step
             trial = np.clip(trial, self._low, self._high)
             try:
                 point = problem.evaluate(trial, state.point)
@@ -219,8 +229,12 @@ class Iteration:
                 number = state.iteration + 1
                 return State(trial, point, cost, damping, number, slow, failed, rejected, failures, done)
             rejected += cost < np.inf
-            damping *= self.settings.grow
-        outcome = _stuck(matrix[:, free], right, failures, failed)
+            damping *= factor
+            factor *= ACCELERATION
+        if small and not failures:
+            outcome = "converged: a further step is expected to gain too little"
+        else:
+            outcome = _stuck(matrix[:, free], right, failures, failed)
         return State(
             theta,
             state.point,
@@ -289,16 +303,19 @@ class _Damped:
             right = q.T @ right
         self._matrix, self._right = scaled, right
 
-    def step(self, damping: float) -> np.ndarray:
+    def step(self, damping: float) -> tuple[np.ndarray, float]:
+        """The step, and by how much it lowers half the sum of squares of the linearisation."""
         rows, size = self._matrix.shape
         if not size:
-            return np.zeros(0)
+            return np.zeros(0), 0.0
         stacked = np.zeros((rows + size, size), order="F")
         stacked[:rows] = self._matrix
         stacked[rows + np.arange(size), np.arange(size)] = np.sqrt(damping)
         right = np.concatenate([-self._right, np.zeros(size)])
         _, found, _ = lapack.dgels(stacked, right, lwork=64 * (rows + 2 * size), overwrite_a=True)
-        return found[:size] / self._scale
+        scaled = found[:size]
+        left = self._right + self._matrix @ scaled
+        return scaled / self._scale, 0.5 * float(self._right @ self._right - left @ left)
 
 
 def _stuck(matrix: np.ndarray, right: np.ndarray, failures: list[TrialError], failed: int) -> str:

@@ -184,11 +184,13 @@ class Together:
 
     def kept(self, solved: Solved) -> list[dict[str, np.ndarray]]:
         """The vectors of a solution, for :meth:`restored`."""
-        return [
-            {"states": segment.states, "stages": segment.stages}
-            | {f"half {i}": part.half[1] for i, part in enumerate(_parts(segment)) if part.half}
-            for segment in solved.segments
-        ]
+        found = []
+        for segment in solved.segments:
+            assert segment.stages is not None
+            vectors = {"states": segment.states, "stages": segment.stages}
+            vectors |= {f"half {i}": part.half[1] for i, part in enumerate(_parts(segment)) if part.half}
+            found.append(vectors)
+        return found
 
     def restored(self, groups: Sequence[Group], kept: Sequence[dict[str, np.ndarray]]) -> Solved:
         """The solution with these vectors."""
