@@ -17,8 +17,8 @@ from stiffml.training.least_squares.climb import Climb, Goal, Progress
 from stiffml.training.least_squares.covariance import Covariance, covariance
 from stiffml.training.least_squares.ladder import GrowingHorizon, MultipleShooting, Strategy
 from stiffml.training.least_squares.levenberg_marquardt import Iteration, LevenbergMarquardt
-from stiffml.training.resolving import mean_of, resolve
-from stiffml.training.result import ATOL, RTOL, Result
+from stiffml.training.resolving import ATOL, RTOL, mean_of, resolve
+from stiffml.training.result import Result
 from stiffml.training.trainer import TrainingError
 
 ADVICE = (

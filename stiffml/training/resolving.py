@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 MAX_STEPS = 20_000
 
+RTOL, ATOL = 1e-7, 1e-10
+"""Tolerances with which fitted models are solved again; atol in units of the scale."""
+
 
 @dataclass(frozen=True)
 class Resolved:
@@ -40,7 +43,7 @@ class Resolved:
 
 
 def resolve(
-    model: nn.Module, run: Run, y0: np.ndarray, rtol: float, atol: float, **arguments: Any
+    model: nn.Module, run: Run, y0: np.ndarray, rtol: float = RTOL, atol: float = ATOL, **arguments: Any
 ) -> Resolved:
     """Solve a run with BDF and adaptive steps; a solve that stops early gives NaN from there on."""
     dtype = next((p.dtype for p in model.parameters()), torch.float64)

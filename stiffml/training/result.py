@@ -12,14 +12,11 @@ from torch import nn
 from stiffml.checks import number
 from stiffml.training.data import Runs
 from stiffml.training.least_squares.covariance import Covariance
-from stiffml.training.resolving import Report, Resolved, draw, drift_of, errors, mean_of, resolve
+from stiffml.training.resolving import ATOL, RTOL, Report, Resolved, draw, drift_of, errors, mean_of, resolve
 
 if TYPE_CHECKING:
     import xarray
     from matplotlib.figure import Figure
-
-RTOL, ATOL = 1e-7, 1e-10
-"""Tolerances with which fitted models are solved again; atol in units of the scale."""
 
 
 @dataclass(frozen=True)

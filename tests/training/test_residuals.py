@@ -1,4 +1,4 @@
-"""Residuals of many runs and intervals, and their Jacobian, against runs solved one by one and differences."""
+"""Residuals of runs and intervals, and their Jacobian, against runs solved one by one and differences."""
 
 from __future__ import annotations
 
