@@ -267,7 +267,7 @@ def error_of(solution: Solution, data: Data) -> Tensor:
     return (solution.y - data.scaled)[1:].abs().mean()
 
 
-def _write(folder: Path, result: Result, network: Network) -> None:
+def _write(folder: Path, result: Result, network: nn.Module) -> None:
     from stiffml.plotting import plot_fit
 
     trajectory = trajectory_dataset(result)
