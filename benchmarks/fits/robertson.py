@@ -136,15 +136,20 @@ def summary(rows: list[dict], kind: str, points: int) -> list[Bound]:
     if kind == "pnode":
         most = UNSEEN_OF_POINTS[points]
         return [
-            Bound("share of seeds with training error up to 1e-5", (errors <= 1e-5).mean(), 1, True),
+            Bound("share of seeds with training error up to 1e-5", float((errors <= 1e-5).mean()), 1, True),
             Bound(
-                f"share of seeds with error at unseen times up to {most:g}", (unseen <= most).mean(), 1, True
+                f"share of seeds with error at unseen times up to {most:g}",
+                float((unseen <= most).mean()),
+                1,
+                True,
             ),
             Bound("median seconds of CPU a seed", float(np.median(seconds)), 5),
         ]
     return [
-        Bound("share of seeds with error at unseen times up to 3e-3", (unseen <= 3e-3).mean(), 0.7, True),
-        Bound("most seconds of CPU of a seed", seconds.max(), 180),
+        Bound(
+            "share of seeds with error at unseen times up to 3e-3", float((unseen <= 3e-3).mean()), 0.7, True
+        ),
+        Bound("most seconds of CPU of a seed", float(seconds.max()), 180),
     ]
 
 

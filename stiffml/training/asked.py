@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from stiffml.checks import described
 from stiffml.interface.arguments import DEFAULTS
-from stiffml.methods import Method
-from stiffml.steps import Steps
+from stiffml.methods import Method, resolve
+from stiffml.settings import Newton
+from stiffml.steps import Adaptive, Steps
 from stiffml.training.data import Runs
 from stiffml.training.least_squares.residuals import Residuals
 from stiffml.training.restarts import Restarts
@@ -24,6 +26,10 @@ EQUATIONS = ("linear", "jacobian", "mass", "make_consistent")
 
 STEPPING = ("rtol", "atol", "newton")
 """Those that only the fit's own solves get."""
+
+
+RELATIVE, ABSOLUTE = 1e-9, 1e-10
+"""Tolerances of Newton's iteration for known steps; the absolute one in units of the scale."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,19 @@ def solving_arguments(
             raise TypeError(f"fit: no argument {name!r}; of those of solve it takes {known}")
     equations = {name: value for name, value in arguments.items() if name in EQUATIONS}
     return {"method": method, "steps": steps, **arguments}, equations
+
+
+def with_newton(solving: dict[str, Any], scale: np.ndarray, model: nn.Module) -> dict[str, Any]:
+    """The arguments with tolerances for Newton's iteration that fit the scale of residuals.
+
+    The default of known steps, 1e-10 of each component whatever its size, asks for more than rounding allows
+    where a component is far below its scale. Then trajectories that exist count as lost.
+    """
+    known_steps = not isinstance(solving["steps"], Adaptive) and resolve(solving["method"]).newton
+    double = all(p.dtype == torch.float64 for p in model.parameters())
+    if "newton" in solving or not known_steps or not double:
+        return solving
+    return {**solving, "newton": Newton(rtol=RELATIVE, atol=torch.from_numpy(ABSOLUTE * scale))}
 
 
 def bounds_of(bounds: Any, names: list[str]) -> tuple[np.ndarray, np.ndarray]:

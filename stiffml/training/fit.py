@@ -12,7 +12,7 @@ from torch import nn
 from stiffml.checks import number, whole
 from stiffml.methods import Method
 from stiffml.steps import Adaptive, Grid, Steps
-from stiffml.training.asked import Asked, config_of, require_runs, scale_of, solving_arguments
+from stiffml.training.asked import Asked, config_of, require_runs, scale_of, solving_arguments, with_newton
 from stiffml.training.data import Runs
 from stiffml.training.first_order import optimizer_of, train
 from stiffml.training.fitting import fit_by_levenberg_marquardt
@@ -105,7 +105,8 @@ def fit(
     report : callable
         Called after each iteration of Levenberg-Marquardt with its progress: ``rows``, ``attempts``.
     rtol, atol, newton, linear, jacobian, mass, make_consistent
-        As for :func:`stiffml.solve`.
+        As for :func:`stiffml.solve`. Default of ``newton`` for known steps: 1e-9 of each component, and 1e-10
+        of its scale.
 
     Returns
     -------
@@ -133,7 +134,7 @@ def fit(
     sizes, known_noise = scale_of(scale, data)
     config = config_of(restarts.model, data, solving, sizes)
     asked = Asked(
-        residuals=Residuals(restarts.model, data, sizes, solving),
+        residuals=Residuals(restarts.model, data, sizes, with_newton(solving, sizes, restarts.model)),
         restarts=restarts,
         validate=validate,
         equations=equations,

@@ -170,4 +170,5 @@ def _lost(climb: Climb) -> str:
     causes = Counter(str(failure.cause) for failure in now.failures).most_common(2)
     often = "; ".join(f"{cause} ({count} times)" for cause, count in causes)
     last = now.attempts[-1].outcome if now.attempts else now.outcome
-    return f"no trajectory through the data was found: {last}. Solves failed: {often}. {ADVICE}"
+    ended = f" ({now.outcome})" if now.outcome != last else ""
+    return f"no trajectory through the data was found: {last}{ended}. Solves failed: {often}. {ADVICE}"

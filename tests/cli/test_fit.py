@@ -63,7 +63,13 @@ def test_fit_writes_what_it_promises(tmp_path: Path) -> None:
         ["fit", "robertson", "--optimizer", "adamw", "--iterations", "3", "--out", str(tmp_path / "run")],
     )
     assert result.exit_code == 0, result.output
-    for word in ("mean absolute error, scaled", "times never seen", "Newton iterations", "gradient check", "Other"):
+    for word in (
+        "mean absolute error, scaled",
+        "times never seen",
+        "Newton iterations",
+        "gradient check",
+        "Other",
+    ):
         assert word in result.output
     run = tmp_path / "run"
     assert sorted(p.name for p in run.iterdir()) == [
