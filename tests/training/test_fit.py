@@ -13,7 +13,7 @@ import xarray
 from decays import COMPONENTS, OTHER_TIMES, RATES, TIMES, Chain, chain_runs, exact
 from torch import nn
 
-from stiffml import Adaptive, Grid
+from stiffml import Adaptive, Grid, Newton
 from stiffml.training import (
     GrowingHorizon,
     LevenbergMarquardt,
@@ -25,6 +25,7 @@ from stiffml.training import (
     fit,
     least_squares,
 )
+from stiffml.training.asked import with_newton
 from stiffml.training.folder import CONFIG, FAILURES, HISTORY, STATE
 from stiffml.training.least_squares.climb import Progress
 
@@ -290,6 +291,23 @@ def test_a_network_fits_as_well_as_the_first_order_optimizer_does_slowly() -> No
     lm = fit(Chain(), runs, steps=FINE)
     assert len(lm.history["error"]) < 60
     assert lm.error < 0.1 * adam.error
+
+
+def test_a_component_far_below_its_scale_is_no_reason_to_fail() -> None:
+    """Newton's iteration need not resolve it, unless it is asked to."""
+    solving = {"method": "cn", "steps": FINE}
+    newton = with_newton(solving, np.array([1.0, 2.0]), Chain())["newton"]
+    assert newton.atol.tolist() == [1e-10, 2e-10]
+    own = {**solving, "newton": Newton(rtol=1e-7)}
+    assert with_newton(own, np.ones(2), Chain()) == own
+    for other in ({"method": "bdf", "steps": Adaptive()}, {"method": "rosw-ra34pw2", "steps": FINE}):
+        assert with_newton(other, np.ones(2), Chain()) == other
+    assert "newton" not in with_newton(solving, np.ones(2), Chain().float())
+
+
+def test_models_in_single_precision_fit_too() -> None:
+    result = fit(Chain(3.0, 700.0).float(), chain_runs(), strategy=Whole(), method="cn", steps=FINE)
+    np.testing.assert_allclose(result.model.rates, RATES, rtol=1e-2)
 
 
 WRONG: list[tuple[dict, type[Exception], str]] = [
