@@ -27,7 +27,9 @@ from stiffml.training import (
 )
 from stiffml.training.asked import with_newton
 from stiffml.training.folder import CONFIG, FAILURES, HISTORY, STATE
-from stiffml.training.least_squares.climb import Progress
+from stiffml.training.least_squares.climb import Climb, Goal, Progress
+from stiffml.training.least_squares.levenberg_marquardt import Iteration
+from stiffml.training.least_squares.residuals import Residuals
 
 FINE = Grid(20)
 
@@ -260,6 +262,28 @@ def test_the_judge_asks_for_another_attempt() -> None:
     )
     assert len(result.attempts) == 2
     assert all(attempt.judged > 1e-4 for attempt in result.attempts)
+    content = fit(Chain(), chain_runs(), strategy=Whole(), steps=FINE, attempts=2, judged=1e-2)
+    assert len(content.attempts) == 1
+    assert content.outcome == "reached the target"
+
+
+def test_an_attempt_that_reaches_the_target_counts_before_others() -> None:
+    """The one before has a smaller judged error, but not the target."""
+    judged = iter([1e-3, 5e-3])
+    residuals = Residuals(Chain(), chain_runs(), np.ones(2), {"method": "cn", "steps": FINE})
+    none = np.zeros(2)
+    climb = Climb(
+        residuals,
+        Whole(last=1).rungs(chain_runs()),
+        Iteration(LevenbergMarquardt(), none, none, none - np.inf, none + np.inf),
+        Goal(error=1e-2, judged=1e-2, attempts=3),
+        reset=lambda attempt: np.log(RATES),
+        judge=lambda theta: next(judged),
+    )
+    while not climb.finished:
+        climb.advance()
+    assert [attempt.error <= 1e-2 for attempt in climb.progress.attempts] == [False, True]
+    assert climb.progress.best is climb.progress.attempts[1]
 
 
 def test_report_is_of_data_never_seen() -> None:

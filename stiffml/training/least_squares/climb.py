@@ -245,10 +245,12 @@ class Climb:
             judged = self._judge(now.theta)
         ended = Attempt(now.attempt, error, judged, outcome)
         now.attempts.append(ended)
-        if np.isfinite(error) and (now.best is None or judged < now.best.judged):
+        goal = self.goal
+        close = error <= goal.error or (goal.error == 0 and goal.judged is not None)
+        reached = close and (goal.judged is None or judged <= goal.judged)
+        if reached or (np.isfinite(error) and (now.best is None or judged < now.best.judged)):
             now.best, now.best_theta, now.best_paths = ended, now.theta.copy(), now.paths
-        enough = self.goal.judged is None or judged <= self.goal.judged
-        if error <= self.goal.error and enough:
+        if reached:
             now.outcome = "reached the target"
         elif self._reset is None or not self._more_attempts():
             now.outcome = f"{outcome}, after {len(now.attempts)} attempts" if now.attempt else outcome
