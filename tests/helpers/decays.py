@@ -58,3 +58,17 @@ def chain_runs(noise: float = 0.0, seed: int = 0, initial: str = "known", **more
     runs[1].values[[3, 4], [0, 1]] = np.nan
     runs[1].values.flags.writeable = False
     return Runs(runs, COMPONENTS, initial=initial, **more)
+
+
+class Rising(nn.Module):
+    """dy/dt = exp(k) y², which has no solution at t = 1 for k ≥ 0 and y = 1."""
+
+    def __init__(self, k: float) -> None:
+        super().__init__()
+        self.k = nn.Parameter(torch.tensor(k, dtype=torch.float64))
+
+    def forward(self, t, y):
+        return self.k.exp() * y**2
+
+
+RISING = Runs([Run("up", [0.0, 0.5, 1.0], [[1.0], [1 / 0.6], [5.0]])], ["A"], initial="known")
