@@ -3,9 +3,9 @@
 from stiffml.training.collocation import Collocation, collocate
 from stiffml.training.data import Run, Runs, from_pandas, from_xarray, read_csv, read_netcdf
 from stiffml.training.fit import fit, least_squares
-from stiffml.training.least_squares.covariance import Covariance
-from stiffml.training.least_squares.ladder import GrowingHorizon, MultipleShooting, Strategy, Whole
-from stiffml.training.least_squares.levenberg_marquardt import LevenbergMarquardt
+from stiffml.training.lm.covariance import Covariance
+from stiffml.training.lm.ladder import GrowingHorizon, MultipleShooting, Strategy, Whole
+from stiffml.training.lm.levenberg_marquardt import LevenbergMarquardt
 from stiffml.training.resolving import Report
 from stiffml.training.result import Result
 from stiffml.training.trainer import STATE, History, Trainer, TrainingError

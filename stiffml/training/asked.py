@@ -18,7 +18,7 @@ from stiffml.methods import Method, resolve
 from stiffml.settings import Newton
 from stiffml.steps import Adaptive, Steps
 from stiffml.training.data import Runs
-from stiffml.training.least_squares.residuals import Residuals
+from stiffml.training.lm.residuals import Residuals
 from stiffml.training.restarts import Restarts
 
 EQUATIONS = ("linear", "jacobian", "mass", "make_consistent")

@@ -12,9 +12,9 @@ from stiffml.checks import described, number
 from stiffml.interface.solve import solve
 from stiffml.training.asked import Asked
 from stiffml.training.folder import RunFolder
-from stiffml.training.least_squares.climb import mean_error
-from stiffml.training.least_squares.intervals import whole
-from stiffml.training.least_squares.residuals import Residuals
+from stiffml.training.lm.climb import mean_error
+from stiffml.training.lm.intervals import whole
+from stiffml.training.lm.residuals import Residuals
 from stiffml.training.result import Result
 from stiffml.training.trainer import Trainer
 

@@ -16,10 +16,10 @@ from stiffml.training.asked import Asked, config_of, require_runs, scale_of, sol
 from stiffml.training.data import Runs
 from stiffml.training.first_order import optimizer_of, train
 from stiffml.training.fitting import fit_by_levenberg_marquardt
-from stiffml.training.least_squares.climb import Goal, Progress
-from stiffml.training.least_squares.ladder import Strategy, Whole
-from stiffml.training.least_squares.levenberg_marquardt import LevenbergMarquardt
-from stiffml.training.least_squares.residuals import Residuals
+from stiffml.training.lm.climb import Goal, Progress
+from stiffml.training.lm.ladder import Strategy, Whole
+from stiffml.training.lm.levenberg_marquardt import LevenbergMarquardt
+from stiffml.training.lm.residuals import Residuals
 from stiffml.training.restarts import Factory, Restarts
 from stiffml.training.result import Result
 

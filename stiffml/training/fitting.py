@@ -13,10 +13,10 @@ from stiffml.training.asked import Asked, bounds_of
 from stiffml.training.data import Runs
 from stiffml.training.folder import RunFolder
 from stiffml.training.history import history_dataset
-from stiffml.training.least_squares.climb import Climb, Goal, Progress
-from stiffml.training.least_squares.covariance import Covariance, covariance
-from stiffml.training.least_squares.ladder import GrowingHorizon, MultipleShooting, Strategy
-from stiffml.training.least_squares.levenberg_marquardt import Iteration, LevenbergMarquardt
+from stiffml.training.lm.climb import Climb, Goal, Progress
+from stiffml.training.lm.covariance import Covariance, covariance
+from stiffml.training.lm.ladder import GrowingHorizon, MultipleShooting, Strategy
+from stiffml.training.lm.levenberg_marquardt import Iteration, LevenbergMarquardt
 from stiffml.training.resolving import ATOL, RTOL, mean_of, resolve
 from stiffml.training.result import Result
 from stiffml.training.trainer import TrainingError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stiffml.training.least_squares.climb import Row
+from stiffml.training.lm.climb import Row
 
 if TYPE_CHECKING:
     import xarray

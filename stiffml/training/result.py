@@ -11,7 +11,7 @@ from torch import nn
 
 from stiffml.checks import number
 from stiffml.training.data import Runs
-from stiffml.training.least_squares.covariance import Covariance
+from stiffml.training.lm.covariance import Covariance
 from stiffml.training.resolving import ATOL, RTOL, Report, Resolved, draw, drift_of, errors, mean_of, resolve
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from stiffml.training import (
     least_squares,
 )
 from stiffml.training.asked import with_newton
-from stiffml.training.least_squares.climb import Climb, Goal
-from stiffml.training.least_squares.levenberg_marquardt import Iteration
-from stiffml.training.least_squares.residuals import Residuals
+from stiffml.training.lm.climb import Climb, Goal
+from stiffml.training.lm.levenberg_marquardt import Iteration
+from stiffml.training.lm.residuals import Residuals
 
 FINE = Grid(20)
 

@@ -15,7 +15,7 @@ from decays import RISING, Chain, Rising, chain_runs
 from stiffml import Adaptive, Grid
 from stiffml.training import MultipleShooting, Run, Runs, TrainingError, Whole, fit
 from stiffml.training.folder import CONFIG, FAILURES, HISTORY, STATE
-from stiffml.training.least_squares.climb import Progress
+from stiffml.training.lm.climb import Progress
 
 
 class Interrupt:

@@ -10,9 +10,9 @@ import pytest
 from scipy.optimize import least_squares
 
 from stiffml.training import LevenbergMarquardt
-from stiffml.training.least_squares.levenberg_marquardt import FAILURES, Iteration, State, TrialError
+from stiffml.training.lm.levenberg_marquardt import FAILURES, Iteration, State, TrialError
 
-LOOK_AT = "look at stiffml/training/least_squares/levenberg_marquardt.py"
+LOOK_AT = "look at stiffml/training/lm/levenberg_marquardt.py"
 
 
 @dataclass

@@ -11,13 +11,13 @@ from methods import NEWTON_WHOLE
 
 from stiffml import Adaptive, Grid, Newton
 from stiffml.training import GrowingHorizon, MultipleShooting, Run, Runs, Whole
-from stiffml.training.least_squares.intervals import Interval, shot, whole
-from stiffml.training.least_squares.levenberg_marquardt import TrialError
-from stiffml.training.least_squares.one_by_one import OneByOne
-from stiffml.training.least_squares.residuals import Residuals, rearranged
+from stiffml.training.lm.intervals import Interval, shot, whole
+from stiffml.training.lm.levenberg_marquardt import TrialError
+from stiffml.training.lm.one_by_one import OneByOne
+from stiffml.training.lm.residuals import Residuals, rearranged
 
 SCALE = np.array([0.5, 2e-3])
-LOOK_AT = "look at stiffml/training/least_squares/together.py"
+LOOK_AT = "look at stiffml/training/lm/together.py"
 
 
 def residuals_of(runs: Runs, together: bool = True, **more: Any) -> Residuals:

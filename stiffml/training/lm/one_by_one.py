@@ -14,7 +14,7 @@ from stiffml.interface.arguments import Arguments
 from stiffml.interface.integrate import solved
 from stiffml.interface.sensitivities import sensitivities
 from stiffml.interface.solution import Solution
-from stiffml.training.least_squares.levenberg_marquardt import TrialError
+from stiffml.training.lm.levenberg_marquardt import TrialError
 
 Path = tuple[np.ndarray, np.ndarray]
 """Times (k,) and states (k, size)."""

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from stiffml.training.least_squares.intervals import Rung
-from stiffml.training.least_squares.levenberg_marquardt import Iteration, State, TrialError
-from stiffml.training.least_squares.residuals import IntervalResiduals, Path, Residuals, rearranged
+from stiffml.training.lm.intervals import Rung
+from stiffml.training.lm.levenberg_marquardt import Iteration, State, TrialError
+from stiffml.training.lm.residuals import IntervalResiduals, Path, Residuals, rearranged
 
 STEPS_BACK = 2
 """How often an attempt goes back a rung before it is given up."""

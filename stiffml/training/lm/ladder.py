@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from stiffml.checks import number, whole
 from stiffml.training.data import Run
-from stiffml.training.least_squares.intervals import Rung, shot, up_to
-from stiffml.training.least_squares.intervals import whole as whole_runs
+from stiffml.training.lm.intervals import Rung, shot, up_to
+from stiffml.training.lm.intervals import whole as whole_runs
 
 
 @dataclass(frozen=True, kw_only=True)

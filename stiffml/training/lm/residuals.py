@@ -14,11 +14,11 @@ from stiffml.interface.checking import check
 from stiffml.interface.equations import space_of
 from stiffml.system.space import solving_on
 from stiffml.training.data import Runs
-from stiffml.training.least_squares.intervals import Interval, filled
-from stiffml.training.least_squares.levenberg_marquardt import TrialError
-from stiffml.training.least_squares.one_by_one import OneByOne, failure_of, one_solution, path_of
-from stiffml.training.least_squares.together import Together, interpolated
-from stiffml.training.least_squares.vector import FittedVector
+from stiffml.training.lm.intervals import Interval, filled
+from stiffml.training.lm.levenberg_marquardt import TrialError
+from stiffml.training.lm.one_by_one import OneByOne, failure_of, one_solution, path_of
+from stiffml.training.lm.together import Together, interpolated
+from stiffml.training.lm.vector import FittedVector
 
 Path = tuple[np.ndarray, np.ndarray]
 """Times (k,) and states (k, size)."""
