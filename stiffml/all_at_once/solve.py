@@ -9,7 +9,7 @@ import numpy as np
 from stiffml.all_at_once.factored import Factored
 from stiffml.all_at_once.newton import ManySteps, solve
 from stiffml.all_at_once.structure import Structure
-from stiffml.discretization.trajectory import Segment, Trajectory, times_at
+from stiffml.discretization.trajectory import Segment, Trajectory
 from stiffml.methods import Method
 from stiffml.settings import NewtonLimits
 from stiffml.system.system import System
@@ -19,16 +19,18 @@ AT_SOLUTION = 1e-10
 
 
 class Found(NamedTuple):
-    """The solution of the steps of a window.
+    """The solution of the steps of a segment.
 
     Attributes
     ----------
     states : ndarray
-        (steps, size) the states at the ends of the steps.
+        (last − first, size) the states at the ends of the steps. In a segment of several trajectories their
+        starts are among them.
     stages : ndarray
-        (steps, stages, size)
-    half : ndarray or None
-        (size,) the half step at the start of the run, if the window contains it.
+        (last − first, stages, size), zero between trajectories.
+    halves : ndarray or None
+        (k, size) the half steps at the starts of the k trajectories that begin in the segment; None if there
+        are none.
     iterations : int
         Number of Newton iterations.
     is_jacobian_right : bool or None
@@ -41,7 +43,7 @@ class Found(NamedTuple):
 
     states: np.ndarray
     stages: np.ndarray
-    half: np.ndarray | None
+    halves: np.ndarray | None
     iterations: int
     is_jacobian_right: bool | None
     factored: Factored | None
@@ -82,15 +84,29 @@ def solve_steps(
     origin = last + 1 - len(guess)
     if trajectory.half is None and method.starts_with_half_step:
         trajectory.half = float(trajectory.times[:2].mean()), guess[0]
-    segment = Segment(trajectory, first, last, origin, guess)
-    blocks = method.blocks(segment, system.form)
+    return solve_segment(Segment(trajectory, first, last, origin, guess), method, system, limits, trusted)
+
+
+def solve_segment(
+    segment: Segment, method: Method, system: System, limits: NewtonLimits, trusted: bool
+) -> Found:
+    """Solve the steps of a segment, of one or several trajectories, whose states are the initial guess.
+
+    Where the method starts with half steps, the trajectories must have them, at any state.
+
+    Raises
+    ------
+    StepsNotConvergedError
+        If Newton's iteration does not converge.
+    """
+    guess, blocks = segment.states, method.blocks(segment, system.form)
     structure = Structure(blocks)
     topology = structure.topology
     given = topology.given
     x = np.empty((topology.count, guess.shape[1]))
     times = np.zeros(topology.count)
     x[:given] = segment.states_at(topology.known)
-    times[:given] = times_at(trajectory, topology.known)
+    times[:given] = segment.times_at(topology.known)
     scale = np.empty((topology.unknowns, guess.shape[1]))
     for block, at in zip(blocks, topology.positions, strict=True):
         pattern = block.pattern
@@ -100,7 +116,7 @@ def solve_steps(
             scale[here - given] = np.abs(base)
             if states is not None and row.column == pattern.new:
                 x[here] = segment.states_at(states)
-                times[here] = times_at(trajectory, states)
+                times[here] = segment.times_at(states)
             elif row.column in pattern.stages:
                 x[here] = 0.0 if row.rosenbrock else base
             else:
@@ -108,7 +124,7 @@ def solve_steps(
                 times[here] = block.times.mean(dim=1).numpy()
     equations = ManySteps(structure, system, times)
     x, iterations, update = solve(equations, x, given, limits, scale, trusted)
-    states, stages, half = _parts(structure, x, first, last)
+    states, stages, halves = _parts(structure, x, segment)
     end = int(topology.positions[-1][blocks[-1].pattern.new][-1])
     # Rosenbrock rows have derivatives of J besides, which the reverse sweep needs anew.
     is_there = update <= AT_SOLUTION and not topology.brackets
@@ -116,7 +132,7 @@ def solve_steps(
     return Found(
         states,
         stages,
-        half,
+        halves,
         iterations,
         equations.is_jacobian_right(),
         kept,
@@ -125,18 +141,18 @@ def solve_steps(
 
 
 def _parts(
-    structure: Structure, x: np.ndarray, first: int, last: int
+    structure: Structure, x: np.ndarray, segment: Segment
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """The states, the stages and the half step, as in ``Found``."""
-    stages = structure.blocks[0].pattern.stages
-    states = np.empty((last - first, x.shape[1]))
-    inner = np.empty((last - first, len(stages), x.shape[1]))
-    half = None
+    """The states, the stages and the half steps, as in ``Found``."""
+    stages, first = structure.blocks[0].pattern.stages, segment.first
+    states = segment.states[first + 1 - segment.origin :].copy()
+    inner = np.zeros((segment.last - first, len(stages), x.shape[1]))
+    halves = []
     for block, at in zip(structure.blocks, structure.topology.positions, strict=True):
         pattern, steps = block.pattern, block.which - first
         states[steps] = x[at[pattern.new]]
         for c in pattern.stages:
             inner[steps, c - pattern.stages.start] = x[at[c]]
         if pattern.keeps_half:
-            half = x[at[pattern.history]][0]
-    return states, inner, half
+            halves.append(x[at[pattern.history]])
+    return states, inner, np.concatenate(halves) if halves else None

@@ -101,10 +101,10 @@ class AllAtOnceStepper(NativeStepper):
     @property
     def half(self) -> tuple[float, np.ndarray] | None:
         window = self._window
-        if window is None or not self._taken or window.found.half is None:
+        if window is None or not self._taken or window.found.halves is None:
             return super().half
         begin = super().time
-        return begin + (float(window.ends[0]) - begin) / 2, window.found.half
+        return begin + (float(window.ends[0]) - begin) / 2, window.found.halves[0]
 
     def step(self, size: float) -> Status | None:
         window = self._next_window(size)

@@ -113,6 +113,10 @@ class Trajectory:
         longer.extend(times[1:], np.concatenate([self.sizes, np.diff(times[self.n_steps :])]))
         return longer
 
+    def copy(self) -> Trajectory:
+        """The same steps, with a half step that can be replaced."""
+        return self.with_steps(np.empty(0))
+
     def mark_output(self) -> None:
         """Record that the last step ended on the next output time."""
         self.output_steps.append(self.n_steps)
