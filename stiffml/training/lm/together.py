@@ -116,7 +116,7 @@ class Together:
         steps = self._request.steps
         assert not isinstance(steps, Adaptive)
         fractions = scheduled(steps, outputs, self._method)[0]
-        trajectory = Trajectory(outputs).with_steps(np.concatenate(step_ends(fractions, outputs)))
+        trajectory = Trajectory(outputs).with_steps(step_ends(fractions, outputs)[0])
         if self._method.starts_with_half_step:
             trajectory.half = float(trajectory.times[:2].mean()), np.empty(0)
         return trajectory, np.cumsum([0, *map(len, fractions)])
