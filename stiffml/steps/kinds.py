@@ -36,7 +36,8 @@ class Adaptive:
     stop_if_stiff : bool
         Whether an explicit method stops with advice if the stability of fast modes, and not accuracy, keeps
         its steps short (Hairer & Wanner, Solving ODEs II, section IV.2) and more than 10 000 steps remain.
-        Default True. False: it goes on up to ``max_steps``. Implicit methods ignore it.
+        Default True. False: it goes on up to ``max_steps``. Implicit methods ignore it, and so do samples
+        with times of their own, which go on.
     """
 
     initial: float | None = None
