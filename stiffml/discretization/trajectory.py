@@ -89,6 +89,11 @@ class Trajectory:
         # The sum of the steps may round beyond the last output.
         self._times.append(min(time, self.outputs[-1]))
 
+    def extend(self, times: np.ndarray, sizes: np.ndarray) -> None:
+        """Add K accepted steps by their ends (K,) and sizes (K,)."""
+        self._sizes.extend(sizes)
+        self._times.extend(np.minimum(times, self.outputs[-1]))
+
     def end_last_step(self, time: float, size: float) -> None:
         """Move the end of the last step to ``time``."""
         self.end_is_held = True

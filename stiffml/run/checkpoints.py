@@ -32,6 +32,11 @@ class Checkpoints(ABC):
             If there is no room. Earlier states are still valid.
         """
 
+    def extend(self, states: np.ndarray, stages: np.ndarray | None) -> None:
+        """Add the states (K, size) at the ends of K steps, and their stages (K, stages, size)."""
+        for n, state in enumerate(states):
+            self.append(state, None if stages is None else stages[n])
+
     @property
     @abstractmethod
     def start(self) -> np.ndarray:

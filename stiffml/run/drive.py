@@ -9,11 +9,14 @@ import numpy as np
 from stiffml.discretization.trajectory import Growing
 from stiffml.errors import Status
 from stiffml.run.dense_output import reader_for
+from stiffml.run.endings import Finished, Stop
 from stiffml.run.events import EventFinder, EventFunc
-from stiffml.run.first_step import initial_size, shortest_first
+from stiffml.run.first_step import blur, initial_size, shortest_first
+from stiffml.run.nonstop import Course, keep
 from stiffml.run.record import Failure, Run
 from stiffml.run.schedule import scheduled, step_ends
-from stiffml.run.stepping import Solvers, Task
+from stiffml.run.solvers import Solvers
+from stiffml.run.stepping import Counts, Stepper, Task
 from stiffml.settings import Tolerances
 from stiffml.steps import Adaptive, Steps
 from stiffml.system.derivatives.infinite_entries import describe_derivative, infinite_derivative
@@ -31,20 +34,6 @@ DERIVATIVE_FAILURES = (Status.NEWTON_FAILED, Status.LINEAR_FAILED, Status.NON_FI
 
 LEAST_SPACINGS = 16
 """A step shorter than this many spacings between floating-point times is lost in rounding."""
-
-
-class Finished(Exception):
-    """Ends the step loop: the event was reached, at the time ``s``."""
-
-    def __init__(self, s: float) -> None:
-        self.s = s
-
-
-class Stop(Exception):
-    """Ends the step loop: the run cannot go on."""
-
-    def __init__(self, failure: Failure) -> None:
-        self.failure = failure
 
 
 class Drive:
@@ -66,7 +55,6 @@ class Drive:
 
     Attributes
     ----------
-    stepper : Stepper
     reader : Reader
         Computes the outputs between step ends.
     outputs : Growing
@@ -98,12 +86,50 @@ class Drive:
         again = solvers.again(run.trajectory, task.method, task.system, task.solver)
         self.reader = reader_for(between, again)
         self.reader.read(0, task.u0)
+        self._reads = len(between) > 0
         self._finder = None
         if event is not None:
             self._finder = EventFinder(event, again, task.s0, task.u0)
             if task.limits is not None:
                 task.limits.ends_run = self._finder.crosses
-        self.stepper = solvers.stepper(task)
+        self._solvers = solvers
+        self._made: Stepper | None = None
+        self._taken_nonstop: Counts | None = None
+
+    @property
+    def stepper(self) -> Stepper:
+        """Takes the steps one by one; made when first asked for."""
+        if self._made is None:
+            self._made = self._solvers.stepper(self._task)
+        return self._made
+
+    @property
+    def counts(self) -> Counts:
+        """The work of all steps so far."""
+        return self._taken_nonstop or self.stepper.counts
+
+    def close(self) -> None:
+        """Free all memory of the stepper."""
+        if self._made is not None:
+            self._made.close()
+
+    def _passes(self, course: Course) -> bool:
+        """Whether all steps have been taken in one call. Otherwise nothing has happened."""
+        if self._solvers.nonstop is None:
+            return False
+        taken = self._solvers.nonstop(self._task, course)
+        self._run.given_up = taken.given_up
+        if taken.given_up:
+            return False
+        self._taken_nonstop = taken.counts
+        keep(taken, self._run, self.outputs, self.reader if self._reads else None)
+        self._n_steps = len(taken.ends)
+        if self._n_steps:
+            self._start, self._state = float(taken.ends[-1]), taken.states[-1]
+            self._previous = taken.states[-2] if self._n_steps > 1 else self._previous
+        if len(taken.output_steps) < len(course.outputs):
+            raise self._stop(Status.MAX_STEPS, "", size=taken.wanted)
+        return True
 
     def adaptively(self, steps: Adaptive) -> None:
         """Take adaptive steps through all output times."""
@@ -114,6 +140,8 @@ class Drive:
             # No error estimate checks the first step of these methods, so the caller's size is limited too.
             proposal = min(proposal or math.inf, max(self._initial_size(outputs[-1]), minimum))
         proposal = min(max(proposal, shortest_first(self._start)), steps.maximum or math.inf)
+        if not self._blur()[1] and self._passes(Course(outputs, steps, proposal)):
+            return
         blurred = True  # whether f may change the state by more than its tolerance within one spacing of time
         for target in outputs[1:]:
             landed = False
@@ -165,7 +193,10 @@ class Drive:
         outputs = self._trajectory.outputs
         assert not isinstance(steps, Adaptive)
         fractions, self.ramp_steps = scheduled(steps, outputs, self._method)
-        for ends in step_ends(fractions, outputs):
+        intervals = step_ends(fractions, outputs)
+        if self._passes(Course(outputs, intervals)):
+            return
+        for ends in intervals:
             for end in ends.tolist():
                 self._reach(end)
             self._mark_output()
@@ -242,16 +273,14 @@ class Drive:
 
         Returns whether atol was loosened.
         """
-        change = float(np.spacing(abs(self._start))) * np.abs(self._slope())
-        size = np.abs(self._state)
-        wanted = self._tolerances.atol + self._tolerances.rtol * size
-        every = self._every
-        needed = not every(bool((change <= wanted).all()))
-        serves = needed and every(bool((change <= wanted + 0.01 * size).all()))
+        change, _, serves = self._blur()
         if serves or self._n_steps:
             atol = self._tolerances.atol + (change if serves else 0.0)
             self.stepper.set_tolerances(Tolerances(self._tolerances.rtol, atol))
         return serves
+
+    def _blur(self) -> tuple[np.ndarray, bool, bool]:
+        return blur(self._start, self._state, self._slope(), self._tolerances, self._every)
 
     def _slope(self) -> np.ndarray:
         """du/ds (size,) at the state that the next step starts from."""

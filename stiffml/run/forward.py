@@ -10,12 +10,14 @@ import torch
 
 from stiffml.discretization.trajectory import Trajectory
 from stiffml.errors import Status
-from stiffml.run.drive import Drive, Finished, Stop
+from stiffml.run.drive import Drive
+from stiffml.run.endings import Finished, Stop
 from stiffml.run.record import Failure, Run
 from stiffml.run.request import Request
 from stiffml.run.same_function import Values
 from stiffml.run.schedule import expected_steps
-from stiffml.run.stepping import Solvers, Task
+from stiffml.run.solvers import Solvers
+from stiffml.run.stepping import Task
 from stiffml.run.stored import checkpoints_for
 from stiffml.steps import Adaptive, Steps
 from stiffml.system.bounds import Limits
@@ -91,9 +93,9 @@ def _driven(drive: Drive, run: Run, steps: Steps) -> np.ndarray:
         except Finished as finished:
             run.event = finished.s
         run.between, run.ramp_steps = drive.reader.finish(), drive.ramp_steps
-        run.counts = dataclasses.asdict(drive.stepper.counts)
+        run.counts = dataclasses.asdict(drive.counts)
     finally:
-        drive.stepper.close()
+        drive.close()
     return drive.outputs.rows
 
 

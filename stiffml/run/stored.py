@@ -88,6 +88,13 @@ class InMemory(_EveryState):
                 self._stages = Growing(stages.shape)
             self._stages.append(stages)
 
+    def extend(self, states: np.ndarray, stages: np.ndarray | None) -> None:
+        self._states.extend(states)
+        if stages is not None and self._with_stages:
+            if self._stages is None:
+                self._stages = Growing(stages.shape[1:])
+            self._stages.extend(stages)
+
     @property
     def states(self) -> np.ndarray:
         return self._states.rows
