@@ -6,6 +6,7 @@ static PetscErrorCode make_part(struct run *r, struct part *p, const struct func
   PetscErrorCode code = enough(&p->u, r->size);
   if (!code) code = enough(&p->slope, r->size);
   if (!code) code = enough(&p->blocks, r->size * r->task.width);
+  if (!code) code = enough(&p->one, r->size * (r->task.width + 1));
   return code;
 }
 
@@ -67,7 +68,7 @@ static PetscErrorCode attach(struct run *r) {
 EXPORT void stiffml_end(struct run *r) {
   if (!r) return;
   MatDestroy(&r->matrix);
-  void *held[] = {r->f.u, r->f.slope, r->f.blocks, r->g.u, r->g.slope, r->g.blocks, r->factors, r->pivots,
+  void *held[] = {r->f.u, r->f.slope, r->f.blocks, r->f.one, r->g.u, r->g.slope, r->g.blocks, r->g.one, r->factors, r->pivots,
                   r->wrt_time, r->zeros, r->work, r->second, r->atol, r->floor, r->half, r->before,
                   r->ends.rows, r->sizes.rows, r->states.rows, r->stages.rows, r->output_steps};
   for (size_t i = 0; i < sizeof held / sizeof *held; i++) free(held[i]);

@@ -27,7 +27,8 @@ struct task {
   struct function f, g; /* g.values is NULL where there is none */
   /* The equations: M u' = f(s, u), with the functions' own time direction*s, within begin and end. */
   int64_t samples, width, time_is_state, direction;
-  double begin, end;
+  double begin, end, rounding;
+  int64_t degree; /* of the extrapolation beyond them; 0 where there is none */
   const double *mass; /* (masses, width) or (masses, width, width); NULL for the identity */
   int64_t masses, mass_is_diagonal;
   /* The method. */
@@ -61,7 +62,7 @@ struct taken {
 struct part {
   struct function of;
   double s;
-  double *u, *slope, *blocks;
+  double *u, *slope, *blocks, *one;
   int64_t is_known, has_blocks, evaluations, jacobians;
 };
 

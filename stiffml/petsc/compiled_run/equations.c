@@ -1,27 +1,48 @@
 /* f and its Jacobian at the vectors of PETSc. For Rosenbrock methods time is the last component of a sample. */
 
+/* f at a time within the span and the state p->u, times ``weight``, added to what is there. */
+static int add_value(const struct run *r, struct part *p, double s, double weight, int with_blocks) {
+  const struct task *k = &r->task;
+  double t = k->direction * s, *slope = p->one, *blocks = p->one + r->size;
+  int failed = with_blocks ? p->of.blocks(1, p->of.samples, k->width, &t, p->u, p->of.p, slope, blocks)
+                           : p->of.values(1, p->of.samples, &t, p->u, p->of.p, slope);
+  weight *= k->direction;
+  for (int64_t i = 0; i < r->size; i++) p->slope[i] += weight * slope[i];
+  if (with_blocks)
+    for (int64_t i = 0; i < r->size * k->width; i++) p->blocks[i] += weight * blocks[i];
+  p->evaluations++;
+  p->jacobians += with_blocks;
+  return failed;
+}
+
+/* The same at a time beyond the span, extrapolated in time: see stiffml/system/function/span.py. */
+static int add_beyond(const struct run *r, struct part *p, double s, int with_blocks) {
+  const struct task *k = &r->task;
+  double nearest = s > k->end ? k->end : k->begin, distance = s - nearest, weight = k->degree + 1;
+  double inwards = distance * pow(1 + pow(k->degree * distance / (k->end - k->begin), 16), -1.0 / 16);
+  for (int64_t j = 0; j <= k->degree; j++) {
+    double at = fmin(fmax(nearest - j * inwards, k->begin), k->end);
+    if (add_value(r, p, at, weight, with_blocks)) return 1;
+    weight *= -(double)(k->degree - j) / (j + 2); /* binomial coefficients with alternating signs */
+  }
+  return 0;
+}
+
 /* The value at a state (size,), remembered; with_blocks: its Jacobian will be wanted there too. */
 static PetscErrorCode evaluate(struct run *r, struct part *p, double s, const double *u, int with_blocks) {
   const struct task *k = &r->task;
-  s = s < k->begin ? k->begin : s > k->end ? k->end : s;
+  double nearest = s < k->begin ? k->begin : s > k->end ? k->end : s;
+  int beyond = k->degree && fabs(s - nearest) > k->rounding;
+  if (!beyond) s = nearest;
   if (p->is_known && s == p->s && !memcmp(u, p->u, r->size * sizeof *u)) return PETSC_SUCCESS;
-  double t = k->direction * s;
   p->is_known = p->has_blocks = 0;
   memcpy(p->u, u, r->size * sizeof *u);
-  int failed = with_blocks
-                 ? p->of.blocks(1, p->of.samples, k->width, &t, p->u, p->of.p, p->slope, p->blocks)
-                 : p->of.values(1, p->of.samples, &t, p->u, p->of.p, p->slope);
-  if (failed) return PETSC_ERR_MEM;
-  if (k->direction < 0) {
-    for (int64_t i = 0; i < r->size; i++) p->slope[i] = -p->slope[i];
-    if (with_blocks)
-      for (int64_t i = 0; i < r->size * k->width; i++) p->blocks[i] = -p->blocks[i];
-  }
+  memset(p->slope, 0, r->size * sizeof *p->slope);
+  if (with_blocks) memset(p->blocks, 0, r->size * k->width * sizeof *p->blocks);
+  if (beyond ? add_beyond(r, p, s, with_blocks) : add_value(r, p, s, 1, with_blocks)) return PETSC_ERR_MEM;
   p->s = s;
   p->is_known = 1;
   p->has_blocks = with_blocks;
-  p->evaluations++;
-  p->jacobians += with_blocks;
   return PETSC_SUCCESS;
 }
 
@@ -121,6 +142,7 @@ static PetscErrorCode ijacobian(TS ts, PetscReal s, Vec u, Vec change, PetscReal
   if (!is_finite(r->f.blocks, r->size * w)) give_up(r, "a derivative of f is not finite");
   if (k->time_is_state) {
     double t = k->direction * s, along = k->direction;
+    if (s < k->begin || s > k->end) give_up(r, "a derivative by time is wanted beyond the span");
     if (r->f.of.push(1, r->f.of.samples, &t, state, r->f.of.p, &along, r->zeros, r->wrt_time))
       PetscFunctionReturn(PETSC_ERR_MEM);
     r->f.evaluations++;

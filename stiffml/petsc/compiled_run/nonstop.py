@@ -86,6 +86,8 @@ class _Run:
             direction=system.direction,
             begin=system.f.span.begin,
             end=system.f.span.end,
+            rounding=system.f.span.rounding,
+            degree=system.f.span.degree,
             implicit=method.implicit,
             newton=method.newton,
             explicit_first_stage=method.explicit_first_stage,

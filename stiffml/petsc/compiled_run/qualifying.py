@@ -33,8 +33,6 @@ def obstacle(request: Request) -> str:
         return f"samples have more than {WIDEST} components"
     if system.constant_jacobian:
         return "the Jacobian is constant"
-    if any(part.span.degree for part in system.parts):
-        return "f is extrapolated in time"
     if isinstance(request.steps, Adaptive) and request.steps.stop_if_stiff and not method.implicit:
         return "the run would stop if the problem turned out to be stiff"
     if method.time_is_state and not _knows_derivative_by_time(system.f):
