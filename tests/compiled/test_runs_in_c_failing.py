@@ -15,8 +15,9 @@ from runs_in_c import both, in_python, require_same
 from torch import Tensor
 
 from stiffml import Adaptive, Fixed, Grid, Newton, SolveError, Status, solve
-from stiffml.petsc.compiled_run import library as glue
 from stiffml.compiled.refusal import NotCompilableError
+from stiffml.petsc.callbacks import Callbacks
+from stiffml.petsc.compiled_run import library as glue
 
 D = torch.float64
 T = torch.tensor([0.0, 0.5, 1.0, 2.0], dtype=D)
@@ -81,19 +82,23 @@ def test_the_error_is_the_same(name: str, method: str) -> None:
     torch.testing.assert_close(found.y, expected.y, rtol=1e-11, atol=0)
 
 
-def test_a_value_that_is_not_finite_on_the_way_is_passed() -> None:
+def test_a_value_that_is_not_finite_on_the_way_is_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Newton's iterates leave the domain of the root; PETSc cuts these steps, as in Python."""
 
     def func(t: Tensor, y: Tensor) -> Tensor:
         return -3 * torch.sqrt(y) * (1 + 200 * torch.exp(-((t - 0.3) ** 2) * 1e4)) + 1.2
 
-    y0, t = torch.tensor([1.0], dtype=D), torch.tensor([0.0, 1.0], dtype=D)
+    noted: list[object] = []
+    note = Callbacks.note
+    monkeypatch.setattr(Callbacks, "note", lambda *arguments: noted.append(note(*arguments)))
+    y0, t = torch.tensor([1.0], dtype=D), torch.tensor([0.0, 0.305], dtype=D)
     steps = Adaptive(initial=0.1)
     found, wanted = both(
         lambda: solve(func, y0, t, method="dirk-es213sal", rtol=1e-4, steps=steps, compile=True)
     )
-    require_same(found, wanted)
-    assert found.stats.rejected > 0
+    # In the fast part rounding grows a millionfold.
+    require_same(found, wanted, 1e-9, 1e-7)
+    assert noted, "nothing was out of the domain of the root"
 
 
 def test_an_explicit_run_that_overflows_is_taken_again() -> None:
@@ -135,15 +140,17 @@ def test_nothing_leaks() -> None:
     def some(count: int) -> None:
         for _ in range(count):
             for method in ("bdf2", "rosw-ra34pw2"):
-                solve(forced, y0, t, method=method, steps=Grid(3), stepping="sequential", compile=True)
+                solve(forced, y0, t, method=method, batch_dims=1, steps=Grid(3), **arguments)
 
-    t, y0 = torch.tensor([0.0, 0.2], dtype=D), torch.ones(300, dtype=D)
+    arguments: dict[str, Any] = {"stepping": "sequential", "compile": True}
+    t, y0 = torch.tensor([0.0, 0.2], dtype=D), torch.ones(30, 1, dtype=D)
+    assert solve(forced, y0, t, batch_dims=1, steps=Grid(3), **arguments).stats.in_c > 0
     with nothing_left_behind():
         some(30)
     before = resident()
-    some(500)
-    # A single state has 2 400 bytes; 1 000 lost runs would have 20 of them each.
-    assert resident() - before < 10e6
+    some(200)
+    # A TS alone has some 30 kB.
+    assert resident() - before < 4e6
 
 
 def test_without_a_library_of_steps_python_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +163,5 @@ def test_without_a_library_of_steps_python_takes_them(monkeypatch: pytest.Monkey
 
 
 def test_the_headers_that_are_asked_for_exist() -> None:
-    monkey = glue._headers()
-    assert monkey
+    assert glue._headers()
     assert glue._loaded_petsc().is_file()

@@ -30,15 +30,17 @@ def both(call: Callable[[], Any]) -> tuple[Any, Any]:
         return found, call()
 
 
-def require_same(found: Solution, wanted: Solution, within: float = 1e-11) -> None:
-    """The same steps, states and counts; and they were taken in C."""
+def require_same(found: Solution, wanted: Solution, within: float = 1e-11, ends: float = 1e-9) -> None:
+    """The same steps, states and counts; and they were taken in C.
+
+    ``ends``: the tolerance of step ends, as fractions of the intervals between outputs.
+    """
     assert found.stats.given_up == ""
     assert found.stats.in_c == found.stats.accepted > 0
     assert wanted.stats.in_c == 0
     for name in COUNTS:
         assert getattr(found.stats, name) == getattr(wanted.stats, name), name
-    ends = [np.concatenate(s.steps.ends) for s in (found, wanted)]
-    np.testing.assert_allclose(*ends, rtol=0, atol=1e-9)  # fractions of the intervals between outputs
+    np.testing.assert_allclose(*(np.concatenate(s.steps.ends) for s in (found, wanted)), rtol=0, atol=ends)
     largest = wanted.y.abs().max()
     assert (found.y - wanted.y).abs().max() <= within * largest
 
