@@ -4,11 +4,13 @@
 
 Robertson's reaction to t = 100, 40 outputs, rtol = 1e-6, four ways: func in torch; compiled, with steps taken
 one by one from Python; compiled, with all steps taken in C; and ``bare_steps.c``, PETSc's own loop with the
-reaction written in C. The smallest of the repeats counts, all in one process on one thread, taken in turn.
+reaction written in C. The smallest of the repeats counts, in CPU time, all in one process on one thread,
+taken in turn.
 
 stiffml limits how fast the steps of BDF grow, for the sake of gradients, so it takes more of them than bare
-PETSc; times are compared by step. Besides the steps a solve checks its arguments, looks for parameters, tries
-func in torch at the start and the end, and makes tensors of the results: ``steps_ms`` is without these.
+PETSc; times are compared by step. ``steps_ms`` is the time of a run: the set-up of PETSc, the steps, and what
+is kept of them. Besides, a solve checks its arguments, looks for parameters, tries func in torch at the start
+and the end, and makes tensors of the results.
 
 Writes benchmarks/results/compiled_steps.json and compiled_steps.png.
 """
@@ -29,9 +31,11 @@ from torch import Tensor, nn
 
 from stiffml import Solution, solve
 from stiffml.compiled.cache import library_of
-from stiffml.petsc.compiled_run import nonstop
-from stiffml.petsc.compiled_run.library import _headers, _loaded_petsc
+from stiffml.interface import steppers
+from stiffml.petsc.compiled_run.library import compiler_flags
+from stiffml.petsc.compiled_run.qualifying import obstacle
 from stiffml.petsc.library import PETSc
+from stiffml.run import forward as run_forward
 
 METHODS: dict[str, dict[str, str]] = {
     "bdf5": {
@@ -61,8 +65,7 @@ class Robertson(nn.Module):
 def bare() -> Callable[[str], tuple[float, int, float]]:
     """Of a method: seconds, steps, and the last component at the end, by PETSc alone."""
     text = (Path(__file__).parent / "bare_steps.c").read_text()
-    flags = [*(f"-I{folder}" for folder in _headers()), str(_loaded_petsc())]
-    function = ctypes.PyDLL(str(library_of(text, flags))).bare_solve
+    function = ctypes.PyDLL(str(library_of(text, compiler_flags()))).bare_solve
     pointer = ctypes.POINTER(ctypes.c_double)
     function.argtypes = [ctypes.c_char_p, ctypes.c_int, pointer, ctypes.c_double, pointer, pointer]
     times = (ctypes.c_double * 41)(*output_times().tolist())
@@ -73,9 +76,9 @@ def bare() -> Callable[[str], tuple[float, int, float]]:
             options.setValue(name, value)
 
     def run(method: str) -> tuple[float, int, float]:
-        began = time.perf_counter()
+        began = time.process_time()
         steps = function(f"bare_{method}_".encode(), 41, times, RTOL, atol, end)
-        return time.perf_counter() - began, steps, end[2]
+        return time.process_time() - began, steps, end[2]
 
     return run
 
@@ -90,29 +93,24 @@ def measure(repeats: int) -> list[dict]:
     func, petsc = Robertson(), bare()
     y0, t = torch.tensor([1.0, 0, 0], dtype=torch.float64), output_times()
     atol = torch.tensor(ATOL, dtype=torch.float64)
-    in_c: list[float] = []
-    taken = nonstop.taken_in_c
+    in_run: list[float] = []
+    drive = run_forward._driven
 
-    def timed(task, course):
-        began = time.perf_counter()
-        found = taken(task, course)
-        in_c.append(time.perf_counter() - began)
+    def timed(*arguments):
+        began = time.process_time()
+        found = drive(*arguments)
+        in_run.append(time.process_time() - began)
         return found
 
     def solved(method: str, way: str) -> tuple[Solution, float, float, float]:
-        compiled = way != "torch"
-        obstacle = patch("stiffml.interface.steppers.obstacle", lambda request: "measured apart")
-        began = time.perf_counter()
-        if way == "in C":
-            with patch("stiffml.interface.steppers.taken_in_c", timed):
-                solution = solve(func, y0, t, method=method, rtol=RTOL, atol=atol, compile=True)
-        else:
-            with obstacle:
-                solution = solve(func, y0, t, method=method, rtol=RTOL, atol=atol, compile=compiled)
-        middle = time.perf_counter()
+        admit = obstacle if way == "in C" else lambda request: "to be taken from Python"
+        began = time.process_time()
+        with patch.object(run_forward, "_driven", timed), patch.object(steppers, "obstacle", admit):
+            solution = solve(func, y0, t, method=method, rtol=RTOL, atol=atol, compile=way != "torch")
+        middle = time.process_time()
         solution.y[-1, 2].backward()
-        backward = time.perf_counter() - middle
-        return solution, middle - began, backward, in_c[-1] if way == "in C" else solution.stats.wall_s
+        backward = time.process_time() - middle
+        return solution, middle - began, backward, in_run[-1]
 
     rows = []
     for method in METHODS:

@@ -28,7 +28,8 @@ DIGEST = hashlib.sha256().digest_size
 def library_of(text: str, flags: Sequence[str] = ()) -> Path:
     """The shared library of some C code, from the cache or made now.
 
-    ``flags``: further arguments for the compiler, such as include folders and libraries. The folder is that of the environment variable STIFFML_CACHE, or one of the user's.
+    ``flags`` are further arguments for the compiler, such as include folders. The library is in the folder of
+    the environment variable STIFFML_CACHE, or in one of the user's.
 
     Raises
     ------

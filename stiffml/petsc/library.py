@@ -25,7 +25,6 @@ if PETSc.ScalarType().dtype != "float64":
     raise ImportError(f"stiffml needs a PETSc of real float64 numbers, found {PETSc.ScalarType().dtype}")
 
 
-
 def folders() -> list[str]:
     """The folders in which this PETSc says that it is."""
     config = petsc4py.get_config()

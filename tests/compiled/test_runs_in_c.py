@@ -19,7 +19,6 @@ from stiffml import METHODS, Adaptive, Fixed, Grid, Newton, solve
 from stiffml.petsc.compiled_run import nonstop
 
 D = torch.float64
-ADAPTING = Adaptive(stop_if_stiff=False)
 T = torch.tensor([0.0, 0.1, 0.4, 0.7], dtype=D)
 BY_PETSC = [name for name, method in METHODS.items() if method.stepper == "petsc"]
 MASSES = {
@@ -69,8 +68,10 @@ def test_known_steps_of_every_method(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in BY_PETSC if name in ADAPTIVE])
 def test_adaptive_steps_of_every_method(name: str) -> None:
     rtol = 1e-3 if METHODS[name].order < 3 else 1e-5
+    # Where coefficients are large, errors have few digits: an ulp of y0 moves ends as much.
+    loose = {"within": 1e-9, "ends": 1e-4} if METHODS[name].order >= 7 else {}
     for func, parameters in functions(name):
-        compare(func, start(), T, parameters, method=name, rtol=rtol, atol=rtol, steps=ADAPTING)
+        compare(func, start(), T, parameters, method=name, rtol=rtol, atol=rtol, **loose)
 
 
 @pytest.mark.parametrize("name", EVERY_KIND)
@@ -82,7 +83,7 @@ def test_samples_masses_and_decreasing_times(name: str, mass: str) -> None:
         pytest.skip("takes no mass matrix")
     for t in (T, 0.7 - T):
         y0, known = start(2, 3), arguments | {"stepping": "sequential"}
-        compare(WHOLE, y0, t, parameters, method=name, batch_dims=2, rtol=1e-3, steps=ADAPTING, **arguments)
+        compare(WHOLE, y0, t, parameters, method=name, batch_dims=2, rtol=1e-3, **arguments)
         compare(WHOLE, y0, t, parameters, method=name, batch_dims=2, steps=Fixed(0.05), **known)
 
 
@@ -97,7 +98,7 @@ def test_robertson(name: str) -> None:
 @pytest.mark.parametrize("name", WITH_INTERPOLATION)
 def test_outputs_between_steps(name: str) -> None:
     parameters = list(WHOLE.parameters())
-    compare(WHOLE, start(), T, parameters, method=name, rtol=1e-4, steps=ADAPTING, outputs="interpolate")
+    compare(WHOLE, start(), T, parameters, method=name, rtol=1e-4, outputs="interpolate")
 
 
 @pytest.mark.parametrize("name", ["cn", "bdf3", "arkimex-3", "dirk-es213sal"])
@@ -124,7 +125,7 @@ def test_draws(seed: int) -> None:
     mass = pick.choice(list(MASSES)) if method.mass and func is WHOLE else "none"
     known: list = [Grid(pick.randint(1, 7)), Fixed(pick.uniform(0.02, 0.2))]
     minimum = pick.choice([None, 1e-9])
-    chosen = Adaptive(stop_if_stiff=False, maximum=pick.choice([None, 0.05]), minimum=minimum)
+    chosen = Adaptive(stop_if_stiff=pick.random() < 0.5, maximum=pick.choice([None, 0.05]), minimum=minimum)
     steps = pick.choice([*known, chosen, chosen]) if method.adaptive else pick.choice(known)
     arguments: dict = {"method": name, "steps": steps, "stepping": "sequential", "batch_dims": len(batch)}
     if isinstance(steps, Adaptive):

@@ -6,6 +6,7 @@ import _thread
 import gc
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,7 +67,7 @@ def failure(name: str, method: str) -> tuple[str, SolveError]:
 @pytest.mark.parametrize("method", ["bdf3", "cn", "rosw-ra34pw2", "dirk-es213sal"])
 @pytest.mark.parametrize("name", FAILING)
 def test_the_error_is_the_same(name: str, method: str) -> None:
-    func, y0, arguments, status = FAILING[name]
+    _, _, arguments, status = FAILING[name]
     if "newton" in arguments and method.startswith("rosw"):
         pytest.skip("has no Newton's iteration")
     with nothing_left_behind():
@@ -102,7 +103,7 @@ def test_a_value_that_is_not_finite_on_the_way_is_passed(monkeypatch: pytest.Mon
 
 
 def test_an_explicit_run_that_overflows_is_taken_again() -> None:
-    y0, steps = torch.tensor([1.0], dtype=D), Adaptive(stop_if_stiff=False)
+    y0, steps = torch.tensor([1.0], dtype=D), Adaptive()
     messages = []
     for _ in range(2):
         with pytest.raises(SolveError) as caught:
@@ -113,6 +114,30 @@ def test_an_explicit_run_that_overflows_is_taken_again() -> None:
     with in_python(), pytest.raises(SolveError) as caught:
         solve(exploding, y0, T, method="dopri5", rtol=1e-5, steps=steps, compile=True)
     assert messages == [str(caught.value)] * 2
+
+
+@pytest.mark.parametrize("method", ["dopri5", "bosh3"])
+def test_stiffness_is_noticed(method: str) -> None:
+    """With the same message; where fewer steps are left, the run goes through in C."""
+
+    def func(t: Tensor, y: Tensor) -> Tensor:
+        return -1e4 * (y - torch.cos(t))
+
+    y0 = torch.tensor([0.5, 1.0], dtype=D)
+
+    def stopped() -> SolveError:
+        with pytest.raises(SolveError) as caught:
+            solve(func, y0, torch.tensor([0.0, 50.0], dtype=D), method=method, rtol=1e-4, compile=True)
+        assert caught.value.status is Status.STIFF
+        assert caught.value.solution is not None
+        return caught.value
+
+    found, wanted = both(stopped)
+    assert str(found) == str(wanted)
+    assert found.solution is not None
+    assert found.solution.stats.given_up == "the problem is stiff"
+    near = torch.tensor([0.0, 1.0], dtype=D)
+    require_same(*both(lambda: solve(func, y0, near, method=method, rtol=1e-4, compile=True)), 1e-8, 1e-4)
 
 
 @pytest.mark.usefixtures("python_handles_ctrl_c")
@@ -163,5 +188,6 @@ def test_without_a_library_of_steps_python_takes_them(monkeypatch: pytest.Monkey
 
 
 def test_the_headers_that_are_asked_for_exist() -> None:
-    assert glue._headers()
-    assert glue._loaded_petsc().is_file()
+    *folders, petsc = glue.compiler_flags()
+    assert [Path(folder.removeprefix("-I")).is_dir() for folder in folders] == [True] * len(folders)
+    assert Path(petsc).is_file()

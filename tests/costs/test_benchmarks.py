@@ -16,6 +16,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import checkpoint_planning
+import compiled_steps
 import robertson_training
 from large_fields import gradients, growth, memory, ranks
 from large_fields.problem import Fourier, diffusion_matrix, whole_start
@@ -108,3 +109,11 @@ def test_training_iteration() -> None:
     )
     for cost in costs.values():
         assert 0 < cost.backward_f < cost.total_f
+
+
+def test_steps_in_c(tmp_path: Path) -> None:
+    compiled_steps.store(compiled_steps.run(1), compiled_steps.draw, tmp_path, "compiled_steps")
+    cases = results(tmp_path, "compiled_steps")["cases"]
+    assert [row["way"] for row in cases] == ["bare", *compiled_steps.WAYS] * 2
+    for first in (0, 4):
+        assert len({row["steps"] for row in cases[first + 1 : first + 4]}) == 1

@@ -51,6 +51,7 @@ def compare(
     t: Tensor,
     parameters: list[Tensor],
     within: float = 1e-11,
+    ends: float = 1e-9,
     **arguments: Any,
 ) -> None:
     """Compare a solve in C with that in Python: steps, values and gradients."""
@@ -62,7 +63,7 @@ def compare(
         return solution, torch.autograd.grad((solution.y * weight).sum(), inputs, allow_unused=True)
 
     (found, gradients), (wanted, others) = both(solved)
-    require_same(found, wanted, within)
+    require_same(found, wanted, within, ends)
     for gradient, expected in zip(gradients, others, strict=True):
         if expected is None:
             assert gradient is None

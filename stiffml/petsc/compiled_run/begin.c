@@ -51,6 +51,7 @@ static PetscErrorCode attach(struct run *r) {
   PetscCall(enough(&r->before, r->length));
   PetscCall(enough(&r->atol, r->length));
   PetscCall(enough(&r->floor, r->length));
+  PetscCall(enough(&r->recent, 2 * k->watched * r->size));
   r->output_steps = calloc(k->outputs, sizeof *r->output_steps);
   if (!r->output_steps) PetscFunctionReturn(PETSC_ERR_MEM);
   if (k->newton_atol) memcpy(r->atol, k->newton_atol, r->size * sizeof *r->atol);
@@ -69,7 +70,7 @@ EXPORT void stiffml_end(struct run *r) {
   if (!r) return;
   MatDestroy(&r->matrix);
   void *held[] = {r->f.u, r->f.slope, r->f.blocks, r->f.one, r->g.u, r->g.slope, r->g.blocks, r->g.one, r->factors, r->pivots,
-                  r->wrt_time, r->zeros, r->work, r->second, r->atol, r->floor, r->half, r->before,
+                  r->wrt_time, r->zeros, r->work, r->second, r->atol, r->floor, r->half, r->before, r->recent,
                   r->ends.rows, r->sizes.rows, r->states.rows, r->stages.rows, r->output_steps};
   for (size_t i = 0; i < sizeof held / sizeof *held; i++) free(held[i]);
   free(r);

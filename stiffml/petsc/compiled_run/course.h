@@ -35,6 +35,10 @@ struct task {
   int64_t implicit, newton, explicit_first_stage, half_step, both_at_once, looks_ahead, guards;
   int64_t first_kept, kept; /* stages */
   double growth;
+  /* Stiffness is looked for in as many stages; 0 where it is not. */
+  int64_t watched;
+  const double *combination, *atol; /* (watched,), and tolerances of the states (size,) */
+  double stability, rtol;
   /* Newton's iteration. atol is (size,), or NULL: 1 % of rtol at the start of each step. */
   double newton_rtol, eps;
   const double *newton_atol, *signs; /* (4, size) of +1 and -1 */
@@ -92,6 +96,9 @@ struct run {
   int64_t noted, bad_in_step, wants_half;
   double last_taken;
   double *half, *before;
+  /* Stiffness: the last stages with their slopes, (watched, 2, size). */
+  double *recent;
+  int64_t stages_seen, hits, misses;
   /* The course. */
   double now, proposal, targets[128], smallest;
   int64_t steps, waiting, next_end, interval_begins;

@@ -92,6 +92,7 @@ static PetscErrorCode record(struct run *r, double taken) {
   PetscCall(append(&r->ends, &s, 1));
   PetscCall(append(&r->sizes, &taken, 1));
   PetscCall(append(&r->states, state_of(r, x, &s, r->second), r->size));
+  if (k->watched && is_stiff(r, taken, x)) give_up(r, "the problem is stiff");
   double last = k->output[k->outputs - 1];
   if (k->looks_ahead && r->now < last * (1 - 1e-12)) PetscCall(look_ahead(r, x));
   PetscCall(VecRestoreArrayRead(r->u, &x));

@@ -180,6 +180,7 @@ static PetscErrorCode rhsfunction(TS ts, PetscReal s, Vec u, Vec slope, void *co
   PetscFunctionBeginUser;
   PetscCall(VecGetArrayRead(u, &x));
   PetscCall(evaluate(r, p, s, x, 0));
+  if (r->task.watched) evaluated(r, x, p->slope);
   PetscCall(VecRestoreArrayRead(u, &x));
   if (!is_finite(p->slope, r->size)) r->noted = r->bad_in_step = 1;
   if (r->task.guards)

@@ -34,7 +34,10 @@ class TaskStruct(ctypes.Structure):
         *((name, _INT) for name in ("masses", "mass_is_diagonal")),
         *((name, _INT) for name in ("implicit", "newton", "explicit_first_stage", "half_step")),
         *((name, _INT) for name in ("both_at_once", "looks_ahead", "guards", "first_kept", "kept")),
-        *((name, _DOUBLE) for name in ("growth", "newton_rtol", "eps")),
+        ("growth", _DOUBLE),
+        ("watched", _INT),
+        *((name, _POINTER) for name in ("combination", "atol")),
+        *((name, _DOUBLE) for name in ("stability", "rtol", "newton_rtol", "eps")),
         *((name, _POINTER) for name in ("newton_atol", "signs")),
         ("max_iterations", _INT),
         *((name, _DOUBLE) for name in ("start", "first", "minimum")),
@@ -66,7 +69,7 @@ def address(array: np.ndarray | None) -> int | None:
 
 def copied(pointer: int | None, *shape: int, dtype: type = np.float64) -> np.ndarray:
     """A copy of numbers in C."""
-    found = np.empty(shape, dtype=dtype)
+    found: np.ndarray = np.empty(shape, dtype=dtype)
     if found.nbytes:
         assert pointer is not None
         ctypes.memmove(found.ctypes.data, pointer, found.nbytes)

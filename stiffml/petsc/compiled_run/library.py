@@ -12,7 +12,7 @@ from stiffml.compiled.refusal import NotCompilableError
 from stiffml.petsc.compiled_run.interface import TakenStruct, TaskStruct
 from stiffml.petsc.library import PETSc, folders
 
-PARTS = ("course.h", "equations.c", "matrix.c", "newton.c", "drive.c", "begin.c")
+PARTS = ("course.h", "stiffness.c", "equations.c", "matrix.c", "newton.c", "drive.c", "begin.c")
 
 
 @cache
@@ -32,10 +32,8 @@ def _loaded() -> ctypes.PyDLL:
     # The version is part of the text, and by that of the name in the cache.
     about = f"/* PETSc {PETSc.Sys.getVersionInfo()}, integers of {PETSc.IntType().itemsize} bytes */\n"
     text = about + "\n".join((here / name).read_text() for name in PARTS)
-    # Naming the loaded library makes the linker note its name, by which the loader finds that very one.
-    flags = [*(f"-I{folder}" for folder in _headers()), str(_loaded_petsc())]
     try:
-        found = ctypes.PyDLL(str(library_of(text, flags)))
+        found = ctypes.PyDLL(str(library_of(text, compiler_flags())))
     except OSError as error:
         raise NotCompilableError(f"the library of steps cannot be loaded: {error}") from error
     found.stiffml_begin.argtypes = [ctypes.POINTER(TaskStruct), ctypes.c_void_p]
@@ -45,6 +43,18 @@ def _loaded() -> ctypes.PyDLL:
     found.stiffml_taken.restype = ctypes.POINTER(TakenStruct)
     found.stiffml_end.argtypes, found.stiffml_end.restype = [ctypes.c_void_p], None
     return found
+
+
+def compiler_flags() -> list[str]:
+    """The arguments of a C compiler for a library that calls this PETSc.
+
+    Raises
+    ------
+    NotCompilableError
+        If its headers or its library cannot be found.
+    """
+    # Naming the loaded library makes the linker note its name, by which the loader finds that very one.
+    return [*(f"-I{folder}" for folder in _headers()), str(_loaded_petsc())]
 
 
 def _headers() -> list[str]:

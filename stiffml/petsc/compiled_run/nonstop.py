@@ -22,6 +22,7 @@ from stiffml.petsc.compiled_run.interface import (
 from stiffml.petsc.compiled_run.library import library
 from stiffml.petsc.formulation import Formulation, TimeAsState
 from stiffml.petsc.library import PETSc
+from stiffml.petsc.stiffness import StiffnessTest
 from stiffml.petsc.time_stepper import new_ts, options_of, set_tolerances
 from stiffml.run.nonstop import Course, Taken
 from stiffml.run.stepping import Counts, Task
@@ -115,6 +116,13 @@ class _Run:
             struct.signs = self._numbers(_signs(size))
             if newton.atol is not None:
                 struct.newton_atol = self._numbers(np.broadcast_to(newton.atol, size))
+        if task.watches_stiffness:
+            assert task.tolerances is not None
+            watch = StiffnessTest(method, system.space, system.f.eps)
+            struct.watched, struct.stability = len(watch.weights), watch.bound
+            struct.combination = self._numbers(watch.weights)
+            struct.rtol = task.tolerances.rtol
+            struct.atol = self._numbers(np.broadcast_to(task.tolerances.atol, size))
         steps = course.steps
         if isinstance(steps, Adaptive):
             struct.adaptive, struct.first, struct.max_steps = True, course.first, steps.max_steps

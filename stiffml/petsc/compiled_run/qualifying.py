@@ -5,7 +5,6 @@ from __future__ import annotations
 from stiffml.compiled.refusal import NotCompilableError
 from stiffml.petsc.compiled_run.library import library
 from stiffml.run.request import Request
-from stiffml.steps import Adaptive
 from stiffml.system.derivatives.dynamics import Dynamics
 
 WIDEST = 64
@@ -33,8 +32,6 @@ def obstacle(request: Request) -> str:
         return f"samples have more than {WIDEST} components"
     if system.constant_jacobian:
         return "the Jacobian is constant"
-    if isinstance(request.steps, Adaptive) and request.steps.stop_if_stiff and not method.implicit:
-        return "the run would stop if the problem turned out to be stiff"
     if method.time_is_state and not _knows_derivative_by_time(system.f):
         return "the derivative by time is not compiled"
     made = library()
