@@ -175,3 +175,31 @@ def test_two_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         thread.join()
     for key, y in alone.items():
         assert torch.equal(results[key], y)
+
+
+FROM_PYTHON: dict[str, dict] = {
+    "event": {"event": lambda t, y: y[0] - 10},
+    "bounds": {"bounds": (-10.0, 10.0)},
+    "options": {"options": {"snes_linesearch_type": "bt"}},
+    "few checkpoints": {"adjoint": stiffml.Discrete(checkpoints=3)},
+    "krylov": {"linear": stiffml.GMRES()},
+    "coloured": {"jacobian": "coloured"},
+    "all at once": {"steps": Grid(6)},
+    "sdirk3": {"method": "sdirk3"},
+    "not compiled": {"compile": False},
+}
+
+
+@pytest.mark.parametrize("what", FROM_PYTHON)
+def test_what_is_not_taken_in_c(what: str) -> None:
+    arguments = {"method": "bdf3", "compile": True, **FROM_PYTHON[what]}
+    found = solve(WHOLE, start(), T, **arguments)
+    assert found.stats.in_c == 0
+    assert found.stats.accepted > 0
+    assert found.stats.given_up == ""
+
+
+def test_a_compiled_module_is_taken_in_c_too() -> None:
+    rate = stiffml.compile(WHOLE, start())
+    found = solve(rate, start(), T, method="bdf3", rtol=1e-4)
+    assert found.stats.in_c == found.stats.accepted > 0

@@ -33,8 +33,8 @@ def both(call: Callable[[], Any]) -> tuple[Any, Any]:
 def require_same(found: Solution, wanted: Solution, within: float = 1e-11, ends: float = 1e-7) -> None:
     """The same steps, states and counts; and they were taken in C.
 
-    ``ends``: the tolerance of step ends, as fractions of the intervals between outputs. An error estimate is a
-    difference of states, and its rounding moves them, all the more where the steps of BDF grow.
+    ``ends``: the tolerance of step ends, as fractions of the intervals between outputs. An error estimate is
+    a difference of states, and its rounding moves them, all the more where the steps of BDF grow.
     """
     assert found.stats.given_up == ""
     assert found.stats.in_c == found.stats.accepted > 0
