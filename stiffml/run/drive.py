@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import numpy as np
 
@@ -93,15 +94,12 @@ class Drive:
             if task.limits is not None:
                 task.limits.ends_run = self._finder.crosses
         self._solvers = solvers
-        self._made: Stepper | None = None
         self._taken_nonstop: Counts | None = None
 
-    @property
+    @cached_property
     def stepper(self) -> Stepper:
         """Takes the steps one by one; made when first asked for."""
-        if self._made is None:
-            self._made = self._solvers.stepper(self._task)
-        return self._made
+        return self._solvers.stepper(self._task)
 
     @property
     def counts(self) -> Counts:
@@ -110,8 +108,8 @@ class Drive:
 
     def close(self) -> None:
         """Free all memory of the stepper."""
-        if self._made is not None:
-            self._made.close()
+        if "stepper" in self.__dict__:
+            self.stepper.close()
 
     def _passes(self, course: Course) -> bool:
         """Whether all steps have been taken in one call. Otherwise nothing has happened."""
