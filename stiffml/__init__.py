@@ -32,8 +32,8 @@ from stiffml.system.split import Split
 
 
 def __getattr__(name: str) -> Any:
-    if name == "distributed":  # imported when first asked for
-        return importlib.import_module("stiffml.distributed")
+    if name in ("closures", "distributed"):  # imported when first asked for
+        return importlib.import_module(f"stiffml.{name}")
     raise AttributeError(f"module 'stiffml' has no attribute {name!r}")
 
 

@@ -72,7 +72,7 @@ def plot_fit(trajectory: xarray.Dataset, history: xarray.Dataset) -> Figure:
     """Draw fitted and given concentrations over logarithmic time, and the loss over the iterations.
 
     ``trajectory`` has the variables ``fitted`` and ``data`` over ``time`` and ``species``, ``history`` the
-    variable ``loss`` over ``iteration``.
+    variable ``loss`` or ``error`` over ``iteration``.
     """
     species = trajectory["species"].values
     figure = Figure(figsize=(3.3 * (len(species) + 1), 3.3), layout="constrained")
@@ -86,7 +86,8 @@ def plot_fit(trajectory: xarray.Dataset, history: xarray.Dataset) -> Figure:
         panel.grid(alpha=0.25)
     panels[0].set_ylabel("concentration")
     panels[0].legend(frameon=False)
-    last.plot(history["iteration"] + 1, history["loss"], color=FIT, lw=0.9)
+    loss = history["loss" if "loss" in history else "error"]
+    last.plot(history["iteration"] + 1, loss, color=FIT, lw=0.9)
     last.set(yscale="log", xlabel="iteration", title="scaled mean absolute error")
     last.grid(alpha=0.25, which="both")
     return figure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from problems.chemistry.errors import MechanismError, UnsupportedMechanismError
-from problems.chemistry.ignition import NotIgnitedError, ignition_delay
+from problems.chemistry.ignition import NotIgnitedError, ignition_delay, peak_time
 from problems.chemistry.mechanism import Mechanism
 from problems.chemistry.reactors import ConstantPressureReactor, ConstantVolumeReactor
 from problems.chemistry.units import GAS_CONSTANT, ONE_ATMOSPHERE
@@ -18,4 +18,5 @@ __all__ = [
     "NotIgnitedError",
     "UnsupportedMechanismError",
     "ignition_delay",
+    "peak_time",
 ]

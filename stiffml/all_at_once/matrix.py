@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stiffml.all_at_once.structure import Entries, Structure
-from stiffml.all_at_once.triangular import Part
+from stiffml.all_at_once.structure import Structure
 from stiffml.system.derivatives.curvature import Curvature
 from stiffml.system.system import System
 
@@ -27,16 +26,26 @@ class Jacobians(NamedTuple):
         return self.blocks[self.node[positions]]
 
 
+class Matrix(NamedTuple):
+    """∂R/∂x in blocks (…, samples, width, width).
+
+    ``diagonal`` has one for each unknown, ``below`` and ``outside`` those of the entries of these names in
+    the topology.
+    """
+
+    diagonal: np.ndarray
+    below: np.ndarray
+    outside: np.ndarray
+
+
 def matrix_of(
     structure: Structure,
     system: System,
     f: Jacobians,
     g: Jacobians | None,
     curvatures: Sequence[Curvature | None],
-) -> tuple[list[Part], list[Part]]:
-    """∂R/∂x with respect to the unknowns, and with respect to the given states.
-
-    Rows, and columns of unknowns, are positions minus the number of given states, so that they start from 0.
+) -> Matrix:
+    """∂R/∂x with respect to the unknowns and the given states.
 
     Parameters
     ----------
@@ -47,40 +56,26 @@ def matrix_of(
     curvatures : sequence of Curvature or None
         For each block the derivative of its Rosenbrock brackets; None for other methods.
     """
-    width = system.layout.width
-    identity = np.eye(width)[None]
-    mass = identity if system.mass is None else system.mass.blocks
-    shape = (system.layout.samples, width, width)
-    inner: list[Part] = []
-    outer: list[Part] = []
-
-    def place(row: np.ndarray, column: np.ndarray, values: np.ndarray) -> None:
-        inside, row = column >= structure.given, row - structure.given
-        values = np.broadcast_to(values, (len(row), *shape))
-        if inside.all():
-            inner.append(Part(row, column - structure.given, values))
-            return
-        if inside.any():
-            inner.append(Part(row[inside], column[inside] - structure.given, values[inside]))
-        outer.append(Part(row[~inside], column[~inside], values[~inside]))
-
-    for entry in structure.entries:
-        place(entry.row, entry.column, _block(entry, mass if entry.of.weighted else identity, f, g))
-    for block, at, curvature in zip(structure.blocks, structure.positions, curvatures, strict=True):
-        if curvature is None:
-            continue
+    topology, width = structure.topology, system.layout.width
+    entries, numbers = topology.entries, structure.coefficients
+    alpha = numbers.alpha[:, None, None, None]
+    if system.mass is None:
+        values = np.zeros((len(entries.row), system.layout.samples, width, width))
+        np.einsum("...ii->...i", values)[:] = alpha[..., 0]
+    else:
+        weights = np.where(entries.weighted[:, None, None, None], system.mass.blocks, np.eye(width))
+        shape = (len(entries.row), system.layout.samples, width, width)
+        values = np.broadcast_to(alpha * weights, shape).copy()
+    for jacobians, which, factors in (
+        (f, entries.with_beta, numbers.beta),
+        (g, entries.with_epsilon, numbers.epsilon),
+    ):
+        if jacobians is not None and len(which):
+            values[which] -= factors[:, None, None, None] * jacobians.at(entries.column[which])
+    for bracket in topology.brackets:
+        curvature = curvatures[bracket.block]
+        assert curvature is not None
         assert curvature.blocks is not None
-        base = at[block.pattern.base]
-        for row in block.pattern.rows:
-            if row.rosenbrock:
-                place(at[row.column], at[row.column], -f.at(base))
-                place(at[row.column], base, -curvature.blocks[row.index])
-    return inner, outer
-
-
-def _block(entry: Entries, weight: np.ndarray, f: Jacobians, g: Jacobians | None) -> np.ndarray:
-    values = entry.alpha[:, None, None, None] * weight
-    for jacobians, numbers in ((f, entry.beta), (g, entry.epsilon)):
-        if jacobians is not None and numbers.any():
-            values = values - numbers[:, None, None, None] * jacobians.at(entry.column)
-    return values
+        values[bracket.own] -= f.at(entries.column[bracket.base])
+        values[bracket.base] -= curvature.blocks[bracket.row.index]
+    return Matrix(values[topology.diagonal], values[topology.below], values[topology.outside])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from stiffml.all_at_once.matrix import Jacobians, matrix_of
+from stiffml.all_at_once.evaluation import Evaluation
+from stiffml.all_at_once.factored import Factored
+from stiffml.all_at_once.matrix import Jacobians
 from stiffml.all_at_once.structure import Structure
-from stiffml.all_at_once.triangular import factorise
 from stiffml.settings import NewtonLimits
 from stiffml.system.derivatives.curvature import Curvature
 from stiffml.system.derivatives.dynamics import Dynamics
@@ -32,39 +32,6 @@ ROUNDING_LEVEL = 1e-13
 """Updates below this fraction of the largest component of a vector count as rounding error if they stall."""
 
 
-@dataclass
-class Evaluation:
-    """f or g with the M vectors at which it is evaluated, and its values there.
-
-    Attributes
-    ----------
-    dynamics : Dynamics
-    at : ndarray
-        (M,) int, positions of the vectors.
-    s : Tensor
-        (M,) their times.
-    node : ndarray
-        (count,) int, from positions to rows of ``values`` and ``blocks``.
-    values : ndarray
-        (M, size) f or g at the vectors.
-    blocks : ndarray
-        (M, samples, width, width) the Jacobians there.
-    """
-
-    dynamics: Dynamics
-    at: np.ndarray
-    s: torch.Tensor
-    node: np.ndarray
-    values: np.ndarray
-    blocks: np.ndarray
-
-    def evaluate(self, x: np.ndarray) -> None:
-        """Evaluate f and its Jacobians at the vectors ``x`` (count, size)."""
-        if len(self.at):
-            values, blocks = self.dynamics.values_and_blocks(self.s, torch.from_numpy(x[self.at]))
-            self.values, self.blocks = values.numpy(), blocks.numpy()
-
-
 class StepsNotConvergedError(Exception):
     """The iteration did not converge within ``iterations`` iterations."""
 
@@ -77,72 +44,68 @@ class ManySteps:
     """The equations of a structure as functions of its vectors x (count, size).
 
     ``times`` (count,) are the times of the vectors that are states or half steps.
+
+    Attributes
+    ----------
+    last : Factored or None
+        The equations as they were factorised for the last update.
     """
 
+    last: Factored | None = None
+
     def __init__(self, structure: Structure, system: System, times: np.ndarray) -> None:
-        self._structure, self._system = structure, system
+        self._structure, self._system, self._topology = structure, system, structure.topology
         self.f = self._part(system.f, "f", times)
         self.g = None if system.g is None else self._part(system.g, "g", times)
-        self.tested = self._tested()
-        self._rows = self._own_rows()
+        self._of_vectors = structure.of_vectors()
+        self._parts = [
+            (part, structure.of_slopes(name, part.node, len(part.at)))
+            for name, part in (("f", self.f), ("g", self.g))
+            if part is not None and len(part.at)
+        ]
 
     def _part(self, dynamics: Dynamics, name: str, times: np.ndarray) -> Evaluation:
-        structure, s = self._structure, times.copy()
-        wanted = np.zeros(structure.count, dtype=bool)
-        for block, at in zip(structure.blocks, structure.positions, strict=True):
-            pattern = block.pattern
-            for c in np.flatnonzero(getattr(pattern, f"evaluates_{name}")).tolist():
-                wanted[at[c]] = True
-                if block.state_of(c) is None:
-                    s[at[c]] = getattr(block.numbers, f"s_{name}")[:, c].numpy()
-            if name == "f" and pattern.has_rosenbrock:
-                wanted[at[pattern.base]] = True
-        places, size = np.flatnonzero(wanted), self._system.layout.size
+        s, (places, node) = times.copy(), self._topology.nodes[name]
+        for block, at in zip(self._structure.blocks, self._topology.positions, strict=True):
+            for c in block.pattern.stages:
+                s[at[c]] = getattr(block.numbers, f"s_{name}")[:, c].numpy()
+        size = self._system.layout.size
         return Evaluation(
             dynamics,
             places,
             torch.from_numpy(s[places]),
-            np.cumsum(wanted) - 1,
+            node,
             np.empty((len(places), size)),
             np.empty((len(places), 0, 0, 0)),
         )
 
-    def _tested(self) -> np.ndarray:
+    @property
+    def tested(self) -> np.ndarray:
         """(unknowns,) bool: the unknowns whose updates are tested, states and implicit stages."""
-        structure = self._structure
-        tested = np.zeros(structure.count, dtype=bool)
-        for block, at in zip(structure.blocks, structure.positions, strict=True):
-            for row in block.pattern.rows:
-                if row.solves or block.state_of(row.column) is not None:
-                    tested[at[row.column]] = True
-        return tested[structure.given :]
-
-    def _own_rows(self) -> tuple[np.ndarray, ...]:
-        """Of all rows that are solved for: the positions of their vector and of that before, α, β, L = M."""
-        parts: list[tuple[np.ndarray, ...]] = []
-        for entry in self._structure.entries:
-            if entry.of.solves and entry.c == entry.of.column:
-                before = self._structure.positions[entry.block][entry.c - 1]
-                weighted = np.full(len(before), entry.of.weighted)
-                parts.append((entry.row, before, entry.alpha[:, None], entry.beta[:, None], weighted))
-        if not parts:
-            return tuple(np.empty(0, dtype=int) for _ in range(5))
-        return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return self._topology.tested
 
     def update(self, x: np.ndarray) -> np.ndarray:
         """(unknowns, size) the Newton update, to be subtracted from the unknowns."""
-        structure, system = self._structure, self._system
         self.f.evaluate(x)
         if self.g is not None:
             self.g.evaluate(x)
-        curvatures = self._curvatures(x)
         residual = self._residual(x)
-        inner, _ = matrix_of(
-            structure, system, Jacobians(self.f.blocks, self.f.node), self._at_g(), curvatures
-        )
-        factors = factorise(inner, structure.unknowns, structure.reach)
-        shape = (structure.unknowns, system.layout.samples, system.layout.width)
-        return factors.solve(residual.reshape(shape)).reshape(residual.shape)
+        at_f = Jacobians(self.f.blocks, self.f.node)
+        at_g = None if self.g is None else Jacobians(self.g.blocks, self.g.node)
+        self.last = Factored.of(self._structure, self._system, at_f, at_g, self._curvatures(x))
+        shape = (len(residual), self._system.layout.samples, self._system.layout.width)
+        return self.last.factors.solve(residual.reshape(shape)).reshape(residual.shape)
+
+    def slopes_at(self, position: int, x: np.ndarray) -> list[np.ndarray] | None:
+        """For each part its value (size,) at a vector x (size,), close to which it was evaluated last."""
+        found = [part.value_at(position, x) for part in (self.f, self.g) if part is not None]
+        there = [value for value in found if value is not None]
+        return there if len(there) == len(found) else None
+
+    def is_jacobian_right(self) -> bool | None:
+        """Whether the last two iterates say so of the Jacobians; None if they cannot tell."""
+        found = [part.is_jacobian_right() for part in (self.f, self.g) if part is not None]
+        return False if False in found else None if None in found else True
 
     def steps_lead_to(self, x: np.ndarray, weights: np.ndarray, error: float) -> bool:
         """Whether each step's own Newton iteration leads to x, as far as a few iterates show.
@@ -152,19 +115,25 @@ class ManySteps:
         before it, side by side, with all others as they are in x. ``weights``: (unknowns, size). ``error``:
         the size of the last update in these weights, by which f at x is uncertain.
         """
-        own, start, alpha, beta, weighted = self._rows
-        if not len(own):
+        entries, numbers, (entry, before) = (
+            self._topology.entries,
+            self._structure.coefficients,
+            self._topology.solved,
+        )
+        if not len(entry):
             return True
+        own, weighted, alpha = (part[entry] for part in (entries.column, entries.weighted, numbers.alpha))
+        alpha, beta = alpha[:, None], numbers.beta[np.searchsorted(entries.with_beta, entry)][:, None]
         s, target, found = self.f.s[self.f.node[own]], x[own], self.f.values[self.f.node[own]]
         mass = np.eye(self._system.layout.width)[None]
         if self._system.mass is not None:
             mass = np.where(weighted[:, None, None, None], self._system.mass.blocks, mass)
-        scale = weights[own - self._structure.given]
+        scale = weights[own - self._topology.given]
 
         def distance(v: np.ndarray) -> np.ndarray:
             return np.sqrt(np.mean(((v - target) / scale) ** 2, axis=1))
 
-        v = x[start]
+        v = x[before]
         near = np.maximum(NEAR * distance(v), 10 * error + 1)
         for _ in range(FEW_ITERATES):
             if (distance(v) <= near).all():
@@ -181,47 +150,35 @@ class ManySteps:
             v = v - update.reshape(v.shape)
         return bool((distance(v) <= near).all())
 
-    def _at_g(self) -> Jacobians | None:
-        return None if self.g is None else Jacobians(self.g.blocks, self.g.node)
-
     def _residual(self, x: np.ndarray) -> np.ndarray:
-        structure, system = self._structure, self._system
-        linear = np.zeros((structure.count, x.shape[1]))
-        weighted = np.zeros(structure.count, dtype=bool)
-        slopes = np.zeros_like(linear)
-        for entry in structure.entries:
-            weighted[entry.row] = entry.of.weighted
-            # Within an entry no row occurs twice, so += with index arrays misses nothing.
-            if entry.alpha.any():
-                linear[entry.row] += entry.alpha[:, None] * x[entry.column]
-            if entry.beta.any():
-                slopes[entry.row] += entry.beta[:, None] * self.f.values[self.f.node[entry.column]]
-            if self.g is not None and entry.epsilon.any():
-                slopes[entry.row] += entry.epsilon[:, None] * self.g.values[self.g.node[entry.column]]
+        topology, system = self._topology, self._system
+        linear = self._of_vectors @ x
         if system.mass is not None:
+            weighted = topology.entries.weighted[topology.diagonal]
             linear[weighted] = system.weigh(linear[weighted])
-        for number, block in enumerate(structure.blocks):
-            if block.pattern.has_rosenbrock:
-                self._add_brackets(number, x, slopes)
-        return (linear - slopes)[structure.given :]
+        for part, matrix in self._parts:
+            linear -= matrix @ part.values
+        if topology.brackets:
+            linear -= self._brackets(x)
+        return linear
 
-    def _add_brackets(self, number: int, x: np.ndarray, slopes: np.ndarray) -> None:
-        """Add the brackets J x + τ ∂f/∂s of Rosenbrock rows, with J and ∂f/∂s at the old states."""
-        block, at = self._structure.blocks[number], self._structure.positions[number]
-        base = at[block.pattern.base]
-        nodes = self.f.node[base]
-        jacobian = self.f.blocks[nodes]
-        wrt_s = self.f.dynamics.time_derivative(self.f.s[nodes], torch.from_numpy(x[base])).numpy()
-        samples = (block.steps, *jacobian.shape[1:3], 1)
-        for row in block.pattern.rows:
-            if row.rosenbrock:
-                own = at[row.column]
-                along = (jacobian @ x[own].reshape(samples)).reshape(block.steps, -1)
-                slopes[own] += along + block.numbers.tau[:, row.index, None].numpy() * wrt_s
+    def _brackets(self, x: np.ndarray) -> np.ndarray:
+        """(unknowns, size) the brackets J x + τ ∂f/∂s of Rosenbrock rows, with derivatives at old states."""
+        topology, found = self._topology, np.zeros((self._topology.unknowns, x.shape[1]))
+        for bracket in topology.brackets:
+            block = self._structure.blocks[bracket.block]
+            base, own = (topology.entries.column[part] for part in (bracket.base, bracket.own))
+            nodes = self.f.node[base]
+            jacobian = self.f.blocks[nodes]
+            along = jacobian @ x[own].reshape(*jacobian.shape[:3], 1)
+            wrt_s = self.f.dynamics.time_derivative(self.f.s[nodes], torch.from_numpy(x[base])).numpy()
+            tau = block.numbers.tau[:, bracket.row.index, None].numpy()
+            found[own - topology.given] = along.reshape(len(own), -1) + tau * wrt_s
+        return found
 
     def _curvatures(self, x: np.ndarray) -> list[Curvature | None]:
         curvatures: list[Curvature | None] = []
-        for block, at in zip(self._structure.blocks, self._structure.positions, strict=True):
+        for block, at in zip(self._structure.blocks, self._topology.positions, strict=True):
             pattern = block.pattern
             if not pattern.has_rosenbrock:
                 curvatures.append(None)
@@ -242,8 +199,10 @@ class ManySteps:
 
 def solve(
     equations: ManySteps, x: np.ndarray, given: int, limits: NewtonLimits, scale: np.ndarray, trusted: bool
-) -> tuple[np.ndarray, int]:
-    """Solve the equations by Newton's iteration; return x (count, size) and the number of iterations.
+) -> tuple[np.ndarray, int, float]:
+    """Solve the equations by Newton's iteration.
+
+    Returns x (count, size), the number of iterations, and the last update relative to the components.
 
     Parameters
     ----------
@@ -263,14 +222,17 @@ def solve(
     ------
     StepsNotConvergedError
     """
-    tested, before = equations.tested, math.inf
+    before = math.inf
+    # Without an index where all are tested: views cost less.
+    tested = slice(None) if equations.tested.all() else equations.tested
     atol = 0.01 * limits.rtol * scale + 1e-250 if limits.atol is None else limits.atol + 0 * scale
     for iteration in range(1, MAX_ITERATIONS + 1):
         update = equations.update(x)
         x = x.copy()
         x[given:] -= update
         change, state = np.abs(update[tested]), np.abs(x[given:][tested])
-        size = math.sqrt(float(np.mean((change / (limits.rtol * state + atol[tested])) ** 2, axis=1).max()))
+        weighted = change / (limits.rtol * state + atol[tested])
+        size = math.sqrt(float(np.einsum("ij,ij->i", weighted, weighted).max()) / weighted.shape[1])
         if not size < DIVERGENCE * before:  # also true if size is NaN
             raise StepsNotConvergedError(iteration)
         contraction, before = size / before, size
@@ -282,5 +244,6 @@ def solve(
         if converged:
             if not trusted and not equations.steps_lead_to(x, limits.rtol * np.abs(x[given:]) + atol, size):
                 raise StepsNotConvergedError(iteration)
-            return x, iteration
+            relative = change / (state + 0.01 * scale[tested] + 1e-250)
+            return x, iteration, math.sqrt(float((relative**2).mean(axis=1).max()))
     raise StepsNotConvergedError(MAX_ITERATIONS)

@@ -6,33 +6,48 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stiffml.all_at_once.factored import Factored
 from stiffml.all_at_once.newton import ManySteps, solve
 from stiffml.all_at_once.structure import Structure
-from stiffml.discretization.trajectory import Segment, Trajectory, times_at
+from stiffml.discretization.trajectory import Segment, Trajectory
 from stiffml.methods import Method
 from stiffml.settings import NewtonLimits
 from stiffml.system.system import System
 
+AT_SOLUTION = 1e-10
+"""The last update, relative to the components, up to which Jacobians before it are those of the solution."""
+
 
 class Found(NamedTuple):
-    """The solution of the steps of a window.
+    """The solution of the steps of a segment.
 
     Attributes
     ----------
     states : ndarray
-        (steps, size) the states at the ends of the steps.
+        (last − first, size) the states at the ends of the steps. In a segment of several trajectories their
+        starts are among them.
     stages : ndarray
-        (steps, stages, size)
-    half : ndarray or None
-        (size,) the half step at the start of the run, if the window contains it.
+        (last − first, stages, size), zero between trajectories.
+    halves : ndarray or None
+        (k, size) the half steps at the starts of the k trajectories that begin in the segment; None if there
+        are none.
     iterations : int
         Number of Newton iterations.
+    is_jacobian_right : bool or None
+        Whether the iteration has shown that; None if it could not.
+    factored : Factored or None
+        The equations as they were factorised last, if that was at the solution but for Newton's tolerance.
+    slopes : list of ndarray, or None
+        For each part f, g its values (size,) at the last state, likewise.
     """
 
     states: np.ndarray
     stages: np.ndarray
-    half: np.ndarray | None
+    halves: np.ndarray | None
     iterations: int
+    is_jacobian_right: bool | None
+    factored: Factored | None
+    slopes: list[np.ndarray] | None
 
 
 def solve_steps(
@@ -69,42 +84,75 @@ def solve_steps(
     origin = last + 1 - len(guess)
     if trajectory.half is None and method.starts_with_half_step:
         trajectory.half = float(trajectory.times[:2].mean()), guess[0]
-    segment = Segment(trajectory, first, last, origin, guess)
-    blocks = method.blocks(segment, system.form)
-    structure = Structure(segment, blocks)
-    x = np.empty((structure.count, guess.shape[1]))
-    times = np.zeros(structure.count)
-    x[: structure.given] = segment.states_at(structure.known)
-    times[: structure.given] = times_at(trajectory, structure.known)
-    scale = np.empty((structure.unknowns, guess.shape[1]))
-    for block, at in zip(blocks, structure.positions, strict=True):
+    return solve_segment(Segment(trajectory, first, last, origin, guess), method, system, limits, trusted)
+
+
+def solve_segment(
+    segment: Segment, method: Method, system: System, limits: NewtonLimits, trusted: bool
+) -> Found:
+    """Solve the steps of a segment, of one or several trajectories, whose states are the initial guess.
+
+    Where the method starts with half steps, the trajectories must have them, at any state.
+
+    Raises
+    ------
+    StepsNotConvergedError
+        If Newton's iteration does not converge.
+    """
+    guess, blocks = segment.states, method.blocks(segment, system.form)
+    structure = Structure(blocks)
+    topology = structure.topology
+    given = topology.given
+    x = np.empty((topology.count, guess.shape[1]))
+    times = np.zeros(topology.count)
+    x[:given] = segment.states_at(topology.known)
+    times[:given] = segment.times_at(topology.known)
+    scale = np.empty((topology.unknowns, guess.shape[1]))
+    for block, at in zip(blocks, topology.positions, strict=True):
         pattern = block.pattern
         base = segment.states_at(block.known[:, pattern.base])
         for row in pattern.rows:
             here, states = at[row.column], block.state_of(row.column)
-            scale[here - structure.given] = np.abs(base)
+            scale[here - given] = np.abs(base)
             if states is not None and row.column == pattern.new:
                 x[here] = segment.states_at(states)
-                times[here] = times_at(trajectory, states)
+                times[here] = segment.times_at(states)
             elif row.column in pattern.stages:
                 x[here] = 0.0 if row.rosenbrock else base
             else:
                 x[here] = base
                 times[here] = block.times.mean(dim=1).numpy()
-    x, iterations = solve(ManySteps(structure, system, times), x, structure.given, limits, scale, trusted)
-    return _found(structure, x, first, last, iterations)
+    equations = ManySteps(structure, system, times)
+    x, iterations, update = solve(equations, x, given, limits, scale, trusted)
+    states, stages, halves = _parts(structure, x, segment)
+    end = int(topology.positions[-1][blocks[-1].pattern.new][-1])
+    # Rosenbrock rows have derivatives of J besides, which the reverse sweep needs anew.
+    is_there = update <= AT_SOLUTION and not topology.brackets
+    kept = equations.last if is_there else None
+    return Found(
+        states,
+        stages,
+        halves,
+        iterations,
+        equations.is_jacobian_right(),
+        kept,
+        equations.slopes_at(end, x[end]) if is_there else None,
+    )
 
 
-def _found(structure: Structure, x: np.ndarray, first: int, last: int, iterations: int) -> Found:
-    stages = structure.blocks[0].pattern.stages
-    states = np.empty((last - first, x.shape[1]))
-    inner = np.empty((last - first, len(stages), x.shape[1]))
-    half = None
-    for block, at in zip(structure.blocks, structure.positions, strict=True):
+def _parts(
+    structure: Structure, x: np.ndarray, segment: Segment
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """The states, the stages and the half steps, as in ``Found``."""
+    stages, first = structure.blocks[0].pattern.stages, segment.first
+    states = segment.states[first + 1 - segment.origin :].copy()
+    inner = np.zeros((segment.last - first, len(stages), x.shape[1]))
+    halves = []
+    for block, at in zip(structure.blocks, structure.topology.positions, strict=True):
         pattern, steps = block.pattern, block.which - first
         states[steps] = x[at[pattern.new]]
         for c in pattern.stages:
             inner[steps, c - pattern.stages.start] = x[at[c]]
         if pattern.keeps_half:
-            half = x[at[pattern.history]][0]
-    return Found(states, inner, half, iterations)
+            halves.append(x[at[pattern.history]])
+    return states, inner, np.concatenate(halves) if halves else None

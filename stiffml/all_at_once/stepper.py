@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stiffml.all_at_once.factored import Factored
 from stiffml.all_at_once.solve import Found, solve_steps
 from stiffml.errors import Status
 from stiffml.native.stepper import NativeStepper
@@ -25,7 +26,7 @@ NEAR = 1e-9
 class _Window(NamedTuple):
     """A solved window: the end times of its steps, and the solution."""
 
-    ends: list[float]
+    ends: np.ndarray
     found: Found
 
 
@@ -40,7 +41,7 @@ class AllAtOnceStepper(NativeStepper):
     def __init__(self, task: Task) -> None:
         super().__init__(task)
         assert task.plan is not None
-        self._ends, self._guess = task.plan.ends, task.plan.guess
+        self._ends, self._guess, self._trials = task.plan.ends, task.plan.guess, task.plan.trials
         self._window: _Window | None = None
         self._taken = 0  # how many steps of the window have been taken
         self._length = self._longest = self._fitting()
@@ -68,9 +69,22 @@ class AllAtOnceStepper(NativeStepper):
         return dataclasses.replace(super().counts, at_once=self._at_once)
 
     @property
+    def factored(self) -> Factored | None:
+        """The equations of the only window, factorised, if the run is to be differentiated."""
+        window, plan = self._window, self._task.plan
+        if window is None or plan is None or not plan.is_differentiated or len(window.ends) < len(plan.ends):
+            return None
+        return window.found.factored
+
+    @property
+    def slopes(self) -> list[np.ndarray] | None:
+        window = self._window
+        return None if window is None or self._taken < len(window.ends) else window.found.slopes
+
+    @property
     def time(self) -> float:
         window = self._window
-        return super().time if window is None or not self._taken else window.ends[self._taken - 1]
+        return super().time if window is None or not self._taken else float(window.ends[self._taken - 1])
 
     @property
     def state(self) -> np.ndarray:
@@ -87,19 +101,15 @@ class AllAtOnceStepper(NativeStepper):
     @property
     def half(self) -> tuple[float, np.ndarray] | None:
         window = self._window
-        if window is None or not self._taken or window.found.half is None:
+        if window is None or not self._taken or window.found.halves is None:
             return super().half
         begin = super().time
-        return begin + (window.ends[0] - begin) / 2, window.found.half
+        return begin + (float(window.ends[0]) - begin) / 2, window.found.halves[0]
 
     def step(self, size: float) -> Status | None:
-        window = self._window
-        if window is None or self._taken == len(window.ends):
-            self._settle()
-            self._look_ahead(size)
-            window = self._window
+        window = self._next_window(size)
         if window is not None:
-            end, state = window.ends[self._taken], window.found.states[self._taken]
+            end, state = float(window.ends[self._taken]), window.found.states[self._taken]
             if abs(end - self.time - size) <= NEAR * size and self._allows(end, state):
                 self.cut_by, self.detail = None, ""
                 self._taken += 1
@@ -108,6 +118,27 @@ class AllAtOnceStepper(NativeStepper):
         self._settle()
         self._one_by_one = max(0, self._one_by_one - 1)
         return super().step(size)
+
+    def take_ahead(self, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        window = None
+        if self._task.limits is None:
+            window = self._next_window(float(ends[0]) - self.time)
+        if window is not None:
+            first, found = self._taken, window.found
+            last = min(len(window.ends), first + len(ends))
+            if np.array_equal(window.ends[first:last], ends[: last - first]):
+                self.cut_by, self.detail = None, ""
+                self._taken = last
+                self._at_once += last - first
+                return found.states[first:last], found.stages[first:last] if self._keeps_stages else None
+        return super().take_ahead(ends)
+
+    def _next_window(self, size: float) -> _Window | None:
+        """The window with the next step, of this size; None if it is solved for by itself."""
+        if self._window is None or self._taken == len(self._window.ends):
+            self._settle()
+            self._look_ahead(size)
+        return self._window
 
     def _allows(self, end: float, state: np.ndarray) -> bool:
         """Whether the bounds allow a step to end at the time ``end`` in ``state`` (size,)."""
@@ -123,9 +154,9 @@ class AllAtOnceStepper(NativeStepper):
         self._window = None
         if window is None or not self._taken:
             return
-        for end, state in zip(window.ends[: self._taken], window.found.states, strict=False):
-            self._trajectory.append(end, end - super().time)
-            self._states.append(state)
+        ends = window.ends[: self._taken]
+        self._trajectory.extend(ends, np.diff(ends, prepend=super().time))
+        self._states.extend(window.found.states[: self._taken][-self._task.method.history :])
         self._trajectory.half, self._stages, self._taken = half, stages, 0
 
     def _look_ahead(self, size: float) -> None:
@@ -145,13 +176,22 @@ class AllAtOnceStepper(NativeStepper):
                     found = self._solve_window(n, count)
             except Exception:
                 # func may raise far from the solution. If it raises near it, solving one by one shows that.
-                self._length = count // 4
+                if not self._repeat_trials():
+                    self._length = count // 4
                 continue
+            if found.is_jacobian_right is False and self._repeat_trials():
+                continue
+            if self._trials is not None:
+                self._trials.count(found.is_jacobian_right is not None)
             self._iterations += found.iterations
             self._length = min(self._longest, 2 * self._length)
-            self._window = _Window(self._ends[n : n + count].tolist(), found)
+            self._window = _Window(self._ends[n : n + count], found)
             return
         self._length = self._one_by_one = SHORTEST
+
+    def _repeat_trials(self) -> bool:
+        """Make trials of func that were left out; whether it is evaluated in another way since."""
+        return self._trials is not None and self._trials.repeat()
 
     def _solve_window(self, n: int, count: int) -> Found:
         ends, before = self._ends[n : n + count], np.array(self._states)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -46,10 +47,11 @@ class Reading:
     times: np.ndarray | None = None
     values: np.ndarray | None = None
 
-    @classmethod
-    def of_state(cls, state: int) -> Reading:
+    @staticmethod
+    @lru_cache(maxsize=4096)
+    def of_state(state: int) -> Reading:
         """The reading that is the state with this number."""
-        return cls(np.array([state]), np.ones(1), state)
+        return Reading(np.array([state]), np.ones(1), state)
 
     @classmethod
     def of_output(cls, number: int, end: int, s: float, value: np.ndarray) -> Reading:

@@ -89,10 +89,10 @@ class Trajectory:
         # The sum of the steps may round beyond the last output.
         self._times.append(min(time, self.outputs[-1]))
 
-    def extend(self, times: np.ndarray, sizes: np.ndarray) -> None:
-        """Add K accepted steps by their ends (K,) and sizes (K,)."""
+    def extend(self, ends: np.ndarray, sizes: np.ndarray) -> None:
+        """Add K accepted steps by their ends and their sizes, both (K,)."""
         self._sizes.extend(sizes)
-        self._times.extend(np.minimum(times, self.outputs[-1]))
+        self._times.extend(np.minimum(ends, self.outputs[-1]))
 
     def end_last_step(self, time: float, size: float) -> None:
         """Move the end of the last step to ``time``."""
@@ -110,9 +110,12 @@ class Trajectory:
         longer = Trajectory(self.outputs)
         longer.half = self.half
         times = np.concatenate([self.times, np.minimum(ends, self.outputs[-1])])
-        longer._times.extend(times[1:])
-        longer._sizes.extend(np.concatenate([self.sizes, np.diff(times[self.n_steps :])]))
+        longer.extend(times[1:], np.concatenate([self.sizes, np.diff(times[self.n_steps :])]))
         return longer
+
+    def copy(self) -> Trajectory:
+        """The same steps, with a half step that can be replaced."""
+        return self.with_steps(np.empty(0))
 
     def mark_output(self) -> None:
         """Record that the last step ended on the next output time."""
@@ -154,6 +157,9 @@ class Trajectory:
         sizes = self.sizes
         ends = []
         for first, last in zip(self.output_steps[:-1], self.output_steps[1:], strict=True):
+            if last - first == 1:
+                ends.append(np.ones(1))
+                continue
             fractions = np.cumsum(sizes[first:last])
             fractions /= fractions[-1]
             fractions[-1] = 1.0

@@ -22,7 +22,7 @@ from stiffml.discretization.trajectory import Segment
 from stiffml.gradients.sweep import Pending, sweep
 from stiffml.gradients.tape import Tape
 from stiffml.gradients.times import AtNodes, TimeGradient
-from stiffml.gradients.transposed import sweep_at_once
+from stiffml.gradients.transposed import factored_anew, kept_of, require_independent, sweep_at_once
 from stiffml.linear.dense.lu import DenseBlocks
 from stiffml.native.replay import Replay
 from stiffml.system.derivatives.curvature import Curvature
@@ -86,7 +86,7 @@ def reverse(tape: Tape, cotangents: Tensor, wrt_time: bool = False) -> Gradients
         # Steps after the last output, as in a run that failed, do not influence the outputs.
         is_last = True
         for segment in tape.checkpoints.segments(replay, last_state(readings), longest):
-            _reverse_segment(replay, segment, pending, total, is_last)
+            _reverse_segment(replay, segment, pending, total, is_last, tape.run.factored)
             is_last = False
             del segment  # frees its memory before the next one is made
     finally:
@@ -152,23 +152,35 @@ class Total:
             self.parameters[position] = added((self.parameters[position], part))
 
 
-def _reverse_segment(replay: Replay, segment: Segment, pending: Pending, total: Total, is_last: bool) -> None:
+def _reverse_segment(
+    replay: Replay, segment: Segment, pending: Pending, total: Total, is_last: bool, factored: object
+) -> None:
     method, system = replay.method, replay.system
     segment = replay.with_stages(segment)
     equations = Equations(segment, replay.blocks(segment))
-    f = linearize(equations.f_nodes, method.implicit, system.f, replay)
-    g = None if system.g is None else linearize(equations.g_nodes, False, system.g, replay)
-    if is_last and system.layout.samples > 1:
-        _require_independent_samples(equations, system, f, g)
-    curvatures = curvatures_of(equations, system.f)
-    wanted = total.times is not None or system.mass_has_gradient or any(curvatures)
-    # Large states have segments of one step, and no room for more matrices.
-    blocks = as_blocks(f, g, curvatures) if len(segment.which) > 1 else None
-    if blocks is not None:
-        swept = sweep_at_once(equations, system, *blocks, curvatures, pending)
+    wanted = total.times is not None or system.mass_has_gradient
+    curvatures: list[Curvature | None] = [None] * len(equations.blocks)
+    kept = kept_of(equations, factored)
+    if kept is not None:
+        if is_last and system.layout.samples > 1:
+            require_independent(kept, equations, system)
+        swept = sweep_at_once(equations, system, kept, pending)
     else:
-        swept = sweep(equations, system, f, g, curvatures, pending, with_multipliers=wanted)
-    del f, g, blocks  # frees the Jacobians, which may be large
+        f = linearize(equations.f_nodes, method.implicit, system.f, replay)
+        g = None if system.g is None else linearize(equations.g_nodes, False, system.g, replay)
+        if is_last and system.layout.samples > 1:
+            _require_independent_samples(equations, system, f, g)
+        curvatures = curvatures_of(equations, system.f)
+        wanted = wanted or any(curvatures)
+        # Large states have segments of one step, and no room for more matrices.
+        blocks = as_blocks(f, g, curvatures) if len(segment.which) > 1 else None
+        if blocks is not None:
+            anew = factored_anew(equations, system, *blocks, curvatures)
+            swept = sweep_at_once(equations, system, anew, pending)
+            del anew
+        else:
+            swept = sweep(equations, system, f, g, curvatures, pending, with_multipliers=wanted)
+        del f, g, blocks  # frees the Jacobians, which may be large
     if method.implicit:
         replay.solver.release_jacobian()
     at_f = _through(system.f, equations.f_nodes, swept.f, total)

@@ -12,16 +12,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from stiffml.all_at_once.matrix import Jacobians, matrix_of
-from stiffml.all_at_once.structure import Entries, Structure
-from stiffml.all_at_once.triangular import factorise
 from stiffml.discretization.equations import Equations, Nodes
 from stiffml.gradients.adjoint import SEGMENT_NUMBERS, as_blocks, curvatures_of, last_state, longest_segment
 from stiffml.gradients.directions import Units
 from stiffml.gradients.sweep import Pending
 from stiffml.gradients.tangent import linearize_both
 from stiffml.gradients.tape import Tape
-from stiffml.gradients.transposed import jacobians_of
+from stiffml.gradients.transposed import factored_anew, sweep_at_once
 from stiffml.linear.dense.lu import DenseBlocks
 from stiffml.system.derivatives.curvature import Curvature
 from stiffml.system.derivatives.dynamics import Dynamics
@@ -64,60 +61,16 @@ def _reverse_segment(
     found: np.ndarray,
 ) -> None:
     """Reverse a segment, with (size, R) for each state in ``pending``, and add to ``found`` (R, P)."""
-    structure = Structure(equations.segment, equations.blocks)
-    given, count = structure.given, len(found)
-    size, shape = system.layout.size, (system.layout.samples, system.layout.width)
-    at_f = jacobians_of(structure, f, equations.f_nodes)
-    at_g = None if g is None else jacobians_of(structure, g, equations.g_nodes)
-    into = [np.zeros((*equations.f_nodes.u.shape, count))]
-    if g is not None:
-        into.append(np.zeros((*equations.g_nodes.u.shape, count)))
-    cotangents = np.zeros((structure.count, size, count))
-    states = np.array(list(pending), dtype=int)
-    for state, position in zip(states.tolist(), structure.position_of(states).tolist(), strict=True):
-        if position >= given:
-            cotangents[position] += pending.pop(state)
-    zero = np.zeros((size, count))
-    own = np.array([pending.pop(state, zero) for state in structure.outputs.tolist()])
-    for entry in structure.output_entries:
-        w = own[entry.row]
-        np.add.at(cotangents, entry.column, -entry.alpha[:, None, None] * w)
-        for jacobians, numbers in ((at_f, entry.beta), (at_g, entry.epsilon)):
-            if jacobians is not None and numbers.any():
-                transposed = jacobians.at(entry.column).swapaxes(-1, -2)
-                through = (transposed @ w.reshape(-1, *shape, count)).reshape(w.shape)
-                np.add.at(cotangents, entry.column, numbers[:, None, None] * through)
-        _add_to_nodes(entry, (at_f, at_g), into, w)
-    inner, outer = matrix_of(structure, system, at_f, at_g, curvatures)
-    factors = factorise(inner, structure.unknowns, structure.reach, columns=count)
-    multipliers = factors.solve(cotangents[given:].reshape(-1, *shape, count), transpose=True)
-    for row, column, values in outer:
-        through = (values.swapaxes(-1, -2) @ multipliers[row]).reshape(-1, size, count)
-        np.subtract.at(cotangents, column, through)
-    for state, cotangent in zip(structure.known.tolist(), cotangents[:given], strict=True):
-        pending.add(state, cotangent)
-    w = multipliers.reshape(-1, size, count)
-    for entry in structure.entries:
-        _add_to_nodes(entry, (at_f, at_g), into, w[entry.row - given])
-    for dynamics, nodes, values in zip(
-        system.parts, (equations.f_nodes, equations.g_nodes), into, strict=False
-    ):
-        _add_to_parameters(dynamics, nodes, values, units, found)
-    for block, at, curvature in zip(structure.blocks, structure.positions, curvatures, strict=True):
+    count = len(found)
+    factored = factored_anew(equations, system, f, g, curvatures, columns=count)
+    swept = sweep_at_once(equations, system, factored, pending, columns=(count,))
+    _add_to_parameters(system.f, equations.f_nodes, swept.f, units, found)
+    if system.g is not None and swept.g is not None:
+        _add_to_parameters(system.g, equations.g_nodes, swept.g, units, found)
+    for block, multipliers, curvature in zip(equations.blocks, swept.multipliers, curvatures, strict=True):
         if curvature is not None:
-            of_rows = {
-                row.index: w[at[row.column] - given] for row in block.pattern.step_rows if row.rosenbrock
-            }
+            of_rows = {row.index: multipliers[row.index] for row in block.pattern.step_rows if row.rosenbrock}
             _add_through_brackets(curvature, of_rows, len(block.pattern.rows), units, found)
-
-
-def _add_to_nodes(
-    entry: Entries, jacobians: Sequence[Jacobians | None], into: Sequence[np.ndarray], w: np.ndarray
-) -> None:
-    """Add β w and ε w to the cotangents (M, size, R) of f and g; ``w`` (K, size, R)."""
-    for of_part, numbers, total in zip(jacobians, (entry.beta, entry.epsilon), into, strict=False):
-        if of_part is not None and numbers.any():  # within an entry no vector occurs twice
-            total[of_part.node[entry.column]] += numbers[:, None, None] * w
 
 
 def _add_to_parameters(

@@ -34,6 +34,9 @@ class Pending(dict[int, np.ndarray]):
 
     def read(self, reading: Reading, cotangent: np.ndarray) -> None:
         """Add dL/d(output) (size,), weighted, to the states that the output is a combination of."""
+        if reading.s is None:
+            self.add(reading.end, cotangent)
+            return
         for state, weight in zip(reading.states.tolist(), reading.weights.tolist(), strict=True):
             self.add(state, cotangent if weight == 1 else weight * cotangent)
 

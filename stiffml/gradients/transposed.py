@@ -6,115 +6,155 @@ multipliers w solve (∂R/∂x)ᵀ w = dL/dx. The results are the same as those 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 
 import numpy as np
+from scipy.sparse import csc_array, csr_array
 
-from stiffml.all_at_once.matrix import Jacobians, matrix_of
-from stiffml.all_at_once.structure import Entries, Structure
-from stiffml.all_at_once.triangular import factorise
+from stiffml.all_at_once.factored import Factored
+from stiffml.all_at_once.matrix import Jacobians
+from stiffml.all_at_once.structure import Structure
+from stiffml.all_at_once.topology import Topology, topology_of
 from stiffml.discretization.equations import Equations, Nodes
 from stiffml.gradients.sweep import Pending, Swept
 from stiffml.linear.dense.lu import DenseBlocks
 from stiffml.system.derivatives.curvature import Curvature
 from stiffml.system.system import System
+from stiffml.system.trials import require_same_product
 
 
-def sweep_at_once(
+def kept_of(equations: Equations, factored: object) -> Factored | None:
+    """What the forward run has factorised, if it is of the equations of this segment."""
+    if not isinstance(factored, Factored) or any(block.pattern.outputs for block in equations.blocks):
+        return None
+    # Steps with these numbers have one topology, which is kept.
+    return factored if topology_of(equations.blocks) is factored.structure.topology else None
+
+
+def factored_anew(
     equations: Equations,
     system: System,
     f: DenseBlocks,
     g: DenseBlocks | None,
     curvatures: Sequence[Curvature | None],
-    pending: Pending,
+    columns: int = 1,
+) -> Factored:
+    """The equations of a segment with these Jacobians, for ``columns`` right-hand sides."""
+    structure = Structure(equations.blocks)
+
+    def jacobians(part: DenseBlocks, nodes: Nodes) -> Jacobians:
+        return Jacobians(part.at(np.arange(len(nodes.s))), nodes_of_positions(structure.topology, nodes))
+
+    at_f = jacobians(f, equations.f_nodes)
+    at_g = None if g is None else jacobians(g, equations.g_nodes)
+    return Factored.of(structure, system, at_f, at_g, curvatures, columns)
+
+
+def require_independent(factored: Factored, equations: Equations, system: System) -> None:
+    """Raise ValueError if samples depend on each other at the end of a run."""
+    for part, jacobians, nodes in (
+        (system.f, factored.f, equations.f_nodes),
+        (system.g, factored.g, equations.g_nodes if system.g is not None else None),
+    ):
+        if part is not None and jacobians is not None and nodes is not None and len(nodes.s):
+            k = int(nodes.s.argmax())
+            at = np.flatnonzero(nodes_of_positions(factored.structure.topology, nodes) == k)[-1:]
+            require_same_product(DenseBlocks.of(jacobians.at(at)), part, nodes.s, nodes.u, k)
+
+
+def sweep_at_once(
+    equations: Equations, system: System, factored: Factored, pending: Pending, columns: tuple[int, ...] = ()
 ) -> Swept:
-    """Reverse a segment as :func:`stiffml.gradients.sweep.sweep` does, for Jacobians as dense blocks."""
-    structure = Structure(equations.segment, equations.blocks)
-    at_f = jacobians_of(structure, f, equations.f_nodes)
-    at_g = None if g is None else jacobians_of(structure, g, equations.g_nodes)
-    swept = Swept(
-        np.zeros(equations.f_nodes.u.shape), None if g is None else np.zeros(equations.g_nodes.u.shape), []
+    """Reverse a segment as :func:`stiffml.gradients.sweep.sweep` does, for Jacobians as dense blocks.
+
+    With ``columns`` = (R,) R losses are reversed at once: ``pending`` has (size, R) for each state, and what
+    is returned has R in the last place too.
+    """
+    structure, topology = factored.structure, factored.structure.topology
+    nodes = {"f": equations.f_nodes}
+    if system.g is not None:
+        nodes["g"] = equations.g_nodes
+    node_of = {name: nodes_of_positions(topology, part) for name, part in nodes.items()}
+    size, given, shape = equations.size, topology.given, (system.layout.samples, system.layout.width)
+    cotangents = np.zeros((topology.count, size, *columns))  # those of given states stay zero at first
+    _take_pending(topology, pending, cotangents)
+    slopes = {name: np.zeros((len(part.s), size, *columns)) for name, part in nodes.items()}
+    of_outputs = np.empty((0, size, *columns))
+    if len(topology.outputs):
+        of_outputs = _through_outputs(factored, pending, cotangents, slopes, node_of, shape)
+    multipliers = factored.factors.solve(
+        cotangents[given:].reshape(topology.unknowns, *shape, *columns), transpose=True
     )
-    shape = (structure.count, system.layout.samples, system.layout.width)
-    cotangents = np.zeros((structure.count, system.layout.size))  # those of given states stay zero at first
-    given = structure.given
-    _take_pending(structure, pending, cotangents)
-    of_outputs = _through_outputs(structure, pending, cotangents, swept, at_f, at_g, shape)
-    inner, outer = matrix_of(structure, system, at_f, at_g, curvatures)
-    multipliers = factorise(inner, structure.unknowns, structure.reach).solve(
-        cotangents[given:].reshape(structure.unknowns, *shape[1:]), transpose=True
-    )
-    flat = multipliers.reshape(structure.unknowns, -1)
-    _add_to_nodes(structure.entries, swept, at_f, at_g, lambda row: flat[row - given])
-    to_given = cotangents[:given].reshape(given, *shape[1:])
-    for row, column, values in outer:
-        np.subtract.at(to_given, column, np.einsum("ksij,ksi->ksj", values, multipliers[row]))
-    for state, cotangent in zip(structure.known.tolist(), to_given.reshape(given, -1), strict=True):
+    flat = multipliers.reshape(topology.unknowns, size, *columns)
+    for name, total in slopes.items():
+        if len(total):
+            total += product(structure.of_slopes(name, node_of[name], len(total)).T, flat)
+    rows, places = (part[topology.outside] for part in (topology.entries.row, topology.entries.column))
+    to_given = cotangents[:given].reshape(given, *shape, *columns)
+    np.subtract.at(to_given, places, _transposed_product(factored.outside, multipliers[rows]))
+    for state, cotangent in zip(topology.known.tolist(), cotangents[:given], strict=True):
         pending.add(state, cotangent)
-    taken = 0
-    for block, at in zip(structure.blocks, structure.positions, strict=True):
-        rows = [flat[at[row.column] - given] for row in block.pattern.step_rows]
-        for _ in block.pattern.output_rows:
-            rows.append(of_outputs[taken : taken + block.steps])
-            taken += block.steps
-        swept.multipliers.append(np.stack(rows))
+    swept = Swept(slopes["f"], slopes.get("g"), [])
+    for block, at, asked in zip(equations.blocks, topology.positions, topology.output_equations, strict=True):
+        steps = np.stack([flat[at[row.column] - given] for row in block.pattern.step_rows])
+        swept.multipliers.append(np.concatenate([steps, of_outputs[asked].swapaxes(0, 1)]))
     return swept
 
 
 def _through_outputs(
-    structure: Structure,
+    factored: Factored,
     pending: Pending,
     cotangents: np.ndarray,
-    swept: Swept,
-    f: Jacobians,
-    g: Jacobians | None,
-    shape: tuple[int, ...],
+    slopes: dict[str, np.ndarray],
+    node_of: dict[str, np.ndarray],
+    shape: tuple[int, int],
 ) -> np.ndarray:
     """Reverse the rows of outputs between the ends of steps, which nothing depends on.
 
-    Adds to the ``cotangents`` (count, size) of what they are made of. Returns their own, (outputs, size).
+    Adds to the ``cotangents`` (count, size, …) of what they are made of and to those of ``slopes``. Returns
+    their own, (outputs, size, …). ``shape``: (samples, width).
     """
-    zero = np.zeros(cotangents.shape[1])
-    own = np.array([pending.pop(state, zero) for state in structure.outputs.tolist()]).reshape(-1, len(zero))
-    _add_to_nodes(structure.output_entries, swept, f, g, lambda row: own[row])
-    for entry in structure.output_entries:
-        w = own[entry.row]
-        np.add.at(cotangents, entry.column, -entry.alpha[:, None] * w)
-        for jacobians, numbers in ((f, entry.beta), (g, entry.epsilon)):
-            if jacobians is not None and numbers.any():
-                through = np.einsum("ksij,ksi->ksj", jacobians.at(entry.column), w.reshape(-1, *shape[1:]))
-                np.add.at(cotangents, entry.column, numbers[:, None] * through.reshape(w.shape))
+    structure, topology = factored.structure, factored.structure.topology
+    entries, (_, size, *columns) = topology.output_entries, cotangents.shape
+    zero = np.zeros((size, *columns))
+    own = np.array([pending.pop(state, zero) for state in topology.outputs.tolist()])
+    cotangents -= product(structure.outputs_of_vectors().T, own)
+    for name, jacobians in (("f", factored.f), ("g", factored.g)):
+        if jacobians is None or not len(slopes[name]):
+            continue
+        along = product(structure.outputs_of_slopes(name, node_of[name], len(slopes[name])).T, own)
+        slopes[name] += along
+        at = np.unique(entries.column[entries.with_beta if name == "f" else entries.with_epsilon])
+        here = along[node_of[name][at]].reshape(len(at), *shape, *columns)
+        cotangents[at] += _transposed_product(jacobians.at(at), here).reshape(len(at), size, *columns)
     return own
 
 
-def _add_to_nodes(
-    entries: Sequence[Entries],
-    swept: Swept,
-    f: Jacobians,
-    g: Jacobians | None,
-    multiplier: Callable[[np.ndarray], np.ndarray],
-) -> None:
-    """Add β w and ε w to dL/df and dL/dg at the nodes; ``multiplier``: rows (K,) -> w (K, size)."""
-    for entry in entries:
-        for jacobians, numbers, total in ((f, entry.beta, swept.f), (g, entry.epsilon, swept.g)):
-            if jacobians is not None and total is not None and numbers.any():
-                # Within an entry no vector occurs twice, so += with index arrays misses nothing.
-                total[jacobians.node[entry.column]] += numbers[:, None] * multiplier(entry.row)
+def product(matrix: csr_array | csc_array, v: np.ndarray) -> np.ndarray:
+    """A sparse matrix (M, K) times v (K, …)."""
+    return (matrix @ v.reshape(len(v), math.prod(v.shape[1:]))).reshape(matrix.shape[0], *v.shape[1:])
 
 
-def jacobians_of(structure: Structure, linearization: DenseBlocks, nodes: Nodes) -> Jacobians:
-    """The Jacobians of a linearization, indexed by position instead of node."""
-    node = np.zeros(structure.count, dtype=int)
-    for number, at in enumerate(structure.positions):
-        for c, where in nodes.index[number].items():
+def _transposed_product(blocks: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Bᵀ v of blocks (K, samples, w, w) and vectors (K, samples, w), or (K, samples, w, R)."""
+    columns = v.reshape(*v.shape[:3], math.prod(v.shape[3:]))
+    return (blocks.swapaxes(-1, -2) @ columns).reshape(v.shape)
+
+
+def nodes_of_positions(topology: Topology, nodes: Nodes) -> np.ndarray:
+    """(count,) int, from positions to the nodes of a segment; those of other positions have no meaning."""
+    node = np.full(topology.count, -1)
+    for at, index in zip(topology.positions, nodes.index, strict=True):
+        for c, where in index.items():
             node[at[c]] = where
-    return Jacobians(linearization.at(np.arange(len(nodes.s))), node)
+    return node
 
 
-def _take_pending(structure: Structure, pending: Pending, cotangents: np.ndarray) -> None:
-    """Move those of the segment's unknowns from ``pending`` to ``cotangents`` (count, size)."""
+def _take_pending(topology: Topology, pending: Pending, cotangents: np.ndarray) -> None:
+    """Move those of the segment's unknowns from ``pending`` to ``cotangents`` (count, size, …)."""
     states = np.array(list(pending), dtype=int)
-    positions = structure.position_of(states)
-    for state, position in zip(states.tolist(), positions.tolist(), strict=True):
-        if position >= structure.given:
-            cotangents[position] += pending.pop(state)
+    positions = topology.position_of(states)
+    own = positions >= topology.given
+    if own.any():
+        cotangents[positions[own]] = np.stack([pending.pop(state) for state in states[own].tolist()])

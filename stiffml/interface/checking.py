@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -27,15 +29,18 @@ from stiffml.parameters.passed import collected, in_forward_mode, require_revers
 from stiffml.petsc.known_options import require_understood
 from stiffml.petsc.options import require_free
 from stiffml.run.request import Request
+from stiffml.run.stepping import Plan
 from stiffml.settings import Discrete, Newton
 from stiffml.steps import Adaptive, landings
 from stiffml.system.bounds import bounds_of
+from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.derivatives.jacobian import NARROW
 from stiffml.system.function.span import Span
 from stiffml.system.linear_solver import LinearSolver
 from stiffml.system.state import State
 from stiffml.system.statistics import require_fixed_statistics
 from stiffml.system.system import System
+from stiffml.system.trial_memory import PassedTrials, keep, rely_on
 from stiffml.system.trials import try_out
 from stiffml.system.unnamed_parameters import find_parameters
 
@@ -98,9 +103,9 @@ def check(arguments: Arguments) -> Request:
     require_free(options or {})
     krylov = isinstance(solver, KrylovSolver)
     require_understood(options or {}, method, isinstance(steps, Adaptive), krylov)
-    plan = plan_of(arguments.stepping, arguments.guess, steps, outputs, method, system, solver, options or {})
+    plan = plan_of(arguments, steps, outputs, method, system, solver, adjoint)
     if len(times) > 1:
-        try_out_system(system, method, solver, float(times[0]), u0, (t, y0))
+        plan = try_out_system(system, method, solver, float(times[0]), u0, (t, y0), plan)
     return Request(
         method=method,
         system=system,
@@ -161,21 +166,39 @@ def try_out_system(
     s0: float,
     u0: np.ndarray,
     given: tuple[Tensor, State],
-) -> None:
-    """Try what the solve relies on in func, near the initial state."""
+    plan: Plan | None = None,
+) -> Plan | None:
+    """Try what the solve relies on in func, near the initial state.
+
+    A plan for steps all at once is returned with the trials that were made for another solve, if any.
+    """
     t, y0 = given
     inputs = (t, *(y0 if isinstance(y0, tuple) else (y0,)), *system.parameters)
     differentiated = torch.is_grad_enabled() and any(value.requires_grad for value in inputs)
     narrow = differentiated and system.layout.width <= NARROW
-    with torch.inference_mode(False), torch.no_grad():
-        for part in system.parts:
-            implicit = method.implicit and part is system.f
-            if implicit or differentiated:
-                # Newton's steps get their Jacobian from the solver, backwards too.
-                blocks = (implicit and solver is not None and solver.uses_blocks) or (
-                    narrow and not (implicit and method.newton)
-                )
-                blocks = blocks and part.may_replicate
-                # Newton's iteration also converges with a part of the Jacobian; a Rosenbrock step needs all.
-                exact = differentiated or method.time_is_state
-                try_out(part, s0, u0, exact=exact, blocks=blocks)
+    trials: list[tuple[Dynamics, bool, bool]] = []
+    for part in system.parts:
+        implicit = method.implicit and part is system.f
+        if implicit or differentiated:
+            # Newton's steps get their Jacobian from the solver, backwards too.
+            blocks = (implicit and solver is not None and solver.uses_blocks) or (
+                narrow and not (implicit and method.newton)
+            )
+            blocks = blocks and part.may_replicate
+            # Newton's iteration also converges with a part of the Jacobian; a Rosenbrock step needs all.
+            trials.append((part, differentiated or method.time_is_state, blocks))
+    kinds = [(exact, blocks) for _, exact, blocks in trials]
+    facts = (kinds, system.values, system.operations, system.used)
+    may_rely = plan is not None and system.used is not None and len(trials) == len(system.parts)
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def make() -> None:
+        for part, exact, blocks in trials:
+            if try_out(part, s0, u0, exact=exact, blocks=blocks) and may_rely:
+                keep(part, facts)
+
+    if plan is not None and may_rely and rely_on(system, facts):
+        return dataclasses.replace(plan, trials=PassedTrials(system, make))
+    make()
+    return plan

@@ -75,15 +75,23 @@ def require_schedule(steps: Steps, outputs: np.ndarray, size: int, adjoint: Disc
 
 def _require_rising(steps: Recorded, outputs: np.ndarray) -> None:
     """Raise ValueError if recorded steps are too short at the outputs they are now used for."""
-    for interval, ends in enumerate(steps.fractions(outputs)):
-        begin, end = outputs[interval : interval + 2]
-        still = np.diff(begin + ends * (end - begin), prepend=begin) <= 0
-        if still.any():
-            at = int(np.argmax(still))
-            raise ValueError(
-                f"steps: Recorded, interval {interval}, entry {at}: the step that ends at {ends[at]:.17g} of "
-                f"the interval is too short for time to move near {abs(begin):.6g}"
-            )
+    fractions = steps.fractions(outputs)
+    counts = np.array([len(part) for part in fractions])
+    firsts = np.cumsum(counts) - counts
+    begin, length = (np.repeat(part, counts) for part in (outputs[:-1], np.diff(outputs)))
+    ends = begin + np.concatenate(fractions) * length
+    before = np.concatenate([outputs[:1], ends[:-1]])
+    before[firsts] = outputs[:-1]
+    still = ends <= before
+    if still.any():
+        place = int(np.argmax(still))
+        interval = int(np.searchsorted(firsts, place, side="right")) - 1
+        at = place - int(firsts[interval])
+        raise ValueError(
+            f"steps: Recorded, interval {interval}, entry {at}: the step that ends at "
+            f"{fractions[interval][at]:.17g} of the interval is too short for time to move near "
+            f"{abs(begin[place]):.6g}"
+        )
 
 
 def _shown(steps: Steps) -> str:

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from stiffml.checks import described
+from stiffml.interface.arguments import Arguments
 from stiffml.interface.solution import Solution
 from stiffml.linear.dense.lu import DenseLU
 from stiffml.methods import Method
 from stiffml.run.record import Run
 from stiffml.run.schedule import scheduled, step_ends
 from stiffml.run.stepping import Plan
+from stiffml.settings import Discrete
 from stiffml.steps import Adaptive, Held, Steps
 from stiffml.system.derivatives.jacobian import NARROW
 from stiffml.system.linear_solver import LinearSolver
@@ -28,22 +30,24 @@ FEW = 4
 
 
 def plan_of(
-    stepping: str,
-    guess: Solution | None,
+    arguments: Arguments,
     steps: Steps,
     outputs: np.ndarray,
     method: Method,
     system: System,
     solver: LinearSolver | None,
-    options: Mapping[str, object],
+    adjoint: Discrete,
 ) -> Plan | None:
     """The steps to solve for together; None where they are taken one after the other.
+
+    Of the ``arguments`` count ``stepping``, ``guess`` and ``options``.
 
     Raises
     ------
     TypeError, ValueError
         If ``stepping`` is none of ``STEPPINGS`` or not possible, or ``guess`` is not from such a solve.
     """
+    stepping, guess = arguments.stepping, arguments.guess
     if not isinstance(stepping, str) or stepping not in STEPPINGS:
         raise ValueError(f"stepping must be one of {', '.join(STEPPINGS)}, not {described(stepping)}")
     if guess is not None and not isinstance(guess, Solution):
@@ -51,19 +55,22 @@ def plan_of(
     if guess is not None and guess.t.dim() > 1:
         raise ValueError("guess: every sample of it has times of its own; pass a solution with one t for all")
     guessed = guess is not None or isinstance(steps, Held)
-    obstacle = _obstacle(steps, system, solver, options, WIDEST if guessed else NARROW)
+    obstacle = _obstacle(steps, system, solver, arguments.options or {}, WIDEST if guessed else NARROW)
     if stepping == "all-at-once" and obstacle:
         raise ValueError(f"stepping: 'all-at-once' {obstacle}; pass stepping='auto' or 'sequential'")
     if stepping == "sequential" or obstacle or len(outputs) < 2:
         return None
     assert not isinstance(steps, Adaptive)
-    ends = np.concatenate(step_ends(scheduled(steps, outputs, method)[0], outputs))
+    ends, _ = step_ends(scheduled(steps, outputs, method)[0], outputs)
     if stepping == "auto" and (len(ends) < FEW or not method.newton or system.constant_jacobian):
         # Explicit steps need no iteration, and those that are linear one system a stage.
         return None
+    start = None if guess is None else _states_at(guess, ends, system)
     if isinstance(steps, Held):
-        return Plan(ends, np.concatenate(steps.states))
-    return Plan(ends, None if guess is None else _states_at(guess, ends, system))
+        start = np.concatenate(steps.states)
+    # With fewer states kept there is no memory to spend.
+    is_differentiated = system.used is not None and isinstance(adjoint.checkpoints, str)
+    return Plan(ends, start, is_differentiated=is_differentiated)
 
 
 def _obstacle(

@@ -39,6 +39,9 @@ LARGEST_DENSE = 2048
 DIRECT = 20_000
 """Components of a state up to which a sparse Jacobian is factorised."""
 
+SMALL = 2**26
+"""Bytes that are not worth asking the system about."""
+
 COPIES = 3
 """Matrices of the size of a dense Jacobian that a step needs: itself, shift·M − J, and room to make them."""
 
@@ -197,6 +200,8 @@ class _Choice:
 def _require_memory(samples: int, width: int) -> None:
     """Raise ValueError if dense Jacobians (samples, width, width) do not fit into free memory."""
     needed = COPIES * 8 * samples * width**2
+    if needed <= SMALL:
+        return
     there = free_bytes()
     if needed <= there:
         return

@@ -29,11 +29,14 @@ class Roots:
         The other leaves that require gradients, by id.
     older : dict of Origin to Node
         Tensors that were computed before ``since``.
+    operations : list
+        The kinds of the operations in the order of the walk; None where an operand needs no gradient.
     """
 
     known: set[Origin] = field(default_factory=set)
     leaves: dict[int, Tensor] = field(default_factory=dict)
     older: dict[Origin, Node] = field(default_factory=dict)
+    operations: list[type | None] = field(default_factory=list)
 
 
 def roots(begin: Iterable[Tensor | Node], known: Container[Origin] = (), since: int = 0) -> Roots:
@@ -76,6 +79,7 @@ def roots(begin: Iterable[Tensor | Node], known: Container[Origin] = (), since: 
                 found.leaves[id(tensor)] = tensor
     while waiting:
         for node, number in waiting.pop().next_functions:
+            found.operations.append(None if node is None else type(node))
             if node is not None:
                 visit(node, number)
     return found
@@ -114,7 +118,9 @@ def next_node() -> int:
 
 def _variable(node: Node) -> Tensor | None:
     """The leaf that a node accumulates the gradient of; None for other nodes."""
-    # An operation of the caller's may have another attribute of this name.
-    if isinstance(node, torch.autograd.function.BackwardCFunction):
-        return None
-    return getattr(node, "variable", None)
+    return getattr(node, "variable") if type(node) is _ACCUMULATES else None  # noqa: B009 (unknown to mypy)
+
+
+with torch.enable_grad():
+    _ACCUMULATES = type(torch.autograd.graph.get_gradient_edge(torch.zeros((), requires_grad=True)).node)
+"""The kind of node at a leaf. Operations of the caller's may have an attribute ``variable`` too."""

@@ -37,7 +37,8 @@ class Reached:
     shared : set of int
         Ids of the tensors that plain functions read; copies of these functions read the same tensors.
     values : dict of str to object
-        By name: numbers, strings, small arrays of numpy as bytes, and the code of functions.
+        What decides besides the numbers in tensors what the function does, by name: numbers, strings, small
+        arrays of numpy as bytes, the code of functions, and which modules there are in which mode.
     """
 
     modules: list[nn.Module]
@@ -60,10 +61,10 @@ def _visit(thing: object, name: str, depth: int, found: Reached, seen: set[int],
             found.shared.add(id(thing))
         return
     if isinstance(thing, PLAIN):
-        found.values[name] = thing
+        _note(found, name, thing)
         return
     if isinstance(thing, np.ndarray):
-        found.values[name] = thing.tobytes() if thing.size <= SMALL else id(thing)
+        _note(found, name, thing.tobytes() if thing.size <= SMALL else id(thing))
         return
     if depth == 0 or id(thing) in seen or len(seen) > MOST:
         return
@@ -73,7 +74,7 @@ def _visit(thing: object, name: str, depth: int, found: Reached, seen: set[int],
     if isinstance(thing, types.FunctionType):
         if _is_torchs(thing):
             return
-        found.values[f"{name}()"] = thing.__code__
+        _note(found, f"{name}()", thing.__code__)
         parts, inside = _read_by(thing), True
     elif isinstance(thing, types.MethodType):
         parts = {"": thing.__self__}
@@ -85,7 +86,7 @@ def _visit(thing: object, name: str, depth: int, found: Reached, seen: set[int],
             if module is not thing:
                 seen.add(id(module))
             found.modules.append(module)
-            found.values[f"{name}.{path}.training"] = module.training
+            _note(found, f"{name}.{path}", (id(module), type(module), module.training))
             own = {}
             if not _is_torchs(module):
                 own = {key: value for key, value in vars(module).items() if not key.startswith("_")}
@@ -102,6 +103,13 @@ def _visit(thing: object, name: str, depth: int, found: Reached, seen: set[int],
     for key, part in parts.items():
         path = f"{name}.{key}" if name and key else name or key
         _visit(part, path, depth - 1, found, seen, inside)
+
+
+def _note(found: Reached, name: str, value: object) -> None:
+    """Add a value, also if another has its name, as the first arguments of a function and a partial."""
+    while name in found.values:
+        name += "'"
+    found.values[name] = value
 
 
 def _is_torchs(thing: object) -> bool:
@@ -125,7 +133,9 @@ def _read_by(func: types.FunctionType) -> dict[str, object]:
     for name in func.__code__.co_names:
         # Of globals only numbers and kinds that may hold parameters of the user's, no objects of libraries.
         value = func.__globals__.get(name)
-        if isinstance(value, Tensor | nn.Module | list | tuple | dict | types.FunctionType | float | int):
+        if isinstance(
+            value, Tensor | nn.Module | list | tuple | dict | types.FunctionType | bool | int | float
+        ):
             parts.setdefault(name, value)
     parts |= _numbered(func.__defaults__ or ()) | (func.__kwdefaults__ or {})
     return parts

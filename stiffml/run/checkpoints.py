@@ -33,9 +33,9 @@ class Checkpoints(ABC):
         """
 
     def extend(self, states: np.ndarray, stages: np.ndarray | None) -> None:
-        """Add the states (K, size) at the ends of K steps, and their stages (K, stages, size)."""
-        for n, state in enumerate(states):
-            self.append(state, None if stages is None else stages[n])
+        """Add the states (K, size) at the ends of K steps and their stages (K, stages, size)."""
+        for number, state in enumerate(states):
+            self.append(state, None if stages is None else stages[number])
 
     @property
     @abstractmethod

@@ -25,8 +25,8 @@ def reader_for(s: np.ndarray, replay: StepSolver) -> Reader:
 
 def with_read_outputs(replay: S, readings: Sequence[Reading]) -> S:
     """The replay of a finished run, with those of its outputs added that are rows of a step."""
-    firsts = [(int(reading.states[0]), reading) for reading in readings]
-    asked = [(output_of(n), r.end - 1, r.s) for n, r in firsts if r.s is not None and is_output(n)]
+    firsts = [(int(reading.states[0]), reading) for reading in readings if reading.s is not None]
+    asked = [(output_of(n), r.end - 1, r.s) for n, r in firsts if is_output(n)]
     if not asked:
         return replay
     numbers, steps, s = (np.array(values) for values in zip(*asked, strict=True))

@@ -10,7 +10,15 @@ import numpy as np
 from stiffml.discretization.trajectory import Growing
 from stiffml.errors import Status
 from stiffml.run.dense_output import reader_for
-from stiffml.run.endings import Finished, Stop
+from stiffml.run.endings import (
+    DERIVATIVE_FAILURES,
+    LEAST_SPACINGS,
+    STALLED,
+    Finished,
+    Stop,
+    lost,
+    where_infinite,
+)
 from stiffml.run.events import EventFinder, EventFunc
 from stiffml.run.first_step import blur, initial_size, shortest_first
 from stiffml.run.nonstop import Course, keep
@@ -20,21 +28,7 @@ from stiffml.run.solvers import Solvers
 from stiffml.run.stepping import Counts, Stepper, Task
 from stiffml.settings import Tolerances
 from stiffml.steps import Adaptive, Steps
-from stiffml.system.derivatives.infinite_entries import describe_derivative, infinite_derivative
 from stiffml.system.finite import first_not_finite
-
-STALLED = 20
-"""Steps that linear solver failures may cut before the run stops.
-
-It stops only if these are also more than a fifth of all steps.
-"""
-
-
-DERIVATIVE_FAILURES = (Status.NEWTON_FAILED, Status.LINEAR_FAILED, Status.NON_FINITE)
-"""The ways in which a run can fail because a derivative of f is not finite."""
-
-LEAST_SPACINGS = 16
-"""A step shorter than this many spacings between floating-point times is lost in rounding."""
 
 
 class Drive:
@@ -85,9 +79,9 @@ class Drive:
         self._first_slope: np.ndarray | None = None
         self._stalled = self._linear_failures = 0  # steps cut by linear failures; linear failures so far
         again = solvers.again(run.trajectory, task.method, task.system, task.solver)
+        self._has_between = len(between) > 0
         self.reader = reader_for(between, again)
         self.reader.read(0, task.u0)
-        self._reads = len(between) > 0
         self._finder = None
         if event is not None:
             self._finder = EventFinder(event, again, task.s0, task.u0)
@@ -120,7 +114,7 @@ class Drive:
         if taken.given_up:
             return False
         self._taken_nonstop = taken.counts
-        keep(taken, self._run, self.outputs, self.reader if self._reads else None)
+        keep(taken, self._run, self.outputs, self.reader if self._has_between else None)
         self._n_steps = len(taken.ends)
         if self._n_steps:
             self._start, self._state = float(taken.ends[-1]), taken.states[-1]
@@ -191,13 +185,40 @@ class Drive:
         outputs = self._trajectory.outputs
         assert not isinstance(steps, Adaptive)
         fractions, self.ramp_steps = scheduled(steps, outputs, self._method)
-        intervals = step_ends(fractions, outputs)
-        if self._passes(Course(outputs, intervals)):
+        ends, is_output = step_ends(fractions, outputs)
+        if self._passes(Course(outputs, (ends, is_output))):
             return
-        for ends in intervals:
-            for end in ends.tolist():
-                self._reach(end)
-            self._mark_output()
+        done = 0
+        while done < len(ends):
+            count = self._take_ahead(ends[done:], is_output[done:])
+            if not count:
+                self._reach(float(ends[done]))
+                if is_output[done]:
+                    self._mark_output()
+            done += count or 1
+
+    def _take_ahead(self, ends: np.ndarray, is_output: np.ndarray) -> int:
+        """Take of the next steps, which end at ``ends``, those that are solved for; return how many."""
+        run, trajectory = self._run, self._trajectory
+        # Events, outputs between steps, and states kept elsewhere than in memory take steps one by one.
+        if self._finder is not None or self._has_between or run.checkpoints.states is None:
+            return 0
+        states, stages = self.stepper.take_ahead(ends)
+        if not len(states):
+            return 0
+        if self._n_steps == 0:
+            trajectory.half = self.stepper.half
+        count = len(states)
+        trajectory.extend(ends[:count], np.diff(ends[:count], prepend=self._start))
+        run.checkpoints.extend(states, stages)
+        marks = np.flatnonzero(is_output[:count]) + 1
+        returned = run.returned[len(trajectory.output_steps) :][: len(marks)]
+        self.outputs.extend(states[marks[returned] - 1])
+        trajectory.output_steps += (self._n_steps + marks).tolist()
+        self._previous = states[-2] if count > 1 else self._state
+        self._state, self._start = states[-1], float(ends[count - 1])
+        self._n_steps += count
+        return count
 
     def _reach(self, target: float) -> None:
         """Step to ``target``; where Newton fails, halve the step as often as needed."""
@@ -286,24 +307,14 @@ class Drive:
             self._first_slope = self._system.derivative(self._start, self._state)
         return self._first_slope
 
-    def _lost(self, size: float) -> str:
-        """The message for a step that is lost in the rounding of time; empty for a longer one."""
-        spacing = float(np.spacing(abs(self._start)))
-        if not size < LEAST_SPACINGS * spacing:
-            return ""
-        return (
-            f"a step of {size:.1g} is lost in the rounding of t, whose neighbouring numbers are "
-            f"{spacing:.1g} apart here"
-        )
-
     def _stop(self, status: Status, detail: str | None = None, *, size: float) -> Stop:
         component = self._component(status)
         if detail is None:
             detail = self.stepper.detail
         if status is Status.STEP_TOO_SMALL:
-            detail = detail or self._lost(min(size, self.stepper.next_size))
+            detail = detail or lost(min(size, self.stepper.next_size), self._start)
         if status in DERIVATIVE_FAILURES:
-            infinite = self._infinite_derivative()
+            infinite = where_infinite(self._method, self._system, self._start, self._state)
             if infinite:
                 status, detail, component = Status.INFINITE_DERIVATIVE, infinite, None
         return Stop(Failure(status, self._start, size, component, detail))
@@ -313,14 +324,6 @@ class Drive:
             return self.stepper.why_cut()
         limits = self._limits if cut_by is Status.OUT_OF_BOUNDS else None
         return cut_by, "" if limits is None else limits.detail
-
-    def _infinite_derivative(self) -> str:
-        """A description of where ∂f/∂y is not finite at the current state; empty if it is finite."""
-        if not self._method.implicit or self._system.space.is_distributed:
-            return ""
-        f = self._system.f
-        where = infinite_derivative(f, self._start, self._state.copy())
-        return "" if where is None else describe_derivative(f, self._start, where)
 
     def _component(self, status: Status) -> int | None:
         """The flat index of the component to name in the message, or None.

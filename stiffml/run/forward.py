@@ -47,7 +47,7 @@ def integrate(request: Request, u0: np.ndarray, solvers: Solvers) -> tuple[Run, 
     if len(outputs) > 1 and run.failure is None:
         drive = Drive(run, _task(request, u0), solvers, request.between, request.tolerances, request.event)
         on_steps = _driven(drive, run, steps)
-        run.after = _values_at_the_end(run, system)
+        run.after = _values_at_the_end(run, system, drive)
         for part in system.parts:
             part.release()
     run.wall_s = time.perf_counter() - began
@@ -94,15 +94,19 @@ def _driven(drive: Drive, run: Run, steps: Steps) -> np.ndarray:
             run.event = finished.s
         run.between, run.ramp_steps = drive.reader.finish(), drive.ramp_steps
         run.counts = dataclasses.asdict(drive.counts)
+        if run.event is None and not run.counts["in_c"]:
+            run.factored = drive.stepper.factored
     finally:
         drive.close()
     return drive.outputs.rows
 
 
-def _values_at_the_end(run: Run, system: System) -> Values | None:
+def _values_at_the_end(run: Run, system: System, drive: Drive) -> Values | None:
     state, end = run.checkpoints.end, float(run.trajectory.times[-1])
     if state is None or system.used is None:  # the run will not be differentiated
         return None
+    if run.event is None and not run.counts["in_c"] and drive.stepper.slopes is not None:
+        return Values.at(end, "ended", drive.stepper.slopes, system)
     try:
         with torch.random.fork_rng(devices=[]):  # this call must not change the caller's random numbers
             slopes = [part.evaluate_anew(end, state) for part in system.parts]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,15 +22,15 @@ class Course:
     ----------
     outputs : ndarray
         (outputs,) the start, and the times that steps must end on, in solver time.
-    steps : Adaptive or sequence of ndarray
-        How steps are chosen; or for each interval between ``outputs`` the times (steps,) at which its known
-        steps end.
+    steps : Adaptive or (ndarray, ndarray)
+        How steps are chosen; or the times (steps,) at which known steps end, and (steps,) bool which of these
+        are ``outputs``.
     first : float
         The size of the first adaptive step.
     """
 
     outputs: np.ndarray
-    steps: Adaptive | Sequence[np.ndarray]
+    steps: Adaptive | tuple[np.ndarray, np.ndarray]
     first: float = 0.0
 
 

@@ -66,6 +66,8 @@ class Run:
         Why the steps had to be taken one by one, from the start, after all; empty if they had not.
     wall_s : float
         Wall time, seconds.
+    factored : object or None
+        See :attr:`stiffml.run.stepping.Stepper.factored`.
     """
 
     trajectory: Trajectory
@@ -80,6 +82,7 @@ class Run:
     counts: dict[str, int] = field(default_factory=dict)
     given_up: str = ""
     wall_s: float = 0.0
+    factored: object | None = None
 
     @property
     def readings(self) -> list[Reading]:

@@ -17,11 +17,18 @@ def scheduled(steps: Fixed | Grid | Recorded, outputs: np.ndarray, method: Metho
     return ramped, sum(map(len, ramped)) - sum(map(len, fractions))
 
 
-def step_ends(fractions: Fractions, outputs: np.ndarray) -> list[np.ndarray]:
-    """For each interval between ``outputs`` (n,) the times (steps,) at which its steps end."""
-    intervals = zip(outputs[:-1], outputs[1:], fractions, strict=True)
+def step_ends(fractions: Fractions, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The times (steps,) at which all steps end, and (steps,) bool which of them are ``outputs`` (n,)."""
+    counts = np.array([len(part) for part in fractions], dtype=int)
+    begin, end, part = (
+        np.repeat(outputs[:-1], counts),
+        np.repeat(outputs[1:], counts),
+        np.concatenate([np.empty(0), *fractions]),
+    )
     # The last step ends on ``end`` itself: begin + 1.0·(end − begin) may round to another number.
-    return [np.where(part == 1, end, begin + part * (end - begin)) for begin, end, part in intervals]
+    is_output = np.zeros(len(part), dtype=bool)
+    is_output[np.cumsum(counts) - 1] = True
+    return np.where(part == 1, end, begin + part * (end - begin)), is_output
 
 
 def expected_steps(steps: Fixed | Grid | Recorded, outputs: np.ndarray, method: Method) -> int:

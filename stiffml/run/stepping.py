@@ -17,6 +17,7 @@ from stiffml.settings import NewtonLimits, Tolerances
 from stiffml.system.bounds import Limits
 from stiffml.system.linear_solver import LinearSolver
 from stiffml.system.system import System
+from stiffml.system.trial_memory import PassedTrials
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,16 @@ class Plan:
         (steps,) the times at which the steps end.
     guess : ndarray or None
         (steps, size) initial guess for the states at these times.
+    trials : PassedTrials or None
+        The trials of func that were made for a solve before and not for this one.
+    is_differentiated : bool
+        Whether gradients may be asked for, and memory spent on them.
     """
 
     ends: np.ndarray
     guess: np.ndarray | None = None
+    trials: PassedTrials | None = None
+    is_differentiated: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,6 +142,23 @@ class Stepper(ABC):
     @abstractmethod
     def step(self, size: float) -> Status | None:
         """Take one step of at most ``size``. Return None if one was taken, else why not."""
+
+    @property
+    def factored(self) -> object | None:
+        """What the reverse sweep can use again of the solution of the last steps; None for nothing."""
+        return None
+
+    @property
+    def slopes(self) -> list[np.ndarray] | None:
+        """For each part f, g its value (size,) at the last state, if the stepper has it."""
+        return None
+
+    def take_ahead(self, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Take as many of the steps with these ``ends`` (steps,) as are solved for already; by default none.
+
+        Returns their states (taken, size) and stages (taken, stages, size), like :attr:`stages`.
+        """
+        return np.empty((0, 0)), None
 
     @property
     @abstractmethod

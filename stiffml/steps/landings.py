@@ -36,6 +36,8 @@ def landings(times: np.ndarray, interpolated: bool, through: np.ndarray) -> tupl
     :data:`CLOSE` to an output that a step ends on. If one equals an output, a step ends there, also if
     ``interpolated``.
     """
+    if not len(through):
+        return ends_of_steps(times, interpolated), np.empty(0, dtype=int)
     wanted = np.isin(times, through) if interpolated else np.ones(len(times), dtype=bool)
     wanted[[0, -1]] = True
     outputs = times[wanted]

@@ -46,9 +46,16 @@ class Layout:
     def size(self) -> int:
         return self.samples * self.width
 
+    @cached_property
+    def _is_flat(self) -> bool:
+        """Whether a state is a flat vector: small functions are called too often for idle views."""
+        return not self.is_tuple and self.shapes[0] == (self.size,)
+
     def flatten(self, y: State) -> Tensor:
         """State with any leading dimensions -> (..., size), in the state's dtype."""
         if isinstance(y, Tensor):
+            if self._is_flat and not y.is_neg():
+                return y
             # A view whose sign is still to be applied has no numbers that numpy could read.
             return y.resolve_neg().reshape(*y.shape[: y.dim() - len(self.shapes[0])], self.size)
         n_batch = len(self.batch)
@@ -61,6 +68,8 @@ class Layout:
 
     def unflatten(self, u: Tensor) -> State:
         """(..., size) -> the state, with the same leading dimensions."""
+        if self._is_flat:
+            return u
         lead = u.shape[:-1]
         if not self.is_tuple:
             return u.reshape((*lead, *self.shapes[0]))

@@ -35,6 +35,11 @@ class System:
     used : tuple of frozenset of int, or None
         For each part the positions of the parameters that its value at the start depends on; None if that was
         not looked for.
+    operations : list or None
+        The kinds of operations of each part at the start, in its graph; None likewise.
+    values : list of dict
+        For each part what it reads besides tensors, by name, see :class:`stiffml.parameters.names.Reached`;
+        empty likewise.
     """
 
     def __init__(
@@ -46,12 +51,16 @@ class System:
     ) -> None:
         self.f, self.g, self.mass, self.constant_jacobian = f, g, mass, constant_jacobian
         self.used: tuple[frozenset[int], ...] | None = None
+        self.operations: list[list[type | None]] | None = None
+        self.values: list[dict[str, object]] = []
         self._members = Members([])
         self.mass_has_gradient = mass is not None and mass.tensor.requires_grad
 
     def keep_members(self) -> None:
         """Remember the present parameters and buffers of the modules that func is or reads."""
-        self._members = Members([m for part in self.parts for m in reached(part.func).modules])
+        found = [reached(part.func) for part in self.parts]
+        self._members = Members([module for part in found for module in part.modules])
+        self.values = [part.values for part in found]
 
     def as_it_was(self) -> AbstractContextManager[None]:
         """Within this, the modules have the parameters and buffers that they had in the forward pass."""

@@ -44,8 +44,10 @@ MASKS = 2
 """The number of random halves of the samples whose influence on the others is checked without blocks."""
 
 
-def try_out(f: Dynamics, s: float, u: np.ndarray, *, exact: bool, blocks: bool) -> None:
+def try_out(f: Dynamics, s: float, u: np.ndarray, *, exact: bool, blocks: bool) -> bool:
     """Raise ValueError if something about f near a state would lead to wrong numbers.
+
+    Returns whether everything could be tried: not if f is not finite there.
 
     Parameters
     ----------
@@ -57,14 +59,14 @@ def try_out(f: Dynamics, s: float, u: np.ndarray, *, exact: bool, blocks: bool) 
         Whether blocks of the Jacobian, one a sample, will be evaluated from replicated rows.
     """
     with f.uncounted():
-        _try_out(f, s, u, exact, blocks)
+        return _try_out(f, s, u, exact, blocks)
 
 
-def _try_out(f: Dynamics, s: float, u: np.ndarray, exact: bool, blocks: bool) -> None:
+def _try_out(f: Dynamics, s: float, u: np.ndarray, exact: bool, blocks: bool) -> bool:
     random = np.random.default_rng(0)
     trial = _Trial.near(f, s, u, random)
     if trial is None:
-        return  # f is not finite, as the run will report
+        return False  # f is not finite, as the run will report
     trial.require_one_value()
     if (exact or not trial.depends_on_state) and not trial.agrees_with_differences(random):
         others = (_Trial.near(f, s, enlarged(u, least), random) for least in LEAST)
@@ -74,6 +76,7 @@ def _try_out(f: Dynamics, s: float, u: np.ndarray, exact: bool, blocks: bool) ->
         trial.require_blocks(random)
     elif f.layout.samples > 1:
         trial.require_independent_samples(random)
+    return trial.is_complete
 
 
 class _Trial:
@@ -83,6 +86,7 @@ class _Trial:
         self._f, self._s, self._u, self._value = f, s, u, value
         self._samples: list[Sample] = [(u, value)]
         self._differences: Differences | None = None
+        self.is_complete = True
         self._time = torch.tensor([s], dtype=torch.float64)
         self._leaf = torch.from_numpy(u)[None].requires_grad_()
         self._slope = f.evaluate_differentiably(self._time, self._leaf)
@@ -137,6 +141,7 @@ class _Trial:
         self._along = random_signed(random, self._u.size) * typical_sizes(self._u)
         longer, shorter = (self._difference(step) for step in STEPS[dtype])
         if not f.space.every(bool(np.isfinite(longer).all() and np.isfinite(shorter).all())):
+            self.is_complete = False
             return True
         change, size = np.abs(longer - shorter), np.abs(shorter)
         if not f.space.every(bool((change <= SUSPICIOUS * size).all())):
@@ -210,6 +215,7 @@ class _Trial:
                 found, size = (rows @ blocks).ravel(), (np.abs(rows) @ np.abs(blocks)).ravel()
                 off = np.abs(found - exact)
             if not np.isfinite(off).all():
+                self.is_complete = False
                 return
             excess = beyond_rounding(off, size, self._eps)
             if excess.max() <= 0:

@@ -61,6 +61,7 @@ def find_parameters(system: System, s: float, u: np.ndarray) -> None:
     require_independent(system.f.parameters, len(found))
     position = {origin(tensor): i for i, tensor in enumerate(system.f.parameters)}
     system.used = tuple(frozenset(position[at] for at in part.known) for part in by_part) or None
+    system.operations = [part.operations for part in by_part]
 
 
 def used_by(value: Tensor, parameters: Sequence[Tensor]) -> frozenset[int]:

@@ -2,19 +2,35 @@
 
 from stiffml.training.collocation import Collocation, collocate
 from stiffml.training.data import Run, Runs, from_pandas, from_xarray, read_csv, read_netcdf
+from stiffml.training.fit import fit, least_squares
+from stiffml.training.lm.covariance import Covariance
+from stiffml.training.lm.ladder import GrowingHorizon, MultipleShooting, Strategy, Whole
+from stiffml.training.lm.levenberg_marquardt import LevenbergMarquardt
+from stiffml.training.resolving import Report
+from stiffml.training.result import Result
 from stiffml.training.trainer import STATE, History, Trainer, TrainingError
 
 __all__ = [
     "STATE",
     "Collocation",
+    "Covariance",
+    "GrowingHorizon",
     "History",
+    "LevenbergMarquardt",
+    "MultipleShooting",
+    "Report",
+    "Result",
     "Run",
     "Runs",
+    "Strategy",
     "Trainer",
     "TrainingError",
+    "Whole",
     "collocate",
+    "fit",
     "from_pandas",
     "from_xarray",
+    "least_squares",
     "read_csv",
     "read_netcdf",
 ]

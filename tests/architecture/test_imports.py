@@ -34,6 +34,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("plotting",),
     ("interface",),
     ("diagnostics", "training", "distributed"),
+    ("closures",),
     ("__init__",),
     ("problems",),
     ("fits",),

@@ -59,10 +59,17 @@ def test_observations_are_the_published_ones() -> None:
 
 def test_fit_writes_what_it_promises(tmp_path: Path) -> None:
     result = CliRunner().invoke(
-        app, ["fit", "robertson", "--iterations", "3", "--out", str(tmp_path / "run")]
+        app,
+        ["fit", "robertson", "--optimizer", "adamw", "--iterations", "3", "--out", str(tmp_path / "run")],
     )
     assert result.exit_code == 0, result.output
-    for word in ("scaled mean absolute error", "Newton iterations", "gradient check", "Other seeds"):
+    for word in (
+        "mean absolute error, scaled",
+        "times never seen",
+        "Newton iterations",
+        "gradient check",
+        "Other",
+    ):
         assert word in result.output
     run = tmp_path / "run"
     assert sorted(p.name for p in run.iterdir()) == [
@@ -86,11 +93,35 @@ def test_fit_writes_what_it_promises(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("_without_the_check")
 def test_resumed_fit_ends_with_the_same_weights(tmp_path: Path) -> None:
     straight, halves = tmp_path / "straight", tmp_path / "halves"
-    robertson.fit(straight, iterations=8)
-    robertson.fit(halves, iterations=5)
-    robertson.fit(halves, iterations=8, resume=True)
+    robertson.fit(straight, iterations=8, optimizer="adamw")
+    robertson.fit(halves, iterations=5, optimizer="adamw")
+    robertson.fit(halves, iterations=8, resume=True, optimizer="adamw")
     for name, value in weights(straight).items():
         assert torch.equal(value, weights(halves)[name]), f"{name} differs after resuming"
+
+
+@pytest.mark.usefixtures("_without_the_check")
+def test_levenberg_marquardt_fits_from_its_seed_and_resumes(tmp_path: Path) -> None:
+    """To 1e-5 at the observations, and to 1e-3 solved again at times never seen."""
+    straight, parts = tmp_path / "straight", tmp_path / "parts"
+    result = robertson.fit(straight, seed=1)
+    assert result.loss <= 1e-5, f"{result.loss:.1e} after {result.iterations} iterations"
+    assert result.unseen <= 1e-3
+
+    def interrupt(iteration: int, loss: float) -> None:
+        if iteration == 60:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        robertson.fit(parts, seed=1, report=interrupt)
+    assert not (parts / "weights.pt").exists()
+    robertson.fit(parts, seed=1, resume=True)
+    for name, value in weights(straight).items():
+        assert torch.equal(value, weights(parts)[name]), f"{name} differs after resuming"
+    with pytest.raises(FileExistsError, match="--resume"):
+        robertson.fit(parts, seed=1)
+    with pytest.raises(ValueError, match="optimizer"):
+        robertson.fit(tmp_path / "c", optimizer="sgd")
 
 
 COMMAND_WITHOUT_THE_CHECK = """
@@ -113,6 +144,8 @@ def test_killed_fit_resumes_to_the_same_weights(tmp_path: Path) -> None:
         COMMAND_WITHOUT_THE_CHECK,
         "fit",
         "robertson",
+        "--optimizer",
+        "adamw",
         "--iterations",
         "30",
         "--out",
@@ -139,11 +172,15 @@ def test_command_line_says_what_is_wrong(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "unknown name 'rk45'" in result.output
     assert not (tmp_path / "a").exists()
-    robertson.fit(tmp_path / "b", iterations=1)
-    result = run(app, ["fit", "robertson", "--out", str(tmp_path / "b")])
+    robertson.fit(tmp_path / "b", iterations=1, optimizer="adamw")
+    adamw = ["fit", "robertson", "--optimizer", "adamw", "--out", str(tmp_path / "b")]
+    result = run(app, adamw)
     assert result.exit_code == 1
     assert "--resume" in result.output
-    result = run(app, ["fit", "robertson", "--seed", "3", "--resume", "--out", str(tmp_path / "b")])
+    result = run(app, ["fit", "robertson", "--out", str(tmp_path / "b")])
+    assert result.exit_code == 1
+    assert "by AdamW" in " ".join(result.output.split())
+    result = run(app, [*adamw, "--seed", "3", "--resume"])
     assert result.exit_code == 1
     assert "seed = 0, not 3" in " ".join(result.output.split())
 

@@ -15,9 +15,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
+import all_at_once
 import checkpoint_planning
 import compiled_steps
-import robertson_training
 from large_fields import gradients, growth, memory, ranks
 from large_fields.problem import Fourier, diffusion_matrix, whole_start
 
@@ -101,19 +101,24 @@ def test_planning(tmp_path: Path) -> None:
     assert 0 < case["backward_planning_s"] < case["backward_s"]
 
 
-def test_training_iteration() -> None:
-    costs = robertson_training.measure(repeats=1)
-    iterations = [costs[way].newton_iterations for way in ("one by one", "all at once", "with a guess")]
-    assert iterations[0] > 80 > 10 > iterations[1] > iterations[2] > 0, (
-        f"{iterations}: look at stepping, guess"
-    )
-    for cost in costs.values():
-        assert 0 < cost.backward_f < cost.total_f
-
-
 def test_steps_in_c(tmp_path: Path) -> None:
     compiled_steps.store(compiled_steps.run(1), compiled_steps.draw, tmp_path, "compiled_steps")
     cases = results(tmp_path, "compiled_steps")["cases"]
     assert [row["way"] for row in cases] == ["bare", *compiled_steps.WAYS] * 2
     for first in (0, 4):
         assert len({row["steps"] for row in cases[first + 1 : first + 4]}) == 1
+
+
+def test_steps_all_at_once(tmp_path: Path) -> None:
+    all_at_once.main(["--repeats", "1", "--rounds", "1", "--out", str(tmp_path)])
+    cases = results(tmp_path, "all_at_once")["cases"]
+    assert [(row["case"], row["way"]) for row in cases] == [
+        (case, way) for case in all_at_once.CASES for way in all_at_once.WAYS
+    ]
+    for case in all_at_once.CASES:
+        rows = [row for row in cases if row["case"] == case]
+        one, *others = (row["newton_iterations"] for row in rows)
+        for cold, warm in (others[:2], others[2:]):
+            assert one > 80 > 40 > cold > warm > 0, f"{case}, {one}, {others}: look at stepping, guess"
+        for row in rows:
+            assert 0 < row["backward_f"] < row["total_f"]

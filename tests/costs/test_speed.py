@@ -14,7 +14,7 @@ import stiffml
 from stiffml import Grid, solve
 from stiffml.fits.robertson import Network, error_of, observations
 
-CALLS_AT_ONCE, CALLS_BACK, CALLS_ONE_BY_ONE = 2250, 800, 6600
+CALLS_AT_ONCE, CALLS_BACK, CALLS_ONE_BY_ONE = 1120, 640, 6600
 """Python calls of the package, a tenth more than were counted."""
 
 PACKAGE = str(Path(stiffml.__file__).parent)
@@ -60,17 +60,18 @@ def test_a_training_iteration_of_the_robertson_fit(func_calls: list[int]) -> Non
         solution = solve(network, data.scaled[0], data.times, method="cn", steps=Grid(), **arguments)
 
     solution = solve(network, data.scaled[0], data.times, method="cn", steps=Grid())
+    forward()
     error_of(solution, data).backward()  # what is found out once
     func_calls.clear()
     interpreted = python_calls(forward)
     stats = solution.stats
     assert stats.at_once == stats.accepted == 40
     assert stats.newton_iterations <= 9, f"{stats}: look at solve in all_at_once/newton.py"
-    assert len(func_calls) <= 20, f"{len(func_calls)} calls: look at ManySteps.update and what solve tries"
+    assert len(func_calls) <= 12, f"{len(func_calls)} calls: look at ManySteps.update and what solve tries"
     assert interpreted <= CALLS_AT_ONCE, f"{interpreted} Python calls: look at all_at_once/ and Drive"
     func_calls.clear()
     interpreted = python_calls(lambda: error_of(solution, data).backward())
-    assert len(func_calls) <= 10, f"{len(func_calls)} calls: look at reverse, which is batched over time"
+    assert len(func_calls) <= 4, f"{len(func_calls)} calls: look at reverse, which is batched over time"
     assert sum(func_calls) <= 3 * 3 * 41, f"func at {sum(func_calls)} states: look at reverse"
     assert interpreted <= CALLS_BACK, f"{interpreted} Python calls: look at gradients/transposed.py"
     found = solution

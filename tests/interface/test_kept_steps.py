@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kept_steps import START, TOLERANCES, D, Oscillator, T, gradient, moved, same, saved, solve
+from kept_oscillator import START, TOLERANCES, D, Oscillator, T, gradient, moved, same, saved, solve
 from methods import ADAPTIVE
 from small_problems import times
 from torch import Tensor, nn

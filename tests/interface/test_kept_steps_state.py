@@ -7,7 +7,7 @@ import io
 
 import pytest
 import torch
-from kept_steps import START, TOLERANCES, Oscillator, T, moved, same, saved, solve
+from kept_oscillator import START, TOLERANCES, Oscillator, T, moved, same, saved, solve
 
 from stiffml import KeptSteps, ODEBlock
 

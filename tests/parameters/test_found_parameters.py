@@ -16,6 +16,7 @@ from torch.func import functional_call
 from unnamed_parameters import Net, T, agree, gradients, loss, start
 
 from stiffml import METHODS, Discrete, Grid, ODEBlock, Split, check_gradients, odeint, sensitivities, solve
+from stiffml.parameters.names import reached
 
 
 class InAList(nn.Module):
@@ -120,6 +121,24 @@ def test_names() -> None:
     assert {"y0", "t", "k", "net.inner.weight"} <= {check.name for check in report.checks}
     listed = sensitivities(InAList(net), start().detach(), T, method="cn", steps=Grid(2)).wrt
     assert "layers.0.weight" in listed
+
+
+def test_what_else_a_function_reads() -> None:
+    """Numbers and modules by name; of two with one name both."""
+
+    def scaled(scale: float, t: Tensor, y: Tensor, power: float = 2.0) -> Tensor:
+        return scale * y**power
+
+    values = reached(functools.partial(scaled, 3.0)).values
+    assert sorted(value for value in values.values() if isinstance(value, float)) == [2.0, 3.0]
+    net = Net()
+    before = reached(net).values
+    assert reached(net).values == before
+    net.inner.eval()
+    evaluating = reached(net).values
+    assert evaluating != before
+    net.inner = nn.Linear(net.inner.in_features, net.inner.out_features, dtype=net.inner.weight.dtype)
+    assert reached(net.train()).values not in (before, evaluating)
 
 
 def test_own_leaves_of_func_are_no_parameters() -> None:

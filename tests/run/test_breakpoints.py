@@ -101,7 +101,7 @@ def test_the_gradient_of_times_in_single_precision() -> None:
     ("t", "named"),
     [
         (torch.empty(0), "t must be one-dimensional with at least one time"),
-        (torch.zeros(2, 2), "t must be one-dimensional with at least one time"),
+        (torch.zeros(2, 2), "t must be one-dimensional, not of shape"),
         (times(0, 0.9, 0.5, 2), r"t\[1\] = 0.9.* and t\[2\] = 0.5"),
         (times(0, 0.9, math.inf), "t is not finite at position 2"),
     ],

@@ -109,9 +109,9 @@ def check(arguments: Arguments) -> OwnRequest:
     require_reverse_mode(y0=y0, t=arguments.t, params=params, mass=arguments.mass)
     method = resolve(arguments.method)
     require_callables(arguments)
-    _require_taken(arguments, method)
     layout = checked_layout(y0, arguments.batch_dims)
     times = own_times(arguments.t, layout.batch)
+    _require_taken(arguments, method)
     for own in times.t:
         require_sane_span(own)
     interpolated = interpolated_outputs(arguments.outputs)

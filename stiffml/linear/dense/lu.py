@@ -63,6 +63,14 @@ class DenseBlocks(Linearization):
         self._mass = None if mass is None else mass.blocks
         self._factors: dict[tuple[int, float, float], _OneFactors | _BatchFactors] = {}
 
+    @classmethod
+    def of(cls, block: np.ndarray) -> DenseBlocks:
+        """The same Jacobian (1, samples, width, width) at all states, for products with it."""
+        found = cls.__new__(cls)
+        found._blocks, found._constant = block, True
+        found._samples, found._width = block.shape[1:3]
+        return found
+
     def at(self, states: np.ndarray) -> np.ndarray:
         """J at some of the states, (N,) -> (N, samples, width, width)."""
         return self._blocks[np.zeros_like(states) if self._constant else states]

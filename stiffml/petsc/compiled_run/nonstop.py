@@ -128,8 +128,9 @@ class _Run:
             struct.adaptive, struct.first, struct.max_steps = True, course.first, steps.max_steps
             struct.minimum = steps.minimum or 0.0
         else:
-            struct.end_of = self._numbers(np.concatenate(steps))
-            struct.ends = self._kept_at(np.array([len(ends) for ends in steps], dtype=np.int64))
+            ends, is_output = steps
+            struct.end_of = self._numbers(ends)
+            struct.ends = self._kept_at(np.diff(np.flatnonzero(is_output) + 1, prepend=0).astype(np.int64))
         return struct
 
     def _function(self, part: Dynamics, by_time: bool) -> FunctionStruct:

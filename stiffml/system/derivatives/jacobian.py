@@ -21,6 +21,10 @@ NARROW = 16
 where it may turn out not to be needed: calls of torch then cost more than arithmetic."""
 
 
+WORTH_REPLICATING = 10_000
+"""Numbers in replicated rows up to which one backward pass through these is faster than one for each row."""
+
+
 class WithJacobian(Evaluation):
     """f with its Jacobian. Values at the last state are remembered: Newton's iteration asks for each twice.
 
@@ -221,14 +225,29 @@ class WithJacobian(Evaluation):
             return self.evaluate_many(s, u), self.jacobian_blocks(s, u)
         count, (samples, width) = len(s), (self.layout.samples, self.layout.width)
         self.jacobians += count
-        eye = torch.eye(width, dtype=torch.float64)
+        if u.numel() * width > WORTH_REPLICATING:
+            return self._values_and_rows(s, u)
+        # Replicated by numpy, whose calls cost a tenth of torch's.
+        leaf = torch.from_numpy(np.repeat(u.detach().numpy(), width, axis=0)).requires_grad_()
+        times = torch.from_numpy(np.repeat(s.numpy(), width))
         with torch.enable_grad():
-            leaf = u.detach().repeat_interleave(width, dim=0).requires_grad_()
-            slopes = self._many(s.repeat_interleave(width), leaf, copies=width)
-            slopes = slopes.view(count, width, samples, width)
-            grads = _own(gradient(slopes, leaf, eye[None, :, None, :].expand_as(slopes)), eye)
-        values = slopes.detach()[:, 0].reshape(count, -1)
-        return values, grads.view(count, width, samples, width).transpose(1, 2)
+            slopes = self._many(times, leaf, copies=width)
+            grads = gradient(slopes, leaf, self._identity.repeat(count, 1))
+        blocks = grads.view(count, width, samples, width).transpose(1, 2)
+        return slopes.detach()[::width], blocks
+
+    def _values_and_rows(self, s: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """The same by one evaluation at all states and one backward pass for each row."""
+        width = self.layout.width
+        with torch.enable_grad():
+            leaf = u.detach().requires_grad_()
+            slopes = self._many(s, leaf)
+            rows = [
+                gradient(slopes, leaf, one.expand_as(slopes), retain=r < width - 1)
+                for r, one in enumerate(self._identity)
+            ]
+        blocks = torch.stack(rows, dim=1).view(len(s), width, self.layout.samples, width)
+        return slopes.detach(), blocks.transpose(1, 2)
 
     def _jacobian_rows(self, s: Tensor, u: Tensor, eye: Tensor) -> Tensor:
         samples, width = self.layout.samples, self.layout.width

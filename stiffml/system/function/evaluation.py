@@ -46,6 +46,8 @@ class Evaluation:
     largest : int
         Numbers in the largest part of a state, over all processes. The work is divided by it, since that must
         be the same in all processes.
+    batching : Batching or None
+        How many states are evaluated at once; None until that is tried out.
     rhs_evals : int
         States at which the function was evaluated so far, not counting the trials before the solve.
     """
@@ -69,7 +71,7 @@ class Evaluation:
         self.parameters = tuple(p for p in parameters if p.requires_grad)
         self.rhs_evals = 0
         self._plain = not layout.is_tuple and layout.dtype == torch.float64 and layout.device.type == "cpu"
-        self._batching: Batching | None = None
+        self.batching: Batching | None = None
         self._time_differences: TimeDifferences | None = None
         self._time_is_known = False
 
@@ -144,13 +146,13 @@ class Evaluation:
         return tuple(parts) if self.layout.is_tuple else parts[0]
 
     def _mode(self, s: float, u: np.ndarray, samples: Sequence[Sample] = ()) -> Batching:
-        if self._batching is None and self.layout.size > BATCHED:
-            self._batching = Batching.LOOP
-        if self._batching is None:
+        if self.batching is None and self.layout.size > BATCHED:
+            self.batching = Batching.LOOP
+        if self.batching is None:
             time = self.span.own_time(self.direction * s)
             others = [self.direction * other for other in self.span.times_within(self.layout.dtype)]
             samples = [(state, self.direction * value) for state, value in samples]
-            self._batching = batching_of(
+            self.batching = batching_of(
                 self.func,
                 self.layout,
                 torch.tensor(time, dtype=torch.float64),
@@ -158,7 +160,7 @@ class Evaluation:
                 others,
                 samples,
             )
-        return self._batching
+        return self.batching
 
     def batching_at(self, s: float, u: np.ndarray, samples: Sequence[Sample] = ()) -> Batching:
         """How the function is evaluated at several states at once; tried out at a state the first time.
@@ -171,9 +173,9 @@ class Evaluation:
 
     def batch_no_longer(self) -> None:
         """Go on with a slower way of batching, after the present one has given a wrong value."""
-        assert self._batching is not None
-        not_batched(self.func, self.layout, self._batching)
-        self._batching = Batching.VMAP if self._batching is Batching.NATIVE else Batching.LOOP
+        assert self.batching is not None
+        not_batched(self.func, self.layout, self.batching)
+        self.batching = Batching.VMAP if self.batching is Batching.NATIVE else Batching.LOOP
 
     def _many(
         self, s: Tensor, u: Tensor, func: Func | None = None, ends: Tensor | None = None, copies: int = 1
@@ -206,7 +208,7 @@ class Evaluation:
         if len(s) == 1 or self.space.is_distributed or self.is_large:
             mode = Batching.LOOP
         else:
-            mode = self._batching or self._mode(float(s[0].detach()), u[0].detach().numpy())
+            mode = self.batching or self._mode(float(s[0].detach()), u[0].detach().numpy())
         if self._plain and self.direction > 0:
             return _real(evaluate_many(func, self.layout, mode, s, u))
         # Vectors are in double precision on the host; the function has its own precision and device.

@@ -1,0 +1,205 @@
+"""Fits of Robertson's problem from many seeds: training error, error at times never seen, attempts, seconds.
+
+Usage: robertson.py pnode [SEEDS] [POINTS], or robertson.py long [SEEDS]. One thread is asked for by
+OMP_NUM_THREADS=1.
+
+pnode   PNODE's set-up (arXiv 2206.01298): to 100 s, 40 or 160 points, 155 weights, Crank-Nicolson with one
+        step between observations; multiple shooting.
+long    to 1e5 s with 50 points (Kim et al., Chaos 31 (2021) 093122): a production minus loss head on states
+        and their logarithms, two steps between observations; growing horizon.
+
+Errors are mean absolute ones in units of the scaled species. The model is solved again with BDF, rtol 1e-7,
+at times that nothing was fitted to.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import problems
+from problems.trajectories import reference_trajectory
+from stiffml import Grid
+from stiffml.fits.robertson import Network, observations
+from stiffml.training import GrowingHorizon, LevenbergMarquardt, Result, Run, Runs, TrainingError, fit
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from measuring import RESULTS, Bound, machine, store
+
+COMPONENTS = ["A", "B", "C"]
+UNSEEN_OF_POINTS = {40: 1e-3, 160: 1e-4}
+END, LONG_POINTS, LONG_UNSEEN, SUBSTEPS = 1e5, 50, 247, 2
+
+
+class ProductionLoss(nn.Module):
+    """dy/dt = exp(p) − exp(l) y, with p, l from a network of y and log y.
+
+    ∂fᵢ/∂yᵢ has a stable part, y is not driven below zero, and rates span decades.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        layers: list[nn.Module] = []
+        for inputs, outputs in itertools.pairwise([6, *[5] * 6, 6]):
+            layer = nn.Linear(inputs, outputs, dtype=torch.float64)
+            nn.init.xavier_uniform_(layer.weight, generator=generator)
+            nn.init.zeros_(layer.bias)
+            layers += [layer, nn.GELU()]
+        self.layers = nn.Sequential(*layers[:-1])
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        logarithm = torch.log(torch.sqrt(y**2 + 1e-12) + 1e-6) / 5
+        production, loss = (3 * self.layers(torch.cat([y, logarithm], dim=-1)) - 3).exp().chunk(2, dim=-1)
+        return production - loss * y
+
+
+def long_runs() -> tuple[Runs, Runs]:
+    """Observations to fit to, with a row without observations between each two; and those never seen."""
+    rows = np.concatenate([[0.0], np.geomspace(1e-5, END, (LONG_POINTS - 1) * SUBSTEPS + 1)])
+    others = np.concatenate([[0.0], np.geomspace(1e-5, END, LONG_UNSEEN)])
+    every, where = np.unique(np.concatenate([rows, others]), return_inverse=True)
+    y = reference_trajectory(problems.load("robertson"), every)[where]
+    observed = y[: len(rows)] / y[: len(rows)].max(axis=0)
+    unseen = y[len(rows) :] / y[: len(rows)].max(axis=0)
+    gaps = np.ones(len(rows), dtype=bool)
+    gaps[0], gaps[1::SUBSTEPS] = False, False
+    observed[gaps] = np.nan
+    runs = (Run("observed", rows, observed), Run("unseen", others, unseen))
+    return tuple(Runs([run], COMPONENTS, time_units="s", initial="known") for run in runs)  # type: ignore[return-value]
+
+
+def pnode(seed: int, points: int, train: Runs) -> Result:
+    return fit(
+        Network,
+        train,
+        method="cn",
+        scale=1.0,
+        target=1e-5,
+        judged=UNSEEN_OF_POINTS[points],
+        attempts=20,
+        seed=seed,
+    )
+
+
+def long(seed: int, train: Runs) -> Result:
+    return fit(
+        ProductionLoss,
+        train,
+        method="sdirk3",
+        steps=Grid(),
+        strategy=GrowingHorizon(2 * SUBSTEPS),
+        levenberg_marquardt=LevenbergMarquardt(ridge=1e-4),
+        scale=1.0,
+        target=2e-4,
+        attempts=8,
+        seed=seed,
+        max_seconds=180,
+    )
+
+
+def measured(seed: int, run, unseen: Runs) -> dict:
+    """One seed's row."""
+    began = time.process_time(), time.perf_counter()
+    try:
+        result = run(seed)
+    except TrainingError as error:
+        print(seed, error, flush=True)
+        row = {"seed": seed, "training": None, "unseen": None, "outcome": str(error)}
+    else:
+        row = {
+            "seed": seed,
+            "training": result.error,
+            "attempts": len(result.attempts),
+            "iterations": result.history.sizes["iteration"],
+            "failures": len(result.failures),
+            "outcome": result.outcome,
+        }
+    seconds = {"cpu_s": time.process_time() - began[0], "wall_s": time.perf_counter() - began[1]}
+    if row["training"] is not None:
+        row["unseen"] = result.report(unseen).mean
+    row |= seconds
+    print(row, flush=True)
+    return row
+
+
+def summary(rows: list[dict], kind: str, points: int) -> list[Bound]:
+    errors = np.array([np.inf if row["training"] is None else row["training"] for row in rows])
+    unseen = np.array([np.inf if row["unseen"] is None else row["unseen"] for row in rows])
+    seconds = np.array([row["cpu_s"] for row in rows])
+    if kind == "pnode":
+        most = UNSEEN_OF_POINTS[points]
+        return [
+            Bound("share of seeds with training error up to 1e-5", float((errors <= 1e-5).mean()), 1, True),
+            Bound(
+                f"share of seeds with error at unseen times up to {most:g}",
+                float((unseen <= most).mean()),
+                1,
+                True,
+            ),
+            Bound("median seconds of CPU a seed", float(np.median(seconds)), 5),
+        ]
+    return [
+        Bound(
+            "share of seeds with error at unseen times up to 3e-3", float((unseen <= 3e-3).mean()), 0.7, True
+        ),
+        Bound("most seconds of CPU of a seed", float(seconds.max()), 180),
+    ]
+
+
+def draw(result: dict, path: Path) -> None:
+    """Errors over seeds, and seconds."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.5, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    rows = result["rows"]
+    seeds = [row["seed"] for row in rows]
+    for name, label in (("training", "along the steps of the fit"), ("unseen", "solved again, unseen times")):
+        left.plot(seeds, [np.nan if row[name] is None else row[name] for row in rows], "o", ms=4, label=label)
+    left.set(yscale="log", xlabel="seed", title="mean absolute error, scaled")
+    left.legend(fontsize=8)
+    right.bar(seeds, [row["cpu_s"] for row in rows], color="#888888")
+    right.set(xlabel="seed", title="seconds of CPU, restarts included")
+    for panel in (left, right):
+        panel.grid(alpha=0.25)
+    figure.savefig(path, dpi=130)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    kind = sys.argv[1]
+    seeds = range(int(sys.argv[2]) if len(sys.argv) > 2 else {"pnode": 20, "long": 10}[kind])
+    points = int(sys.argv[3]) if len(sys.argv) > 3 else 40
+    if kind == "pnode":
+        data = observations(points)
+        train, unseen = data.runs, data.unseen
+        name = f"fits_robertson_{points}"
+
+        def run(seed: int) -> Result:
+            return pnode(seed, points, train)
+    else:
+        train, unseen = long_runs()
+        name, points = "fits_robertson_long", LONG_POINTS
+
+        def run(seed: int) -> Result:
+            return long(seed, train)
+
+    rows: list[dict] = []
+    for seed in seeds:
+        rows.append(measured(seed, run, unseen))
+        bounds = summary(rows, kind, points)
+        result = {"setup": kind, "points": points, "machine": machine(), "rows": rows}
+        store({**result, "bounds": [bound.row() for bound in bounds]}, draw, RESULTS, name)
+    for bound in bounds:
+        print(bound)
+
+
+if __name__ == "__main__":
+    main()

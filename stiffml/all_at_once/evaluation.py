@@ -1,0 +1,92 @@
+"""f or g at many vectors at once, with its Jacobians, and whether these are right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from stiffml.system.derivatives.dynamics import Dynamics
+
+MISFIT = 1e-3
+"""A Jacobian explains the changes of f but for this fraction. If not, the trials of func are repeated."""
+
+NOISE = 100.0
+"""The rounding of a change of f, in units of that of the terms of f."""
+
+
+@dataclass
+class Evaluation:
+    """f or g with the M vectors at which it is evaluated, and its values there.
+
+    Attributes
+    ----------
+    dynamics : Dynamics
+    at : ndarray
+        (M,) int, positions of the vectors.
+    s : Tensor
+        (M,) their times.
+    node : ndarray
+        (count,) int, from positions to rows of ``values`` and ``blocks``.
+    values : ndarray
+        (M, size) f or g at the vectors.
+    blocks : ndarray
+        (M, samples, width, width) the Jacobians there.
+    """
+
+    dynamics: Dynamics
+    at: np.ndarray
+    s: torch.Tensor
+    node: np.ndarray
+    values: np.ndarray
+    blocks: np.ndarray
+    _here: np.ndarray | None = None
+    _before: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+
+    def evaluate(self, x: np.ndarray) -> None:
+        """Evaluate f and its Jacobians at the vectors ``x`` (count, size)."""
+        if len(self.at):
+            if self._here is not None:
+                self._before = self._here, self.values, self.blocks
+            self._here = x[self.at]
+            values, blocks = self.dynamics.values_and_blocks(self.s, torch.from_numpy(self._here))
+            self.values, self.blocks = values.numpy(), blocks.numpy()
+
+    def value_at(self, position: int, x: np.ndarray) -> np.ndarray | None:
+        """f (size,) at a vector x (size,), by the last evaluation at one near it; None if there is none."""
+        node = int(self.node[position])
+        if node < 0 or self.at[node] != position or self._here is None:
+            return None
+        block = self.blocks[node]
+        moved = block @ (x - self._here[node]).reshape(*block.shape[:2], 1)
+        return self.values[node] + moved.ravel()
+
+    def is_jacobian_right(self) -> bool | None:
+        """Whether the Jacobians explain how f has changed last; None if they cannot be seen to.
+
+        The change is compared with that by the mean of both Jacobians, whose error is of third order. Each
+        component of the samples counts by itself.
+        """
+        if not len(self.at):
+            return True
+        if self._before is None or self._here is None:
+            return None
+        states, values, blocks = self._before
+        shape = (*self.blocks.shape[:3], 1)
+        moved, here = ((self._here - states).reshape(shape), np.abs(self._here).reshape(shape))
+        change = (self.values - values).reshape(shape)
+        sizes = np.abs(self.blocks)
+        noise = NOISE * self.dynamics.eps * (sizes @ here + np.abs(self.values).reshape(shape))
+        off, size, noise, change = (
+            np.sqrt((part**2).mean(axis=(0, 1)))
+            for part in (
+                (0.5 * (self.blocks + blocks)) @ moved - change,
+                sizes @ np.abs(moved),
+                noise,
+                change,
+            )
+        )
+        if not (off <= MISFIT * size + noise).all():
+            return False
+        return True if (np.maximum(size, change) > 10 * noise).any() else None

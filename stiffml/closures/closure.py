@@ -1,0 +1,205 @@
+"""Known physics plus what is missing of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stiffml.checks import described
+from stiffml.closures.components import invariant_rows, magnitudes, named, places
+from stiffml.closures.features import Features, LinearFeatures
+from stiffml.closures.heads import Head, Setting, Sinh
+from stiffml.closures.networks import mlp
+
+Known = Callable[[Tensor, Tensor], Tensor]
+
+
+class Closure(nn.Module):
+    """f(t, y) = known(t, y) + scale · head(network(features(t, y))), as ``func`` of a solve.
+
+    States y are (…, n) with any leading dimensions, t one number or one for each along the first of them.
+    ``scale``, ``typical`` and what follows from them are buffers: ``state_dict`` has them.
+
+    Conserved sums change by rounding only (1e-16 of the largest rates in them): the missing rates are
+    projected, nearest in units of ``scale``, on those that conserve. A trace component thus gets at most its
+    scale times the length of the head's numbers, however large the others are. Known and missing part
+    conserve each by itself; what the known part does is left as it is.
+
+    Parameters
+    ----------
+    known : callable, nn.Module or None
+        known(t, y) -> dy/dt in the shape of y; a module becomes a submodule. None where nothing is known.
+    network : nn.Module or sequence of int
+        From features (…, ``features.count``) to the head's numbers; or the widths of the hidden layers of an
+        :func:`mlp` that is made to fit, and drawn from ``seed``.
+    typical : array_like
+        (n,) typical magnitude of each component, such as ``problem.scale``.
+    scale : array_like
+        Of the missing rates: one number, or (n,) of which those of ``where`` count. :func:`missing_rate`
+        finds it from data, :func:`rate_scale` is range/t_end. Default ``typical``, that is 1 per unit of
+        time.
+    where : sequence of str or int, optional
+        Components that the missing part acts on, by name or number from 0. Default: all.
+    components : sequence of str, optional
+        Names of the n components. Default y1, y2, …
+    head : Head
+        ``Linear()``, ``Sinh()`` (default), ``ProductionLoss()`` or ``Reactions()``; see :mod:`.heads` for
+        what holds with each.
+    features : Features
+        Default ``LinearFeatures(typical)``.
+    conserve : mapping or array_like, optional
+        ``problem.invariants``, or rows (m, n): the missing part leaves all sums w·y as they are.
+    seed : int
+        Of a network given by widths.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that do not fit; by name, with the widths that a network needs.
+
+    Example
+    -------
+    >>> import torch, stiffml
+    >>> from stiffml.closures import Closure, Reactions
+    >>> decay = lambda t, y: torch.stack([-y[..., 0], y[..., 0], 0 * y[..., 0]], dim=-1)
+    >>> model = Closure(decay, [8], typical=torch.ones(3), where=["B", "C"], components=["A", "B", "C"],
+    ...                 head=Reactions(), conserve=torch.ones(1, 3))
+    >>> model.reactions
+    ('B <=> C',)
+    >>> t = torch.linspace(0, 2, 3, dtype=torch.float64)
+    >>> y = stiffml.odeint(model, torch.tensor([1.0, 0.0, 0.0]).double(), t)
+    >>> bool((y.sum(dim=-1) - 1).abs().max() < 1e-12)
+    True
+    """
+
+    typical: Tensor
+    places: Tensor
+    back: Tensor
+
+    def __init__(
+        self,
+        known: Known | None,
+        network: nn.Module | Sequence[int],
+        *,
+        typical: Any,
+        scale: Any = None,
+        where: Any = None,
+        components: Sequence[str] | None = None,
+        head: Head | None = None,
+        features: Features | None = None,
+        conserve: Any = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if known is not None and not callable(known):
+            raise TypeError(f"known must be callable as known(t, y), or None, not {described(known)}")
+        typical = magnitudes("typical", typical)
+        count = len(typical)
+        self.components = named(components, count)
+        chosen = list(places("where", where, self.components))
+        self.where = tuple(self.components[i] for i in chosen)
+        sizes = _scales(typical.numpy() if scale is None else scale, count, chosen, self.components)
+        head = Sinh() if head is None else head
+        if not isinstance(head, Head):
+            raise TypeError(
+                f"head must be Linear(), Sinh(), ProductionLoss() or Reactions(), not {described(head)}"
+            )
+        self.known = known
+        self.register_buffer("typical", typical)
+        self.features = _features(features, typical)
+        rows = invariant_rows(conserve, count)[:, chosen]
+        self.rates = head.rates(Setting(self.where, sizes, rows))
+        if np.linalg.matrix_rank(rows) == len(chosen):
+            raise ValueError(
+                f"conserve leaves nothing to {', '.join(self.where)}: any rate of these changes a sum; "
+                "name more components in where"
+            )
+        self.network = _network(network, self.features.count, self.rates.outputs, seed)
+        # Where the rate of each component stands among those of the missing part; one beyond for a zero.
+        back = [chosen.index(i) if i in chosen else len(chosen) for i in range(count)]
+        self.register_buffer("places", torch.tensor(chosen), persistent=False)
+        self.register_buffer("back", torch.tensor(back), persistent=False)
+
+    @property
+    def reactions(self) -> tuple[str, ...]:
+        """The reactions of a ``Reactions`` head, in words; none for another head."""
+        return getattr(self.rates, "written", ())
+
+    def missing(self, t: Tensor, y: Tensor) -> Tensor:
+        """The missing part of dy/dt, in the shape of y."""
+        if y.shape[-1] != len(self.components):
+            raise ValueError(
+                f"y must have {len(self.components)} components in its last dimension, "
+                f"not shape {tuple(y.shape)}"
+            )
+        z = (y / self.typical).index_select(-1, self.places)
+        rates = self.rates(self.network(self.features(t, y)), z)
+        if len(self.where) == len(self.components):
+            return rates
+        return torch.cat([rates, torch.zeros_like(rates[..., :1])], dim=-1).index_select(-1, self.back)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        missing = self.missing(t, y)
+        return missing if self.known is None else self.known(t, y) + missing
+
+    def extra_repr(self) -> str:
+        return f"{len(self.components)} components, missing in {', '.join(self.where)}"
+
+
+def _scales(value: Any, count: int, chosen: list[int], names: Sequence[str]) -> np.ndarray:
+    """(k,) of the components chosen; those of others do not count."""
+    found = np.asarray(value.detach() if isinstance(value, Tensor) else value)
+    if found.shape == (count,):
+        found = found[chosen]
+        if not (np.isfinite(found) & (found > 0)).all():
+            at = chosen[int(np.argmin(np.isfinite(found) & (found > 0)))]
+            raise ValueError(
+                f"scale of {names[at]} must be positive and finite, not {float(np.asarray(value)[at]):g}; "
+                "leave it out of where, or give a scale"
+            )
+    elif found.ndim:
+        raise ValueError(
+            f"scale must be one number, or one for each of {count} components, not {described(value)}"
+        )
+    return magnitudes("scale", found, len(chosen)).numpy()
+
+
+def _features(features: Features | None, typical: Tensor) -> Features:
+    if features is None:
+        return LinearFeatures(typical)
+    if not isinstance(features, Features):
+        raise TypeError(f"features must be LinearFeatures(…) or LogFeatures(…), not {described(features)}")
+    if len(features.typical) != len(typical):
+        raise ValueError(f"features are of {len(features.typical)} components, typical of {len(typical)}")
+    return features
+
+
+def _network(network: Any, count: int, outputs: int, seed: int) -> nn.Module:
+    """The network, which must take and give the right numbers; made, where widths are given."""
+    if not isinstance(network, nn.Module):
+        if isinstance(network, str) or not isinstance(network, Sequence):
+            raise TypeError(
+                f"network must be a torch.nn.Module or the widths of hidden layers, not {described(network)}"
+            )
+        return mlp([count, *network, outputs], seed=seed)
+    first = next(network.parameters(), torch.zeros(0, dtype=torch.float64))
+    if first.dtype is not torch.float64:
+        raise ValueError(
+            f"network must be in double precision, as typical and scale are: network.double(), "
+            f"not {first.dtype}; the closure can be made single afterwards"
+        )
+    try:
+        with torch.no_grad():
+            found = network(torch.zeros(2, count, dtype=first.dtype, device=first.device)).shape
+    except RuntimeError as error:
+        raise ValueError(f"network must take {count} features: {error}") from error
+    if found != (2, outputs):
+        raise ValueError(
+            f"network must give {outputs} numbers from {count} features, as mlp([{count}, 32, {outputs}]) "
+            f"does, not {found[-1] if len(found) else 'one'}"
+        )
+    return network

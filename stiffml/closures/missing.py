@@ -1,0 +1,217 @@
+"""How large what is missing is, from data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import brentq
+from torch import Tensor
+
+from stiffml.checks import described
+from stiffml.training.data import Run, Runs
+
+_SURE = 3.0
+"""Rates count as found from this many times the least that errors let be seen."""
+
+
+@dataclass(frozen=True, eq=False)
+class MissingRate:
+    """The magnitude of dy/dt − known(t, y).
+
+    Attributes
+    ----------
+    components : tuple of str
+    scale : Tensor
+        (n,) root mean square over times and runs, what errors explain left out; 0 where they explain all.
+    limit : Tensor
+        (n,) below which it could not have been seen.
+    """
+
+    components: tuple[str, ...]
+    scale: Tensor
+    limit: Tensor
+
+    @property
+    def where(self) -> tuple[str, ...]:
+        """Components in which something is missing: ``scale`` is at least three times ``limit``."""
+        return tuple(
+            c for c, s, e in zip(self.components, self.scale, self.limit, strict=True) if s > _SURE * e
+        )
+
+    def __str__(self) -> str:
+        wide = max(map(len, self.components))
+        rows = [
+            f"{c:<{wide}}  {s:9.2e}  {e:9.2e}{'  *' if c in self.where else ''}"
+            for c, s, e in zip(self.components, self.scale.tolist(), self.limit.tolist(), strict=True)
+        ]
+        return "\n".join([f"{'':<{wide}}  {'missing':>9}  {'limit':>9}", *rows])
+
+
+def missing_rate(known: Callable[[Tensor, Tensor], Tensor], runs: Runs) -> MissingRate:
+    """The scale of what ``known`` lacks of dy/dt, for each component, before anything is fitted.
+
+    Between two times what is missing is (y₂ − y₁)/(t₂ − t₁) less the mean of known(t, y) at both, by the
+    trapezoidal rule. The error of that rule is taken to be a half of the difference of these two, as far as
+    noise does not explain it, and that of observations is known where ``runs.noise`` is, also what
+    it makes of known(t, y) by ∂known/∂y. Of differences d_k with errors e_k the scale is the s for which d_k
+    ~ N(0, s² + e_k²) is most likely: intervals that resolve nothing, such as those of a transient, hardly
+    count. Under noise a component for which single intervals show nothing is looked at over 2, 4, 8, … of
+    them together, and the whole run.
+
+    Fast components, whose sources and losses balance long before the next observation, do not show what is
+    missing in their own derivative, but in this balance: −known(t, y) of what was observed is then the
+    source. It may be thousands of times range/t_end, and a closure scaled by that could not reach it.
+
+    Limits: a component that changes much within single intervals may be named where nothing is missing, since
+    the rule's error is only estimated. All components must be observed, and as accurately as the balance
+    needs: where known has ∂known_i/∂y_j, an error of y_j adds that times the error. A transient shorter than
+    the first interval is not seen. Runs with forcing are refused, since ``known`` does not see it.
+
+    Parameters
+    ----------
+    known : callable
+        known(t, y) -> dy/dt of states (n,) and (batch, n), t as one number or (batch,).
+    runs : Runs
+        Where a component is missing at some times, it is interpolated linearly.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what are no runs, a component that a run has fewer than 2 observations of, or values of ``known``
+        in another shape.
+
+    Example
+    -------
+    >>> import numpy as np
+    >>> from stiffml.closures import missing_rate
+    >>> from stiffml.training.data import Run, Runs
+    >>> t = np.linspace(0, 1, 20)
+    >>> runs = Runs([Run("a", t, np.stack([np.exp(-3 * t), 0 * t], axis=1))], ["A", "B"])
+    >>> found = missing_rate(lambda t, y: -y, runs)  # of A' = −3 A the part −2 A is missing
+    >>> found.where, bool(abs(found.scale[0] - 0.8) < 0.1)
+    (('A',), True)
+    """
+    if not callable(known):
+        raise TypeError(f"known must be callable as known(t, y), not {described(known)}")
+    if not isinstance(runs, Runs):
+        raise TypeError(f"runs must be Runs, not {described(runs)}")
+    found = [_Intervals.of(known, run, runs) for run in runs]
+    n = len(runs.components)
+    scale, limit = np.zeros(n), np.zeros(n)
+    longest = max(len(one.times) for one in found) - 1
+    strides = [2**p for p in range(longest.bit_length()) if 2**p < longest] + [longest]
+    by_stride = []
+    for stride in strides:
+        parts = [one.joined(stride) for one in found if len(one.times) > 1]
+        by_stride.append(tuple(np.concatenate([part[i] for part in parts]) for i in (0, 1)))
+    for c in range(n):
+        for d, e in by_stride:
+            scale[c], limit[c] = _likeliest(d[:, c], e[:, c])
+            if scale[c] > _SURE * limit[c] or np.isnan(runs.noise[c]):
+                break
+    return MissingRate(runs.components, torch.from_numpy(scale), torch.from_numpy(limit))
+
+
+@dataclass(frozen=True)
+class _Intervals:
+    """Of one run: times (m,), values, known rates, and variances of both, each (m, n)."""
+
+    times: np.ndarray
+    values: np.ndarray
+    rates: np.ndarray
+    noise: np.ndarray
+    rate_noise: np.ndarray
+
+    @classmethod
+    def of(cls, known: Callable[[Tensor, Tensor], Tensor], run: Run, runs: Runs) -> _Intervals:
+        if run.forcing is not None:
+            raise ValueError(f"runs: run {run.name} has forcing, which known(t, y) does not see")
+        values = run.values.copy()
+        for c, name in enumerate(runs.components):
+            seen = run.mask[:, c]
+            if seen.sum() < 2:
+                raise ValueError(
+                    f"runs: run {run.name} has {int(seen.sum())} observations of {name}; what is missing "
+                    "can be found only where all components are observed"
+                )
+            values[:, c] = np.interp(run.times, run.times[seen], values[seen, c])
+        t, y = torch.from_numpy(run.times.copy()), torch.from_numpy(values)
+        with torch.no_grad():
+            rates = torch.as_tensor(known(t, y))
+        if rates.shape != y.shape:
+            raise ValueError(f"known must return the shape of y, {tuple(y.shape)}, not {tuple(rates.shape)}")
+        variance = np.nan_to_num(runs.noise) ** 2 * np.ones_like(values)
+        if variance.any():
+            slopes = torch.func.vmap(torch.func.jacrev(known, argnums=1))(t, y).detach().numpy()
+            rate_variance = (slopes**2 * variance[:, None, :]).sum(axis=-1)
+        else:
+            rate_variance = np.zeros_like(values)
+        return cls(run.times, values, rates.numpy(), variance, rate_variance)
+
+    def joined(self, stride: int) -> tuple[np.ndarray, np.ndarray]:
+        """Missing rates over so many intervals together, and their errors, each (…, n)."""
+        stride = min(stride, len(self.times) - 1)
+        steps = np.diff(self.times)[:, None]
+        first = np.arange(0, len(self.times) - stride, stride)
+        span = (self.times[first + stride] - self.times[first])[:, None]
+
+        def summed(intervals: np.ndarray, less: int = 0) -> np.ndarray:
+            total = np.concatenate([np.zeros((1, intervals.shape[1])), np.cumsum(intervals, axis=0)])
+            return (total[first + stride - less] - total[first]) / span
+
+        known = summed(steps * (self.rates[1:] + self.rates[:-1]) / 2)
+        change = np.diff(self.rates, axis=0) ** 2 - 4 * (self.rate_noise[1:] + self.rate_noise[:-1])
+        rule = summed(steps * np.sqrt(np.maximum(change, 0)) / 2)
+        noise = (self.noise[first + stride] + self.noise[first]) / span**2
+        # Of the trapezoidal rule: a time between two intervals has half of both, those at the ends of one.
+        inner = np.zeros_like(self.rate_noise)
+        inner[:-2] = ((steps[1:] + steps[:-1]) / 2) ** 2 * self.rate_noise[1:-1]
+        last = first + stride
+        ends = (steps[first] / 2) ** 2 * self.rate_noise[first]
+        ends += (steps[last - 1] / 2) ** 2 * self.rate_noise[last]
+        through = (summed(inner[:-1], less=1) + ends / span) / span
+        d = (self.values[first + stride] - self.values[first]) / span - known
+        return d, np.sqrt(rule**2 + noise + through)
+
+
+def _likeliest(d: np.ndarray, e: np.ndarray) -> tuple[float, float]:
+    """The s for which d ~ N(0, s² + e²) is most likely, and the least s that differs from 0."""
+    rounding = 1e-12 * float(np.abs(d).max(initial=0.0)) + np.finfo(float).tiny ** 0.25
+    e = np.maximum(e, rounding)
+    unit = float(np.abs(d).max() + e.max())
+    d, e = d / unit, e / unit
+
+    def slope(log_s: float) -> float:
+        total = np.exp(2 * log_s) + e**2
+        return float(np.sum((d**2 - total) / total**2) * np.exp(2 * log_s))
+
+    limit = unit * float(np.sum(e**-4.0) ** -0.25)  # from the curvature of the likelihood at 0
+    low, high = np.log(max(1e-15, e.min() * 1e-3)), np.log(10.0)
+    if slope(low) <= 0:
+        return 0.0, limit
+    return unit * float(np.exp(brentq(slope, low, high))), limit
+
+
+def rate_scale(runs: Runs) -> Tensor:
+    """(n,) range/t_end of observations, the scale of rates of S. Kim et al., Chaos 31 (2021) 093122.
+
+    It is right for components that change over the whole run, and far too small for fast ones: see
+    :func:`missing_rate`.
+
+    Raises
+    ------
+    ValueError
+        For a component without observations, or whose observations are all the same.
+    """
+    if not isinstance(runs, Runs):
+        raise TypeError(f"runs must be Runs, not {described(runs)}")
+    span = max(run.times[-1] - run.times[0] for run in runs)
+    values = runs.values
+    for name, column in zip(runs.components, values.T, strict=True):
+        seen = column[~np.isnan(column)]
+        if not seen.size or seen.min() == seen.max():
+            raise ValueError(f"runs: {name} has no observations that differ, so that it has no range")
+    return torch.from_numpy((np.nanmax(values, axis=0) - np.nanmin(values, axis=0)) / span)

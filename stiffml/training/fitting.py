@@ -1,0 +1,174 @@
+"""Fits by Levenberg-Marquardt: the climb with its folder, restarts and judge, and its result."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from stiffml.checks import described
+from stiffml.training.asked import Asked, bounds_of
+from stiffml.training.data import Runs
+from stiffml.training.folder import RunFolder
+from stiffml.training.history import history_dataset
+from stiffml.training.lm.climb import Climb, Goal, Progress
+from stiffml.training.lm.covariance import Covariance, covariance
+from stiffml.training.lm.ladder import GrowingHorizon, MultipleShooting, Strategy
+from stiffml.training.lm.levenberg_marquardt import Iteration, LevenbergMarquardt
+from stiffml.training.resolving import ATOL, RTOL, mean_of, resolve
+from stiffml.training.result import Result
+from stiffml.training.trainer import TrainingError
+
+ADVICE = (
+    "Try: attempts=8 with a model that can begin anew; strategy=MultipleShooting(), which begins with what "
+    "is always solvable; scaled data (stiffml.training.data.Scaled); an L-stable method and steps=Grid(2); a "
+    "network whose output stays tame away from the data"
+)
+
+
+def fit_by_levenberg_marquardt(
+    asked: Asked,
+    goal: Goal,
+    strategy: Strategy | None,
+    settings: LevenbergMarquardt | None,
+    bounds: Mapping[str, tuple[float, float]] | None,
+    report: Callable[[Progress], None] | None,
+) -> Result:
+    """Fit, and return the best attempt.
+
+    Raises
+    ------
+    TrainingError
+        If no attempt has reached the whole runs.
+    """
+    residuals, vector = asked.residuals, asked.residuals.vector
+    settings = LevenbergMarquardt() if settings is None else settings
+    if not isinstance(settings, LevenbergMarquardt):
+        raise TypeError(f"levenberg_marquardt must be a LevenbergMarquardt(…), not {described(settings)}")
+    strategy = default_strategy(residuals.runs) if strategy is None else strategy
+    if not isinstance(strategy, Strategy):
+        raise TypeError(
+            f"strategy must be MultipleShooting, GrowingHorizon or Whole, not {described(strategy)}"
+        )
+    low, high = bounds_of(bounds, vector.names)
+    weight = vector.weight.copy()
+    weight[: vector.of_model] = settings.ridge
+    iteration = Iteration(settings, vector.centre, weight, low, high)
+
+    def reset(attempt: int) -> np.ndarray:
+        asked.restarts.reset(attempt)
+        return np.clip(vector.read(), low, high)
+
+    judges = goal.judged is not None or asked.validate is not None
+    climb = Climb(
+        residuals,
+        strategy.rungs(residuals.runs),
+        iteration,
+        goal,
+        reset if goal.attempts > 1 else None,
+        (lambda theta: judged_error(asked, theta)) if judges else None,
+    )
+    climb.progress.theta = np.clip(climb.progress.theta, low, high)
+    config = {
+        **asked.config,
+        "optimizer": "lm",
+        "strategy": str(strategy),
+        "levenberg_marquardt": str(settings),
+        "bounds": str(bounds),
+        "target": goal.error,
+        "judged": goal.judged,
+        "attempts": goal.attempts,
+    }
+    _climb(climb, asked, config, report)
+    now = climb.progress
+    if now.best is None or now.best_theta is None:
+        raise TrainingError(_lost(climb))
+    point = residuals.of(climb.rungs[-1].intervals).begin(now.best_theta, now.best_paths)
+    matrix, right = iteration.linear(now.best_theta, point)
+    found: Covariance = covariance(vector.names, now.best_theta, matrix, right, asked.known_noise)
+    return Result(
+        model=residuals.model,
+        error=now.best.error,
+        outcome=now.outcome,
+        history=_history(climb),
+        attempts=now.attempts,
+        failures=now.failures,
+        scale=residuals.scale,
+        initial=initial_states(asked, now.best_theta),
+        covariance=found,
+        data=residuals.runs,
+        validate=asked.validate,
+        equations=asked.equations,
+    )
+
+
+def default_strategy(runs: Runs) -> Strategy:
+    """Multiple shooting needs complete observations."""
+    complete = all(run.mask[1:].all() for run in runs)
+    return MultipleShooting() if complete else GrowingHorizon()
+
+
+def initial_states(asked: Asked, theta: np.ndarray) -> dict[str, np.ndarray]:
+    """By run, its initial state (components,) with the fitted values."""
+    vector, runs = asked.residuals.vector, asked.residuals.runs
+    return {run.name: vector.starts(theta, i, run.y0, True)[0] for i, run in enumerate(runs)}
+
+
+def judged_error(asked: Asked, theta: np.ndarray) -> float:
+    """The mean error at the data to validate on, or else at the data, solved with tight tolerances."""
+    residuals = asked.residuals
+    residuals.vector.write(theta)
+    starts = initial_states(asked, theta)
+    runs = residuals.runs if asked.validate is None else asked.validate
+    atol = ATOL * float(residuals.scale.min())
+    found = [
+        resolve(
+            residuals.model,
+            run,
+            starts[run.name] if asked.validate is None else run.y0,
+            RTOL,
+            atol,
+            **asked.equations,
+        )
+        for run in runs
+    ]
+    return mean_of(found, residuals.scale)
+
+
+def _climb(
+    climb: Climb, asked: Asked, config: dict[str, Any], report: Callable[[Progress], None] | None
+) -> None:
+    """Climb to the end, and keep the state in the folder, if there is one."""
+    folder = None if asked.folder is None else RunFolder(asked.folder, config, asked.resume)
+    held = folder.load() if folder is not None and folder.resumes else None
+    if held is not None:
+        climb.load_state_dict(held)
+    try:
+        while not climb.finished:
+            climb.advance()
+            if folder is not None and len(climb.progress.rows) % asked.save_every == 0:
+                folder.save(climb.state_dict())
+            if report is not None:
+                report(climb.progress)
+    finally:
+        if folder is not None:
+            folder.finish(_history(climb), climb.progress.failures)
+    if folder is not None:
+        folder.save(climb.state_dict())
+
+
+def _history(climb: Climb):
+    now = climb.progress
+    return history_dataset(now.rows, [rung.name for rung in climb.rungs], {"outcome": now.outcome})
+
+
+def _lost(climb: Climb) -> str:
+    """Why no attempt came to whole runs."""
+    now = climb.progress
+    causes = Counter(str(failure.cause) for failure in now.failures).most_common(2)
+    often = "; ".join(f"{cause} ({count} times)" for cause, count in causes)
+    last = now.attempts[-1].outcome if now.attempts else now.outcome
+    ended = f" ({now.outcome})" if now.outcome != last else ""
+    return f"no trajectory through the data was found: {last}{ended}. Solves failed: {often}. {ADVICE}"

@@ -1,0 +1,1 @@
+"""Least squares along trajectories: Levenberg-Marquardt from exact sensitivities."""

@@ -1,0 +1,320 @@
+"""Climbs the rungs of a strategy, with restarts from other weights, one iteration at a time.
+
+A rung whose intervals cannot be solved is one step back: the rung before is fitted more closely. After a few
+of these the attempt is given up, and the next one starts from other weights.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from stiffml.training.lm.intervals import Rung
+from stiffml.training.lm.levenberg_marquardt import Iteration, State, TrialError
+from stiffml.training.lm.residuals import IntervalResiduals, Path, Residuals, rearranged
+
+STEPS_BACK = 2
+"""How often an attempt goes back a rung before it is given up."""
+
+HOPELESS = 100
+"""A growing horizon with an error this many times the target does not come back: the attempt is given up."""
+
+CLOSER = 1e-2
+"""By which factor the tolerance of a rung is smaller where it is fitted again."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """When a climb ends.
+
+    Attributes
+    ----------
+    error : float
+        Mean absolute residual of whole runs at which it ends; 0: no such goal.
+    judged : float or None
+        What the judge may say at most of an attempt that reached ``error``.
+    attempts : int
+        At most.
+    seconds : float
+        At most; inf for no limit.
+    """
+
+    error: float = 0.0
+    judged: float | None = None
+    attempts: int = 1
+    seconds: float = float("inf")
+
+
+@dataclass
+class Row:
+    """One iteration, for the history."""
+
+    attempt: int
+    rung: int
+    cost: float
+    error: float
+    damping: float
+    rejected: int
+    failed: int
+    seconds: float
+
+
+@dataclass
+class Attempt:
+    """An attempt that has ended: its mean absolute residual, the judge's error, and why it ended."""
+
+    number: int
+    error: float
+    judged: float
+    outcome: str
+
+
+@dataclass
+class Failure:
+    """A trial step, or the beginning of a rung, that could not be solved."""
+
+    attempt: int
+    rung: str
+    iteration: int
+    run: str
+    t: float
+    cause: str
+
+    def __str__(self) -> str:
+        when = "" if np.isnan(self.t) else f", t = {self.t:.6g}"
+        where = f"attempt {self.attempt}, {self.rung}, iteration {self.iteration}"
+        return f"{where}{', run ' + self.run if self.run else ''}{when}: {self.cause}"
+
+
+@dataclass
+class Progress:
+    """All that a climb depends on, so that one that was killed ends where it would have ended.
+
+    Attributes
+    ----------
+    theta : ndarray
+        (size,) where the next rung begins.
+    paths : list of (times, states), or None
+        The states of the rung before.
+    level, back : int
+        The present rung; how often this attempt went back.
+    came_from : int
+        The rung that ``paths`` belong to.
+    state : State or None
+        Of the present rung; None where it has not begun.
+    """
+
+    theta: np.ndarray
+    attempt: int = 0
+    level: int = 0
+    back: int = 0
+    came_from: int = -1
+    paths: list[Path] | None = None
+    state: State | None = None
+    best_theta: np.ndarray | None = None
+    best_paths: list[Path] | None = None
+    best: Attempt | None = None
+    rows: list[Row] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    outcome: str = ""
+
+
+class Climb:
+    """The fit of all rungs.
+
+    Parameters
+    ----------
+    residuals : Residuals
+    rungs : sequence of Rung
+    iteration : Iteration
+    goal : Goal
+    reset : callable
+        From the number of an attempt, 1 or more, to parameters (size,) to begin with; for goals with more
+        than one attempt.
+    judge : callable
+        From parameters (size,) to an error by which attempts are compared, instead of their residuals.
+    """
+
+    def __init__(
+        self,
+        residuals: Residuals,
+        rungs: Sequence[Rung],
+        iteration: Iteration,
+        goal: Goal,
+        reset: Callable[[int], np.ndarray] | None = None,
+        judge: Callable[[np.ndarray], float] | None = None,
+    ) -> None:
+        self.residuals, self.rungs, self.iteration, self.goal = residuals, list(rungs), iteration, goal
+        self._reset, self._judge = reset, judge
+        self._problem: tuple[int, IntervalResiduals] | None = None
+        self.progress = Progress(residuals.vector.read())
+        self._began = time.perf_counter()
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.progress.outcome)
+
+    def advance(self) -> None:
+        """One iteration, or the beginning of a rung."""
+        if time.perf_counter() - self._began > self.goal.seconds:
+            self._out_of_time()
+        elif self.progress.state is None:
+            self._begin()
+        else:
+            self._step(self.progress.state)
+
+    def problem(self) -> IntervalResiduals:
+        """The residuals of the present rung."""
+        level = self.progress.level
+        if self._problem is None or self._problem[0] != level:
+            self._problem = level, self.residuals.of(self.rungs[level].intervals)
+        return self._problem[1]
+
+    def _begin(self) -> None:
+        now, rung = self.progress, self.rungs[self.progress.level]
+        began = time.perf_counter()
+        paths = None
+        if now.paths is not None and now.came_from >= 0:
+            before = self.rungs[now.came_from].intervals
+            paths = rearranged(before, now.paths, rung.intervals, self.residuals)
+        try:
+            point = self.problem().begin(now.theta, paths)
+        except TrialError as error:
+            self._failed(error, 0)
+            self._go_back(error)
+            return
+        now.state = self.iteration.begin(now.theta, point)
+        self._row(now.state, began)
+
+    def _step(self, state: State) -> None:
+        now, rung = self.progress, self.rungs[self.progress.level]
+        began = time.perf_counter()
+        tolerance = rung.tolerance * CLOSER**now.back if self._is_again() else rung.tolerance
+        try:
+            state = self.iteration.step(self.problem(), state, tolerance)
+        except TrialError as failed:  # the Jacobian of an accepted step
+            state.failures, state.outcome = [failed], f"lost: {failed}"
+        for failure in state.failures:
+            self._failed(failure, state.iteration)
+        now.state = state
+        self._row(state, began)
+        error = mean_error(state.point.residuals)
+        last = now.level == len(self.rungs) - 1
+        if rung.to_target and error <= self.goal.error:
+            state.outcome = "reached the target"
+        elif not state.outcome and state.iteration >= rung.iterations:
+            state.outcome = f"stopped after {rung.iterations} iterations"
+        if state.outcome:
+            self._end_rung(state, error, last)
+
+    def _is_again(self) -> bool:
+        return self.progress.came_from >= self.progress.level
+
+    def _end_rung(self, state: State, error: float, last: bool) -> None:
+        now = self.progress
+        now.theta, now.paths, now.came_from, now.state = state.theta, state.point.paths, now.level, None
+        hopeless = not self.rungs[now.level].to_target and error > HOPELESS * self.goal.error > 0
+        if last:
+            self._end_attempt(error, state.outcome)
+        elif hopeless and self._more_attempts():
+            self._end_attempt(np.inf, f"given up at {self.rungs[now.level].name}: error {error:.1e}")
+        else:
+            now.level += 1
+
+    def _more_attempts(self) -> bool:
+        return self.progress.attempt + 1 < self.goal.attempts
+
+    def _go_back(self, error: TrialError) -> None:
+        now = self.progress
+        if now.level == 0 or now.back == STEPS_BACK:
+            rung = self.rungs[now.level].name
+            self._end_attempt(np.inf, f"lost at {rung}: {error}")
+            return
+        now.back += 1
+        now.level -= 1
+
+    def _end_attempt(self, error: float, outcome: str) -> None:
+        now = self.progress
+        judged = error
+        if np.isfinite(error) and self._judge is not None:
+            judged = self._judge(now.theta)
+        ended = Attempt(now.attempt, error, judged, outcome)
+        now.attempts.append(ended)
+        goal = self.goal
+        close = error <= goal.error or (goal.error == 0 and goal.judged is not None)
+        reached = close and (goal.judged is None or judged <= goal.judged)
+        if reached or (np.isfinite(error) and (now.best is None or judged < now.best.judged)):
+            now.best, now.best_theta, now.best_paths = ended, now.theta.copy(), now.paths
+        if reached:
+            now.outcome = "reached the target"
+        elif self._reset is None or not self._more_attempts():
+            now.outcome = f"{outcome}, after {len(now.attempts)} attempts" if now.attempt else outcome
+        else:
+            now.attempt += 1
+            now.theta = self._reset(now.attempt)
+            now.level = now.back = 0
+            now.paths, now.came_from = None, -1
+
+    def _out_of_time(self) -> None:
+        now = self.progress
+        text = f"stopped after {self.goal.seconds:g} s"
+        if now.state is not None and now.level == len(self.rungs) - 1:
+            self._end_rung(now.state, mean_error(now.state.point.residuals), True)
+        now.outcome = text
+
+    def _failed(self, error: TrialError, iteration: int) -> None:
+        now = self.progress
+        rung = self.rungs[now.level].name
+        now.failures.append(Failure(now.attempt, rung, iteration, error.run, error.t, str(error)))
+
+    def _row(self, state: State, began: float) -> None:
+        now = self.progress
+        error = mean_error(state.point.residuals)
+        seconds = time.perf_counter() - began
+        failed = len(state.failures)
+        now.rows.append(
+            Row(now.attempt, now.level, state.cost, error, state.damping, state.rejected, failed, seconds)
+        )
+
+    # What a killed fit goes on from
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of the progress, in arrays, numbers and texts."""
+        now = self.progress
+        plain = {
+            name: getattr(now, name)
+            for name in (
+                *("theta", "attempt", "level", "back", "came_from", "paths"),
+                *("best_theta", "best_paths", "outcome"),
+            )
+        }
+        state = None
+        if now.state is not None:
+            state = {**now.state.state_dict(), "point": self.problem().kept(now.state.point)}
+        lists = {
+            name: [asdict(one) for one in getattr(now, name)] for name in ("rows", "attempts", "failures")
+        }
+        return {**plain, **lists, "state": state, "best": None if now.best is None else asdict(now.best)}
+
+    def load_state_dict(self, held: dict[str, Any]) -> None:
+        """Go on from a ``state_dict`` of the same fit."""
+        held = dict(held)
+        state, best = held.pop("state"), held.pop("best")
+        kinds = {"rows": Row, "attempts": Attempt, "failures": Failure}
+        lists: dict[str, Any] = {
+            name: [kind(**one) for one in held.pop(name)] for name, kind in kinds.items()
+        }
+        self.progress = Progress(**held, **lists, best=None if best is None else Attempt(**best))
+        if state is not None:
+            point = self.problem().restored(state.pop("point"))
+            self.progress.state = self.iteration.resumed(state, point)
+
+
+def mean_error(residuals: np.ndarray) -> float:
+    """The mean absolute residual."""
+    return float(np.abs(residuals).mean()) if len(residuals) else 0.0

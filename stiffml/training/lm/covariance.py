@@ -1,0 +1,112 @@
+"""How well the fitted numbers are determined: covariance, errors, correlations, directions without effect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Covariance:
+    """Of a fit, from its Jacobian K (m, size) by (KᵀK)⁻¹, times the variance of the residuals.
+
+    Attributes
+    ----------
+    names : tuple of str
+    values : ndarray
+        (size,) what was fitted.
+    matrix : ndarray
+        (size, size), in directions that the data determine; pseudo-inverse in the others.
+    singular_values : ndarray
+        (min(m, size),) of K with columns in units of the numbers' own size, decreasing.
+    rank : int
+        How many of them exceed 1e-8 of the largest: directions that the data determine.
+    undetermined : tuple of str
+        The numbers that have a part of more than 0.3 in directions that the data do not determine; their
+        errors are infinite.
+    variance : float
+        Of the residuals: 1 where their scale is the noise, else their sum of squares over the degrees of
+        freedom.
+    freedom : int
+        Degrees of freedom, m − rank.
+    """
+
+    names: tuple[str, ...]
+    values: np.ndarray
+    matrix: np.ndarray
+    singular_values: np.ndarray
+    rank: int
+    undetermined: tuple[str, ...]
+    variance: float
+    freedom: int
+
+    @property
+    def errors(self) -> np.ndarray:
+        """(size,) standard errors; infinite for what is not determined."""
+        errors = np.sqrt(np.diag(self.matrix))
+        errors[[name in self.undetermined for name in self.names]] = np.inf
+        return errors
+
+    @property
+    def correlation(self) -> np.ndarray:
+        """(size, size), NaN for numbers without an error."""
+        sizes = np.sqrt(np.diag(self.matrix))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self.matrix / np.outer(sizes, sizes)
+
+    def intervals(self, level: float = 0.95) -> dict[str, tuple[float, float]]:
+        """Of each number, by name, the confidence interval by Student's distribution, linearised."""
+        if not 0 < level < 1:
+            raise ValueError(f"level must lie between 0 and 1, not {level}")
+        factor = stats.t.ppf(0.5 + level / 2, self.freedom) if self.freedom > 0 else np.inf
+        half = factor * self.errors
+        pairs = zip(self.values - half, self.values + half, strict=True)
+        return dict(zip(self.names, ((float(a), float(b)) for a, b in pairs), strict=True))
+
+    def __str__(self) -> str:
+        lines = [f"{self.rank} of {len(self.names)} directions are determined by the data"]
+        width = max(map(len, self.names))
+        for name, value, error in zip(self.names, self.values, self.errors, strict=True):
+            lines.append(f"{name:<{width}}  {value: .6g} ± {error:.2g}")
+        return "\n".join(lines)
+
+
+DETERMINED = 1e-8
+PART = 0.3
+
+
+def covariance(
+    names: Sequence[str],
+    values: np.ndarray,
+    jacobian: np.ndarray,
+    residuals: np.ndarray,
+    known_noise: bool,
+) -> Covariance:
+    """The covariance from the Jacobian (m, size) of the residuals (m,), those of priors included.
+
+    ``known_noise``: residuals are in units of the standard deviation of their observations.
+    """
+    size = np.where(values != 0, np.abs(values), 1.0)
+    _, singular, basis = np.linalg.svd(jacobian * size, full_matrices=True)
+    rank = int((singular > DETERMINED * singular.max(initial=0)).sum())
+    seen, unseen = basis[:rank], basis[rank:]
+    freedom = len(residuals) - rank
+    variance = 1.0
+    if not known_noise:
+        variance = float(residuals @ residuals) / freedom if freedom > 0 else np.nan
+    scaled = (seen.T / singular[:rank] ** 2) @ seen
+    part = np.sqrt((unseen**2).sum(axis=0))
+    undetermined = tuple(name for name, share in zip(names, part, strict=True) if share > PART)
+    return Covariance(
+        names=tuple(names),
+        values=values.copy(),
+        matrix=variance * size[:, None] * scaled * size,
+        singular_values=singular,
+        rank=rank,
+        undetermined=undetermined,
+        variance=variance,
+        freedom=freedom,
+    )

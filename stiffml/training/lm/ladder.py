@@ -1,0 +1,125 @@
+"""Strategies: which intervals are fitted one after the other, until whole trajectories are.
+
+On a whole trajectory of a stiff system that is far from the data, the misfit has many bad minima, and often
+there is no trajectory at all. So fits begin with what is always solvable, and go on from there.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from stiffml.checks import number, whole
+from stiffml.training.data import Run
+from stiffml.training.lm.intervals import Rung, shot, up_to
+from stiffml.training.lm.intervals import whole as whole_runs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strategy(ABC):
+    """A sequence of rungs; the last one has the whole runs.
+
+    Parameters
+    ----------
+    iterations : int
+        Iterations of each rung but the last, at most.
+    last : int
+        Iterations of the last rung, at most.
+    tolerance : float
+        A rung ends after three iterations that lower the cost by less than this fraction.
+    last_tolerance : float
+        The same of the last rung.
+    """
+
+    iterations: int = 80
+    last: int = 300
+    tolerance: float = 1e-3
+    last_tolerance: float = 1e-6
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "last"):
+            object.__setattr__(self, name, whole(f"{type(self).__name__}: {name}", getattr(self, name)))
+        for name in ("tolerance", "last_tolerance"):
+            value = number(f"{type(self).__name__}: {name}", getattr(self, name), least=0)
+            object.__setattr__(self, name, value)
+
+    def rungs(self, runs: Sequence[Run]) -> list[Rung]:
+        """The rungs for these runs."""
+        final = Rung("whole", whole_runs(runs), self.last, self.last_tolerance)
+        return [*self._before(runs, max(len(run) - 1 for run in runs)), final]
+
+    @abstractmethod
+    def _before(self, runs: Sequence[Run], longest: int) -> list[Rung]:
+        """The rungs before the last one; the longest run has ``longest`` + 1 rows."""
+
+
+@dataclass(frozen=True)
+class Whole(Strategy):
+    """Whole trajectories from the beginning: for models that are near the data, such as rate constants."""
+
+    def _before(self, runs: Sequence[Run], longest: int) -> list[Rung]:
+        return []
+
+
+@dataclass(frozen=True)
+class MultipleShooting(Strategy):
+    """Intervals that start from the observations, of growing length: 1, 2, 4, 8, 16 rows, then whole runs.
+
+    With length 1 it is collocation with the method's own formula, which is always solvable. It needs
+    observations of all components with little noise: gaps are filled by straight lines.
+
+    Parameters
+    ----------
+    lengths : tuple of int
+        Increasing.
+
+    References
+    ----------
+    H. G. Bock, Recent advances in parameter identification techniques for ODE (1983), here without unknown
+    states between the intervals.
+    """
+
+    lengths: tuple[int, ...] = (1, 2, 4, 8, 16)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        lengths = tuple(whole("MultipleShooting: lengths", length) for length in self.lengths)
+        if list(lengths) != sorted(set(lengths)):
+            raise ValueError(f"MultipleShooting: lengths must increase, not {lengths}")
+        object.__setattr__(self, "lengths", lengths)
+
+    def _before(self, runs: Sequence[Run], longest: int) -> list[Rung]:
+        return [
+            Rung(f"intervals of {length}", shot(runs, length), self.iterations, self.tolerance)
+            for length in self.lengths
+            if length < longest
+        ]
+
+
+@dataclass(frozen=True)
+class GrowingHorizon(Strategy):
+    """Whole trajectories up to a time that grows by ``rows`` observations at a time.
+
+    The trajectory of each rung is that of the one before, continued. It needs no complete observations.
+
+    Parameters
+    ----------
+    rows : int
+        Default 2. Longer extensions are faster, and more often end in a bad minimum.
+    """
+
+    rows: int = 2
+    iterations: int = field(default=60, kw_only=True)
+    last: int = field(default=400, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "rows", whole("GrowingHorizon: rows", self.rows))
+
+    def _before(self, runs: Sequence[Run], longest: int) -> list[Rung]:
+        return [
+            # Fitted as closely as it goes: the better it is, the further it goes on rightly.
+            Rung(f"the first {rows}", up_to(runs, rows), self.iterations, self.tolerance, to_target=False)
+            for rows in range(self.rows, longest, self.rows)
+        ]

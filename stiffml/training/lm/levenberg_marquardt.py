@@ -1,0 +1,332 @@
+"""The Levenberg-Marquardt iteration for least squares, with bounds, priors and robust losses.
+
+It minimises  ½ Σ ρ(r²) + ½ Σ (w (θ − c))²  over θ in a box. Each step solves
+
+    min |K δ + r|² + λ |D δ|²,   D² = diag(KᵀK) + ε tr(KᵀK),
+
+with K the Jacobian of all residuals. A step that cannot be evaluated, or that raises the cost, is rejected: λ
+grows, which shortens the next one. An accepted step lowers λ.
+
+Sources: D. W. Marquardt, J. SIAM 11 (1963) 431; J. J. Moré, Lecture Notes in Math. 630 (1978) 105; robust
+losses as in B. Triggs et al., Bundle adjustment (2000); bounds by projection, C. Kanzow, N. Yamashita &
+M. Fukushima, J. Comput. Appl. Math. 172 (2004) 375.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from scipy.linalg import lapack
+
+from stiffml.checks import described, number, whole
+
+FLOOR, CEILING = 1e-13, 1e16
+"""Least and largest damping."""
+
+DIAGONAL = 1e-8
+"""ε: how much of the trace is added to the diagonal, so that parameters without effect are damped too."""
+
+ACCELERATION = 1.5
+"""By how much λ grows faster with each rejected trial of a step; small λ would need many otherwise."""
+
+NOTHING = 1e-3
+"""A step that is expected to gain less than this fraction of the tolerance is not tried."""
+
+FAILURES = 10
+"""Trial steps in a row that cannot be evaluated, after which the iteration gives up."""
+
+
+class TrialError(Exception):
+    """Residuals could not be evaluated; the message says why, ``run`` where, ``t`` when, if that is known."""
+
+    def __init__(self, cause: str, run: str = "", t: float = float("nan")) -> None:
+        super().__init__(cause)
+        self.run, self.t = run, t
+
+
+class Point(Protocol):
+    """Residuals at some parameters."""
+
+    @property
+    def residuals(self) -> np.ndarray:
+        """(m,)"""
+
+    def jacobian(self) -> np.ndarray:
+        """(m, size)"""
+
+
+class Problem(Protocol):
+    """What an iteration minimises."""
+
+    def evaluate(self, theta: np.ndarray, near: Any) -> Any:
+        """The point at parameters (size,), of which ``near`` is a neighbour.
+
+        Raises
+        ------
+        TrialError
+            If there are no residuals.
+        """
+
+
+@dataclass
+class State:
+    """An iteration between two steps.
+
+    Attributes
+    ----------
+    theta : ndarray
+        (size,)
+    point : Point
+        The residuals there.
+    cost : float
+    damping : float
+    iteration : int
+        Accepted steps.
+    slow : int
+        Successive steps whose gain was below the tolerance.
+    failed : int
+        Trial steps in a row that could not be evaluated.
+    rejected, failures : int and list
+        Of the last step: trials that raised the cost, and the errors of those that could not be evaluated.
+    outcome : str
+        Why the iteration has ended; empty while it has not.
+    """
+
+    theta: np.ndarray
+    point: Any
+    cost: float
+    damping: float
+    iteration: int = 0
+    slow: int = 0
+    failed: int = 0
+    rejected: int = 0
+    failures: list[TrialError] = field(default_factory=list)
+    outcome: str = ""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All numbers but the point, which the caller keeps."""
+        names = ("cost", "damping", "iteration", "slow", "failed", "outcome")
+        return {"theta": self.theta, **{name: getattr(self, name) for name in names}}
+
+
+@dataclass(frozen=True)
+class LevenbergMarquardt:
+    """Settings of the iteration.
+
+    Parameters
+    ----------
+    damping : float
+        λ of the first step. Default 1e-2.
+    grow, shrink : float
+        λ is multiplied by ``grow`` when a step is rejected, by half as much again when the next one is, and
+        so on; it is divided by ``shrink`` when one is accepted. Default 4 and 5.
+    trials : int
+        Rejected trials in a row after which the iteration ends. Default 16.
+    patience : int
+        It ends after so many steps in a row whose gain is below the tolerance. Default 3.
+    loss : str
+        ``"squares"`` (default): ρ(z) = z. ``"soft-l1"``: 2 (√(1 + z) − 1). ``"huber"``: z up to 1, then
+        2 √z − 1. Here z = (r / width)², and ρ is multiplied by width².
+    width : float
+        From which size on residuals are outliers, in units of their scale. Default 1.
+    ridge : float
+        Weight of a prior at 0 on the parameters of the model: residuals ridge·θ. Default 0.
+    """
+
+    damping: float = 1e-2
+    grow: float = 4.0
+    shrink: float = 5.0
+    trials: int = 16
+    patience: int = 3
+    loss: str = "squares"
+    width: float = 1.0
+    ridge: float = 0.0
+
+    def __post_init__(self) -> None:
+        def checked(name: str, **bounds: float) -> None:
+            value = number(f"LevenbergMarquardt: {name}", getattr(self, name), **bounds)
+            object.__setattr__(self, name, value)
+
+        checked("damping", above=0)
+        checked("grow", above=1)
+        checked("shrink", least=1)
+        checked("width", above=0)
+        checked("ridge", least=0)
+        for name in ("trials", "patience"):
+            object.__setattr__(self, name, whole(f"LevenbergMarquardt: {name}", getattr(self, name)))
+        if self.loss not in LOSSES:
+            known = ", ".join(LOSSES)
+            raise ValueError(f"LevenbergMarquardt: loss must be one of {known}, not {described(self.loss)}")
+
+
+class Iteration:
+    """The iteration on one problem.
+
+    Parameters
+    ----------
+    settings : LevenbergMarquardt
+    centre, weight : ndarray
+        (size,) the prior: residuals ``weight * (theta - centre)``.
+    low, high : ndarray
+        (size,) bounds.
+    """
+
+    def __init__(
+        self,
+        settings: LevenbergMarquardt,
+        centre: np.ndarray,
+        weight: np.ndarray,
+        low: np.ndarray,
+        high: np.ndarray,
+    ) -> None:
+        self.settings, self._low, self._high = settings, low, high
+        self._centre, self._weight = centre, weight
+        self._held = np.flatnonzero(weight)
+
+    def begin(self, theta: np.ndarray, point: Point) -> State:
+        """The state at parameters (size,) at which the residuals are those of ``point``."""
+        return State(theta, point, self._cost(theta, point), self.settings.damping)
+
+    def resumed(self, state: dict[str, Any], point: Point) -> State:
+        """The state from a ``state_dict`` and its point."""
+        return State(point=point, **state)
+
+    def step(self, problem: Problem, state: State, tolerance: float) -> State:
+        """The state after one step; if none is accepted, its ``outcome`` says why.
+
+        ``tolerance``: a gain below this fraction of the cost is slow.
+        """
+        theta, damping, failed = state.theta, state.damping, state.failed
+        matrix, right = self._weighted(theta, state.point)
+        gradient = matrix.T @ right
+        outward = ((theta <= self._low) & (gradient > 0)) | ((theta >= self._high) & (gradient < 0))
+        free = np.flatnonzero(~outward)
+        system = _Damped(matrix[:, free], right)
+        rejected, factor, small = 0, self.settings.grow, False
+        failures: list[TrialError] = []
+        while rejected + len(failures) < self.settings.trials and failed < FAILURES and damping < CEILING:
+            step, expected = system.step(damping)
+            if expected < NOTHING * tolerance * state.cost:
+                small = True
+                break
+            trial = theta.copy()
+            trial[free] += step
+            trial = np.clip(trial, self._low, self._high)
+            try:
+                point = problem.evaluate(trial, state.point)
+                cost = self._cost(trial, point)
+                failed = 0
+            except TrialError as error:
+                failures.append(error)
+                failed, cost = failed + 1, np.inf
+            if cost < state.cost:
+                gain = (state.cost - cost) / state.cost
+                slow = state.slow + 1 if gain < tolerance else 0
+                damping = max(damping / self.settings.shrink, FLOOR)
+                done = "converged: the last steps gained too little" if slow >= self.settings.patience else ""
+                number = state.iteration + 1
+                return State(trial, point, cost, damping, number, slow, failed, rejected, failures, done)
+            rejected += cost < np.inf
+            damping *= factor
+            factor *= ACCELERATION
+        if small and not failures:
+            outcome = "converged: a further step is expected to gain too little"
+        else:
+            outcome = _stuck(matrix[:, free], right, failures, failed)
+        return State(
+            theta,
+            state.point,
+            state.cost,
+            damping,
+            state.iteration,
+            state.slow,
+            failed,
+            rejected,
+            failures,
+            outcome,
+        )
+
+    def linear(self, theta: np.ndarray, point: Point) -> tuple[np.ndarray, np.ndarray]:
+        """(m, size) and (m,): the Jacobian and the residuals with their losses, and those of the prior."""
+        return self._weighted(theta, point)
+
+    def _cost(self, theta: np.ndarray, point: Point) -> float:
+        value = LOSSES[self.settings.loss]((point.residuals / self.settings.width) ** 2)[0]
+        prior = self._weight * (theta - self._centre)
+        return float(0.5 * self.settings.width**2 * value.sum() + 0.5 * prior @ prior)
+
+    def _weighted(self, theta: np.ndarray, point: Point) -> tuple[np.ndarray, np.ndarray]:
+        residuals, jacobian = point.residuals, point.jacobian()
+        if self.settings.loss != "squares":
+            z = (residuals / self.settings.width) ** 2
+            _, first, second = LOSSES[self.settings.loss](z)
+            # Second derivative of ρ(r²)/2 along r, kept positive.
+            size = np.sqrt(np.maximum(first + 2 * second * z, 1e-3 * first))
+            jacobian, residuals = size[:, None] * jacobian, first / size * residuals
+        held = np.zeros((len(self._held), len(theta)))
+        held[np.arange(len(self._held)), self._held] = self._weight[self._held]
+        return np.concatenate([jacobian, held]), np.concatenate(
+            [residuals, (self._weight * (theta - self._centre))[self._held]]
+        )
+
+
+def _squares(z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return z, np.ones_like(z), np.zeros_like(z)
+
+
+def _soft_l1(z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    root = np.sqrt(1 + z)
+    return 2 * z / (root + 1), 1 / root, -0.5 / root**3
+
+
+def _huber(z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    root = np.sqrt(np.maximum(z, 1))
+    inside = z <= 1
+    return np.where(inside, z, 2 * root - 1), 1 / root, np.where(inside, 0, -0.5 / root**3)
+
+
+LOSSES = {"squares": _squares, "soft-l1": _soft_l1, "huber": _huber}
+"""ρ(z), ρ′ and ρ″ of each loss."""
+
+
+class _Damped:
+    """Steps of one linearisation for any damping, by orthogonal factors, not by normal equations."""
+
+    def __init__(self, matrix: np.ndarray, right: np.ndarray) -> None:
+        squares = (matrix**2).sum(axis=0)
+        self._scale = np.sqrt(squares + DIAGONAL * squares.sum() + np.finfo(float).tiny)
+        scaled = matrix / self._scale
+        if len(scaled) > scaled.shape[1]:
+            q, scaled = np.linalg.qr(scaled)
+            right = q.T @ right
+        self._matrix, self._right = scaled, right
+
+    def step(self, damping: float) -> tuple[np.ndarray, float]:
+        """The step, and by how much it lowers half the sum of squares of the linearisation."""
+        rows, size = self._matrix.shape
+        if not size:
+            return np.zeros(0), 0.0
+        stacked = np.zeros((rows + size, size), order="F")
+        stacked[:rows] = self._matrix
+        stacked[rows + np.arange(size), np.arange(size)] = np.sqrt(damping)
+        right = np.concatenate([-self._right, np.zeros(size)])
+        _, found, _ = lapack.dgels(stacked, right, lwork=64 * (rows + 2 * size), overwrite_a=True)
+        scaled = found[:size]
+        left = self._right + self._matrix @ scaled
+        return scaled / self._scale, 0.5 * float(self._right @ self._right - left @ left)
+
+
+def _stuck(matrix: np.ndarray, right: np.ndarray, failures: list[TrialError], failed: int) -> str:
+    """Why no step was accepted."""
+    if failed >= FAILURES:
+        return f"lost: {failed} trial steps in a row could not be solved, the last because {failures[-1]}"
+    lengths = np.linalg.norm(matrix, axis=0) * np.linalg.norm(right)
+    steepest = float(np.max(np.abs(matrix.T @ right) / np.where(lengths > 0, lengths, 1), initial=0))
+    if steepest < 1e-6:
+        return f"converged: a minimum (residuals and Jacobian are orthogonal up to {steepest:.0e})"
+    return (
+        f"stuck: no step lowers the cost, though it has a slope (cosine {steepest:.0e} between residuals and "
+        "Jacobian): rounding, or a solve whose error exceeds the residuals. Try a smaller Newton tolerance"
+    )

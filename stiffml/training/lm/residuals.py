@@ -1,0 +1,234 @@
+"""Residuals of a model along runs: what it says minus what was observed, in units of a scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from stiffml.interface.arguments import Arguments
+from stiffml.interface.checking import check
+from stiffml.interface.equations import space_of
+from stiffml.system.space import solving_on
+from stiffml.training.data import Runs
+from stiffml.training.lm.intervals import Interval, filled
+from stiffml.training.lm.levenberg_marquardt import TrialError
+from stiffml.training.lm.one_by_one import OneByOne, failure_of, one_solution, path_of
+from stiffml.training.lm.together import Together, interpolated
+from stiffml.training.lm.vector import FittedVector
+
+Path = tuple[np.ndarray, np.ndarray]
+"""Times (k,) and states (k, size)."""
+
+
+class Residuals:
+    """The residuals of a model along runs, for any set of intervals of them.
+
+    Parameters
+    ----------
+    model : nn.Module
+        func(t, y) -> dy/dt.
+    runs : Runs
+    scale : ndarray
+        (components,) in whose units residuals are.
+    arguments : mapping
+        Those of a solve: ``method``, ``steps`` and others.
+
+    Attributes
+    ----------
+    vector : FittedVector
+    options : dict
+        The arguments of a solve.
+    together : bool
+        Whether all runs are solved at once. Otherwise one by one.
+    """
+
+    def __init__(self, model: nn.Module, runs: Runs, scale: np.ndarray, arguments: dict[str, Any]) -> None:
+        self.model, self.runs, self.scale, self.options = model, runs, scale, arguments
+        self.vector = FittedVector(model, runs, runs.components)
+        dtype = self.vector.parameters[0].dtype
+        y0 = torch.from_numpy(runs[0].y0.copy()).to(dtype)
+        times = torch.from_numpy(np.unique(runs.times))
+        self.arguments = Arguments(model, y0, times, **arguments)
+        self._filled = [filled(run) for run in runs]
+        self.engine = self._engine()
+
+    @property
+    def together(self) -> bool:
+        return isinstance(self.engine, Together)
+
+    def _engine(self) -> Together | OneByOne:
+        plain = {**vars(self.arguments), "params": tuple(self.vector.parameters)}
+        with solving_on(space_of(self.model)), torch.enable_grad():
+            request = check(Arguments(**plain))
+        system = request.system
+        position = {id(p): i for i, p in enumerate(system.parameters)}
+        if request.plan is not None and not (system.mass is not None and system.mass.singular):
+            return Together(request, [position[id(p)] for p in self.vector.parameters])
+        names = [name for name, p in self.model.named_parameters() if p.requires_grad]
+        return OneByOne(self.arguments, names, self.vector.of_model)
+
+    def of(self, intervals: Sequence[Interval]) -> IntervalResiduals:
+        """The residuals of these intervals."""
+        return IntervalResiduals(self, intervals)
+
+    def observed(self, interval: Interval) -> np.ndarray:
+        """(rows, components) bool: which observations count. The first row does where it is not known."""
+        run = self.runs[interval.run]
+        rows = slice(interval.first, interval.last + 1)
+        counts = run.mask[rows] & (run.weights[rows] > 0)
+        counts[0] &= np.isinf(run.y0_noise) if interval.first == 0 else False
+        return counts
+
+    def start_of(self, theta: np.ndarray, interval: Interval) -> tuple[np.ndarray, np.ndarray]:
+        """The state at which an interval starts, and its derivative (size, components) by all numbers."""
+        state = self._filled[interval.run][interval.first]
+        return self.vector.starts(theta, interval.run, state, interval.first == 0)
+
+
+class IntervalResiduals:
+    """The problem of one rung: residuals of intervals, one after the other, by rows and components.
+
+    A point keeps the states of all steps, from which the iteration for a neighbouring point begins.
+    """
+
+    def __init__(self, residuals: Residuals, intervals: Sequence[Interval]) -> None:
+        self._of, self.intervals = residuals, tuple(intervals)
+        runs, scale = residuals.runs, residuals.scale
+        rows = [slice(i.first, i.last + 1) for i in intervals]
+        self._times = [runs[i.run].times[part].copy() for i, part in zip(intervals, rows, strict=True)]
+        self.counts = [residuals.observed(i) for i in intervals]
+        self._values = [runs[i.run].values[part] for i, part in zip(intervals, rows, strict=True)]
+        self._factors = [
+            np.sqrt(runs[i.run].weights[part]) / scale for i, part in zip(intervals, rows, strict=True)
+        ]
+        self._engine = residuals.engine
+        self._groups = residuals.engine.groups(self._times, len(residuals.vector))
+
+    def evaluate(self, theta: np.ndarray, near: SolvedPoint) -> SolvedPoint:
+        """The point at parameters (size,); Newton's iteration begins from the states of ``near``.
+
+        Raises
+        ------
+        TrialError
+            If they cannot be solved.
+        """
+        return self._evaluate(theta, near.paths)
+
+    def begin(self, theta: np.ndarray, paths: Sequence[Path] | None) -> SolvedPoint:
+        """The point at parameters (size,), where there is no neighbouring one.
+
+        The iteration begins from ``paths``, where there are some, then from the states that a solve step by
+        step finds.
+
+        Raises
+        ------
+        TrialError
+            If an interval cannot be solved step by step either; it says which.
+        """
+        try:
+            return self._evaluate(theta, paths)
+        except TrialError:
+            starts = [self._of.start_of(theta, interval)[0] for interval in self.intervals]
+            found = []
+            for interval, times, start in zip(self.intervals, self._times, starts, strict=True):
+                name = self._of.runs[interval.run].name
+                cause = failure_of(self._of.arguments, times, start, name)
+                if cause is not None:
+                    raise cause from None
+                found.append(path_of(one_solution(self._of.arguments, times, start)))
+            return self._evaluate(theta, found)
+
+    def _evaluate(self, theta: np.ndarray, paths: Sequence[Path] | None) -> SolvedPoint:
+        try:
+            self._of.vector.write(theta)
+            starts = [self._of.start_of(theta, interval)[0] for interval in self.intervals]
+            return self._point(theta, self._engine.solve(self._groups, starts, paths))  # type: ignore[arg-type]
+        except Exception as error:  # func may raise whatever it likes far from the data
+            raise TrialError(
+                str(error) or type(error).__name__, t=float(getattr(error, "t", float("nan")))
+            ) from error
+
+    def _point(self, theta: np.ndarray, solved: Any) -> SolvedPoint:
+        parts = zip(solved.outputs, self._values, self._factors, self.counts, strict=True)
+        found = [((y - values) * factor)[counts] for y, values, factor, counts in parts]
+        residuals = np.concatenate(found)
+        if not np.isfinite(residuals).all():
+            raise FloatingPointError("a residual is not finite")
+        return SolvedPoint(self, theta, residuals, solved)
+
+    def jacobian(self, theta: np.ndarray, solved: Any) -> np.ndarray:
+        """(m, size) the derivatives of the residuals at a point."""
+        self._of.vector.write(theta)
+        changes = [self._of.start_of(theta, interval)[1] for interval in self.intervals]
+        tangents = self._engine.tangents(solved, changes)
+        parts = zip(tangents, self._factors, self.counts, strict=True)
+        return np.concatenate([(dy * factor[:, :, None])[counts] for dy, factor, counts in parts])
+
+    def kept(self, point: SolvedPoint) -> dict[str, Any]:
+        """What :meth:`restored` needs."""
+        return {"theta": point.theta, "solved": self._engine.kept(point.solved)}
+
+    def restored(self, kept: dict[str, Any]) -> SolvedPoint:
+        """The point with the very states that were kept."""
+        self._of.vector.write(kept["theta"])
+        return self._point(kept["theta"], self._engine.restored(self._groups, kept["solved"]))  # type: ignore[arg-type]
+
+
+class SolvedPoint:
+    """Residuals (m,) at ``theta`` (size,), with the solution that they are of."""
+
+    def __init__(
+        self, problem: IntervalResiduals, theta: np.ndarray, residuals: np.ndarray, solved: Any
+    ) -> None:
+        self._problem, self.theta, self.residuals, self.solved = problem, theta, residuals, solved
+        self._jacobian: np.ndarray | None = None
+
+    @property
+    def paths(self) -> list[Path]:
+        """For each interval the times and states of its steps."""
+        return self.solved.paths
+
+    def jacobian(self) -> np.ndarray:
+        """(m, size)
+
+        Raises
+        ------
+        TrialError
+            If it is not finite.
+        """
+        if self._jacobian is None:
+            found = self._problem.jacobian(self.theta, self.solved)
+            if not np.isfinite(found).all():
+                raise TrialError("a derivative with respect to the parameters is not finite")
+            self._jacobian = found
+        return self._jacobian
+
+
+def rearranged(
+    old: Sequence[Interval], paths: Sequence[Path], new: Sequence[Interval], residuals: Residuals
+) -> list[Path] | None:
+    """Paths of new intervals from those of old ones: what is known of each run, by time.
+
+    None if they begin where nothing is known.
+    """
+    by_run: dict[int, list[Path]] = {}
+    for interval, path in zip(old, paths, strict=True):
+        by_run.setdefault(interval.run, []).append(path)
+    found = []
+    for interval in new:
+        if interval.run not in by_run:
+            return None
+        times = np.concatenate([t for t, _ in by_run[interval.run]])
+        states = np.concatenate([y for _, y in by_run[interval.run]])
+        times, order = np.unique(times, return_index=True)
+        states = states[order]
+        run = residuals.runs[interval.run]
+        begin, end = run.times[interval.first], run.times[interval.last]
+        inside = (times > begin) & (times < end)
+        at = np.concatenate([[begin], times[inside], [end]])
+        found.append((at, interpolated(times, states, at)))
+    return found

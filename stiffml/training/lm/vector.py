@@ -1,0 +1,89 @@
+"""What is fitted, as one vector: the parameters of a model, then initial values that have to be learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stiffml.training.data import Run
+
+
+class FittedVector:
+    """The parameters of a model that require gradients, then the initial values that runs do not know.
+
+    Parameters
+    ----------
+    model : nn.Module
+    runs : sequence of Run
+
+    Attributes
+    ----------
+    names : list of str
+        Of all numbers, such as ``"k"``, ``"layer.weight[0, 1]"``, ``"y0 of exp00: A"``.
+    parameters : list of Tensor
+    learned : list of dict
+        For each run from components to positions among all numbers.
+    centre, weight : ndarray
+        (size,) what is known beforehand: residuals ``weight * (theta - centre)`` beside those of the data.
+        Here of initial values that were measured with a known error.
+    """
+
+    def __init__(self, model: nn.Module, runs: Sequence[Run], components: Sequence[str]) -> None:
+        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        if not named:
+            raise ValueError("model has no parameters that require gradients, so there is nothing to fit")
+        self.parameters: list[Tensor] = list(named.values())
+        self.names = [name for key, p in named.items() for name in _entries(key, p)]
+        self.of_model = len(self.names)
+        self.learned: list[dict[int, int]] = []
+        centre, weight = [], []
+        for run in runs:
+            unknown = np.flatnonzero(run.y0_noise > 0).tolist()
+            self.learned.append({c: len(self.names) + i for i, c in enumerate(unknown)})
+            self.names += [f"y0 of {run.name}: {components[c]}" for c in unknown]
+            centre += [run.y0[c] for c in unknown]
+            weight += [0.0 if np.isinf(run.y0_noise[c]) else 1 / run.y0_noise[c] for c in unknown]
+        self._initial = np.array(centre)
+        none = np.zeros(self.of_model)
+        self.centre, self.weight = np.concatenate([none, centre]), np.concatenate([none, weight])
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self) -> np.ndarray:
+        """(size,) the present parameters of the model, and the initial values that the runs begin with."""
+        values = [p.detach().cpu().double().numpy().ravel() for p in self.parameters]
+        return np.concatenate([*values, self._initial])
+
+    def write(self, theta: np.ndarray) -> None:
+        """Set the parameters of the model; what is not finite is refused."""
+        if not np.isfinite(theta).all():
+            raise FloatingPointError("parameters that are not finite")
+        at = 0
+        with torch.no_grad():
+            for p in self.parameters:
+                p.copy_(torch.from_numpy(theta[at : at + p.numel()].reshape(p.shape)))
+                at += p.numel()
+
+    def starts(
+        self, theta: np.ndarray, run: int, state: np.ndarray, learned: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where an interval of a run starts, (components,), and its derivative (size, components).
+
+        ``learned``: it is the beginning of the run, whose unknown components are fitted.
+        """
+        start, change = state.copy(), np.zeros((len(self), len(state)))
+        if learned:
+            for component, position in self.learned[run].items():
+                start[component] = theta[position]
+                change[position, component] = 1.0
+        return start, change
+
+
+def _entries(name: str, parameter: Tensor) -> list[str]:
+    if parameter.dim() == 0:
+        return [name]
+    return [f"{name}[{', '.join(map(str, index))}]" for index in np.ndindex(*parameter.shape)]

@@ -1,0 +1,179 @@
+"""Solves a fitted model again with adaptive steps and tight tolerances: what the steps of a fit hid shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from stiffml.errors import SolveError
+from stiffml.interface.solve import solve
+from stiffml.steps import Adaptive
+from stiffml.training.data import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MAX_STEPS = 20_000
+
+RTOL, ATOL = 1e-7, 1e-10
+"""Tolerances with which fitted models are solved again; atol in units of the scale."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A run solved again.
+
+    Attributes
+    ----------
+    run : Run
+    y : ndarray
+        (n, components), NaN after the time at which the solve stopped.
+    message : str
+        Why it stopped; empty if it did not.
+    """
+
+    run: Run
+    y: np.ndarray
+    message: str
+
+
+def resolve(
+    model: nn.Module, run: Run, y0: np.ndarray, rtol: float = RTOL, atol: float = ATOL, **arguments: Any
+) -> Resolved:
+    """Solve a run with BDF and adaptive steps; a solve that stops early gives NaN from there on."""
+    dtype = next((p.dtype for p in model.parameters()), torch.float64)
+    start = torch.from_numpy(y0.copy()).to(dtype)
+    times = torch.from_numpy(run.times.copy())
+    y, message = np.full(run.values.shape, np.nan), ""
+    y[0] = y0
+    steps = Adaptive(max_steps=MAX_STEPS)
+    try:
+        with torch.no_grad():
+            found = solve(
+                model, start, times, method="bdf", rtol=rtol, atol=atol, steps=steps, throw=False, **arguments
+            )
+        assert isinstance(found.y, torch.Tensor)
+        y[: len(found.y)] = found.y.cpu().double().numpy()
+        message = "" if len(found.y) == len(y) else found.message
+    except (SolveError, ValueError) as error:  # such as a func that is not finite at the start
+        message = str(error)
+    return Resolved(run, y, message)
+
+
+def errors(resolved: Resolved, scale: np.ndarray) -> np.ndarray:
+    """(components,) mean absolute errors after the first row, in units of ``scale``.
+
+    Infinite where the solve stopped early, NaN for what was not observed.
+    """
+    difference = np.abs(resolved.y - resolved.run.values)[1:] / scale
+    seen = resolved.run.mask[1:]
+    difference[seen & np.isnan(difference)] = np.inf
+    count = seen.sum(axis=0)
+    total = np.where(seen, difference, 0).sum(axis=0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def mean_of(resolved: Sequence[Resolved], scale: np.ndarray) -> float:
+    """The mean absolute error over all observations of all runs after their first rows."""
+    total, count = 0.0, 0
+    for one in resolved:
+        seen = one.run.mask[1:]
+        difference = np.abs(one.y - one.run.values)[1:] / scale
+        total += float(np.where(np.isnan(difference), np.inf, difference)[seen].sum())
+        count += int(seen.sum())
+    return total / count if count else float("nan")
+
+
+@dataclass(frozen=True)
+class Report:
+    """How far a fit can be trusted: errors of the model solved again with tight tolerances.
+
+    Attributes
+    ----------
+    runs : tuple of str
+    components : tuple of str
+    errors : ndarray
+        (runs, components) mean absolute errors in units of ``scale``.
+    mean : float
+        Over all observations.
+    scale : ndarray
+        (components,)
+    drift : dict of str to float
+        Of each invariant, the largest change along any run.
+    messages : dict of str to str
+        Why solves stopped early, by run.
+    training : float
+        The mean absolute residual of the fit, with its own steps.
+    unseen : bool
+        Whether the runs were not fitted to.
+    """
+
+    runs: tuple[str, ...]
+    components: tuple[str, ...]
+    errors: np.ndarray
+    mean: float
+    scale: np.ndarray
+    drift: dict[str, float]
+    messages: dict[str, str]
+    training: float
+    unseen: bool
+
+    def __str__(self) -> str:
+        kind = "not fitted to" if self.unseen else "fitted to"
+        lines = [
+            f"mean error along the fit's own steps {self.training:.2e}",
+            f"solved again, at data {kind}          {self.mean:.2e}",
+        ]
+        width = max(3, *map(len, self.runs))
+        columns = [max(9, len(name)) for name in self.components]
+        cells = zip(self.components, columns, strict=True)
+        lines.append("  ".join(["run".ljust(width), *(name.rjust(w) for name, w in cells)]))
+        for name, row in zip(self.runs, self.errors, strict=True):
+            numbers = (f"{value:.2e}".rjust(w) for value, w in zip(row, columns, strict=True))
+            lines.append("  ".join([name.ljust(width), *numbers]))
+        lines += [f"drift of {name}: {value:.1e}" for name, value in self.drift.items()]
+        lines += [f"{name} stopped early: {message}" for name, message in self.messages.items()]
+        return "\n".join(lines)
+
+
+def drift_of(resolved: Sequence[Resolved], invariants: Mapping[str, Any]) -> dict[str, float]:
+    """The largest change of each invariant along any run: weights (components,), or a function of states."""
+    found = {}
+    for name, invariant in invariants.items():
+        changes = []
+        for one in resolved:
+            value = invariant(one.y) if callable(invariant) else one.y @ np.asarray(invariant, dtype=float)
+            changes.append(np.nanmax(np.abs(value - value[0])))
+        found[name] = float(max(changes))
+    return found
+
+
+def draw(resolved: Sequence[Resolved], components: Sequence[str], labels: Sequence[str]) -> Figure:
+    """The runs solved again as lines, what was observed as points, a panel for each component, at most 16."""
+    from matplotlib.figure import Figure
+
+    from stiffml.plotting import DATA, FIT, spans_decades
+
+    shown = min(len(components), 16)
+    columns = min(shown, 4)
+    figure = Figure(figsize=(3.4 * columns, 2.6 * -(-shown // columns)), layout="constrained")
+    panels = figure.subplots(-(-shown // columns), columns, squeeze=False).ravel()
+    logarithmic = all(spans_decades(one.run.times) for one in resolved)
+    for c, panel in enumerate(panels):
+        if c >= shown:
+            panel.set_visible(False)
+            continue
+        for one in resolved:
+            first = 1 if logarithmic else 0
+            panel.plot(one.run.times[first:], one.run.values[first:, c], ".", color=DATA, ms=4)
+            panel.plot(one.run.times[first:], one.y[first:, c], color=FIT, lw=1.2)
+        panel.set_title(labels[c], fontsize=10)
+        panel.grid(alpha=0.25)
+        if logarithmic:
+            panel.set_xscale("log")
+    return figure

@@ -1,0 +1,77 @@
+"""Other weights for a model, by number: where an attempt begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from stiffml.checks import described
+
+Factory = Callable[[int], nn.Module]
+"""seed -> a model with weights drawn by it."""
+
+ATTEMPT = 1000
+"""The seed of attempt k is seed + 1000 k."""
+
+
+class Restarts:
+    """A model and how it gets other weights: by a factory, or by the ``reset_parameters`` of its modules.
+
+    Parameters
+    ----------
+    model : nn.Module or callable
+        A model, or seed -> model.
+    seed : int
+        The factory's first, also of torch's random numbers while parameters are reset.
+    """
+
+    def __init__(self, model: nn.Module | Factory, seed: int) -> None:
+        self._seed, self._factory = seed, None
+        if not isinstance(model, nn.Module):
+            if not callable(model):
+                raise TypeError(
+                    f"model must be a torch.nn.Module, or a function of a seed, not {described(model)}"
+                )
+            self._factory, model = model, model(seed)
+            if not isinstance(model, nn.Module):
+                raise TypeError(f"model: the function must return a torch.nn.Module, not {described(model)}")
+        self.model = model
+
+    def require_possible(self) -> None:
+        """Raise ValueError if the model cannot get other weights."""
+        if self._factory is not None:
+            return
+        reached = {id(p) for module in self._resettable() for p in module.parameters()}
+        missing = [
+            name for name, p in self.model.named_parameters() if p.requires_grad and id(p) not in reached
+        ]
+        if missing:
+            raise ValueError(
+                f"attempts: parameter {missing[0]} belongs to no module with reset_parameters(), so "
+                "the model cannot begin anew; pass a function seed -> model, or attempts=1"
+            )
+
+    def reset(self, attempt: int) -> None:
+        """Give the model the weights of an attempt; 0 leaves those that it has."""
+        if attempt == 0:
+            return
+        seed = self._seed + ATTEMPT * attempt
+        if self._factory is not None:
+            self.model.load_state_dict(self._factory(seed).state_dict())
+            return
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for module in self._resettable():
+                module.reset_parameters()  # type: ignore[operator]
+
+    def _resettable(self) -> list[nn.Module]:
+        """The modules that reset themselves, without those inside of others that do."""
+        found: list[nn.Module] = []
+        inside: set[int] = set()
+        for module in self.model.modules():
+            if id(module) not in inside and callable(getattr(module, "reset_parameters", None)):
+                found.append(module)
+                inside |= {id(part) for part in module.modules()}
+        return found

@@ -1,0 +1,123 @@
+"""What a fit returns: the model, its history, how well it is determined, how far it can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import nn
+
+from stiffml.checks import number
+from stiffml.training.data import Runs
+from stiffml.training.lm.covariance import Covariance
+from stiffml.training.resolving import ATOL, RTOL, Report, Resolved, draw, drift_of, errors, mean_of, resolve
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Result:
+    """The result of :func:`stiffml.training.fit`.
+
+    Attributes
+    ----------
+    model : nn.Module
+        With the fitted weights.
+    error : float
+        The mean absolute residual over all observations, in units of ``scale``, along the steps of the fit.
+    outcome : str
+        Why the fit ended.
+    history : xarray.Dataset
+        A row for each iteration.
+    attempts : list
+        Of each attempt its ``error``, and why it ended.
+    failures : list
+        Solves that failed on the way: attempt, iteration, run, time and cause of each.
+    scale : ndarray
+        (components,) in whose units errors are.
+    initial : dict of str to ndarray
+        By run, its initial state (components,), with the fitted values in it.
+    covariance : Covariance or None
+        Of all that was fitted; None with a first-order optimizer.
+    """
+
+    model: nn.Module
+    error: float
+    outcome: str
+    history: xarray.Dataset
+    attempts: list[Any]
+    failures: list[Any]
+    scale: np.ndarray
+    initial: dict[str, np.ndarray]
+    covariance: Covariance | None
+    data: Runs = field(repr=False)
+    validate: Runs | None = field(repr=False, default=None)
+    equations: Mapping[str, Any] = field(repr=False, default_factory=dict)
+
+    def resolved(self, runs: Runs | None = None, *, rtol: float = RTOL, atol: float = ATOL) -> list[Resolved]:
+        """The model solved again with BDF and adaptive steps of tight tolerances, at the times of runs.
+
+        Parameters
+        ----------
+        runs : Runs
+            Default: those to validate on, or else those fitted to.
+        rtol, atol : float
+            Default 1e-7, and 1e-10 of the smallest scale.
+        """
+        runs = (self.data if self.validate is None else self.validate) if runs is None else runs
+        if not isinstance(runs, Runs):
+            raise TypeError(f"runs must be Runs, not {type(runs).__name__}")
+        rtol, atol = number("rtol", rtol, above=0), number("atol", atol, above=0) * float(self.scale.min())
+        return [
+            resolve(
+                self.model,
+                run,
+                self.initial[run.name] if runs is self.data else run.y0,
+                rtol,
+                atol,
+                **self.equations,
+            )
+            for run in runs
+        ]
+
+    def report(
+        self,
+        runs: Runs | None = None,
+        *,
+        invariants: Mapping[str, Any] | None = None,
+        rtol: float = RTOL,
+        atol: float = ATOL,
+    ) -> Report:
+        """Errors by run and component of the model solved again; print it as a table.
+
+        Parameters
+        ----------
+        runs : Runs
+            Default: those to validate on, or else those fitted to.
+        invariants : mapping
+            What should not change: by name the weights (components,) of a sum, or a function of states
+            (n, components) -> (n,). Reported is the largest change along any run.
+        rtol, atol : float
+            As for :meth:`resolved`.
+        """
+        found = self.resolved(runs, rtol=rtol, atol=atol)
+        return Report(
+            runs=tuple(one.run.name for one in found),
+            components=self.data.components,
+            errors=np.stack([errors(one, self.scale) for one in found]),
+            mean=mean_of(found, self.scale),
+            scale=self.scale,
+            drift=drift_of(found, invariants or {}),
+            messages={one.run.name: one.message for one in found if one.message},
+            training=self.error,
+            unseen=not any(one.run is run for one in found for run in self.data),
+        )
+
+    def plot(self, runs: Runs | None = None) -> Figure:
+        """Observations as points, the model solved again as lines, a panel for each component, at most 16."""
+        labels = [f"{name} [{self.data.units_of(name)}]" for name in self.data.components]
+        return draw(self.resolved(runs), self.data.components, labels)
