@@ -32,6 +32,8 @@ class Stats:
         Steps that a multistep method added to those asked for.
     at_once : int
         Steps that were solved for together with others.
+    in_c : int
+        Steps that compiled code took without Python in between, see ``compile``.
     rhs_evals, jacobians : int
         Evaluations of f and of ∂f/∂y.
     newton_iterations, krylov_iterations : int
@@ -41,6 +43,8 @@ class Stats:
         Seconds.
     renewed : str
         Why ``KeptSteps`` were chosen anew, see there; empty if they were kept, and for other steps.
+    given_up : str
+        Why steps that compiled code had begun to take were taken again in Python, from the start; else empty.
     linear : str
         How linear systems were solved.
     adjoint : AdjointStats or None
@@ -51,6 +55,7 @@ class Stats:
     rejected: int = 0
     ramp_steps: int = 0
     at_once: int = 0
+    in_c: int = 0
     rhs_evals: int = 0
     jacobians: int = 0
     newton_iterations: int = 0
@@ -58,6 +63,7 @@ class Stats:
     mended_jacobians: int = 0
     wall_s: float = 0.0
     renewed: str = ""
+    given_up: str = ""
     linear: str = ""
     adjoint: AdjointStats | None = None
 

@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from stiffml.compiled.refusal import NotCompilableError
@@ -24,10 +25,11 @@ LONG = 300_000
 DIGEST = hashlib.sha256().digest_size
 
 
-def library_of(text: str) -> Path:
+def library_of(text: str, flags: Sequence[str] = ()) -> Path:
     """The shared library of some C code, from the cache or made now.
 
-    The folder is that of the environment variable STIFFML_CACHE, or one of the user's.
+    ``flags`` are further arguments for the compiler, such as include folders. The library is in the folder of
+    the environment variable STIFFML_CACHE, or in one of the user's.
 
     Raises
     ------
@@ -35,10 +37,10 @@ def library_of(text: str) -> Path:
         If there is no C compiler, or it fails.
     """
     command = [*_compiler(), "-O1" if len(text) > LONG else "-O2", "-fPIC", "-shared", "-fvisibility=hidden"]
-    about = "\n".join((*command, platform.machine(), platform.system(), text))
+    about = "\n".join((*command, *flags, platform.machine(), platform.system(), text))
     path = folder() / f"{hashlib.sha256(about.encode()).hexdigest()}.so"
     if not is_whole(path):
-        _make(path, command, text)
+        _make(path, command, text, flags)
     return path
 
 
@@ -81,13 +83,16 @@ def _compiler() -> list[str]:
     raise NotCompilableError("no C compiler was found (cc, gcc, clang, or the environment variable CC)")
 
 
-def _make(path: Path, command: list[str], text: str) -> None:
+def _make(path: Path, command: list[str], text: str, flags: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="making-", dir=path.parent) as place:
         source, made = Path(place) / "function.c", Path(place) / "function.so"
         source.write_text(text)
         try:
             done = subprocess.run(
-                [*command, str(source), "-o", str(made), "-lm"], capture_output=True, text=True, check=False
+                [*command, str(source), "-o", str(made), *flags, "-lm"],
+                capture_output=True,
+                text=True,
+                check=False,
             )
         except OSError as error:
             raise NotCompilableError(f"the C compiler {command[0]} cannot be run: {error}") from error

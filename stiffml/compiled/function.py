@@ -63,6 +63,10 @@ class CompiledFunction:
         """Of the C struct with pointers to f and its Jacobian (see ``code.py``)."""
         return self._forward.address()
 
+    def loop(self, name: str) -> int:
+        """The address of the loop ``"values"``, ``"blocks"`` or ``"push"`` (see ``code.py``)."""
+        return (self._push if name == "push" else self._forward).loop(name)
+
     @staticmethod
     def packed(tensors: Sequence[Tensor]) -> np.ndarray:
         """(parameters,) p with the present values of tensors like ``lifted``."""

@@ -39,6 +39,10 @@ class Library:
         if self._loops[name](*passed):
             raise MemoryError(f"compiled function: no memory for {name}")
 
+    def loop(self, name: str) -> int:
+        """The address of a loop, for code in C."""
+        return ctypes.cast(self._loops[name], ctypes.c_void_p).value or 0
+
     def address(self) -> int:
         """Of the ``struct stiffml_function``, for code in C that takes steps (see ``code.py``)."""
         function = self._loaded.stiffml_function

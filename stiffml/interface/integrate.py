@@ -149,6 +149,7 @@ def _finish(
     trajectory, layout = run.trajectory, system.layout
     if request.solver is not None:
         tape.stats.linear = request.solver.description
+    tape.stats.given_up = run.given_up or tape.stats.given_up
     tape.stats.count(
         **run.counts,
         accepted=trajectory.n_steps,

@@ -7,9 +7,12 @@ from collections.abc import Callable
 from stiffml.all_at_once.stepper import AllAtOnceStepper
 from stiffml.native.replay import Replay
 from stiffml.native.stepper import NativeStepper
+from stiffml.petsc.compiled_run.nonstop import taken_in_c
+from stiffml.petsc.compiled_run.qualifying import obstacle
 from stiffml.petsc.stepper import PETScStepper
 from stiffml.run.request import Request
-from stiffml.run.stepping import Solvers, Stepper, Task
+from stiffml.run.solvers import Solvers
+from stiffml.run.stepping import Stepper, Task
 
 STEPPERS: dict[str, Callable[[Task], Stepper]] = {"petsc": PETScStepper, "native": NativeStepper}
 """By the names in the capability table, :attr:`stiffml.methods.Method.stepper`."""
@@ -17,7 +20,8 @@ STEPPERS: dict[str, Callable[[Task], Stepper]] = {"petsc": PETScStepper, "native
 
 def solvers_for(request: Request) -> Solvers:
     """Who takes the steps of a run, and who takes recorded ones again."""
-    return Solvers(STEPPERS[request.method.stepper] if request.plan is None else _all_at_once, Replay)
+    stepper = STEPPERS[request.method.stepper] if request.plan is None else _all_at_once
+    return Solvers(stepper, Replay, None if obstacle(request) else taken_in_c)
 
 
 def _all_at_once(task: Task) -> Stepper:

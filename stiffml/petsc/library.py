@@ -24,4 +24,12 @@ if PETSc.Sys.getVersion() < (3, 26, 0):
 if PETSc.ScalarType().dtype != "float64":
     raise ImportError(f"stiffml needs a PETSc of real float64 numbers, found {PETSc.ScalarType().dtype}")
 
-__all__ = ["PETSc"]
+
+def folders() -> list[str]:
+    """The folders in which this PETSc says that it is."""
+    config = petsc4py.get_config()
+    base, arch = config["PETSC_DIR"], config.get("PETSC_ARCH", "")
+    return [f"{base}/{arch}", base] if arch else [base]
+
+
+__all__ = ["PETSc", "folders"]

@@ -39,19 +39,26 @@ class StiffnessTest:
     unit : float
         The unit of rounding of func.
 
+    Attributes
+    ----------
+    weights : ndarray
+        (2 or 4,) the combination of the last stages.
+    bound : float
+        The largest h·|λ| for which the method is stable, or slightly less.
+
     Source: Hairer & Wanner, Solving ODEs II, section IV.2, eq. 2.28.
     """
 
     def __init__(self, method: Method, space: Space, unit: float) -> None:
         self._space, self._unit = space, unit
-        c, self._bound = method.abscissae, method.real_stability
+        c, self.bound = method.abscissae, method.real_stability
         if c[-1] == c[-2]:
-            self._weights = np.array([-1.0, 1.0])
+            self.weights = np.array([-1.0, 1.0])
         else:
             # The weights of the third divided difference on the last four abscissae.
             last = c[-4:]
-            self._weights = np.array([1 / np.prod(last[i] - np.delete(last, i)) for i in range(4)])
-        self._recent: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=len(self._weights))
+            self.weights = np.array([1 / np.prod(last[i] - np.delete(last, i)) for i in range(4)])
+        self._recent: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=len(self.weights))
         self._steps = self._hits = self._misses = 0
 
     def evaluated(self, u: np.ndarray, slope: np.ndarray) -> None:
@@ -66,7 +73,7 @@ class StiffnessTest:
         self._steps += 1
         if not self._hits and self._steps % TEST_EVERY:
             return False
-        if size * self._rate(weights) > self._bound:
+        if size * self._rate(weights) > self.bound:
             self._misses = 0
             self._hits += 1
         else:
@@ -77,12 +84,12 @@ class StiffnessTest:
 
     def _rate(self, weights: np.ndarray) -> float:
         """‖Δk‖/‖ΔY‖, the estimate of |λ|; 0 if ΔY is at the level of rounding error."""
-        if len(self._recent) < len(self._weights):
+        if len(self._recent) < len(self.weights):
             return 0.0
         states, slopes = zip(*self._recent, strict=True)
-        change = sum(w * u for w, u in zip(self._weights, states, strict=True))
-        turn = sum(w * k for w, k in zip(self._weights, slopes, strict=True))
-        largest = np.abs(self._weights).max()
+        change = sum(w * u for w, u in zip(self.weights, states, strict=True))
+        turn = sum(w * k for w, k in zip(self.weights, slopes, strict=True))
+        largest = np.abs(self.weights).max()
         size, rounding = self._norm(change / weights), self._norm(states[-1] / weights)
         if not size > 64 * self._unit * largest * rounding:
             return 0.0

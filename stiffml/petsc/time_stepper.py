@@ -55,7 +55,7 @@ class TimeStepper:
         self.tolerances = task.tolerances
         self.matrix: ShiftedMatrix | None = None
         self.ts: Any = None
-        self.options = _options(task, self.guards)
+        self.options = options_of(task, self.guards)
         try:
             self.create(task.s0, task.u0)
         except BaseException:
@@ -74,12 +74,7 @@ class TimeStepper:
         self.u.setType(vector_type(task.system.layout.device) if shares else PETSc.Vec.Type.STANDARD)
         self.u.setArray(problem.enter(s0, u0))
         work = self.u.duplicate()
-        ts = self.ts = PETSc.TS().create(comm=comm)
-        ts.setOptionsPrefix(self.options.prefix)
-        ts.setProblemType(PETSc.TS.ProblemType.NONLINEAR)
-        ts.setTime(s0)
-        ts.setMaxSteps(2**31 - 2)  # the largest number; 2**31 - 1 would mean "not set"
-        ts.setErrorIfStepFails(False)
+        ts = self.ts = new_ts(comm, self.options.prefix, s0)
         if self.tolerances:
             self.set_tolerances(self.tolerances)
         ts.setSolution(self.u)
@@ -122,14 +117,7 @@ class TimeStepper:
     def set_tolerances(self, tolerances: Tolerances) -> None:
         """Set the error tolerances of the following steps."""
         self.tolerances = tolerances
-        measured = self.problem.tolerances(tolerances)
-        atol: Any = measured.atol
-        if np.ndim(atol) == 0:
-            atol = float(atol)
-        else:
-            atol = self.u.duplicate()
-            atol.setArray(measured.atol)
-        self.ts.setTolerances(measured.rtol, atol)
+        set_tolerances(self.ts, self.u, self.problem.tolerances(tolerances))
 
     def release(self) -> None:
         """Free the TS and its matrix; :meth:`create` makes new ones."""
@@ -144,7 +132,30 @@ class TimeStepper:
         self.release()
 
 
-def _options(task: Task, guards: bool) -> ScopedOptions:
+def new_ts(comm: Any, prefix: str, s0: float) -> Any:
+    """A TS that starts at time ``s0`` and takes its options by ``prefix``."""
+    ts = PETSc.TS().create(comm=comm)
+    ts.setOptionsPrefix(prefix)
+    ts.setProblemType(PETSc.TS.ProblemType.NONLINEAR)
+    ts.setTime(s0)
+    ts.setMaxSteps(2**31 - 2)  # the largest number; 2**31 - 1 would mean "not set"
+    ts.setErrorIfStepFails(False)
+    return ts
+
+
+def set_tolerances(ts: Any, u: Any, measured: Tolerances) -> None:
+    """Set the error tolerances of a TS for vectors like ``u``."""
+    atol: Any = measured.atol
+    if np.ndim(atol) == 0:
+        atol = float(atol)
+    else:
+        atol = u.duplicate()
+        atol.setArray(measured.atol)
+    ts.setTolerances(measured.rtol, atol)
+
+
+def options_of(task: Task, guards: bool) -> ScopedOptions:
+    """The options of a TS for a task."""
     system, method, options = task.system, task.method, task.options
     managed = {
         **method.petsc_options(),

@@ -3,48 +3,32 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import numpy as np
 
 from stiffml.discretization.trajectory import Growing
 from stiffml.errors import Status
 from stiffml.run.dense_output import reader_for
+from stiffml.run.endings import (
+    DERIVATIVE_FAILURES,
+    LEAST_SPACINGS,
+    STALLED,
+    Finished,
+    Stop,
+    lost,
+    where_infinite,
+)
 from stiffml.run.events import EventFinder, EventFunc
-from stiffml.run.first_step import initial_size, shortest_first
+from stiffml.run.first_step import blur, initial_size, shortest_first
+from stiffml.run.nonstop import Course, keep
 from stiffml.run.record import Failure, Run
 from stiffml.run.schedule import scheduled, step_ends
-from stiffml.run.stepping import Solvers, Task
+from stiffml.run.solvers import Solvers
+from stiffml.run.stepping import Counts, Stepper, Task
 from stiffml.settings import Tolerances
 from stiffml.steps import Adaptive, Steps
-from stiffml.system.derivatives.infinite_entries import describe_derivative, infinite_derivative
 from stiffml.system.finite import first_not_finite
-
-STALLED = 20
-"""Steps that linear solver failures may cut before the run stops.
-
-It stops only if these are also more than a fifth of all steps.
-"""
-
-
-DERIVATIVE_FAILURES = (Status.NEWTON_FAILED, Status.LINEAR_FAILED, Status.NON_FINITE)
-"""The ways in which a run can fail because a derivative of f is not finite."""
-
-LEAST_SPACINGS = 16
-"""A step shorter than this many spacings between floating-point times is lost in rounding."""
-
-
-class Finished(Exception):
-    """Ends the step loop: the event was reached, at the time ``s``."""
-
-    def __init__(self, s: float) -> None:
-        self.s = s
-
-
-class Stop(Exception):
-    """Ends the step loop: the run cannot go on."""
-
-    def __init__(self, failure: Failure) -> None:
-        self.failure = failure
 
 
 class Drive:
@@ -66,7 +50,6 @@ class Drive:
 
     Attributes
     ----------
-    stepper : Stepper
     reader : Reader
         Computes the outputs between step ends.
     outputs : Growing
@@ -104,7 +87,41 @@ class Drive:
             self._finder = EventFinder(event, again, task.s0, task.u0)
             if task.limits is not None:
                 task.limits.ends_run = self._finder.crosses
-        self.stepper = solvers.stepper(task)
+        self._solvers = solvers
+        self._taken_nonstop: Counts | None = None
+
+    @cached_property
+    def stepper(self) -> Stepper:
+        """Takes the steps one by one; made when first asked for."""
+        return self._solvers.stepper(self._task)
+
+    @property
+    def counts(self) -> Counts:
+        """The work of all steps so far."""
+        return self._taken_nonstop or self.stepper.counts
+
+    def close(self) -> None:
+        """Free all memory of the stepper."""
+        if "stepper" in self.__dict__:
+            self.stepper.close()
+
+    def _passes(self, course: Course) -> bool:
+        """Whether all steps have been taken in one call. Otherwise nothing has happened."""
+        if self._solvers.nonstop is None:
+            return False
+        taken = self._solvers.nonstop(self._task, course)
+        self._run.given_up = taken.given_up
+        if taken.given_up:
+            return False
+        self._taken_nonstop = taken.counts
+        keep(taken, self._run, self.outputs, self.reader if self._has_between else None)
+        self._n_steps = len(taken.ends)
+        if self._n_steps:
+            self._start, self._state = float(taken.ends[-1]), taken.states[-1]
+            self._previous = taken.states[-2] if self._n_steps > 1 else self._previous
+        if len(taken.output_steps) < len(course.outputs):
+            raise self._stop(Status.MAX_STEPS, "", size=taken.wanted)
+        return True
 
     def adaptively(self, steps: Adaptive) -> None:
         """Take adaptive steps through all output times."""
@@ -115,6 +132,8 @@ class Drive:
             # No error estimate checks the first step of these methods, so the caller's size is limited too.
             proposal = min(proposal or math.inf, max(self._initial_size(outputs[-1]), minimum))
         proposal = min(max(proposal, shortest_first(self._start)), steps.maximum or math.inf)
+        if not self._blur()[1] and self._passes(Course(outputs, steps, proposal)):
+            return
         blurred = True  # whether f may change the state by more than its tolerance within one spacing of time
         for target in outputs[1:]:
             landed = False
@@ -167,6 +186,8 @@ class Drive:
         assert not isinstance(steps, Adaptive)
         fractions, self.ramp_steps = scheduled(steps, outputs, self._method)
         ends, is_output = step_ends(fractions, outputs)
+        if self._passes(Course(outputs, (ends, is_output))):
+            return
         done = 0
         while done < len(ends):
             count = self._take_ahead(ends[done:], is_output[done:])
@@ -271,16 +292,14 @@ class Drive:
 
         Returns whether atol was loosened.
         """
-        change = float(np.spacing(abs(self._start))) * np.abs(self._slope())
-        size = np.abs(self._state)
-        wanted = self._tolerances.atol + self._tolerances.rtol * size
-        every = self._every
-        needed = not every(bool((change <= wanted).all()))
-        serves = needed and every(bool((change <= wanted + 0.01 * size).all()))
+        change, _, serves = self._blur()
         if serves or self._n_steps:
             atol = self._tolerances.atol + (change if serves else 0.0)
             self.stepper.set_tolerances(Tolerances(self._tolerances.rtol, atol))
         return serves
+
+    def _blur(self) -> tuple[np.ndarray, bool, bool]:
+        return blur(self._start, self._state, self._slope(), self._tolerances, self._every)
 
     def _slope(self) -> np.ndarray:
         """du/ds (size,) at the state that the next step starts from."""
@@ -288,24 +307,14 @@ class Drive:
             self._first_slope = self._system.derivative(self._start, self._state)
         return self._first_slope
 
-    def _lost(self, size: float) -> str:
-        """The message for a step that is lost in the rounding of time; empty for a longer one."""
-        spacing = float(np.spacing(abs(self._start)))
-        if not size < LEAST_SPACINGS * spacing:
-            return ""
-        return (
-            f"a step of {size:.1g} is lost in the rounding of t, whose neighbouring numbers are "
-            f"{spacing:.1g} apart here"
-        )
-
     def _stop(self, status: Status, detail: str | None = None, *, size: float) -> Stop:
         component = self._component(status)
         if detail is None:
             detail = self.stepper.detail
         if status is Status.STEP_TOO_SMALL:
-            detail = detail or self._lost(min(size, self.stepper.next_size))
+            detail = detail or lost(min(size, self.stepper.next_size), self._start)
         if status in DERIVATIVE_FAILURES:
-            infinite = self._infinite_derivative()
+            infinite = where_infinite(self._method, self._system, self._start, self._state)
             if infinite:
                 status, detail, component = Status.INFINITE_DERIVATIVE, infinite, None
         return Stop(Failure(status, self._start, size, component, detail))
@@ -315,14 +324,6 @@ class Drive:
             return self.stepper.why_cut()
         limits = self._limits if cut_by is Status.OUT_OF_BOUNDS else None
         return cut_by, "" if limits is None else limits.detail
-
-    def _infinite_derivative(self) -> str:
-        """A description of where ∂f/∂y is not finite at the current state; empty if it is finite."""
-        if not self._method.implicit or self._system.space.is_distributed:
-            return ""
-        f = self._system.f
-        where = infinite_derivative(f, self._start, self._state.copy())
-        return "" if where is None else describe_derivative(f, self._start, where)
 
     def _component(self, status: Status) -> int | None:
         """The flat index of the component to name in the message, or None.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -54,3 +55,18 @@ def initial_size(
     largest = max(d1, d2)
     h1 = max(1e-6, h0 * 1e-3) if largest <= 1e-15 else (0.01 / largest) ** (1 / (order + 1))
     return min(100 * h0, h1, span)
+
+
+def blur(
+    s: float, u: np.ndarray, slope: np.ndarray, tolerances: Tolerances, every: Callable[[bool], bool]
+) -> tuple[np.ndarray, bool, bool]:
+    """How much the state ``u`` (size,) changes within one spacing of floating-point time at ``s``.
+
+    Returns the change (size,), whether it exceeds the tolerance, and whether it does so by little enough to
+    be added to atol. ``every``: whether something holds in all processes.
+    """
+    change = float(np.spacing(abs(s))) * np.abs(slope)
+    size = np.abs(u)
+    wanted = tolerances.atol + tolerances.rtol * size
+    exceeds = not every(bool((change <= wanted).all()))
+    return change, exceeds, exceeds and every(bool((change <= wanted + 0.01 * size).all()))

@@ -10,12 +10,14 @@ import torch
 
 from stiffml.discretization.trajectory import Trajectory
 from stiffml.errors import Status
-from stiffml.run.drive import Drive, Finished, Stop
+from stiffml.run.drive import Drive
+from stiffml.run.endings import Finished, Stop
 from stiffml.run.record import Failure, Run
 from stiffml.run.request import Request
 from stiffml.run.same_function import Values
 from stiffml.run.schedule import expected_steps
-from stiffml.run.stepping import Solvers, Task
+from stiffml.run.solvers import Solvers
+from stiffml.run.stepping import Task
 from stiffml.run.stored import checkpoints_for
 from stiffml.steps import Adaptive, Steps
 from stiffml.system.bounds import Limits
@@ -91,10 +93,11 @@ def _driven(drive: Drive, run: Run, steps: Steps) -> np.ndarray:
         except Finished as finished:
             run.event = finished.s
         run.between, run.ramp_steps = drive.reader.finish(), drive.ramp_steps
-        run.counts = dataclasses.asdict(drive.stepper.counts)
-        run.factored = drive.stepper.factored if run.event is None else None
+        run.counts = dataclasses.asdict(drive.counts)
+        if run.event is None and not run.counts["in_c"]:
+            run.factored = drive.stepper.factored
     finally:
-        drive.stepper.close()
+        drive.close()
     return drive.outputs.rows
 
 
@@ -102,7 +105,7 @@ def _values_at_the_end(run: Run, system: System, drive: Drive) -> Values | None:
     state, end = run.checkpoints.end, float(run.trajectory.times[-1])
     if state is None or system.used is None:  # the run will not be differentiated
         return None
-    if drive.stepper.slopes is not None and run.event is None:
+    if run.event is None and not run.counts["in_c"] and drive.stepper.slopes is not None:
         return Values.at(end, "ended", drive.stepper.slopes, system)
     try:
         with torch.random.fork_rng(devices=[]):  # this call must not change the caller's random numbers

@@ -62,6 +62,8 @@ class Run:
         Steps that a starting ramp has added.
     counts : dict of str to int
         The counts of the stepper, see :class:`stiffml.run.stepping.Counts`.
+    given_up : str
+        Why the steps had to be taken one by one, from the start, after all; empty if they had not.
     wall_s : float
         Wall time, seconds.
     factored : object or None
@@ -78,6 +80,7 @@ class Run:
     event: float | None = None
     ramp_steps: int = 0
     counts: dict[str, int] = field(default_factory=dict)
+    given_up: str = ""
     wall_s: float = 0.0
     factored: object | None = None
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -109,6 +109,8 @@ class Counts:
         Jacobians in which finite differences replaced derivatives that were not finite.
     at_once : int
         Steps that were solved together with others, all at once.
+    in_c : int
+        Steps that compiled code took by itself.
     """
 
     rejected: int = 0
@@ -116,6 +118,7 @@ class Counts:
     krylov_iterations: int = 0
     mended_jacobians: int = 0
     at_once: int = 0
+    in_c: int = 0
 
 
 class Stepper(ABC):
@@ -277,10 +280,3 @@ class StepSolver(ABC):
     @abstractmethod
     def outputs(self, segment: Segment) -> dict[int, np.ndarray]:
         """The outputs (size,) inside the steps of a segment, by number."""
-
-
-class Solvers(NamedTuple):
-    """The functions that make the stepper of a run, and the solver of its recorded steps."""
-
-    stepper: Callable[[Task], Stepper]
-    again: Callable[[Trajectory, Method, System, LinearSolver | None], StepSolver]

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from methods import BEYOND_THE_STEP, EVERY_KIND
-from small_problems import SmallNetwork
+from stiff_parts import SPLIT, WHOLE
 from torch import Tensor, nn
 
 import stiffml
-from stiffml import METHODS, Fixed, Grid, Split
+from stiffml import METHODS, Fixed, Grid
 
 D = torch.float64
 
@@ -24,27 +24,6 @@ def _no_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
-
-
-class Part(nn.Module):
-    """The stiff or the other part of a network with decay."""
-
-    def __init__(self, network: nn.Module, rates: nn.Parameter, stiff: bool, other: bool) -> None:
-        super().__init__()
-        self.network, self.rates, self.stiff, self.other = network, rates, stiff, other
-
-    def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        value = -self.rates * y if self.stiff else torch.zeros_like(y)
-        return value + self.network(t, y) if self.other else value
-
-
-def parts() -> tuple[Part, Split]:
-    network, rates = SmallNetwork(), nn.Parameter(torch.tensor([5.0, 2.0, 30.0], dtype=D))
-    whole = Part(network, rates, True, True)
-    return whole, Split(Part(network, rates, True, False), Part(network, rates, False, True))
-
-
-WHOLE, SPLIT = parts()
 
 
 def solved(func: nn.Module, batch: tuple[int, ...] = (), backwards: bool = False, **arguments):

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import all_at_once
 import checkpoint_planning
+import compiled_steps
 from large_fields import gradients, growth, memory, ranks
 from large_fields.problem import Fourier, diffusion_matrix, whole_start
 
@@ -98,6 +99,14 @@ def test_planning(tmp_path: Path) -> None:
     assert case["taken_again"] > 40
     assert 0 < case["forward_planning_s"] < case["forward_s"]
     assert 0 < case["backward_planning_s"] < case["backward_s"]
+
+
+def test_steps_in_c(tmp_path: Path) -> None:
+    compiled_steps.store(compiled_steps.run(1), compiled_steps.draw, tmp_path, "compiled_steps")
+    cases = results(tmp_path, "compiled_steps")["cases"]
+    assert [row["way"] for row in cases] == ["bare", *compiled_steps.WAYS] * 2
+    for first in (0, 4):
+        assert len({row["steps"] for row in cases[first + 1 : first + 4]}) == 1
 
 
 def test_steps_all_at_once(tmp_path: Path) -> None:

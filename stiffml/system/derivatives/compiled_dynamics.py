@@ -20,7 +20,13 @@ class CompiledDynamics(Dynamics):
     """Values, Jacobians and first derivatives by compiled code; trials, graphs and all else by torch.
 
     At times beyond the span, where f is extrapolated, torch evaluates it too.
+
+    Attributes
+    ----------
+    compiled : Compiled
     """
+
+    is_compiled = True
 
     def __init__(self, dynamics: Dynamics, compiled: Compiled) -> None:
         super().__init__(
@@ -32,8 +38,13 @@ class CompiledDynamics(Dynamics):
             dynamics.span,
         )
         self.makes_leaves, self.rhs_evals = dynamics.makes_leaves, dynamics.rhs_evals
-        self._compiled, self._code = compiled, compiled.code
+        self.compiled, self._code = compiled, compiled.code
         self._last: tuple[float, np.ndarray] | None = None
+
+    def stepped(self, evaluations: int, jacobians: int, s: float, u: np.ndarray) -> None:
+        """Count what code in C has evaluated by itself, up to a time and a state (size,)."""
+        super().stepped(evaluations, jacobians, s, u)
+        self._at(np.array([s]), u[None])
 
     def confirm(self) -> None:
         """Raise ReplayError unless the value where compiled code was last asked is that of torch."""
@@ -43,8 +54,8 @@ class CompiledDynamics(Dynamics):
         with torch.no_grad():
             y = self.layout.unflatten(torch.from_numpy(u.copy()))
             value = self.layout.flatten(self.func(torch.tensor(t, dtype=torch.float64), y)).numpy()
-        if np.isfinite(value).all() and self._compiled.is_as_it_was:
-            off = self._compiled.excess(t, u, value)
+        if np.isfinite(value).all() and self.compiled.is_as_it_was:
+            off = self.compiled.excess(t, u, value)
             if off:
                 raise ReplayError(
                     f"compile: at t = {t:.10g}, where the solve ended, func differs from its compiled form "
@@ -60,7 +71,7 @@ class CompiledDynamics(Dynamics):
             return super()._slope(s, u)
         self.rhs_evals += 1
         t, y = self._at(np.array([s]), u[None])
-        return self._forward(self._code.values(t, y, self._compiled.p)).reshape(-1)
+        return self._forward(self._code.values(t, y, self.compiled.p)).reshape(-1)
 
     def _slope_and_jacobian(self, s: float, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         slopes, blocks = self.values_and_blocks(
@@ -79,7 +90,7 @@ class CompiledDynamics(Dynamics):
             return super().evaluate_many(s, u)
         self.rhs_evals += len(s)
         t, y = self._at(s.numpy(), u.numpy())
-        return torch.from_numpy(self._forward(self._code.values(t, y, self._compiled.p))).view(u.shape)
+        return torch.from_numpy(self._forward(self._code.values(t, y, self.compiled.p))).view(u.shape)
 
     def jacobian_blocks(self, s: Tensor, u: Tensor) -> Tensor:
         return self.values_and_blocks(s, u)[1]
@@ -91,7 +102,7 @@ class CompiledDynamics(Dynamics):
         self.jacobians += len(s)
         t, y = self._at(s.numpy(), u.numpy())
         samples, width = self.layout.samples, self.layout.width
-        f, blocks = self._code.blocks(t, y, self._compiled.p, width)
+        f, blocks = self._code.blocks(t, y, self.compiled.p, width)
         shape = (len(s), samples, width, width)
         return (
             torch.from_numpy(self._forward(f)).view(u.shape),
@@ -99,7 +110,7 @@ class CompiledDynamics(Dynamics):
         )
 
     def state_vjp(self, s: Tensor, u: Tensor, cotangents: Tensor) -> Tensor:
-        if self._is_beyond(s.numpy()) or not self._compiled.may("pull"):
+        if self._is_beyond(s.numpy()) or not self.compiled.may("pull"):
             return super().state_vjp(s, u, cotangents)
         return torch.from_numpy(self._pulled(s, u, cotangents)[1]).view(u.shape)
 
@@ -107,7 +118,7 @@ class CompiledDynamics(Dynamics):
         self, s: Tensor, u: Tensor, cotangents: Tensor, wrt_time: bool
     ) -> tuple[Tensor, list[Tensor | None], Tensor, Tensor]:
         places = self._places
-        if places is None or self._is_beyond(s.numpy()) or not self._compiled.may("pull"):
+        if places is None or self._is_beyond(s.numpy()) or not self.compiled.may("pull"):
             return super().vjp(s, u, cotangents, wrt_time)
         f, _, wrt_t, wrt_p = self._pulled(s, u, cotangents)
         grads: list[Tensor | None] = []
@@ -120,28 +131,28 @@ class CompiledDynamics(Dynamics):
         return torch.from_numpy(f).view(u.shape), grads, wrt_s, torch.zeros(2, dtype=torch.float64)
 
     def state_jvp(self, s: Tensor, u: Tensor, directions: Tensor) -> Tensor:
-        if self._is_beyond(s.numpy()) or not self._compiled.may("push"):
+        if self._is_beyond(s.numpy()) or not self.compiled.may("push"):
             return super().state_jvp(s, u, directions)
         return self._pushed(s, u, torch.zeros_like(s), directions)
 
     def time_derivative(self, s: Tensor, u: Tensor) -> Tensor:
-        if self._is_beyond(s.numpy()) or not self._compiled.may("push"):
+        if self._is_beyond(s.numpy()) or not self.compiled.may("push"):
             return super().time_derivative(s, u)
         return self._pushed(s, u, torch.full_like(s, float(self.direction)), torch.zeros_like(u))
 
     def jvps(self, s: Tensor, u: Tensor, directions: Sequence[Sequence[Tensor | None]]) -> Tensor:
         places = self._places
-        if places is None or self._is_beyond(s.numpy()) or not self._compiled.may("push"):
+        if places is None or self._is_beyond(s.numpy()) or not self.compiled.may("push"):
             return super().jvps(s, u, directions)
         self.rhs_evals += len(s)
         t, y = self._at(s.numpy(), u.numpy())
         result = torch.empty(len(directions), *u.shape, dtype=torch.float64)
         for row, direction in zip(result, directions, strict=True):
-            q = np.zeros_like(self._compiled.p)
+            q = np.zeros_like(self.compiled.p)
             for place, v in zip(places, direction, strict=True):
                 if place is not None and v is not None:
                     q[place] = v.detach().double().cpu().numpy().ravel()
-            moved = self._forward(self._code.move(t, y, self._compiled.p, q))
+            moved = self._forward(self._code.move(t, y, self.compiled.p, q))
             row.copy_(torch.from_numpy(moved).view(u.shape))
         return result
 
@@ -149,11 +160,11 @@ class CompiledDynamics(Dynamics):
     def _places(self) -> list[slice | None] | None:
         """Where p has each of the parameters; None if p has a tensor that requires a gradient and is none."""
         place, slices = 0, {}
-        for tensor in self._compiled.tensors:
+        for tensor in self.compiled.tensors:
             slices[origin(tensor)] = slice(place, place + tensor.numel())
             place += tensor.numel()
         known = {origin(parameter) for parameter in self.parameters}
-        if any(tensor.requires_grad and origin(tensor) not in known for tensor in self._compiled.tensors):
+        if any(tensor.requires_grad and origin(tensor) not in known for tensor in self.compiled.tensors):
             return None
         return [slices.get(origin(parameter)) for parameter in self.parameters]
 
@@ -161,14 +172,14 @@ class CompiledDynamics(Dynamics):
         self.rhs_evals += len(s)
         t, y = self._at(s.numpy(), u.numpy())
         w = self._rows(self._forward(cotangents.numpy()))
-        f, *products = self._code.pull(t, y, self._compiled.p, w)
+        f, *products = self._code.pull(t, y, self.compiled.p, w)
         return self._forward(f), *products
 
     def _pushed(self, s: Tensor, u: Tensor, along: Tensor, directions: Tensor) -> Tensor:
         self.rhs_evals += len(s)
         t, y = self._at(s.numpy(), u.numpy())
         v = self._rows(directions.numpy())
-        found = self._code.push(t, y, self._compiled.p, np.ascontiguousarray(along.numpy()), v)
+        found = self._code.push(t, y, self.compiled.p, np.ascontiguousarray(along.numpy()), v)
         return torch.from_numpy(self._forward(found)).view(u.shape)
 
     def _at(self, s: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

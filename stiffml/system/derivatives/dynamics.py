@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,9 +20,17 @@ class Dynamics(WithJacobian):
     ----------
     makes_leaves : bool
         Whether func is known to make tensors that require gradients anew in each call.
+    is_compiled : bool
+        Whether values and first derivatives come from compiled code.
     """
 
     makes_leaves = False
+    is_compiled = False
+
+    def stepped(self, evaluations: int, jacobians: int, s: float, u: np.ndarray) -> None:
+        """Count what code in C has evaluated by itself, up to a time and a state (size,)."""
+        self.rhs_evals += evaluations
+        self.jacobians += jacobians
 
     def confirm(self) -> None:
         """Raise ReplayError if values did not come from the function itself and are no longer its own."""

@@ -51,6 +51,11 @@ class Span:
         In which the function is given its time.
     degree : int
         q; 0 for methods whose stages lie within their steps.
+
+    Attributes
+    ----------
+    rounding : float
+        How far beyond an end a time still counts as the end.
     """
 
     def __init__(
@@ -63,7 +68,7 @@ class Span:
     ) -> None:
         self.begin, self.end, self.degree = begin, end, degree
         largest = max(abs(begin), abs(end))
-        self._rounding = 4 * np.spacing(largest) if math.isfinite(largest) else 0.0
+        self.rounding = 4 * np.spacing(largest) if math.isfinite(largest) else 0.0
         low, high = sorted((direction * begin, direction * end))
         self._low, self._high = _rounded_inwards(low, high, dtype)
 
@@ -72,7 +77,7 @@ class Span:
         if self.begin <= s <= self.end:
             return s
         nearest = min(max(s, self.begin), self.end)
-        return s if self.degree and abs(s - nearest) > self._rounding else nearest
+        return s if self.degree and abs(s - nearest) > self.rounding else nearest
 
     def times_within(self, dtype: torch.dtype) -> list[float]:
         """Some times inside; none if the span is unbounded, or shorter than the dtype resolves well."""
@@ -105,7 +110,7 @@ class Span:
         beyond = before | after
         if not beyond.any():
             return None
-        far = beyond & (np.abs(values - np.clip(values, self.begin, self.end)) > self._rounding)
+        far = beyond & (np.abs(values - np.clip(values, self.begin, self.end)) > self.rounding)
         counts = np.where(far, self.degree + 1, 1)
         rows = np.repeat(np.arange(len(values)), counts)
         j = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)

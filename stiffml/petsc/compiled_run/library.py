@@ -1,0 +1,98 @@
+"""The C library of whole runs: found headers, compiled once, loaded."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from functools import cache
+from pathlib import Path
+
+from stiffml.compiled.cache import library_of
+from stiffml.compiled.refusal import NotCompilableError
+from stiffml.petsc.compiled_run.interface import TakenStruct, TaskStruct
+from stiffml.petsc.library import PETSc, folders
+
+PARTS = ("course.h", "stiffness.c", "equations.c", "matrix.c", "newton.c", "drive.c", "begin.c")
+
+
+@cache
+def library() -> ctypes.PyDLL | NotCompilableError:
+    """The library; or why there is none, so that it is tried once.
+
+    Its calls keep Python's lock, since PETSc must not be called from two threads at once.
+    """
+    try:
+        return _loaded()
+    except NotCompilableError as error:
+        return error
+
+
+def _loaded() -> ctypes.PyDLL:
+    here = Path(__file__).parent
+    # The version is part of the text, and by that of the name in the cache.
+    about = f"/* PETSc {PETSc.Sys.getVersionInfo()}, integers of {PETSc.IntType().itemsize} bytes */\n"
+    text = about + "\n".join((here / name).read_text() for name in PARTS)
+    try:
+        found = ctypes.PyDLL(str(library_of(text, compiler_flags())))
+    except OSError as error:
+        raise NotCompilableError(f"the library of steps cannot be loaded: {error}") from error
+    found.stiffml_begin.argtypes = [ctypes.POINTER(TaskStruct), ctypes.c_void_p]
+    found.stiffml_begin.restype = ctypes.c_void_p
+    found.stiffml_go.argtypes, found.stiffml_go.restype = [ctypes.c_void_p, ctypes.c_double], ctypes.c_int
+    found.stiffml_taken.argtypes = [ctypes.c_void_p]
+    found.stiffml_taken.restype = ctypes.POINTER(TakenStruct)
+    found.stiffml_end.argtypes, found.stiffml_end.restype = [ctypes.c_void_p], None
+    return found
+
+
+def compiler_flags() -> list[str]:
+    """The arguments of a C compiler for a library that calls this PETSc.
+
+    Raises
+    ------
+    NotCompilableError
+        If its headers or its library cannot be found.
+    """
+    # Naming the loaded library makes the linker note its name, by which the loader finds that very one.
+    return [*(f"-I{folder}" for folder in _headers()), str(_loaded_petsc())]
+
+
+def _headers() -> list[str]:
+    """The include folders of PETSc and of its MPI."""
+    found = [f"{folder}/include" for folder in folders()]
+    for folder in folders():
+        try:
+            lines = (Path(folder) / "lib/petsc/conf/petscvariables").read_text().splitlines()
+        except OSError:
+            continue
+        words = [word for line in lines if line.startswith("PETSC_CC_INCLUDES =") for word in line.split()]
+        found += [word[2:] for word in words if word.startswith("-I/")]
+    found.append(f"{sys.prefix}/include")
+    present = [folder for folder in dict.fromkeys(found) if Path(folder).is_dir()]
+    if not any((Path(folder) / "petscts.h").is_file() for folder in present):
+        raise NotCompilableError("the headers of PETSc were not found")
+    return present
+
+
+class _Symbol(ctypes.Structure):
+    """``Dl_info`` of dladdr."""
+
+    _fields_ = (
+        ("file", ctypes.c_char_p),
+        ("base", ctypes.c_void_p),
+        ("name", ctypes.c_char_p),
+        ("address", ctypes.c_void_p),
+    )
+
+
+def _loaded_petsc() -> Path:
+    """The file of the libpetsc that petsc4py has loaded."""
+    symbol = _Symbol()
+    function = ctypes.cast(ctypes.CDLL(PETSc.__file__).TSStep, ctypes.c_void_p)
+    try:
+        ctypes.CDLL(None).dladdr(function, ctypes.byref(symbol))
+    except AttributeError as error:
+        raise NotCompilableError("the loaded PETSc library cannot be found") from error
+    if not symbol.file:
+        raise NotCompilableError("the loaded PETSc library cannot be found")
+    return Path(symbol.file.decode())

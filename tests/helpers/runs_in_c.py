@@ -1,0 +1,72 @@
+"""Solves whose steps are taken in C, and the same in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stiffml import Solution, solve
+
+COUNTS = ("accepted", "rejected", "newton_iterations", "krylov_iterations")
+
+
+@contextmanager
+def in_python() -> Iterator[None]:
+    """Compiled functions are called from Python within this."""
+    with patch("stiffml.interface.steppers.obstacle", lambda request: "told so"):
+        yield
+
+
+def both(call: Callable[[], Any]) -> tuple[Any, Any]:
+    """What a call gives with steps in C, and in Python."""
+    found = call()
+    with in_python():
+        return found, call()
+
+
+def require_same(found: Solution, wanted: Solution, within: float = 1e-11, ends: float = 1e-7) -> None:
+    """The same steps, states and counts; and they were taken in C.
+
+    ``ends``: the tolerance of step ends, as fractions of the intervals between outputs. An error estimate is
+    a difference of states, and its rounding moves them, all the more where the steps of BDF grow.
+    """
+    assert found.stats.given_up == ""
+    assert found.stats.in_c == found.stats.accepted > 0
+    assert wanted.stats.in_c == 0
+    for name in COUNTS:
+        assert getattr(found.stats, name) == getattr(wanted.stats, name), name
+    np.testing.assert_allclose(*(np.concatenate(s.steps.ends) for s in (found, wanted)), rtol=0, atol=ends)
+    largest = wanted.y.abs().max()
+    assert (found.y - wanted.y).abs().max() <= within * largest
+
+
+def compare(
+    func: Callable,
+    y0: Tensor,
+    t: Tensor,
+    parameters: list[Tensor],
+    within: float = 1e-11,
+    ends: float = 1e-7,
+    **arguments: Any,
+) -> None:
+    """Compare a solve in C with that in Python: steps, values and gradients."""
+
+    def solved() -> tuple[Solution, tuple[Tensor | None, ...]]:
+        inputs = [y0.clone().requires_grad_(), t.clone().requires_grad_(), *parameters]
+        solution = solve(func, inputs[0], inputs[1], compile=True, **arguments)
+        weight = torch.linspace(0.3, 1.0, solution.y.numel(), dtype=torch.float64).view(solution.y.shape)
+        return solution, torch.autograd.grad((solution.y * weight).sum(), inputs, allow_unused=True)
+
+    (found, gradients), (wanted, others) = both(solved)
+    require_same(found, wanted, within, ends)
+    for gradient, expected in zip(gradients, others, strict=True):
+        if expected is None:
+            assert gradient is None
+        else:
+            assert (gradient - expected).norm() <= 1e-8 * expected.norm()
