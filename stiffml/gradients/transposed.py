@@ -14,6 +14,7 @@ from scipy.sparse import csc_array, csr_array
 
 from stiffml.all_at_once.factored import Factored
 from stiffml.all_at_once.matrix import Jacobians
+from stiffml.all_at_once.solve import Kept
 from stiffml.all_at_once.structure import Structure
 from stiffml.all_at_once.topology import Topology, topology_of
 from stiffml.discretization.equations import Equations, Nodes
@@ -24,12 +25,12 @@ from stiffml.system.system import System
 from stiffml.system.trials import require_same_product
 
 
-def kept_of(equations: Equations, factored: object) -> Factored | None:
-    """What the forward run has factorised, if it is of the equations of this segment."""
-    if not isinstance(factored, Factored) or any(block.pattern.outputs for block in equations.blocks):
+def kept_of(equations: Equations, kept: object) -> Kept | None:
+    """What the forward run has kept, if it is of the equations of this segment."""
+    if not isinstance(kept, Kept) or any(block.pattern.outputs for block in equations.blocks):
         return None
     # Steps with these numbers have one topology, which is kept.
-    return factored if topology_of(equations.blocks) is factored.structure.topology else None
+    return kept if topology_of(equations.blocks) is kept.topology else None
 
 
 def factored_anew(

@@ -92,7 +92,7 @@ def _driven(drive: Drive, run: Run, steps: Steps) -> np.ndarray:
             run.event = finished.s
         run.between, run.ramp_steps = drive.reader.finish(), drive.ramp_steps
         run.counts = dataclasses.asdict(drive.stepper.counts)
-        run.factored = drive.stepper.factored if run.event is None else None
+        run.kept = drive.stepper.kept if run.event is None else None
     finally:
         drive.stepper.close()
     return drive.outputs.rows

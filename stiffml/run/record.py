@@ -64,8 +64,8 @@ class Run:
         The counts of the stepper, see :class:`stiffml.run.stepping.Counts`.
     wall_s : float
         Wall time, seconds.
-    factored : object or None
-        See :attr:`stiffml.run.stepping.Stepper.factored`.
+    kept : object or None
+        See :attr:`stiffml.run.stepping.Stepper.kept`.
     """
 
     trajectory: Trajectory
@@ -79,7 +79,7 @@ class Run:
     ramp_steps: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     wall_s: float = 0.0
-    factored: object | None = None
+    kept: object | None = None
 
     @property
     def readings(self) -> list[Reading]:

@@ -141,7 +141,7 @@ class Stepper(ABC):
         """Take one step of at most ``size``. Return None if one was taken, else why not."""
 
     @property
-    def factored(self) -> object | None:
+    def kept(self) -> object | None:
         """What the reverse sweep can use again of the solution of the last steps; None for nothing."""
         return None
 

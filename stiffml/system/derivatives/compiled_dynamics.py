@@ -22,6 +22,8 @@ class CompiledDynamics(Dynamics):
     At times beyond the span, where f is extrapolated, torch evaluates it too.
     """
 
+    calls_func = False
+
     def __init__(self, dynamics: Dynamics, compiled: Compiled) -> None:
         super().__init__(
             dynamics.func,

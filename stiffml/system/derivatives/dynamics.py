@@ -22,6 +22,8 @@ class Dynamics(WithJacobian):
     """
 
     makes_leaves = False
+    calls_func = True
+    """Whether values and derivatives come from calls of func itself."""
 
     def confirm(self) -> None:
         """Raise ReplayError if values did not come from the function itself and are no longer its own."""
