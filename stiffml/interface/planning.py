@@ -61,7 +61,8 @@ def plan_of(
     if stepping == "sequential" or obstacle or len(outputs) < 2:
         return None
     assert not isinstance(steps, Adaptive)
-    ends, _ = step_ends(scheduled(steps, outputs, method)[0], outputs)
+    fractions, ramp_steps = scheduled(steps, outputs, method)
+    ends, is_output = step_ends(fractions, outputs)
     if stepping == "auto" and (len(ends) < FEW or not method.newton or system.constant_jacobian):
         # Explicit steps need no iteration, and those that are linear one system a stage.
         return None
@@ -70,7 +71,7 @@ def plan_of(
         start = np.concatenate(steps.states)
     # With fewer states kept there is no memory to spend.
     is_differentiated = system.used is not None and isinstance(adjoint.checkpoints, str)
-    return Plan(ends, start, is_differentiated=is_differentiated)
+    return Plan(ends, is_output, ramp_steps, start, is_differentiated=is_differentiated)
 
 
 def _obstacle(

@@ -77,10 +77,21 @@ def roots(begin: Iterable[Tensor | Node], known: Container[Origin] = (), since: 
                 found.known.add(at)
             else:
                 found.leaves[id(tensor)] = tensor
+    operations, leaves = found.operations, found.leaves
     while waiting:
         for node, number in waiting.pop().next_functions:
-            found.operations.append(None if node is None else type(node))
-            if node is not None:
+            if node is None:
+                operations.append(None)
+                continue
+            kind = type(node)
+            operations.append(kind)
+            if kind is _ACCUMULATES:  # as in visit, whose calls would take longest here
+                at = id(variable := node.variable)
+                if at in known:
+                    found.known.add(at)
+                else:
+                    leaves[at] = variable
+            elif node not in seen:
                 visit(node, number)
     return found
 

@@ -165,8 +165,12 @@ class Drive:
         """Take the steps of ``Fixed``, ``Grid`` or ``Recorded`` through all output times."""
         outputs = self._trajectory.outputs
         assert not isinstance(steps, Adaptive)
-        fractions, self.ramp_steps = scheduled(steps, outputs, self._method)
-        ends, is_output = step_ends(fractions, outputs)
+        plan = self._task.plan
+        if plan is not None:
+            ends, is_output, self.ramp_steps = plan.ends, plan.is_output, plan.ramp_steps
+        else:
+            fractions, self.ramp_steps = scheduled(steps, outputs, self._method)
+            ends, is_output = step_ends(fractions, outputs)
         done = 0
         while done < len(ends):
             count = self._take_ahead(ends[done:], is_output[done:])
