@@ -57,9 +57,9 @@ class ManySteps:
         self._structure, self._system, self._topology = structure, system, structure.topology
         self.f = self._part(system.f, "f", times)
         self.g = None if system.g is None else self._part(system.g, "g", times)
-        self._of_vectors = structure.of_vectors()
+        self._of_vectors = structure.of_vectors
         self._parts = [
-            (part, structure.of_slopes(name, part.node, len(part.at)))
+            (part, structure.of_slopes_at_nodes(name))
             for name, part in (("f", self.f), ("g", self.g))
             if part is not None and len(part.at)
         ]

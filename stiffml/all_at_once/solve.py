@@ -9,8 +9,7 @@ import numpy as np
 from stiffml.all_at_once.evaluation import Slopes
 from stiffml.all_at_once.factored import Factored
 from stiffml.all_at_once.newton import ManySteps, solve
-from stiffml.all_at_once.structure import Structure
-from stiffml.all_at_once.topology import Topology
+from stiffml.all_at_once.structure import Structure, structure_of
 from stiffml.discretization.trajectory import Segment, Trajectory, times_at
 from stiffml.methods import Method
 from stiffml.settings import NewtonLimits
@@ -28,14 +27,14 @@ class Kept(NamedTuple):
 
     Attributes
     ----------
-    topology : Topology
+    structure : Structure
     slopes : list of Slopes
         The values of f, and of g if there is one, at the solution.
     factored : Factored or None
         The equations as they were factorised last, if that was at the solution but for Newton's tolerance.
     """
 
-    topology: Topology
+    structure: Structure
     slopes: list[Slopes]
     factored: Factored | None
 
@@ -105,8 +104,8 @@ def solve_steps(
     if trajectory.half is None and method.starts_with_half_step:
         trajectory.half = float(trajectory.times[:2].mean()), guess[0]
     segment = Segment(trajectory, first, last, origin, guess)
-    blocks = method.blocks(segment, system.form)
-    structure = Structure(blocks)
+    structure = structure_of(method, segment, system.form)
+    blocks = structure.blocks
     topology = structure.topology
     given = topology.given
     x = np.empty((topology.count, guess.shape[1]))
@@ -136,7 +135,7 @@ def solve_steps(
     if update <= NEAR_SOLUTION:
         # Rosenbrock rows have derivatives of J besides, which the reverse sweep needs anew.
         is_there = update <= AT_SOLUTION and not topology.brackets
-        kept = Kept(topology, equations.slopes_at(x), equations.last if is_there else None)
+        kept = Kept(structure, equations.slopes_at(x), equations.last if is_there else None)
         at_end = [part.of(end) for part in kept.slopes]
         there = [value for value in at_end if value is not None]
         slopes = there if len(there) == len(at_end) else None

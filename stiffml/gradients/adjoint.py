@@ -23,7 +23,13 @@ from stiffml.gradients.same_values import SameFunc
 from stiffml.gradients.sweep import Pending, sweep
 from stiffml.gradients.tape import Tape
 from stiffml.gradients.times import AtNodes, TimeGradient
-from stiffml.gradients.transposed import factored_anew, kept_of, require_independent, sweep_at_once
+from stiffml.gradients.transposed import (
+    equations_of,
+    factored_anew,
+    kept_of,
+    require_independent,
+    sweep_at_once,
+)
 from stiffml.linear.dense.lu import DenseBlocks
 from stiffml.native.replay import Replay
 from stiffml.system.derivatives.curvature import Curvature
@@ -169,7 +175,7 @@ def _reverse_segment(
     method, system = replay.method, replay.system
     if same is not None and segment.stages is None and len(method.kept_stages(system.form)):
         same.require()  # before f is evaluated for the stages
-    equations = replay.equations(segment)
+    equations = equations_of(replay, segment, known)
     wanted = total.times is not None or system.mass_has_gradient
     curvatures: list[Curvature | None] = [None] * len(equations.blocks)
     kept = kept_of(equations, known)
@@ -190,7 +196,8 @@ def _reverse_segment(
         # Large states have segments of one step, and no room for more matrices.
         blocks = as_blocks(f, g, curvatures) if len(segment.which) > 1 else None
         if blocks is not None:
-            anew = factored_anew(equations, system, *blocks, curvatures)
+            structure = None if kept is None else kept.structure
+            anew = factored_anew(equations, system, *blocks, curvatures, structure=structure)
             swept = sweep_at_once(equations, system, anew, pending)
             del anew
         else:

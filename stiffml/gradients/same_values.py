@@ -68,7 +68,7 @@ class SameFunc:
         needed = system.used or (frozenset(),) * len(found)
         same = all(before <= now for before, now in zip(needed, used, strict=True))
         for slopes, at in zip(kept.slopes, found, strict=True):
-            node = nodes_of_positions(kept.topology, at.nodes)[slopes.at]
+            node = nodes_of_positions(kept.structure.topology, at.nodes)[slopes.at]
             now, u = at.slopes[node], at.nodes.u.numpy()[node]
             off = np.abs(now - slopes.values).max(axis=1, initial=0)
             # NaN compares as false.

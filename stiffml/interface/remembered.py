@@ -248,11 +248,11 @@ def _can_be_kept(found: Reached) -> bool:
 
 def _copied(system: System, funcs: list, parameters: tuple[Tensor, ...]) -> System:
     """A system of these functions that has counted and evaluated nothing."""
-    parts = [
+    f, *g = (
         Dynamics(func, part.layout, part.direction, parameters, part.space, part.span)
         for func, part in zip(funcs, system.parts, strict=True)
-    ]
-    return System(*parts, constant_jacobian=system.constant_jacobian)
+    )
+    return System(f, g[0] if g else None, constant_jacobian=system.constant_jacobian)
 
 
 def _owner(func: Callable) -> object:

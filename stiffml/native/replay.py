@@ -58,6 +58,11 @@ class Replay(StepSolver):
         return self._solver
 
     @property
+    def has_queries(self) -> bool:
+        """Whether steps have rows for outputs inside them."""
+        return self._queries is not None
+
+    @property
     def krylov_iterations(self) -> int:
         """Krylov iterations of the linear solver so far."""
         return 0 if self._solver is None else self._solver.krylov_iterations

@@ -12,7 +12,7 @@ from stiffml.run.dense_output import reader_for
 from stiffml.run.events import EventFinder, EventFunc
 from stiffml.run.first_step import initial_size, shortest_first
 from stiffml.run.record import Failure, Run
-from stiffml.run.schedule import scheduled, step_ends
+from stiffml.run.schedule import all_ends
 from stiffml.run.stepping import Solvers, Task
 from stiffml.settings import Tolerances
 from stiffml.steps import Adaptive, Steps
@@ -166,11 +166,8 @@ class Drive:
         outputs = self._trajectory.outputs
         assert not isinstance(steps, Adaptive)
         plan = self._task.plan
-        if plan is not None:
-            ends, is_output, self.ramp_steps = plan.ends, plan.is_output, plan.ramp_steps
-        else:
-            fractions, self.ramp_steps = scheduled(steps, outputs, self._method)
-            ends, is_output = step_ends(fractions, outputs)
+        known = None if plan is None else (plan.ends, plan.is_output, plan.ramp_steps)
+        ends, is_output, self.ramp_steps = known or all_ends(steps, outputs, self._method)
         done = 0
         while done < len(ends):
             count = self._take_ahead(ends[done:], is_output[done:])

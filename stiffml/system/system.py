@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -76,7 +77,7 @@ class System:
             raise ValueError("compile=True needs casadi; try: pip install stiffml[compile]")
         from stiffml.system.derivatives.compiled_dynamics import in_compiled_form
 
-        reads = self.reads or [None] * len(self.parts)
+        reads: Sequence[Reached | None] = self.reads or [None] * len(self.parts)
         found = [
             in_compiled_form(part, u, required, read, is_repeated)
             for part, read in zip(self.parts, reads, strict=True)
