@@ -32,6 +32,8 @@ from torch import Tensor, nn
 
 from stiffml.interface.arguments import DEFAULTS, Arguments
 from stiffml.interface.checking import try_out_system
+from stiffml.interface.checking_steps import steps_of
+from stiffml.interface.feasibility import require_schedule
 from stiffml.interface.initial_state import checked_layout
 from stiffml.interface.planning import plan_of
 from stiffml.linear.dense.lu import DenseLU
@@ -41,7 +43,7 @@ from stiffml.parameters.names import Reached
 from stiffml.parameters.passed import in_forward_mode
 from stiffml.run.request import Request
 from stiffml.settings import Discrete, Newton
-from stiffml.steps import Fixed, Grid, Held
+from stiffml.steps import Fixed, Grid, Held, Recorded
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.function.cache import remembered
 from stiffml.system.split import Split
@@ -146,7 +148,7 @@ def remember(arguments: Arguments, request: Request) -> None:
     bare = _copied(system, [None] * len(system.parts), system.f.parameters)
     bare.used, bare.operations = system.used, system.operations
     steps, known = arguments.steps, _known(arguments.func)
-    held = (arguments.t, arguments.params, steps.ends if isinstance(steps, Held) else None)
+    held = (arguments.t, arguments.params, steps.ends if isinstance(steps, Recorded) else None)
     while len(known) >= KEPT:
         known.pop(next(iter(known)), None)
     known[kind] = _Checked(
@@ -174,7 +176,7 @@ def _kind(arguments: Arguments) -> object | None:
         return None
     if any(getattr(arguments, name) is not DEFAULTS[name] for name in LEFT_OUT):
         return None
-    if t.requires_grad or not isinstance(steps, Grid | Fixed | Held):
+    if t.requires_grad or not isinstance(steps, Grid | Fixed | Recorded):
         return None
     if not isinstance(method, str | Method) or not isinstance(arguments.linear, str | LU):
         return None
@@ -182,7 +184,9 @@ def _kind(arguments: Arguments) -> object | None:
         return None
     if not isinstance(newton, Newton | None) or not isinstance(adjoint, Discrete | None):
         return None
-    which = (tuple(map(id, steps.ends)), steps.adaptive) if isinstance(steps, Held) else steps
+    which: object = steps
+    if isinstance(steps, Recorded):
+        which = (tuple(map(id, steps.ends)), isinstance(steps, Held) and steps.adaptive)
     values = [getattr(arguments, name) for name in COMPARED]
     if any(not isinstance(value, float | int | str | None) for value in values):
         return None
@@ -235,9 +239,15 @@ def _again(before: _Checked, arguments: Arguments) -> Request | None:
         with torch.inference_mode(False), torch.no_grad():
             system.compile(u0, is_repeated=True)
     method, solver = request.method, DenseLU(bare.layout) if request.method.implicit else None
-    plan = plan_of(arguments, request.steps, request.outputs, method, system, solver, request.adjoint)
+    steps = request.steps
+    if isinstance(steps, Recorded):  # whose numbers, and first guess, may be others
+        steps = steps_of(arguments.steps)
+        require_schedule(steps, request.outputs, bare.layout.size, request.adjoint)
+    plan = plan_of(arguments, steps, request.outputs, method, system, solver, request.adjoint)
     plan = try_out_system(system, method, solver, s0, u0, (request.t, y0), plan)
-    return None if plan is None else dataclasses.replace(request, system=system, solver=solver, plan=plan)
+    if plan is None:
+        return None
+    return dataclasses.replace(request, system=system, solver=solver, steps=steps, plan=plan)
 
 
 def _can_be_kept(found: Reached) -> bool:

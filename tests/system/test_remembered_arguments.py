@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from remembering import Y0, D, Func, T, counted_checks, fresh, run
+from remembering import Y0, D, Func, T, counted_checks, fresh, gradients, run
 from torch import Tensor, nn
 
-from stiffml import BDF, LU, Discrete, Fixed, Grid, Newton, solve
+from stiffml import BDF, LU, Discrete, Fixed, Grid, KeptSteps, Newton, solve
 
 
 @pytest.fixture
@@ -134,3 +134,31 @@ def test_modes_of_torch(checks: list[int]) -> None:
     before = len(checks)
     assert run(func).y.requires_grad
     assert len(checks) == before
+
+
+def test_kept_steps(checks: list[int]) -> None:
+    func, kept = Func(), KeptSteps()
+    for _ in range(5):
+        solution = solve(func, Y0, T, method="bdf3", steps=kept)
+        gradients(func, solution)
+    assert len(checks) == 2, "one for adaptive steps, one for the kept ones"
+    other = solve(fresh(func), Y0, T, method="bdf3", steps=solution.steps)
+    torch.testing.assert_close(solution.y, other.y, rtol=1e-7, atol=1e-10)
+
+
+def test_recorded_steps(checks: list[int]) -> None:
+    """Their numbers are read anew, and checked."""
+    func = Func()
+    steps = solve(func, Y0, T, method="cn", steps=Grid(2)).steps
+    checks.clear()
+    for _ in range(3):
+        run(func, steps=steps)
+    assert len(checks) == 1
+    steps.ends[0].flags.writeable = True
+    steps.ends[0][0] = 0.3
+    solution = run(func, steps=steps)
+    torch.testing.assert_close(solution.y, run(fresh(func), steps=steps).y, rtol=1e-12, atol=0)
+    steps.ends[5].flags.writeable = True
+    steps.ends[5][0] = 1e-18
+    with pytest.raises(ValueError, match="too short for time to move"):
+        run(func, steps=steps)

@@ -15,7 +15,7 @@ import torch
 from remembering import Y0, D, Func, T, counted_checks, fresh, gradients, run
 from torch import Tensor, nn
 
-from stiffml import Grid, KeptSteps, Newton, ReplayError, Split, solve
+from stiffml import Grid, Newton, ReplayError, Split, solve
 from stiffml.interface.remembered import KEPT, SOLVES
 
 
@@ -308,16 +308,6 @@ def test_a_split_that_becomes_linear() -> None:
     split.linear = True
     with pytest.raises(ValueError, match="linear=True"):
         solve(split, Y0, T, **arguments)
-
-
-def test_kept_steps(checks: list[int]) -> None:
-    func, kept = Func(), KeptSteps()
-    for _ in range(5):
-        solution = solve(func, Y0, T, method="bdf3", steps=kept)
-        gradients(func, solution)
-    assert len(checks) == 2, "one for adaptive steps, one for the kept ones"
-    other = solve(fresh(func), Y0, T, method="bdf3", steps=solution.steps)
-    torch.testing.assert_close(solution.y, other.y, rtol=1e-7, atol=1e-10)
 
 
 def test_a_function_is_not_kept_alive() -> None:
