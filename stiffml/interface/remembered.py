@@ -60,11 +60,13 @@ KEPT = 8
 LARGEST = 1_000_000
 """Numbers in the states of all steps of a remembered solve: large ones have their memory checked."""
 
-LEFT_OUT = ("mass", "event", "bounds", "breakpoints", "through", "options", "make_consistent")
-"""Arguments without which, or with their default, a solve is remembered."""
-
 COMPARED = ("rtol", "atol", "stepping", "outputs", "jacobian", "batch_dims", "compile")
 """Arguments that are numbers or strings."""
+
+LOOKED_AT = ("method", "steps", "guess", "linear", "params", "adjoint", "newton", "throw")
+"""Further arguments that a remembered solve may have. All others must be left at their default."""
+
+LEFT_OUT = tuple(DEFAULTS.keys() - {*COMPARED, *LOOKED_AT})
 
 
 @dataclass
