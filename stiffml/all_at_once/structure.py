@@ -88,12 +88,14 @@ _KNOWN: OrderedDict[object, Structure] = OrderedDict()
 
 
 def structure_of(method: Method, segment: Segment, form: Form) -> Structure:
-    """The equations of a segment of one trajectory; of the last few, kept, since trainings repeat steps.
+    """The equations of a segment; of the last few of one trajectory, kept, since trainings repeat steps.
 
     They depend on the times of the steps alone.
     """
     trajectory = segment.trajectory
-    half = trajectory.half if isinstance(trajectory, Trajectory) else None
+    if not isinstance(trajectory, Trajectory):
+        return Structure(method.blocks(segment, form))
+    half = trajectory.half
     key = (
         method,
         form,
