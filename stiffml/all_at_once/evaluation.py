@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,18 @@ MISFIT = 1e-3
 
 NOISE = 100.0
 """The rounding of a change of f, in units of that of the terms of f."""
+
+
+class Slopes(NamedTuple):
+    """Values of f or g: the positions of the vectors (M,), and the values there (M, size)."""
+
+    at: np.ndarray
+    values: np.ndarray
+
+    def of(self, position: int) -> np.ndarray | None:
+        """The value (size,) at one vector, if it is among them."""
+        k = int(np.searchsorted(self.at, position))
+        return self.values[k] if k < len(self.at) and self.at[k] == position else None
 
 
 @dataclass
@@ -53,14 +66,12 @@ class Evaluation:
             values, blocks = self.dynamics.values_and_blocks(self.s, torch.from_numpy(self._here))
             self.values, self.blocks = values.numpy(), blocks.numpy()
 
-    def value_at(self, position: int, x: np.ndarray) -> np.ndarray | None:
-        """f (size,) at a vector x (size,), by the last evaluation at one near it; None if there is none."""
-        node = int(self.node[position])
-        if node < 0 or self.at[node] != position or self._here is None:
-            return None
-        block = self.blocks[node]
-        moved = block @ (x - self._here[node]).reshape(*block.shape[:2], 1)
-        return self.values[node] + moved.ravel()
+    def values_at(self, x: np.ndarray) -> np.ndarray:
+        """(M, size) f at vectors ``x`` (count, size) near those of the last evaluation."""
+        if self._here is None:
+            return self.values
+        moved = self.blocks @ (x[self.at] - self._here).reshape(*self.blocks.shape[:3], 1)
+        return self.values + moved.reshape(self.values.shape)
 
     def is_jacobian_right(self) -> bool | None:
         """Whether the Jacobians explain how f has changed last; None if they cannot be seen to.

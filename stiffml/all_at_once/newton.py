@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from stiffml.all_at_once.evaluation import Evaluation
+from stiffml.all_at_once.evaluation import Evaluation, Slopes
 from stiffml.all_at_once.factored import Factored
 from stiffml.all_at_once.matrix import Jacobians
 from stiffml.all_at_once.structure import Structure
@@ -57,9 +57,9 @@ class ManySteps:
         self._structure, self._system, self._topology = structure, system, structure.topology
         self.f = self._part(system.f, "f", times)
         self.g = None if system.g is None else self._part(system.g, "g", times)
-        self._of_vectors = structure.of_vectors()
+        self._of_vectors = structure.of_vectors
         self._parts = [
-            (part, structure.of_slopes(name, part.node, len(part.at)))
+            (part, structure.of_slopes_at_nodes(name))
             for name, part in (("f", self.f), ("g", self.g))
             if part is not None and len(part.at)
         ]
@@ -96,11 +96,9 @@ class ManySteps:
         shape = (len(residual), self._system.layout.samples, self._system.layout.width)
         return self.last.factors.solve(residual.reshape(shape)).reshape(residual.shape)
 
-    def slopes_at(self, position: int, x: np.ndarray) -> list[np.ndarray] | None:
-        """For each part its value (size,) at a vector x (size,), close to which it was evaluated last."""
-        found = [part.value_at(position, x) for part in (self.f, self.g) if part is not None]
-        there = [value for value in found if value is not None]
-        return there if len(there) == len(found) else None
+    def slopes_at(self, x: np.ndarray) -> list[Slopes]:
+        """The values of f and g at x (count, size), close to which they were evaluated last."""
+        return [Slopes(part.at, part.values_at(x)) for part in (self.f, self.g) if part is not None]
 
     def is_jacobian_right(self) -> bool | None:
         """Whether the last two iterates say so of the Jacobians; None if they cannot tell."""

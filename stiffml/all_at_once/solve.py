@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stiffml.all_at_once.evaluation import Slopes
 from stiffml.all_at_once.factored import Factored
 from stiffml.all_at_once.newton import ManySteps, solve
-from stiffml.all_at_once.structure import Structure
+from stiffml.all_at_once.structure import Structure, structure_of
 from stiffml.discretization.trajectory import Segment, Trajectory
 from stiffml.methods import Method
 from stiffml.settings import NewtonLimits
@@ -16,6 +17,26 @@ from stiffml.system.system import System
 
 AT_SOLUTION = 1e-10
 """The last update, relative to the components, up to which Jacobians before it are those of the solution."""
+
+NEAR_SOLUTION = 1e-6
+"""That up to which the values of f follow from the Jacobians before it: the error is of second order."""
+
+
+class Kept(NamedTuple):
+    """What is known of the equations of a window besides their solution.
+
+    Attributes
+    ----------
+    structure : Structure
+    slopes : list of Slopes
+        The values of f, and of g if there is one, at the solution.
+    factored : Factored or None
+        The equations as they were factorised last, if that was at the solution but for Newton's tolerance.
+    """
+
+    structure: Structure
+    slopes: list[Slopes]
+    factored: Factored | None
 
 
 class Found(NamedTuple):
@@ -35,10 +56,10 @@ class Found(NamedTuple):
         Number of Newton iterations.
     is_jacobian_right : bool or None
         Whether the iteration has shown that; None if it could not.
-    factored : Factored or None
-        The equations as they were factorised last, if that was at the solution but for Newton's tolerance.
+    kept : Kept or None
+        None if the last update was too large.
     slopes : list of ndarray, or None
-        For each part f, g its values (size,) at the last state, likewise.
+        For each part f, g its values (size,) at the last state, if they are known.
     """
 
     states: np.ndarray
@@ -46,7 +67,7 @@ class Found(NamedTuple):
     halves: np.ndarray | None
     iterations: int
     is_jacobian_right: bool | None
-    factored: Factored | None
+    kept: Kept | None
     slopes: list[np.ndarray] | None
 
 
@@ -99,8 +120,8 @@ def solve_segment(
     StepsNotConvergedError
         If Newton's iteration does not converge.
     """
-    guess, blocks = segment.states, method.blocks(segment, system.form)
-    structure = Structure(blocks)
+    guess, structure = segment.states, structure_of(method, segment, system.form)
+    blocks = structure.blocks
     topology = structure.topology
     given = topology.given
     x = np.empty((topology.count, guess.shape[1]))
@@ -126,9 +147,14 @@ def solve_segment(
     x, iterations, update = solve(equations, x, given, limits, scale, trusted)
     states, stages, halves = _parts(structure, x, segment)
     end = int(topology.positions[-1][blocks[-1].pattern.new][-1])
-    # Rosenbrock rows have derivatives of J besides, which the reverse sweep needs anew.
-    is_there = update <= AT_SOLUTION and not topology.brackets
-    kept = equations.last if is_there else None
+    kept, slopes = None, None
+    if update <= NEAR_SOLUTION:
+        # Rosenbrock rows have derivatives of J besides, which the reverse sweep needs anew.
+        is_there = update <= AT_SOLUTION and not topology.brackets
+        kept = Kept(structure, equations.slopes_at(x), equations.last if is_there else None)
+        at_end = [part.of(end) for part in kept.slopes]
+        there = [value for value in at_end if value is not None]
+        slopes = there if len(there) == len(at_end) else None
     return Found(
         states,
         stages,
@@ -136,7 +162,7 @@ def solve_segment(
         iterations,
         equations.is_jacobian_right(),
         kept,
-        equations.slopes_at(end, x[end]) if is_there else None,
+        slopes,
     )
 
 

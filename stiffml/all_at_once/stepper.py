@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stiffml.all_at_once.factored import Factored
-from stiffml.all_at_once.solve import Found, solve_steps
+from stiffml.all_at_once.solve import Found, Kept, solve_steps
 from stiffml.errors import Status
 from stiffml.native.stepper import NativeStepper
 from stiffml.run.stepping import Counts, Task
@@ -69,12 +68,12 @@ class AllAtOnceStepper(NativeStepper):
         return dataclasses.replace(super().counts, at_once=self._at_once)
 
     @property
-    def factored(self) -> Factored | None:
-        """The equations of the only window, factorised, if the run is to be differentiated."""
+    def kept(self) -> Kept | None:
+        """What is known of the equations of the only window, if the run is to be differentiated."""
         window, plan = self._window, self._task.plan
         if window is None or plan is None or not plan.is_differentiated or len(window.ends) < len(plan.ends):
             return None
-        return window.found.factored
+        return window.found.kept
 
     @property
     def slopes(self) -> list[np.ndarray] | None:

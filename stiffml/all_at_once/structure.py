@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from stiffml.all_at_once.entries import Entries
-from stiffml.all_at_once.topology import topology_of
-from stiffml.discretization.equations import Block
+from stiffml.all_at_once.topology import KEPT, LARGEST_KEPT, topology_of
+from stiffml.discretization.equations import Block, Form
+from stiffml.discretization.trajectory import Segment, Trajectory
+from stiffml.methods import Method
 
 
 class Structure:
@@ -28,7 +32,9 @@ class Structure:
     def __init__(self, blocks: Sequence[Block]) -> None:
         self.blocks, self.topology = blocks, topology_of(blocks)
         self.coefficients = self.topology.entries.coefficients(blocks)
+        self._of_slopes: dict[str, csr_array] = {}
 
+    @cached_property
     def of_vectors(self) -> csr_array:
         """A: (unknowns, count), from vectors to rows."""
         topology, entries = self.topology, self.topology.entries
@@ -51,6 +57,13 @@ class Structure:
             (self.topology.unknowns, nodes),
         )
 
+    def of_slopes_at_nodes(self, name: str) -> csr_array:
+        """The same for the nodes of the topology; made once."""
+        if name not in self._of_slopes:
+            places, node = self.topology.nodes[name]
+            self._of_slopes[name] = self.of_slopes(name, node, len(places))
+        return self._of_slopes[name]
+
     def outputs_of_slopes(self, name: str, node: np.ndarray, nodes: int) -> csr_array:
         """The same for the rows of outputs: (outputs, nodes)."""
         entries, f = self.topology.output_entries, name == "f"
@@ -69,6 +82,33 @@ class Structure:
         numbers = entries.coefficients(self.blocks)
         shape = len(self.topology.outputs), self.topology.count
         return csr_array((numbers.alpha, entries.column, entries.starts), shape=shape)
+
+
+_KNOWN: OrderedDict[object, Structure] = OrderedDict()
+
+
+def structure_of(method: Method, segment: Segment, form: Form) -> Structure:
+    """The equations of a segment; of the last few of one trajectory, kept, since trainings repeat steps.
+
+    They depend on the times of the steps alone.
+    """
+    trajectory = segment.trajectory
+    if not isinstance(trajectory, Trajectory):
+        return Structure(method.blocks(segment, form))
+    half = trajectory.half
+    key = (
+        method,
+        form,
+        (segment.first, segment.last, segment.origin),
+        trajectory.times[: segment.last + 1].tobytes(),
+        None if half is None else half[0],
+    )
+    found = _KNOWN.pop(key, None) or Structure(method.blocks(segment, form))
+    if len(found.topology.entries.row) <= LARGEST_KEPT:
+        _KNOWN[key] = found
+        while len(_KNOWN) > KEPT:
+            _KNOWN.popitem(last=False)
+    return found
 
 
 def _matrix(

@@ -19,10 +19,17 @@ from torch import Tensor
 from stiffml.discretization.equations import Block, Equations, Nodes
 from stiffml.discretization.interpolation import Reading
 from stiffml.discretization.trajectory import Segment
+from stiffml.gradients.same_values import SameFunc
 from stiffml.gradients.sweep import Pending, sweep
 from stiffml.gradients.tape import Tape
 from stiffml.gradients.times import AtNodes, TimeGradient
-from stiffml.gradients.transposed import factored_anew, kept_of, require_independent, sweep_at_once
+from stiffml.gradients.transposed import (
+    equations_of,
+    factored_anew,
+    kept_of,
+    require_independent,
+    sweep_at_once,
+)
 from stiffml.linear.dense.lu import DenseBlocks
 from stiffml.native.replay import Replay
 from stiffml.system.derivatives.curvature import Curvature
@@ -61,7 +68,9 @@ class Gradients:
     between: np.ndarray | None
 
 
-def reverse(tape: Tape, cotangents: Tensor, wrt_time: bool = False) -> Gradients:
+def reverse(
+    tape: Tape, cotangents: Tensor, wrt_time: bool = False, same: SameFunc | None = None
+) -> Gradients:
     """The gradients of a run by the reverse sweep over all its steps.
 
     Parameters
@@ -72,6 +81,8 @@ def reverse(tape: Tape, cotangents: Tensor, wrt_time: bool = False) -> Gradients
         (n_outputs, size) float64, dL/dy at the outputs.
     wrt_time : bool
         Whether dL/dt is wanted. Default False.
+    same : SameFunc, optional
+        Gets the values of f that are computed, for a check that func has not changed.
     """
     replay, readings = tape.replay, tape.readings
     trajectory, method, system = replay.trajectory, replay.method, replay.system
@@ -86,7 +97,7 @@ def reverse(tape: Tape, cotangents: Tensor, wrt_time: bool = False) -> Gradients
         # Steps after the last output, as in a run that failed, do not influence the outputs.
         is_last = True
         for segment in tape.checkpoints.segments(replay, last_state(readings), longest):
-            _reverse_segment(replay, segment, pending, total, is_last, tape.run.factored)
+            _reverse_segment(replay, segment, pending, total, is_last, tape.run.kept, same)
             is_last = False
             del segment  # frees its memory before the next one is made
     finally:
@@ -153,18 +164,28 @@ class Total:
 
 
 def _reverse_segment(
-    replay: Replay, segment: Segment, pending: Pending, total: Total, is_last: bool, factored: object
+    replay: Replay,
+    segment: Segment,
+    pending: Pending,
+    total: Total,
+    is_last: bool,
+    known: object,
+    same: SameFunc | None,
 ) -> None:
     method, system = replay.method, replay.system
-    segment = replay.with_stages(segment)
-    equations = Equations(segment, replay.blocks(segment))
+    if same is not None and segment.stages is None and len(method.kept_stages(system.form)):
+        same.require()  # before f is evaluated for the stages
+    equations = equations_of(replay, segment, known)
     wanted = total.times is not None or system.mass_has_gradient
     curvatures: list[Curvature | None] = [None] * len(equations.blocks)
-    kept = kept_of(equations, factored)
-    if kept is not None:
+    kept = kept_of(equations, known)
+    if same is not None and kept is None:
+        same.require()
+    factored = None if kept is None else kept.factored
+    if factored is not None:
         if is_last and system.layout.samples > 1:
-            require_independent(kept, equations, system)
-        swept = sweep_at_once(equations, system, kept, pending)
+            require_independent(factored, equations, system)
+        swept = sweep_at_once(equations, system, factored, pending)
     else:
         f = linearize(equations.f_nodes, method.implicit, system.f, replay)
         g = None if system.g is None else linearize(equations.g_nodes, False, system.g, replay)
@@ -175,7 +196,8 @@ def _reverse_segment(
         # Large states have segments of one step, and no room for more matrices.
         blocks = as_blocks(f, g, curvatures) if len(segment.which) > 1 else None
         if blocks is not None:
-            anew = factored_anew(equations, system, *blocks, curvatures)
+            structure = None if kept is None else kept.structure
+            anew = factored_anew(equations, system, *blocks, curvatures, structure=structure)
             swept = sweep_at_once(equations, system, anew, pending)
             del anew
         else:
@@ -183,10 +205,13 @@ def _reverse_segment(
         del f, g, blocks  # frees the Jacobians, which may be large
     if method.implicit:
         replay.solver.release_jacobian()
-    at_f = _through(system.f, equations.f_nodes, swept.f, total)
-    at_g = None
+    at_f, used = _through(system.f, equations.f_nodes, swept.f, total)
+    at_g, uses = None, [used]
     if system.g is not None and swept.g is not None:
-        at_g = _through(system.g, equations.g_nodes, swept.g, total)
+        at_g, used = _through(system.g, equations.g_nodes, swept.g, total)
+        uses.append(used)
+    if same is not None and kept is not None:
+        same.compare(kept, [at for at in (at_f, at_g) if at is not None], uses)
     for number, block in enumerate(equations.blocks if wanted else ()):
         multipliers, curvature, wrt_tau = swept.multipliers[number], curvatures[number], None
         if curvature is not None:
@@ -259,8 +284,13 @@ def _curvature(equations: Equations, block: Block, dynamics: Dynamics) -> Curvat
     )
 
 
-def _through(dynamics: Dynamics, nodes: Nodes, cotangents: np.ndarray, total: Total) -> AtNodes:
-    """Propagate dL/df at the nodes (M, size) to the parameters, and to the times of those that are states."""
+def _through(
+    dynamics: Dynamics, nodes: Nodes, cotangents: np.ndarray, total: Total
+) -> tuple[AtNodes, set[int]]:
+    """Propagate dL/df at the nodes (M, size) to the parameters, and to the times of those that are states.
+
+    Also returns the positions of the parameters that f depends on there.
+    """
     wrt_time = total.times is not None
     slopes, parameters, wrt_s, wrt_ends = dynamics.vjp(
         nodes.s, nodes.u, torch.from_numpy(cotangents), wrt_time
@@ -270,7 +300,7 @@ def _through(dynamics: Dynamics, nodes: Nodes, cotangents: np.ndarray, total: To
     if total.times is not None:
         total.times.add_nodes(at)
         total.times.ends += wrt_ends.numpy()
-    return at
+    return at, {position for position, part in enumerate(parameters) if part is not None}
 
 
 def mass_gradient(

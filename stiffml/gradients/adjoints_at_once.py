@@ -39,8 +39,7 @@ def adjoints_at_once(tape: Tape, units: Units) -> tuple[np.ndarray, np.ndarray] 
     found = np.zeros((count, units.count))
     longest = max(1, min(longest_segment(replay), SEGMENT_NUMBERS // (8 * count * system.f.largest)))
     for segment in tape.checkpoints.segments(replay, last_state(readings), longest):
-        segment = replay.with_stages(segment)
-        equations = Equations(segment, replay.blocks(segment))
+        equations = replay.equations(segment)
         curvatures = curvatures_of(equations, system.f)
         blocks = as_blocks(*linearize_both(equations, replay), curvatures)
         if blocks is None:

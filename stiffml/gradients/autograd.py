@@ -12,6 +12,7 @@ from torch import Tensor
 from stiffml.gradients.adjoint import reverse
 from stiffml.gradients.non_finite import all_finite, explained, require_finite
 from stiffml.gradients.refusals import differentiable_no_further
+from stiffml.gradients.same_values import SameFunc
 from stiffml.gradients.second import differentiate_again
 from stiffml.gradients.tape import Tape
 from stiffml.native.replay import Replay
@@ -71,9 +72,8 @@ class _Reverse(torch.autograd.Function):
         system = tape.replay.system
         began, before = time.perf_counter(), _costs(tape.replay)
         with tape.at_work():
-            tape.require_same_func()
-            with explained(tape):
-                gradients = reverse(tape, _plain(cotangents), wrt_time)
+            with SameFunc(tape) as same, explained(tape):
+                gradients = reverse(tape, _plain(cotangents), wrt_time, same)
             if all_finite(cotangents):
                 wanted = [gradients.u0 if u0.requires_grad else None, gradients.times, gradients.between]
                 require_finite([*wanted, *gradients.parameters], tape)

@@ -15,8 +15,7 @@ from stiffml.gradients.tape import Tape
 def end_time_tangents(tape: Tape) -> dict[int, np.ndarray]:
     """d/d(end of the last step) of the states and outputs that this step computes, (size,) by number."""
     replay, system = tape.replay, tape.replay.system
-    segment = replay.with_stages(tape.checkpoints.last_step(replay))
-    equations = Equations(segment, replay.blocks(segment))
+    equations = replay.equations(tape.checkpoints.last_step(replay))
     (block,) = equations.blocks
     parts = parts_of(equations, system, *linearize_both(equations, replay))
     moved = torch.zeros_like(block.times)

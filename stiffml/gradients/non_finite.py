@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stiffml.discretization.equations import Equations, Nodes
+from stiffml.discretization.equations import Nodes
 from stiffml.discretization.trajectory import Segment
 from stiffml.errors import DERIVATIVE_HINT, LinearSolveError, NonFiniteDerivativeError, ReplayError
 from stiffml.gradients.tape import Tape
@@ -105,13 +105,12 @@ def _nodes(replay: Replay, segment: Segment) -> Iterator[tuple[Dynamics, list[tu
     """
     system = replay.system
     try:
-        segment = replay.with_stages(segment)
+        equations = replay.equations(segment)
     except (ReplayError, np.linalg.LinAlgError, LinearSolveError):
         states = np.arange(segment.first, segment.last + 1)
         times, values = segment.times_at(states), segment.states_at(states)
         yield system.f, list(zip(times.tolist(), values, strict=True))[::-1]
         return
-    equations = Equations(segment, replay.blocks(segment))
 
     def pairs(nodes: Nodes) -> list[tuple[float, np.ndarray]]:
         found = zip(nodes.s.tolist(), nodes.u.numpy(), strict=True)

@@ -60,8 +60,7 @@ def differentiate_again(
     total = Total(system, None)
     longest = longest_segment(replay)
     for segment in checkpoints.segments(replay, last, longest):
-        segment = replay.with_stages(segment)
-        equations = Equations(segment, replay.blocks(segment))
+        equations = replay.equations(segment)
         f, g = linearize_both(equations, replay)
         curvatures = curvatures_of(equations, system.f)
         along = tangents.segment(equations, f, g, curvatures)

@@ -69,8 +69,7 @@ class TangentSweep:
         numbers = 8 * self._directions.count * replay.system.f.largest
         longest = max(1, min(longest_segment(replay), SEGMENT_NUMBERS // numbers))
         for segment in checkpoints.forwards(replay, last, longest):
-            segment = replay.with_stages(segment)
-            equations = Equations(segment, replay.blocks(segment))
+            equations = replay.equations(segment)
             f, g = linearize_both(equations, replay)
             self.segment(equations, f, g, curvatures_of(equations, replay.system.f))
 

@@ -14,22 +14,35 @@ from scipy.sparse import csc_array, csr_array
 
 from stiffml.all_at_once.factored import Factored
 from stiffml.all_at_once.matrix import Jacobians
+from stiffml.all_at_once.solve import Kept
 from stiffml.all_at_once.structure import Structure
 from stiffml.all_at_once.topology import Topology, topology_of
 from stiffml.discretization.equations import Equations, Nodes
+from stiffml.discretization.trajectory import Segment
 from stiffml.gradients.sweep import Pending, Swept
 from stiffml.linear.dense.lu import DenseBlocks
+from stiffml.native.replay import Replay
 from stiffml.system.derivatives.curvature import Curvature
 from stiffml.system.system import System
 from stiffml.system.trials import require_same_product
 
 
-def kept_of(equations: Equations, factored: object) -> Factored | None:
-    """What the forward run has factorised, if it is of the equations of this segment."""
-    if not isinstance(factored, Factored) or any(block.pattern.outputs for block in equations.blocks):
+def kept_of(equations: Equations, kept: object) -> Kept | None:
+    """What the forward run has kept, if it is of the equations of this segment."""
+    if not isinstance(kept, Kept) or any(block.pattern.outputs for block in equations.blocks):
         return None
     # Steps with these numbers have one topology, which is kept.
-    return factored if topology_of(equations.blocks) is factored.structure.topology else None
+    return kept if topology_of(equations.blocks) is kept.structure.topology else None
+
+
+def equations_of(replay: Replay, segment: Segment, kept: object) -> Equations:
+    """The equations of a segment; those of the forward run if it has kept them."""
+    if isinstance(kept, Kept) and not replay.has_queries and segment.first == 0:
+        blocks = kept.structure.blocks
+        complete = segment.stages is not None or not any(block.pattern.stages for block in blocks)
+        if complete and sum(block.steps for block in blocks) == segment.last:
+            return Equations(segment, list(blocks))
+    return replay.equations(segment)
 
 
 def factored_anew(
@@ -39,9 +52,13 @@ def factored_anew(
     g: DenseBlocks | None,
     curvatures: Sequence[Curvature | None],
     columns: int = 1,
+    structure: Structure | None = None,
 ) -> Factored:
-    """The equations of a segment with these Jacobians, for ``columns`` right-hand sides."""
-    structure = Structure(equations.blocks)
+    """The equations of a segment with these Jacobians, for ``columns`` right-hand sides.
+
+    ``structure``: theirs, if it is known.
+    """
+    structure = Structure(equations.blocks) if structure is None else structure
 
     def jacobians(part: DenseBlocks, nodes: Nodes) -> Jacobians:
         return Jacobians(part.at(np.arange(len(nodes.s))), nodes_of_positions(structure.topology, nodes))

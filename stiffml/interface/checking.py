@@ -188,7 +188,7 @@ def try_out_system(
             # Newton's iteration also converges with a part of the Jacobian; a Rosenbrock step needs all.
             trials.append((part, differentiated or method.time_is_state, blocks))
     kinds = [(exact, blocks) for _, exact, blocks in trials]
-    facts = (kinds, system.values, system.operations, system.used)
+    facts = (kinds, [read.values for read in system.reads], system.operations, system.used)
     may_rely = plan is not None and system.used is not None and len(trials) == len(system.parts)
 
     @torch.inference_mode(False)

@@ -26,6 +26,7 @@ from stiffml.interface.keeping import solve_on_kept_steps
 from stiffml.interface.output_times import first_of_each
 from stiffml.interface.own_times.integrate import solved_by_sample
 from stiffml.interface.piece import Piece
+from stiffml.interface.remembered import recall, remember
 from stiffml.interface.solution import Solution
 from stiffml.interface.steppers import solvers_for
 from stiffml.native.constraints import Constraints
@@ -61,6 +62,9 @@ def solved(arguments: Arguments) -> Solution:
 
 def _with_repeated_times(arguments: Arguments) -> tuple[Solution, SolveError | None]:
     """Solve at times (n,), of which some may repeat the one before."""
+    request = recall(arguments)
+    if request is not None:
+        return _solve(request, arguments, Stats())
     once = first_of_each(arguments.t)
     if once is None:
         return _at_distinct_times(arguments)
@@ -90,6 +94,15 @@ def _solve_section(
     """
     with solving_on(space_of(arguments.func)):
         request = check(arguments)
+        remember(arguments, request)
+        return _solve(request, arguments, stats, continues=continues)
+
+
+def _solve(
+    request: Request, arguments: Arguments, stats: Stats, *, continues: bool = False
+) -> tuple[Solution, SolveError | None]:
+    """The same for checked arguments."""
+    with solving_on(request.system.space):
         u0 = _initial(request, arguments, continues)
         return _integrate(request, u0, stats)
 

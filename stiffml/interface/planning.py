@@ -12,7 +12,7 @@ from stiffml.interface.solution import Solution
 from stiffml.linear.dense.lu import DenseLU
 from stiffml.methods import Method
 from stiffml.run.record import Run
-from stiffml.run.schedule import scheduled, step_ends
+from stiffml.run.schedule import all_ends
 from stiffml.run.stepping import Plan
 from stiffml.settings import Discrete
 from stiffml.steps import Adaptive, Held, Steps
@@ -61,7 +61,7 @@ def plan_of(
     if stepping == "sequential" or obstacle or len(outputs) < 2:
         return None
     assert not isinstance(steps, Adaptive)
-    ends, _ = step_ends(scheduled(steps, outputs, method)[0], outputs)
+    ends, is_output, ramp_steps = all_ends(steps, outputs, method)
     if stepping == "auto" and (len(ends) < FEW or not method.newton or system.constant_jacobian):
         # Explicit steps need no iteration, and those that are linear one system a stage.
         return None
@@ -70,7 +70,7 @@ def plan_of(
         start = np.concatenate(steps.states)
     # With fewer states kept there is no memory to spend.
     is_differentiated = system.used is not None and isinstance(adjoint.checkpoints, str)
-    return Plan(ends, start, is_differentiated=is_differentiated)
+    return Plan(ends, is_output, ramp_steps, start, is_differentiated=is_differentiated)
 
 
 def _obstacle(
@@ -104,6 +104,8 @@ def _states_at(guess: Solution, ends: np.ndarray, system: System) -> np.ndarray:
     times, states = (np.concatenate(parts) for parts in zip(*known, strict=True))
     if states.shape[1:] != (system.layout.size,):
         raise ValueError(f"guess has states of {states.shape[1]} components, y0 has {system.layout.size}")
+    if len(known) == 1 and np.array_equal(times[1:], ends):
+        return states[1:]
     after = np.clip(np.searchsorted(times, ends), 1, len(times) - 1)
     span = times[after] - times[after - 1]
     part = np.clip((ends - times[after - 1]) / np.where(span > 0, span, 1), 0, 1)

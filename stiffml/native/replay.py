@@ -15,7 +15,7 @@ from itertools import groupby
 import numpy as np
 
 from stiffml.discretization.dense_output import Queries, with_outputs
-from stiffml.discretization.equations import Block
+from stiffml.discretization.equations import Block, Equations
 from stiffml.discretization.trajectory import Segment, Trajectories, Trajectory
 from stiffml.errors import ReplayError
 from stiffml.methods import Method
@@ -58,6 +58,11 @@ class Replay(StepSolver):
         return self._solver
 
     @property
+    def has_queries(self) -> bool:
+        """Whether steps have rows for outputs inside them."""
+        return self._queries is not None
+
+    @property
     def krylov_iterations(self) -> int:
         """Krylov iterations of the linear solver so far."""
         return 0 if self._solver is None else self._solver.krylov_iterations
@@ -90,11 +95,10 @@ class Replay(StepSolver):
             yield Block(scheme, which, known, times, asked[:, :, 0].astype(int))
 
     def outputs(self, segment: Segment) -> dict[int, np.ndarray]:
-        segment = self.with_stages(segment)
-        found: dict[int, np.ndarray] = {}
-        for block in self.blocks(segment):
+        equations, found = self.equations(segment), dict[int, np.ndarray]()
+        for block in equations.blocks:
             if block.pattern.outputs:
-                found.update(self._rows(block, segment).outputs())
+                found.update(self._rows(block, equations.segment).outputs())
         return found
 
     def errors(self, segment: Segment) -> np.ndarray:
@@ -104,25 +108,25 @@ class Replay(StepSolver):
         """
         estimates = self.method.estimates(segment, self.system.form)
         if any(block.pattern.stages for block, _ in estimates):
-            segment = self.with_stages(segment)
+            segment = self.equations(segment).segment
         found = np.full((segment.last - segment.first, segment.states.shape[1]), np.nan)
         for block, _ in estimates:
             found[block.which - segment.first] = self._rows(block, segment).errors()
         return found
 
-    def with_stages(self, segment: Segment) -> Segment:
-        """The segment with the stages of its steps; unless they were kept, they are solved side by side."""
+    def equations(self, segment: Segment) -> Equations:
+        """The equations of a segment, with its stages. Unless kept, these are solved for side by side."""
         blocks = self.blocks(segment)
         if segment.stages is not None or not any(block.pattern.stages for block in blocks):
-            return segment
+            return Equations(segment, blocks)
         with self._repeating(segment):
             solved = [self._rows(block, segment).stages() for block in blocks]
         if len(solved) == 1 and len(solved[0]) == segment.last - segment.first:
-            return dataclasses.replace(segment, stages=solved[0])
+            return Equations(dataclasses.replace(segment, stages=solved[0]), blocks)
         stages = np.empty((segment.last - segment.first, *solved[0].shape[1:]))
         for block, found in zip(blocks, solved, strict=True):
             stages[block.which - segment.first] = found
-        return dataclasses.replace(segment, stages=stages)
+        return Equations(dataclasses.replace(segment, stages=stages), blocks)
 
     def step(self, step: int, states: np.ndarray, with_half: bool = False) -> Segment:
         segment = Segment(self.trajectory, step, step + 1, step + 2 - len(states), states)

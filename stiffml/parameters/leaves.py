@@ -50,38 +50,40 @@ def roots(begin: Iterable[Tensor | Node], known: Container[Origin] = (), since: 
         The walk also stops at nodes with smaller numbers (see :func:`next_node`).
     """
     found = Roots()
+    operations, leaves = found.operations, found.leaves
     seen: set[Node] = set()
     waiting: list[Node] = []
-
-    def visit(node: Node, number: int) -> None:
-        variable = _variable(node)
-        at: Origin = (node, number) if variable is None else id(variable)
-        if at in known:
-            found.known.add(at)
-        elif variable is not None:
-            found.leaves[id(variable)] = variable
-        elif node._sequence_nr() < since:
-            found.older[at] = node
-        elif node not in seen:
-            seen.add(node)
-            waiting.append(node)
-
+    edges: list[tuple[Node | None, int]] = []
     for tensor in begin:
         if not isinstance(tensor, Tensor):
             waiting.append(tensor)
         elif tensor.grad_fn is not None:
-            visit(tensor.grad_fn, tensor.output_nr)
+            edges.append((tensor.grad_fn, tensor.output_nr))
         elif tensor.requires_grad:
             at = origin(tensor)
             if at in known:
                 found.known.add(at)
             else:
-                found.leaves[id(tensor)] = tensor
-    while waiting:
-        for node, number in waiting.pop().next_functions:
-            found.operations.append(None if node is None else type(node))
-            if node is not None:
-                visit(node, number)
+                leaves[id(tensor)] = tensor
+    # Without a function for a node: its calls would take longest here.
+    while edges or waiting:
+        for node, number in edges or waiting.pop().next_functions:
+            kind = None if node is None else type(node)
+            operations.append(kind)
+            if node is None:
+                continue
+            variable = getattr(node, "variable") if kind is _ACCUMULATES else None  # noqa: B009
+            at = (node, number) if variable is None else id(variable)
+            if at in known:
+                found.known.add(at)
+            elif variable is not None:
+                leaves[id(variable)] = variable
+            elif node._sequence_nr() < since:
+                found.older[at] = node
+            elif node not in seen:
+                seen.add(node)
+                waiting.append(node)
+        edges = []
     return found
 
 

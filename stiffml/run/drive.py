@@ -23,7 +23,7 @@ from stiffml.run.events import EventFinder, EventFunc
 from stiffml.run.first_step import blur, initial_size, shortest_first
 from stiffml.run.nonstop import Course, keep
 from stiffml.run.record import Failure, Run
-from stiffml.run.schedule import scheduled, step_ends
+from stiffml.run.schedule import all_ends
 from stiffml.run.solvers import Solvers
 from stiffml.run.stepping import Counts, Stepper, Task
 from stiffml.settings import Tolerances
@@ -184,8 +184,9 @@ class Drive:
         """Take the steps of ``Fixed``, ``Grid`` or ``Recorded`` through all output times."""
         outputs = self._trajectory.outputs
         assert not isinstance(steps, Adaptive)
-        fractions, self.ramp_steps = scheduled(steps, outputs, self._method)
-        ends, is_output = step_ends(fractions, outputs)
+        plan = self._task.plan
+        known = None if plan is None else (plan.ends, plan.is_output, plan.ramp_steps)
+        ends, is_output, self.ramp_steps = known or all_ends(steps, outputs, self._method)
         if self._passes(Course(outputs, (ends, is_output))):
             return
         done = 0

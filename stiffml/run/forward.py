@@ -32,7 +32,11 @@ def integrate(request: Request, u0: np.ndarray, solvers: Solvers) -> tuple[Run, 
     """
     began = time.perf_counter()
     system, steps, outputs = request.system, request.steps, request.outputs
-    expected = None if isinstance(steps, Adaptive) else expected_steps(steps, outputs, request.method)
+    expected = None
+    if request.plan is not None:
+        expected = len(request.plan.ends)
+    elif not isinstance(steps, Adaptive):
+        expected = expected_steps(steps, outputs, request.method)
     checkpoints = checkpoints_for(request.adjoint, u0.size, request.method.history, expected)
     run = Run(Trajectory(outputs), checkpoints, request.returned)
     checkpoints.append(u0, None)
@@ -95,7 +99,7 @@ def _driven(drive: Drive, run: Run, steps: Steps) -> np.ndarray:
         run.between, run.ramp_steps = drive.reader.finish(), drive.ramp_steps
         run.counts = dataclasses.asdict(drive.counts)
         if run.event is None and not run.counts["in_c"]:
-            run.factored = drive.stepper.factored
+            run.kept = drive.stepper.kept
     finally:
         drive.close()
     return drive.outputs.rows

@@ -66,8 +66,8 @@ class Run:
         Why the steps had to be taken one by one, from the start, after all; empty if they had not.
     wall_s : float
         Wall time, seconds.
-    factored : object or None
-        See :attr:`stiffml.run.stepping.Stepper.factored`.
+    kept : object or None
+        See :attr:`stiffml.run.stepping.Stepper.kept`.
     """
 
     trajectory: Trajectory
@@ -82,7 +82,7 @@ class Run:
     counts: dict[str, int] = field(default_factory=dict)
     given_up: str = ""
     wall_s: float = 0.0
-    factored: object | None = None
+    kept: object | None = None
 
     @property
     def readings(self) -> list[Reading]:

@@ -111,6 +111,11 @@ class Values:
         )
 
 
+def allowed_change(slopes: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """(M,) by how much values of f (M, size) at states u (M, size) may differ from those of the run."""
+    return F_RTOL * np.abs(slopes).max(axis=1, initial=0) + STATE_RTOL * np.abs(u).max(axis=1, initial=0)
+
+
 def _largest(v: np.ndarray) -> float:
     return float(np.abs(v).max())
 

@@ -31,6 +31,14 @@ def step_ends(fractions: Fractions, outputs: np.ndarray) -> tuple[np.ndarray, np
     return np.where(part == 1, end, begin + part * (end - begin)), is_output
 
 
+def all_ends(
+    steps: Fixed | Grid | Recorded, outputs: np.ndarray, method: Method
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """The same for steps of these kinds, and the number of steps that a starting ramp has added."""
+    fractions, ramp_steps = scheduled(steps, outputs, method)
+    return *step_ends(fractions, outputs), ramp_steps
+
+
 def expected_steps(steps: Fixed | Grid | Recorded, outputs: np.ndarray, method: Method) -> int:
     """The number of steps, if none has to be cut."""
     return sum(map(len, scheduled(steps, outputs, method)[0])) if len(outputs) > 1 else 0

@@ -28,6 +28,10 @@ class Plan:
     ----------
     ends : ndarray
         (steps,) the times at which the steps end.
+    is_output : ndarray
+        (steps,) bool, whether that is a time on which steps must end.
+    ramp_steps : int
+        Number of steps that a starting ramp has added to those asked for.
     guess : ndarray or None
         (steps, size) initial guess for the states at these times.
     trials : PassedTrials or None
@@ -37,6 +41,8 @@ class Plan:
     """
 
     ends: np.ndarray
+    is_output: np.ndarray
+    ramp_steps: int = 0
     guess: np.ndarray | None = None
     trials: PassedTrials | None = None
     is_differentiated: bool = False
@@ -144,7 +150,7 @@ class Stepper(ABC):
         """Take one step of at most ``size``. Return None if one was taken, else why not."""
 
     @property
-    def factored(self) -> object | None:
+    def kept(self) -> object | None:
         """What the reverse sweep can use again of the solution of the last steps; None for nothing."""
         return None
 

@@ -29,9 +29,8 @@ def require_fixed_statistics(func: Any) -> None:
     is a module, and in what a plain function, a bound method, a partial or an object refers to.
     """
     for name, module in _named_modules(func):
-        kind = getattr(module, "original_name", type(module).__name__)  # of a scripted module its old name
-        tracks = isinstance(module, _NormBase) or "BatchNorm" in kind or "InstanceNorm" in kind
-        if tracks and module.training and getattr(module, "track_running_stats", False):
+        kind = _kind_of(module)
+        if kind is not None and module.training and getattr(module, "track_running_stats", False):
             place = f" ({name})" if name else ""
             raise ValueError(
                 f"func: {kind}{place} is in training mode, in which every call changes its running mean and "
@@ -39,6 +38,18 @@ def require_fixed_statistics(func: Any) -> None:
                 "which uses the statistics as they are; track_running_stats=False; or nn.LayerNorm or "
                 "nn.GroupNorm, which keep none"
             )
+
+
+def may_keep_statistics(func: Any) -> bool:
+    """Whether func has a layer that would do so in another mode, or with other settings."""
+    return any(_kind_of(module) is not None for _, module in _named_modules(func))
+
+
+def _kind_of(module: nn.Module) -> str | None:
+    """The kind of a layer of normalisation that may track statistics; None for other modules."""
+    kind = getattr(module, "original_name", type(module).__name__)  # of a scripted module its old name
+    tracks = isinstance(module, _NormBase) or "BatchNorm" in kind or "InstanceNorm" in kind
+    return kind if tracks else None
 
 
 def _named_modules(func: Any) -> Iterator[tuple[str, nn.Module]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stiffml.discretization.equations import Form
-from stiffml.parameters.names import Members, reached
+from stiffml.parameters.names import Members, Reached, reached
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.mass import Mass
 from stiffml.system.space import Space
@@ -37,9 +38,8 @@ class System:
         not looked for.
     operations : list or None
         The kinds of operations of each part at the start, in its graph; None likewise.
-    values : list of dict
-        For each part what it reads besides tensors, by name, see :class:`stiffml.parameters.names.Reached`;
-        empty likewise.
+    reads : list of Reached
+        For each part what it reads; empty likewise.
     """
 
     def __init__(
@@ -52,33 +52,37 @@ class System:
         self.f, self.g, self.mass, self.constant_jacobian = f, g, mass, constant_jacobian
         self.used: tuple[frozenset[int], ...] | None = None
         self.operations: list[list[type | None]] | None = None
-        self.values: list[dict[str, object]] = []
+        self.reads: list[Reached] = []
         self._members = Members([])
         self.mass_has_gradient = mass is not None and mass.tensor.requires_grad
 
     def keep_members(self) -> None:
-        """Remember the present parameters and buffers of the modules that func is or reads."""
-        found = [reached(part.func) for part in self.parts]
-        self._members = Members([module for part in found for module in part.modules])
-        self.values = [part.values for part in found]
+        """Remember what func reads: the present parameters and buffers of its modules, and all else."""
+        self.reads = [reached(part.func) for part in self.parts]
+        self._members = Members([module for part in self.reads for module in part.modules])
 
     def as_it_was(self) -> AbstractContextManager[None]:
         """Within this, the modules have the parameters and buffers that they had in the forward pass."""
         return self._members.in_place()
 
-    def compile(self, u: np.ndarray, required: bool = False) -> None:
+    def compile(self, u: np.ndarray, required: bool = False, is_repeated: bool = False) -> None:
         """Take values and derivatives of f and g from compiled code.
 
         ``u`` (size,) is where the solve starts. What cannot be compiled stays as it is, after one warning;
-        with ``required`` it is a ValueError.
+        with ``required`` it is a ValueError. ``is_repeated``: a solve has compared values near the start with
+        those of torch shortly before; then those that torch has just had there are enough.
         """
         # casadi takes long to import, and is only installed for this.
         if importlib.util.find_spec("casadi") is None:
             raise ValueError("compile=True needs casadi; try: pip install stiffml[compile]")
         from stiffml.system.derivatives.compiled_dynamics import in_compiled_form
 
-        self.f = in_compiled_form(self.f, u, required)
-        self.g = None if self.g is None else in_compiled_form(self.g, u, required)
+        reads: Sequence[Reached | None] = self.reads or [None] * len(self.parts)
+        found = [
+            in_compiled_form(part, u, required, read, is_repeated)
+            for part, read in zip(self.parts, reads, strict=True)
+        ]
+        self.f, self.g = found[0], found[1] if len(found) > 1 else None
 
     @property
     def space(self) -> Space:

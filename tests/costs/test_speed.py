@@ -14,7 +14,7 @@ import stiffml
 from stiffml import Grid, solve
 from stiffml.fits.robertson import Network, error_of, observations
 
-CALLS_AT_ONCE, CALLS_BACK, CALLS_ONE_BY_ONE = 1120, 640, 6600
+CALLS_AT_ONCE, CALLS_BACK, CALLS_ONE_BY_ONE = 970, 400, 6600
 """Python calls of the package, a tenth more than were counted."""
 
 PACKAGE = str(Path(stiffml.__file__).parent)
@@ -67,12 +67,12 @@ def test_a_training_iteration_of_the_robertson_fit(func_calls: list[int]) -> Non
     stats = solution.stats
     assert stats.at_once == stats.accepted == 40
     assert stats.newton_iterations <= 9, f"{stats}: look at solve in all_at_once/newton.py"
-    assert len(func_calls) <= 12, f"{len(func_calls)} calls: look at ManySteps.update and what solve tries"
+    assert len(func_calls) <= 10, f"{len(func_calls)} calls: look at ManySteps.update and what solve tries"
     assert interpreted <= CALLS_AT_ONCE, f"{interpreted} Python calls: look at all_at_once/ and Drive"
     func_calls.clear()
     interpreted = python_calls(lambda: error_of(solution, data).backward())
-    assert len(func_calls) <= 4, f"{len(func_calls)} calls: look at reverse, which is batched over time"
-    assert sum(func_calls) <= 3 * 3 * 41, f"func at {sum(func_calls)} states: look at reverse"
+    assert len(func_calls) <= 1, f"{len(func_calls)} calls: look at reverse, and at SameFunc.compare"
+    assert sum(func_calls) <= 41, f"func at {sum(func_calls)} states: look at reverse"
     assert interpreted <= CALLS_BACK, f"{interpreted} Python calls: look at gradients/transposed.py"
     found = solution
     forward(guess=found)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stiffml.errors import ReplayError
 from stiffml.parameters.leaves import origin
+from stiffml.parameters.names import Reached
 from stiffml.system.derivatives.compilation import Compiled, Start, compiled
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.function.batching import Batching, Sample
@@ -203,12 +204,20 @@ class CompiledDynamics(Dynamics):
         return bool(np.any(s < self.span.begin) or np.any(s > self.span.end))
 
 
-def in_compiled_form(dynamics: Dynamics, u: np.ndarray, required: bool) -> Dynamics:
+def in_compiled_form(
+    dynamics: Dynamics,
+    u: np.ndarray,
+    required: bool,
+    reads: Reached | None = None,
+    is_repeated: bool = False,
+) -> Dynamics:
     """The same function in compiled form, for a solve that starts at ``u`` (size,).
 
+    ``reads``: what it reads, if that is known. ``is_repeated``: see ``System.compile``.
     The function itself, after one warning, if it cannot be compiled; with ``required`` a ValueError.
     """
     span, direction = dynamics.span, dynamics.direction
-    start = Start((direction * span.begin, direction * span.end), u)
-    found = compiled(dynamics.func, dynamics.layout, dynamics.space, start, required)
+    value = direction * dynamics.last_slope if is_repeated and dynamics.last_slope.shape == u.shape else None
+    start = Start((direction * span.begin, direction * span.end), u, value)
+    found = compiled(dynamics.func, dynamics.layout, dynamics.space, start, required, reads)
     return dynamics if found is None else CompiledDynamics(dynamics, found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -140,12 +141,10 @@ class WithJacobian(Evaluation):
         blocks = grads.numpy().reshape(width, layout.samples, width).swapaxes(0, 1)
         return slopes.detach().numpy()[0], blocks
 
-    @cached_property
+    @property
     def _identity(self) -> Tensor:
-        """The cotangents of replicated rows: copy r yields row r of every sample's Jacobian."""
-        width, samples = self.layout.width, self.layout.samples
-        eye = torch.eye(width, dtype=torch.float64)
-        return eye[:, None, :].expand(width, samples, width).reshape(width, self.layout.size)
+        """The cotangents of replicated rows of one state: copy r yields row r of every sample's Jacobian."""
+        return _identities(1, self.layout.width, self.layout.samples)
 
     @property
     def last_slope(self) -> np.ndarray:
@@ -232,7 +231,8 @@ class WithJacobian(Evaluation):
         times = torch.from_numpy(np.repeat(s.numpy(), width))
         with torch.enable_grad():
             slopes = self._many(times, leaf, copies=width)
-            grads = gradient(slopes, leaf, self._identity.repeat(count, 1))
+            ones = _identities(count, width, samples)
+            grads = _own(gradient(slopes, leaf, ones), ones)
         blocks = grads.view(count, width, samples, width).transpose(1, 2)
         return slopes.detach()[::width], blocks
 
@@ -260,6 +260,13 @@ class WithJacobian(Evaluation):
                     row = gradient(slopes, leaf, eye[r].expand_as(slopes), retain=r < width - 1)
                     into[:, r] = row.view(samples, width)
         return blocks
+
+
+@functools.lru_cache(maxsize=16)
+def _identities(count: int, width: int, samples: int) -> Tensor:
+    """The cotangents of replicated rows of ``count`` states, one after the other; not to be written to."""
+    eye = np.broadcast_to(np.eye(width)[:, None, :], (count, width, samples, width))
+    return torch.from_numpy(eye.reshape(count * width, samples * width).copy())
 
 
 def _own(gradients: Tensor, cotangents: Tensor) -> Tensor:

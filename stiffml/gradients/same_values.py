@@ -1,0 +1,78 @@
+"""The check that func has not changed since a run, by the values that the reverse sweep computes anyway."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+
+import numpy as np
+
+from stiffml.all_at_once.solve import Kept
+from stiffml.gradients.tape import Tape
+from stiffml.gradients.times import AtNodes
+from stiffml.gradients.transposed import nodes_of_positions
+from stiffml.run.same_function import allowed_change
+
+
+class SameFunc:
+    """Whether func is that of the run.
+
+    Steps that were solved all at once have left its values at all vectors. The reverse sweep evaluates it
+    there once more, at the end, and the values are compared. Wherever there is nothing to compare, or the
+    comparison fails, :meth:`stiffml.gradients.tape.Tape.require_same_func` decides, by calls of func; also if
+    the sweep fails, which then has a reason.
+
+        with SameFunc(tape) as same:
+            ...  # the sweep, which calls same.require() or same.compare(...)
+    """
+
+    def __init__(self, tape: Tape) -> None:
+        self._tape, self._is_known = tape, False
+
+    def __enter__(self) -> SameFunc:
+        system, kept = self._tape.replay.system, self._tape.run.kept
+        # Compiled code has the numbers of the run, and would not show that func has changed.
+        if not isinstance(kept, Kept) or any(part.is_compiled for part in system.parts):
+            self.require()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if not isinstance(error, Exception):
+            assert error is not None or self._is_known, "nothing has been compared"
+            return
+        self.require()
+
+    def require(self) -> None:
+        """Raise ReplayError if func has changed, by calls of it; once."""
+        if not self._is_known:
+            self._tape.require_same_func()
+            self._is_known = True
+
+    def compare(self, kept: Kept, found: Sequence[AtNodes], used: Sequence[set[int]]) -> None:
+        """Raise ReplayError if func has changed, by its values at all vectors.
+
+        Parameters
+        ----------
+        kept : Kept
+            What the run has left.
+        found : sequence of AtNodes
+            The values of f and g now.
+        used : sequence of set of int
+            The positions of the parameters that they depend on now.
+        """
+        system = self._tape.replay.system
+        if self._is_known:
+            return
+        needed = system.used or (frozenset(),) * len(found)
+        same = all(before <= now for before, now in zip(needed, used, strict=True))
+        for slopes, at in zip(kept.slopes, found, strict=True):
+            node = nodes_of_positions(kept.structure.topology, at.nodes)[slopes.at]
+            now, u = at.slopes[node], at.nodes.u.numpy()[node]
+            off = np.abs(now - slopes.values).max(axis=1, initial=0)
+            # NaN compares as false.
+            same = same and bool((node >= 0).all() and (off <= allowed_change(now, u)).all())
+        if not same:
+            self.require()
+        self._is_known = True
