@@ -7,6 +7,7 @@ multipliers w solve (∂R/∂x)ᵀ w = dL/dx. The results are the same as those 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,7 +32,10 @@ def kept_of(equations: Equations, kept: object) -> Kept | None:
     """What the forward run has kept, if it is of the equations of this segment."""
     if not isinstance(kept, Kept) or any(block.pattern.outputs for block in equations.blocks):
         return None
-    # Steps with these numbers have one topology, which is kept.
+    known = kept.structure.blocks
+    if len(known) == len(equations.blocks) and all(map(operator.is_, known, equations.blocks)):
+        return kept
+    # Steps with these numbers have one topology, as long as it is kept.
     return kept if topology_of(equations.blocks) is kept.structure.topology else None
 
 
