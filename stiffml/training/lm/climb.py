@@ -20,9 +20,6 @@ from stiffml.training.lm.residuals import IntervalResiduals, Path, Residuals, re
 STEPS_BACK = 2
 """How often an attempt goes back a rung before it is given up."""
 
-HOPELESS = 100
-"""A growing horizon with an error this many times the target does not come back: the attempt is given up."""
-
 CLOSER = 1e-2
 """By which factor the tolerance of a rung is smaller where it is fitted again."""
 
@@ -218,16 +215,10 @@ class Climb:
     def _end_rung(self, state: State, error: float, last: bool) -> None:
         now = self.progress
         now.theta, now.paths, now.came_from, now.state = state.theta, state.point.paths, now.level, None
-        hopeless = not self.rungs[now.level].to_target and error > HOPELESS * self.goal.error > 0
         if last:
             self._end_attempt(error, state.outcome)
-        elif hopeless and self._more_attempts():
-            self._end_attempt(np.inf, f"given up at {self.rungs[now.level].name}: error {error:.1e}")
         else:
             now.level += 1
-
-    def _more_attempts(self) -> bool:
-        return self.progress.attempt + 1 < self.goal.attempts
 
     def _go_back(self, error: TrialError) -> None:
         now = self.progress
@@ -252,7 +243,7 @@ class Climb:
             now.best, now.best_theta, now.best_paths = ended, now.theta.copy(), now.paths
         if reached:
             now.outcome = "reached the target"
-        elif self._reset is None or not self._more_attempts():
+        elif self._reset is None or now.attempt + 1 >= goal.attempts:
             now.outcome = f"{outcome}, after {len(now.attempts)} attempts" if now.attempt else outcome
         else:
             now.attempt += 1

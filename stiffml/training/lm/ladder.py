@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from stiffml.checks import number, whole
 from stiffml.training.data import Run
-from stiffml.training.lm.intervals import Rung, shot, up_to
+from stiffml.training.lm.intervals import Rung, observed_rows, shot, up_to
 from stiffml.training.lm.intervals import whole as whole_runs
 
 
@@ -101,16 +101,18 @@ class MultipleShooting(Strategy):
 class GrowingHorizon(Strategy):
     """Whole trajectories up to a time that grows by ``rows`` observations at a time.
 
-    The trajectory of each rung is that of the one before, continued. It needs no complete observations.
+    The trajectory of each rung is that of the one before, continued step by step. It needs no complete
+    observations. Rows in which nothing is observed do not count: they only add steps.
 
     Parameters
     ----------
     rows : int
-        Default 2. Longer extensions are faster, and more often end in a bad minimum.
+        Default 1. Longer extensions are faster, and more often lead to where no trajectory exists: a model
+        that was fitted up to a time holds for a while beyond it, not for long.
     """
 
-    rows: int = 2
-    iterations: int = field(default=60, kw_only=True)
+    rows: int = 1
+    iterations: int = field(default=30, kw_only=True)
     last: int = field(default=400, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -118,8 +120,9 @@ class GrowingHorizon(Strategy):
         object.__setattr__(self, "rows", whole("GrowingHorizon: rows", self.rows))
 
     def _before(self, runs: Sequence[Run], longest: int) -> list[Rung]:
+        most = max(len(observed_rows(run)) for run in runs)
         return [
             # Fitted as closely as it goes: the better it is, the further it goes on rightly.
             Rung(f"the first {rows}", up_to(runs, rows), self.iterations, self.tolerance, to_target=False)
-            for rows in range(self.rows, longest, self.rows)
+            for rows in range(self.rows, most, self.rows)
         ]
