@@ -113,7 +113,7 @@ class Progress:
     paths: list[Path] | None = None
     state: State | None = None
     best_theta: np.ndarray | None = None
-    best_paths: list[Path] | None = None
+    best_point: dict[str, Any] | None = None
     best: Attempt | None = None
     rows: list[Row] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
@@ -216,7 +216,8 @@ class Climb:
         now = self.progress
         now.theta, now.paths, now.came_from, now.state = state.theta, state.point.paths, now.level, None
         if last:
-            self._end_attempt(error, state.outcome)
+            # The point itself is kept: without its stages the solve might not find it again.
+            self._end_attempt(error, state.outcome, self.problem().kept(state.point))
         else:
             now.level += 1
 
@@ -229,7 +230,7 @@ class Climb:
         now.back += 1
         now.level -= 1
 
-    def _end_attempt(self, error: float, outcome: str) -> None:
+    def _end_attempt(self, error: float, outcome: str, point: dict[str, Any] | None = None) -> None:
         now = self.progress
         judged = error
         if np.isfinite(error) and self._judge is not None:
@@ -240,7 +241,7 @@ class Climb:
         close = error <= goal.error or (goal.error == 0 and goal.judged is not None)
         reached = close and (goal.judged is None or judged <= goal.judged)
         if reached or (np.isfinite(error) and (now.best is None or judged < now.best.judged)):
-            now.best, now.best_theta, now.best_paths = ended, now.theta.copy(), now.paths
+            now.best, now.best_theta, now.best_point = ended, now.theta.copy(), point
         if reached:
             now.outcome = "reached the target"
         elif self._reset is None or now.attempt + 1 >= goal.attempts:
@@ -281,7 +282,7 @@ class Climb:
             name: getattr(now, name)
             for name in (
                 *("theta", "attempt", "level", "back", "came_from", "paths"),
-                *("best_theta", "best_paths", "outcome"),
+                *("best_theta", "best_point", "outcome"),
             )
         }
         state = None

@@ -107,12 +107,13 @@ class GrowingHorizon(Strategy):
     Parameters
     ----------
     rows : int
-        Default 1. Longer extensions are faster, and more often lead to where no trajectory exists: a model
-        that was fitted up to a time holds for a while beyond it, not for long.
+        Default 2. Longer extensions more often lead to where no trajectory exists: a model that was fitted
+        up to a time holds for a while beyond it, not for long. With 1, parameters that the first observation
+        does not determine may run away.
     """
 
-    rows: int = 1
-    iterations: int = field(default=30, kw_only=True)
+    rows: int = 2
+    iterations: int = field(default=60, kw_only=True)
     last: int = field(default=400, kw_only=True)
 
     def __post_init__(self) -> None:
