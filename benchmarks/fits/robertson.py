@@ -34,7 +34,7 @@ from measuring import RESULTS, Bound, machine, store
 
 COMPONENTS = ["A", "B", "C"]
 UNSEEN_OF_POINTS = {40: 1e-3, 160: 1e-4}
-END, LONG_POINTS, LONG_UNSEEN, SUBSTEPS = 1e5, 50, 247, 2
+END, LONG_POINTS, LONG_UNSEEN, SUBSTEPS, UNSEEN_OF_LONG = 1e5, 50, 247, 2, 3e-3
 
 
 class ProductionLoss(nn.Module):
@@ -94,13 +94,14 @@ def long(seed: int, train: Runs) -> Result:
         train,
         method="sdirk3",
         steps=Grid(),
-        strategy=GrowingHorizon(2 * SUBSTEPS),
+        strategy=GrowingHorizon(1, iterations=30),
         levenberg_marquardt=LevenbergMarquardt(ridge=1e-4),
         scale=1.0,
-        target=2e-4,
+        target=1e-3,
+        judged=UNSEEN_OF_LONG,
         attempts=8,
         seed=seed,
-        max_seconds=180,
+        max_seconds=600,  # of the clock, for busy machines: what is bounded is seconds of CPU
     )
 
 
@@ -147,7 +148,10 @@ def summary(rows: list[dict], kind: str, points: int) -> list[Bound]:
         ]
     return [
         Bound(
-            "share of seeds with error at unseen times up to 3e-3", float((unseen <= 3e-3).mean()), 0.7, True
+            f"share of seeds with error at unseen times up to {UNSEEN_OF_LONG:g}",
+            float((unseen <= UNSEEN_OF_LONG).mean()),
+            0.7,
+            True,
         ),
         Bound("most seconds of CPU of a seed", float(seconds.max()), 180),
     ]
@@ -195,7 +199,8 @@ def main() -> None:
     for seed in seeds:
         rows.append(measured(seed, run, unseen))
         bounds = summary(rows, kind, points)
-        result = {"setup": kind, "points": points, "machine": machine(), "rows": rows}
+        command = " ".join(["benchmarks/fits/robertson.py", *sys.argv[1:]])
+        result = {"command": command, "setup": kind, "points": points, "machine": machine(), "rows": rows}
         store({**result, "bounds": [bound.row() for bound in bounds]}, draw, RESULTS, name)
     for bound in bounds:
         print(bound)

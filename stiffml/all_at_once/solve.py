@@ -113,6 +113,8 @@ def solve_segment(
 ) -> Found:
     """Solve the steps of a segment, of one or several trajectories, whose states are the initial guess.
 
+    So are its stages, if it has them.
+
     Where the method starts with half steps, the trajectories must have them, at any state.
 
     Raises
@@ -138,6 +140,8 @@ def solve_segment(
             if states is not None and row.column == pattern.new:
                 x[here] = segment.states_at(states)
                 times[here] = segment.times_at(states)
+            elif row.column in pattern.stages and segment.stages is not None:
+                x[here] = segment.stages[block.which - segment.first, row.column - pattern.stages.start]
             elif row.column in pattern.stages:
                 x[here] = 0.0 if row.rosenbrock else base
             else:

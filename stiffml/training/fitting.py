@@ -83,9 +83,9 @@ def fit_by_levenberg_marquardt(
     }
     _climb(climb, asked, config, report)
     now = climb.progress
-    if now.best is None or now.best_theta is None:
+    if now.best is None or now.best_theta is None or now.best_point is None:
         raise TrainingError(_lost(climb))
-    point = residuals.of(climb.rungs[-1].intervals).begin(now.best_theta, now.best_paths)
+    point = residuals.of(climb.rungs[-1].intervals).restored(now.best_point)
     matrix, right = iteration.linear(now.best_theta, point)
     found: Covariance = covariance(vector.names, now.best_theta, matrix, right, asked.known_noise)
     return Result(

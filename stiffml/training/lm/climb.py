@@ -20,9 +20,6 @@ from stiffml.training.lm.residuals import IntervalResiduals, Path, Residuals, re
 STEPS_BACK = 2
 """How often an attempt goes back a rung before it is given up."""
 
-HOPELESS = 100
-"""A growing horizon with an error this many times the target does not come back: the attempt is given up."""
-
 CLOSER = 1e-2
 """By which factor the tolerance of a rung is smaller where it is fitted again."""
 
@@ -116,7 +113,7 @@ class Progress:
     paths: list[Path] | None = None
     state: State | None = None
     best_theta: np.ndarray | None = None
-    best_paths: list[Path] | None = None
+    best_point: dict[str, Any] | None = None
     best: Attempt | None = None
     rows: list[Row] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
@@ -218,16 +215,11 @@ class Climb:
     def _end_rung(self, state: State, error: float, last: bool) -> None:
         now = self.progress
         now.theta, now.paths, now.came_from, now.state = state.theta, state.point.paths, now.level, None
-        hopeless = not self.rungs[now.level].to_target and error > HOPELESS * self.goal.error > 0
         if last:
-            self._end_attempt(error, state.outcome)
-        elif hopeless and self._more_attempts():
-            self._end_attempt(np.inf, f"given up at {self.rungs[now.level].name}: error {error:.1e}")
+            # The point itself is kept: without its stages the solve might not find it again.
+            self._end_attempt(error, state.outcome, self.problem().kept(state.point))
         else:
             now.level += 1
-
-    def _more_attempts(self) -> bool:
-        return self.progress.attempt + 1 < self.goal.attempts
 
     def _go_back(self, error: TrialError) -> None:
         now = self.progress
@@ -238,7 +230,7 @@ class Climb:
         now.back += 1
         now.level -= 1
 
-    def _end_attempt(self, error: float, outcome: str) -> None:
+    def _end_attempt(self, error: float, outcome: str, point: dict[str, Any] | None = None) -> None:
         now = self.progress
         judged = error
         if np.isfinite(error) and self._judge is not None:
@@ -249,10 +241,10 @@ class Climb:
         close = error <= goal.error or (goal.error == 0 and goal.judged is not None)
         reached = close and (goal.judged is None or judged <= goal.judged)
         if reached or (np.isfinite(error) and (now.best is None or judged < now.best.judged)):
-            now.best, now.best_theta, now.best_paths = ended, now.theta.copy(), now.paths
+            now.best, now.best_theta, now.best_point = ended, now.theta.copy(), point
         if reached:
             now.outcome = "reached the target"
-        elif self._reset is None or not self._more_attempts():
+        elif self._reset is None or now.attempt + 1 >= goal.attempts:
             now.outcome = f"{outcome}, after {len(now.attempts)} attempts" if now.attempt else outcome
         else:
             now.attempt += 1
@@ -290,7 +282,7 @@ class Climb:
             name: getattr(now, name)
             for name in (
                 *("theta", "attempt", "level", "back", "came_from", "paths"),
-                *("best_theta", "best_paths", "outcome"),
+                *("best_theta", "best_point", "outcome"),
             )
         }
         state = None

@@ -71,6 +71,18 @@ def shot(runs: Sequence[Run], length: int) -> tuple[Interval, ...]:
     )
 
 
-def up_to(runs: Sequence[Run], rows: int) -> tuple[Interval, ...]:
-    """The first ``rows`` + 1 rows of each run."""
-    return tuple(Interval(i, 0, min(rows, len(run) - 1)) for i, run in enumerate(runs))
+def observed_rows(run: Run) -> np.ndarray:
+    """The rows after the first in which something is observed."""
+    return 1 + np.flatnonzero(run.mask[1:].any(axis=1))
+
+
+def up_to(runs: Sequence[Run], count: int) -> tuple[Interval, ...]:
+    """Each run up to the row of its observation number ``count``; to its end if it has not as many.
+
+    So none ends with rows that nothing holds to the data, from which it could not be continued rightly.
+    """
+    found = []
+    for i, run in enumerate(runs):
+        rows = observed_rows(run)
+        found.append(Interval(i, 0, int(rows[count - 1]) if count < len(rows) else len(run) - 1))
+    return tuple(found)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from stiffml.checks import number, whole
 from stiffml.training.data import Run
-from stiffml.training.lm.intervals import Rung, shot, up_to
+from stiffml.training.lm.intervals import Rung, observed_rows, shot, up_to
 from stiffml.training.lm.intervals import whole as whole_runs
 
 
@@ -101,12 +101,15 @@ class MultipleShooting(Strategy):
 class GrowingHorizon(Strategy):
     """Whole trajectories up to a time that grows by ``rows`` observations at a time.
 
-    The trajectory of each rung is that of the one before, continued. It needs no complete observations.
+    The trajectory of each rung is that of the one before, continued step by step. It needs no complete
+    observations. Rows in which nothing is observed do not count: they only add steps.
 
     Parameters
     ----------
     rows : int
-        Default 2. Longer extensions are faster, and more often end in a bad minimum.
+        Default 2. Longer extensions more often lead to where no trajectory exists: a model that was fitted
+        up to a time holds for a while beyond it, not for long. With 1, parameters that the first observation
+        does not determine may run away.
     """
 
     rows: int = 2
@@ -118,8 +121,9 @@ class GrowingHorizon(Strategy):
         object.__setattr__(self, "rows", whole("GrowingHorizon: rows", self.rows))
 
     def _before(self, runs: Sequence[Run], longest: int) -> list[Rung]:
+        most = max(len(observed_rows(run)) for run in runs)
         return [
             # Fitted as closely as it goes: the better it is, the further it goes on rightly.
             Rung(f"the first {rows}", up_to(runs, rows), self.iterations, self.tolerance, to_target=False)
-            for rows in range(self.rows, longest, self.rows)
+            for rows in range(self.rows, most, self.rows)
         ]

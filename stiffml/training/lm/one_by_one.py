@@ -14,7 +14,6 @@ from stiffml.interface.arguments import Arguments
 from stiffml.interface.integrate import solved
 from stiffml.interface.sensitivities import sensitivities
 from stiffml.interface.solution import Solution
-from stiffml.training.lm.levenberg_marquardt import TrialError
 
 Path = tuple[np.ndarray, np.ndarray]
 """Times (k,) and states (k, size)."""
@@ -52,8 +51,13 @@ class OneByOne:
         return times
 
     def solve(
-        self, groups: Sequence[np.ndarray], starts: Sequence[np.ndarray], paths: Sequence[Path] | None
+        self,
+        groups: Sequence[np.ndarray],
+        starts: Sequence[np.ndarray],
+        paths: Sequence[Path] | None,
+        near: SolvedOneByOne | None = None,
     ) -> SolvedOneByOne:
+        """Solve all intervals; each begins anew, whatever is known nearby."""
         outputs = [
             outputs_of(one_solution(self._arguments, times, start))
             for times, start in zip(groups, starts, strict=True)
@@ -105,15 +109,6 @@ def path_of(solution: Solution) -> Path:
     if states is None:
         return solution.t.detach().cpu().double().numpy(), outputs_of(solution)
     return run.trajectory.times.copy(), states
-
-
-def failure_of(arguments: Arguments, times: np.ndarray, start: np.ndarray, run: str) -> TrialError | None:
-    """Why an interval cannot be solved step by step, if it cannot."""
-    try:
-        one_solution(arguments, times, start)
-    except Exception as error:  # whatever func raises far from the data
-        return TrialError(f"run {run}: {error}", run, float(getattr(error, "t", float("nan"))))
-    return None
 
 
 def _options(arguments: Arguments) -> dict[str, Any]:

@@ -12,11 +12,12 @@ from torch import nn
 from stiffml.interface.arguments import Arguments
 from stiffml.interface.checking import check
 from stiffml.interface.equations import space_of
+from stiffml.interface.solution import Solution
 from stiffml.system.space import solving_on
 from stiffml.training.data import Runs
 from stiffml.training.lm.intervals import Interval, filled
 from stiffml.training.lm.levenberg_marquardt import TrialError
-from stiffml.training.lm.one_by_one import OneByOne, failure_of, one_solution, path_of
+from stiffml.training.lm.one_by_one import OneByOne, one_solution, path_of
 from stiffml.training.lm.together import Together, interpolated
 from stiffml.training.lm.vector import FittedVector
 
@@ -116,13 +117,14 @@ class IntervalResiduals:
         TrialError
             If they cannot be solved.
         """
-        return self._evaluate(theta, near.paths)
+        return self._evaluate(theta, near.paths, near.solved)
 
     def begin(self, theta: np.ndarray, paths: Sequence[Path] | None) -> SolvedPoint:
         """The point at parameters (size,), where there is no neighbouring one.
 
-        The iteration begins from ``paths``, where there are some, then from the states that a solve step by
-        step finds.
+        The iteration begins from ``paths``, where there are some, and if that fails from the states that a
+        solve step by step finds. A path that ends before its interval is continued step by step: a constant
+        is no guess where times span decades, and may lead to another solution of the steps, or to none.
 
         Raises
         ------
@@ -130,23 +132,40 @@ class IntervalResiduals:
             If an interval cannot be solved step by step either; it says which.
         """
         try:
-            return self._evaluate(theta, paths)
+            return self._evaluate(theta, None if paths is None else self._continued(theta, paths))
         except TrialError:
             starts = [self._of.start_of(theta, interval)[0] for interval in self.intervals]
-            found = []
-            for interval, times, start in zip(self.intervals, self._times, starts, strict=True):
-                name = self._of.runs[interval.run].name
-                cause = failure_of(self._of.arguments, times, start, name)
-                if cause is not None:
-                    raise cause from None
-                found.append(path_of(one_solution(self._of.arguments, times, start)))
+            found = [
+                path_of(self._step_by_step(interval, times, start))
+                for interval, times, start in zip(self.intervals, self._times, starts, strict=True)
+            ]
             return self._evaluate(theta, found)
 
-    def _evaluate(self, theta: np.ndarray, paths: Sequence[Path] | None) -> SolvedPoint:
+    def _continued(self, theta: np.ndarray, paths: Sequence[Path]) -> list[Path]:
+        """The paths up to the ends of the intervals."""
+        self._of.vector.write(theta)
+        found = []
+        for interval, rows, (times, states) in zip(self.intervals, self._times, paths, strict=True):
+            if isinstance(self._engine, Together) and times[-1] < rows[-1]:
+                rest = np.concatenate([times[-1:], rows[rows > times[-1]]])
+                more, new = path_of(self._step_by_step(interval, rest, states[-1]))
+                times, states = np.concatenate([times, more[1:]]), np.concatenate([states, new[1:]])
+            found.append((times, states))
+        return found
+
+    def _step_by_step(self, interval: Interval, times: np.ndarray, start: np.ndarray) -> Solution:
+        try:
+            return one_solution(self._of.arguments, times, start)
+        except Exception as error:  # whatever func raises far from the data
+            run = self._of.runs[interval.run].name
+            t = float(getattr(error, "t", float("nan")))
+            raise TrialError(f"run {run}: {error}", run, t) from error
+
+    def _evaluate(self, theta: np.ndarray, paths: Sequence[Path] | None, near: Any = None) -> SolvedPoint:
         try:
             self._of.vector.write(theta)
             starts = [self._of.start_of(theta, interval)[0] for interval in self.intervals]
-            return self._point(theta, self._engine.solve(self._groups, starts, paths))  # type: ignore[arg-type]
+            return self._point(theta, self._engine.solve(self._groups, starts, paths, near))  # type: ignore[arg-type]
         except Exception as error:  # func may raise whatever it likes far from the data
             raise TrialError(
                 str(error) or type(error).__name__, t=float(getattr(error, "t", float("nan")))
@@ -213,7 +232,7 @@ def rearranged(
 ) -> list[Path] | None:
     """Paths of new intervals from those of old ones: what is known of each run, by time.
 
-    None if they begin where nothing is known.
+    They end where nothing further is known. None if they begin where nothing is known.
     """
     by_run: dict[int, list[Path]] = {}
     for interval, path in zip(old, paths, strict=True):
@@ -227,7 +246,9 @@ def rearranged(
         times, order = np.unique(times, return_index=True)
         states = states[order]
         run = residuals.runs[interval.run]
-        begin, end = run.times[interval.first], run.times[interval.last]
+        begin, end = run.times[interval.first], min(run.times[interval.last], times[-1])
+        if begin >= end:
+            return None
         inside = (times > begin) & (times < end)
         at = np.concatenate([[begin], times[inside], [end]])
         found.append((at, interpolated(times, states, at)))

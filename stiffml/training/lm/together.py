@@ -132,11 +132,13 @@ class Together:
         groups: Sequence[Group],
         starts: Sequence[np.ndarray],
         paths: Sequence[tuple[np.ndarray, np.ndarray]] | None,
+        near: Solved | None = None,
     ) -> Solved:
         """Solve all intervals from ``starts`` (size,).
 
         ``paths`` has for each interval times (k,) and states (k, size) near the solution. Without, the
-        iteration begins from the starts.
+        iteration begins from the starts. ``near`` is the solution of these groups that the paths are of, if
+        they are: then stages begin from its stages, which are much nearer than the states before them.
 
         Raises
         ------
@@ -145,8 +147,9 @@ class Together:
         """
         segments, iterations = [], 0
         with torch.inference_mode(False), torch.no_grad(), np.errstate(all="ignore"):
-            for group in groups:
-                segment, needed = self._solve_group(group, starts, paths)
+            for number, group in enumerate(groups):
+                stages = None if near is None else near.segments[number].stages
+                segment, needed = self._solve_group(group, starts, paths, stages)
                 segments.append(segment)
                 iterations += needed
         return Solved(list(groups), segments, iterations)
@@ -156,6 +159,7 @@ class Together:
         group: Group,
         starts: Sequence[np.ndarray],
         paths: Sequence[tuple[np.ndarray, np.ndarray]] | None,
+        stages: np.ndarray | None,
     ) -> tuple[Segment, int]:
         guesses, trajectories = [], group.trajectories
         if self._method.starts_with_half_step:  # which each solution has its own of
@@ -170,7 +174,7 @@ class Together:
             if part.half is not None:
                 part.half = part.half[0], starts[number]
         states = np.concatenate(guesses)
-        segment = Segment(trajectories, 0, trajectories.n_steps, 0, states)
+        segment = Segment(trajectories, 0, trajectories.n_steps, 0, states, stages)
         found = solve_segment(
             segment, self._method, self._system, self._request.newton, trusted=paths is not None
         )
