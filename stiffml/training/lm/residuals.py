@@ -17,6 +17,7 @@ from stiffml.training.data import Runs
 from stiffml.training.lm.intervals import Interval, filled
 from stiffml.training.lm.levenberg_marquardt import TrialError
 from stiffml.training.lm.one_by_one import OneByOne, failure_of, one_solution, path_of
+from stiffml.training.lm.side_by_side import SideBySide, takes_batch
 from stiffml.training.lm.together import Together, interpolated
 from stiffml.training.lm.vector import FittedVector
 
@@ -43,7 +44,10 @@ class Residuals:
     options : dict
         The arguments of a solve.
     together : bool
-        Whether all runs are solved at once. Otherwise one by one.
+        Whether all steps of all runs are solved at once.
+    engine : Together, SideBySide or OneByOne
+        What solves intervals: all steps at once where they are known; step by step for all intervals in one
+        call, where the model takes a batch; or one interval after the other.
     """
 
     def __init__(self, model: nn.Module, runs: Runs, scale: np.ndarray, arguments: dict[str, Any]) -> None:
@@ -60,7 +64,7 @@ class Residuals:
     def together(self) -> bool:
         return isinstance(self.engine, Together)
 
-    def _engine(self) -> Together | OneByOne:
+    def _engine(self) -> Together | SideBySide | OneByOne:
         plain = {**vars(self.arguments), "params": tuple(self.vector.parameters)}
         with solving_on(space_of(self.model)), torch.enable_grad():
             request = check(Arguments(**plain))
@@ -68,8 +72,10 @@ class Residuals:
         position = {id(p): i for i, p in enumerate(system.parameters)}
         if request.plan is not None and not (system.mass is not None and system.mass.singular):
             return Together(request, [position[id(p)] for p in self.vector.parameters])
-        names = [name for name, p in self.model.named_parameters() if p.requires_grad]
-        return OneByOne(self.arguments, names, self.vector.of_model)
+        first = self.runs[0]
+        if takes_batch(self.arguments, first.times, first.y0):
+            return SideBySide(self.arguments, self.vector.parameters)
+        return OneByOne(self.arguments, self.vector.parameters)
 
     def of(self, intervals: Sequence[Interval]) -> IntervalResiduals:
         """The residuals of these intervals."""
