@@ -102,7 +102,9 @@ def test_reactions_and_production_stay_positive() -> None:
     """At 0 nothing falls, at any state and for any weights; and what is conserved is so there too."""
     generator = torch.Generator().manual_seed(0)
     for head, conserve in ((Reactions(), torch.ones(1, 4)), (ProductionLoss(), None)):
-        model = Closure(None, [5], typical=[1.0, 1e-3, 1.0, 10.0], head=head, conserve=conserve, seed=4)
+        model = Closure(None, [5], typical=[1.0, 1e-3, 1.0, 10.0], head=head, conserve=conserve)
+        model.network.gain = 1.0
+        model.network.reset(4)
         y = torch.rand(200, 4, generator=generator, dtype=torch.float64) * model.typical
         y[torch.rand(200, 4, generator=generator) < 0.4] = 0
         with torch.no_grad():

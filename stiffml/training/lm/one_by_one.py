@@ -15,7 +15,6 @@ from stiffml.interface.arguments import Arguments
 from stiffml.interface.integrate import solved
 from stiffml.interface.sensitivities import tangents_of
 from stiffml.interface.solution import Solution
-from stiffml.training.lm.levenberg_marquardt import TrialError
 
 Path = tuple[np.ndarray, np.ndarray]
 """Times (k,) and states (k, size)."""
@@ -77,7 +76,7 @@ class OneByOne:
     def tangents(self, solution: SolvedOneByOne, starts: Sequence[np.ndarray]) -> list[np.ndarray]:
         solutions = solution.solutions or self._solutions(solution.times, solution.starts)
         return [
-            with_starts(changes(one, self._parameters, 1, change.any()), change, self.count)
+            with_starts(changes(one, self._parameters, 1, bool(change.any())), change, self.count)
             for one, change in zip(solutions, starts, strict=True)
         ]
 
@@ -112,9 +111,7 @@ def with_starts(found: np.ndarray, change: np.ndarray, count: int) -> np.ndarray
     return values + found[:, :, count:] @ change.T if change.any() else values
 
 
-def one_solution(
-    arguments: Arguments, times: np.ndarray, start: np.ndarray, graph: bool = False
-) -> Solution:
+def one_solution(arguments: Arguments, times: np.ndarray, start: np.ndarray, graph: bool = False) -> Solution:
     """Solve one interval, with what derivatives need or without."""
     y0 = torch.from_numpy(start).to(arguments.y0)  # type: ignore[arg-type]
     with torch.inference_mode(False), torch.set_grad_enabled(graph):
@@ -134,13 +131,3 @@ def path_of(solution: Solution) -> Path:
     if states is None:
         return solution.t.detach().cpu().double().numpy(), outputs_of(solution)
     return run.trajectory.times.copy(), states
-
-
-def failure_of(arguments: Arguments, times: np.ndarray, start: np.ndarray, run: str) -> TrialError | None:
-    """Why an interval cannot be solved step by step, if it cannot."""
-    try:
-        one_solution(arguments, times, start)
-    except Exception as error:  # whatever func raises far from the data
-        return TrialError(f"run {run}: {error}", run, float(getattr(error, "t", float("nan"))))
-    return None
-

@@ -12,11 +12,12 @@ from torch import nn
 from stiffml.interface.arguments import Arguments
 from stiffml.interface.checking import check
 from stiffml.interface.equations import space_of
+from stiffml.interface.planning import WIDEST, obstacle_to_plan
 from stiffml.system.space import solving_on
 from stiffml.training.data import Runs
 from stiffml.training.lm.intervals import Interval, filled
 from stiffml.training.lm.levenberg_marquardt import TrialError
-from stiffml.training.lm.one_by_one import OneByOne, failure_of, one_solution, path_of
+from stiffml.training.lm.one_by_one import OneByOne, one_solution, path_of
 from stiffml.training.lm.side_by_side import SideBySide, takes_batch
 from stiffml.training.lm.together import Together, interpolated
 from stiffml.training.lm.vector import FittedVector
@@ -70,7 +71,13 @@ class Residuals:
             request = check(Arguments(**plain))
         system = request.system
         position = {id(p): i for i, p in enumerate(system.parameters)}
-        if request.plan is not None and not (system.mass is not None and system.mass.singular):
+        # Iterations go on from the point before, which is a guess, so that wider systems are solved together.
+        possible = request.plan is not None or (
+            request.method.newton
+            and not system.constant_jacobian
+            and not obstacle_to_plan(request.steps, system, request.solver, {}, WIDEST)
+        )
+        if possible and not (system.mass is not None and system.mass.singular):
             return Together(request, [position[id(p)] for p in self.vector.parameters])
         first = self.runs[0]
         if takes_batch(self.arguments, first.times, first.y0):
@@ -88,6 +95,10 @@ class Residuals:
         counts = run.mask[rows] & (run.weights[rows] > 0)
         counts[0] &= np.isinf(run.y0_noise) if interval.first == 0 else False
         return counts
+
+    def filled(self, interval: Interval) -> np.ndarray:
+        """(rows, components) the observations, gaps filled by straight lines."""
+        return self._filled[interval.run][interval.first : interval.last + 1]
 
     def start_of(self, theta: np.ndarray, interval: Interval) -> tuple[np.ndarray, np.ndarray]:
         """The state at which an interval starts, and its derivative (size, components) by all numbers."""
@@ -111,6 +122,9 @@ class IntervalResiduals:
         self._factors = [
             np.sqrt(runs[i.run].weights[part]) / scale for i, part in zip(intervals, rows, strict=True)
         ]
+        self._observed = [
+            (times, residuals.filled(i)) for times, i in zip(self._times, intervals, strict=True)
+        ]
         self._engine = residuals.engine
         self._groups = residuals.engine.groups(self._times, len(residuals.vector))
 
@@ -127,26 +141,34 @@ class IntervalResiduals:
     def begin(self, theta: np.ndarray, paths: Sequence[Path] | None) -> SolvedPoint:
         """The point at parameters (size,), where there is no neighbouring one.
 
-        The iteration begins from ``paths``, where there are some, then from the states that a solve step by
-        step finds.
+        The iteration begins from ``paths``, where there are some, else from the observations, then from the
+        starts of the intervals, then from the states that a solve step by step finds.
 
         Raises
         ------
         TrialError
             If an interval cannot be solved step by step either; it says which.
         """
-        try:
-            return self._evaluate(theta, paths)
-        except TrialError:
-            starts = [self._of.start_of(theta, interval)[0] for interval in self.intervals]
-            found = []
-            for interval, times, start in zip(self.intervals, self._times, starts, strict=True):
-                name = self._of.runs[interval.run].name
-                cause = failure_of(self._of.arguments, times, start, name)
-                if cause is not None:
-                    raise cause from None
+        guesses = [paths] if paths is not None else [self._observed, None]
+        for guess in guesses if self._of.together else [None]:
+            try:
+                return self._evaluate(theta, guess)
+            except TrialError:
+                continue
+        return self._evaluate(theta, self._step_by_step(theta))
+
+    def _step_by_step(self, theta: np.ndarray) -> list[Path]:
+        """The paths that solves of one interval after the other find; TrialError for the first that fails."""
+        found = []
+        for interval, times in zip(self.intervals, self._times, strict=True):
+            try:
+                start = self._of.start_of(theta, interval)[0]
                 found.append(path_of(one_solution(self._of.arguments, times, start)))
-            return self._evaluate(theta, found)
+            except Exception as error:  # whatever func raises far from the data
+                run = self._of.runs[interval.run].name
+                t = float(getattr(error, "t", float("nan")))
+                raise TrialError(f"run {run}: {error}", run, t) from error
+        return found
 
     def _evaluate(self, theta: np.ndarray, paths: Sequence[Path] | None) -> SolvedPoint:
         try:

@@ -96,15 +96,15 @@ class SideBySide:
 def in_batch(arguments: Arguments, times: Sequence[np.ndarray], starts: Sequence[np.ndarray]) -> Arguments:
     """The arguments of one solve of these intervals."""
     count, last = len(times), max(map(len, times))
-    t = np.stack([np.pad(own, (0, last - len(own)), mode="edge") for own in times])
-    y0 = torch.from_numpy(np.stack(starts)).to(arguments.y0)  # type: ignore[call-overload]
+    padded = np.stack([np.pad(own, (0, last - len(own)), mode="edge") for own in times])
+    y0 = torch.from_numpy(np.stack(starts)).to(arguments.y0)  # type: ignore[arg-type]
     mass, newton = arguments.mass, arguments.newton
     if isinstance(newton, Newton):
         newton = dataclasses.replace(newton, atol=_for_each(newton.atol, count))
     if isinstance(mass, Tensor) and mass.dim() == 2:
         mass = mass[None]  # so that it is not taken for one diagonal a sample
     atol = _for_each(arguments.atol, count)
-    t = torch.from_numpy(t)
+    t = torch.from_numpy(padded)
     return dataclasses.replace(arguments, y0=y0, t=t, batch_dims=1, mass=mass, newton=newton, atol=atol)
 
 
