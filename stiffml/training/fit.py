@@ -223,7 +223,7 @@ def least_squares(
     >>> low < 3 < high
     True
 
-    From a table, with runs at times of their own and gaps; initial values that are learned are fitted too. The
+    From a table, with runs at times of their own and gaps; learned initial values are fitted too. The
     runs are solved in one call where the model takes states (batch, components), else one after the other.
 
     >>> runs = read_csv("runs.csv", run="run", time="t_s", noise={"A": 0.01, "B": 4e-5})  # doctest: +SKIP
