@@ -17,6 +17,12 @@ from stiffml.closures.networks import mlp
 
 Known = Callable[[Tensor, Tensor], Tensor]
 
+GAIN = 1e-2
+"""Of the last layer of a network that is made: a fit begins near the known part, whose solution exists.
+
+From weights of size 1 the first solves of a fit failed on POLLU with most heads and features.
+"""
+
 
 class Closure(nn.Module):
     """f(t, y) = known(t, y) + scale · head(network(features(t, y))), as ``func`` of a solve.
@@ -35,7 +41,7 @@ class Closure(nn.Module):
         known(t, y) -> dy/dt in the shape of y; a module becomes a submodule. None where nothing is known.
     network : nn.Module or sequence of int
         From features (…, ``features.count``) to the head's numbers; or the widths of the hidden layers of an
-        :func:`mlp` that is made to fit, and drawn from ``seed``.
+        :func:`mlp` that is made to fit, and drawn from ``seed`` with the small ``gain`` 1e-2.
     typical : array_like
         (n,) typical magnitude of each component, such as ``problem.scale``.
     scale : array_like
@@ -185,7 +191,7 @@ def _network(network: Any, count: int, outputs: int, seed: int) -> nn.Module:
             raise TypeError(
                 f"network must be a torch.nn.Module or the widths of hidden layers, not {described(network)}"
             )
-        return mlp([count, *network, outputs], seed=seed)
+        return mlp([count, *network, outputs], seed=seed, gain=GAIN)
     first = next(network.parameters(), torch.zeros(0, dtype=torch.float64))
     if first.dtype is not torch.float64:
         raise ValueError(

@@ -55,7 +55,7 @@ def plan_of(
     if guess is not None and guess.t.dim() > 1:
         raise ValueError("guess: every sample of it has times of its own; pass a solution with one t for all")
     guessed = guess is not None or isinstance(steps, Held)
-    obstacle = _obstacle(steps, system, solver, arguments.options or {}, WIDEST if guessed else NARROW)
+    obstacle = obstacle_to_plan(steps, system, solver, arguments.options or {}, WIDEST if guessed else NARROW)
     if stepping == "all-at-once" and obstacle:
         raise ValueError(f"stepping: 'all-at-once' {obstacle}; pass stepping='auto' or 'sequential'")
     if stepping == "sequential" or obstacle or len(outputs) < 2:
@@ -73,7 +73,7 @@ def plan_of(
     return Plan(ends, is_output, ramp_steps, start, is_differentiated=is_differentiated)
 
 
-def _obstacle(
+def obstacle_to_plan(
     steps: Steps,
     system: System,
     solver: LinearSolver | None,

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from stiffml.checks import texts
-from stiffml.gradients.directions import Units
+from stiffml.gradients.directions import Directions, Units
 from stiffml.gradients.initial_values import consistent_tangents
 from stiffml.gradients.non_finite import explained, require_finite
 from stiffml.gradients.tangent import output_tangents
 from stiffml.interface.arguments import Arguments, named_arguments
 from stiffml.interface.integrate import solved
+from stiffml.interface.piece import Piece
 from stiffml.interface.solution import Solution
 from stiffml.native.constraints import Constraints
 from stiffml.parameters.naming import named_parameters
@@ -85,8 +86,7 @@ def sensitivities(
             "sensitivities: not available with breakpoints or an event; use Solution.jacobian"
         )
     piece = solution.pieces[0]
-    run, by_sample = piece.tape.run, piece.by_sample
-    tape = piece.tape.with_readings(run.readings if by_sample is None else by_sample.readings)
+    tape, by_sample = piece.tape, piece.by_sample
     tape.require_same_func()
     system = tape.replay.system
     layout = system.layout if by_sample is None else by_sample.layout
@@ -124,20 +124,34 @@ def sensitivities(
     start = np.zeros((count, size))
     if "y0" in names:
         start[at_y0 : at_y0 + size] = np.eye(size)
-    with torch.inference_mode(False), torch.no_grad(), tape.at_work():
-        if asked.make_consistent:
-            constraints = Constraints(system, float(run.trajectory.times[0]), tape.replay.solver)
+    if asked.make_consistent:
+        with torch.inference_mode(False), torch.no_grad(), tape.at_work():
+            constraints = Constraints(system, float(tape.run.trajectory.times[0]), tape.replay.solver)
             start = consistent_tangents(constraints, tape.checkpoints.start, start, directions)
-        with explained(tape):
-            tangents = output_tangents(tape, start, directions)
-        require_finite([tangents], tape)
-    tangents = tangents[run.in_time] if by_sample is None else by_sample.arranged(tangents)
+    tangents = tangents_of(piece, start, directions)
     parts = torch.split(tangents.to(dtype), [shape.numel() for shape in shapes], dim=1)
     found = {
         name: _last(layout.unflatten(part), shape)
         for name, part, shape in zip(names, parts, shapes, strict=True)
     }
     return Sensitivities(solution, found)
+
+
+def tangents_of(piece: Piece, start: np.ndarray, directions: Directions) -> Tensor:
+    """The tangents (n, P, size) of the outputs of a solve that has ended, from those of y0 (P, size).
+
+    Raises
+    ------
+    NonFiniteDerivativeError
+        If they are NaN because a derivative of func is.
+    """
+    run, by_sample = piece.tape.run, piece.by_sample
+    tape = piece.tape.with_readings(run.readings if by_sample is None else by_sample.readings)
+    with torch.inference_mode(False), torch.no_grad(), tape.at_work():
+        with explained(tape):
+            tangents = output_tangents(tape, start, directions)
+        require_finite([tangents], tape)
+    return tangents[run.in_time] if by_sample is None else by_sample.arranged(tangents)
 
 
 def _known(func: Func, extra: tuple[Tensor, ...], used: tuple[Tensor, ...]) -> dict[str, tuple[int, Tensor]]:

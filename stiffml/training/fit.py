@@ -222,6 +222,15 @@ def least_squares(
     >>> low, high = result.covariance.intervals()["k"]
     >>> low < 3 < high
     True
+
+    From a table, with runs at times of their own and gaps; learned initial values are fitted too. The
+    runs are solved in one call where the model takes states (batch, components), else one after the other.
+
+    >>> runs = read_csv("runs.csv", run="run", time="t_s", noise={"A": 0.01, "B": 4e-5})  # doctest: +SKIP
+    >>> runs = runs.with_initial({"A": "learned", "B": 0.0})  # doctest: +SKIP
+    >>> train, validate = runs.split(fraction=0.75)  # doctest: +SKIP
+    >>> result = least_squares(Kinetics(), train)  # doctest: +SKIP
+    >>> print(result.report(validate), result.covariance)  # doctest: +SKIP
     """
     steps = Adaptive() if steps is None else steps
     strategy = Whole() if strategy is None else strategy

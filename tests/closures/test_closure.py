@@ -102,7 +102,9 @@ def test_reactions_and_production_stay_positive() -> None:
     """At 0 nothing falls, at any state and for any weights; and what is conserved is so there too."""
     generator = torch.Generator().manual_seed(0)
     for head, conserve in ((Reactions(), torch.ones(1, 4)), (ProductionLoss(), None)):
-        model = Closure(None, [5], typical=[1.0, 1e-3, 1.0, 10.0], head=head, conserve=conserve, seed=4)
+        model = Closure(None, [5], typical=[1.0, 1e-3, 1.0, 10.0], head=head, conserve=conserve)
+        model.network.gain = 1.0
+        model.network.reset(4)
         y = torch.rand(200, 4, generator=generator, dtype=torch.float64) * model.typical
         y[torch.rand(200, 4, generator=generator) < 0.4] = 0
         with torch.no_grad():
@@ -130,7 +132,9 @@ def test_no_weights_make_a_solution_run_away(head: Head, sign: int) -> None:
 @pytest.mark.parametrize("head", [Sinh(), Reactions()], ids=["sinh", "reactions"])
 def test_a_trace_component_gets_what_its_scale_allows(head: Head) -> None:
     scale = np.array([1.0, 1.0, 1e-9])
-    model = Closure(None, [5], typical=np.ones(3), scale=scale, head=head, conserve=np.ones((1, 3)), seed=1)
+    model = Closure(None, [5], typical=np.ones(3), scale=scale, head=head, conserve=np.ones((1, 3)))
+    model.network.gain = 1.0
+    model.network.reset(1)
     y = torch.rand(100, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     with torch.no_grad():
         rates = model(times(0)[0], y)

@@ -25,7 +25,7 @@ def residuals_of(runs: Runs, together: bool = True, **more: Any) -> Residuals:
     found = Residuals(Chain(2.0, 300.0), runs, SCALE, arguments)
     assert found.together, "these are known steps of a small system"
     if not together:
-        found.engine = OneByOne(found.arguments, ["logs"], 2)
+        found.engine = OneByOne(found.arguments, found.vector.parameters)
     return found
 
 

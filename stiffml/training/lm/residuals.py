@@ -12,12 +12,14 @@ from torch import nn
 from stiffml.interface.arguments import Arguments
 from stiffml.interface.checking import check
 from stiffml.interface.equations import space_of
+from stiffml.interface.planning import WIDEST, obstacle_to_plan
 from stiffml.interface.solution import Solution
 from stiffml.system.space import solving_on
 from stiffml.training.data import Runs
 from stiffml.training.lm.intervals import Interval, filled
 from stiffml.training.lm.levenberg_marquardt import TrialError
 from stiffml.training.lm.one_by_one import OneByOne, one_solution, path_of
+from stiffml.training.lm.side_by_side import SideBySide, takes_batch
 from stiffml.training.lm.together import Together, interpolated
 from stiffml.training.lm.vector import FittedVector
 
@@ -44,7 +46,10 @@ class Residuals:
     options : dict
         The arguments of a solve.
     together : bool
-        Whether all runs are solved at once. Otherwise one by one.
+        Whether all steps of all runs are solved at once.
+    engine : Together, SideBySide or OneByOne
+        What solves intervals: all steps at once where they are known; step by step for all intervals in one
+        call, where the model takes a batch; or one interval after the other.
     """
 
     def __init__(self, model: nn.Module, runs: Runs, scale: np.ndarray, arguments: dict[str, Any]) -> None:
@@ -61,16 +66,24 @@ class Residuals:
     def together(self) -> bool:
         return isinstance(self.engine, Together)
 
-    def _engine(self) -> Together | OneByOne:
+    def _engine(self) -> Together | SideBySide | OneByOne:
         plain = {**vars(self.arguments), "params": tuple(self.vector.parameters)}
         with solving_on(space_of(self.model)), torch.enable_grad():
             request = check(Arguments(**plain))
         system = request.system
         position = {id(p): i for i, p in enumerate(system.parameters)}
-        if request.plan is not None and not (system.mass is not None and system.mass.singular):
+        # Iterations go on from the point before, which is a guess, so that wider systems are solved together.
+        possible = request.plan is not None or (
+            request.method.newton
+            and not system.constant_jacobian
+            and not obstacle_to_plan(request.steps, system, request.solver, {}, WIDEST)
+        )
+        if possible and not (system.mass is not None and system.mass.singular):
             return Together(request, [position[id(p)] for p in self.vector.parameters])
-        names = [name for name, p in self.model.named_parameters() if p.requires_grad]
-        return OneByOne(self.arguments, names, self.vector.of_model)
+        first = self.runs[0]
+        if takes_batch(self.arguments, first.times, first.y0):
+            return SideBySide(self.arguments, self.vector.parameters)
+        return OneByOne(self.arguments, self.vector.parameters)
 
     def of(self, intervals: Sequence[Interval]) -> IntervalResiduals:
         """The residuals of these intervals."""
@@ -83,6 +96,10 @@ class Residuals:
         counts = run.mask[rows] & (run.weights[rows] > 0)
         counts[0] &= np.isinf(run.y0_noise) if interval.first == 0 else False
         return counts
+
+    def filled(self, interval: Interval) -> np.ndarray:
+        """(rows, components) the observations, gaps filled by straight lines."""
+        return self._filled[interval.run][interval.first : interval.last + 1]
 
     def start_of(self, theta: np.ndarray, interval: Interval) -> tuple[np.ndarray, np.ndarray]:
         """The state at which an interval starts, and its derivative (size, components) by all numbers."""
@@ -106,6 +123,9 @@ class IntervalResiduals:
         self._factors = [
             np.sqrt(runs[i.run].weights[part]) / scale for i, part in zip(intervals, rows, strict=True)
         ]
+        self._observed = [
+            (times, residuals.filled(i)) for times, i in zip(self._times, intervals, strict=True)
+        ]
         self._engine = residuals.engine
         self._groups = residuals.engine.groups(self._times, len(residuals.vector))
 
@@ -122,24 +142,28 @@ class IntervalResiduals:
     def begin(self, theta: np.ndarray, paths: Sequence[Path] | None) -> SolvedPoint:
         """The point at parameters (size,), where there is no neighbouring one.
 
-        The iteration begins from ``paths``, where there are some, and if that fails from the states that a
-        solve step by step finds. A path that ends before its interval is continued step by step: a constant
-        is no guess where times span decades, and may lead to another solution of the steps, or to none.
+        The iteration begins from ``paths``, where there are some, else from the observations, then from the
+        starts of the intervals, then from the states that a solve step by step finds. A path that ends before
+        its interval is continued step by step: a constant is no guess where times span decades, and may lead
+        to another solution of the steps, or to none.
 
         Raises
         ------
         TrialError
             If an interval cannot be solved step by step either; it says which.
         """
-        try:
-            return self._evaluate(theta, None if paths is None else self._continued(theta, paths))
-        except TrialError:
-            starts = [self._of.start_of(theta, interval)[0] for interval in self.intervals]
-            found = [
-                path_of(self._step_by_step(interval, times, start))
-                for interval, times, start in zip(self.intervals, self._times, starts, strict=True)
-            ]
-            return self._evaluate(theta, found)
+        guesses = [paths] if paths is not None else [self._observed, None]
+        for guess in guesses if self._of.together else [None]:
+            try:
+                return self._evaluate(theta, None if guess is None else self._continued(theta, guess))
+            except TrialError:
+                continue
+        starts = [self._of.start_of(theta, interval)[0] for interval in self.intervals]
+        found = [
+            path_of(self._step_by_step(interval, times, start))
+            for interval, times, start in zip(self.intervals, self._times, starts, strict=True)
+        ]
+        return self._evaluate(theta, found)
 
     def _continued(self, theta: np.ndarray, paths: Sequence[Path]) -> list[Path]:
         """The paths up to the ends of the intervals."""
