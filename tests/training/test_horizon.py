@@ -56,7 +56,7 @@ def test_a_longer_horizon_keeps_the_trajectory(method: str) -> None:
         problem._evaluate(theta, paths)
     found = problem.begin(theta, paths).solved.outputs[0]
     alone = residuals_of(method)
-    alone.engine = OneByOne(alone.arguments, ["log"], 1)
+    alone.engine = OneByOne(alone.arguments, alone.vector.parameters)
     expected = alone.of(new).begin(theta, None).solved.outputs[0]
     np.testing.assert_allclose(found, expected, atol=1e-7)
     assert found[3, 0] < -0.7
