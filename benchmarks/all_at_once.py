@@ -49,8 +49,8 @@ MOVE = 0.01
 BOUNDS = {
     ("fit", "all at once"): 90.0,
     ("fit", "with a guess"): 60.0,
-    ("fit", "compiled, cold"): 250.0,
-    ("fit", "compiled, with a guess"): 160.0,
+    ("fit", "compiled, cold"): 25.0,
+    ("fit", "compiled, with a guess"): 16.0,
     ("samples", "all at once"): 8.0,
     ("samples", "with a guess"): 8.0,
     ("mechanism", "with a guess"): 20.0,

@@ -169,7 +169,8 @@ def draw(result: dict, path: Path) -> None:
         both = [row.get("both_ms", np.nan) for row in rows]
         axes.bar(places + 0.2, both, 0.4, label="whole solve with gradient")
         axes.set(yscale="log", ylabel="ms", title=method, xticks=places, xticklabels=names)
-        axes.legend(frameon=False)
+        axes.set_ylim(top=8 * np.nanmax([*both, 1.0]))  # room for the legend
+        axes.legend(frameon=False, loc="upper right")
     figure.savefig(path, dpi=120)
 
 
