@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from stiffml.errors import SolveError
+from stiffml.interface.solution import Solution
 from stiffml.interface.solve import solve
 from stiffml.steps import Adaptive
 from stiffml.training.data import Run
@@ -22,6 +23,9 @@ MAX_STEPS = 20_000
 
 RTOL, ATOL = 1e-7, 1e-10
 """Tolerances with which fitted models are solved again; atol in units of the scale."""
+
+POINTS = 150
+"""Points of a line in a picture, on either kind of axis."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,15 @@ class Resolved:
         (n, components), NaN after the time at which the solve stopped.
     message : str
         Why it stopped; empty if it did not.
+    line : tuple of ndarray
+        (m,) times from the first to the last that was reached, dense enough for a picture, and the solution
+        there, (m, components).
     """
 
     run: Run
     y: np.ndarray
     message: str
+    line: tuple[np.ndarray, np.ndarray]
 
 
 def resolve(
@@ -49,7 +57,7 @@ def resolve(
     dtype = next((p.dtype for p in model.parameters()), torch.float64)
     start = torch.from_numpy(y0.copy()).to(dtype)
     times = torch.from_numpy(run.times.copy())
-    y, message = np.full(run.values.shape, np.nan), ""
+    y, message, line = np.full(run.values.shape, np.nan), "", (run.times[:1], y0[None])
     y[0] = y0
     steps = Adaptive(max_steps=MAX_STEPS)
     try:
@@ -60,9 +68,26 @@ def resolve(
         assert isinstance(found.y, torch.Tensor)
         y[: len(found.y)] = found.y.cpu().double().numpy()
         message = "" if len(found.y) == len(y) else found.message
+        line = _line(found, run.times[: len(found.y)])
     except (SolveError, ValueError) as error:  # such as a func that is not finite at the start
         message = str(error)
-    return Resolved(run, y, message)
+    return Resolved(run, y, message, line)
+
+
+def _line(found: Solution, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Times that are dense on a linear and on a logarithmic axis, and the solution there."""
+    span = times[-1] - times[0]
+    if span == 0:
+        return times[:1], found.y[:1].cpu().double().numpy()  # type: ignore[union-attr]
+    shortest = np.diff(times)[np.diff(times) > 0].min()
+    begin, end = float(times[0]), float(times[-1])
+    decades = begin + np.geomspace(min(shortest, span / POINTS), span, POINTS)
+    dense = np.concatenate([times, decades, np.linspace(begin, end, POINTS)])
+    at = np.unique(dense.clip(begin, end))
+    with torch.no_grad():
+        y = found.interpolate(torch.from_numpy(at))
+    assert isinstance(y, torch.Tensor)
+    return at, y.cpu().double().numpy()
 
 
 def errors(resolved: Resolved, scale: np.ndarray) -> np.ndarray:
@@ -153,7 +178,9 @@ def drift_of(resolved: Sequence[Resolved], invariants: Mapping[str, Any]) -> dic
     return found
 
 
-def draw(resolved: Sequence[Resolved], components: Sequence[str], labels: Sequence[str]) -> Figure:
+def draw(
+    resolved: Sequence[Resolved], components: Sequence[str], labels: Sequence[str], time_units: str
+) -> Figure:
     """The runs solved again as lines, what was observed as points, a panel for each component, at most 16."""
     from matplotlib.figure import Figure
 
@@ -171,8 +198,10 @@ def draw(resolved: Sequence[Resolved], components: Sequence[str], labels: Sequen
         for one in resolved:
             first = 1 if logarithmic else 0
             panel.plot(one.run.times[first:], one.run.values[first:, c], ".", color=DATA, ms=4)
-            panel.plot(one.run.times[first:], one.y[first:, c], color=FIT, lw=1.2)
+            t, y = one.line
+            panel.plot(t[first:], y[first:, c], color=FIT, lw=1.2)
         panel.set_title(labels[c], fontsize=10)
+        panel.set_xlabel(f"time [{time_units}]")
         panel.grid(alpha=0.25)
         if logarithmic:
             panel.set_xscale("log")

@@ -120,4 +120,4 @@ class Result:
     def plot(self, runs: Runs | None = None) -> Figure:
         """Observations as points, the model solved again as lines, a panel for each component, at most 16."""
         labels = [f"{name} [{self.data.units_of(name)}]" for name in self.data.components]
-        return draw(self.resolved(runs), self.data.components, labels)
+        return draw(self.resolved(runs), self.data.components, labels, self.data.labels.time_units)
