@@ -34,6 +34,7 @@ from measuring import RESULTS, Bound, machine, store
 
 COMPONENTS = ["A", "B", "C"]
 UNSEEN_OF_POINTS = {40: 1e-3, 160: 1e-4}
+MEDIAN_SECONDS = {40: 5, 160: 12}
 END, LONG_POINTS, LONG_UNSEEN, SUBSTEPS, UNSEEN_OF_LONG = 1e5, 50, 247, 2, 3e-3
 
 
@@ -144,7 +145,7 @@ def summary(rows: list[dict], kind: str, points: int) -> list[Bound]:
                 1,
                 True,
             ),
-            Bound("median seconds of CPU a seed", float(np.median(seconds)), 5),
+            Bound("median seconds of CPU a seed", float(np.median(seconds)), MEDIAN_SECONDS[points]),
         ]
     return [
         Bound(
