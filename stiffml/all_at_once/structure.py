@@ -10,7 +10,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from stiffml.all_at_once.entries import Entries
-from stiffml.all_at_once.topology import KEPT, LARGEST_KEPT, topology_of
+from stiffml.all_at_once.topology import keep, topology_of
 from stiffml.discretization.equations import Block, Form
 from stiffml.discretization.trajectory import Segment, Trajectory
 from stiffml.methods import Method
@@ -104,10 +104,7 @@ def structure_of(method: Method, segment: Segment, form: Form) -> Structure:
         None if half is None else half[0],
     )
     found = _KNOWN.pop(key, None) or Structure(method.blocks(segment, form))
-    if len(found.topology.entries.row) <= LARGEST_KEPT:
-        _KNOWN[key] = found
-        while len(_KNOWN) > KEPT:
-            _KNOWN.popitem(last=False)
+    keep(_KNOWN, key, found, len(found.topology.entries.row))
     return found
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from stiffml.all_at_once.entries import Entries
 from stiffml.discretization.equations import Block, Row
+
+T = TypeVar("T")
 
 KEPT = 8
 """The number of topologies that are kept."""
@@ -223,11 +225,16 @@ def topology_of(blocks: Sequence[Block]) -> Topology:
         return Topology(blocks)  # patterns with outputs are made anew by every solve
     key = tuple((block.pattern, block.which.tobytes(), block.known.tobytes()) for block in blocks)
     found = _KNOWN.pop(key, None) or Topology(blocks)
-    if len(found.entries.row) <= LARGEST_KEPT:
-        _KNOWN[key] = found
-        while len(_KNOWN) > KEPT:
-            _KNOWN.popitem(last=False)
+    keep(_KNOWN, key, found, len(found.entries.row))
     return found
+
+
+def keep(known: OrderedDict[object, T], key: object, value: T, entries: int) -> None:
+    """Keep the newest value, unless it has too many entries, and forget the oldest."""
+    if entries <= LARGEST_KEPT:
+        known[key] = value
+        while len(known) > KEPT:
+            known.popitem(last=False)
 
 
 def _determined_states(block: Block) -> np.ndarray:

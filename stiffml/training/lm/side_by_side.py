@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,82 +15,28 @@ from stiffml.interface.own_times.checking import check
 from stiffml.interface.solution import Solution
 from stiffml.settings import Newton
 from stiffml.system.space import Space, solving_on
-from stiffml.training.lm.one_by_one import Path, changes, outputs_of, with_starts
+from stiffml.training.lm.separately import Separately, SolvedSeparately, changes, outputs_of, with_starts
 
 TRIED = 2
 """With so many samples a model is tried."""
 
 
-@dataclass(frozen=True)
-class SolvedSideBySide:
-    """Intervals with these times (rows,), solved from ``starts`` (size,); see ``together.Solved``.
+class SideBySide(Separately):
+    """The solver of intervals with one solve for all, for a model that takes a batch."""
 
-    ``solution``: what is differentiated; None where only outputs were kept.
-    """
-
-    times: Sequence[np.ndarray]
-    starts: Sequence[np.ndarray]
-    outputs: list[np.ndarray]
-    solution: Solution | None = None
-
-    @property
-    def paths(self) -> list[Path]:
-        return list(zip(self.times, self.outputs, strict=True))
-
-
-class SideBySide:
-    """The solver of intervals with the arguments of a solve, whose func is the model and takes a batch.
-
-    Parameters
-    ----------
-    arguments : Arguments
-        Of one interval.
-    parameters : sequence of Tensor
-        Those of the model that are fitted.
-    """
-
-    def __init__(self, arguments: Arguments, parameters: Sequence[Tensor]) -> None:
-        self._arguments, self._parameters = arguments, list(parameters)
-        self.count = sum(p.numel() for p in self._parameters)
-
-    def groups(self, times: Sequence[np.ndarray], columns: int) -> Sequence[np.ndarray]:
-        return times
-
-    def solve(
-        self,
-        groups: Sequence[np.ndarray],
-        starts: Sequence[np.ndarray],
-        paths: Sequence[Path] | None,
-        near: SolvedSideBySide | None = None,
-    ) -> SolvedSideBySide:
-        """Solve all intervals; each begins anew, whatever is known nearby."""
-        solution = self._solution(groups, starts)
-        values = outputs_of(solution)  # (n, intervals, size), the last row of each repeated
-        outputs = [values[: len(times), i] for i, times in enumerate(groups)]
-        return SolvedSideBySide(groups, starts, outputs, solution)
-
-    def _solution(self, groups: Sequence[np.ndarray], starts: Sequence[np.ndarray]) -> Solution:
+    def _solutions(self, times: Sequence[np.ndarray], starts: Sequence[np.ndarray]) -> list[Solution]:
         with torch.inference_mode(False), torch.enable_grad():
-            return solved(in_batch(self._arguments, groups, starts))
+            return [solved(in_batch(self._arguments, times, starts))]
 
-    def kept(self, solution: SolvedSideBySide) -> list[dict[str, np.ndarray]]:
-        return [
-            {"start": start, "outputs": outputs}
-            for start, outputs in zip(solution.starts, solution.outputs, strict=True)
-        ]
+    def _outputs(self, solutions: list[Solution], times: Sequence[np.ndarray]) -> list[np.ndarray]:
+        values = outputs_of(solutions[0])  # (n, intervals, size), the last row of each repeated
+        return [values[: len(own), i] for i, own in enumerate(times)]
 
-    def restored(
-        self, groups: Sequence[np.ndarray], kept: Sequence[dict[str, np.ndarray]]
-    ) -> SolvedSideBySide:
-        return SolvedSideBySide(groups, [one["start"] for one in kept], [one["outputs"] for one in kept])
-
-    def tangents(self, solution: SolvedSideBySide, starts: Sequence[np.ndarray]) -> list[np.ndarray]:
-        solved = solution.solution
-        if solved is None:
-            solved = self._solution(solution.times, solution.starts)
+    def tangents(self, solution: SolvedSeparately, starts: Sequence[np.ndarray]) -> list[np.ndarray]:
+        (of_all,) = self.solutions_of(solution)
         count, size = len(starts), len(solution.starts[0])
         by_start = any(change.any() for change in starts)
-        found = changes(solved, self._parameters, count, by_start)
+        found = changes(of_all, self._parameters, count, by_start)
         return [
             with_starts(found[: len(times), i * size : (i + 1) * size], change, self.count)
             for i, (times, change) in enumerate(zip(solution.times, starts, strict=True))
