@@ -15,6 +15,7 @@ from stiffml.discretization.equations import Block, Form, Scheme
 from stiffml.discretization.estimates import Estimate, estimated, with_embedded
 from stiffml.discretization.interpolation import Stencil, centred
 from stiffml.discretization.trajectory import Segment
+from stiffml.methods.growth import Growth
 
 
 class Method(ABC):
@@ -101,8 +102,12 @@ class Method(ABC):
 
     @property
     def growth(self) -> float:
-        """The largest ratio of an adaptive step to the previous step."""
+        """The ratio by which adaptive steps may grow from one to the next for long."""
         return math.inf
+
+    def growth_limit(self, runs: int = 1) -> Growth:
+        """How much longer the steps of adaptive runs side by side may become."""
+        return Growth(self.growth, runs=runs)
 
     @property
     def jump(self) -> float:

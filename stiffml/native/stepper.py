@@ -99,7 +99,7 @@ class NativeStepper(Stepper):
         return self._last_failure
 
     def step(self, size: float) -> Status | None:
-        task, limits, grows = self._task, self._task.limits, self._task.method.growth
+        task, limits, grows = self._task, self._task.limits, math.inf
         self.cut_by, self.detail = None, ""
         if limits is not None:
             limits.begin()

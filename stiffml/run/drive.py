@@ -87,7 +87,7 @@ class Drive:
             self._finder = EventFinder(event, again, task.s0, task.u0)
             if task.limits is not None:
                 task.limits.ends_run = self._finder.crosses
-        self._solvers = solvers
+        self._solvers, self._growth = solvers, task.method.growth_limit()
         self._taken_nonstop: Counts | None = None
 
     @cached_property
@@ -161,7 +161,7 @@ class Drive:
                     if self.stepper.cut_by is None:
                         raise self._stop(Status.STEP_TOO_SMALL, size=taken)
                     raise self._stop(*self._why_cut(self.stepper.cut_by), size=taken)
-                proposal = min(suggestion, self._method.growth * taken)
+                proposal = self._growth.next_size(taken, suggestion)
             self._mark_output()
 
     def _require_not_stiff(self, left: float, taken: float) -> None:

@@ -125,7 +125,7 @@ class Drive:
             found = np.maximum(found, work.steps.minimum or 0.0)
             sizes[moving] = found if work.steps.initial is None else np.minimum(found, sizes[moving])
         sizes = np.maximum(sizes, shortest(begins))
-        return Chosen(work.outputs, work.steps, work.method.growth, sizes)
+        return Chosen(work.outputs, work.steps, work.method.growth_limit(len(sizes)), sizes)
 
     def run(self) -> Taken:
         """Take all steps."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stiffml.errors import Status
+from stiffml.methods.growth import Growth
 from stiffml.steps import Adaptive
 
 LEAST_SPACINGS = 16
@@ -72,7 +73,7 @@ class Chosen(Goals):
         self,
         outputs: Sequence[np.ndarray],
         steps: Adaptive,
-        growth: float,
+        growth: Growth,
         first: np.ndarray,
     ) -> None:
         super().__init__(outputs)
@@ -94,7 +95,7 @@ class Chosen(Goals):
         # A step that was shortened only to land on an output: the longer proposal is still good.
         before = self.proposals[samples]
         suggestion = np.where(sizes < before, np.maximum(suggestion, before), suggestion)
-        self.proposals[samples] = np.minimum(suggestion, self._growth * sizes)
+        self.proposals[samples] = self._growth.after(samples, sizes, suggestion)
         self.cuts[samples] = 0
 
     def cut(self, sample: int, begin: float, end: float, factor: float) -> Status | None:

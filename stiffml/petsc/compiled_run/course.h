@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#define MOST_GROWING 6
 #define EXPORT __attribute__((visibility("default")))
 
 /* Loops of compiled code, see stiffml/compiled/code.py. */
@@ -34,7 +35,8 @@ struct task {
   /* The method. */
   int64_t implicit, newton, explicit_first_stage, half_step, both_at_once, looks_ahead, guards;
   int64_t first_kept, kept; /* stages */
-  double growth;
+  double growth, most_growth; /* see methods/growth.py */
+  int64_t growing;            /* so many of the last steps count */
   /* Stiffness is looked for in as many stages; 0 where it is not. */
   int64_t watched;
   const double *combination, *atol; /* (watched,), and tolerances of the states (size,) */
@@ -100,7 +102,7 @@ struct run {
   double *recent;
   int64_t stages_seen, hits, misses;
   /* The course. */
-  double now, proposal, targets[128], smallest;
+  double now, proposal, last_sizes[MOST_GROWING], targets[128], smallest;
   int64_t steps, waiting, next_end, interval_begins;
   struct growing ends, sizes, states, stages;
   int64_t *output_steps;

@@ -77,7 +77,7 @@ class _Run:
     def _task_struct(self, guards: bool) -> TaskStruct:
         task, course, system, method = self._task, self._course, self._task.system, self._task.method
         layout, form, size = system.layout, system.form, task.u0.size
-        kept = method.kept_stages(form)
+        kept, growth = method.kept_stages(form), method.growth_limit()
         struct = TaskStruct(
             f=self._function(system.f, method.time_is_state),
             g=FunctionStruct() if system.g is None else self._function(system.g, False),
@@ -98,7 +98,9 @@ class _Run:
             guards=guards,
             first_kept=kept.start,
             kept=len(kept),
-            growth=method.growth,
+            growth=growth.ratio,
+            most_growth=growth.largest,
+            growing=growth.steps,
             eps=system.f.eps,
             start=task.s0,
             max_cuts=task.max_cuts,
