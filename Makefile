@@ -25,10 +25,11 @@ check: ## run the linters and the type checker
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-bench-peers: ## compare with diffrax, which gets an environment of its own, and record the result
+bench-peers: ## compare with other tools, which get an environment of their own, and record the result
 	$(PYTHON) environment/bootstrap.py
 	$(PYTHON) benchmarks/peers/environment.py
 	.venv/bin/python benchmarks/peers/brusselator.py
+	.venv/bin/python benchmarks/peers/small/compare.py
 
 clean: ## remove the environment and the runs
 	rm -rf .venv .venv-peers runs

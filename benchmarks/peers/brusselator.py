@@ -136,7 +136,9 @@ def start(definition: Definition, path: Path) -> dict[str, Worker]:
     """Both sides, whose right-hand sides are the same."""
     definition.save(path)
     pythons = {"stiffml": Path(sys.executable), "diffrax": PEERS}
-    workers = {side: Worker(python, HERE / f"{side}_side.py", path) for side, python in pythons.items()}
+    workers = {
+        side: Worker(python, HERE / f"{side}_side.py", path, path.parent) for side, python in pythons.items()
+    }
     expected = definition.rhs(definition.y0).ravel()
     for side, worker in workers.items():
         np.testing.assert_allclose(worker.about["rhs"], expected, rtol=1e-11, atol=1e-11, err_msg=side)

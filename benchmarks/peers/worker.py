@@ -37,17 +37,21 @@ class Run:
 
 
 class Worker:
-    """The asking end."""
+    """The asking end.
 
-    def __init__(self, python: Path, script: Path, definition: Path) -> None:
+    ``definition`` tells the side what to solve; arrays are exchanged through a file in ``folder``.
+    """
+
+    def __init__(self, python: Path, script: Path, definition: Path | str, folder: Path) -> None:
         core = max(os.sched_getaffinity(0))
-        self.exchange = definition.with_name(f"{script.stem}.npz")
+        self.exchange = folder / f"{script.stem}-exchange.npz"
+        found = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.process = subprocess.Popen(
             [python, script, definition],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, **THREADS},
+            env={**os.environ, **THREADS, "PYTHONPATH": os.pathsep.join(found)},
             preexec_fn=lambda: os.sched_setaffinity(0, {core}),
         )
         self.about = self._read()

@@ -1,0 +1,85 @@
+"""Reference solutions and gradients of the small systems, by a code that is none of those compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.integrate import solve_ivp
+from systems import System
+
+RTOL = 1e-11
+MOVED = 1e-3
+"""Inputs are moved by so much, relatively: then differences of fourth order are off by 1e-8, of which as much
+is rounding and tolerance as truncation."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """States at the outputs (outputs, n), and the gradient of the loss by y0 and p, (n + parameters,).
+
+    The loss is the mean of the squares of the states at the outputs, each component divided by ``scale``
+    (n,), the largest size it has there. ``sizes`` (n + parameters,) are those of the inputs, and of a y0
+    that is zero its threshold.
+    """
+
+    states: np.ndarray
+    scale: np.ndarray
+    gradient: np.ndarray
+    sizes: np.ndarray
+
+    def error(self, states: np.ndarray) -> float:
+        """The largest error of any component at any output, divided by its scale."""
+        return float(np.max(np.abs(states - self.states) / self.scale))
+
+    def gradient_error(self, gradient: np.ndarray) -> float:
+        """The largest error of an entry, each times the size of its input, divided by the largest of them."""
+        wanted = self.gradient * self.sizes
+        return float(np.max(np.abs(gradient * self.sizes - wanted)) / np.max(np.abs(wanted)))
+
+
+def reference_of(system: System) -> Reference:
+    """By scipy's Radau at a tight tolerance; the gradient by differences."""
+    n = len(system.y0)
+    inputs = np.concatenate([system.y0, system.p])
+    sizes = np.where(inputs != 0, np.abs(inputs), np.concatenate([system.threshold, np.ones(len(system.p))]))
+
+    def states_of(moved: np.ndarray) -> np.ndarray:
+        y0, p = moved[:n], moved[n:].tolist()
+        solution = solve_ivp(
+            lambda t, y: np.array(system.rhs(t, y.tolist(), p)),
+            (system.t[0], system.t[-1]),
+            y0,
+            method="Radau",
+            t_eval=system.t,
+            rtol=RTOL,
+            atol=RTOL * system.threshold,
+            jac=lambda t, y: _jacobian(system, t, y, p),
+        )
+        if not solution.success:
+            raise SystemExit(f"{system.name}: no reference solution: {solution.message}")
+        return solution.y.T
+
+    states = states_of(inputs)
+    scale = np.abs(states).max(axis=0)
+
+    def loss(i: int, by: float) -> float:
+        moved = inputs.copy()
+        moved[i] += by * MOVED * sizes[i]
+        return float(np.mean((states_of(moved) / scale) ** 2))
+
+    gradient = [
+        (8 * (loss(i, 1) - loss(i, -1)) - (loss(i, 2) - loss(i, -2))) / (12 * MOVED * sizes[i])
+        for i in range(len(inputs))
+    ]
+    return Reference(states, scale, np.array(gradient), sizes)
+
+
+def _jacobian(system: System, t: float, y: np.ndarray, p: list[float]) -> np.ndarray:
+    """By complex steps, which are exact here."""
+    columns = []
+    for i in range(len(y)):
+        moved = y.astype(complex)
+        moved[i] += 1e-30j
+        columns.append(np.imag(system.rhs(t, moved.tolist(), p)) / 1e-30)
+    return np.array(columns).T
