@@ -15,11 +15,17 @@ FIXED_NEWTON = 1e-10
 """Newton's rtol for steps without error control."""
 
 
+def default_tolerances(dtype: torch.dtype) -> tuple[float, float]:
+    """rtol and atol."""
+    return (1e-4, 1e-6) if dtype == torch.float32 else (1e-6, 1e-9)
+
+
 def tolerances_of(rtol: float | None, atol: float | Tensor | None, y0: State, layout: Layout) -> Tolerances:
     """Tolerances of adaptive steps, by default those of the dtype; TypeError or ValueError for others."""
     single = layout.dtype == torch.float32
-    rtol = (1e-4 if single else 1e-6) if rtol is None else number("rtol", rtol)
-    atol = (1e-6 if single else 1e-9) if atol is None else atol
+    default_rtol, default_atol = default_tolerances(layout.dtype)
+    rtol = default_rtol if rtol is None else number("rtol", rtol)
+    atol = default_atol if atol is None else atol
     resolution = 10 * torch.finfo(layout.dtype).eps
     if not rtol >= resolution:
         advice = "raise rtol or pass y0 as float64" if single else "raise rtol"

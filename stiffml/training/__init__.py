@@ -2,18 +2,21 @@
 
 from stiffml.training.collocation import Collocation, collocate
 from stiffml.training.data import Run, Runs, from_pandas, from_xarray, read_csv, read_netcdf
+from stiffml.training.descent.settings import FirstOrder
 from stiffml.training.fit import fit, least_squares
 from stiffml.training.lm.covariance import Covariance
 from stiffml.training.lm.ladder import GrowingHorizon, MultipleShooting, Strategy, Whole
 from stiffml.training.lm.levenberg_marquardt import LevenbergMarquardt
 from stiffml.training.resolving import Report
 from stiffml.training.result import Result
-from stiffml.training.trainer import STATE, History, Trainer, TrainingError
+from stiffml.training.trainer import STATE, History, Trainer
+from stiffml.training.trouble import TrainingError
 
 __all__ = [
     "STATE",
     "Collocation",
     "Covariance",
+    "FirstOrder",
     "GrowingHorizon",
     "History",
     "LevenbergMarquardt",

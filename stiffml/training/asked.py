@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from stiffml.methods import Method, resolve
 from stiffml.settings import Newton
 from stiffml.steps import Adaptive, Steps
 from stiffml.training.data import Runs
+from stiffml.training.folder import RunFolder
 from stiffml.training.lm.residuals import Residuals
+from stiffml.training.recording import Recording, summary_writer
 from stiffml.training.restarts import Restarts
 
 EQUATIONS = ("linear", "jacobian", "mass", "make_consistent")
@@ -55,6 +58,25 @@ class Asked:
     resume: bool
     config: dict[str, Any]
     save_every: int
+    progress: bool
+    tensorboard: bool
+    report: Callable[[Any], None] | None
+
+    def recording(self, config: Mapping[str, Any]) -> Recording:
+        """How the fit is kept and shown, with its folder made, for all that it was asked for.
+
+        Raises
+        ------
+        ValueError, FileExistsError, ImportError, OSError
+            See :func:`stiffml.training.fit`.
+        """
+        for name in ("resume", "tensorboard"):
+            if getattr(self, name) and self.folder is None:
+                raise ValueError(f"{name} needs the folder of the fit; pass folder=…")
+        if self.tensorboard:
+            summary_writer()
+        folder = None if self.folder is None else RunFolder(self.folder, config, self.resume)
+        return Recording(folder, self.save_every, self.progress, self.tensorboard, self.report)
 
 
 def require_runs(data: Any, validate: Any) -> None:
@@ -146,16 +168,34 @@ def bounds_of(bounds: Any, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
-def config_of(model: nn.Module, data: Runs, solving: Mapping[str, Any], scale: np.ndarray) -> dict[str, Any]:
+def config_of(
+    model: nn.Module,
+    data: Runs,
+    validate: Runs | None,
+    solving: Mapping[str, Any],
+    scale: np.ndarray,
+    seed: int,
+) -> dict[str, Any]:
     """What a fit depends on, in texts and numbers."""
-    digest = hashlib.sha256()
-    for run in data:
-        for array in (run.times, run.values, run.weights, run.y0, run.y0_noise):
-            digest.update(np.ascontiguousarray(array).tobytes())
     shapes = {name: list(p.shape) for name, p in model.named_parameters()}
     return {
-        "model": f"{type(model).__name__} {shapes}",
-        "data": f"{len(data)} runs of {', '.join(data.components)}, {digest.hexdigest()[:16]}",
+        "model": f"{' '.join(_text(model).split())} {shapes}",
+        "data": _digest(data),
+        "validate": "none" if validate is None else _digest(validate),
         "scale": scale.tolist(),
-        **{name: str(value) for name, value in solving.items()},
+        "seed": seed,
+        **{name: _text(value) for name, value in solving.items()},
     }
+
+
+def _text(value: Any) -> str:
+    """As text, without the addresses of objects, which are others in each process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(value))
+
+
+def _digest(runs: Runs) -> str:
+    digest = hashlib.sha256()
+    for run in runs:
+        for array in (run.times, run.values, run.weights, run.y0, run.y0_noise):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return f"{len(runs)} runs of {', '.join(runs.components)}, {digest.hexdigest()[:16]}"

@@ -1,89 +1,117 @@
-"""Fits by first-order optimizers: the mean square of the residuals of whole runs, by the Trainer."""
+"""Fits by optimizers of torch: the descent with its folder, and its result."""
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
 
-from stiffml.checks import described, number
-from stiffml.interface.solve import solve
+from stiffml.checks import described
+from stiffml.steps import KeptSteps
 from stiffml.training.asked import Asked
-from stiffml.training.folder import RunFolder
-from stiffml.training.lm.climb import mean_error
+from stiffml.training.descent.descent import Descent
+from stiffml.training.descent.loss import Evaluated, IntervalLoss
+from stiffml.training.descent.optimizers import (
+    Make,
+    optimizer_of,
+    optimizer_text,
+    scheduler_of,
+    scheduler_text,
+)
+from stiffml.training.descent.rows import history_dataset
+from stiffml.training.descent.settings import FirstOrder
+from stiffml.training.descent.unknowns import Unknowns
 from stiffml.training.lm.intervals import whole
+from stiffml.training.lm.ladder import MultipleShooting, Strategy, Whole
 from stiffml.training.lm.residuals import Residuals
 from stiffml.training.result import Result
-from stiffml.training.trainer import Trainer
 
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-LEARNING_RATE = 5e-3
+ITERATIONS = 1000
 
 
-def optimizer_of(
-    optimizer: str | torch.optim.Optimizer, model: nn.Module, learning_rate: float | None
-) -> torch.optim.Optimizer:
-    """The optimizer that was asked for.
-
-    Raises
-    ------
-    ValueError
-        For an unknown name, or a learning rate for an optimizer that has one already.
-    """
-    if isinstance(optimizer, torch.optim.Optimizer):
-        if learning_rate is not None:
-            raise ValueError("learning_rate: this optimizer has its own; leave learning_rate out")
-        return optimizer
-    if not isinstance(optimizer, str) or optimizer not in OPTIMIZERS:
-        known = ", ".join(["lm", *OPTIMIZERS])
-        raise ValueError(
-            f"optimizer must be one of {known}, or a torch optimizer, not {described(optimizer)}"
-        )
-    rate = LEARNING_RATE if learning_rate is None else number("learning_rate", learning_rate, above=0)
-    return OPTIMIZERS[optimizer]([p for p in model.parameters() if p.requires_grad], lr=rate)
-
-
-def train(asked: Asked, optimizer: torch.optim.Optimizer, iterations: int) -> Result:
-    """Minimise the mean square of all residuals; without a folder the state is kept in a temporary one.
+def fit_by_descent(
+    asked: Asked,
+    optimizer: str | torch.optim.Optimizer | Make,
+    learning_rate: float | None,
+    strategy: Strategy | None,
+    iterations: int | None,
+    settings: FirstOrder | None,
+    kept: KeptSteps | None,
+    seconds: float,
+) -> Result:
+    """Fit, and return the result.
 
     Raises
     ------
-    ValueError
-        If initial values are to be learned.
     TrainingError
-        If a solve fails whatever the size of the update.
+        If it cannot go on.
     """
     residuals = asked.residuals
-    if any(residuals.vector.learned):
+    settings = FirstOrder() if settings is None else settings
+    if not isinstance(settings, FirstOrder):
+        raise TypeError(f"first_order must be a FirstOrder(…), not {described(settings)}")
+    chosen = _strategy(strategy, iterations)
+    if settings.continuity and not isinstance(chosen, MultipleShooting):
         raise ValueError(
-            "data: initial values that are not known are fitted by optimizer='lm' only; if they are known, "
-            "say so: runs.with_initial('known')"
+            "FirstOrder: continuity is between the intervals of strategy=MultipleShooting(…); leave it out"
         )
-    with tempfile.TemporaryDirectory() as temporary:
-        place = Path(temporary)
-        config = {**asked.config, "optimizer": type(optimizer).__name__}
-        if asked.folder is not None:
-            place = RunFolder(asked.folder, config, asked.resume).path
-        settings: dict[str, str | int | float] = {name: str(value) for name, value in config.items()}
-        trainer = Trainer(
-            residuals.model, optimizer, lambda: _loss(residuals), place, settings, asked.save_every
-        )
-        if asked.resume:
-            trainer.resume()
-        trainer.run(iterations)
-        history = trainer.history.to_xarray()
-    point = residuals.of(whole(residuals.runs)).begin(residuals.vector.read(), None)
+    unknowns = Unknowns(residuals, bool(settings.continuity))
+    loss = IntervalLoss(residuals, unknowns, settings, kept)
+    made = optimizer_of(optimizer, residuals.model, learning_rate, unknowns.parameters)
+    text = optimizer_text(made)
+    scheduler = scheduler_of(settings.schedule, made)
+    descent = Descent(
+        residuals.model,
+        loss,
+        made,
+        scheduler,
+        chosen.rungs(residuals.runs),
+        settings,
+        asked.restarts.seed,
+        _check_of(asked, settings),
+        seconds,
+    )
+    config = {
+        **asked.config,
+        "optimizer": text,
+        "schedule": scheduler_text(scheduler),
+        # The default may go on for longer than it was asked to at first.
+        "strategy": "whole" if strategy is None else str(chosen),
+        "first_order": str(settings.config),
+        "kept": "none" if kept is None else f"{kept.steps}, renew={kept.renew}, bound={kept.bound:g}",
+    }
+
+    def history():
+        return history_dataset(descent.progress.rows, [rung.name for rung in descent.rungs], {})
+
+    recording = asked.recording(config)
+    total = sum(rung.iterations for rung in descent.rungs)
+    recording.drive(descent, descent.state_dict, descent.load_state_dict, history, total)
+    plain = IntervalLoss(residuals, unknowns, FirstOrder(loss="absolute"), None, observations_only=True)
+    error = float("nan")
+
+    def works() -> bool:
+        nonlocal error
+        found = plain.evaluate(whole(residuals.runs), gradient=False)
+        descent.note(found.faults)
+        error = found.loss
+        return not found.lost
+
+    try:
+        descent.finish(works)
+    finally:
+        if recording.folder is not None:
+            recording.folder.write(history(), descent.progress.failures)
+    count = len(descent.progress.rows)
     return Result(
         model=residuals.model,
-        error=mean_error(point.residuals),
-        outcome=f"{iterations} iterations of {type(optimizer).__name__}",
-        history=history,
+        error=error,
+        outcome=descent.progress.outcome or f"{count} iterations of {type(made).__name__}",
+        history=history(),
         attempts=[],
-        failures=[],
+        failures=descent.progress.failures,
         scale=residuals.scale,
-        initial={run.name: run.y0 for run in residuals.runs},
+        initial=unknowns.initial(),
         covariance=None,
         data=residuals.runs,
         validate=asked.validate,
@@ -91,17 +119,33 @@ def train(asked: Asked, optimizer: torch.optim.Optimizer, iterations: int) -> Re
     )
 
 
-def _loss(residuals: Residuals) -> Tensor:
-    """The mean square of all residuals, as a function of the model's parameters."""
-    total, count = torch.zeros((), dtype=torch.float64), 0
-    options = residuals.options
-    for run, interval in zip(residuals.runs, whole(residuals.runs), strict=True):
-        seen = torch.from_numpy(residuals.observed(interval))
-        values, weights = torch.from_numpy(run.values.copy()), torch.from_numpy(run.weights.copy())
-        y0 = torch.from_numpy(run.y0.copy()).to(residuals.vector.parameters[0].dtype)
-        y = solve(residuals.model, y0, torch.from_numpy(run.times.copy()), **options).y
-        assert isinstance(y, Tensor)
-        scaled = (y.double() - values)[seen] / torch.from_numpy(residuals.scale).expand_as(values)[seen]
-        total = total + (weights[seen] * scaled**2).sum()
-        count += int(seen.sum())
-    return total / count
+def _strategy(strategy: Strategy | None, iterations: int | None) -> Strategy:
+    if strategy is None:
+        return Whole(last=ITERATIONS if iterations is None else iterations)
+    if not isinstance(strategy, Strategy):
+        raise TypeError(
+            f"strategy must be MultipleShooting, GrowingHorizon or Whole, not {described(strategy)}"
+        )
+    if iterations is not None:
+        raise ValueError(
+            "iterations is for whole runs; a strategy has its own, such as "
+            "GrowingHorizon(iterations=50, last=500)"
+        )
+    return strategy
+
+
+def _check_of(asked: Asked, settings: FirstOrder) -> Callable[[], Evaluated] | None:
+    """The mean loss along the runs to validate on."""
+    if asked.validate is None:
+        return None
+    of = asked.residuals
+    seen = Residuals(of.model, asked.validate, of.scale, of.options)
+    loss = IntervalLoss(seen, Unknowns(seen, False), settings, None)
+
+    def check() -> Evaluated:
+        random = torch.get_rng_state()
+        found = loss.evaluate(whole(seen.runs), gradient=False)
+        torch.set_rng_state(random)
+        return found
+
+    return check

@@ -9,14 +9,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from stiffml.checks import number, whole
+from stiffml.checks import described, flag, number, whole
 from stiffml.methods import Method
-from stiffml.steps import Adaptive, Grid, Steps
+from stiffml.steps import Adaptive, Grid, KeptSteps, Steps
 from stiffml.training.asked import Asked, config_of, require_runs, scale_of, solving_arguments, with_newton
 from stiffml.training.data import Runs
-from stiffml.training.first_order import optimizer_of, train
+from stiffml.training.descent.optimizers import Make
+from stiffml.training.descent.settings import FirstOrder
+from stiffml.training.figures import save_figures
+from stiffml.training.first_order import fit_by_descent
 from stiffml.training.fitting import fit_by_levenberg_marquardt
-from stiffml.training.lm.climb import Goal, Progress
+from stiffml.training.folder import FIGURES
+from stiffml.training.lm.climb import Goal
 from stiffml.training.lm.ladder import Strategy, Whole
 from stiffml.training.lm.levenberg_marquardt import LevenbergMarquardt
 from stiffml.training.lm.residuals import Residuals
@@ -29,11 +33,12 @@ def fit(
     data: Runs,
     *,
     validate: Runs | None = None,
-    optimizer: str | torch.optim.Optimizer = "lm",
+    optimizer: str | torch.optim.Optimizer | Make = "lm",
     method: str | Method = "sdirk3",
-    steps: Steps | None = None,
+    steps: Steps | KeptSteps | None = None,
     strategy: Strategy | None = None,
     levenberg_marquardt: LevenbergMarquardt | None = None,
+    first_order: FirstOrder | None = None,
     scale: Any = None,
     bounds: Mapping[str, tuple[float, float]] | None = None,
     target: float = 0.0,
@@ -46,7 +51,9 @@ def fit(
     folder: str | Path | None = None,
     resume: bool = False,
     save_every: int = 25,
-    report: Callable[[Progress], None] | None = None,
+    tensorboard: bool = False,
+    progress: bool = False,
+    report: Callable[[Any], None] | None = None,
     **arguments: Any,
 ) -> Result:
     """Fit the parameters of a model, and unknown initial values, to runs.
@@ -54,7 +61,14 @@ def fit(
     By default by Levenberg-Marquardt from exact sensitivities, on a ladder: first from observation to
     observation, then over longer and longer intervals (``strategy``). One iteration solves all intervals of
     all runs at once, and gets the derivatives by all parameters from the same matrix. A solve that fails is a
-    rejected step; weights are never NaN.
+    rejected step.
+
+    By an optimizer of torch, on whole runs or a strategy too, with minibatches, a schedule and others as
+    ``first_order`` says. A solve that fails is tried again with smaller steps, then its interval is left out
+    of the iteration; where half of them or more fail, the last update is halved. Ten such failures in a row,
+    or ten iterations without one of the runs, end it with advice.
+
+    Weights are never NaN, and failures are in ``result.failures``.
 
     Parameters
     ----------
@@ -64,18 +78,24 @@ def fit(
         To fit to. Initial values that they know are exact, those measured have a prior, others are fitted.
     validate : Runs, optional
         To compare attempts by, solved with tight tolerances, and for the report.
-    optimizer : str or torch.optim.Optimizer
-        ``"lm"`` (default); ``"adam"``, ``"adamw"``, or an optimizer over the model's parameters, which
-        minimise the mean square of residuals on whole runs.
+    optimizer : str, torch.optim.Optimizer or callable
+        ``"lm"`` (default); ``"adam"``, ``"adamw"``, ``"sgd"`` (with momentum 0.9), ``"lbfgs"`` (with a line
+        search); an optimizer over the model's parameters; or a function that makes one of parameters.
     method : str or Method
         Default ``"sdirk3"``, L-stable.
     steps : Steps
         Default ``Grid()``, one step between observations. Known steps of small systems are solved all at
-        once; any other runs are solved one by one.
+        once, from the states of the iteration before; any other runs are solved one by one, or in one call
+        where the model takes states (batch, components). ``KeptSteps(…)``, for an optimizer of torch: each
+        interval keeps its own steps.
     strategy : MultipleShooting, GrowingHorizon or Whole
-        Default ``MultipleShooting()`` where nothing is missing in the data, else ``GrowingHorizon()``.
+        Default ``MultipleShooting()`` where nothing is missing in the data, else ``GrowingHorizon()``; for an
+        optimizer of torch ``Whole()``.
     levenberg_marquardt : LevenbergMarquardt
         Damping, robust loss, ridge.
+    first_order : FirstOrder
+        Loss, schedule, clipping, minibatches, continuity between intervals, early stopping; for an optimizer
+        of torch.
     scale : array_like
         (components,) or a number: in whose units residuals are. Default: the noise where it is known, else
         the range of each component.
@@ -91,19 +111,28 @@ def fit(
     seed : int
         Of the first attempt, if the model is a function of it; attempt k has seed + 1000 k.
     iterations : int
-        Of a first-order optimizer; default 1000. Levenberg-Marquardt has those of its strategy.
+        Of an optimizer of torch without a strategy; default 1000. A resumed fit may have more. Strategies
+        have their own.
     learning_rate : float
-        For ``"adam"`` and ``"adamw"``; default 5e-3.
+        For an optimizer by name; default 5e-3, of ``"sgd"`` 1e-2, of ``"lbfgs"`` 1.
     max_seconds : float
-        Of Levenberg-Marquardt, after which the best so far counts. Default: no limit.
+        After which the best so far counts. Default: no limit.
     folder : path
-        Where the fit keeps its configuration, state, history and failures.
+        Where the fit keeps its configuration and versions (``fit.json``), state and the one before
+        (``state.pt``, ``state.before.pt``), history (``history.nc``), failures (``failures.log``) and
+        ``figures``. A folder that holds a fit is refused.
     resume : bool
-        Go on with the fit in the folder; it ends with the same weights as if it had not been interrupted.
+        Go on with the fit in the folder, if it holds one; it ends with the same weights, bit by bit, as if it
+        had not been interrupted. For this the optimizer must be given by name or function, or as new as at
+        first.
     save_every : int
         Iterations between saved states. Default 25.
+    tensorboard : bool
+        Write values of iterations to ``folder/tensorboard``; needs ``stiffml[tensorboard]``. Default false.
+    progress : bool
+        Show a bar in the terminal or notebook. Default false.
     report : callable
-        Called after each iteration of Levenberg-Marquardt with its progress: ``rows``, ``attempts``.
+        Called after each iteration with the progress: its ``rows`` and ``failures``.
     rtol, atol, newton, linear, jacobian, mass, make_consistent
         As for :func:`stiffml.solve`. Default of ``newton`` for known steps: 1e-9 of each component, and 1e-10
         of its scale.
@@ -115,9 +144,15 @@ def fit(
     Raises
     ------
     TrainingError
-        If no attempt found a trajectory through the data; the message has the causes.
-    ValueError, TypeError, FileExistsError
-        For a wrong argument.
+        If no attempt found a trajectory through the data, or there was no loss ten times in a row; the
+        message has the causes.
+    ValueError, TypeError
+        For a wrong argument, a folder with a fit of other arguments, data or versions, or one whose states
+        are all damaged.
+    FileExistsError
+        If the folder holds a fit and ``resume`` is false.
+    ImportError
+        If TensorBoard is asked for and missing.
 
     Example
     -------
@@ -130,9 +165,16 @@ def fit(
     if attempts > 1:
         restarts.require_possible()
     require_runs(data, validate)
-    solving, equations = solving_arguments(arguments, method, Grid() if steps is None else steps)
+    by_lm = isinstance(optimizer, str) and optimizer == "lm"
+    if by_lm and isinstance(steps, KeptSteps):
+        raise ValueError("steps: KeptSteps are for an optimizer of torch; pass the steps that they choose")
+    kept = steps if isinstance(steps, KeptSteps) else None
+    taken = steps.steps if isinstance(steps, KeptSteps) else steps
+    solving, equations = solving_arguments(arguments, method, Grid() if taken is None else taken)
     sizes, known_noise = scale_of(scale, data)
-    config = config_of(restarts.model, data, solving, sizes)
+    if report is not None and not callable(report):
+        raise TypeError(f"report must be callable as report(progress), not {described(report)}")
+    seconds = float("inf") if max_seconds is None else number("max_seconds", max_seconds, above=0)
     asked = Asked(
         residuals=Residuals(restarts.model, data, sizes, with_newton(solving, sizes, restarts.model)),
         restarts=restarts,
@@ -140,35 +182,41 @@ def fit(
         equations=equations,
         known_noise=known_noise,
         folder=folder,
-        resume=resume,
-        config=config,
+        resume=flag("resume", resume),
+        config=config_of(restarts.model, data, validate, solving, sizes, restarts.seed),
         save_every=whole("save_every", save_every),
+        progress=flag("progress", progress),
+        tensorboard=flag("tensorboard", tensorboard),
+        report=report,
     )
-    if resume and folder is None:
-        raise ValueError("resume needs the folder of the fit")
-    if isinstance(optimizer, str) and optimizer == "lm":
-        _require_absent("a first-order optimizer", iterations=iterations, learning_rate=learning_rate)
+    if by_lm:
+        _require_absent(
+            "an optimizer of torch",
+            iterations=iterations,
+            learning_rate=learning_rate,
+            first_order=first_order,
+        )
         goal = Goal(
             error=number("target", target, least=0),
             judged=None if judged is None else number("judged", judged, above=0),
             attempts=attempts,
-            seconds=float("inf") if max_seconds is None else number("max_seconds", max_seconds, above=0),
+            seconds=seconds,
         )
-        return fit_by_levenberg_marquardt(asked, goal, strategy, levenberg_marquardt, bounds, report)
-    _require_absent(
-        "optimizer='lm'",
-        strategy=strategy,
-        levenberg_marquardt=levenberg_marquardt,
-        bounds=bounds,
-        judged=judged,
-        max_seconds=max_seconds,
-        attempts=None if attempts == 1 else attempts,
-        target=target or None,
-        report=report,
-    )
-    chosen = optimizer_of(optimizer, restarts.model, learning_rate)
-    count = 1000 if iterations is None else whole("iterations", iterations)
-    return train(asked, chosen, count)
+        result = fit_by_levenberg_marquardt(asked, goal, strategy, levenberg_marquardt, bounds)
+    else:
+        _require_absent(
+            "optimizer='lm'",
+            levenberg_marquardt=levenberg_marquardt,
+            bounds=bounds,
+            judged=judged,
+            attempts=None if attempts == 1 else attempts,
+            target=target or None,
+        )
+        count = None if iterations is None else whole("iterations", iterations)
+        result = fit_by_descent(asked, optimizer, learning_rate, strategy, count, first_order, kept, seconds)
+    if folder is not None:
+        save_figures(Path(folder) / FIGURES, result)
+    return result
 
 
 def least_squares(

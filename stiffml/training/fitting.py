@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 
 from stiffml.checks import described
 from stiffml.training.asked import Asked, bounds_of
 from stiffml.training.data import Runs
-from stiffml.training.folder import RunFolder
+from stiffml.training.folder import to_arrays, to_tensors
 from stiffml.training.history import history_dataset
-from stiffml.training.lm.climb import Climb, Goal, Progress
+from stiffml.training.lm.climb import Climb, Goal
 from stiffml.training.lm.covariance import Covariance, covariance
 from stiffml.training.lm.ladder import GrowingHorizon, MultipleShooting, Strategy
 from stiffml.training.lm.levenberg_marquardt import Iteration, LevenbergMarquardt
 from stiffml.training.resolving import ATOL, RTOL, mean_of, resolve
 from stiffml.training.result import Result
-from stiffml.training.trainer import TrainingError
-
-ADVICE = (
-    "Try: attempts=8 with a model that can begin anew; strategy=MultipleShooting(), which begins with what "
-    "is always solvable; scaled data (stiffml.training.data.Scaled); an L-stable method and steps=Grid(2); a "
-    "network whose output stays tame away from the data"
-)
+from stiffml.training.trouble import ADVICE, TrainingError
 
 
 def fit_by_levenberg_marquardt(
@@ -34,7 +27,6 @@ def fit_by_levenberg_marquardt(
     strategy: Strategy | None,
     settings: LevenbergMarquardt | None,
     bounds: Mapping[str, tuple[float, float]] | None,
-    report: Callable[[Progress], None] | None,
 ) -> Result:
     """Fit, and return the best attempt.
 
@@ -81,7 +73,13 @@ def fit_by_levenberg_marquardt(
         "judged": goal.judged,
         "attempts": goal.attempts,
     }
-    _climb(climb, asked, config, report)
+    asked.recording(config).drive(
+        climb,
+        lambda: to_tensors(climb.state_dict()),
+        lambda held: climb.load_state_dict(to_arrays(held)),
+        lambda: _history(climb),
+        None,
+    )
     now = climb.progress
     if now.best is None or now.best_theta is None or now.best_point is None:
         raise TrainingError(_lost(climb))
@@ -135,28 +133,6 @@ def judged_error(asked: Asked, theta: np.ndarray) -> float:
         for run in runs
     ]
     return mean_of(found, residuals.scale)
-
-
-def _climb(
-    climb: Climb, asked: Asked, config: dict[str, Any], report: Callable[[Progress], None] | None
-) -> None:
-    """Climb to the end, and keep the state in the folder, if there is one."""
-    folder = None if asked.folder is None else RunFolder(asked.folder, config, asked.resume)
-    held = folder.load() if folder is not None and folder.resumes else None
-    if held is not None:
-        climb.load_state_dict(held)
-    try:
-        while not climb.finished:
-            climb.advance()
-            if folder is not None and len(climb.progress.rows) % asked.save_every == 0:
-                folder.save(climb.state_dict())
-            if report is not None:
-                report(climb.progress)
-    finally:
-        if folder is not None:
-            folder.finish(_history(climb), climb.progress.failures)
-    if folder is not None:
-        folder.save(climb.state_dict())
 
 
 def _history(climb: Climb):

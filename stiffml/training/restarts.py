@@ -28,7 +28,7 @@ class Restarts:
     """
 
     def __init__(self, model: nn.Module | Factory, seed: int) -> None:
-        self._seed, self._factory = seed, None
+        self.seed, self._factory = seed, None
         if not isinstance(model, nn.Module):
             if not callable(model):
                 raise TypeError(
@@ -57,7 +57,7 @@ class Restarts:
         """Give the model the weights of an attempt; 0 leaves those that it has."""
         if attempt == 0:
             return
-        seed = self._seed + ATTEMPT * attempt
+        seed = self.seed + ATTEMPT * attempt
         if self._factory is not None:
             self.model.load_state_dict(self._factory(seed).state_dict())
             return

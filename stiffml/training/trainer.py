@@ -19,13 +19,10 @@ from stiffml.errors import LinearSolveError, ReplayError, SolveError
 from stiffml.files import save_atomically
 from stiffml.interface.odeblock import Keeper
 from stiffml.steps import KeptSteps
+from stiffml.training.trouble import TrainingError
 
 STATE = "training.pt"
 MAX_RETREATS = 12
-
-
-class TrainingError(RuntimeError):
-    """Training could not go on; the folder holds the last weights at which the loss could be computed."""
 
 
 @dataclass

@@ -142,6 +142,18 @@ def _stacked(arrays: list[np.ndarray], filling: Any) -> np.ndarray:
     return stacked
 
 
+def members(count: int, size: int, iteration: int, seed: int | None) -> list[int]:
+    """Which of ``count`` are in the batch of an iteration, counted from 0; all once in each epoch.
+
+    ``seed``: of the order, which is another one each epoch; None: in their own order.
+    """
+    epoch, place = divmod(iteration, -(-count // size))
+    order = np.arange(count)
+    if seed is not None:
+        order = np.random.default_rng([seed, epoch]).permutation(order)
+    return order[place * size : (place + 1) * size].tolist()
+
+
 class Minibatches:
     """Batches of ``size`` runs, each epoch in a new order that depends on ``seed`` and the epoch only.
 
@@ -186,11 +198,8 @@ class Minibatches:
 
     def at(self, iteration: int) -> Batch:
         """The batch of an iteration, counted from 0 through all epochs."""
-        epoch, place = divmod(whole("iteration", iteration, least=0), len(self))
-        order = np.arange(len(self._runs))
-        if self.shuffle:
-            order = np.random.default_rng([self.seed, epoch]).permutation(order)
-        chosen = order[place * self.size : (place + 1) * self.size]
+        place = whole("iteration", iteration, least=0)
+        chosen = members(len(self._runs), self.size, place, self.seed if self.shuffle else None)
         return padded([self._runs[i] for i in chosen], self._dtype, self._device)
 
     def __iter__(self) -> Iterator[Batch]:

@@ -1,0 +1,1 @@
+"""Fits by optimizers of torch: settings, the loss along intervals, the loop."""
