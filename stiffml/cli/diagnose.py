@@ -26,8 +26,8 @@ def diagnose(
     name: Annotated[
         str,
         typer.Argument(
-            help="A name that `stiffml problems` lists, a Python file that defines a problem, or a netCDF file "
-            "that `solve` or `diagnose` has left."
+            help="A name that `stiffml problems` lists, a Python file that defines a problem, or a netCDF "
+            "file that `solve` or `diagnose` has left."
         ),
     ],
     method: Annotated[str | None, typer.Option(help="Time stepping method. Default bdf.")] = None,
@@ -39,7 +39,8 @@ def diagnose(
     settings: Settings = None,
     size: Size = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for stiffness.nc and .png, gradient.nc and .png. Default: none.")
+        Path | None,
+        typer.Option(help="Folder for stiffness.nc and .png, gradient.nc and .png. Default: none."),
     ] = None,
 ) -> None:
     """Say how stiff a problem is along its solution, why, and which method suits it."""
@@ -100,8 +101,9 @@ def _asked(
     problem = problems.load(stored.attrs["problem"])
     if problem.grid:
         problem = problem.make(size=stored["state"].shape[-1])
-    values = json.loads(stored.attrs.get("parameters", "{}"))
-    return problem.make(**{key: np.array(v) if isinstance(v, list) else v for key, v in values.items()}), {
+    given = json.loads(stored.attrs.get("parameters", "{}"))
+    values: dict[str, Any] = {k: np.array(v) if isinstance(v, list) else v for k, v in given.items()}
+    return problem.make(**values), {
         key: stored.attrs[key] for key in ("method", "rtol") if key in stored.attrs
     }
 

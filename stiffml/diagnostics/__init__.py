@@ -1,4 +1,4 @@
-"""What to look at when a solve or a training goes wrong: gradients, stiffness, modes, the state of a training."""
+"""What to look at when a solve or a training goes wrong: gradients, stiffness, modes, the training itself."""
 
 import importlib
 from typing import Any
@@ -21,7 +21,7 @@ __all__ = [
     "Advice",
     "GradientCheck",
     "GradientReport",
-    "TrainingReport",  # noqa: F822
+    "TrainingReport",
     "advise",
     "check_gradients",
     "describe_gradient",
@@ -30,5 +30,5 @@ __all__ = [
     "plot_gradient_by_mode",
     "plot_stiffness",
     "stiffness",
-    "training_step",  # noqa: F822
+    "training_step",
 ]

@@ -95,7 +95,11 @@ def advise(found: xarray.Dataset) -> Advice:
         verdict = "mildly stiff" if limited else "not stiff"
         reasons.append(
             f"The solution is explicit and took {implicit:.3g} steps; stability asks for {explicit:.2g}"
-            + (", so that it limits them: solve with bdf to see how many accuracy asks for." if limited else ".")
+            + (
+                ", so that it limits them: solve with bdf to see how many accuracy asks for."
+                if limited
+                else "."
+            )
         )
         implicit = float("nan")
     else:
@@ -149,14 +153,12 @@ def _timescales(found: xarray.Dataset) -> str:
     return f"{words}. Within a hundredth of it {modes}{of} die{'s' * (low == high == 1)} out."
 
 
-def _notes(
-    found: xarray.Dataset, verdict: str, oscillatory: bool, dae: bool, unknowns: int
-) -> list[str]:
+def _notes(found: xarray.Dataset, verdict: str, oscillatory: bool, dae: bool, unknowns: int) -> list[str]:
     notes = []
     if dae:
         notes.append(
-            f"Algebraic equations: {found.attrs['algebraic']}. Their modes are infinitely fast, and no explicit "
-            "method takes them."
+            f"Algebraic equations: {found.attrs['algebraic']}. Their modes are infinitely fast, and no "
+            "explicit method takes them."
         )
     if oscillatory:
         notes.append(

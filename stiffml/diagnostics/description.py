@@ -30,7 +30,10 @@ def describe_stiffness(found: xarray.Dataset) -> str:
     sample = ""
     if "sample" in found.dims:
         number = int(found["stiffness"].max("time").values.argmax())
-        found, sample = found.isel(sample=number), f", sample {number}, the stiffest of {found.sizes['sample']}"
+        found, sample = (
+            found.isel(sample=number),
+            f", sample {number}, the stiffest of {found.sizes['sample']}",
+        )
     units = found["time"].attrs["units"]
     units = "" if units == "1" else f" [{units}]"
     chosen = np.unique(np.linspace(0, found.sizes["time"] - 1, SHOWN).round().astype(int))
@@ -119,8 +122,8 @@ def sizes_of(found: xarray.Dataset) -> np.ndarray:
 def shares_of(found: xarray.Dataset) -> np.ndarray:
     """Signed shares in the gradient, (steps, …, modes), which sum to 1.
 
-    Of the gradient by the logarithms of parameters, as those have units of their own: Σ θ² g c / Σ θ² g², with
-    g the derivative by a number θ and c the contribution to it.
+    Of the gradient by the logarithms of parameters, as those have units of their own: Σ θ² g c / Σ θ² g²,
+    with g the derivative by a number θ and c the contribution to it.
     """
     gradient = found["gradient"].values * found["parameter_size"].values ** 2
     total = float(gradient @ found["gradient"].values)
@@ -134,15 +137,16 @@ def _damping(found: xarray.Dataset, z: np.ndarray) -> list[str]:
         return ["No mode is faster than a tenth of a step: nothing is lost."]
     rate, forced = (float(np.median(found[name].values[fast])) for name in ("rate_sensitivity", "forced"))
     notes = [
-        f"Modes that steps skip respond to their own rates by {rate:.1g} of what a slow mode does: their rates "
-        "can hardly be learned from this solve."
+        f"Modes that steps skip respond to their own rates by {rate:.1g} of what a slow mode does: their "
+        "rates can hardly be learned from this solve."
     ]
     faster = fast & (z >= 100 * RANGES[-1][0])  # where R is near its limit
     passed = float(np.median(found["amplification"].values[faster])) if faster.any() else 0.0
     if passed > 0.5:
         notes.append(
-            f"A step passes on {passed:.2g} of a sensitivity along them, the exact flow nothing: it is carried "
-            "from step to step with alternating sign. An L-stable method (bdf, beuler, rosw, dirk) forgets it."
+            f"A step passes on {passed:.2g} of a sensitivity along them, the exact flow nothing: it is "
+            "carried from step to step with alternating sign. An L-stable method, such as bdf, beuler, "
+            "sdirk3 or rosw-ra34pw2, forgets it."
         )
     if abs(forced - 1) > 0.1:
         notes.append(f"Their response to a constant forcing is {forced:.2g} times the exact one in a step.")

@@ -39,7 +39,7 @@ class Modes:
     mass_left : ndarray
         (width, finite) complex, Mᵀ w.
     rounding : ndarray
-        (width,) the size up to which an eigenvalue is zero within rounding, ε |w|ᵀ|J||v| up to a small factor.
+        (width,) the size up to which an eigenvalue is zero within rounding, a small multiple of ε |w|ᵀ|J||v|.
     """
 
     values: np.ndarray
@@ -61,7 +61,9 @@ class Modes:
         shares = np.full((len(self.values), len(self.values)), np.nan)
         products = np.abs(self.mass_left * self.right).T
         total = products.sum(axis=1, keepdims=True)
-        shares[: self.finite] = np.divide(products, total, out=np.full_like(products, np.nan), where=total > 0)
+        shares[: self.finite] = np.divide(
+            products, total, out=np.full_like(products, np.nan), where=total > 0
+        )
         return shares
 
 
@@ -99,7 +101,7 @@ def modes_of(jacobian: np.ndarray, mass: np.ndarray | None = None) -> Modes:
         if np.linalg.cond(corner / np.maximum(np.abs(corner).max(axis=1, keepdims=True), 1e-300)) > 1e14:
             raise ValueError(
                 "the algebraic equations do not determine the algebraic variables, so that the DAE has an "
-                "index above 1 here and its eigenvalues are not those of a step; differentiate the constraints"
+                "index above 1 here, and its eigenvalues are not those of a step; differentiate constraints"
             )
         lift = np.concatenate([np.eye(rank), -np.linalg.solve(corner, inner[rank:, :rank])])
         lower = np.concatenate([np.eye(rank), -np.linalg.solve(corner.T, inner[:rank, rank:].T)])
@@ -124,7 +126,7 @@ def modes_of(jacobian: np.ndarray, mass: np.ndarray | None = None) -> Modes:
 
 
 def kind_of(values: np.ndarray, span: float, rounding: np.ndarray | float = 0.0) -> np.ndarray:
-    """Positions in ``KINDS`` of eigenvalues of any shape; ``rounding`` is the size below which one is zero."""
+    """Positions in ``KINDS`` of eigenvalues of any shape; one up to ``rounding`` in size is zero."""
     real, imag, size = values.real, np.abs(values.imag), np.abs(values)
     cases = (
         ~np.isfinite(size),

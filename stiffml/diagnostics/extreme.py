@@ -34,7 +34,9 @@ def extreme_modes(states: States, k: int, count: int) -> tuple[np.ndarray, np.nd
 
     def apply(v: np.ndarray) -> np.ndarray:
         v = np.ascontiguousarray(v.real).reshape(-1)
-        product = sum(part.apply(0, v) for part in products)
+        product = products[0].apply(0, v)
+        for part in products[1:]:
+            product = product + part.apply(0, v)
         return product if invert is None else invert(product)
 
     start = np.random.default_rng(0).standard_normal(size)

@@ -61,8 +61,8 @@ class Identifiability:
         """A direction by its largest parts, such as ``0.71 k1 - 0.71 k2``."""
         row = self.directions[direction]
         row = row if row[np.abs(row).argmax()] > 0 else -row
-        order = np.argsort(-np.abs(row))[:PARTS]
-        order = [int(i) for i in order if abs(row[i]) > 0.1 * np.abs(row).max()]
+        largest = np.argsort(-np.abs(row))[:PARTS]
+        order = [int(i) for i in largest if abs(row[i]) > 0.1 * np.abs(row).max()]
         parts = [f"{'-' if row[i] < 0 else '+'} {abs(row[i]):.2g} {self.names[i]}" for i in order]
         rest = " + …" if (row[order] ** 2).sum() < 0.98 else ""
         return " ".join(parts).removeprefix("+ ") + rest

@@ -41,9 +41,10 @@ def gradient_by_mode(sol: Solution, loss: Loss) -> xarray.Dataset:
     a sensitivity on where the exact flow passes eᶻ; it responds to the mode's rate by R'(z), where the exact
     flow does by eᶻ; and a constant forcing of the mode moves its end by (R(z) − 1)/λ, instead of (eᶻ − 1)/λ.
 
-    A- and L-stable methods have R'(z) → 0 as z → −∞, at best like 1/z: fast rates cannot be learned from steps
-    much longer than their modes (Fronk & Petzold, The vanishing gradient problem for stiff neural differential
-    equations, arXiv:2508.01519). The response to a forcing is kept, so that what fast modes follow can be.
+    A- and L-stable methods have R'(z) → 0 as z → −∞, at best like 1/z: fast rates cannot be learned from
+    steps much longer than their modes (Fronk & Petzold, The vanishing gradient problem for stiff neural
+    differential equations, arXiv:2508.01519). The response to a forcing is kept, so that
+    what fast modes follow can be.
 
     Parameters
     ----------
@@ -65,9 +66,9 @@ def gradient_by_mode(sol: Solution, loss: Loss) -> xarray.Dataset:
         ``size`` of the steps.
 
         For a multistep method R is the largest root for steps of equal size, and ``forced`` is that of a step
-        from rest, the less the shorter the step. ``parameter_size`` are the parameters' own sizes. Where modes are nearly parallel
-        contributions of opposite signs may exceed their sum; ``condition`` (step, [sample]) tells, the
-        condition number of the matrix of modes.
+        from rest, the less the shorter the step. ``parameter_size`` are the parameters' own sizes. Where
+        modes are nearly parallel, contributions of opposite signs may exceed their sum; ``condition`` (step,
+        [sample]) tells, the condition number of the matrix of modes.
 
     Raises
     ------
@@ -119,7 +120,9 @@ def gradient_by_mode(sol: Solution, loss: Loss) -> xarray.Dataset:
         "forced": (np.abs(forced), "response to a forcing over the exact one"),
     }
     variables = {
-        **{name: (modes, squeezed(v), {"long_name": text, "units": "1"}) for name, (v, text) in shown.items()},
+        **{
+            name: (modes, squeezed(v), {"long_name": text, "units": "1"}) for name, (v, text) in shown.items()
+        },
         "kind": (modes, squeezed(kinds), {"long_name": "kind of mode", **flags}),
         "contribution": (
             [*modes, "parameter"],
@@ -172,10 +175,12 @@ def _cotangents(sol: Solution, loss: Loss, tape: Tape) -> Tensor:
         shapes = [tuple(part.shape) for part in parts]
         if [tuple(g.shape) if isinstance(g, Tensor) else None for g in given] != shapes:
             raise TypeError(
-                "gradient_by_mode: loss must be a function of y, a 0-d tensor, or dL/dy in the shape of sol.y, "
-                f"not {described(loss)}"
+                "gradient_by_mode: loss must be a function of y, a 0-d tensor, or dL/dy in the shape of "
+                f"sol.y, not {described(loss)}"
             )
-    filled = tuple(torch.zeros_like(p) if g is None else g.detach() for g, p in zip(given, parts, strict=True))
+    filled = tuple(
+        torch.zeros_like(p) if g is None else g.detach() for g, p in zip(given, parts, strict=True)
+    )
     flat = layout.flatten(filled if isinstance(sol.y, tuple) else filled[0]).double().cpu()
     if len(flat) != len(tape.run.in_time):
         raise NotImplementedError("gradient_by_mode: not with repeated times")
@@ -184,7 +189,9 @@ def _cotangents(sol: Solution, loss: Loss, tape: Tape) -> Tensor:
     return ordered
 
 
-def _directions(tape: Tape, gradients: list[Tensor | None]) -> tuple[list[str], Along, np.ndarray, np.ndarray]:
+def _directions(
+    tape: Tape, gradients: list[Tensor | None]
+) -> tuple[list[str], Along, np.ndarray, np.ndarray]:
     """Names, directions, the derivative along each, and sizes: of all numbers, or along gradients of tensors.
 
     The size of a number is its own, 1 for zero; that of a tensor is the root mean square of its numbers.

@@ -29,7 +29,7 @@ NAMED = 12
 
 
 def plot_stiffness(found: xarray.Dataset) -> Figure:
-    """Rates along the solution by kind of mode, the steps beside them, and who takes part in the fastest mode.
+    """Rates along the solution by kind of mode, beside the steps, and who takes part in the fastest mode.
 
     Of a batch the sample that is stiffest.
 
@@ -77,7 +77,14 @@ def _draw_rates(panel: Axes, found: xarray.Dataset, x: np.ndarray) -> None:
     panel.plot(x, 1 / np.abs(found["step"].values), color="#444444", lw=1.2, label="1 / step taken")
     limit = found["explicit_step"].values
     with np.errstate(divide="ignore"):
-        panel.plot(x, np.where(limit > 0, 1 / limit, np.nan), color="#c1440e", lw=0.9, ls="--", label="1 / explicit step")
+        panel.plot(
+            x,
+            np.where(limit > 0, 1 / limit, np.nan),
+            color="#c1440e",
+            lw=0.9,
+            ls="--",
+            label="1 / explicit step",
+        )
     units = found["re"].attrs["units"]
     panel.set(yscale="log", ylabel="rate" if units == "1" else f"rate [{units}]")
     panel.legend(frameon=False, fontsize=8, ncols=2)

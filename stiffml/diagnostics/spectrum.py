@@ -153,13 +153,13 @@ def stiffness(
 def _require_few(system: System, layout: Layout, count: int) -> None:
     if layout.samples > 1:
         raise ValueError(
-            f"stiffness: {layout.samples} samples of {layout.width} unknowns each, more than {DENSE}; solve one "
-            "sample alone"
+            f"stiffness: {layout.samples} samples of {layout.width} unknowns each, more than {DENSE}; "
+            "solve one sample alone"
         )
     if system.mass is not None and system.mass.singular:
         raise ValueError(
-            f"stiffness: {layout.width} unknowns, more than {DENSE}, with a singular mass matrix, whose finite "
-            "eigenvalues Arnoldi's iteration does not find; try a coarser grid"
+            f"stiffness: {layout.width} unknowns, more than {DENSE}, with a singular mass matrix, "
+            "whose finite eigenvalues Arnoldi's iteration does not find; try a coarser grid"
         )
     if count > layout.width - 2:
         raise ValueError(f"count must be at most {layout.width - 2}, not {count}")
@@ -202,7 +202,9 @@ def _invariants(parts: Sequence[States]) -> np.ndarray:
 
 def _mark_conserved(kinds: np.ndarray, values: np.ndarray, count: int) -> None:
     """Each conserved sum has an eigenvalue zero, whatever rounding has made of it: the smallest ones."""
-    for kind, value in zip(kinds.reshape(-1, kinds.shape[-1]), values.reshape(-1, kinds.shape[-1]), strict=True):
+    for kind, value in zip(
+        kinds.reshape(-1, kinds.shape[-1]), values.reshape(-1, kinds.shape[-1]), strict=True
+    ):
         kind[np.argsort(np.abs(value))[:count]] = KINDS.index("zero")
 
 
@@ -222,9 +224,7 @@ def _summary(values: np.ndarray, kinds: np.ndarray, span: float) -> dict[str, np
     }
 
 
-def _described(
-    found: dict[str, np.ndarray], time_units: str
-) -> dict[str, tuple[np.ndarray, str, str]]:
+def _described(found: dict[str, np.ndarray], time_units: str) -> dict[str, tuple[np.ndarray, str, str]]:
     return {
         "stiffness": (found["stiffness"], "fastest decay times the span", "1"),
         "ratio": (found["ratio"], "fastest decay over the slowest", "1"),

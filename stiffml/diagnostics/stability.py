@@ -1,9 +1,9 @@
 """What the steps of a run make of u' = λ u: the stability function R, from the rows of the steps.
 
-The rows of a step (:mod:`stiffml.discretization.equations`), applied to the scalar problem, give the new state
-as a combination of the states that the step starts from. With one of these the factor is R(hλ). A multistep
-formula has as many factors as states, the roots of its characteristic equation for steps of equal size; the
-largest counts.
+The rows of a step (:mod:`stiffml.discretization.equations`), applied to the scalar problem, give the new
+state as a combination of the states that the step starts from. With one of these the factor is R(hλ). A
+multistep formula has as many factors as states, the roots of its characteristic equation for steps of equal
+size; the largest counts.
 
 Source: Hairer & Wanner, Solving ODEs II, sections IV.3 and V.1.
 """

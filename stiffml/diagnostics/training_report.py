@@ -1,4 +1,4 @@
-"""What a training is like where it stands: gradients, errors, what data determine, scales, steps, the method."""
+"""What a training is like where it stands: gradients, errors, what data determine, scales, steps, method."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from stiffml.checks import flag
 from stiffml.diagnostics.advice import WIDTH, Advice, advise
 from stiffml.diagnostics.gradient_check import GradientReport, check_gradients
 from stiffml.diagnostics.identifiability import Identifiability, identifiability
+from stiffml.diagnostics.rates import rates_of
 from stiffml.diagnostics.spectrum import stiffness
+from stiffml.diagnostics.training_notes import Found, notes_of
 from stiffml.errors import SolveError
 from stiffml.interface.solve import solve
 from stiffml.methods import Method, resolve
 from stiffml.steps import Adaptive, Grid, Steps
 from stiffml.training.asked import require_runs, scale_of, solving_arguments, with_newton
 from stiffml.training.data import Run, Runs
-from stiffml.training.lm.intervals import Interval, filled, shot, whole
+from stiffml.training.lm.intervals import Interval, shot, whole
 from stiffml.training.lm.levenberg_marquardt import TrialError
 from stiffml.training.lm.residuals import Residuals
 from stiffml.training.resolving import ATOL, RTOL
@@ -30,12 +32,6 @@ from stiffml.training.resolving import resolve as solved_tightly
 
 CHECKED = 6
 """Observation times of the first run over which gradients are checked."""
-
-COARSE, FINE = 0.3, 1e-3
-"""Errors of the steps, in those of the model, from which on the steps are too coarse, or needlessly fine."""
-
-RATIO = 100.0
-"""How much further, or less far, a model may move a component than the data do."""
 
 MAX_STEPS = 20_000
 
@@ -93,7 +89,9 @@ class TrainingReport:
         run, time, component, value = self.worst
         early, middle, late = self.by_time
         lines = [f"residuals: rms {self.rms:.3g} in units of the scale"]
-        lines.append(f"  by time: first third {early:.0%}, middle {middle:.0%}, last {late:.0%} of the squares")
+        lines.append(
+            f"  by time: first third {early:.0%}, middle {middle:.0%}, last {late:.0%} of the squares"
+        )
         lines.append(f"  largest: {value:.3g} for {component} in {run} at t = {time:.4g}")
         lines.append(f"  {'component':20} {'rms':>10} {'scale':>10} {'model/data':>12}")
         for (name, size), scale in zip(self.by_component.items(), self.scale, strict=True):
@@ -176,13 +174,14 @@ def training_step(
     difference = np.nan if stopped else _step_error(model, data, sizes, arranged, equations)
     advice, unsolved = _advice(model, data, sizes, equations)
     gradients, unchecked = _gradients(model, data[0], solving, bool(stopped)) if check else (None, "")
-    rates = _rates(model, data)
+    rates = rates_of(model, data)
     rms = _rms(np.concatenate([one.ravel() for one in arranged]))
-    given = _Found(rms, difference, rates, gradients, advice, found, stopped, resolve(method), steps)
+    given = Found(rms, difference, rates, gradients, advice, found, stopped, resolve(method), steps)
     return TrainingReport(
         rms=rms,
         by_component={
-            name: _rms(np.concatenate([one[:, c] for one in arranged])) for c, name in enumerate(data.components)
+            name: _rms(np.concatenate([one[:, c] for one in arranged]))
+            for c, name in enumerate(data.components)
         },
         by_time=_by_time(arranged),
         worst=_worst(arranged, data),
@@ -194,7 +193,7 @@ def training_step(
         gradients=gradients,
         advice=advice,
         stopped=stopped,
-        notes=(*_notes(given), *filter(None, (unsolved, unchecked))),
+        notes=(*notes_of(given), *filter(None, (unsolved, unchecked))),
     )
 
 
@@ -245,47 +244,10 @@ def _step_error(
     return _rms(np.concatenate(differences))
 
 
-def _rates(model: nn.Module, data: Runs) -> dict[str, float]:
-    """How far the model moves each component over how far the data do, from row to row; medians.
-
-    At the observed states: |f| Δt, or |f| / |∂f/∂y| of the component itself where that is less, since a fast
-    component comes no further; over |Δy|. Only rows in which the component changes count.
-    """
-    dtype = next(p.dtype for p in model.parameters())
-    own, seen = [], []
-    for run in data:
-        states, intervals = filled(run), np.diff(run.times)[:, None]
-        f, by_itself = _slopes(model, torch.tensor(run.times, dtype=dtype), torch.tensor(states, dtype=dtype))
-        with np.errstate(divide="ignore"):
-            moved = np.abs(f) * np.minimum(np.vstack([intervals, intervals[-1:]]), 1 / np.abs(by_itself))
-        own.append((moved[1:] + moved[:-1]) / 2)
-        seen.append(np.abs(np.diff(states, axis=0)))
-    by_model, by_data = np.concatenate(own), np.concatenate(seen)
-    found = {}
-    for c, name in enumerate(data.components):
-        changing = by_data[:, c] > 0
-        ratios = by_model[changing, c] / by_data[changing, c]
-        found[name] = float(np.median(ratios)) if changing.any() else float("nan")
-    return found
-
-
-def _slopes(model: nn.Module, times: Tensor, states: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """f and the derivative of each component by itself at some states, both (n, components)."""
-    slopes, diagonals = [], []
-    for t, y in zip(times, states, strict=True):
-        with torch.enable_grad():
-            leaf = y.clone().requires_grad_()
-            f = model(t, leaf)
-            rows = [torch.autograd.grad(f[c], leaf, retain_graph=True, allow_unused=True)[0] for c in range(len(y))]
-        slopes.append(f.detach())
-        diagonals.append(torch.stack([y[c] * 0 if row is None else row[c] for c, row in enumerate(rows)]))
-    return torch.stack(slopes).double().numpy(), torch.stack(diagonals).double().numpy()
-
-
 def _advice(
     model: nn.Module, data: Runs, scale: np.ndarray, equations: dict[str, Any]
 ) -> tuple[Advice | None, str]:
-    """On the method, from a solve of the first run with bdf and without outputs between; or why there is none."""
+    """On the method, from a solve of the first run by bdf, without outputs between; or why there is none."""
     dtype, run = next(p.dtype for p in model.parameters()), data[0]
     t = torch.tensor([run.times[0], run.times[-1]], dtype=torch.float64)
     atol: Tensor = torch.from_numpy(1e-6 * scale).to(dtype)
@@ -313,62 +275,3 @@ def _gradients(
         return check_gradients(model, y0, t, **solving), ""
     except (SolveError, ValueError, RuntimeError) as error:
         return None, f"Gradients could not be checked: {error}"
-
-
-@dataclass(frozen=True)
-class _Found:
-    rms: float
-    step_error: float
-    rates: dict[str, float]
-    gradients: GradientReport | None
-    advice: Advice | None
-    identifiability: Identifiability
-    stopped: str
-    method: Method
-    steps: Steps
-
-
-def _notes(found: _Found) -> list[str]:
-    notes = []
-    if found.gradients is not None and not found.gradients.ok:
-        wrong = ", ".join(check.name for check in found.gradients.checks if not check.ok)
-        notes.append(f"Gradients by {wrong} are wrong: is func differentiable there, and the same at each call?")
-    if found.stopped:
-        notes.append(
-            f"Whole runs cannot be solved ({found.stopped}). Begin with short intervals: "
-            "strategy=MultipleShooting()."
-        )
-    if found.step_error > COARSE * found.rms:
-        how = "a smaller rtol" if isinstance(found.steps, Adaptive) else "more steps, such as Grid(4), or Adaptive()"
-        notes.append(
-            f"The error of the steps, {found.step_error:.2g}, is not small beside that of the model, "
-            f"{found.rms:.2g}: the fit learns the steps' error. Take {how}."
-        )
-    if isinstance(found.steps, Adaptive) and found.step_error < FINE * found.rms:
-        notes.append(
-            f"The error of the steps, {found.step_error:.1g}, is far below that of the model, {found.rms:.2g}: "
-            "a larger rtol would do until the model is better."
-        )
-    large = [name for name, ratio in found.rates.items() if ratio > RATIO]
-    small = [name for name, ratio in found.rates.items() if ratio < 1 / RATIO]
-    if large:
-        notes.append(
-            f"The model moves {', '.join(large)} far more than the data change, "
-            f"{max(found.rates[name] for name in large):.1g} times: scale the output of the network down."
-        )
-    if small:
-        notes.append(
-            f"The model moves {', '.join(small)} far less than the data change, "
-            f"{min(found.rates[name] for name in small):.1g} times: scale the output of the network up, each "
-            "component by its own size."
-        )
-    notes += found.identifiability.notes()
-    if found.advice is not None:
-        if found.advice.verdict == "stiff" and not found.method.implicit:
-            notes.append(f"The model is stiff and {found.method} explicit: take {found.advice.methods[0]}.")
-        if found.advice.verdict == "not stiff" and found.method.implicit and not found.advice.dae:
-            notes.append(
-                "As it stands the model is not stiff, and dopri5 with adaptive steps would do; stay with an "
-                "implicit method if what it is to learn is stiff."
-            )
-    return notes
