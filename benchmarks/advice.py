@@ -1,8 +1,8 @@
 """What the diagnosis of stiffness advises on each problem of the library, and what measurement says.
 
 Each problem is solved from end to end by bdf at rtol 1e-4, and its eigenvalues give the advice. Then dopri5,
-bdf and rosw-ra34pw2 solve it in turn; their seconds of CPU time are medians of three, of solves above two
-seconds one alone. A stiff problem must
+bdf and rosw-ra34pw2 solve it in turn; their seconds of CPU time are medians of three, of solves above half
+a second one alone. A stiff problem must
 be dearer for dopri5 than for the cheapest implicit method, one that is not stiff cheaper; mildly stiff ones
 must cost alike within a factor of 5. Where dopri5 gives up, its steps are those it took and those it says
 remain. Variants with other parameters lie between stiff and not. "oscillator" has two modes,
@@ -32,7 +32,7 @@ from stiffml import METHODS, Adaptive, SolveError
 from stiffml.diagnostics import advise, stiffness
 
 RTOL, REPEATS, MAX_STEPS, ALIKE = 1e-4, 3, 10_000, 5.0
-LONG = 2.0
+LONG = 0.5
 EXPLICIT, IMPLICIT = "dopri5", ("bdf", "rosw-ra34pw2")
 PAGE = Path(__file__).parents[1] / "docs" / "advice.md"
 
@@ -69,8 +69,8 @@ def cases() -> list[tuple[str, Problem]]:
     return [*found, ("oscillator", oscillator())]
 
 
-def solved(problem: Problem, method: str) -> tuple[dict[str, Any], np.ndarray | None]:
-    """What a solve cost, and its last state; or why it gave up."""
+def solved(problem: Problem, method: str) -> dict[str, Any]:
+    """What a solve cost; or why it gave up."""
     t = torch.tensor(problem.t_span, dtype=torch.float64)
     began = time.process_time()
     try:
@@ -80,34 +80,25 @@ def solved(problem: Problem, method: str) -> tuple[dict[str, Any], np.ndarray | 
         remaining = re.search(r"([\d.e+]+) more such steps", str(error))
         reason = "takes no mass matrix" if isinstance(error, ValueError) else str(error).split(":")[0]
         more = float(remaining.group(1)) if remaining else float("nan")
-        return {"failure": reason, "steps": more, "cpu_s": time.process_time() - began}, None
+        return {"failure": reason, "steps": more, "cpu_s": time.process_time() - began}
     stats = found.stats
     cost = {"steps": stats.accepted, "rhs_evals": stats.rhs_evals, "jacobians": stats.jacobians}
-    return {**cost, "cpu_s": time.process_time() - began}, found.y[-1].numpy()
+    return {**cost, "cpu_s": time.process_time() - began}
 
 
 def measured(problem: Problem) -> dict[str, dict[str, Any]]:
-    """By method what it cost, and its error at the end in tolerances of the problem."""
+    """By method what it cost."""
     methods = [m for m in (EXPLICIT, *IMPLICIT) if problem.mass is None or METHODS[m].adaptive_dae]
     found: dict[str, dict[str, Any]] = {}
     seconds: dict[str, list[float]] = {m: [] for m in methods}
-    ends: dict[str, np.ndarray] = {}
     for _ in range(REPEATS):
         for method in methods:
             if "failure" in found.get(method, {}) or max(seconds[method], default=0.0) > LONG:
                 continue
-            found[method], end = solved(problem, method)
+            found[method] = solved(problem, method)
             seconds[method].append(found[method]["cpu_s"])
-            if end is not None:
-                ends[method] = end
-    t = torch.tensor(problem.t_span, dtype=torch.float64)
-    with torch.no_grad():
-        exact = problem.solve(t, method="rosw-rodaspr2", rtol=1e-7).y[-1].numpy()
-    unit = RTOL * np.abs(exact) + np.broadcast_to(np.asarray(problem.atol(RTOL)), exact.shape)
     for method, cost in found.items():
         cost["cpu_s"] = statistics.median(seconds[method])
-        if method in ends:
-            cost["error"] = float(np.sqrt((((ends[method] - exact) / unit) ** 2).mean()))
     return found
 
 
@@ -158,8 +149,8 @@ def page(rows: list[dict[str, Any]], command: str) -> str:
         "",
         f"Written by `{command}`, whose docstring says what is compared. rtol 1e-4.",
         "Steps are those that stability asks of dopri5, by eigenvalues along a solution by bdf, and those",
-        "that it took (≥: it gave up, with as many still to go). CPU: seconds of dopri5 by those of the cheaper",
-        "implicit method, bdf or rosw-ra34pw2 (>: dopri5 gave up after that).",
+        "that it took (≥: it gave up, with as many still to go). CPU: seconds of dopri5 by those of the",
+        "cheaper implicit method, bdf or rosw-ra34pw2 (>: dopri5 gave up after that).",
         "",
         "| problem | unknowns | advice | steps, predicted | steps, taken | CPU | cheaper implicit | agrees |",
         "|---|--:|---|--:|--:|--:|---|---|",
