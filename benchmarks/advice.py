@@ -1,8 +1,8 @@
 """What the diagnosis of stiffness advises on each problem of the library, and what measurement says.
 
 Each problem is solved from end to end by bdf at rtol 1e-4, and its eigenvalues give the advice. Then dopri5,
-bdf and rosw-ra34pw2 solve it in turn; their seconds of CPU time are medians of three, of solves above half
-a second one alone. A stiff problem must
+bdf and rosw-ra34pw2 solve it in turn; their seconds of CPU time are medians of three, of solves above
+0.15 seconds one alone. A stiff problem must
 be dearer for dopri5 than for the cheapest implicit method, one that is not stiff cheaper; mildly stiff ones
 must cost alike within a factor of 5. Where dopri5 gives up, its steps are those it took and those it says
 remain. Variants with other parameters lie between stiff and not. "oscillator" has two modes,
@@ -32,7 +32,7 @@ from stiffml import METHODS, Adaptive, SolveError
 from stiffml.diagnostics import advise, stiffness
 
 RTOL, REPEATS, MAX_STEPS, ALIKE = 1e-4, 3, 10_000, 5.0
-LONG = 0.5
+LONG = 0.15
 EXPLICIT, IMPLICIT = "dopri5", ("bdf", "rosw-ra34pw2")
 PAGE = Path(__file__).parents[1] / "docs" / "advice.md"
 
@@ -44,10 +44,8 @@ VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("vanderpol", {"eps": 1e-2}),
     ("vanderpol", {"eps": 1e-4}),
     ("burgers", {"size": 64}),
-    ("burgers", {"size": 1024}),
-    ("ks", {"size": 32}),
     ("brusselator", {"size": 8}),
-    ("gray_scott", {"size": 64}),
+    ("gray_scott", {"size": 16}),
 )
 
 
@@ -204,14 +202,13 @@ if __name__ == "__main__":
     parser.add_argument("--page", type=Path, default=PAGE)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
+    command, rows = "python benchmarks/advice.py", []
     for label, problem in cases():
         rows.append(row(label, problem))
         print({k: v for k, v in rows[-1].items() if k != "costs"}, flush=True)
-    command = "python benchmarks/advice.py"
-    agreeing = sum(one["agrees"] for one in rows) / len(rows)
-    bounds = [Bound("problems where advice and measurement agree", agreeing, 1.0, at_least=True)]
-    found = {"command": command, "machine": machine(), "bounds": [b.row() for b in bounds], "rows": rows}
-    store(found, draw, asked.out, "advice")
-    asked.page.write_text(page(rows, command))
+        agreeing = sum(one["agrees"] for one in rows) / len(rows)
+        bounds = [Bound("problems where advice and measurement agree", agreeing, 1.0, at_least=True)]
+        found = {"command": command, "machine": machine(), "bounds": [b.row() for b in bounds], "rows": rows}
+        store(found, draw, asked.out, "advice")  # after each, as the whole takes minutes
+        asked.page.write_text(page(rows, command))
     print(*bounds, sep="\n")

@@ -66,7 +66,7 @@ def test_robertson() -> None:
     np.testing.assert_allclose(found["re"][0], [-0.04, 0, 0], atol=1e-12)
     assert float(found["re"][1, 0]) == pytest.approx(-2200, rel=0.05)
     for i in (1, 2):
-        y = sol.interpolate(torch.from_numpy(found["time"].values[i : i + 1]))[0].numpy()
+        y = sol.interpolate(torch.tensor(found["time"].values[i : i + 1]))[0].numpy()
         np.testing.assert_allclose(found["re"][i, :2], problem.eigenvalues(0.0, y)[:2], rtol=1e-6)
     assert kinds(found)[1].count("zero") == 1
     np.testing.assert_allclose(found["invariant"], [[1, 1, 1]])
