@@ -8,14 +8,15 @@ must cost alike within a factor of 5. Where dopri5 gives up, its steps are those
 remain. Variants with other parameters lie between stiff and not. "oscillator" has two modes,
 one weakly damped with 50 turns, the other fast.
 
-    python benchmarks/advice.py
+    python benchmarks/advice.py [--only vanderpol ks]
 
-Writes benchmarks/results/advice.json and advice.png, and the table docs/advice.md.
+With ``--only``, problems with these words in their names; other rows stay as they are stored. Writes benchmarks/results/advice.json and advice.png, and the table docs/advice.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import statistics
 import time
@@ -176,6 +177,8 @@ def draw(result: dict, path: Path) -> None:
     for gave_up, mark in ((False, "o"), (True, "^")):
         own = [one for one in rows if bool(one["explicit_gave_up"]) == gave_up]
         label = "it gave up: still to go" if gave_up else "taken"
+        if not own:
+            continue
         x = [one["predicted_explicit_steps"] for one in own]
         left.plot(x, [one["explicit_steps"] for one in own], mark, ms=5, mfc="none", label=label)
     ends = [10, 1e17]
@@ -186,13 +189,17 @@ def draw(result: dict, path: Path) -> None:
     colours = {"stiff": "#c1440e", "mildly stiff": "#888888", "not stiff": "#1f77b4"}
     for verdict, colour in colours.items():
         own = [one for one in finished if one["verdict"] == verdict]
+        if not own:
+            continue
         x = [one["predicted_explicit_steps"] / one["costs"]["bdf"]["steps"] for one in own]
         y = [one["explicit_by_implicit_cpu"] for one in own]
         right.plot(x, y, "o", color=colour, ms=5, label=verdict)
     right.axhline(1, color="0.6", lw=0.8)
-    right.set(xscale="log", yscale="log", xlabel="predicted steps of dopri5 by steps of bdf")
+    if finished:
+        right.set(xscale="log", yscale="log")
+        right.legend(frameon=False)
+    right.set(xlabel="predicted steps of dopri5 by steps of bdf")
     right.set_ylabel("CPU of dopri5 by cheaper implicit method")
-    right.legend(frameon=False)
     figure.savefig(path, dpi=120)
 
 
@@ -200,12 +207,19 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--only", nargs="+", default=[])
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    command, rows = "python benchmarks/advice.py", []
-    for label, problem in cases():
-        rows.append(row(label, problem))
-        print({k: v for k, v in rows[-1].items() if k != "costs"}, flush=True)
+    command, all_cases = "python benchmarks/advice.py", cases()
+    stored = asked.out / "advice.json"
+    known = json.loads(stored.read_text())["rows"] if asked.only and stored.exists() else []
+    by_label = {one["problem"]: one for one in known}
+    for label, problem in all_cases:
+        if asked.only and not any(word in label for word in asked.only):
+            continue
+        by_label[label] = row(label, problem)
+        rows = [by_label[name] for name, _ in all_cases if name in by_label]
+        print({k: v for k, v in by_label[label].items() if k != "costs"}, flush=True)
         agreeing = sum(one["agrees"] for one in rows) / len(rows)
         bounds = [Bound("problems where advice and measurement agree", agreeing, 1.0, at_least=True)]
         found = {"command": command, "machine": machine(), "bounds": [b.row() for b in bounds], "rows": rows}
