@@ -10,7 +10,8 @@ one weakly damped with 50 turns, the other fast.
 
     python benchmarks/advice.py [--only vanderpol ks]
 
-With ``--only``, problems with these words in their names; other rows stay as they are stored. Writes benchmarks/results/advice.json and advice.png, and the table docs/advice.md.
+With ``--only``, problems with these words in their names; other rows stay as they are stored.
+Writes benchmarks/results/advice.json and advice.png, and the table docs/advice.md.
 """
 
 from __future__ import annotations
