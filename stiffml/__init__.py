@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from stiffml.diagnostics import GradientReport, check_gradients
+from stiffml.diagnostics.gradient_check import GradientReport, check_gradients
 from stiffml.errors import LinearSolveError, NonFiniteDerivativeError, ReplayError, SolveError, Status
 from stiffml.interface.compiling import compile
 from stiffml.interface.odeblock import ODEBlock

@@ -1,0 +1,159 @@
+"""Pictures of eigenvalues along a solution, and of a gradient by modes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stiffml.diagnostics.description import shares_of, sizes_of
+from stiffml.diagnostics.eigen import KINDS
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = {
+    "slow": "#888888",
+    "oscillation": "#1f77b4",
+    "fast decay": "#c1440e",
+    "growth": "#2c8c3c",
+}
+
+SLOWEST = 1e-4
+"""Of |hλ| in pictures; slower modes are all alike to a step."""
+
+NAMED = 12
+"""Components up to which participation is drawn by name."""
+
+
+def plot_stiffness(found: xarray.Dataset) -> Figure:
+    """Rates along the solution by kind of mode, beside the steps, and who takes part in the fastest mode.
+
+    Of a batch the sample that is stiffest.
+
+    Parameters
+    ----------
+    found : xarray.Dataset
+        Of :func:`stiffness`.
+    """
+    from matplotlib.figure import Figure
+
+    title = found.attrs["method"]
+    if "sample" in found.dims:
+        number = int(found["stiffness"].max("time").values.argmax())
+        title = f"{title}, sample {number}, the stiffest of {found.sizes['sample']}"
+        found = found.isel(sample=number)
+    figure = Figure(figsize=(9.5, 6.4), layout="constrained")
+    rates, shares = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    x, label, scale = _axis(found)
+    _draw_rates(rates, found, x)
+    _draw_shares(shares, found, x)
+    shares.set(xlabel=label, **scale)
+    figure.suptitle(f"{title}: |λ| along the solution", fontsize=11)
+    return figure
+
+
+def _axis(found: xarray.Dataset) -> tuple[np.ndarray, str, dict[str, Any]]:
+    """What time is drawn as: itself, or logarithmic from the second point on where it spans decades."""
+    from stiffml.plotting import spans_decades
+
+    t, units = found["time"].values, found["time"].attrs["units"]
+    label = "time" if units == "1" else f"time [{units}]"
+    if spans_decades(t):
+        return np.where(t > 0, t, np.nan), label, {"xscale": "log"}
+    return t, label, {}
+
+
+def _draw_rates(panel: Axes, found: xarray.Dataset, x: np.ndarray) -> None:
+    size = np.hypot(found["re"].values, found["im"].values)
+    times = np.broadcast_to(x[:, None], size.shape)
+    for kind, colour in COLOURS.items():
+        here = found["kind"].values == KINDS.index(kind)
+        if here.any():
+            panel.plot(times[here], size[here], ".", color=colour, ms=4, label=kind)
+    panel.axhline(1 / found.attrs["span"], color="#444444", lw=0.8, ls=":", label="1 / span")
+    panel.plot(x, 1 / np.abs(found["step"].values), color="#444444", lw=1.2, label="1 / step taken")
+    limit = found["explicit_step"].values
+    with np.errstate(divide="ignore"):
+        panel.plot(
+            x,
+            np.where(limit > 0, 1 / limit, np.nan),
+            color="#c1440e",
+            lw=0.9,
+            ls="--",
+            label="1 / explicit step",
+        )
+    units = found["re"].attrs["units"]
+    panel.set(yscale="log", ylabel="rate" if units == "1" else f"rate [{units}]")
+    panel.legend(frameon=False, fontsize=8, ncols=2)
+    panel.grid(alpha=0.25)
+    hidden = int((found["kind"].values == KINDS.index("zero")).sum(axis=1).max())
+    infinite = int(found.attrs["algebraic"])
+    notes = [f"{hidden} zero"] * bool(hidden) + [f"{infinite} infinite"] * bool(infinite)
+    if notes:
+        panel.set_title(f"not shown: {' and '.join(notes)}", fontsize=9, loc="right")
+
+
+def _draw_shares(panel: Axes, found: xarray.Dataset, x: np.ndarray) -> None:
+    re = found["re"].values
+    fastest = np.nanargmin(np.where(np.isfinite(re), re, np.inf), axis=1)
+    shares = np.take_along_axis(found["participation"].values, fastest[:, None, None], axis=1)[:, 0]
+    shares, names = np.nan_to_num(shares), found["component"].values
+    largest = np.argsort(-shares.max(axis=0))[:NAMED]
+    largest = np.sort(largest[shares[:, largest].max(axis=0) > 0.02])
+    if len(names) > 100 or not len(largest):
+        count = 1 / np.maximum((shares**2).sum(axis=1), 1e-300)
+        panel.plot(x, count, color="#c1440e", lw=1.2)
+        panel.set(ylabel="components in\nthe fastest mode", ylim=(0, None))
+    else:
+        from matplotlib import colormaps
+
+        colours = colormaps["tab20"](np.arange(len(largest)) % 20)
+        for i, colour in zip(largest.tolist(), colours, strict=True):
+            panel.plot(x, shares[:, i], color=colour, lw=1.4, label=str(names[i]))
+        panel.set(ylabel="share in the\nfastest mode", ylim=(-0.03, 1.03))
+        panel.legend(frameon=False, fontsize=8, ncols=4)
+    panel.grid(alpha=0.25)
+
+
+def plot_gradient_by_mode(found: xarray.Dataset) -> Figure:
+    """What steps make of modes by |hλ|, beside the exact flow; and which |hλ| and steps the gradient came by.
+
+    Parameters
+    ----------
+    found : xarray.Dataset
+        Of :func:`gradient_by_mode`.
+    """
+    from matplotlib.figure import Figure
+
+    z, share, re = sizes_of(found), shares_of(found), found["re"].values
+    finite = np.isfinite(z)
+    z = np.maximum(z, SLOWEST)
+    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    decaying = finite & (re < 0)
+    order = np.argsort(z[decaying])
+    for name, style, label in (
+        ("exact", {"color": "#444444", "lw": 1.2}, "exact flow, |exp z|"),
+        ("amplification", {"color": "#1f77b4", "marker": ".", "ls": "", "ms": 4}, "passed on, |R(z)|"),
+        ("rate_sensitivity", {"color": "#c1440e", "marker": ".", "ls": "", "ms": 4}, "rate, |R'(z)|"),
+        ("forced", {"color": "#2c8c3c", "marker": ".", "ls": "", "ms": 4}, "forced response"),
+    ):
+        values = found[name].values[decaying][order]
+        left.plot(z[decaying][order], np.maximum(values, 1e-12), label=label, **style)
+    left.set(xscale="log", yscale="log", xlabel="|z| = |hλ| of decaying modes", ylim=(1e-10, 20))
+    left.set_xlim(left=SLOWEST)
+    left.legend(frameon=False, fontsize=8)
+    left.grid(alpha=0.25)
+    steps = np.broadcast_to(found["step"].values.reshape(-1, *[1] * (z.ndim - 1)), z.shape)
+    size = np.sqrt(np.abs(share[finite]) / max(np.abs(share).max(), 1e-300))
+    colours = np.where(share[finite] < 0, "#1f77b4", "#c1440e")
+    right.scatter(steps[finite], z[finite], s=1 + 90 * size, c=colours, alpha=0.6, lw=0)
+    right.axhline(1, color="#444444", lw=0.8, ls=":")
+    right.set(yscale="log", xlabel="step", ylabel=f"|hλ|, at least {SLOWEST:g}")
+    right.set_title("parts of the gradient; blue: against it", fontsize=9)
+    right.grid(alpha=0.25)
+    figure.suptitle(f"{found.attrs['method']}: gradient by mode", fontsize=11)
+    return figure
