@@ -6,14 +6,14 @@ multipliers w solve (∂R/∂x)ᵀ w = dL/dx. The results are the same as those 
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.sparse import csc_array, csr_array
 
-from stiffml.all_at_once.factored import Factored
+from stiffml.all_at_once.factored import Factored, FactoredBlocks, product, transposed_product
+from stiffml.all_at_once.in_c.factored import FactoredInC
+from stiffml.all_at_once.in_c.qualifying import is_in_c
 from stiffml.all_at_once.matrix import Jacobians
 from stiffml.all_at_once.solve import Kept
 from stiffml.all_at_once.structure import Structure
@@ -69,7 +69,9 @@ def factored_anew(
 
     at_f = jacobians(f, equations.f_nodes)
     at_g = None if g is None else jacobians(g, equations.g_nodes)
-    return Factored.of(structure, system, at_f, at_g, curvatures, columns)
+    if is_in_c(structure, system):
+        return FactoredInC.of(structure, system, at_f, at_g)
+    return FactoredBlocks.of(structure, system, at_f, at_g, curvatures, columns)
 
 
 def require_independent(factored: Factored, equations: Equations, system: System) -> None:
@@ -92,7 +94,7 @@ def sweep_at_once(
     With ``columns`` = (R,) R losses are reversed at once: ``pending`` has (size, R) for each state, and what
     is returned has R in the last place too.
     """
-    structure, topology = factored.structure, factored.structure.topology
+    topology = factored.structure.topology
     nodes = {"f": equations.f_nodes}
     if system.g is not None:
         nodes["g"] = equations.g_nodes
@@ -104,21 +106,17 @@ def sweep_at_once(
     of_outputs = np.empty((0, size, *columns))
     if len(topology.outputs):
         of_outputs = _through_outputs(factored, pending, cotangents, slopes, node_of, shape)
-    multipliers = factored.factors.solve(
-        cotangents[given:].reshape(topology.unknowns, *shape, *columns), transpose=True
-    )
-    flat = multipliers.reshape(topology.unknowns, size, *columns)
-    for name, total in slopes.items():
-        if len(total):
-            total += product(structure.of_slopes(name, node_of[name], len(total)).T, flat)
-    rows, places = (part[topology.outside] for part in (topology.entries.row, topology.entries.column))
-    to_given = cotangents[:given].reshape(given, *shape, *columns)
-    np.subtract.at(to_given, places, _transposed_product(factored.outside, multipliers[rows]))
+    multipliers, *found = factored.reverse(cotangents)
+    for (name, total), part in zip(slopes.items(), found, strict=False):
+        if part is not None and len(total):
+            jacobians, (at, _) = factored.f if name == "f" else factored.g, topology.nodes[name]
+            at = at[node_of[name][at] >= 0]  # Jacobians of Rosenbrock rows are at further ones
+            total[node_of[name][at]] += part[jacobians.node[at]]
     for state, cotangent in zip(topology.known.tolist(), cotangents[:given], strict=True):
         pending.add(state, cotangent)
     swept = Swept(slopes["f"], slopes.get("g"), [])
     for block, at, asked in zip(equations.blocks, topology.positions, topology.output_equations, strict=True):
-        steps = np.stack([flat[at[row.column] - given] for row in block.pattern.step_rows])
+        steps = np.stack([multipliers[at[row.column] - given] for row in block.pattern.step_rows])
         swept.multipliers.append(np.concatenate([steps, of_outputs[asked].swapaxes(0, 1)]))
     return swept
 
@@ -148,19 +146,8 @@ def _through_outputs(
         slopes[name] += along
         at = np.unique(entries.column[entries.with_beta if name == "f" else entries.with_epsilon])
         here = along[node_of[name][at]].reshape(len(at), *shape, *columns)
-        cotangents[at] += _transposed_product(jacobians.at(at), here).reshape(len(at), size, *columns)
+        cotangents[at] += transposed_product(jacobians.at(at), here).reshape(len(at), size, *columns)
     return own
-
-
-def product(matrix: csr_array | csc_array, v: np.ndarray) -> np.ndarray:
-    """A sparse matrix (M, K) times v (K, …)."""
-    return (matrix @ v.reshape(len(v), math.prod(v.shape[1:]))).reshape(matrix.shape[0], *v.shape[1:])
-
-
-def _transposed_product(blocks: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Bᵀ v of blocks (K, samples, w, w) and vectors (K, samples, w), or (K, samples, w, R)."""
-    columns = v.reshape(*v.shape[:3], math.prod(v.shape[3:]))
-    return (blocks.swapaxes(-1, -2) @ columns).reshape(v.shape)
 
 
 def nodes_of_positions(topology: Topology, nodes: Nodes) -> np.ndarray:
