@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
+import torch
 
 from stiffml.all_at_once.factored import Factored, FactoredBlocks, product, transposed_product
 from stiffml.all_at_once.in_c.factored import FactoredInC
@@ -44,9 +46,36 @@ def equations_of(replay: Replay, segment: Segment, kept: object) -> Equations:
     if isinstance(kept, Kept) and not replay.has_queries and segment.first == 0:
         blocks = kept.structure.blocks
         complete = segment.stages is not None or not any(block.pattern.stages for block in blocks)
+        complete = complete and not kept.structure.topology.brackets
         if complete and sum(block.steps for block in blocks) == segment.last:
-            return Equations(segment, list(blocks))
+            return _Solved(segment, kept.structure)
     return replay.equations(segment)
+
+
+class _Solved(Equations):
+    """The equations of a structure, with nodes in its order."""
+
+    def __init__(self, segment: Segment, structure: Structure) -> None:
+        super().__init__(segment, list(structure.blocks))
+        self._structure = structure
+
+    @cached_property
+    def f_nodes(self) -> Nodes:
+        return self._in_order("f")
+
+    @cached_property
+    def g_nodes(self) -> Nodes:
+        return self._in_order("g")
+
+    @cached_property
+    def _vectors(self) -> np.ndarray:
+        return self._structure.topology.order.vectors(self.segment)
+
+    def _in_order(self, name: str) -> Nodes:
+        structure, topology = self._structure, self._structure.topology
+        at, _ = topology.nodes[name]
+        s, u = torch.from_numpy(structure.node_times(name)), torch.from_numpy(self._vectors[at])
+        return Nodes(s, u, topology.order.numbers[at], topology.node_index[name])
 
 
 def factored_anew(
@@ -109,15 +138,20 @@ def sweep_at_once(
     multipliers, *found = factored.reverse(cotangents)
     for (name, total), part in zip(slopes.items(), found, strict=False):
         if part is not None and len(total):
-            jacobians, (at, _) = factored.f if name == "f" else factored.g, topology.nodes[name]
+            jacobians = factored.f if name == "f" else factored.g
+            assert jacobians is not None
+            if jacobians.node is node_of[name]:
+                total += part
+                continue
+            at = topology.nodes[name][0]
             at = at[node_of[name][at] >= 0]  # Jacobians of Rosenbrock rows are at further ones
             total[node_of[name][at]] += part[jacobians.node[at]]
     for state, cotangent in zip(topology.known.tolist(), cotangents[:given], strict=True):
         pending.add(state, cotangent)
     swept = Swept(slopes["f"], slopes.get("g"), [])
     for block, at, asked in zip(equations.blocks, topology.positions, topology.output_equations, strict=True):
-        steps = np.stack([multipliers[at[row.column] - given] for row in block.pattern.step_rows])
-        swept.multipliers.append(np.concatenate([steps, of_outputs[asked].swapaxes(0, 1)]))
+        rows = [multipliers[at[row.column] - given] for row in block.pattern.step_rows]
+        swept.multipliers.append(np.stack([*rows, *of_outputs[asked].swapaxes(0, 1)]))
     return swept
 
 
@@ -151,7 +185,10 @@ def _through_outputs(
 
 
 def nodes_of_positions(topology: Topology, nodes: Nodes) -> np.ndarray:
-    """(count,) int, from positions to the nodes of a segment; those of other positions have no meaning."""
+    """(count,) int, from positions to the nodes of a segment; −1 at other positions."""
+    for name, index in topology.node_index.items():
+        if nodes.index is index:
+            return topology.nodes[name][1]
     node = np.full(topology.count, -1)
     for at, index in zip(topology.positions, nodes.index, strict=True):
         for c, where in index.items():

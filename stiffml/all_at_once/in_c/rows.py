@@ -42,11 +42,6 @@ class Rows:
             epsilon=epsilon_at,
             weighted=weighted,
         )
-        self.nodes = {}
-        for name, (at, node) in topology.nodes.items():
-            where = np.full(topology.count, -1, dtype=np.int64)
-            where[at] = node[at]
-            self.nodes[name] = np.ascontiguousarray(at, dtype=np.int64), where
 
     def struct(self, system: System) -> SystemStruct:
         """A new one, for a system with these equations."""

@@ -32,7 +32,7 @@ class StepsInC:
     def __init__(self, structure: Structure, system: System) -> None:
         self._structure, self._system, self._rows = structure, system, rows_of(structure)
         self._parts = [
-            _Part(part, structure, name, *self._rows.nodes[name])
+            _Part(part, structure, name, *structure.topology.nodes[name])
             for name, part in zip("fg", system.parts, strict=False)
         ]
         f, g = (*(part.jacobians for part in self._parts), None)[:2]
