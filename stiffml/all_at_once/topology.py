@@ -68,6 +68,8 @@ class Topology:
         nothing depends on them. For each block (K, outputs a step), flattened.
     output_entries : Entries
         Of their rows, without the outputs themselves, whose coefficient is 1.
+    equations, output_equations : list of ndarray
+        For each block (steps, rows) int, the numbers of the equations, and those among outputs.
     """
 
     def __init__(self, blocks: Sequence[Block]) -> None:
@@ -105,6 +107,8 @@ class Topology:
             for first, part in zip(firsts[:-1].tolist(), asked, strict=True)
         ]
         self.output_equations = numbers
+        self.equations = equations
+        self._asked: tuple[tuple[int, ...], np.ndarray] = (), none
         self.order = order_of(blocks, self.positions, self.known, count)
         self.outputs = np.concatenate([part.ravel() for part in asked])
         self.output_entries = Entries(
@@ -126,6 +130,12 @@ class Topology:
         given, own = self._of_state
         found = own(states)
         return np.where(found < 0, given(states), found)
+
+    def positions_of(self, states: tuple[int, ...]) -> np.ndarray:
+        """The same for the keys of a mapping; the last ones are kept, since trainings repeat them."""
+        if states != self._asked[0]:
+            self._asked = states, self.position_of(np.array(states, dtype=int))
+        return self._asked[1]
 
     @cached_property
     def diagonal(self) -> np.ndarray:

@@ -149,9 +149,9 @@ def sweep_at_once(
     for state, cotangent in zip(topology.known.tolist(), cotangents[:given], strict=True):
         pending.add(state, cotangent)
     swept = Swept(slopes["f"], slopes.get("g"), [])
-    for block, at, asked in zip(equations.blocks, topology.positions, topology.output_equations, strict=True):
-        rows = [multipliers[at[row.column] - given] for row in block.pattern.step_rows]
-        swept.multipliers.append(np.stack([*rows, *of_outputs[asked].swapaxes(0, 1)]))
+    for rows, asked in zip(topology.equations, topology.output_equations, strict=True):
+        steps, outputs = multipliers[rows.T], of_outputs[asked.T]
+        swept.multipliers.append(np.concatenate([steps, outputs]) if len(outputs) else steps)
     return swept
 
 
@@ -186,8 +186,8 @@ def _through_outputs(
 
 def nodes_of_positions(topology: Topology, nodes: Nodes) -> np.ndarray:
     """(count,) int, from positions to the nodes of a segment; −1 at other positions."""
-    for name, index in topology.node_index.items():
-        if nodes.index is index:
+    for name, known in topology.node_index.items():
+        if nodes.index is known:
             return topology.nodes[name][1]
     node = np.full(topology.count, -1)
     for at, index in zip(topology.positions, nodes.index, strict=True):
@@ -198,8 +198,10 @@ def nodes_of_positions(topology: Topology, nodes: Nodes) -> np.ndarray:
 
 def _take_pending(topology: Topology, pending: Pending, cotangents: np.ndarray) -> None:
     """Move those of the segment's unknowns from ``pending`` to ``cotangents`` (count, size, …)."""
-    states = np.array(list(pending), dtype=int)
-    positions = topology.position_of(states)
-    own = positions >= topology.given
-    if own.any():
-        cotangents[positions[own]] = np.stack([pending.pop(state) for state in states[own].tolist()])
+    positions = topology.positions_of(tuple(pending))
+    taken, own = [], positions >= topology.given
+    for state, is_own in zip(list(pending), own.tolist(), strict=True):
+        if is_own:
+            taken.append(pending.pop(state))
+    if taken:
+        cotangents[positions[own]] = np.concatenate(taken).reshape(-1, *cotangents.shape[1:])

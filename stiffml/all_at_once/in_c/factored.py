@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from stiffml.all_at_once.factored import Factored, Reversed
-from stiffml.all_at_once.in_c.interface import SystemStruct, address
+from stiffml.all_at_once.in_c.interface import SystemStruct, address, room
 from stiffml.all_at_once.in_c.library import library
-from stiffml.all_at_once.in_c.rows import put_jacobians, rows_of
+from stiffml.all_at_once.in_c.rows import rows_of
 from stiffml.all_at_once.matrix import Jacobians
 from stiffml.all_at_once.structure import Structure
 from stiffml.compiled.refusal import NotCompilableError
@@ -35,8 +35,10 @@ class FactoredInC(Factored):
     @classmethod
     def of(cls, structure: Structure, system: System, f: Jacobians, g: Jacobians | None) -> FactoredInC:
         """With these Jacobians, at nodes of any numbers. If a block is singular, solutions are NaN."""
-        found = cls(structure, f, g, system, *room_for_factors(structure, system))
-        if loaded().stiffml_factorise(found._struct()):
+        shape = structure.topology.unknowns, system.layout.samples, system.layout.width
+        pivots = np.empty(shape, dtype=np.int32)
+        found = cls(structure, f, g, system, np.empty((*shape, shape[-1])), pivots)
+        if loaded().stiffml_factorise(ctypes.byref(found._struct())):
             found.lu.fill(np.nan)
             found.pivots.fill(0)
         return found
@@ -44,14 +46,12 @@ class FactoredInC(Factored):
     def reverse(self, x: np.ndarray) -> Reversed:
         topology, size, columns = self.structure.topology, x.shape[1], x.shape[2:]
         count = columns[0] if columns else 1
-        cotangents = x if not columns else np.ascontiguousarray(np.moveaxis(x, -1, 0))
-        assert cotangents.flags.c_contiguous
-        multipliers = np.empty((count, topology.unknowns, size))
-        f = np.zeros((count, len(self.f.blocks), size))
-        g = np.zeros((count, 0 if self.g is None else len(self.g.blocks), size))
-        if loaded().stiffml_reverse(self._struct(), count, *map(address, (cotangents, multipliers, f, g))):
+        cotangents = np.ascontiguousarray(np.moveaxis(x, -1, 0)) if columns else x
+        of_g = 0 if self.g is None else len(self.g.blocks)
+        found, places = room([(count, n, size) for n in (topology.unknowns, len(self.f.blocks), of_g)])
+        struct = ctypes.byref(self._struct())
+        if loaded().stiffml_reverse(struct, count, address(cotangents), *places):
             raise MemoryError("reverse sweep in C: no memory")
-        found = [multipliers, f, g]
         if columns:
             x[:] = np.moveaxis(cotangents, 0, -1)
             found = [np.moveaxis(part, 0, -1) for part in found]
@@ -61,23 +61,19 @@ class FactoredInC(Factored):
 
     def along(self, right: np.ndarray, x: np.ndarray) -> None:
         v, tangents = (np.ascontiguousarray(np.moveaxis(part, -1, 0)) for part in (right, x))
-        if loaded().stiffml_substitute(self._struct(), len(v), address(v), address(tangents)):
+        struct = ctypes.byref(self._struct())
+        if loaded().stiffml_substitute(struct, len(v), address(v), address(tangents)):
             raise MemoryError("tangents in C: no memory")
         x[:] = np.moveaxis(tangents, 0, -1)
 
-    def _struct(self) -> ctypes._Pointer[SystemStruct]:
+    def _struct(self) -> SystemStruct:
         struct = rows_of(self.structure).struct(self.system)
-        put_jacobians(struct.f, self.f)
-        if self.g is not None:
-            put_jacobians(struct.g, self.g)
         struct.lu, struct.pivots = address(self.lu), address(self.pivots)
-        return ctypes.pointer(struct)
-
-
-def room_for_factors(structure: Structure, system: System) -> tuple[np.ndarray, np.ndarray]:
-    """``lu`` and ``pivots``, not filled."""
-    shape = structure.topology.unknowns, system.layout.samples, system.layout.width
-    return np.empty((*shape, shape[-1])), np.empty(shape, dtype=np.int32)
+        for part, jacobians in ((struct.f, self.f), (struct.g, self.g)):
+            if jacobians is not None:
+                part.nodes, part.node = len(jacobians.blocks), address(jacobians.node)
+                part.jacobians = address(jacobians.blocks)
+        return struct
 
 
 def loaded() -> ctypes.CDLL:

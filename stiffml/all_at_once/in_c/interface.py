@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -54,6 +56,18 @@ class NewtonStruct(ctypes.Structure):
         *((name, _INT) for name in ("iterations", "evaluated_beside")),
         ("change", _DOUBLE),
     )
+
+
+def room(shapes: Sequence[tuple[int, ...]]) -> tuple[list[np.ndarray], list[int]]:
+    """Arrays of zeros in one piece of memory, and their addresses."""
+    sizes = [math.prod(shape) for shape in shapes]
+    whole = np.zeros(sum(sizes))
+    arrays, places, at, place = [], [], 0, whole.ctypes.data
+    for shape, size in zip(shapes, sizes, strict=True):
+        arrays.append(whole[at : at + size].reshape(shape))
+        places.append(place + at * whole.itemsize)
+        at += size
+    return arrays, places
 
 
 def address(array: np.ndarray) -> int:

@@ -18,9 +18,5 @@ def is_in_c(structure: Structure, system: System) -> bool:
         return False
     if isinstance(library(), NotCompilableError):
         return False
-    from stiffml.system.derivatives.compiled_dynamics import CompiledDynamics  # imports casadi
-
-    return not any(
-        isinstance(part, CompiledDynamics) and part.extrapolates(structure.node_times(name))
-        for name, part in zip("fg", system.parts, strict=False)
-    )
+    parts = zip("fg", system.parts, strict=False)
+    return not any(part.extrapolates(structure.node_times(name)) for name, part in parts if part.span.degree)

@@ -6,8 +6,8 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from stiffml.all_at_once.in_c.interface import PartStruct, SystemStruct, address
-from stiffml.all_at_once.matrix import Jacobians
+from stiffml.all_at_once import newton
+from stiffml.all_at_once.in_c.interface import NewtonStruct, SystemStruct, address
 from stiffml.all_at_once.structure import Structure
 from stiffml.system.system import System
 
@@ -20,9 +20,6 @@ class Rows:
         entries = topology.entries
         beta, epsilon = np.zeros((2, len(entries.row)))
         beta[entries.with_beta], epsilon[entries.with_epsilon] = numbers.beta, numbers.epsilon
-        self.tested = topology.tested.astype(np.uint8)
-        self.solved = entries.row[topology.solved.entry].astype(np.int64)
-        self.before = topology.solved.before.astype(np.int64)
         self._kept = [
             np.ascontiguousarray(entries.starts, dtype=np.int64),
             np.ascontiguousarray(entries.column, dtype=np.int64),
@@ -30,8 +27,13 @@ class Rows:
             beta,
             epsilon,
             entries.weighted[topology.diagonal].astype(np.uint8),
+            topology.tested.astype(np.uint8),
+            entries.row[topology.solved.entry].astype(np.int64),
+            topology.solved.before.astype(np.int64),
         ]
-        starts, column, alpha, beta_at, epsilon_at, weighted = map(address, self._kept)
+        starts, column, alpha, beta_at, epsilon_at, weighted, tested, solved, before = map(
+            address, self._kept
+        )
         self._template = SystemStruct(
             given=topology.given,
             unknowns=topology.unknowns,
@@ -42,14 +44,33 @@ class Rows:
             epsilon=epsilon_at,
             weighted=weighted,
         )
+        for name, part in (("f", self._template.f), ("g", self._template.g)):
+            at, node = topology.nodes[name]
+            part.nodes, part.at, part.node = len(at), address(at), address(node)
+        self._newton = NewtonStruct(
+            tested=tested,
+            max_iterations=newton.MAX_ITERATIONS,
+            divergence=newton.DIVERGENCE,
+            clean=newton.CLEAN,
+            near=newton.NEAR,
+            few=newton.FEW_ITERATES,
+            rounding=newton.ROUNDING_LEVEL,
+            solved=len(topology.solved.entry),
+            row=solved,
+            before=before,
+        )
 
     def struct(self, system: System) -> SystemStruct:
-        """A new one, for a system with these equations."""
+        """A new one, for a system with these equations, with the nodes of the topology."""
         struct = SystemStruct.from_buffer_copy(self._template)
         struct.samples, struct.width = system.layout.samples, system.layout.width
         if system.mass is not None:
             struct.mass, struct.masses = address(system.mass.blocks), len(system.mass.blocks)
         return struct
+
+    def newton(self) -> NewtonStruct:
+        """A new one, without tolerances."""
+        return NewtonStruct.from_buffer_copy(self._newton)
 
 
 _KNOWN: WeakKeyDictionary[Structure, Rows] = WeakKeyDictionary()
@@ -61,9 +82,3 @@ def rows_of(structure: Structure) -> Rows:
     if found is None:
         found = _KNOWN[structure] = Rows(structure)
     return found
-
-
-def put_jacobians(struct: PartStruct, jacobians: Jacobians) -> None:
-    """Give a part the Jacobians at its nodes."""
-    struct.nodes, struct.node = len(jacobians.blocks), address(jacobians.node)
-    struct.jacobians = address(jacobians.blocks)

@@ -124,9 +124,11 @@ class CompiledDynamics(Dynamics):
         f, _, wrt_t, wrt_p = self._pulled(s, u, cotangents)
         grads: list[Tensor | None] = []
         for parameter, place in zip(self.parameters, places, strict=True):
-            part = (
-                None if place is None else torch.from_numpy(wrt_p[place]).to(parameter).view(parameter.shape)
-            )
+            part = None
+            if place is not None:
+                # Shaped by numpy, which is faster at it.
+                part = torch.from_numpy(wrt_p[place].reshape(parameter.shape))
+                part = part if parameter.dtype == part.dtype else part.to(parameter)
             grads.append(part)
         wrt_s = torch.from_numpy(self.direction * wrt_t) if wrt_time else torch.zeros_like(s)
         return torch.from_numpy(f).view(u.shape), grads, wrt_s, torch.zeros(2, dtype=torch.float64)
@@ -196,12 +198,6 @@ class CompiledDynamics(Dynamics):
     def _forward(self, values: np.ndarray) -> np.ndarray:
         """Times, values or derivatives of func in the direction of the solver's time, or the reverse."""
         return values if self.direction > 0 else -values
-
-    def extrapolates(self, s: float | np.ndarray) -> bool:
-        """Whether f is extrapolated at one of these times."""
-        if not self.span.degree:
-            return False
-        return bool(np.any(s < self.span.begin) or np.any(s > self.span.end))
 
 
 def in_compiled_form(
