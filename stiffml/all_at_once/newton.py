@@ -9,35 +9,23 @@ import torch
 
 from stiffml.all_at_once.evaluation import Evaluation, Slopes
 from stiffml.all_at_once.factored import Factored, FactoredBlocks
+from stiffml.all_at_once.in_c.factored import FactoredInC
+from stiffml.all_at_once.in_c.qualifying import has_rows_in_c
+from stiffml.all_at_once.judgement import (
+    CLEAN,
+    DIVERGENCE,
+    FEW_ITERATES,
+    MAX_ITERATIONS,
+    NEAR,
+    ROUNDING_LEVEL,
+    StepsNotConvergedError,
+)
 from stiffml.all_at_once.matrix import Jacobians
 from stiffml.all_at_once.structure import Structure
 from stiffml.settings import NewtonLimits
 from stiffml.system.derivatives.curvature import Curvature
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.system import System
-
-MAX_ITERATIONS = 15
-"""Largest number of iterations: beyond it, solving the steps one by one is faster."""
-
-DIVERGENCE = 1e4
-"""The iteration has failed if an update is this many times larger than the previous one."""
-
-CLEAN = 0.5
-"""From a good guess each update is less than this fraction of the previous one."""
-
-NEAR, FEW_ITERATES = 0.1, 4
-"""An iterate is near a solution at this fraction of the initial distance; how many iterates are tried."""
-
-ROUNDING_LEVEL = 1e-13
-"""Updates below this fraction of the largest component of a vector count as rounding error if they stall."""
-
-
-class StepsNotConvergedError(Exception):
-    """The iteration did not converge within ``iterations`` iterations."""
-
-    def __init__(self, iterations: int) -> None:
-        super().__init__(f"no convergence after {iterations} iterations")
-        self.iterations = iterations
 
 
 class ManySteps:
@@ -55,12 +43,6 @@ class ManySteps:
         self._structure, self._system, self._topology = structure, system, structure.topology
         self.f = self._part(system.f, "f")
         self.g = None if system.g is None else self._part(system.g, "g")
-        self._of_vectors = structure.of_vectors
-        self._parts = [
-            (part, structure.of_slopes_at_nodes(name))
-            for name, part in (("f", self.f), ("g", self.g))
-            if part is not None and len(part.at)
-        ]
 
     def _part(self, dynamics: Dynamics, name: str) -> Evaluation:
         places, node = self._topology.nodes[name]
@@ -79,12 +61,15 @@ class ManySteps:
         self.f.evaluate(x)
         if self.g is not None:
             self.g.evaluate(x)
-        residual = self._residual(x)
         at_f = Jacobians(self.f.blocks, self.f.node)
         at_g = None if self.g is None else Jacobians(self.g.blocks, self.g.node)
-        factored = self.last = FactoredBlocks.of(
-            self._structure, self._system, at_f, at_g, self._curvatures(x)
-        )
+        if has_rows_in_c(self._structure):
+            values = [part.values for part in (self.f, self.g) if part is not None]
+            self.last, update = FactoredInC.update(self._structure, self._system, at_f, at_g, values, x)
+            return update
+        residual = self._residual(x)
+        factored = FactoredBlocks.of(self._structure, self._system, at_f, at_g, self._curvatures(x))
+        self.last = factored
         shape = (len(residual), self._system.layout.samples, self._system.layout.width)
         return factored.factors.solve(residual.reshape(shape)).reshape(residual.shape)
 
@@ -189,12 +174,13 @@ class ManySteps:
 
     def _residual(self, x: np.ndarray) -> np.ndarray:
         topology, system = self._topology, self._system
-        linear = self._of_vectors @ x
+        linear = self._structure.of_vectors @ x
         if system.mass is not None:
             weighted = topology.entries.weighted[topology.diagonal]
             linear[weighted] = system.weigh(linear[weighted])
-        for part, matrix in self._parts:
-            linear -= matrix @ part.values
+        for name, part in (("f", self.f), ("g", self.g)):
+            if part is not None and len(part.at):
+                linear -= self._structure.of_slopes_at_nodes(name) @ part.values
         if topology.brackets:
             linear -= self._brackets(x)
         return linear

@@ -15,11 +15,12 @@ import torch
 
 from stiffml.all_at_once.factored import Factored, FactoredBlocks, product, transposed_product
 from stiffml.all_at_once.in_c.factored import FactoredInC
-from stiffml.all_at_once.in_c.qualifying import is_in_c
+from stiffml.all_at_once.in_c.qualifying import has_rows_in_c
 from stiffml.all_at_once.matrix import Jacobians
 from stiffml.all_at_once.solve import Kept
 from stiffml.all_at_once.structure import Structure
 from stiffml.all_at_once.topology import Topology, topology_of
+from stiffml.all_at_once.triangular import WIDE
 from stiffml.discretization.equations import Equations, Nodes
 from stiffml.discretization.trajectory import Segment
 from stiffml.gradients.sweep import Pending, Swept
@@ -98,7 +99,7 @@ def factored_anew(
 
     at_f = jacobians(f, equations.f_nodes)
     at_g = None if g is None else jacobians(g, equations.g_nodes)
-    if is_in_c(structure, system):
+    if has_rows_in_c(structure) and system.layout.width * columns <= WIDE:
         return FactoredInC.of(structure, system, at_f, at_g)
     return FactoredBlocks.of(structure, system, at_f, at_g, curvatures, columns)
 

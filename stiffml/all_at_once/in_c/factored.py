@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from stiffml.all_at_once.factored import Factored, Reversed
-from stiffml.all_at_once.in_c.interface import SystemStruct, address, room
+from stiffml.all_at_once.in_c.interface import CONVERGED, NO_MEMORY, SystemStruct, address, room
 from stiffml.all_at_once.in_c.library import library
 from stiffml.all_at_once.in_c.rows import rows_of
 from stiffml.all_at_once.matrix import Jacobians
@@ -35,13 +36,48 @@ class FactoredInC(Factored):
     @classmethod
     def of(cls, structure: Structure, system: System, f: Jacobians, g: Jacobians | None) -> FactoredInC:
         """With these Jacobians, at nodes of any numbers. If a block is singular, solutions are NaN."""
-        shape = structure.topology.unknowns, system.layout.samples, system.layout.width
-        pivots = np.empty(shape, dtype=np.int32)
-        found = cls(structure, f, g, system, np.empty((*shape, shape[-1])), pivots)
+        found = cls._empty(structure, system, f, g)
         if loaded().stiffml_factorise(ctypes.byref(found._struct())):
             found.lu.fill(np.nan)
             found.pivots.fill(0)
         return found
+
+    @classmethod
+    def update(
+        cls,
+        structure: Structure,
+        system: System,
+        f: Jacobians,
+        g: Jacobians | None,
+        values: Sequence[np.ndarray],
+        x: np.ndarray,
+    ) -> tuple[FactoredInC, np.ndarray]:
+        """The same at x (count, size), where f, and g, have these ``values``; and Newton's update.
+
+        The update (unknowns, size) is NaN if a block is singular. The nodes are those of the topology.
+        """
+        found = cls._empty(structure, system, f, g)
+        struct, update = found._struct(), np.zeros_like(x)
+        values = [np.ascontiguousarray(part) for part in values]
+        for part, at_nodes in zip((struct.f, struct.g), values, strict=False):
+            part.values = address(at_nodes)
+        ended = loaded().stiffml_update(ctypes.byref(struct), address(x), address(update))
+        if ended == NO_MEMORY:
+            raise MemoryError("Newton's update in C: no memory")
+        if ended != CONVERGED:
+            update.fill(np.nan)
+        return found, update[structure.topology.given :]
+
+    @classmethod
+    def _empty(cls, structure: Structure, system: System, *parts: Jacobians | None) -> FactoredInC:
+        shape = structure.topology.unknowns, system.layout.samples, system.layout.width
+        f, g = (
+            None if part is None else Jacobians(np.ascontiguousarray(part.blocks), part.node)
+            for part in parts
+        )
+        assert f is not None
+        pivots = np.empty(shape, dtype=np.int32)
+        return cls(structure, f, g, system, np.empty((*shape, shape[-1])), pivots)
 
     def reverse(self, x: np.ndarray) -> Reversed:
         topology, size, columns = self.structure.topology, x.shape[1], x.shape[2:]

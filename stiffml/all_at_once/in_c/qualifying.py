@@ -8,15 +8,18 @@ from stiffml.compiled.refusal import NotCompilableError
 from stiffml.system.system import System
 
 
-def is_in_c(structure: Structure, system: System) -> bool:
-    """Whether the equations of many steps are solved in C.
+def has_rows_in_c(structure: Structure) -> bool:
+    """Whether the rows of many steps are added up and solved with in C; f may be any function.
 
-    So they are if f, and g, are compiled, and do not extrapolate at the nodes. Rosenbrock rows have second
-    derivatives of f besides, which are not compiled.
+    So they are where there is a C compiler. Rosenbrock rows have second derivatives of f besides, which only
+    torch has.
     """
-    if structure.topology.brackets or not all(part.is_compiled for part in system.parts):
-        return False
-    if isinstance(library(), NotCompilableError):
+    return not structure.topology.brackets and not isinstance(library(), NotCompilableError)
+
+
+def is_in_c(structure: Structure, system: System) -> bool:
+    """Whether Newton's whole iteration is in C: f and g are compiled, and not extrapolated at the nodes."""
+    if not all(part.is_compiled for part in system.parts) or not has_rows_in_c(structure):
         return False
     parts = zip("fg", system.parts, strict=False)
     return not any(part.extrapolates(structure.node_times(name)) for name, part in parts if part.span.degree)

@@ -6,7 +6,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from stiffml.all_at_once import newton
+from stiffml.all_at_once import judgement
 from stiffml.all_at_once.in_c.interface import NewtonStruct, SystemStruct, address
 from stiffml.all_at_once.structure import Structure
 from stiffml.system.system import System
@@ -49,12 +49,12 @@ class Rows:
             part.nodes, part.at, part.node = len(at), address(at), address(node)
         self._newton = NewtonStruct(
             tested=tested,
-            max_iterations=newton.MAX_ITERATIONS,
-            divergence=newton.DIVERGENCE,
-            clean=newton.CLEAN,
-            near=newton.NEAR,
-            few=newton.FEW_ITERATES,
-            rounding=newton.ROUNDING_LEVEL,
+            max_iterations=judgement.MAX_ITERATIONS,
+            divergence=judgement.DIVERGENCE,
+            clean=judgement.CLEAN,
+            near=judgement.NEAR,
+            few=judgement.FEW_ITERATES,
+            rounding=judgement.ROUNDING_LEVEL,
             solved=len(topology.solved.entry),
             row=solved,
             before=before,
@@ -66,6 +66,8 @@ class Rows:
         struct.samples, struct.width = system.layout.samples, system.layout.width
         if system.mass is not None:
             struct.mass, struct.masses = address(system.mass.blocks), len(system.mass.blocks)
+        if system.g is None:
+            struct.g.nodes = 0
         return struct
 
     def newton(self) -> NewtonStruct:

@@ -10,8 +10,8 @@ from stiffml.all_at_once.evaluation import Slopes
 from stiffml.all_at_once.in_c.factored import FactoredInC, loaded
 from stiffml.all_at_once.in_c.interface import CONVERGED, NO_MEMORY, PartStruct, address, room
 from stiffml.all_at_once.in_c.rows import rows_of
+from stiffml.all_at_once.judgement import StepsNotConvergedError
 from stiffml.all_at_once.matrix import Jacobians
-from stiffml.all_at_once.newton import StepsNotConvergedError
 from stiffml.all_at_once.structure import Structure
 from stiffml.settings import NewtonLimits
 from stiffml.system.derivatives.compiled_dynamics import CompiledDynamics
@@ -57,7 +57,6 @@ class StepsInC:
             times.append(structure.node_times(name) * part.direction)
             to.values, to.jacobians = places[number], places[len(parts) + number]
             _enter(part, times[-1], to)
-        struct.g.nodes = nodes[1] if len(nodes) > 1 else 0
         newton.rtol, newton.trusted = limits.rtol, trusted
         newton.atol, newton.scale = address(atol), address(scale)
         found[:] = x
