@@ -15,19 +15,21 @@ PARTS = ("rows.h", "rows.c", "newton.c")
 
 @cache
 def library() -> ctypes.CDLL | NotCompilableError:
-    """The library; or why there is none, so that it is tried once."""
+    """The library; or why there is none, so that it is tried once.
+
+    Solves that did not ask for anything compiled come here too. So nothing that goes wrong is an error.
+    """
     try:
         return _loaded()
     except NotCompilableError as error:
         return error
+    except OSError as error:
+        return NotCompilableError(f"the library of rows cannot be made: {error}")
 
 
 def _loaded() -> ctypes.CDLL:
     parts = [LU, *(Path(__file__).with_name(name) for name in PARTS)]
-    try:
-        found = ctypes.CDLL(str(library_of("\n".join(part.read_text() for part in parts))))
-    except OSError as error:
-        raise NotCompilableError(f"the library of rows cannot be loaded: {error}") from error
+    found = ctypes.CDLL(str(library_of("\n".join(part.read_text() for part in parts))))
     count, array, system = ctypes.c_int64, ctypes.c_void_p, ctypes.POINTER(SystemStruct)
     found.stiffml_solve.argtypes = [system, ctypes.POINTER(NewtonStruct), array]
     found.stiffml_update.argtypes = [system, array, array]
