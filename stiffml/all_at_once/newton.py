@@ -8,7 +8,18 @@ import numpy as np
 import torch
 
 from stiffml.all_at_once.evaluation import Evaluation, Slopes
-from stiffml.all_at_once.factored import Factored
+from stiffml.all_at_once.factored import Factored, FactoredBlocks
+from stiffml.all_at_once.in_c.factored import FactoredInC
+from stiffml.all_at_once.in_c.qualifying import has_rows_in_c
+from stiffml.all_at_once.judgement import (
+    CLEAN,
+    DIVERGENCE,
+    FEW_ITERATES,
+    MAX_ITERATIONS,
+    NEAR,
+    ROUNDING_LEVEL,
+    StepsNotConvergedError,
+)
 from stiffml.all_at_once.matrix import Jacobians
 from stiffml.all_at_once.structure import Structure
 from stiffml.settings import NewtonLimits
@@ -16,34 +27,9 @@ from stiffml.system.derivatives.curvature import Curvature
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.system import System
 
-MAX_ITERATIONS = 15
-"""Largest number of iterations: beyond it, solving the steps one by one is faster."""
-
-DIVERGENCE = 1e4
-"""The iteration has failed if an update is this many times larger than the previous one."""
-
-CLEAN = 0.5
-"""From a good guess each update is less than this fraction of the previous one."""
-
-NEAR, FEW_ITERATES = 0.1, 4
-"""An iterate is near a solution at this fraction of the initial distance; how many iterates are tried."""
-
-ROUNDING_LEVEL = 1e-13
-"""Updates below this fraction of the largest component of a vector count as rounding error if they stall."""
-
-
-class StepsNotConvergedError(Exception):
-    """The iteration did not converge within ``iterations`` iterations."""
-
-    def __init__(self, iterations: int) -> None:
-        super().__init__(f"no convergence after {iterations} iterations")
-        self.iterations = iterations
-
 
 class ManySteps:
     """The equations of a structure as functions of its vectors x (count, size).
-
-    ``times`` (count,) are the times of the vectors that are states or half steps.
 
     Attributes
     ----------
@@ -53,48 +39,39 @@ class ManySteps:
 
     last: Factored | None = None
 
-    def __init__(self, structure: Structure, system: System, times: np.ndarray) -> None:
+    def __init__(self, structure: Structure, system: System) -> None:
         self._structure, self._system, self._topology = structure, system, structure.topology
-        self.f = self._part(system.f, "f", times)
-        self.g = None if system.g is None else self._part(system.g, "g", times)
-        self._of_vectors = structure.of_vectors
-        self._parts = [
-            (part, structure.of_slopes_at_nodes(name))
-            for name, part in (("f", self.f), ("g", self.g))
-            if part is not None and len(part.at)
-        ]
+        self.f = self._part(system.f, "f")
+        self.g = None if system.g is None else self._part(system.g, "g")
 
-    def _part(self, dynamics: Dynamics, name: str, times: np.ndarray) -> Evaluation:
-        s, (places, node) = times.copy(), self._topology.nodes[name]
-        for block, at in zip(self._structure.blocks, self._topology.positions, strict=True):
-            for c in block.pattern.stages:
-                s[at[c]] = getattr(block.numbers, f"s_{name}")[:, c].numpy()
+    def _part(self, dynamics: Dynamics, name: str) -> Evaluation:
+        places, node = self._topology.nodes[name]
         size = self._system.layout.size
         return Evaluation(
             dynamics,
             places,
-            torch.from_numpy(s[places]),
+            torch.from_numpy(self._structure.node_times(name)),
             node,
             np.empty((len(places), size)),
             np.empty((len(places), 0, 0, 0)),
         )
-
-    @property
-    def tested(self) -> np.ndarray:
-        """(unknowns,) bool: the unknowns whose updates are tested, states and implicit stages."""
-        return self._topology.tested
 
     def update(self, x: np.ndarray) -> np.ndarray:
         """(unknowns, size) the Newton update, to be subtracted from the unknowns."""
         self.f.evaluate(x)
         if self.g is not None:
             self.g.evaluate(x)
-        residual = self._residual(x)
         at_f = Jacobians(self.f.blocks, self.f.node)
         at_g = None if self.g is None else Jacobians(self.g.blocks, self.g.node)
-        self.last = Factored.of(self._structure, self._system, at_f, at_g, self._curvatures(x))
+        if has_rows_in_c(self._structure):
+            values = [part.values for part in (self.f, self.g) if part is not None]
+            self.last, update = FactoredInC.update(self._structure, self._system, at_f, at_g, values, x)
+            return update
+        residual = self._residual(x)
+        factored = FactoredBlocks.of(self._structure, self._system, at_f, at_g, self._curvatures(x))
+        self.last = factored
         shape = (len(residual), self._system.layout.samples, self._system.layout.width)
-        return self.last.factors.solve(residual.reshape(shape)).reshape(residual.shape)
+        return factored.factors.solve(residual.reshape(shape)).reshape(residual.shape)
 
     def slopes_at(self, x: np.ndarray) -> list[Slopes]:
         """The values of f and g at x (count, size), close to which they were evaluated last."""
@@ -148,14 +125,62 @@ class ManySteps:
             v = v - update.reshape(v.shape)
         return bool((distance(v) <= near).all())
 
+    def solve(
+        self, x: np.ndarray, limits: NewtonLimits, atol: np.ndarray, scale: np.ndarray, trusted: bool
+    ) -> tuple[np.ndarray, int, float]:
+        """Solve the equations by Newton's iteration.
+
+        Returns x (count, size), the number of iterations, and the last update relative to the components.
+
+        Parameters
+        ----------
+        x : ndarray
+            (count, size) the initial guess. The given vectors are not changed.
+        limits : NewtonLimits
+        atol, scale : ndarray
+            (unknowns, size) the absolute tolerance, and sizes of the components.
+        trusted : bool
+            Whether the guess is near the wanted solution. If not, or if the updates do not look so, the
+            solution found is checked: each step's own iteration must lead to it.
+
+        Raises
+        ------
+        StepsNotConvergedError
+        """
+        before, given = math.inf, self._topology.given
+        # Without an index where all are tested: views cost less.
+        tested = slice(None) if self._topology.tested.all() else self._topology.tested
+        for iteration in range(1, MAX_ITERATIONS + 1):
+            update = self.update(x)
+            x = x.copy()
+            x[given:] -= update
+            change, state = np.abs(update[tested]), np.abs(x[given:][tested])
+            weighted = change / (limits.rtol * state + atol[tested])
+            size = math.sqrt(float(np.einsum("ij,ij->i", weighted, weighted).max()) / weighted.shape[1])
+            if not size < DIVERGENCE * before:  # also true if size is NaN
+                raise StepsNotConvergedError(iteration)
+            contraction, before = size / before, size
+            trusted = trusted and contraction < CLEAN
+            converged = size <= 1 or (0 < contraction < 1 and size * contraction / (1 - contraction) <= 1)
+            if not converged and contraction > 0.3:
+                largest = state.max(axis=1, keepdims=True)
+                converged = bool((change <= 1e-10 * state + ROUNDING_LEVEL * largest).all())
+            if converged:
+                if not trusted and not self.steps_lead_to(x, limits.rtol * np.abs(x[given:]) + atol, size):
+                    raise StepsNotConvergedError(iteration)
+                relative = change / (state + 0.01 * scale[tested] + 1e-250)
+                return x, iteration, math.sqrt(float((relative**2).mean(axis=1).max()))
+        raise StepsNotConvergedError(MAX_ITERATIONS)
+
     def _residual(self, x: np.ndarray) -> np.ndarray:
         topology, system = self._topology, self._system
-        linear = self._of_vectors @ x
+        linear = self._structure.of_vectors @ x
         if system.mass is not None:
             weighted = topology.entries.weighted[topology.diagonal]
             linear[weighted] = system.weigh(linear[weighted])
-        for part, matrix in self._parts:
-            linear -= matrix @ part.values
+        for name, part in (("f", self.f), ("g", self.g)):
+            if part is not None and len(part.at):
+                linear -= self._structure.of_slopes_at_nodes(name) @ part.values
         if topology.brackets:
             linear -= self._brackets(x)
         return linear
@@ -193,55 +218,3 @@ class ManySteps:
                 )
             )
         return curvatures
-
-
-def solve(
-    equations: ManySteps, x: np.ndarray, given: int, limits: NewtonLimits, scale: np.ndarray, trusted: bool
-) -> tuple[np.ndarray, int, float]:
-    """Solve the equations by Newton's iteration.
-
-    Returns x (count, size), the number of iterations, and the last update relative to the components.
-
-    Parameters
-    ----------
-    equations : ManySteps
-    x : ndarray
-        (count, size) the initial guess.
-    given : int
-        The first ``given`` vectors are not changed.
-    limits : NewtonLimits
-    scale : ndarray
-        (unknowns, size): without ``limits.atol`` the absolute tolerance is 0.01 · rtol times this.
-    trusted : bool
-        Whether the guess is near the wanted solution. If not, or if the updates do not look so, the solution
-        found is checked: each step's own iteration must lead to it.
-
-    Raises
-    ------
-    StepsNotConvergedError
-    """
-    before = math.inf
-    # Without an index where all are tested: views cost less.
-    tested = slice(None) if equations.tested.all() else equations.tested
-    atol = 0.01 * limits.rtol * scale + 1e-250 if limits.atol is None else limits.atol + 0 * scale
-    for iteration in range(1, MAX_ITERATIONS + 1):
-        update = equations.update(x)
-        x = x.copy()
-        x[given:] -= update
-        change, state = np.abs(update[tested]), np.abs(x[given:][tested])
-        weighted = change / (limits.rtol * state + atol[tested])
-        size = math.sqrt(float(np.einsum("ij,ij->i", weighted, weighted).max()) / weighted.shape[1])
-        if not size < DIVERGENCE * before:  # also true if size is NaN
-            raise StepsNotConvergedError(iteration)
-        contraction, before = size / before, size
-        trusted = trusted and contraction < CLEAN
-        converged = size <= 1 or (0 < contraction < 1 and size * contraction / (1 - contraction) <= 1)
-        if not converged and contraction > 0.3:
-            largest = state.max(axis=1, keepdims=True)
-            converged = bool((change <= 1e-10 * state + ROUNDING_LEVEL * largest).all())
-        if converged:
-            if not trusted and not equations.steps_lead_to(x, limits.rtol * np.abs(x[given:]) + atol, size):
-                raise StepsNotConvergedError(iteration)
-            relative = change / (state + 0.01 * scale[tested] + 1e-250)
-            return x, iteration, math.sqrt(float((relative**2).mean(axis=1).max()))
-    raise StepsNotConvergedError(MAX_ITERATIONS)

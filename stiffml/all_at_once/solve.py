@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from stiffml.all_at_once.evaluation import Slopes
 from stiffml.all_at_once.factored import Factored
-from stiffml.all_at_once.newton import ManySteps, solve
+from stiffml.all_at_once.in_c.qualifying import is_in_c
+from stiffml.all_at_once.newton import ManySteps
 from stiffml.all_at_once.structure import Structure, structure_of
 from stiffml.discretization.trajectory import Segment, Trajectory
 from stiffml.methods import Method
 from stiffml.settings import NewtonLimits
 from stiffml.system.system import System
+
+if TYPE_CHECKING:
+    from stiffml.all_at_once.in_c.steps import StepsInC
 
 AT_SOLUTION = 1e-10
 """The last update, relative to the components, up to which Jacobians before it are those of the solution."""
@@ -122,35 +126,15 @@ def solve_segment(
     StepsNotConvergedError
         If Newton's iteration does not converge.
     """
-    guess, structure = segment.states, structure_of(method, segment, system.form)
-    blocks = structure.blocks
+    structure = structure_of(method, segment, system.form)
     topology = structure.topology
-    given = topology.given
-    x = np.empty((topology.count, guess.shape[1]))
-    times = np.zeros(topology.count)
-    x[:given] = segment.states_at(topology.known)
-    times[:given] = segment.times_at(topology.known)
-    scale = np.empty((topology.unknowns, guess.shape[1]))
-    for block, at in zip(blocks, topology.positions, strict=True):
-        pattern = block.pattern
-        base = segment.states_at(block.known[:, pattern.base])
-        for row in pattern.rows:
-            here, states = at[row.column], block.state_of(row.column)
-            scale[here - given] = np.abs(base)
-            if states is not None and row.column == pattern.new:
-                x[here] = segment.states_at(states)
-                times[here] = segment.times_at(states)
-            elif row.column in pattern.stages and segment.stages is not None:
-                x[here] = segment.stages[block.which - segment.first, row.column - pattern.stages.start]
-            elif row.column in pattern.stages:
-                x[here] = 0.0 if row.rosenbrock else base
-            else:
-                x[here] = base
-                times[here] = block.times.mean(dim=1).numpy()
-    equations = ManySteps(structure, system, times)
-    x, iterations, update = solve(equations, x, given, limits, scale, trusted)
+    x = topology.order.begun(segment)
+    scale = np.abs(x[topology.order.base[topology.given :]])
+    atol = 0.01 * limits.rtol * scale + 1e-250 if limits.atol is None else limits.atol + 0 * scale
+    equations = _equations(structure, system)
+    x, iterations, update = equations.solve(x, limits, atol, scale, trusted)
     states, stages, halves = _parts(structure, x, segment)
-    end = int(topology.positions[-1][blocks[-1].pattern.new][-1])
+    end = int(topology.order.new[-1])
     kept, slopes = None, None
     if update <= NEAR_SOLUTION:
         # Rosenbrock rows have derivatives of J besides, which the reverse sweep needs anew.
@@ -170,19 +154,21 @@ def solve_segment(
     )
 
 
+def _equations(structure: Structure, system: System) -> ManySteps | StepsInC:
+    if not is_in_c(structure, system):
+        return ManySteps(structure, system)
+    from stiffml.all_at_once.in_c.steps import StepsInC  # imports casadi
+
+    return StepsInC(structure, system)
+
+
 def _parts(
     structure: Structure, x: np.ndarray, segment: Segment
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """The states, the stages and the half steps, as in ``Found``."""
-    stages, first = structure.blocks[0].pattern.stages, segment.first
+    order, first = structure.topology.order, segment.first
     states = segment.states[first + 1 - segment.origin :].copy()
-    inner = np.zeros((segment.last - first, len(stages), x.shape[1]))
-    halves = []
-    for block, at in zip(structure.blocks, structure.topology.positions, strict=True):
-        pattern, steps = block.pattern, block.which - first
-        states[steps] = x[at[pattern.new]]
-        for c in pattern.stages:
-            inner[steps, c - pattern.stages.start] = x[at[c]]
-        if pattern.keeps_half:
-            halves.append(x[at[pattern.history]])
-    return states, inner, np.concatenate(halves) if halves else None
+    states[order.steps - first] = x[order.new]
+    stages = np.zeros((segment.last - first, order.inner.shape[1], x.shape[1]))
+    stages[order.steps - first] = x[order.inner]
+    return states, stages, x[order.halves] if len(order.halves) else None

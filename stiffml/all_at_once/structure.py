@@ -33,6 +33,31 @@ class Structure:
         self.blocks, self.topology = blocks, topology_of(blocks)
         self.coefficients = self.topology.entries.coefficients(blocks)
         self._of_slopes: dict[str, csr_array] = {}
+        self._node_times: dict[str, np.ndarray] = {}
+
+    @cached_property
+    def times(self) -> np.ndarray:
+        """(count,) the times of the vectors that are states or half steps; zero for stages."""
+        topology = self.topology
+        found = np.zeros(topology.count)
+        for block, at in zip(self.blocks, topology.positions, strict=True):
+            pattern, times = block.pattern, block.times.numpy()
+            for c in range(pattern.history):
+                found[at[c]] = times[:, c]
+            found[at[pattern.new]] = times[:, pattern.history]
+            if pattern.keeps_half:
+                found[at[pattern.history]] = times[:, pattern.base : pattern.history + 1].mean(axis=1)
+        return found
+
+    def node_times(self, name: str) -> np.ndarray:
+        """(M,) the times at the nodes of the topology for ``name``, "f" or "g"."""
+        if name not in self._node_times:
+            s = self.times.copy()
+            for block, at in zip(self.blocks, self.topology.positions, strict=True):
+                for c in block.pattern.stages:
+                    s[at[c]] = getattr(block.numbers, f"s_{name}")[:, c].numpy()
+            self._node_times[name] = s[self.topology.nodes[name][0]]
+        return self._node_times[name]
 
     @cached_property
     def of_vectors(self) -> csr_array:

@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from stiffml.all_at_once.entries import Entries
+from stiffml.all_at_once.order import order_of
 from stiffml.discretization.equations import Block, Row
 
 T = TypeVar("T")
@@ -60,11 +61,15 @@ class Topology:
         For each block: column -> (K,) positions.
     entries : Entries
         Of the equations of all unknowns.
+    order : Order
+        Where states, half steps and stages are.
     outputs : ndarray
         (outputs,) int, the numbers, as states, of outputs between the ends of steps. They are no unknowns:
         nothing depends on them. For each block (K, outputs a step), flattened.
     output_entries : Entries
         Of their rows, without the outputs themselves, whose coefficient is 1.
+    equations, output_equations : list of ndarray
+        For each block (steps, rows) int, the numbers of the equations, and those among outputs.
     """
 
     def __init__(self, blocks: Sequence[Block]) -> None:
@@ -102,6 +107,9 @@ class Topology:
             for first, part in zip(firsts[:-1].tolist(), asked, strict=True)
         ]
         self.output_equations = numbers
+        self.equations = equations
+        self._asked: tuple[tuple[int, ...], np.ndarray] = (), none
+        self.order = order_of(blocks, self.positions, self.known, count)
         self.outputs = np.concatenate([part.ravel() for part in asked])
         self.output_entries = Entries(
             blocks, self.positions, [p.output_rows for p in patterns], numbers, own=False
@@ -122,6 +130,12 @@ class Topology:
         given, own = self._of_state
         found = own(states)
         return np.where(found < 0, given(states), found)
+
+    def positions_of(self, states: tuple[int, ...]) -> np.ndarray:
+        """The same for the keys of a mapping; the last ones are kept, since trainings repeat them."""
+        if states != self._asked[0]:
+            self._asked = states, self.position_of(np.array(states, dtype=int))
+        return self._asked[1]
 
     @cached_property
     def diagonal(self) -> np.ndarray:
@@ -185,7 +199,7 @@ class Topology:
 
     @cached_property
     def nodes(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Where "f" and "g" are evaluated: (M,) positions, and (count,) from positions to these."""
+        """Where "f" and "g" are evaluated: (M,) positions, and (count,) from positions to these, or −1."""
         found = {}
         for name in ("f", "g"):
             wanted = np.zeros(self.count, dtype=bool)
@@ -194,8 +208,19 @@ class Topology:
                     wanted[at[c]] = True
                 if name == "f" and pattern.has_rosenbrock:
                     wanted[at[pattern.base]] = True
-            found[name] = np.flatnonzero(wanted), np.cumsum(wanted) - 1
+            found[name] = np.flatnonzero(wanted), np.where(wanted, np.cumsum(wanted) - 1, -1)
         return found
+
+    @cached_property
+    def node_index(self) -> dict[str, list[dict[int, np.ndarray]]]:
+        """For "f" and "g" and each block: column -> (steps,) int, its nodes; like ``index`` of ``Nodes``."""
+        return {
+            name: [
+                {c: node[at[c]] for c in np.flatnonzero(getattr(pattern, f"evaluates_{name}")).tolist()}
+                for pattern, at in zip(self.patterns, self.positions, strict=True)
+            ]
+            for name, (_, node) in self.nodes.items()
+        }
 
     def band_places(self, width: int) -> np.ndarray:
         """(below, width, width) int: the entries of the blocks below the diagonal in a flat band matrix.

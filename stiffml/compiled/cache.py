@@ -22,6 +22,9 @@ from stiffml.compiled.refusal import NotCompilableError
 LONG = 300_000
 """Characters of code from which it is optimised less: compilers take long otherwise."""
 
+LU = Path(__file__).with_name("lu.c")
+"""C code of LU factors, a part of libraries written here."""
+
 DIGEST = hashlib.sha256().digest_size
 
 

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stiffml.all_at_once.factored import Factored
+from stiffml.all_at_once.factored import Factored, product
 from stiffml.all_at_once.matrix import Jacobians
 from stiffml.all_at_once.topology import Topology
 from stiffml.discretization.equations import Equations, Nodes
 from stiffml.gradients.tangent_steps import Changes, Tangents
-from stiffml.gradients.transposed import factored_anew, nodes_of_positions, product
+from stiffml.gradients.transposed import factored_anew, nodes_of_positions
 from stiffml.linear.dense.lu import DenseBlocks
 from stiffml.system.system import System
 
@@ -52,10 +52,7 @@ def tangents_at_once(
         for row in block.pattern.step_rows:
             if row.rosenbrock:
                 right[at[row.column] - given] += brackets[row.index]
-    rows, columns = (part[topology.outside] for part in (topology.entries.row, topology.entries.column))
-    from_given = factored.outside @ x[columns].reshape(-1, *shape, count)
-    np.subtract.at(right, rows, from_given.reshape(-1, size, count))
-    x[given:] = factored.factors.solve(right.reshape(-1, *shape, count)).reshape(right.shape)
+    factored.along(right, x)
     for block, at in zip(equations.blocks, topology.positions, strict=True):
         for row in block.pattern.step_rows:
             held = block.state_of(row.column)

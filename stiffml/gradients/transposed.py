@@ -6,18 +6,21 @@ multipliers w solve (∂R/∂x)ᵀ w = dL/dx. The results are the same as those 
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
-from scipy.sparse import csc_array, csr_array
+import torch
 
-from stiffml.all_at_once.factored import Factored
+from stiffml.all_at_once.factored import Factored, FactoredBlocks, product, transposed_product
+from stiffml.all_at_once.in_c.factored import FactoredInC
+from stiffml.all_at_once.in_c.qualifying import has_rows_in_c
 from stiffml.all_at_once.matrix import Jacobians
 from stiffml.all_at_once.solve import Kept
 from stiffml.all_at_once.structure import Structure
 from stiffml.all_at_once.topology import Topology, topology_of
+from stiffml.all_at_once.triangular import WIDE
 from stiffml.discretization.equations import Equations, Nodes
 from stiffml.discretization.trajectory import Segment
 from stiffml.gradients.sweep import Pending, Swept
@@ -44,9 +47,36 @@ def equations_of(replay: Replay, segment: Segment, kept: object) -> Equations:
     if isinstance(kept, Kept) and not replay.has_queries and segment.first == 0:
         blocks = kept.structure.blocks
         complete = segment.stages is not None or not any(block.pattern.stages for block in blocks)
+        complete = complete and not kept.structure.topology.brackets
         if complete and sum(block.steps for block in blocks) == segment.last:
-            return Equations(segment, list(blocks))
+            return _Solved(segment, kept.structure)
     return replay.equations(segment)
+
+
+class _Solved(Equations):
+    """The equations of a structure, with nodes in its order."""
+
+    def __init__(self, segment: Segment, structure: Structure) -> None:
+        super().__init__(segment, list(structure.blocks))
+        self._structure = structure
+
+    @cached_property
+    def f_nodes(self) -> Nodes:
+        return self._in_order("f")
+
+    @cached_property
+    def g_nodes(self) -> Nodes:
+        return self._in_order("g")
+
+    @cached_property
+    def _vectors(self) -> np.ndarray:
+        return self._structure.topology.order.vectors(self.segment)
+
+    def _in_order(self, name: str) -> Nodes:
+        structure, topology = self._structure, self._structure.topology
+        at, _ = topology.nodes[name]
+        s, u = torch.from_numpy(structure.node_times(name)), torch.from_numpy(self._vectors[at])
+        return Nodes(s, u, topology.order.numbers[at], topology.node_index[name])
 
 
 def factored_anew(
@@ -69,7 +99,9 @@ def factored_anew(
 
     at_f = jacobians(f, equations.f_nodes)
     at_g = None if g is None else jacobians(g, equations.g_nodes)
-    return Factored.of(structure, system, at_f, at_g, curvatures, columns)
+    if has_rows_in_c(structure) and system.layout.width * columns <= WIDE:
+        return FactoredInC.of(structure, system, at_f, at_g)
+    return FactoredBlocks.of(structure, system, at_f, at_g, curvatures, columns)
 
 
 def require_independent(factored: Factored, equations: Equations, system: System) -> None:
@@ -92,7 +124,7 @@ def sweep_at_once(
     With ``columns`` = (R,) R losses are reversed at once: ``pending`` has (size, R) for each state, and what
     is returned has R in the last place too.
     """
-    structure, topology = factored.structure, factored.structure.topology
+    topology = factored.structure.topology
     nodes = {"f": equations.f_nodes}
     if system.g is not None:
         nodes["g"] = equations.g_nodes
@@ -104,22 +136,23 @@ def sweep_at_once(
     of_outputs = np.empty((0, size, *columns))
     if len(topology.outputs):
         of_outputs = _through_outputs(factored, pending, cotangents, slopes, node_of, shape)
-    multipliers = factored.factors.solve(
-        cotangents[given:].reshape(topology.unknowns, *shape, *columns), transpose=True
-    )
-    flat = multipliers.reshape(topology.unknowns, size, *columns)
-    for name, total in slopes.items():
-        if len(total):
-            total += product(structure.of_slopes(name, node_of[name], len(total)).T, flat)
-    rows, places = (part[topology.outside] for part in (topology.entries.row, topology.entries.column))
-    to_given = cotangents[:given].reshape(given, *shape, *columns)
-    np.subtract.at(to_given, places, _transposed_product(factored.outside, multipliers[rows]))
+    multipliers, *found = factored.reverse(cotangents)
+    for (name, total), part in zip(slopes.items(), found, strict=False):
+        if part is not None and len(total):
+            jacobians = factored.f if name == "f" else factored.g
+            assert jacobians is not None
+            if jacobians.node is node_of[name]:
+                total += part
+                continue
+            at = topology.nodes[name][0]
+            at = at[node_of[name][at] >= 0]  # Jacobians of Rosenbrock rows are at further ones
+            total[node_of[name][at]] += part[jacobians.node[at]]
     for state, cotangent in zip(topology.known.tolist(), cotangents[:given], strict=True):
         pending.add(state, cotangent)
     swept = Swept(slopes["f"], slopes.get("g"), [])
-    for block, at, asked in zip(equations.blocks, topology.positions, topology.output_equations, strict=True):
-        steps = np.stack([flat[at[row.column] - given] for row in block.pattern.step_rows])
-        swept.multipliers.append(np.concatenate([steps, of_outputs[asked].swapaxes(0, 1)]))
+    for rows, asked in zip(topology.equations, topology.output_equations, strict=True):
+        steps, outputs = multipliers[rows.T], of_outputs[asked.T]
+        swept.multipliers.append(np.concatenate([steps, outputs]) if len(outputs) else steps)
     return swept
 
 
@@ -148,23 +181,15 @@ def _through_outputs(
         slopes[name] += along
         at = np.unique(entries.column[entries.with_beta if name == "f" else entries.with_epsilon])
         here = along[node_of[name][at]].reshape(len(at), *shape, *columns)
-        cotangents[at] += _transposed_product(jacobians.at(at), here).reshape(len(at), size, *columns)
+        cotangents[at] += transposed_product(jacobians.at(at), here).reshape(len(at), size, *columns)
     return own
 
 
-def product(matrix: csr_array | csc_array, v: np.ndarray) -> np.ndarray:
-    """A sparse matrix (M, K) times v (K, …)."""
-    return (matrix @ v.reshape(len(v), math.prod(v.shape[1:]))).reshape(matrix.shape[0], *v.shape[1:])
-
-
-def _transposed_product(blocks: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Bᵀ v of blocks (K, samples, w, w) and vectors (K, samples, w), or (K, samples, w, R)."""
-    columns = v.reshape(*v.shape[:3], math.prod(v.shape[3:]))
-    return (blocks.swapaxes(-1, -2) @ columns).reshape(v.shape)
-
-
 def nodes_of_positions(topology: Topology, nodes: Nodes) -> np.ndarray:
-    """(count,) int, from positions to the nodes of a segment; those of other positions have no meaning."""
+    """(count,) int, from positions to the nodes of a segment; −1 at other positions."""
+    for name, known in topology.node_index.items():
+        if nodes.index is known:
+            return topology.nodes[name][1]
     node = np.full(topology.count, -1)
     for at, index in zip(topology.positions, nodes.index, strict=True):
         for c, where in index.items():
@@ -174,8 +199,10 @@ def nodes_of_positions(topology: Topology, nodes: Nodes) -> np.ndarray:
 
 def _take_pending(topology: Topology, pending: Pending, cotangents: np.ndarray) -> None:
     """Move those of the segment's unknowns from ``pending`` to ``cotangents`` (count, size, …)."""
-    states = np.array(list(pending), dtype=int)
-    positions = topology.position_of(states)
-    own = positions >= topology.given
-    if own.any():
-        cotangents[positions[own]] = np.stack([pending.pop(state) for state in states[own].tolist()])
+    positions = topology.positions_of(tuple(pending))
+    taken, own = [], positions >= topology.given
+    for state, is_own in zip(list(pending), own.tolist(), strict=True):
+        if is_own:
+            taken.append(pending.pop(state))
+    if taken:
+        cotangents[positions[own]] = np.concatenate(taken).reshape(-1, *cotangents.shape[1:])

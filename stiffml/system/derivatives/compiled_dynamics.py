@@ -68,7 +68,7 @@ class CompiledDynamics(Dynamics):
         return super()._slope(self.span.trim(s), u.copy())
 
     def _slope(self, s: float, u: np.ndarray) -> np.ndarray:
-        if self._is_beyond(s):
+        if self.extrapolates(s):
             return super()._slope(s, u)
         self.rhs_evals += 1
         t, y = self._at(np.array([s]), u[None])
@@ -87,7 +87,7 @@ class CompiledDynamics(Dynamics):
         return Batching.LOOP
 
     def evaluate_many(self, s: Tensor, u: Tensor) -> Tensor:
-        if self._is_beyond(s.numpy()):
+        if self.extrapolates(s.numpy()):
             return super().evaluate_many(s, u)
         self.rhs_evals += len(s)
         t, y = self._at(s.numpy(), u.numpy())
@@ -97,7 +97,7 @@ class CompiledDynamics(Dynamics):
         return self.values_and_blocks(s, u)[1]
 
     def values_and_blocks(self, s: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        if self._is_beyond(s.numpy()):
+        if self.extrapolates(s.numpy()):
             return super().values_and_blocks(s, u)
         self.rhs_evals += len(s)
         self.jacobians += len(s)
@@ -111,7 +111,7 @@ class CompiledDynamics(Dynamics):
         )
 
     def state_vjp(self, s: Tensor, u: Tensor, cotangents: Tensor) -> Tensor:
-        if self._is_beyond(s.numpy()) or not self.compiled.may("pull"):
+        if self.extrapolates(s.numpy()) or not self.compiled.may("pull"):
             return super().state_vjp(s, u, cotangents)
         return torch.from_numpy(self._pulled(s, u, cotangents)[1]).view(u.shape)
 
@@ -119,31 +119,33 @@ class CompiledDynamics(Dynamics):
         self, s: Tensor, u: Tensor, cotangents: Tensor, wrt_time: bool
     ) -> tuple[Tensor, list[Tensor | None], Tensor, Tensor]:
         places = self._places
-        if places is None or self._is_beyond(s.numpy()) or not self.compiled.may("pull"):
+        if places is None or self.extrapolates(s.numpy()) or not self.compiled.may("pull"):
             return super().vjp(s, u, cotangents, wrt_time)
         f, _, wrt_t, wrt_p = self._pulled(s, u, cotangents)
         grads: list[Tensor | None] = []
         for parameter, place in zip(self.parameters, places, strict=True):
-            part = (
-                None if place is None else torch.from_numpy(wrt_p[place]).to(parameter).view(parameter.shape)
-            )
+            part = None
+            if place is not None:
+                # Shaped by numpy, which is faster at it.
+                part = torch.from_numpy(wrt_p[place].reshape(parameter.shape))
+                part = part if parameter.dtype == part.dtype else part.to(parameter)
             grads.append(part)
         wrt_s = torch.from_numpy(self.direction * wrt_t) if wrt_time else torch.zeros_like(s)
         return torch.from_numpy(f).view(u.shape), grads, wrt_s, torch.zeros(2, dtype=torch.float64)
 
     def state_jvp(self, s: Tensor, u: Tensor, directions: Tensor) -> Tensor:
-        if self._is_beyond(s.numpy()) or not self.compiled.may("push"):
+        if self.extrapolates(s.numpy()) or not self.compiled.may("push"):
             return super().state_jvp(s, u, directions)
         return self._pushed(s, u, torch.zeros_like(s), directions)
 
     def time_derivative(self, s: Tensor, u: Tensor) -> Tensor:
-        if self._is_beyond(s.numpy()) or not self.compiled.may("push"):
+        if self.extrapolates(s.numpy()) or not self.compiled.may("push"):
             return super().time_derivative(s, u)
         return self._pushed(s, u, torch.full_like(s, float(self.direction)), torch.zeros_like(u))
 
     def jvps(self, s: Tensor, u: Tensor, directions: Sequence[Sequence[Tensor | None]]) -> Tensor:
         places = self._places
-        if places is None or self._is_beyond(s.numpy()) or not self.compiled.may("push"):
+        if places is None or self.extrapolates(s.numpy()) or not self.compiled.may("push"):
             return super().jvps(s, u, directions)
         self.rhs_evals += len(s)
         t, y = self._at(s.numpy(), u.numpy())
@@ -196,12 +198,6 @@ class CompiledDynamics(Dynamics):
     def _forward(self, values: np.ndarray) -> np.ndarray:
         """Times, values or derivatives of func in the direction of the solver's time, or the reverse."""
         return values if self.direction > 0 else -values
-
-    def _is_beyond(self, s: float | np.ndarray) -> bool:
-        """Whether f is extrapolated at one of these times."""
-        if not self.span.degree:
-            return False
-        return bool(np.any(s < self.span.begin) or np.any(s > self.span.end))
 
 
 def in_compiled_form(

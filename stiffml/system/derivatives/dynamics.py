@@ -32,6 +32,12 @@ class Dynamics(WithJacobian):
         self.rhs_evals += evaluations
         self.jacobians += jacobians
 
+    def extrapolates(self, s: float | np.ndarray) -> bool:
+        """Whether f is extrapolated at one of these times, beyond the span."""
+        if not self.span.degree:
+            return False
+        return bool(np.any(s < self.span.begin) or np.any(s > self.span.end))
+
     def confirm(self) -> None:
         """Raise ReplayError if values did not come from the function itself and are no longer its own."""
 
