@@ -122,31 +122,14 @@ def solve_segment(
     StepsNotConvergedError
         If Newton's iteration does not converge.
     """
-    guess, structure = segment.states, structure_of(method, segment, system.form)
-    blocks = structure.blocks
-    topology = structure.topology
-    given = topology.given
-    x = np.empty((topology.count, guess.shape[1]))
-    times = np.zeros(topology.count)
-    x[:given] = segment.states_at(topology.known)
-    times[:given] = segment.times_at(topology.known)
-    scale = np.empty((topology.unknowns, guess.shape[1]))
+    structure = structure_of(method, segment, system.form)
+    x, times = vectors_of(segment, structure)
+    blocks, topology = structure.blocks, structure.topology
+    given, scale = topology.given, np.empty((topology.unknowns, x.shape[1]))
     for block, at in zip(blocks, topology.positions, strict=True):
-        pattern = block.pattern
-        base = segment.states_at(block.known[:, pattern.base])
-        for row in pattern.rows:
-            here, states = at[row.column], block.state_of(row.column)
-            scale[here - given] = np.abs(base)
-            if states is not None and row.column == pattern.new:
-                x[here] = segment.states_at(states)
-                times[here] = segment.times_at(states)
-            elif row.column in pattern.stages and segment.stages is not None:
-                x[here] = segment.stages[block.which - segment.first, row.column - pattern.stages.start]
-            elif row.column in pattern.stages:
-                x[here] = 0.0 if row.rosenbrock else base
-            else:
-                x[here] = base
-                times[here] = block.times.mean(dim=1).numpy()
+        base = np.abs(segment.states_at(block.known[:, block.pattern.base]))
+        for row in block.pattern.rows:
+            scale[at[row.column] - given] = base
     equations = ManySteps(structure, system, times)
     x, iterations, update = solve(equations, x, given, limits, scale, trusted)
     states, stages, halves = _parts(structure, x, segment)
@@ -168,6 +151,33 @@ def solve_segment(
         kept,
         slopes,
     )
+
+
+def vectors_of(segment: Segment, structure: Structure) -> tuple[np.ndarray, np.ndarray]:
+    """The vectors (count, size) of a segment as far as it has them, and the times (count,) of the states.
+
+    A stage that it does not have is the state at the start of its step; zero for the y of Rosenbrock methods.
+    """
+    topology = structure.topology
+    x, times = np.empty((topology.count, segment.states.shape[1])), np.zeros(topology.count)
+    x[: topology.given] = segment.states_at(topology.known)
+    times[: topology.given] = segment.times_at(topology.known)
+    for block, at in zip(structure.blocks, topology.positions, strict=True):
+        pattern = block.pattern
+        base = segment.states_at(block.known[:, pattern.base])
+        for row in pattern.rows:
+            here, states = at[row.column], block.state_of(row.column)
+            if states is not None and row.column == pattern.new:
+                x[here] = segment.states_at(states)
+                times[here] = segment.times_at(states)
+            elif row.column in pattern.stages and segment.stages is not None:
+                x[here] = segment.stages[block.which - segment.first, row.column - pattern.stages.start]
+            elif row.column in pattern.stages:
+                x[here] = 0.0 if row.rosenbrock else base
+            else:
+                x[here] = base
+                times[here] = block.times.mean(dim=1).numpy()
+    return x, times
 
 
 def _parts(

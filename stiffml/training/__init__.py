@@ -4,7 +4,7 @@ from stiffml.training.collocation import Collocation, collocate
 from stiffml.training.data import Run, Runs, from_pandas, from_xarray, read_csv, read_netcdf
 from stiffml.training.fit import fit, least_squares
 from stiffml.training.lm.covariance import Covariance
-from stiffml.training.lm.ladder import GrowingHorizon, MultipleShooting, Strategy, Whole
+from stiffml.training.lm.ladder import FullSpace, GrowingHorizon, MultipleShooting, Strategy, Whole
 from stiffml.training.lm.levenberg_marquardt import LevenbergMarquardt
 from stiffml.training.resolving import Report
 from stiffml.training.result import Result
@@ -14,6 +14,7 @@ __all__ = [
     "STATE",
     "Collocation",
     "Covariance",
+    "FullSpace",
     "GrowingHorizon",
     "History",
     "LevenbergMarquardt",
