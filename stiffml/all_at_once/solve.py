@@ -132,7 +132,7 @@ def solve_segment(
             scale[at[row.column] - given] = base
     equations = ManySteps(structure, system, times)
     x, iterations, update = solve(equations, x, given, limits, scale, trusted)
-    states, stages, halves = _parts(structure, x, segment)
+    states, stages, halves = parts_of(structure, x, segment)
     end = int(topology.positions[-1][blocks[-1].pattern.new][-1])
     kept, slopes = None, None
     if update <= NEAR_SOLUTION:
@@ -180,7 +180,7 @@ def vectors_of(segment: Segment, structure: Structure) -> tuple[np.ndarray, np.n
     return x, times
 
 
-def _parts(
+def parts_of(
     structure: Structure, x: np.ndarray, segment: Segment
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """The states, the stages and the half steps, as in ``Found``."""

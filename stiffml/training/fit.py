@@ -72,8 +72,9 @@ def fit(
     steps : Steps
         Default ``Grid()``, one step between observations. Known steps of small systems are solved all at
         once; any other runs are solved one by one.
-    strategy : MultipleShooting, GrowingHorizon or Whole
+    strategy : MultipleShooting, GrowingHorizon, FullSpace or Whole
         Default ``MultipleShooting()`` where nothing is missing in the data, else ``GrowingHorizon()``.
+        ``FullSpace()`` is for noisy data.
     levenberg_marquardt : LevenbergMarquardt
         Damping, robust loss, ridge.
     scale : array_like

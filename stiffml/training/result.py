@@ -13,6 +13,7 @@ from stiffml.checks import number
 from stiffml.training.data import Runs
 from stiffml.training.lm.covariance import Covariance
 from stiffml.training.resolving import ATOL, RTOL, Report, Resolved, draw, drift_of, errors, mean_of, resolve
+from stiffml.training.starts import start_of
 
 if TYPE_CHECKING:
     import xarray
@@ -61,6 +62,10 @@ class Result:
     def resolved(self, runs: Runs | None = None, *, rtol: float = RTOL, atol: float = ATOL) -> list[Resolved]:
         """The model solved again with BDF and adaptive steps of tight tolerances, at the times of runs.
 
+        Runs that were fitted to start where the fit found them to. Others start from their y0 as far as it is
+        known exactly; what of it was measured with an error, or has to be learned, is fitted to the run with
+        the model held, so that errors are those of the model, not of one observation.
+
         Parameters
         ----------
         runs : Runs
@@ -72,17 +77,14 @@ class Result:
         if not isinstance(runs, Runs):
             raise TypeError(f"runs must be Runs, not {type(runs).__name__}")
         rtol, atol = number("rtol", rtol, above=0), number("atol", atol, above=0) * float(self.scale.min())
-        return [
-            resolve(
-                self.model,
-                run,
-                self.initial[run.name] if runs is self.data else run.y0,
-                rtol,
-                atol,
-                **self.equations,
-            )
-            for run in runs
-        ]
+        found = []
+        for run in runs:
+            if runs is self.data:
+                y0 = self.initial[run.name]
+            else:
+                y0 = start_of(self.model, run, self.scale, rtol=rtol, atol=atol, **self.equations)
+            found.append(resolve(self.model, run, y0, rtol, atol, **self.equations))
+        return found
 
     def report(
         self,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from scipy.sparse import coo_array, csr_array
 
 from stiffml.all_at_once.newton import ManySteps
-from stiffml.all_at_once.solve import vectors_of
+from stiffml.all_at_once.solve import parts_of, vectors_of
 from stiffml.all_at_once.structure import Structure
-from stiffml.discretization.trajectory import Segment
+from stiffml.discretization.trajectory import Segment, Trajectories
 from stiffml.gradients.directions import Units
 from stiffml.run.request import Request
 from stiffml.training.lm.together import Group, interpolated
@@ -72,9 +73,17 @@ class Defects:
                         x[at[row.column][own]] = interpolated(*paths[n], s[own])
         return x[self._topology.given :]
 
-    def states(self, starts: Sequence[np.ndarray], x: np.ndarray) -> np.ndarray:
-        """(states, size) of all trajectories, from the starts (size,) of the intervals and x."""
-        return self._all(starts, x)[self._topology.position_of(np.arange(self._trajectories.n_steps + 1))]
+    def segment(self, starts: Sequence[np.ndarray], x: np.ndarray) -> Segment:
+        """The steps with these vectors, from the starts (size,) of the intervals."""
+        vectors = self._all(starts, x)
+        states = vectors[self._topology.position_of(np.arange(self._trajectories.n_steps + 1))]
+        segment = self._segment(states)
+        _, stages, halves = parts_of(self._structure, vectors, segment)
+        found = Trajectories([part.copy() for part in self._trajectories.parts])
+        for part, half in zip(found.parts, () if halves is None else halves, strict=False):
+            assert part.half is not None
+            part.half = part.half[0], half
+        return replace(segment, trajectory=found, stages=stages)
 
     def unknown_of(self, states: np.ndarray) -> np.ndarray:
         """(N,) int, the numbers among the unknowns of states (N,); negative for starts."""

@@ -29,7 +29,7 @@ from stiffml.training.lm.defects import Defects
 from stiffml.training.lm.intervals import Interval
 from stiffml.training.lm.levenberg_marquardt import DIAGONAL, Iteration, TrialError
 from stiffml.training.lm.residuals import IntervalResiduals, Path, Residuals
-from stiffml.training.lm.together import Together
+from stiffml.training.lm.together import Solved, Together
 
 
 class FullSpaceResiduals(IntervalResiduals):
@@ -131,23 +131,17 @@ class FullSpaceResiduals(IntervalResiduals):
         self._of.vector.write(theta)
         starts = [self._of.start_of(theta, interval)[0] for interval in self.intervals]
         parts = self._split(numbers)
-        outputs: dict[int, np.ndarray] = {}
-        paths: dict[int, Path] = {}
-        defects = []
+        defects, segments = [], []
         for group, rows, x in zip(self._groups, self._defects, parts, strict=True):
             own = [starts[number] for number in group.which]
             defects.append(rows.residual(own, x).ravel())
-            states = rows.states(own, x)
-            ends = [*group.trajectories.starts[1:].tolist(), len(states)]
-            where = zip(group.which, group.rows, group.trajectories.starts.tolist(), ends, strict=True)
-            for number, at, begin, end in where:
-                outputs[number] = states[at]
-                paths[number] = group.trajectories.times[begin:end], states[begin:end]
-        misfit = self._misfit([outputs[n] for n in range(len(outputs))])
+            segments.append(rows.segment(own, x))
+        solved = Solved(self._groups, segments, 0)
+        misfit = self._misfit(solved.outputs)
         scaled = np.concatenate(defects) / (self._scales * self._sizes)
         if not (np.isfinite(misfit).all() and np.isfinite(scaled).all()):
             raise FloatingPointError("a residual is not finite")
-        return FullSpacePoint(self, numbers, theta, misfit, scaled, [paths[n] for n in range(len(paths))])
+        return FullSpacePoint(self, numbers, theta, misfit, scaled, solved)
 
     def _split(self, numbers: np.ndarray) -> list[np.ndarray]:
         x = (numbers[len(self._of.vector) :] * self._scales).reshape(-1, len(self._of.scale))
@@ -186,7 +180,8 @@ class FullSpaceResiduals(IntervalResiduals):
         return Rows(point.residuals, self._selected, np.concatenate(starts)), defects
 
     def kept(self, point: Any) -> dict[str, Any]:
-        return {"numbers": point.numbers, "sizes": self._sizes}
+        solved = self._engine.kept(point.solved)
+        return {"numbers": point.numbers, "sizes": self._sizes, "solved": solved}
 
     def restored(self, kept: dict[str, Any]) -> FullSpacePoint:
         """The same point with the same units of the defects."""
@@ -197,7 +192,7 @@ class FullSpaceResiduals(IntervalResiduals):
 class FullSpacePoint:
     """Misfit (m,) and defects (unknowns,) in units of the scale, at numbers z = (theta, x / scale).
 
-    ``paths``: for each interval the times and states of its steps.
+    ``solved``: the vectors, as if the steps held.
     """
 
     def __init__(
@@ -207,15 +202,20 @@ class FullSpacePoint:
         theta: np.ndarray,
         residuals: np.ndarray,
         defects: np.ndarray,
-        paths: list[Path],
+        solved: Solved,
     ) -> None:
         self._problem, self.numbers, self.theta = problem, numbers, theta.copy()
-        self.residuals, self.defects, self.paths = residuals, defects, paths
+        self.residuals, self.defects, self.solved = residuals, defects, solved
         self._rows: tuple[Rows, Rows] | None = None
 
     @property
     def weight(self) -> float:
         return self._problem.weight
+
+    @property
+    def paths(self) -> list[Path]:
+        """For each interval the times and states of its steps."""
+        return self.solved.paths
 
     def rows(self) -> tuple[Rows, Rows]:
         """As of :meth:`FullSpaceResiduals.rows`."""

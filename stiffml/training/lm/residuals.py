@@ -144,7 +144,8 @@ class IntervalResiduals:
     ) -> SolvedPoint:
         """The point at parameters (size,), where there is no neighbouring one.
 
-        The iteration begins from ``paths``, where there are some, else from the observations, then from the
+        The iteration begins from the vectors of a rung that had them as unknowns, ``held``, where there are
+        some, else from ``paths``, else from the observations, then from the
         starts of the intervals, then from the states that a solve step by step finds. A path that ends before
         its interval is continued step by step: a constant is no guess where times span decades, and may lead
         to another solution of the steps, or to none.
@@ -154,6 +155,12 @@ class IntervalResiduals:
         TrialError
             If an interval cannot be solved step by step either; it says which.
         """
+        if held is not None:
+            try:
+                near = self._engine.restored(self._groups, held["solved"])  # type: ignore[arg-type]
+                return self._evaluate(theta, near.paths, near)
+            except TrialError:
+                pass  # from its states alone then
         guesses = [paths] if paths is not None else [self._observed, None]
         for guess in guesses if self._of.together else [None]:
             try:
