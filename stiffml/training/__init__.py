@@ -1,5 +1,6 @@
 """Training: the data to learn from, and a loop that survives interruptions."""
 
+from stiffml.training.band import Band
 from stiffml.training.collocation import Collocation, collocate
 from stiffml.training.data import Run, Runs, from_pandas, from_xarray, read_csv, read_netcdf
 from stiffml.training.fit import fit, least_squares
@@ -12,6 +13,7 @@ from stiffml.training.trainer import STATE, History, Trainer, TrainingError
 
 __all__ = [
     "STATE",
+    "Band",
     "Collocation",
     "Covariance",
     "FullSpace",

@@ -19,7 +19,7 @@ from stiffml.training.lm.ladder import FullSpace, GrowingHorizon, MultipleShooti
 from stiffml.training.lm.levenberg_marquardt import Iteration, LevenbergMarquardt
 from stiffml.training.resolving import ATOL, RTOL, mean_of, resolve
 from stiffml.training.result import Result
-from stiffml.training.starts import start_of
+from stiffml.training.starts import start_of, units_of
 from stiffml.training.trainer import TrainingError
 
 ADVICE = (
@@ -51,12 +51,13 @@ def fit_by_levenberg_marquardt(
     strategy = default_strategy(residuals.runs) if strategy is None else strategy
     if not isinstance(strategy, Strategy):
         raise TypeError(
-            f"strategy must be MultipleShooting, GrowingHorizon, FullSpace or Whole, not {described(strategy)}"
+            "strategy must be MultipleShooting, GrowingHorizon, FullSpace or Whole, not "
+            f"{described(strategy)}"
         )
     if isinstance(strategy, FullSpace) and not residuals.together:
         raise ValueError(
-            "strategy: FullSpace needs known steps, such as steps=Grid(), of an implicit method, for up to 32 "
-            "components; take GrowingHorizon() or Whole() for other solves"
+            "strategy: FullSpace needs known steps, such as steps=Grid(), of an implicit method, for up to "
+            "32 components; take GrowingHorizon() or Whole() for other solves"
         )
     low, high = bounds_of(bounds, vector.names)
     weight = vector.weight.copy()
@@ -134,9 +135,8 @@ def judged_error(asked: Asked, theta: np.ndarray) -> float:
         if asked.validate is None:
             y0 = starts[run.name]
         else:
-            y0 = start_of(
-                residuals.model, run, residuals.scale, rtol=RTOL, atol=atol, **asked.equations
-            )
+            units = units_of(runs, residuals.scale)
+            y0 = start_of(residuals.model, run, units, rtol=RTOL, atol=atol, **asked.equations)
         found.append(resolve(residuals.model, run, y0, RTOL, atol, **asked.equations))
     return mean_of(found, residuals.scale)
 

@@ -11,18 +11,23 @@ from torch import Tensor, nn
 
 from stiffml.interface.sensitivities import sensitivities
 from stiffml.steps import Adaptive
-from stiffml.training.data import Run
+from stiffml.training.data import Run, Runs
 from stiffml.training.lm.levenberg_marquardt import Iteration, LevenbergMarquardt, TrialError
 
 ITERATIONS, TOLERANCE, MAX_STEPS = 30, 1e-6, 20_000
+
+
+def units_of(runs: Runs, scale: np.ndarray) -> np.ndarray:
+    """(components,) the noise of observations where it is known, so that priors weigh rightly; else scale."""
+    return np.where(np.isnan(runs.noise), scale, runs.noise)
 
 
 def start_of(model: nn.Module, run: Run, scale: np.ndarray, **arguments: Any) -> np.ndarray:
     """(components,) the initial state with which a model, held as it is, fits a run best.
 
     Components that the run knows exactly (``y0_noise`` 0) stay; those measured have a prior, residuals
-    (y0 − measured)/y0_noise; the others are free. ``arguments`` are those of a solve. Where no solution
-    starts from the run's y0, that is what is returned.
+    (y0 − measured)/y0_noise beside those of the observations in units of ``scale``; the others are free.
+    ``arguments`` are those of a solve. Where no solution starts from the run's y0, that is returned.
     """
     free = np.flatnonzero(run.y0_noise > 0)
     if not len(free):

@@ -149,7 +149,9 @@ def test_bounds_and_priors_hold() -> None:
 
 def test_it_needs_known_steps(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="FullSpace needs known steps"):
-        fit(Chain(), chain_runs(), strategy=FullSpace(), method="bdf", steps=Adaptive(), folder=tmp_path / "a")
+        fit(
+            Chain(), chain_runs(), strategy=FullSpace(), method="bdf", steps=Adaptive(), folder=tmp_path / "a"
+        )
     assert not (tmp_path / "a").exists()
     for weights in ((), (2.0, 1.0), (1.0, 1.0), (-1.0,)):
         with pytest.raises(ValueError, match="weights"):

@@ -70,7 +70,8 @@ class Defects:
                     s = block.numbers.s_f[:, row.column].numpy()
                     for n in np.unique(number).tolist():
                         own = number == n
-                        x[at[row.column][own]] = interpolated(*paths[n], s[own])
+                        times, found = paths[n]
+                        x[at[row.column][own]] = interpolated(times, found, s[own])
         return x[self._topology.given :]
 
     def segment(self, starts: Sequence[np.ndarray], x: np.ndarray) -> Segment:
@@ -138,9 +139,7 @@ class Defects:
         return np.searchsorted(self._trajectories.starts, self._topology.known).tolist()
 
 
-def _of_blocks(
-    row: np.ndarray, column: np.ndarray, blocks: np.ndarray, shape: tuple[int, int]
-) -> csr_array:
+def _of_blocks(row: np.ndarray, column: np.ndarray, blocks: np.ndarray, shape: tuple[int, int]) -> csr_array:
     """The sparse matrix with blocks (N, w, w) at rows and columns (N,) of blocks."""
     inner = np.arange(blocks.shape[1])
     rows = np.broadcast_to((row[:, None] * len(inner) + inner)[:, :, None], blocks.shape)

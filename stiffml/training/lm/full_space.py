@@ -18,7 +18,7 @@ Biegler, Nonlinear Programming (2010), ch. 10, states as unknowns; Y. Trémolet,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from stiffml.training.lm.defects import Defects
 from stiffml.training.lm.intervals import Interval
 from stiffml.training.lm.levenberg_marquardt import DIAGONAL, Iteration, TrialError
 from stiffml.training.lm.residuals import IntervalResiduals, Path, Residuals
-from stiffml.training.lm.together import Solved, Together
+from stiffml.training.lm.together import Group, Solved, Together
 
 
 class FullSpaceResiduals(IntervalResiduals):
@@ -48,7 +48,8 @@ class FullSpaceResiduals(IntervalResiduals):
         engine = residuals.engine
         assert isinstance(engine, Together)
         self.weight, self._engine = weight, engine
-        self._defects = [Defects(engine.request, group) for group in self._groups]
+        self._grouped = cast(list[Group], self._groups)
+        self._defects = [Defects(engine.request, group) for group in self._grouped]
         sizes = [defects.shape[0] for defects in self._defects]
         self._ends = np.cumsum(sizes)[:-1].tolist()
         self._units = engine.units(len(residuals.vector))
@@ -65,7 +66,7 @@ class FullSpaceResiduals(IntervalResiduals):
         """(m, unknowns) the derivative of the misfit by x / scale; starts have none."""
         found: dict[int, np.ndarray] = {}
         first = 0
-        for group, defects in zip(self._groups, self._defects, strict=True):
+        for group, defects in zip(self._grouped, self._defects, strict=True):
             for number, rows in zip(group.which, group.rows, strict=True):
                 unknown = defects.unknown_of(rows)
                 found[number] = np.where(unknown < 0, -1, unknown + first)
@@ -80,7 +81,7 @@ class FullSpaceResiduals(IntervalResiduals):
         shape = len(column), self.unknowns
         return csr_array((value[inside], (inside, column[inside])), shape=shape)
 
-    def begin(
+    def begin(  # type: ignore[override]
         self, theta: np.ndarray, paths: Sequence[Path] | None, held: dict[str, Any] | None = None
     ) -> FullSpacePoint:
         """The point at parameters (size,), with the states of ``held``, or of paths, or those observed."""
@@ -90,7 +91,7 @@ class FullSpaceResiduals(IntervalResiduals):
             paths = self._observed if paths is None else paths
             guesses = [
                 defects.guess([paths[number] for number in group.which])
-                for group, defects in zip(self._groups, self._defects, strict=True)
+                for group, defects in zip(self._grouped, self._defects, strict=True)
             ]
             x = np.concatenate([guess.ravel() for guess in guesses]) / self._scales
             numbers = np.concatenate([theta, x])
@@ -112,7 +113,7 @@ class FullSpaceResiduals(IntervalResiduals):
         squares = np.bincount(row[own], by_x.data[own] ** 2, self.unknowns)
         return np.sqrt(squares) / self._scales + np.finfo(float).tiny
 
-    def evaluate(self, theta: np.ndarray, near: Any) -> FullSpacePoint:
+    def evaluate(self, theta: np.ndarray, near: Any) -> FullSpacePoint:  # type: ignore[override]
         """The point at numbers z.
 
         Raises
@@ -132,11 +133,11 @@ class FullSpaceResiduals(IntervalResiduals):
         starts = [self._of.start_of(theta, interval)[0] for interval in self.intervals]
         parts = self._split(numbers)
         defects, segments = [], []
-        for group, rows, x in zip(self._groups, self._defects, parts, strict=True):
+        for group, rows, x in zip(self._grouped, self._defects, parts, strict=True):
             own = [starts[number] for number in group.which]
             defects.append(rows.residual(own, x).ravel())
             segments.append(rows.segment(own, x))
-        solved = Solved(self._groups, segments, 0)
+        solved = Solved(self._grouped, segments, 0)
         misfit = self._misfit(solved.outputs)
         scaled = np.concatenate(defects) / (self._scales * self._sizes)
         if not (np.isfinite(misfit).all() and np.isfinite(scaled).all()):
@@ -153,7 +154,7 @@ class FullSpaceResiduals(IntervalResiduals):
         moved = [self._of.start_of(point.theta, interval) for interval in self.intervals]
         found = []
         with torch.inference_mode(False), torch.no_grad(), np.errstate(all="ignore"):
-            for group, rows, x in zip(self._groups, self._defects, self._split(point.numbers), strict=True):
+            for group, rows, x in zip(self._grouped, self._defects, self._split(point.numbers), strict=True):
                 own = [moved[number] for number in group.which]
                 starts, changes = [start for start, _ in own], [change for _, change in own]
                 rows.residual(starts, x)
@@ -183,7 +184,7 @@ class FullSpaceResiduals(IntervalResiduals):
         solved = self._engine.kept(point.solved)
         return {"numbers": point.numbers, "sizes": self._sizes, "solved": solved}
 
-    def restored(self, kept: dict[str, Any]) -> FullSpacePoint:
+    def restored(self, kept: dict[str, Any]) -> FullSpacePoint:  # type: ignore[override]
         """The same point with the same units of the defects."""
         self._sizes = kept["sizes"]
         return self.evaluate(kept["numbers"], None)
@@ -229,7 +230,7 @@ class FullSpaceIteration(Iteration):
 
     def __init__(self, of_theta: Iteration, unknowns: int) -> None:
         none, all_ = np.zeros(unknowns), np.full(unknowns, np.inf)
-        self._of_theta = of_theta
+        self._count = len(of_theta.weight)
         super().__init__(
             of_theta.settings,
             np.concatenate([of_theta.centre, none]),
@@ -244,16 +245,18 @@ class FullSpaceIteration(Iteration):
     def _damped(self, theta: np.ndarray, point: Any) -> _Damped:
         misfit, defects = point.rows()
         size, robust = self._robust(misfit.residuals)
-        count = len(self._of_theta.weight)
+        count = self._count
         misfit = Rows(robust, csr_array(diags_array(size) @ misfit.by_x), size[:, None] * misfit.by_theta)
-        held = np.flatnonzero(self._of_theta.weight)
+        held = np.arange(count) == self._held[:, None]
         prior = Rows(
-            (self._of_theta.weight * (theta[:count] - self._of_theta.centre))[held],
+            (self.weight * (theta - self.centre))[self._held],
             csr_array((len(held), len(theta) - count)),
-            np.diag(self._of_theta.weight)[held],
+            self.weight[self._held, None] * held,
         )
         system = Bordered([misfit, defects, prior], DIAGONAL)
-        return _Damped(system, self._of_theta.free(theta[:count], system.of_theta))
+        gradient = np.concatenate([system.of_theta, system.of_x])
+        free = self.free(theta, gradient)
+        return _Damped(system, free[free < count])
 
 
 class _Damped:

@@ -141,8 +141,9 @@ class FullSpace(Strategy):
     Parameters
     ----------
     weights : tuple of float
-        Increasing. Default 1, 30, 900, … 7e8: at first a step may be off by as much as the observations, in
-        units of the scale.
+        Increasing. Default 1 to 1e6 by factors of √10: at first a step may be off by as much as the
+        observations, in units of the scale. The units of the defects are renewed with each weight, so that
+        many weights with few iterations each reach more than few weights with many.
 
     References
     ----------
@@ -150,8 +151,8 @@ class FullSpace(Strategy):
     Stat. Soc. B 69 (2007) 741, for the weight that grows.
     """
 
-    weights: tuple[float, ...] = tuple(30.0**k for k in range(7))
-    iterations: int = field(default=60, kw_only=True)
+    weights: tuple[float, ...] = tuple(10.0 ** (k / 2) for k in range(13))
+    iterations: int = field(default=25, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

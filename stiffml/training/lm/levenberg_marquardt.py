@@ -21,6 +21,7 @@ import numpy as np
 from scipy.linalg import lapack
 
 from stiffml.checks import described, number, whole
+from stiffml.training.lm.losses import LOSSES
 
 FLOOR, CEILING = 1e-13, 1e16
 """Least and largest damping."""
@@ -291,25 +292,6 @@ class Iteration:
         # Second derivative of ρ(r²)/2 along r, kept positive.
         size = np.sqrt(np.maximum(first + 2 * second * z, 1e-3 * first))
         return size, first / size * residuals
-
-
-def _squares(z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return z, np.ones_like(z), np.zeros_like(z)
-
-
-def _soft_l1(z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    root = np.sqrt(1 + z)
-    return 2 * z / (root + 1), 1 / root, -0.5 / root**3
-
-
-def _huber(z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    root = np.sqrt(np.maximum(z, 1))
-    inside = z <= 1
-    return np.where(inside, z, 2 * root - 1), 1 / root, np.where(inside, 0, -0.5 / root**3)
-
-
-LOSSES = {"squares": _squares, "soft-l1": _soft_l1, "huber": _huber}
-"""ρ(z), ρ′ and ρ″ of each loss."""
 
 
 class _Damped:
