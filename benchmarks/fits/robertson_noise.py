@@ -7,7 +7,8 @@ first included. All have noise of 0.01, drawn anew for each seed, of which the w
 network of 6→5×6→6 (of PNODE's size, with biases) says production and loss from y and asinh(y / noise).
 States and parameters together, one step of sdirk3 between observations, restarts until the model solved again
 misses the observations by no more than the noise. A prior of weight 1 in units of the noise decides between a
-fit of the truth and one of the noise: with 0.3 errors are two to three times larger.
+fit of the truth and one of the noise: with 0.1, in the one seed that was compared with rates beginning at 1,
+the mean residual was 0.52 of the noise and the error 1.3e-2.
 
 Errors are mean absolute ones in units of the scaled species, against the noise-free solution at 198 times
 that nothing was fitted to. The model is solved again with BDF, rtol 1e-7, from the initial values that were
@@ -117,7 +118,7 @@ def measured(seed: int, truth: Run) -> dict:
 
 def summary(rows: list[dict]) -> list[Bound]:
     unseen = np.array([np.inf if row["unseen"] is None else row["unseen"] for row in rows])
-    covered = [row["covered"] for row in rows if row["covered"] is not None and row["unseen"] <= TRUTH]
+    covered = [0.0 if row["covered"] is None else row["covered"] for row in rows]
     seconds = np.array([row["cpu_s"] for row in rows])
     return [
         Bound(
@@ -126,13 +127,9 @@ def summary(rows: list[dict]) -> list[Bound]:
             SHARE,
             True,
         ),
-        Bound("mean share of the truth within intervals of 95 %, of these seeds", _mean(covered), 0.9, True),
+        Bound("mean share of the truth within intervals of 95 %", float(np.mean(covered)), 0.9, True),
         Bound("median seconds of CPU a seed", float(np.median(seconds)), 30),
     ]
-
-
-def _mean(values: list[float]) -> float:
-    return float(np.mean(values)) if values else 0.0
 
 
 def draw(result: dict, path: Path) -> None:
