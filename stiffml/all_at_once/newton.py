@@ -20,7 +20,7 @@ from stiffml.all_at_once.judgement import (
     ROUNDING_LEVEL,
     StepsNotConvergedError,
 )
-from stiffml.all_at_once.matrix import Jacobians
+from stiffml.all_at_once.matrix import Jacobians, Matrix, matrix_of
 from stiffml.all_at_once.structure import Structure
 from stiffml.settings import NewtonLimits
 from stiffml.system.derivatives.curvature import Curvature
@@ -58,20 +58,34 @@ class ManySteps:
 
     def update(self, x: np.ndarray) -> np.ndarray:
         """(unknowns, size) the Newton update, to be subtracted from the unknowns."""
+        if has_rows_in_c(self._structure):
+            self._evaluate(x)
+            values = [part.values for part in (self.f, self.g) if part is not None]
+            jacobians = self._jacobians()
+            self.last, update = FactoredInC.update(self._structure, self._system, *jacobians, values, x)
+            return update
+        residual = self.residual(x)
+        self.last = FactoredBlocks.of(self._structure, self._system, *self._jacobians(), self.curvatures(x))
+        shape = (len(residual), self._system.layout.samples, self._system.layout.width)
+        return self.last.factors.solve(residual.reshape(shape)).reshape(residual.shape)
+
+    def residual(self, x: np.ndarray) -> np.ndarray:
+        """(unknowns, size) R at the vectors x (count, size), where f and its Jacobians are evaluated."""
+        self._evaluate(x)
+        return self._residual(x)
+
+    def _evaluate(self, x: np.ndarray) -> None:
         self.f.evaluate(x)
         if self.g is not None:
             self.g.evaluate(x)
+
+    def matrix(self, x: np.ndarray) -> Matrix:
+        """∂R/∂x at x (count, size), at which the residual was evaluated last."""
+        return matrix_of(self._structure, self._system, *self._jacobians(), self.curvatures(x))
+
+    def _jacobians(self) -> tuple[Jacobians, Jacobians | None]:
         at_f = Jacobians(self.f.blocks, self.f.node)
-        at_g = None if self.g is None else Jacobians(self.g.blocks, self.g.node)
-        if has_rows_in_c(self._structure):
-            values = [part.values for part in (self.f, self.g) if part is not None]
-            self.last, update = FactoredInC.update(self._structure, self._system, at_f, at_g, values, x)
-            return update
-        residual = self._residual(x)
-        factored = FactoredBlocks.of(self._structure, self._system, at_f, at_g, self._curvatures(x))
-        self.last = factored
-        shape = (len(residual), self._system.layout.samples, self._system.layout.width)
-        return factored.factors.solve(residual.reshape(shape)).reshape(residual.shape)
+        return at_f, None if self.g is None else Jacobians(self.g.blocks, self.g.node)
 
     def slopes_at(self, x: np.ndarray) -> list[Slopes]:
         """The values of f and g at x (count, size), close to which they were evaluated last."""
@@ -199,7 +213,8 @@ class ManySteps:
             found[own - topology.given] = along.reshape(len(own), -1) + tau * wrt_s
         return found
 
-    def _curvatures(self, x: np.ndarray) -> list[Curvature | None]:
+    def curvatures(self, x: np.ndarray) -> list[Curvature | None]:
+        """For each block the derivative of its Rosenbrock brackets; None for other methods."""
         curvatures: list[Curvature | None] = []
         for block, at in zip(self._structure.blocks, self._topology.positions, strict=True):
             pattern = block.pattern

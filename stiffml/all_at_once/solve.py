@@ -133,7 +133,7 @@ def solve_segment(
     atol = 0.01 * limits.rtol * scale + 1e-250 if limits.atol is None else limits.atol + 0 * scale
     equations = _equations(structure, system)
     x, iterations, update = equations.solve(x, limits, atol, scale, trusted)
-    states, stages, halves = _parts(structure, x, segment)
+    states, stages, halves = parts_of(structure, x, segment)
     end = int(topology.order.new[-1])
     kept, slopes = None, None
     if update <= NEAR_SOLUTION:
@@ -162,7 +162,7 @@ def _equations(structure: Structure, system: System) -> ManySteps | StepsInC:
     return StepsInC(structure, system)
 
 
-def _parts(
+def parts_of(
     structure: Structure, x: np.ndarray, segment: Segment
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """The states, the stages and the half steps, as in ``Found``."""

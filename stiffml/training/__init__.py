@@ -1,11 +1,12 @@
 """Training: the data to learn from, and a loop that survives interruptions."""
 
+from stiffml.training.band import Band
 from stiffml.training.collocation import Collocation, collocate
 from stiffml.training.data import Run, Runs, from_pandas, from_xarray, read_csv, read_netcdf
 from stiffml.training.descent.settings import FirstOrder
 from stiffml.training.fit import fit, least_squares
 from stiffml.training.lm.covariance import Covariance
-from stiffml.training.lm.ladder import GrowingHorizon, MultipleShooting, Strategy, Whole
+from stiffml.training.lm.ladder import FullSpace, GrowingHorizon, MultipleShooting, Strategy, Whole
 from stiffml.training.lm.levenberg_marquardt import LevenbergMarquardt
 from stiffml.training.resolving import Report
 from stiffml.training.result import Result
@@ -14,9 +15,11 @@ from stiffml.training.trouble import TrainingError
 
 __all__ = [
     "STATE",
+    "Band",
     "Collocation",
     "Covariance",
     "FirstOrder",
+    "FullSpace",
     "GrowingHorizon",
     "History",
     "LevenbergMarquardt",

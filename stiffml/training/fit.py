@@ -88,9 +88,9 @@ def fit(
         once, from the states of the iteration before; any other runs are solved one by one, or in one call
         where the model takes states (batch, components). ``KeptSteps(…)``, for an optimizer of torch: each
         interval keeps its own steps.
-    strategy : MultipleShooting, GrowingHorizon or Whole
+    strategy : MultipleShooting, GrowingHorizon, FullSpace or Whole
         Default ``MultipleShooting()`` where nothing is missing in the data, else ``GrowingHorizon()``; for an
-        optimizer of torch ``Whole()``.
+        optimizer of torch ``Whole()``. ``FullSpace()`` is for noisy data.
     levenberg_marquardt : LevenbergMarquardt
         Damping, robust loss, ridge.
     first_order : FirstOrder

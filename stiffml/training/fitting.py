@@ -14,10 +14,11 @@ from stiffml.training.folder import to_arrays, to_tensors
 from stiffml.training.history import history_dataset
 from stiffml.training.lm.climb import Climb, Goal
 from stiffml.training.lm.covariance import Covariance, covariance
-from stiffml.training.lm.ladder import GrowingHorizon, MultipleShooting, Strategy
+from stiffml.training.lm.ladder import FullSpace, GrowingHorizon, MultipleShooting, Strategy
 from stiffml.training.lm.levenberg_marquardt import Iteration, LevenbergMarquardt
 from stiffml.training.resolving import ATOL, RTOL, mean_of, resolve
 from stiffml.training.result import Result
+from stiffml.training.starts import start_of, units_of
 from stiffml.training.trouble import ADVICE, TrainingError
 
 
@@ -42,7 +43,13 @@ def fit_by_levenberg_marquardt(
     strategy = default_strategy(residuals.runs) if strategy is None else strategy
     if not isinstance(strategy, Strategy):
         raise TypeError(
-            f"strategy must be MultipleShooting, GrowingHorizon or Whole, not {described(strategy)}"
+            "strategy must be MultipleShooting, GrowingHorizon, FullSpace or Whole, not "
+            f"{described(strategy)}"
+        )
+    if isinstance(strategy, FullSpace) and not residuals.together:
+        raise ValueError(
+            "strategy: FullSpace needs known steps, such as steps=Grid(), of an implicit method, for up to "
+            "32 components; take GrowingHorizon() or Whole() for other solves"
         )
     low, high = bounds_of(bounds, vector.names)
     weight = vector.weight.copy()
@@ -121,17 +128,14 @@ def judged_error(asked: Asked, theta: np.ndarray) -> float:
     starts = initial_states(asked, theta)
     runs = residuals.runs if asked.validate is None else asked.validate
     atol = ATOL * float(residuals.scale.min())
-    found = [
-        resolve(
-            residuals.model,
-            run,
-            starts[run.name] if asked.validate is None else run.y0,
-            RTOL,
-            atol,
-            **asked.equations,
-        )
-        for run in runs
-    ]
+    found = []
+    for run in runs:
+        if asked.validate is None:
+            y0 = starts[run.name]
+        else:
+            units = units_of(runs, residuals.scale)
+            y0 = start_of(residuals.model, run, units, rtol=RTOL, atol=atol, **asked.equations)
+        found.append(resolve(residuals.model, run, y0, RTOL, atol, **asked.equations))
     return mean_of(found, residuals.scale)
 
 

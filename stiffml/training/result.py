@@ -10,9 +10,23 @@ import numpy as np
 from torch import nn
 
 from stiffml.checks import number
+from stiffml.training.band import Band, band_of
 from stiffml.training.data import Runs
+from stiffml.training.data.run import increasing
 from stiffml.training.lm.covariance import Covariance
-from stiffml.training.resolving import ATOL, RTOL, Report, Resolved, draw, drift_of, errors, mean_of, resolve
+from stiffml.training.resolving import (
+    ATOL,
+    MAX_STEPS,
+    RTOL,
+    Report,
+    Resolved,
+    draw,
+    drift_of,
+    errors,
+    mean_of,
+    resolve,
+)
+from stiffml.training.starts import start_of, units_of
 
 if TYPE_CHECKING:
     import xarray
@@ -61,6 +75,10 @@ class Result:
     def resolved(self, runs: Runs | None = None, *, rtol: float = RTOL, atol: float = ATOL) -> list[Resolved]:
         """The model solved again with BDF and adaptive steps of tight tolerances, at the times of runs.
 
+        Runs that were fitted to start where the fit found them to. Others start from their y0 as far as it is
+        known exactly; what of it was measured with an error, or has to be learned, is fitted to the run with
+        the model held, so that errors are those of the model, not of one observation.
+
         Parameters
         ----------
         runs : Runs
@@ -72,17 +90,15 @@ class Result:
         if not isinstance(runs, Runs):
             raise TypeError(f"runs must be Runs, not {type(runs).__name__}")
         rtol, atol = number("rtol", rtol, above=0), number("atol", atol, above=0) * float(self.scale.min())
-        return [
-            resolve(
-                self.model,
-                run,
-                self.initial[run.name] if runs is self.data else run.y0,
-                rtol,
-                atol,
-                **self.equations,
-            )
-            for run in runs
-        ]
+        found = []
+        for run in runs:
+            if runs is self.data:
+                y0 = self.initial[run.name]
+            else:
+                units = units_of(runs, self.scale)
+                y0 = start_of(self.model, run, units, rtol=rtol, atol=atol, **self.equations)
+            found.append(resolve(self.model, run, y0, rtol, atol, **self.equations))
+        return found
 
     def report(
         self,
@@ -116,6 +132,55 @@ class Result:
             training=self.error,
             unseen=not any(one.run is run for one in found for run in self.data),
         )
+
+    def band(
+        self, run: str, times: Any, *, level: float = 0.95, rtol: float = RTOL, atol: float = ATOL
+    ) -> Band:
+        """The solution of a run that was fitted to, with intervals from the covariance of the fit.
+
+        To first order in the errors of all that was fitted, initial values included; a prior counts as
+        observations at its centre.
+
+        Parameters
+        ----------
+        run : str
+            Its name.
+        times : array_like
+            (n,), increasing, from the beginning of the run on.
+        level : float
+            Default 0.95.
+        rtol, atol : float
+            As for :meth:`resolved`.
+
+        Raises
+        ------
+        ValueError
+            For another run, times that do not begin with the run's, or a fit without a covariance.
+
+        Example
+        -------
+        >>> band = result.band("exp00", np.linspace(0, 10, 200))  # doctest: +SKIP
+        >>> axes.fill_between(band.times, band.low[:, 0], band.high[:, 0], alpha=0.3)  # doctest: +SKIP
+        """
+        if self.covariance is None:
+            raise ValueError("band: a first-order optimizer has no covariance; fit with optimizer='lm'")
+        if run not in self.initial:
+            raise ValueError(f"run: none of those fitted to is {run!r}; they are {', '.join(self.initial)}")
+        level = number("level", level, above=0)
+        if level >= 1:
+            raise ValueError(f"level must lie between 0 and 1, not {level}")
+        at, fitted = increasing("times", times), self.data[run]
+        if at[0] != fitted.times[0]:
+            raise ValueError(f"times must begin with that of the run, {fitted.times[0]:g}, not {at[0]:g}")
+        names = list(self.covariance.names)
+        learned = [
+            (c, names.index(name))
+            for c, component in enumerate(self.data.components)
+            if (name := f"y0 of {run}: {component}") in names
+        ]
+        rtol, atol = number("rtol", rtol, above=0), number("atol", atol, above=0) * float(self.scale.min())
+        asked = {"rtol": rtol, "atol": atol, **self.equations}
+        return band_of(self.model, at, self.initial[run], self.covariance, learned, level, MAX_STEPS, **asked)
 
     def plot(self, runs: Runs | None = None) -> Figure:
         """Observations as points, the model solved again as lines, a panel for each component, at most 16."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from stiffml.training.lm.full_space import FullSpaceIteration, FullSpaceResiduals
 from stiffml.training.lm.intervals import Rung
 from stiffml.training.lm.levenberg_marquardt import Iteration, State, TrialError
 from stiffml.training.lm.residuals import IntervalResiduals, Path, Residuals, rearranged
@@ -101,6 +102,8 @@ class Progress:
         The present rung; how often this attempt went back.
     came_from : int
         The rung that ``paths`` belong to.
+    held : dict or None
+        All vectors of the rung before, if it had them as unknowns.
     state : State or None
         Of the present rung; None where it has not begun.
     """
@@ -111,6 +114,7 @@ class Progress:
     back: int = 0
     came_from: int = -1
     paths: list[Path] | None = None
+    held: dict[str, Any] | None = None
     state: State | None = None
     best_theta: np.ndarray | None = None
     best_point: dict[str, Any] | None = None
@@ -169,8 +173,19 @@ class Climb:
         """The residuals of the present rung."""
         level = self.progress.level
         if self._problem is None or self._problem[0] != level:
-            self._problem = level, self.residuals.of(self.rungs[level].intervals)
+            intervals, weight = self.rungs[level].intervals, self.rungs[level].weight
+            if weight is None:
+                self._problem = level, self.residuals.of(intervals)
+            else:
+                self._problem = level, FullSpaceResiduals(self.residuals, intervals, weight)
         return self._problem[1]
+
+    def _iteration(self) -> Iteration:
+        """That of the present rung."""
+        problem = self.problem()
+        if isinstance(problem, FullSpaceResiduals):
+            return FullSpaceIteration(self.iteration, problem.unknowns)
+        return self.iteration
 
     def _begin(self) -> None:
         now, rung = self.progress, self.rungs[self.progress.level]
@@ -180,12 +195,12 @@ class Climb:
             before = self.rungs[now.came_from].intervals
             paths = rearranged(before, now.paths, rung.intervals, self.residuals)
         try:
-            point = self.problem().begin(now.theta, paths)
+            point = self.problem().begin(now.theta, paths, now.held)
         except TrialError as error:
             self._failed(error, 0)
             self._go_back(error)
             return
-        now.state = self.iteration.begin(now.theta, point)
+        now.state = self._iteration().begin(point.numbers, point)
         self._row(now.state, began)
 
     def _step(self, state: State) -> None:
@@ -193,7 +208,7 @@ class Climb:
         began = time.perf_counter()
         tolerance = rung.tolerance * CLOSER**now.back if self._is_again() else rung.tolerance
         try:
-            state = self.iteration.step(self.problem(), state, tolerance)
+            state = self._iteration().step(self.problem(), state, tolerance)
         except TrialError as failed:  # the Jacobian of an accepted step
             state.failures, state.outcome = [failed], f"lost: {failed}"
         for failure in state.failures:
@@ -214,7 +229,8 @@ class Climb:
 
     def _end_rung(self, state: State, error: float, last: bool) -> None:
         now = self.progress
-        now.theta, now.paths, now.came_from, now.state = state.theta, state.point.paths, now.level, None
+        now.theta, now.paths, now.came_from, now.state = state.point.theta, state.point.paths, now.level, None
+        now.held = None if self.rungs[now.level].weight is None else self.problem().kept(state.point)
         if last:
             # The point itself is kept: without its stages the solve might not find it again.
             self._end_attempt(error, state.outcome, self.problem().kept(state.point))
@@ -250,7 +266,7 @@ class Climb:
             now.attempt += 1
             now.theta = self._reset(now.attempt)
             now.level = now.back = 0
-            now.paths, now.came_from = None, -1
+            now.paths, now.held, now.came_from = None, None, -1
 
     def _out_of_time(self) -> None:
         now = self.progress
@@ -281,7 +297,7 @@ class Climb:
         plain = {
             name: getattr(now, name)
             for name in (
-                *("theta", "attempt", "level", "back", "came_from", "paths"),
+                *("theta", "attempt", "level", "back", "came_from", "paths", "held"),
                 *("best_theta", "best_point", "outcome"),
             )
         }
@@ -304,7 +320,7 @@ class Climb:
         self.progress = Progress(**held, **lists, best=None if best is None else Attempt(**best))
         if state is not None:
             point = self.problem().restored(state.pop("point"))
-            self.progress.state = self.iteration.resumed(state, point)
+            self.progress.state = self._iteration().resumed(state, point)
 
 
 def mean_error(residuals: np.ndarray) -> float:

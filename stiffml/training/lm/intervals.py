@@ -34,6 +34,8 @@ class Rung:
         It ends after three iterations that lower the cost by less than this fraction.
     to_target : bool
         Whether it ends where the error is that which the fit is to reach.
+    weight : float or None
+        Of the defects of the steps, if states are unknown beside the parameters; None where steps hold.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Rung:
     iterations: int
     tolerance: float
     to_target: bool = True
+    weight: float | None = None
 
 
 def filled(run: Run) -> np.ndarray:

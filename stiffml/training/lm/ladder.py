@@ -127,3 +127,43 @@ class GrowingHorizon(Strategy):
             Rung(f"the first {rows}", up_to(runs, rows), self.iterations, self.tolerance, to_target=False)
             for rows in range(self.rows, most, self.rows)
         ]
+
+
+@dataclass(frozen=True)
+class FullSpace(Strategy):
+    """States and parameters together: the defects of the steps get a weight that grows, then steps hold.
+
+    What is minimised is the misfit of the states, which are unknowns, plus weight · |defects|², in the same
+    units (:mod:`stiffml.training.lm.full_space`). No trajectory need exist before the last rung, and neither
+    noise nor gaps matter much: states begin as the observations, and leave them where the model says so. For
+    known steps of small systems.
+
+    Parameters
+    ----------
+    weights : tuple of float
+        Increasing. Default 1 to 1e6 by factors of √10: at first a step may be off by as much as the
+        observations, in units of the scale. The units of the defects are renewed with each weight, so that
+        many weights with few iterations each reach more than few weights with many.
+
+    References
+    ----------
+    J. O. Ramsay, G. Hooker, D. Campbell & J. Cao, Parameter estimation for differential equations, J. R.
+    Stat. Soc. B 69 (2007) 741, for the weight that grows.
+    """
+
+    weights: tuple[float, ...] = tuple(10.0 ** (k / 2) for k in range(13))
+    iterations: int = field(default=25, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        weights = tuple(number("FullSpace: weights", weight, above=0) for weight in self.weights)
+        if not weights or list(weights) != sorted(set(weights)):
+            raise ValueError(f"FullSpace: weights must increase, not {weights}")
+        object.__setattr__(self, "weights", weights)
+
+    def _before(self, runs: Sequence[Run], longest: int) -> list[Rung]:
+        intervals = whole_runs(runs)
+        return [
+            Rung(f"weight {w:g}", intervals, self.iterations, self.tolerance, to_target=False, weight=w)
+            for w in self.weights
+        ]

@@ -21,6 +21,7 @@ import numpy as np
 from scipy.linalg import lapack
 
 from stiffml.checks import described, number, whole
+from stiffml.training.lm.losses import LOSSES
 
 FLOOR, CEILING = 1e-13, 1e16
 """Least and largest damping."""
@@ -68,6 +69,19 @@ class Problem(Protocol):
         TrialError
             If there are no residuals.
         """
+
+
+class DampedSystem(Protocol):
+    """Steps of one linearisation for any damping.
+
+    ``steepest``: the largest cosine between the residuals and a column of the Jacobian.
+    """
+
+    @property
+    def steepest(self) -> float: ...
+
+    def step(self, damping: float) -> tuple[np.ndarray, float]:
+        """The step (size,), and by how much it lowers half the sum of squares of the linearisation."""
 
 
 @dataclass
@@ -181,8 +195,8 @@ class Iteration:
         low: np.ndarray,
         high: np.ndarray,
     ) -> None:
-        self.settings, self._low, self._high = settings, low, high
-        self._centre, self._weight = centre, weight
+        self.settings, self.low, self.high = settings, low, high
+        self.centre, self.weight = centre, weight
         self._held = np.flatnonzero(weight)
 
     def begin(self, theta: np.ndarray, point: Point) -> State:
@@ -199,11 +213,7 @@ class Iteration:
         ``tolerance``: a gain below this fraction of the cost is slow.
         """
         theta, damping, failed = state.theta, state.damping, state.failed
-        matrix, right = self._weighted(theta, state.point)
-        gradient = matrix.T @ right
-        outward = ((theta <= self._low) & (gradient > 0)) | ((theta >= self._high) & (gradient < 0))
-        free = np.flatnonzero(~outward)
-        system = _Damped(matrix[:, free], right)
+        system = self._damped(theta, state.point)
         rejected, factor, small = 0, self.settings.grow, False
         failures: list[TrialError] = []
         while rejected + len(failures) < self.settings.trials and failed < FAILURES and damping < CEILING:
@@ -211,9 +221,7 @@ class Iteration:
             if expected < NOTHING * tolerance * state.cost:
                 small = True
                 break
-            trial = theta.copy()
-            trial[free] += step
-            trial = np.clip(trial, self._low, self._high)
+            trial = np.clip(theta + step, self.low, self.high)
             try:
                 point = problem.evaluate(trial, state.point)
                 cost = self._cost(trial, point)
@@ -234,7 +242,7 @@ class Iteration:
         if small and not failures:
             outcome = "converged: a further step is expected to gain too little"
         else:
-            outcome = _stuck(matrix[:, free], right, failures, failed)
+            outcome = _stuck(system.steepest, failures, failed)
         return State(
             theta,
             state.point,
@@ -252,50 +260,50 @@ class Iteration:
         """(m, size) and (m,): the Jacobian and the residuals with their losses, and those of the prior."""
         return self._weighted(theta, point)
 
+    def free(self, theta: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+        """Which numbers may move: not those at a bound that the gradient would lead beyond."""
+        outward = ((theta <= self.low) & (gradient > 0)) | ((theta >= self.high) & (gradient < 0))
+        return np.flatnonzero(~outward)
+
+    def _damped(self, theta: np.ndarray, point: Any) -> DampedSystem:
+        matrix, right = self._weighted(theta, point)
+        return _Damped(matrix, right, self.free(theta, matrix.T @ right))
+
     def _cost(self, theta: np.ndarray, point: Point) -> float:
         value = LOSSES[self.settings.loss]((point.residuals / self.settings.width) ** 2)[0]
-        prior = self._weight * (theta - self._centre)
+        prior = self.weight * (theta - self.centre)
         return float(0.5 * self.settings.width**2 * value.sum() + 0.5 * prior @ prior)
 
     def _weighted(self, theta: np.ndarray, point: Point) -> tuple[np.ndarray, np.ndarray]:
-        residuals, jacobian = point.residuals, point.jacobian()
-        if self.settings.loss != "squares":
-            z = (residuals / self.settings.width) ** 2
-            _, first, second = LOSSES[self.settings.loss](z)
-            # Second derivative of ρ(r²)/2 along r, kept positive.
-            size = np.sqrt(np.maximum(first + 2 * second * z, 1e-3 * first))
-            jacobian, residuals = size[:, None] * jacobian, first / size * residuals
+        size, residuals = self._robust(point.residuals)
+        jacobian = size[:, None] * point.jacobian()
         held = np.zeros((len(self._held), len(theta)))
-        held[np.arange(len(self._held)), self._held] = self._weight[self._held]
+        held[np.arange(len(self._held)), self._held] = self.weight[self._held]
         return np.concatenate([jacobian, held]), np.concatenate(
-            [residuals, (self._weight * (theta - self._centre))[self._held]]
+            [residuals, (self.weight * (theta - self.centre))[self._held]]
         )
 
-
-def _squares(z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return z, np.ones_like(z), np.zeros_like(z)
-
-
-def _soft_l1(z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    root = np.sqrt(1 + z)
-    return 2 * z / (root + 1), 1 / root, -0.5 / root**3
-
-
-def _huber(z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    root = np.sqrt(np.maximum(z, 1))
-    inside = z <= 1
-    return np.where(inside, z, 2 * root - 1), 1 / root, np.where(inside, 0, -0.5 / root**3)
-
-
-LOSSES = {"squares": _squares, "soft-l1": _soft_l1, "huber": _huber}
-"""ρ(z), ρ′ and ρ″ of each loss."""
+    def _robust(self, residuals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(m,) factors of the rows of the Jacobian, and residuals, whose squares are locally the loss."""
+        if self.settings.loss == "squares":
+            return np.ones_like(residuals), residuals
+        z = (residuals / self.settings.width) ** 2
+        _, first, second = LOSSES[self.settings.loss](z)
+        # Second derivative of ρ(r²)/2 along r, kept positive.
+        size = np.sqrt(np.maximum(first + 2 * second * z, 1e-3 * first))
+        return size, first / size * residuals
 
 
 class _Damped:
     """Steps of one linearisation for any damping, by orthogonal factors, not by normal equations."""
 
-    def __init__(self, matrix: np.ndarray, right: np.ndarray) -> None:
+    def __init__(self, matrix: np.ndarray, right: np.ndarray, free: np.ndarray) -> None:
+        self._free, self._count = free, matrix.shape[1]
+        matrix = matrix[:, free]
         squares = (matrix**2).sum(axis=0)
+        lengths = np.sqrt(squares) * np.linalg.norm(right)
+        slopes = np.abs(matrix.T @ right) / np.where(lengths > 0, lengths, 1)
+        self.steepest = float(np.max(slopes, initial=0))
         self._scale = np.sqrt(squares + DIAGONAL * squares.sum() + np.finfo(float).tiny)
         scaled = matrix / self._scale
         if len(scaled) > scaled.shape[1]:
@@ -306,24 +314,24 @@ class _Damped:
     def step(self, damping: float) -> tuple[np.ndarray, float]:
         """The step, and by how much it lowers half the sum of squares of the linearisation."""
         rows, size = self._matrix.shape
+        step = np.zeros(self._count)
         if not size:
-            return np.zeros(0), 0.0
+            return step, 0.0
         stacked = np.zeros((rows + size, size), order="F")
         stacked[:rows] = self._matrix
         stacked[rows + np.arange(size), np.arange(size)] = np.sqrt(damping)
         right = np.concatenate([-self._right, np.zeros(size)])
         _, found, _ = lapack.dgels(stacked, right, lwork=64 * (rows + 2 * size), overwrite_a=True)
         scaled = found[:size]
+        step[self._free] = scaled / self._scale
         left = self._right + self._matrix @ scaled
-        return scaled / self._scale, 0.5 * float(self._right @ self._right - left @ left)
+        return step, 0.5 * float(self._right @ self._right - left @ left)
 
 
-def _stuck(matrix: np.ndarray, right: np.ndarray, failures: list[TrialError], failed: int) -> str:
+def _stuck(steepest: float, failures: list[TrialError], failed: int) -> str:
     """Why no step was accepted."""
     if failed >= FAILURES:
         return f"lost: {failed} trial steps in a row could not be solved, the last because {failures[-1]}"
-    lengths = np.linalg.norm(matrix, axis=0) * np.linalg.norm(right)
-    steepest = float(np.max(np.abs(matrix.T @ right) / np.where(lengths > 0, lengths, 1), initial=0))
     if steepest < 1e-6:
         return f"converged: a minimum (residuals and Jacobian are orthogonal up to {steepest:.0e})"
     return (

@@ -139,10 +139,13 @@ class IntervalResiduals:
         """
         return self._evaluate(theta, near.paths, near.solved)
 
-    def begin(self, theta: np.ndarray, paths: Sequence[Path] | None) -> SolvedPoint:
+    def begin(
+        self, theta: np.ndarray, paths: Sequence[Path] | None, held: dict[str, Any] | None = None
+    ) -> SolvedPoint:
         """The point at parameters (size,), where there is no neighbouring one.
 
-        The iteration begins from ``paths``, where there are some, else from the observations, then from the
+        The iteration begins from the vectors of a rung that had them as unknowns, ``held``, where there are
+        some, else from ``paths``, else from the observations, then from the
         starts of the intervals, then from the states that a solve step by step finds. A path that ends before
         its interval is continued step by step: a constant is no guess where times span decades, and may lead
         to another solution of the steps, or to none.
@@ -152,6 +155,12 @@ class IntervalResiduals:
         TrialError
             If an interval cannot be solved step by step either; it says which.
         """
+        if held is not None:
+            try:
+                near = self._engine.restored(self._groups, held["solved"])  # type: ignore[arg-type]
+                return self._evaluate(theta, near.paths, near)
+            except TrialError:
+                pass  # from its states alone then
         guesses = [paths] if paths is not None else [self._observed, None]
         for guess in guesses if self._of.together else [None]:
             try:
@@ -196,12 +205,15 @@ class IntervalResiduals:
             ) from error
 
     def _point(self, theta: np.ndarray, solved: Any) -> SolvedPoint:
-        parts = zip(solved.outputs, self._values, self._factors, self.counts, strict=True)
-        found = [((y - values) * factor)[counts] for y, values, factor, counts in parts]
-        residuals = np.concatenate(found)
+        residuals = self._misfit(solved.outputs)
         if not np.isfinite(residuals).all():
             raise FloatingPointError("a residual is not finite")
         return SolvedPoint(self, theta, residuals, solved)
+
+    def _misfit(self, outputs: Sequence[np.ndarray]) -> np.ndarray:
+        """(m,) from the states (rows, size) of each interval."""
+        parts = zip(outputs, self._values, self._factors, self.counts, strict=True)
+        return np.concatenate([((y - values) * factor)[counts] for y, values, factor, counts in parts])
 
     def jacobian(self, theta: np.ndarray, solved: Any) -> np.ndarray:
         """(m, size) the derivatives of the residuals at a point."""
@@ -229,6 +241,11 @@ class SolvedPoint:
     ) -> None:
         self._problem, self.theta, self.residuals, self.solved = problem, theta, residuals, solved
         self._jacobian: np.ndarray | None = None
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """(size,) what the iteration moves: ``theta``."""
+        return self.theta
 
     @property
     def paths(self) -> list[Path]:

@@ -89,11 +89,15 @@ class Together:
 
     def __init__(self, request: Request, wanted: Sequence[int]) -> None:
         assert not isinstance(request.steps, Adaptive)
-        self._request, self._system, self._method = request, request.system, request.method
+        self.request, self._system, self._method = request, request.system, request.method
         sizes = [request.system.parameters[position].numel() for position in wanted]
         firsts = np.cumsum([0, *sizes]).tolist()
         self._first = dict(zip(wanted, firsts, strict=False))
         self.count = firsts[-1]
+
+    def units(self, count: int) -> Units:
+        """The directions of all parameters that are fitted, among ``count``."""
+        return Units(self._first, count)
 
     def groups(self, times: Sequence[np.ndarray], columns: int) -> list[Group]:
         """Group intervals with these times (rows,) for ``columns`` tangents, as many as fit into memory."""
@@ -113,7 +117,7 @@ class Together:
 
     def _planned(self, times: np.ndarray) -> tuple[Trajectory, np.ndarray]:
         outputs = self._system.direction * times
-        steps = self._request.steps
+        steps = self.request.steps
         assert not isinstance(steps, Adaptive)
         fractions = scheduled(steps, outputs, self._method)[0]
         trajectory = Trajectory(outputs).with_steps(step_ends(fractions, outputs)[0])
@@ -176,7 +180,7 @@ class Together:
         states = np.concatenate(guesses)
         segment = Segment(trajectories, 0, trajectories.n_steps, 0, states, stages)
         found = solve_segment(
-            segment, self._method, self._system, self._request.newton, trusted=paths is not None
+            segment, self._method, self._system, self.request.newton, trusted=paths is not None
         )
         if not np.isfinite(found.states).all():
             raise FloatingPointError("a state is not finite")
@@ -213,12 +217,12 @@ class Together:
 
         ``starts`` are those of the initial states, (P, size), by all that is fitted: the parameters first.
         """
-        directions = Units(self._first, len(starts[0]))
+        directions = self.units(len(starts[0]))
         found: dict[int, np.ndarray] = {}
         with torch.inference_mode(False), torch.no_grad():
             for group, segment in zip(solved.groups, solved.segments, strict=True):
                 at_start = np.concatenate([starts[number] for number in group.which], axis=1)
-                replay = Replay(segment.trajectory, self._method, self._system, self._request.solver)
+                replay = Replay(segment.trajectory, self._method, self._system, self.request.solver)
                 sweep = TangentSweep(replay, at_start, directions)
                 equations = Equations(segment, replay.blocks(segment))
                 f, g = linearize_both(equations, replay)
