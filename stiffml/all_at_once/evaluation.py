@@ -8,13 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from stiffml.system.derivatives.changes import At, is_explained
 from stiffml.system.derivatives.dynamics import Dynamics
-
-MISFIT = 1e-3
-"""A Jacobian explains the changes of f but for this fraction. If not, the trials of func are repeated."""
-
-NOISE = 100.0
-"""The rounding of a change of f, in units of that of the terms of f."""
 
 
 class Slopes(NamedTuple):
@@ -74,30 +69,10 @@ class Evaluation:
         return self.values + moved.reshape(self.values.shape)
 
     def is_jacobian_right(self) -> bool | None:
-        """Whether the Jacobians explain how f has changed last; None if they cannot be seen to.
-
-        The change is compared with that by the mean of both Jacobians, whose error is of third order. Each
-        component of the samples counts by itself.
-        """
+        """Whether the Jacobians explain how f has changed last; None if they cannot be seen to."""
         if not len(self.at):
             return True
         if self._before is None or self._here is None:
             return None
-        states, values, blocks = self._before
-        shape = (*self.blocks.shape[:3], 1)
-        moved, here = ((self._here - states).reshape(shape), np.abs(self._here).reshape(shape))
-        change = (self.values - values).reshape(shape)
-        sizes = np.abs(self.blocks)
-        noise = NOISE * self.dynamics.eps * (sizes @ here + np.abs(self.values).reshape(shape))
-        off, size, noise, change = (
-            np.sqrt((part**2).mean(axis=(0, 1)))
-            for part in (
-                (0.5 * (self.blocks + blocks)) @ moved - change,
-                sizes @ np.abs(moved),
-                noise,
-                change,
-            )
-        )
-        if not (off <= MISFIT * size + noise).all():
-            return False
-        return True if (np.maximum(size, change) > 10 * noise).any() else None
+        here = At(self._here, self.values, self.blocks)
+        return is_explained(At(*self._before), here, self.dynamics.eps)

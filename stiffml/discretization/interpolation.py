@@ -142,6 +142,16 @@ class Reader(ABC):
         """The readings in the order in which their times were given; those not reached are left out."""
 
 
+class NothingToRead(Reader):
+    """Of a run without outputs between step ends."""
+
+    def read(self, state: int, value: np.ndarray, stages: np.ndarray | None = None) -> None:
+        pass
+
+    def finish(self) -> list[Reading]:
+        return []
+
+
 class Interpolator(Reader):
     """Computes outputs by polynomials through the states of nearby steps.
 

@@ -154,7 +154,9 @@ class Trajectory:
         return Recorded.of_run(self._fractions())
 
     def _fractions(self) -> Fractions:
-        sizes = self.sizes
+        sizes, intervals = self.sizes, len(self.output_steps) - 1
+        if self.output_steps[-1] == intervals:  # a step for each
+            return tuple(np.ones((intervals, 1)))
         ends = []
         for first, last in zip(self.output_steps[:-1], self.output_steps[1:], strict=True):
             if last - first == 1:

@@ -87,8 +87,7 @@ def reverse(
     replay, readings = tape.replay, tape.readings
     trajectory, method, system = replay.trajectory, replay.method, replay.system
     pending = Pending()
-    for reading, row in zip(readings, cotangents.numpy(), strict=True):
-        pending.read(reading, row)
+    pending.read_all(readings, cotangents.numpy())
     longest = longest_segment(replay)
     total = Total(system, TimeGradient(trajectory) if wrt_time else None)
     if method.implicit:
@@ -121,7 +120,7 @@ def reverse(
 
 def last_state(readings: Sequence[Reading]) -> int:
     """The number of the last state that the outputs depend on."""
-    return max(reading.end for reading in readings)
+    return max([reading.end for reading in readings])
 
 
 def longest_segment(replay: Replay) -> int:

@@ -32,6 +32,14 @@ class Pending(dict[int, np.ndarray]):
         held = self.get(state)
         self[state] = cotangent if held is None else held + cotangent
 
+    def read_all(self, readings: Sequence[Reading], cotangents: np.ndarray) -> None:
+        """Add dL/d(outputs) (outputs, size) likewise."""
+        for reading, cotangent in zip(readings, cotangents, strict=True):
+            if reading.s is None and reading.end not in self:  # without calls: these are all, nearly always
+                self[reading.end] = cotangent
+            else:
+                self.read(reading, cotangent)
+
     def read(self, reading: Reading, cotangent: np.ndarray) -> None:
         """Add dL/d(output) (size,), weighted, to the states that the output is a combination of."""
         if reading.s is None:

@@ -105,7 +105,7 @@ def check(arguments: Arguments) -> Request:
     require_understood(options or {}, method, isinstance(steps, Adaptive), krylov)
     plan = plan_of(arguments, steps, outputs, method, system, solver, adjoint)
     if len(times) > 1:
-        plan = try_out_system(system, method, solver, float(times[0]), u0, (t, y0), plan)
+        plan = try_out_system(system, method, solver, float(times[0]), u0, (t, y0), plan, relies=True)
     return Request(
         method=method,
         system=system,
@@ -167,10 +167,12 @@ def try_out_system(
     u0: np.ndarray,
     given: tuple[Tensor, State],
     plan: Plan | None = None,
+    relies: bool = False,
 ) -> Plan | None:
     """Try what the solve relies on in func, near the initial state.
 
-    A plan for steps all at once is returned with the trials that were made for another solve, if any.
+    With ``relies`` trials that were made for another solve may serve, which is noted in the plan for steps
+    all at once, or else in the system.
     """
     t, y0 = given
     inputs = (t, *(y0 if isinstance(y0, tuple) else (y0,)), *system.parameters)
@@ -188,17 +190,31 @@ def try_out_system(
             # Newton's iteration also converges with a part of the Jacobian; a Rosenbrock step needs all.
             trials.append((part, differentiated or method.time_is_state, blocks))
     kinds = [(exact, blocks) for _, exact, blocks in trials]
-    facts = (kinds, [read.values for read in system.reads], system.operations, system.used)
-    may_rely = plan is not None and system.used is not None and len(trials) == len(system.parts)
+    system.facts = (kinds, [read.values for read in system.reads], system.operations, system.used)
+    may_rely = relies and len(trials) == len(system.parts) and may_rely_on_trials(system, plan)
 
-    @torch.inference_mode(False)
-    @torch.no_grad()
     def make() -> None:
-        for part, exact, blocks in trials:
-            if try_out(part, s0, u0, exact=exact, blocks=blocks) and may_rely:
-                keep(part, facts)
+        with torch.inference_mode(False), torch.no_grad():
+            for part, exact, blocks in trials:
+                if try_out(part, s0, u0, exact=exact, blocks=blocks) and may_rely:
+                    keep(part, system.facts)
 
-    if plan is not None and may_rely and rely_on(system, facts):
-        return dataclasses.replace(plan, trials=PassedTrials(system, make))
+    passed = rely_on(system.parts, system.facts, make) if may_rely else None
+    if passed is not None:
+        return relying_on(passed, system, plan)
     make()
     return plan
+
+
+def may_rely_on_trials(system: System, plan: Plan | None) -> bool:
+    """Whether a solve will show that the Jacobian is right."""
+    may_look = all(part.may_replicate for part in system.parts) and system.layout.width <= NARROW
+    return system.used is not None and (plan is not None or may_look)
+
+
+def relying_on(trials: PassedTrials, system: System, plan: Plan | None) -> Plan | None:
+    """Note in a plan, or for steps one by one in the system, which trials a solve relies on."""
+    if plan is not None:
+        return dataclasses.replace(plan, trials=trials)
+    system.trials = trials
+    return None

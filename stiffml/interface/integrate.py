@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -34,10 +35,13 @@ from stiffml.native.replay import Replay
 from stiffml.parameters.passed import collected
 from stiffml.run.events import Event
 from stiffml.run.forward import integrate
+from stiffml.run.record import Run
 from stiffml.run.request import Request
 from stiffml.stats import Stats
 from stiffml.steps import KeptSteps
 from stiffml.system.space import solving_on
+from stiffml.system.system import System
+from stiffml.system.trial_memory import OutdatedError
 
 
 def solved(arguments: Arguments) -> Solution:
@@ -64,7 +68,8 @@ def _with_repeated_times(arguments: Arguments) -> tuple[Solution, SolveError | N
     """Solve at times (n,), of which some may repeat the one before."""
     request = recall(arguments)
     if request is not None:
-        return _solve(request, arguments, Stats())
+        with suppress(OutdatedError):
+            return _solve(request, arguments, Stats())
     once = first_of_each(arguments.t)
     if once is None:
         return _at_distinct_times(arguments)
@@ -95,7 +100,9 @@ def _solve_section(
     with solving_on(space_of(arguments.func)):
         request = check(arguments)
         remember(arguments, request)
-        return _solve(request, arguments, stats, continues=continues)
+        with suppress(OutdatedError):
+            return _solve(request, arguments, stats, continues=continues)
+        return _solve(check(arguments), arguments, stats, continues=continues)  # its trials are made
 
 
 def _solve(
@@ -113,21 +120,31 @@ def _integrate(request: Request, u0: Tensor, stats: Stats) -> tuple[Solution, So
         request.bounds.require(u0.detach().double().cpu().numpy(), request.tolerances, system)
     tapes: list[Tape] = []
 
-    # Jacobians need autograd, which inference mode forbids.
-    @torch.inference_mode(False)
-    @torch.no_grad()
     def compute() -> tuple[Tape, np.ndarray]:
         start = u0.detach().double().cpu().numpy()
-        run, outputs = integrate(request, start, solvers_for(request))
-        for part in system.parts:
-            part.confirm()
-        tapes.append(Tape(run, Replay(run.trajectory, request.method, system, request.solver), (), stats))
-        return tapes[0].with_readings(run.readings), outputs
+        # Jacobians need autograd, which inference mode forbids.
+        with torch.inference_mode(False), torch.no_grad():
+            run, outputs = integrate(request, start, solvers_for(request))
+            for part in system.parts:
+                part.confirm()
+            _look_at_jacobian(run, system)
+            tapes.append(Tape(run, Replay(run.trajectory, request.method, system, request.solver), (), stats))
+            return tapes[0].with_readings(run.readings), outputs
 
-    on_steps = torch.from_numpy(request.on_steps).to(request.t.device)
-    t_ends, t_between = request.ends, request.t[~on_steps]
+    t_ends, t_between = request.ends, request.t[:0]
+    if len(request.between):
+        t_between = request.t[torch.from_numpy(~request.on_steps).to(request.t.device)]
     u = Integrate.apply(compute, t_ends, t_between, u0, *system.parameters)
     return _finish(tapes[0], request, (t_ends, u0, *system.parameters), u)
+
+
+def _look_at_jacobian(run: Run, system: System) -> None:
+    """Repeat trials that a run one by one has relied on, if it seems that they do not hold."""
+    trials, end = system.trials, run.checkpoints.end
+    if trials is not None and run.failure is None and end is not None:
+        trials.look(float(run.trajectory.times[-1]), end)
+    elif trials is not None and trials.repeat():
+        raise OutdatedError
 
 
 def _initial(request: Request, arguments: Arguments, continues: bool) -> Tensor:

@@ -50,10 +50,7 @@ def plan_of(
     stepping, guess = arguments.stepping, arguments.guess
     if not isinstance(stepping, str) or stepping not in STEPPINGS:
         raise ValueError(f"stepping must be one of {', '.join(STEPPINGS)}, not {described(stepping)}")
-    if guess is not None and not isinstance(guess, Solution):
-        raise TypeError(f"guess must be the Solution of a solve before, not {described(guess)}")
-    if guess is not None and guess.t.dim() > 1:
-        raise ValueError("guess: every sample of it has times of its own; pass a solution with one t for all")
+    _require_solution(guess)
     guessed = guess is not None or isinstance(steps, Held)
     obstacle = obstacle_to_plan(steps, system, solver, arguments.options or {}, WIDEST if guessed else NARROW)
     if stepping == "all-at-once" and obstacle:
@@ -65,9 +62,7 @@ def plan_of(
     if stepping == "auto" and (len(ends) < FEW or not method.newton or system.constant_jacobian):
         # Explicit steps need no iteration, and those that are linear one system a stage.
         return None
-    start = None if guess is None else _states_at(guess, ends, system)
-    if isinstance(steps, Held):
-        start = np.concatenate(steps.states)
+    start = start_of(arguments, steps, ends, system)
     # With fewer states kept there is no memory to spend.
     is_differentiated = system.used is not None and isinstance(adjoint.checkpoints, str)
     return Plan(ends, is_output, ramp_steps, start, is_differentiated=is_differentiated)
@@ -93,6 +88,27 @@ def obstacle_to_plan(
     if options:
         return "does not take options of PETSc"
     return ""
+
+
+def start_of(arguments: Arguments, steps: Steps, ends: np.ndarray, system: System) -> np.ndarray | None:
+    """(steps, size): the states at ``ends`` (steps,) from which the iteration starts; None for y0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``guess`` is not from such a solve.
+    """
+    guess = arguments.guess
+    _require_solution(guess)
+    start = None if guess is None else _states_at(guess, ends, system)
+    return np.concatenate(steps.states) if isinstance(steps, Held) else start
+
+
+def _require_solution(guess: object) -> None:
+    if guess is not None and not isinstance(guess, Solution):
+        raise TypeError(f"guess must be the Solution of a solve before, not {described(guess)}")
+    if guess is not None and guess.t.dim() > 1:
+        raise ValueError("guess: every sample of it has times of its own; pass a solution with one t for all")
 
 
 def _states_at(guess: Solution, ends: np.ndarray, system: System) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 The iterations of a training pass the same arguments again and again: only numbers in parameters, the initial
 state and the guess change. What :func:`stiffml.interface.checking.check` made of them is then used again,
-for solves of known steps all at once, which are over so soon that the checks would cost as much.
+which would cost as much as a short solve.
 
 Used again means: no object that a solve changes, but its parts. Each solve has a system of its own, so that
 solves within func, in several threads, and two before one backward pass do not know of each other. Nothing of
@@ -22,34 +22,37 @@ belongs to a function that no longer exists, and all but the last ``KEPT`` kinds
 from __future__ import annotations
 
 import dataclasses
-import weakref
+import functools
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stiffml.interface.arguments import DEFAULTS, Arguments
-from stiffml.interface.checking import try_out_system
-from stiffml.interface.checking_steps import steps_of
-from stiffml.interface.feasibility import require_schedule
+from stiffml.interface.checking import may_rely_on_trials, relying_on, try_out_system
 from stiffml.interface.initial_state import checked_layout
-from stiffml.interface.planning import plan_of
+from stiffml.interface.planning import start_of
 from stiffml.linear.dense.lu import DenseLU
 from stiffml.linear.settings import LU
 from stiffml.methods import Method
 from stiffml.parameters.names import Reached
 from stiffml.parameters.passed import in_forward_mode
+from stiffml.parameters.watch import Watch
 from stiffml.run.request import Request
 from stiffml.settings import Discrete, Newton
-from stiffml.steps import Fixed, Grid, Held, Recorded
+from stiffml.steps import Adaptive, Fixed, Grid, Held, Recorded
 from stiffml.system.derivatives.dynamics import Dynamics
+from stiffml.system.finite import is_finite
 from stiffml.system.function.cache import remembered
 from stiffml.system.split import Split
+from stiffml.system.state import Layout, State
 from stiffml.system.statistics import may_keep_statistics
 from stiffml.system.system import System
-from stiffml.system.unnamed_parameters import find_parameters
+from stiffml.system.trial_memory import rely_on
+from stiffml.system.unnamed_parameters import finds_the_same
 
 SOLVES = 32
 """Solves after which arguments are checked in full again."""
@@ -70,35 +73,6 @@ LEFT_OUT = tuple(DEFAULTS.keys() - {*COMPARED, *LOOKED_AT})
 
 
 @dataclass
-class _Read:
-    """What a function reads besides the numbers in tensors."""
-
-    values: dict[str, object]
-    modules: list[weakref.ref]
-    tensors: list[tuple[str, Tensor, bool]]  # by name, and whether each requires a gradient
-
-    @classmethod
-    def of(cls, found: Reached) -> _Read:
-        tensors = [(name, tensor, tensor.requires_grad) for name, tensor in found.tensors.items()]
-        return cls(found.values, [weakref.ref(module) for module in found.modules], tensors)
-
-    def is_what(self, found: Reached) -> bool:
-        """Whether this is what a function reads now."""
-        same = len(self.modules) == len(found.modules) and len(self.tensors) == len(found.tensors)
-        return (
-            same
-            and all(kept() is module for kept, module in zip(self.modules, found.modules, strict=True))
-            and all(
-                name == now and tensor is there and requires == there.requires_grad
-                for (name, tensor, requires), (now, there) in zip(
-                    self.tensors, found.tensors.items(), strict=True
-                )
-            )
-            and self.values == found.values
-        )
-
-
-@dataclass
 class _Checked:
     """What is known of a kind of solve of a function, which it must not refer to.
 
@@ -106,10 +80,10 @@ class _Checked:
     have no function.
     """
 
-    func: weakref.ref
     held: tuple[object, ...]
-    times: np.ndarray
-    reads: list[_Read]
+    times: bytes
+    watches: list[Watch]
+    ends: bytes
     request: Request
     left: int = SOLVES
 
@@ -121,7 +95,7 @@ def recall(arguments: Arguments) -> Request | None:
         return None
     known = _known(arguments.func)
     before = known.get(kind)
-    if before is None or before.func() is not _owner(arguments.func):
+    if before is None:
         return None
     request = _again(before, arguments) if before.left else None
     if request is None:
@@ -133,10 +107,10 @@ def recall(arguments: Arguments) -> Request | None:
 def remember(arguments: Arguments, request: Request) -> None:
     """Keep the result of a full check for solves to come, if there may be such."""
     kind, system = _kind(arguments), request.system
-    if kind is None or request.plan is None or system.used is None or system.space.is_distributed:
+    if kind is None or system.used is None or system.space.is_distributed:
         return
     tensors = (*system.f.parameters, *arguments.params)
-    numbers = system.layout.size * len(request.plan.ends)
+    numbers = system.layout.size * (1 if request.plan is None else len(request.plan.ends))
     if (
         any(not tensor.is_leaf for tensor in tensors)
         or any(part.makes_leaves for part in system.parts)
@@ -147,18 +121,21 @@ def remember(arguments: Arguments, request: Request) -> None:
         return
     if not all(map(_can_be_kept, system.reads)):
         return
-    bare = _copied(system, [None] * len(system.parts), system.f.parameters)
-    bare.used, bare.operations = system.used, system.operations
-    steps, known = arguments.steps, _known(arguments.func)
+    bare = _copied(system, [None] * len(system.parts))
+    # Without the modules, which would be kept alive.
+    bare.keeps_members([dataclasses.replace(reads, modules=[]) for reads in system.reads], system.members)
+    steps, plan, known = arguments.steps, request.plan, _known(arguments.func)
+    if plan is not None:
+        plan = dataclasses.replace(plan, guess=None, trials=None)
     held = (arguments.t, arguments.params, steps.ends if isinstance(steps, Recorded) else None)
     while len(known) >= KEPT:
         known.pop(next(iter(known)), None)
     known[kind] = _Checked(
-        weakref.ref(_owner(arguments.func)),
         held,
-        arguments.t.detach().cpu().double().numpy().copy(),
-        [_Read.of(reads) for reads in system.reads],
-        dataclasses.replace(request, system=bare, solver=None, plan=None),
+        _bytes_of(arguments.t),
+        [Watch(part.func) for part in system.parts],
+        _bytes_of_ends(steps),
+        dataclasses.replace(request, system=bare, solver=None, plan=plan),
     )
 
 
@@ -167,20 +144,15 @@ def _kind(arguments: Arguments) -> object | None:
 
     Arguments of wrong types are not remembered either.
     """
-    t, method, steps, newton, adjoint = (
-        arguments.t,
-        arguments.method,
-        arguments.steps,
-        arguments.newton,
-        arguments.adjoint,
-    )
+    given = vars(arguments)
+    t, y0, method, steps, linear, newton, adjoint, params = map(given.__getitem__, _LOOKED_INTO)
     if not torch.is_grad_enabled() or torch.is_inference_mode_enabled() or in_forward_mode():
         return None
-    if any(getattr(arguments, name) is not DEFAULTS[name] for name in LEFT_OUT):
+    if any(map(operator.is_not, map(given.__getitem__, LEFT_OUT), _LEFT)):
         return None
-    if t.requires_grad or not isinstance(steps, Grid | Fixed | Recorded):
+    if t.requires_grad or not isinstance(steps, Adaptive | Grid | Fixed | Recorded | None):
         return None
-    if not isinstance(method, str | Method) or not isinstance(arguments.linear, str | LU):
+    if not isinstance(method, str | Method) or not isinstance(linear, str | LU):
         return None
     if isinstance(newton, Newton) and isinstance(newton.atol, Tensor):
         return None
@@ -189,67 +161,97 @@ def _kind(arguments: Arguments) -> object | None:
     which: object = steps
     if isinstance(steps, Recorded):
         which = (tuple(map(id, steps.ends)), isinstance(steps, Held) and steps.adaptive)
-    values = [getattr(arguments, name) for name in COMPARED]
-    if any(not isinstance(value, float | int | str | None) for value in values):
+    values = [*map(given.__getitem__, COMPARED)]
+    kinds = (*map(type, values),)
+    if not _PLAIN.issuperset(kinds):
         return None
-    values += [method, arguments.linear, newton, adjoint]
     kind = (
         id(t),
-        tuple((id(tensor), tensor.requires_grad) for tensor in arguments.params),
+        tuple((id(tensor), tensor.requires_grad) for tensor in params),
+        _requires_grad(y0),
         type(steps),
         which,
-        arguments.guess is None,
-        *((type(value), value) for value in values),
+        given["guess"] is None,
+        kinds,
+        *values,
+        *((type(value), value) for value in (method, linear, newton, adjoint)),
     )
     try:
         hash(kind)  # a method of the caller's own may have none
-        weakref.ref(_owner(arguments.func))
     except TypeError:
         return None
     return kind
 
 
+_LOOKED_INTO = ("t", "y0", "method", "steps", "linear", "newton", "adjoint", "params")
+_LEFT = [DEFAULTS[name] for name in LEFT_OUT]
+_PLAIN = frozenset((float, int, bool, str, type(None)))
+
+
+def _requires_grad(y0: object) -> bool:
+    parts = y0 if isinstance(y0, tuple) else (y0,)
+    return any(isinstance(part, Tensor) and part.requires_grad for part in parts)
+
+
 def _again(before: _Checked, arguments: Arguments) -> Request | None:
     """The request of a solve with the same arguments; None if something else is not the same."""
-    request, bare = before.request, before.request.system
-    if not np.array_equal(arguments.t.detach().cpu().double().numpy(), before.times):
+    request, bare, func, y0 = before.request, before.request.system, arguments.func, arguments.y0
+    layout, plan = bare.layout, request.plan
+    steps = arguments.steps if isinstance(arguments.steps, Recorded) else request.steps
+    if _bytes_of(arguments.t) != before.times or _bytes_of_ends(steps) != before.ends:
         return None
-    y0 = arguments.y0
-    if checked_layout(y0, arguments.batch_dims) != bare.layout:
+    u0 = _start(y0, layout, arguments.batch_dims)
+    if u0 is None:
         return None
-    parts = (
-        [arguments.func.implicit, arguments.func.explicit]
-        if isinstance(arguments.func, Split) and bare.g is not None
-        else [arguments.func]
-    )
-    if isinstance(arguments.func, Split) and arguments.func.linear != bare.constant_jacobian:
+    parts = [func.implicit, func.explicit] if isinstance(func, Split) and bare.g is not None else [func]
+    if isinstance(func, Split) and func.linear != bare.constant_jacobian:
         return None
-    system = _copied(bare, parts, bare.f.parameters)
-    system.keep_members()
-    if not all(reads.is_what(now) for reads, now in zip(before.reads, system.reads, strict=True)):
+    if not all(watch.sees(part) for watch, part in zip(before.watches, parts, strict=True)):
         return None
-    s0 = float(request.outputs[0])
-    with torch.inference_mode(False), torch.no_grad():
-        u0 = bare.layout.flatten(y0).detach().double().cpu().numpy()
-    find_parameters(system, s0, u0)
-    now, then = system.f.parameters, bare.f.parameters
-    if len(now) != len(then) or any(a is not b for a, b in zip(now, then, strict=True)):
-        return None
-    if (system.used, system.operations) != (bare.used, bare.operations):
+    system, s0 = _copied(bare, parts), float(request.outputs[0])
+    system.keeps_members(bare.reads, bare.members)
+    if not finds_the_same(system, s0, u0):
         return None
     if arguments.compile:
         with torch.inference_mode(False), torch.no_grad():
             system.compile(u0, is_repeated=True)
-    method, solver = request.method, DenseLU(bare.layout) if request.method.implicit else None
-    steps = request.steps
-    if isinstance(steps, Recorded):  # whose numbers, and first guess, may be others
-        steps = steps_of(arguments.steps)
-        require_schedule(steps, request.outputs, bare.layout.size, request.adjoint)
-    plan = plan_of(arguments, steps, request.outputs, method, system, solver, request.adjoint)
-    plan = try_out_system(system, method, solver, s0, u0, (request.t, y0), plan)
-    if plan is None:
-        return None
+    method, solver = request.method, DenseLU(layout) if request.method.implicit else None
+    if plan is not None:
+        plan = dataclasses.replace(plan, guess=start_of(arguments, steps, plan.ends, system))
+    if len(request.outputs) > 1:
+        given = (request.t, y0)
+        repeat = functools.partial(try_out_system, system, method, solver, s0, u0, given, plan, relies=True)
+        trials = None
+        if may_rely_on_trials(system, plan):
+            trials = rely_on(system.parts, system.facts, repeat)
+        plan = repeat() if trials is None else relying_on(trials, system, plan)
     return dataclasses.replace(request, system=system, solver=solver, steps=steps, plan=plan)
+
+
+def _start(y0: State, layout: Layout, batch_dims: int) -> np.ndarray | None:
+    """The flat initial state (size,); None if it has another layout, and an error if it is wrong."""
+    is_known = (
+        isinstance(y0, Tensor)
+        and not layout.is_tuple
+        and y0.shape == layout.shapes[0]
+        and (y0.dtype, y0.device, y0.layout) == (layout.dtype, layout.device, torch.strided)
+    )
+    if not is_known and checked_layout(y0, batch_dims) != layout:
+        return None
+    u0 = layout.flatten(y0).detach().double().cpu().numpy()
+    if is_known and not is_finite(u0):
+        checked_layout(y0, batch_dims)  # says where
+    return u0
+
+
+def _bytes_of(t: Tensor) -> bytes:
+    """Times, for a comparison."""
+    return t.detach().cpu().numpy().tobytes()
+
+
+def _bytes_of_ends(steps: object) -> bytes:
+    """The numbers of recorded steps, likewise."""
+    return np.concatenate([np.empty(0), *steps.ends]).tobytes() if isinstance(steps, Recorded) else b""
 
 
 def _can_be_kept(found: Reached) -> bool:
@@ -258,18 +260,15 @@ def _can_be_kept(found: Reached) -> bool:
     return not scripted and all(tensor.is_leaf for tensor in found.tensors.values())
 
 
-def _copied(system: System, funcs: list, parameters: tuple[Tensor, ...]) -> System:
-    """A system of these functions that has counted and evaluated nothing."""
+def _copied(system: System, funcs: list) -> System:
+    """A system of these functions that has counted and evaluated nothing, of which the same is known."""
     f, *g = (
-        Dynamics(func, part.layout, part.direction, parameters, part.space, part.span)
+        Dynamics(func, part.layout, part.direction, part.parameters, part.space, part.span)
         for func, part in zip(funcs, system.parts, strict=True)
     )
-    return System(f, g[0] if g else None, constant_jacobian=system.constant_jacobian)
-
-
-def _owner(func: Callable) -> object:
-    """The object that a function belongs to: a bound method is a new object at every mention."""
-    return getattr(func, "__self__", func) if not isinstance(func, nn.Module) else func
+    copied = System(f, g[0] if g else None, constant_jacobian=system.constant_jacobian)
+    copied.used, copied.operations, copied.facts = system.used, system.operations, system.facts
+    return copied
 
 
 def _known(func: Callable) -> dict[object, _Checked]:

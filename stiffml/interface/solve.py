@@ -58,10 +58,11 @@ def solve(
         leave torch, to look into a table, say. Gradients reach the parameters of a module, and all other
         tensors that require them and that func uses at y0. func is only called for times from t[0] to t[-1]:
         methods with stages beyond their step (not ``Method.within_step``) extrapolate it in time. It is
-        called a few times near y0 before the solve begins, to try out what the solve relies on. Solves all
-        at once that may be differentiated remember that for the same object ``func`` for up to 32 of them,
-        as long as its modules, their modes, its attributes and the operations in its graph are the same, and
-        Newton's iteration confirms its Jacobian.
+        called a few times near y0 before the solve begins, to try out what the solve relies on. Solves that
+        may be differentiated remember that for the same ``func`` for up to 32 of them, as long as its
+        modules, their modes, its attributes and the operations in its graph are the same, and Newton's
+        iteration all at once, or else a look at the last state, confirms its Jacobian. A function or partial
+        made anew is the same if its code, its defaults, and the objects and numbers in its closure are.
     y0 : Tensor or tuple of Tensor
         Initial state, any shape, float64 or float32.
     t : Tensor

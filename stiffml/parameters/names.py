@@ -70,39 +70,49 @@ def _visit(thing: object, name: str, depth: int, found: Reached, seen: set[int],
         return
     seen.add(id(thing))
     inside = in_function
-    parts: Mapping[str, object]
-    if isinstance(thing, types.FunctionType):
-        if _is_torchs(thing):
-            return
-        _note(found, f"{name}()", thing.__code__)
-        parts, inside = _read_by(thing), True
-    elif isinstance(thing, types.MethodType):
-        parts = {"": thing.__self__}
-    elif isinstance(thing, functools.partial):
-        parts = {"": thing.func, **_numbered(thing.args), **thing.keywords}
-    elif isinstance(thing, nn.Module):
+    parts: Mapping[str, object] | None
+    if isinstance(thing, nn.Module):
         parts = {}
         for path, module in thing.named_modules():
             if module is not thing:
                 seen.add(id(module))
             found.modules.append(module)
             _note(found, f"{name}.{path}", (id(module), type(module), module.training))
-            own = {}
-            if not _is_torchs(module):
-                own = {key: value for key, value in vars(module).items() if not key.startswith("_")}
+            own = {} if is_torchs(module) else own_attributes(module)
             for key, part in {**module._parameters, **module._buffers, **own}.items():
                 parts[f"{path}.{key}" if path else key] = part
-    elif isinstance(thing, list | tuple | set):
-        parts = _numbered(thing)
-    elif isinstance(thing, dict):
-        parts = {str(key): value for key, value in thing.items()}
-    elif hasattr(thing, "__dict__") and not isinstance(thing, type | types.ModuleType):
-        parts = vars(thing)
     else:
-        return
+        parts = parts_of(thing)
+        if parts is None:
+            return
+        if isinstance(thing, types.FunctionType):
+            _note(found, f"{name}()", thing.__code__)
+            inside = True
     for key, part in parts.items():
         path = f"{name}.{key}" if name and key else name or key
         _visit(part, path, depth - 1, found, seen, inside)
+
+
+def parts_of(thing: object) -> Mapping[str, object] | None:
+    """What anything but a module holds or reads, by name; None for what is not looked into."""
+    if isinstance(thing, types.FunctionType):
+        return None if is_torchs(thing) else _read_by(thing)
+    if isinstance(thing, types.MethodType):
+        return {"": thing.__self__}
+    if isinstance(thing, functools.partial):
+        return {"": thing.func, **_numbered(thing.args), **thing.keywords}
+    if isinstance(thing, list | tuple | set):
+        return _numbered(thing)
+    if isinstance(thing, dict):
+        return {str(key): value for key, value in thing.items()}
+    if hasattr(thing, "__dict__") and not isinstance(thing, type | types.ModuleType):
+        return vars(thing)
+    return None
+
+
+def own_attributes(module: nn.Module) -> dict[str, object]:
+    """What a module holds besides its parameters, buffers and submodules."""
+    return {key: value for key, value in vars(module).items() if not key.startswith("_")}
 
 
 def _note(found: Reached, name: str, value: object) -> None:
@@ -112,7 +122,7 @@ def _note(found: Reached, name: str, value: object) -> None:
     found.values[name] = value
 
 
-def _is_torchs(thing: object) -> bool:
+def is_torchs(thing: object) -> bool:
     """Whether it is a part of torch, which reads nothing of the caller's but its arguments."""
     kind = thing if isinstance(thing, types.FunctionType) else type(thing)
     return (kind.__module__ or "").partition(".")[0] == "torch"

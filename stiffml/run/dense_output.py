@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stiffml.discretization.dense_output import Queries
-from stiffml.discretization.interpolation import Interpolator, Reader, Reading
+from stiffml.discretization.interpolation import Interpolator, NothingToRead, Reader, Reading
 from stiffml.discretization.numbering import is_output, output_of
 from stiffml.discretization.trajectory import Segment
 from stiffml.run.stepping import S, StepSolver
@@ -18,6 +18,8 @@ def reader_for(s: np.ndarray, replay: StepSolver) -> Reader:
 
     It uses the method's own interpolant, or a polynomial through nearby states where the method has none.
     """
+    if not len(s):
+        return NothingToRead()
     if replay.method.dense(replay.system.form) is None:
         return Interpolator(s, replay.method.interpolation, replay.single)
     return StepReader(s, replay)

@@ -89,7 +89,7 @@ class Run:
         """The readings of all outputs: first those at step ends, then those between, then the event."""
         at_event = [] if self.event is None else [self.trajectory.n_steps]
         marked = zip(self.trajectory.output_steps, self.returned, strict=False)
-        steps = (Reading.of_state(n) for n, is_returned in marked if is_returned)
+        steps = [Reading.of_state(n) for n, is_returned in marked if is_returned]
         return [*steps, *self.between, *map(Reading.of_state, at_event)]
 
     @property

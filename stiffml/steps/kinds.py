@@ -123,7 +123,7 @@ class Recorded:
     @classmethod
     def of_run(cls, ends: Fractions) -> Recorded:
         """The steps of a run, unchecked: they may be too short for their ends to differ as fractions."""
-        recorded = cls(())
+        recorded = cls.__new__(cls)
         object.__setattr__(recorded, "ends", ends)
         return recorded
 

@@ -16,6 +16,7 @@ from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.mass import Mass
 from stiffml.system.space import Space
 from stiffml.system.state import Layout
+from stiffml.system.trial_memory import PassedTrials
 
 
 class System:
@@ -40,6 +41,10 @@ class System:
         The kinds of operations of each part at the start, in its graph; None likewise.
     reads : list of Reached
         For each part what it reads; empty likewise.
+    facts : object
+        What the trials of func depend on, for a comparison.
+    trials : PassedTrials or None
+        The trials that a solve one by one relies on and has not made.
     """
 
     def __init__(
@@ -53,6 +58,8 @@ class System:
         self.used: tuple[frozenset[int], ...] | None = None
         self.operations: list[list[type | None]] | None = None
         self.reads: list[Reached] = []
+        self.facts: object = None
+        self.trials: PassedTrials | None = None
         self._members = Members([])
         self.mass_has_gradient = mass is not None and mass.tensor.requires_grad
 
@@ -60,6 +67,15 @@ class System:
         """Remember what func reads: the present parameters and buffers of its modules, and all else."""
         self.reads = [reached(part.func) for part in self.parts]
         self._members = Members([module for part in self.reads for module in part.modules])
+
+    def keeps_members(self, reads: list[Reached], members: Members) -> None:
+        """The same, for a func that is known to read what it has read before."""
+        self.reads, self._members = reads, members
+
+    @property
+    def members(self) -> Members:
+        """The parameters and buffers of the modules of func that :meth:`keep_members` has found."""
+        return self._members
 
     def as_it_was(self) -> AbstractContextManager[None]:
         """Within this, the modules have the parameters and buffers that they had in the forward pass."""

@@ -9,7 +9,8 @@ So trials that were passed are remembered only
 - for ``SOLVES`` solves;
 - for solves whose own iteration shows whether the Jacobian is right: its changes in f are compared with those
   by the Jacobian. If they differ, the trials are repeated in that very solve. ``UNSEEN`` solves in a row that
-  converge at once, and so show nothing, are followed by one with trials.
+  converge at once, and so show nothing, are followed by one with trials. Where steps are taken one by one,
+  f and its Jacobian are compared near the last state.
 
 A compiled function has trials of its own: its Jacobian and its products are others. Each solve compares its
 values with torch's besides.
@@ -19,16 +20,24 @@ Forgotten is what belongs to a function that no longer exists.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import torch
+
+from stiffml.system.derivatives.changes import At, is_explained
 from stiffml.system.derivatives.dynamics import Dynamics
+from stiffml.system.finite import is_finite
 from stiffml.system.function.batching import Batching
 from stiffml.system.function.cache import remembered
-from stiffml.system.system import System
+from stiffml.system.function.generic_states import random_signed, typical_sizes
 
 SOLVES = 32
 """Solves that rely on the trials of one."""
+
+NEAR = 1e-4
+"""How far from a state f is compared, relative to the components."""
 
 UNSEEN = 4
 """Solves in a row that may rely on them without a look at the Jacobian."""
@@ -53,45 +62,85 @@ class PassedTrials:
 
     Parameters
     ----------
-    system : System
+    parts : sequence of Dynamics
+    passed : list
+        What is remembered of them, for each part.
     repeat : callable
         Makes them; raises ValueError if they fail.
     """
 
-    def __init__(self, system: System, repeat: Callable[[], None]) -> None:
-        self._system, self._repeat, self._are_made = system, repeat, False
+    def __init__(
+        self, parts: Sequence[Dynamics], passed: list[_Passed], repeat: Callable[[], object]
+    ) -> None:
+        self._parts, self._passed, self._repeat, self._are_made = parts, passed, repeat, False
 
     def repeat(self) -> bool:
         """Make the trials, once; return whether f is now evaluated in another way than before."""
         if self._are_made:
             return False
         self._are_made = True
-        before = [part.batching for part in self._system.parts]
-        for part in self._system.parts:
+        before = [part.batching for part in self._parts]
+        for part in self._parts:
             remembered(part.func).pop(_key(part), None)
             part.batching = None  # so that it is tried out too
-        self._repeat()
-        return before != [part.batching for part in self._system.parts]
+        with torch.enable_grad():  # as it was when they were passed
+            self._repeat()
+        return before != [part.batching for part in self._parts]
+
+    def look(self, s: float, u: np.ndarray) -> None:
+        """Compare the changes of f near a state (size,) with those by its Jacobian, after steps one by one.
+
+        Raises
+        ------
+        ValueError
+            If they differ, and the trials fail.
+        OutdatedError
+            If the trials show that f has to be evaluated in another way.
+        """
+        signs = random_signed(np.random.default_rng(0), u.size)
+        states = np.stack([u, u + NEAR * signs * typical_sizes(u)])
+        found = [self._is_right(part, s, states) for part in self._parts]
+        self.count(seen=None not in found)
+        if False in found and self.repeat():
+            raise OutdatedError
+
+    def _is_right(self, part: Dynamics, s: float, states: np.ndarray) -> bool | None:
+        """Whether the Jacobian is; None if f is not finite, or has no value beside the trajectory."""
+        time = torch.full((len(states),), s, dtype=torch.float64)
+        try:
+            with part.uncounted(), np.errstate(all="ignore"):
+                slopes, blocks = (v.numpy() for v in part.values_and_blocks(time, torch.from_numpy(states)))
+                first, second = (At(*values) for values in zip(states, slopes, blocks, strict=True))
+                return is_explained(first, second, part.eps) if is_finite(slopes) else None
+        except Exception:  # the user's function may raise anything, and says no more than that
+            return None
 
     def count(self, seen: bool) -> None:
-        """Note whether the iteration of the solve has shown that the Jacobian is right."""
-        for part in self._system.parts:
-            passed = remembered(part.func).get(_key(part))
-            if isinstance(passed, _Passed):
+        """Note whether the solve has shown that the Jacobian is right."""
+        if not self._are_made:
+            for passed in self._passed:
                 passed.unseen = UNSEEN if seen else passed.unseen - 1
 
 
-def rely_on(system: System, facts: object) -> bool:
-    """Whether all parts of a system have passed their trials; if so, what was found is taken over."""
-    found = [remembered(part.func).get(_key(part)) for part in system.parts]
-    for passed in found:
-        if not isinstance(passed, _Passed) or passed.facts != facts or not passed.left or not passed.unseen:
-            return False
-    for part, passed in zip(system.parts, found, strict=True):
-        assert isinstance(passed, _Passed)
+class OutdatedError(Exception):
+    """A batch of states has turned out wrong during a solve, which must be made again with trials."""
+
+
+def rely_on(parts: Sequence[Dynamics], facts: object, repeat: Callable[[], object]) -> PassedTrials | None:
+    """The trials that all parts of a system have passed; what was found by them is taken over.
+
+    None if there is a part that has not. ``repeat`` makes them.
+    """
+    found: list[_Passed] = []
+    for part in parts:
+        passed = remembered(part.func).get(_key(part))
+        if not isinstance(passed, _Passed) or passed.facts != facts or not passed.left or passed.unseen <= 0:
+            return None
+        found.append(passed)
+    for part, passed in zip(parts, found, strict=True):
         passed.left -= 1
         part.batching = passed.batching
-    return True
+    return PassedTrials(parts, found, repeat)
 
 
 def keep(dynamics: Dynamics, facts: object) -> None:

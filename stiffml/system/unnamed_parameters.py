@@ -64,6 +64,27 @@ def find_parameters(system: System, s: float, u: np.ndarray) -> None:
     system.operations = [part.operations for part in by_part]
 
 
+def finds_the_same(system: System, s: float, u: np.ndarray) -> bool:
+    """Whether a system still has the parameters, and the operations at the start, that it is said to have.
+
+    ``u`` (size,) is the start. The values of its parts there are kept for the solve.
+    """
+    assert system.used is not None
+    assert system.operations is not None
+    since, values = next_node(), _values(system, s, u, remember=True)
+    parameters = system.f.parameters
+    position = {origin(tensor): i for i, tensor in enumerate(parameters)}
+    if len(values) != len(system.used):
+        return False
+    for value, used, operations in zip(values, system.used, system.operations, strict=True):
+        found = roots([value], position, since)
+        if found.operations != operations or found.leaves or found.older:
+            return False
+        if {position[at] for at in found.known} != used:
+            return False
+    return True
+
+
 def used_by(value: Tensor, parameters: Sequence[Tensor]) -> frozenset[int]:
     """The positions of the parameters that a value of func was computed from."""
     position = {origin(tensor): i for i, tensor in enumerate(parameters)}

@@ -9,7 +9,7 @@ import torch
 from remembering import Y0, D, Func, T, counted_checks, fresh, gradients, run
 from torch import Tensor, nn
 
-from stiffml import BDF, LU, Discrete, Fixed, Grid, KeptSteps, Newton, solve
+from stiffml import BDF, LU, Discrete, Fixed, Grid, KeptSteps, Newton, ODEBlock, solve
 
 
 @pytest.fixture
@@ -144,6 +144,15 @@ def test_kept_steps(checks: list[int]) -> None:
     assert len(checks) == 2, "one for adaptive steps, one for the kept ones"
     other = solve(fresh(func), Y0, T, method="bdf3", steps=solution.steps)
     torch.testing.assert_close(solution.y, other.y, rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize("arguments", [{"method": "cn", "steps": Grid()}, {"method": "bdf", "rtol": 1e-4}])
+def test_a_block(arguments: dict, checks: list[int]) -> None:
+    func = Func()
+    block = ODEBlock(func, T, **arguments)
+    values = [block(Y0) for _ in range(3)]
+    assert len(checks) == 1
+    torch.testing.assert_close(values[2], ODEBlock(fresh(func), T, **arguments)(Y0), rtol=1e-8, atol=1e-10)
 
 
 def test_recorded_steps(checks: list[int]) -> None:

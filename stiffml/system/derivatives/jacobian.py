@@ -93,6 +93,12 @@ class WithJacobian(Evaluation):
         self._last_graph.release()
         self._last_state = self._last_slope = np.empty(0)
 
+    def known_slope(self, s: float, u: np.ndarray) -> np.ndarray | None:
+        """func's own value at a state, if that was evaluated last; it must not be written to."""
+        if self.span.trim(s) != self._last_time or not np.array_equal(u, self._last_state):
+            return None
+        return self._last_slope
+
     def attached(self, s: float, u: np.ndarray, remember: bool = False) -> Tensor:
         """func at one state, with the graph of all that it depends on besides the state and the time.
 

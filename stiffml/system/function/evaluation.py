@@ -109,7 +109,8 @@ class Evaluation:
         return layout.flatten(value)
 
     def _as_slope(self, value: Tensor) -> np.ndarray:
-        flat = value.detach().double().cpu().numpy()
+        is_plain = self._plain and value.dtype == torch.float64  # then there is nothing to convert
+        flat = value.detach().numpy() if is_plain else value.detach().double().cpu().numpy()
         return flat if self.direction > 0 else -flat
 
     @cached_property
@@ -128,6 +129,9 @@ class Evaluation:
         return self.may_replicate and self._mode(s, u) is not Batching.LOOP
 
     def _checked(self, value: State) -> State:
+        usual = torch.float64, self.layout.shapes[0]
+        if self._plain and type(value) is Tensor and (value.dtype, value.shape) == usual:
+            return value
         parts = value if isinstance(value, tuple | list) else (value,)
         if isinstance(value, tuple | list) != self.layout.is_tuple or not all(
             isinstance(part, Tensor) for part in parts
