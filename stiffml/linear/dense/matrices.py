@@ -66,7 +66,7 @@ def dense_matrix(problem: Formulation) -> DenseMatrix:
 
 
 class _SingleMatrix(DenseMatrix):
-    """A PETSc dense matrix, factorised by LAPACK; PETSc's own LU ends the run where the matrix is singular."""
+    """A PETSc dense matrix, factorised by LAPACK: PETSc's own LU ends the run where it is singular."""
 
     def __init__(self, problem: Formulation) -> None:
         super().__init__(problem)
