@@ -75,8 +75,12 @@ class _SingleMatrix(DenseMatrix):
         self.mat.setUp()
 
     def configure(self, ksp) -> None:
-        ksp.getPC().setType(PETSc.PC.Type.PYTHON)
-        ksp.getPC().setPythonContext(_SinglePC(self.mat))
+        pc = ksp.getPC()
+        if any(name.startswith("pc_factor_") for name in PETSc.Options(pc.getOptionsPrefix()).getAll()):
+            pc.setType(PETSc.PC.Type.LU)  # options that only PETSc's own factors have
+            return
+        pc.setType(PETSc.PC.Type.PYTHON)
+        pc.setPythonContext(_SinglePC(self.mat))
 
     def _release(self) -> None:
         pass  # the matrix is filled in the same place again
