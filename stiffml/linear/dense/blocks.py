@@ -39,6 +39,11 @@ class BlockLU:
         self.info = torch.empty(shape[:-2], dtype=torch.int32)
         torch.linalg.lu_factor_ex(matrices, out=(self._lu, self._pivots, self.info))
 
+    def spoil_singular(self) -> None:
+        """Let solutions with singular matrices be NaN in all components."""
+        if self.info.any():
+            self._lu[self.info != 0] = torch.nan
+
     def solve(self, v: Tensor, transpose: bool = False) -> Tensor:
         """The x of A x = v, or of Aᵀ x = v, for columns v (…, w, n)."""
         return torch.linalg.lu_solve(self._lu, self._pivots, v, adjoint=transpose)

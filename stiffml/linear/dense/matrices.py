@@ -6,6 +6,7 @@ from abc import abstractmethod
 
 import numpy as np
 import torch
+from scipy.linalg import lapack
 
 from stiffml.linear.dense.blocks import BlockLU, shift_
 from stiffml.linear.non_finite import mended_blocks
@@ -65,7 +66,7 @@ def dense_matrix(problem: Formulation) -> DenseMatrix:
 
 
 class _SingleMatrix(DenseMatrix):
-    """A PETSc dense matrix, factorised by LAPACK inside PETSc."""
+    """A PETSc dense matrix, factorised by LAPACK: PETSc's own LU ends the run where it is singular."""
 
     def __init__(self, problem: Formulation) -> None:
         super().__init__(problem)
@@ -74,15 +75,35 @@ class _SingleMatrix(DenseMatrix):
         self.mat.setUp()
 
     def configure(self, ksp) -> None:
-        ksp.getPC().setType(PETSc.PC.Type.LU)
+        pc = ksp.getPC()
+        if any(name.startswith("pc_factor_") for name in PETSc.Options(pc.getOptionsPrefix()).getAll()):
+            pc.setType(PETSc.PC.Type.LU)  # options that only PETSc's own factors have
+            return
+        pc.setType(PETSc.PC.Type.PYTHON)
+        pc.setPythonContext(_SinglePC(self.mat))
 
     def _release(self) -> None:
-        pass  # PETSc factorises in the same place again
+        pass  # the matrix is filled in the same place again
 
     def _set(self, shift: float, jacobian: np.ndarray) -> None:
         mass = self._eye if self._mass is None else self._mass[0]
         np.subtract(shift * mass, jacobian[0], out=self.mat.getDenseArray())
         self.mat.assemble()
+
+
+class _SinglePC:
+    """The preconditioner: solves with the factors of one matrix."""
+
+    def __init__(self, matrix) -> None:
+        self._matrix = matrix
+
+    def setUp(self, pc) -> None:
+        self._lu, self._pivots, info = lapack.dgetrf(self._matrix.getDenseArray(readonly=True))
+        if info > 0:
+            self._lu = np.full_like(self._lu, np.nan)  # Newton reports it as a failure of the step
+
+    def apply(self, pc, x, y) -> None:
+        y.array_w[:] = lapack.dgetrs(self._lu, self._pivots, x.array_r)[0]
 
 
 class _BlockMatrix(DenseMatrix):
@@ -149,8 +170,8 @@ class _BlockPC:
         self.lu: BlockLU | None = None
 
     def setUp(self, pc) -> None:
-        # A singular block yields inf or nan, which Newton reports as a failure of the step.
         self.lu = BlockLU(self._operator.to_be_factorised())
+        self.lu.spoil_singular()  # Newton reports it as a failure of the step
 
     def apply(self, pc, x, y) -> None:
         assert self.lu is not None
