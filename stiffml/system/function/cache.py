@@ -15,9 +15,13 @@ KEPT = 16
 def remembered(func: Any) -> dict[Any, Any]:
     """The dictionary of findings of a function; an empty one if nothing can be kept for it.
 
-    A bound method is a new object at every mention, so its dictionary belongs to the instance.
+    A bound method is a new object at every mention, so its dictionary belongs to the instance. One that says
+    what it is made of, ``kept_with``, a function and a key, is remembered with that.
     """
-    owner, part = (func.__self__, func.__func__) if isinstance(func, MethodType) else (func, None)
+    owner: Any
+    owner, part = getattr(func, "kept_with", (func, None))
+    if isinstance(owner, MethodType):
+        owner, part = owner.__self__, (owner.__func__, part)
     try:
         known = _KNOWN.setdefault(owner, {}).setdefault(part, {})
     except TypeError:  # it takes no weak references, or cannot be hashed
