@@ -38,8 +38,8 @@ def require_same(
 ) -> None:
     """Raise NotCompilableError unless a part of a compiled function is torch's at all of some states.
 
-    ``what``: ``"blocks"``, ``"pull"`` or ``"push"``. ``tensors``: those that the function reads now in
-    place of ``compiled.lifted``, the default.
+    ``what``: ``"blocks"``, ``"pull"``, ``"push"`` or ``"bend"``. ``tensors``: those that the function
+    reads now in place of ``compiled.lifted``, the default.
     """
     random = np.random.default_rng(0)
     tensors = compiled.lifted if tensors is None else tensors
@@ -73,7 +73,7 @@ class _Comparison:
             random,
             f" at t = {t:.6g}, near the initial state",
         )
-        self._u, self._tensors = u, tensors
+        self._function, self._u, self._tensors = function, u, tensors
         self._p = compiled.packed(tensors)
         self._at = np.array([t]), u[None], self._p
         self._leaves = torch.tensor(t, dtype=torch.float64), torch.from_numpy(u.copy())
@@ -124,6 +124,22 @@ class _Comparison:
         scale = np.abs(self._w) @ np.abs(moved) + np.abs(wrt_p) @ q
         self._require("derivative along parameters", self._w @ moved, wrt_p @ q, scale, self._total)
 
+    def bend(self) -> None:
+        """Gradients of products of the cotangent with derivatives along a direction of y and t."""
+        random, u = self._random, np.abs(self._u)
+        s, v = random.uniform(0.5, 1.0, 1), random.uniform(0.5, 1.0, u.size) * u
+        wrt_y, wrt_p = self._compiled.bend(*self._at, s, v[None], self._w[None])
+        by_y, *by_p = self._torch_second(torch.from_numpy(s)[0], torch.from_numpy(v))
+        # What a component of f is made of, and so its derivatives, may cancel.
+        sizes = np.maximum(u, 1e-9 * u.max() + 1e-300)
+        self._require("second derivative", wrt_y[0], by_y, np.abs(by_y), self._total / sizes)
+        parts = np.split(wrt_p, np.cumsum([part.size for part in by_p])[:-1]) if by_p else []
+        for part, expected, tensor in zip(parts, by_p, self._tensors, strict=True):
+            largest = max(
+                np.abs(expected).max(), self._total / max(float(tensor.detach().abs().max()), 1e-300)
+            )
+            self._require("second derivative by a tensor", part, expected, np.abs(expected), largest)
+
     def _require_wrt_y(self, found: np.ndarray) -> None:
         terms, sizes = np.abs(self._w) @ np.abs(self._jacobian), np.abs(self._u)
         floor = (terms * sizes).max() / np.maximum(sizes, 1e-9 * sizes.max() + 1e-300)
@@ -140,6 +156,28 @@ class _Comparison:
         return [
             (torch.zeros_like(tensor) if grad is None else grad).detach().numpy(force=True).ravel()
             for tensor, grad in zip(inputs, found, strict=True)
+        ]
+
+    def _torch_second(self, s: Tensor, v: Tensor) -> list[np.ndarray]:
+        """The gradients of w·(s ∂f/∂t + ∂f/∂y v) by y and by the tensors."""
+        inputs, w = [self._leaves[1], *self._tensors], torch.from_numpy(self._w)
+        by_input: dict[int, Tensor | None] = {}
+        with torch.enable_grad():
+            value = self._function(*self._leaves)
+            first: Sequence[Tensor | None] = (None, None)
+            if value.requires_grad:
+                first = torch.autograd.grad(value, self._leaves, w, create_graph=True, allow_unused=True)
+            terms = [
+                (g * d).sum() for g, d in zip(first, (s, v), strict=True) if g is not None and g.requires_grad
+            ]
+            if terms:
+                wanted = [x for x in inputs if x.requires_grad]
+                second = torch.autograd.grad(sum(terms, torch.zeros(())), wanted, allow_unused=True)
+                by_input = {id(x): g for x, g in zip(wanted, second, strict=True)}
+        found = [by_input.get(id(x)) for x in inputs]
+        return [
+            (torch.zeros_like(x) if g is None else g).detach().numpy(force=True).ravel()
+            for x, g in zip(inputs, found, strict=True)
         ]
 
     def _require(self, what: str, found, wanted, terms, largest) -> None:

@@ -51,6 +51,11 @@ def push_code(of: Expressions) -> str:
     return "\n".join((_head(of), _generated([of.pushed, of.moved]), _PUSH))
 
 
+def bend_code(of: Expressions) -> str:
+    """Second derivatives of products: ``bend``."""
+    return "\n".join((_head(of), _generated([of.bent]), _BEND))
+
+
 def _head(of: Expressions) -> str:
     return (
         "#include <math.h>\n#include <stdint.h>\n#include <stdlib.h>\n#include <string.h>\n"
@@ -183,5 +188,25 @@ EXPORT int move(int64_t K, int64_t samples, const double *t, const double *y, co
       if (moved(arg, res, 0, 0, 0)) return 1;
     }
   return 0;
+}
+"""
+
+_BEND = """
+/* The gradients of w times (s df/dt + df/dy v) by y, like y, and by p (parameters,), summed over all states,
+   at t (K,), y, v and w (K, samples, size), s (K,). */
+EXPORT int bend(int64_t K, int64_t samples, const double *t, const double *y, const double *p,
+                const double *s, const double *v, const double *w, double *wrt_y, double *wrt_p) {
+  double *own = malloc((PARAMETERS + 1) * sizeof *own);
+  int failed = !own;
+  memset(wrt_p, 0, PARAMETERS * sizeof *wrt_p);
+  for (int64_t k = 0; k < K && !failed; k++)
+    for (int64_t i = 0; i < samples && !failed; i++, y += SIZE, v += SIZE, w += SIZE, wrt_y += SIZE) {
+      const double *arg[] = {t + k, y, p, s + k, v, w};
+      double *res[] = {wrt_y, own};
+      failed = bent(arg, res, 0, 0, 0);
+      for (int64_t j = 0; j < PARAMETERS; j++) wrt_p[j] += own[j];
+    }
+  free(own);
+  return failed;
 }
 """

@@ -6,6 +6,7 @@ With t (), y (size,) and p (parameters,), the inputs of a trace one after the ot
     pulled       (t, y, p, w)       f, wᵀ∂f/∂y, wᵀ∂f/∂t, wᵀ∂f/∂p
     pushed       (t, y, p, s, v)    s ∂f/∂t + ∂f/∂y v
     moved        (t, y, p, q)       ∂f/∂p q
+    bent         (t, y, p, s, v, w) the gradients of wᵀ(s ∂f/∂t + ∂f/∂y v) by y and by p
 """
 
 from __future__ import annotations
@@ -96,6 +97,17 @@ class Expressions:
         s, v = ca.SX.sym("s"), ca.SX.sym("v", self.size)
         found = ca.jtimes(self._f, ca.vertcat(self._t, self._y), ca.vertcat(s, v))
         return ca.Function("pushed", [*self._inputs, s, v], [ca.densify(found)])
+
+    @cached_property
+    def bent(self) -> ca.Function:
+        s, v, w = ca.SX.sym("s"), ca.SX.sym("v", self.size), ca.SX.sym("w", self.size)
+        along = ca.jtimes(self._f, ca.vertcat(self._t, self._y), ca.vertcat(s, v))
+        found = ca.jtimes(along, ca.vertcat(self._y, self._p), w, True)
+        parts = map(ca.densify, ca.vertsplit(found, [0, self.size, self.size + self.parameters]))
+        function = ca.Function("bent", [*self._inputs, s, v, w], list(parts))
+        if function.n_instructions() > 4 * MOST:
+            raise NotCompilableError(f"its second derivatives take {function.n_instructions()} operations")
+        return function
 
     @cached_property
     def moved(self) -> ca.Function:

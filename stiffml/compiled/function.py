@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stiffml.compiled.cache import library_of
-from stiffml.compiled.code import forward_code, pull_code, push_code
+from stiffml.compiled.code import bend_code, forward_code, pull_code, push_code
 from stiffml.compiled.expressions import Expressions
 from stiffml.compiled.library import Library
 from stiffml.compiled.trace import Flat, trace
@@ -58,14 +58,25 @@ class CompiledFunction:
     def _push(self) -> Library:
         return Library(library_of(push_code(self._expressions)), ("push", "move"))
 
+    @cached_property
+    def _bend(self) -> Library:
+        return Library(library_of(bend_code(self._expressions)), ("bend",))
+
     @property
     def address(self) -> int:
         """Of the C struct with pointers to f and its Jacobian (see ``code.py``)."""
         return self._forward.address()
 
     def loop(self, name: str) -> int:
-        """The address of the loop ``"values"``, ``"blocks"`` or ``"push"`` (see ``code.py``)."""
-        return (self._push if name == "push" else self._forward).loop(name)
+        """The address of the loop ``"values"``, ``"blocks"``, ``"pull"``, ``"push"`` or ``"bend"``.
+
+        See ``code.py``.
+        """
+        if name == "pull":
+            return self._pull.loop(name)
+        if name == "push":
+            return self._push.loop(name)
+        return (self._bend if name == "bend" else self._forward).loop(name)
 
     @staticmethod
     def packed(tensors: Sequence[Tensor]) -> np.ndarray:
@@ -106,6 +117,14 @@ class CompiledFunction:
         found = np.empty_like(y)
         self._push.call("move", *_counts(t, y), t, y, p, q, found)
         return found
+
+    def bend(
+        self, t: np.ndarray, y: np.ndarray, p: np.ndarray, s: np.ndarray, v: np.ndarray, w: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The gradients of w·(∂f/∂t s + ∂f/∂y v) by y, like y, and by p, summed over states; v, w like y."""
+        wrt_y, wrt_p = np.empty_like(y), np.empty(len(p))
+        self._bend.call("bend", *_counts(t, y), t, y, p, s, v, w, wrt_y, wrt_p)
+        return wrt_y, wrt_p
 
 
 def _counts(t: np.ndarray, y: np.ndarray) -> tuple[int, int]:

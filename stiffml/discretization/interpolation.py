@@ -8,7 +8,7 @@ matrix.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -52,6 +52,12 @@ class Reading:
     def of_state(state: int) -> Reading:
         """The reading that is the state with this number."""
         return Reading(np.array([state]), np.ones(1), state)
+
+    @classmethod
+    def of_states(cls, states: Sequence[int]) -> list[Reading]:
+        """The readings that are the states with these numbers."""
+        one = np.ones(1)
+        return [cls(row, one, n) for row, n in zip(np.array(states, dtype=int)[:, None], states, strict=True)]
 
     @classmethod
     def of_output(cls, number: int, end: int, s: float, value: np.ndarray) -> Reading:

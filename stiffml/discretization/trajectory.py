@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
 from stiffml.discretization.numbering import is_half, start_of_half
 from stiffml.steps import Fractions, Recorded
+
+FEW = 16
+"""Steps of an interval that are summed one by one."""
 
 
 class Growing:
@@ -157,10 +161,12 @@ class Trajectory:
         sizes, intervals = self.sizes, len(self.output_steps) - 1
         if self.output_steps[-1] == intervals:  # a step for each
             return tuple(np.ones((intervals, 1)))
+        listed = sizes.tolist()
         ends = []
         for first, last in zip(self.output_steps[:-1], self.output_steps[1:], strict=True):
-            if last - first == 1:
-                ends.append(np.ones(1))
+            if last - first <= FEW:  # the same numbers, without the costs of calls of numpy
+                sums = list(accumulate(listed[first:last]))
+                ends.append(np.array([*(part / sums[-1] for part in sums[:-1]), 1.0]))
                 continue
             fractions = np.cumsum(sizes[first:last])
             fractions /= fractions[-1]

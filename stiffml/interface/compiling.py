@@ -53,6 +53,12 @@ def compile(
     ``Solution.stats.in_c`` counts these steps. They are the steps that Python would take. If such a run fails
     it is taken again from Python, from the start, and ``Solution.stats.given_up`` says why.
 
+    Samples with times of their own, t of shape (batch, n), are runs by themselves in C, without PETSc, on
+    ``torch.get_num_threads()`` threads: by BDF, and by all methods whose steps and error estimates start from
+    one state; not of a ``Split``. So are their gradients, but those by times. A sample has the same numbers
+    whatever else is in the batch, and on any number of threads. A sample that C cannot treat, as with a
+    Jacobian that is not finite, is taken from Python.
+
     Networks and mechanisms of up to about 100 000 scalar operations are compiled, in double precision on the
     CPU. What branches on values of the state is not, nor are most other kinds of layers than dense ones.
 

@@ -156,7 +156,8 @@ def solve(
     compile : bool
         Whether func is compiled to C first, by casadi (``pip install stiffml[compile]``) and a C compiler.
         Small functions then cost microseconds. Default False. See :func:`stiffml.compile`. A function that
-        cannot be compiled is evaluated by torch, after one warning that says why.
+        cannot be compiled is evaluated by torch, after one warning that says why. With times of every
+        sample's own each sample is then a run by itself in C, on ``torch.get_num_threads()`` threads.
     throw : bool
         Whether a solve that stops early raises. Default True. False: it returns the outputs reached.
 

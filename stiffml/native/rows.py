@@ -149,7 +149,8 @@ class RowSolver:
         states = self.block.state_of(c)
         if states is not None:
             if self.pattern.keeps_half and is_half(states).all():
-                return self.block.times.mean(dim=1)  # the trajectory may not have the half step yet
+                # The trajectory may not have the half step yet. Times beyond these two are of outputs.
+                return self.block.times[:, :2].mean(dim=1)
             return torch.from_numpy(np.array(self.segment.times_at(states)))
         return getattr(self.numbers, f"s_{name}")[:, c]
 

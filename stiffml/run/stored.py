@@ -99,6 +99,11 @@ class InMemory(_EveryState):
     def states(self) -> np.ndarray:
         return self._states.rows
 
+    @property
+    def stages(self) -> np.ndarray | None:
+        """(steps, stages, size) if they are kept."""
+        return None if self._stages is None else self._stages.rows
+
     def segment(self, replay: StepSolver, first: int, last: int) -> Segment:
         """The steps ``first`` … ``last`` − 1 with the states from ``first`` on."""
         return self._segment(replay, first, first, last)

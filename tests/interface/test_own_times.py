@@ -174,6 +174,22 @@ def test_interpolated_outputs(method: str) -> None:
         assert off(a, b) <= 1e-8, f"{method}, {name}"
 
 
+@pytest.mark.parametrize("compiled", [False, True], ids=["torch", "compiled"])
+def test_half_step_of_adaptive_steps(compiled: bool) -> None:
+    """It is taken to the middle of the first step, also where the steps have estimates of their errors."""
+    y0, t = torch.tensor([[1.0]], dtype=D), torch.tensor([[0.0, 1.0]], dtype=D)
+    arguments = {"method": "bdf2", "batch_dims": 1, "newton": Newton(rtol=1e-13, atol=1e-15)}
+
+    def func(t: Tensor, y: Tensor) -> Tensor:
+        return -y + torch.sin(40 * t) * torch.ones_like(y)
+
+    with torch.no_grad():
+        steps = Adaptive(initial=0.05)
+        first = solve(func, y0, t, rtol=0.1, atol=0.1, steps=steps, compile=compiled, **arguments)
+        again = solve(func, y0, t, steps=first.steps, compile=compiled, **arguments)
+    assert off(first.y, again.y) <= 1e-12
+
+
 def test_sensitivities_and_second_derivatives() -> None:
     func, y0, t = Kinetics(5.0), starts().requires_grad_(), times()
     arguments = {"method": "bdf3", "rtol": 1e-6, "atol": 1e-8}

@@ -42,7 +42,6 @@ WITHOUT = {
     "through": "add these times to t; what repeats is allowed",
     "guess": "leave it out: steps are taken one after the other",
     "options": "leave it out: PETSc takes no part",
-    "compile": "leave it out, and pass the function itself, not stiffml.compile's",
 }
 """The arguments that such a solve does not take, and what to do."""
 
@@ -142,6 +141,9 @@ def check(arguments: Arguments) -> OwnRequest:
     if torch.is_grad_enabled() or in_forward_mode():
         find_parameters(system, s0, u0[0])
         system.keep_members()
+    if flag("compile", arguments.compile):
+        with torch.inference_mode(False), torch.no_grad():
+            system.compile(u0[0])
     solver = _solver(
         arguments, method, system, tolerances if isinstance(known, Adaptive) else None, s0, u0[0]
     )

@@ -20,9 +20,12 @@ from stiffml.interface.own_times.interpolation import interpolate
 from stiffml.interface.own_times.readings import readings_between
 from stiffml.interface.piece import Piece, SampleOutputs
 from stiffml.interface.solution import Solution
+from stiffml.native.compiled_run.qualifying import obstacle
+from stiffml.native.compiled_run.samples import taken_in_c
 from stiffml.native.constraints import Constraints
 from stiffml.native.replay import Replay
-from stiffml.native.side_by_side.drive import Drive, Taken, Work
+from stiffml.native.side_by_side.drive import Drive
+from stiffml.native.side_by_side.work import Taken, Work
 from stiffml.run.record import Failure, Run
 from stiffml.run.same_function import Values
 from stiffml.run.stored import InMemory
@@ -112,7 +115,7 @@ def _integrated(request: OwnRequest, start: np.ndarray) -> tuple[Taken, Run]:
         request.tolerances,
         request.newton,
     )
-    taken = Drive(work).run()
+    taken = Drive(work).run() if obstacle(work) else taken_in_c(work)
     checkpoints = InMemory.of(taken.states, taken.stages if request.keeps_stages else None)
     run = Run(taken.trajectories.parts[0], checkpoints, np.ones(1, dtype=bool))
     run.before = Values.at(s0, "began", slopes, system)
@@ -138,7 +141,7 @@ def _outputs(request: OwnRequest, taken: Taken, tape: Tape) -> tuple[list[Readin
         position = np.full(len(own), -1)
         reached = np.flatnonzero(chosen)[: len(part.output_steps)]
         position[reached] = len(readings) + np.arange(len(reached))
-        readings += [Reading.of_state(start + n) for n in part.output_steps]
+        readings += Reading.of_states([start + n for n in part.output_steps])
         positions.append(position)
     values = [taken.states[[int(reading.states[0]) for reading in readings]]]
     asked = []
@@ -180,6 +183,7 @@ def _count(request: OwnRequest, tape: Tape, taken: Taken) -> None:
         ramp_steps=request.ramp_steps,
         newton_iterations=counts.newton_iterations,
         mended_jacobians=counts.mended_jacobians,
+        in_c=counts.in_c,
         rhs_evals=system.rhs_evals,
         jacobians=system.f.jacobians,
         wall_s=tape.run.wall_s,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,76 +10,18 @@ import numpy as np
 from stiffml.discretization.estimates import scaled
 from stiffml.discretization.trajectory import Trajectories, Trajectory
 from stiffml.errors import Status
-from stiffml.methods import Method
-from stiffml.native.side_by_side.first_sizes import initial_sizes, shortest
+from stiffml.native.side_by_side.first_sizes import first_sizes
 from stiffml.native.side_by_side.goals import Chosen, Goals, Known
 from stiffml.native.side_by_side.newton import SideBySide
 from stiffml.native.side_by_side.past import Past, attempts
+from stiffml.native.side_by_side.work import Taken, Work, of_samples
 from stiffml.run.controller import Controller
 from stiffml.run.record import Failure
 from stiffml.run.stepping import Counts
-from stiffml.settings import NewtonLimits, Tolerances
 from stiffml.steps import Adaptive
-from stiffml.system.finite import first_not_finite
-from stiffml.system.linear_solver import LinearSolver
-from stiffml.system.system import System
 
 SHRINK = {True: 0.25, False: 0.5}
 """The factor by which a step is cut if it cannot be solved for, adaptive ones and others."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """What is to be integrated: the samples, and how.
-
-    Attributes
-    ----------
-    system : System
-        On the states of one sample.
-    method : Method
-    solver : LinearSolver or None
-    outputs : sequence of ndarray
-        For each sample the times that steps end on, in solver time.
-    u0 : ndarray
-        (samples, width)
-    steps : Adaptive, or sequence of ndarray
-        Adaptive steps, or for each sample the ends of all its steps.
-    tolerances, newton
-        Of all samples; ``atol`` is a number or (samples, width).
-    """
-
-    system: System
-    method: Method
-    solver: LinearSolver | None
-    outputs: Sequence[np.ndarray]
-    u0: np.ndarray
-    steps: Adaptive | Sequence[np.ndarray]
-    tolerances: Tolerances
-    newton: NewtonLimits
-
-
-@dataclass
-class Taken:
-    """The steps that were taken.
-
-    Attributes
-    ----------
-    trajectories : Trajectories
-        One for each sample.
-    states : ndarray
-        (states, width) of all of them, in the numbering of ``trajectories``.
-    stages : ndarray or None
-        (states, stages, width) the stages of the step from each state, for methods that keep stages.
-    failures : dict of int to Failure
-        By sample.
-    counts : Counts
-    """
-
-    trajectories: Trajectories
-    states: np.ndarray
-    stages: np.ndarray | None
-    failures: dict[int, Failure]
-    counts: Counts
 
 
 @dataclass
@@ -108,24 +50,11 @@ class Drive:
         self._why: dict[int, tuple[Status, int | None]] = {}
 
     def _make_goals(self) -> Goals:
-        work, past = self._work, self._past
+        work = self._work
         if not isinstance(work.steps, Adaptive):
             return Known(work.outputs, work.steps)
-        begins, last = past.times[:, -1], np.array([times[-1] for times in work.outputs])
-        moving = np.flatnonzero(last > begins)
-        sizes = np.ones(len(begins))
-        if work.steps.initial is not None:
-            sizes[:] = work.steps.initial
-        if len(moving) and (work.steps.initial is None or not work.method.estimates_first_step):
-            u = past.states[moving, -1]
-            tolerances = self._tolerances_of(moving)
-            weights = tolerances.atol + tolerances.rtol * np.abs(u)
-            spans = last[moving] - begins[moving]
-            found = initial_sizes(work.system, work.method, weights, begins[moving], spans, u)
-            found = np.maximum(found, work.steps.minimum or 0.0)
-            sizes[moving] = found if work.steps.initial is None else np.minimum(found, sizes[moving])
-        sizes = np.maximum(sizes, shortest(begins))
-        return Chosen(work.outputs, work.steps, work.method.growth_limit(len(sizes)), sizes)
+        growth = work.method.growth_limit(len(work.u0))
+        return Chosen(work.outputs, work.steps, growth, first_sizes(work))
 
     def run(self) -> Taken:
         """Take all steps."""
@@ -173,9 +102,9 @@ class Drive:
         order: int,
     ) -> None:
         """Keep the steps that succeeded; cut the others, or give up their samples."""
-        factors, errors = np.ones(len(samples)), None
+        work, factors, errors = self._work, np.ones(len(samples)), None
         if order:
-            tolerances = self._tolerances_of(samples)
+            tolerances = work.tolerances_of(samples)
             with np.errstate(over="ignore", invalid="ignore"):
                 errors = scaled(rows.errors_found(), new, self._past.states[samples, -1], tolerances)
                 norms = np.sqrt(np.mean(errors**2, axis=1))
@@ -193,7 +122,12 @@ class Drive:
             factor = float(factors[k]) if why is Status.STEP_TOO_SMALL else SHRINK[self._adaptive]
             stuck = self._goals.cut(sample, begin, end, factor)
             if stuck is not None:
-                component = self._component(why, rows, k, begin, sample, new, errors)
+                found = rows.update[k]
+                if why is Status.NON_FINITE:
+                    found = new[k]
+                elif why is Status.STEP_TOO_SMALL and errors is not None:
+                    found = errors[k]
+                component = work.component(why, sample, begin, self._past.states[sample, -1], found)
                 self._failures[sample] = Failure(why, begin, end - begin, component)
         if good.any():
             self._keep(
@@ -227,37 +161,10 @@ class Drive:
         if self._work.method.kept_stages(self._work.system.form):
             log.stages.append(rows.kept_stages()[at])
 
-    def _component(
-        self,
-        why: Status,
-        rows: SideBySide,
-        k: int,
-        begin: float,
-        sample: int,
-        new: np.ndarray,
-        errors: np.ndarray | None,
-    ) -> int | None:
-        """The component of a sample to name in the message, or None."""
-        state = self._past.states[sample, -1]
-        if why is Status.NON_FINITE:
-            slopes = [part.evaluate(begin, state) for part in self._work.system.parts]
-            found = (first_not_finite(values) for values in (*slopes, new[k]))
-            return next((component for component in found if component is not None), None)
-        if why is Status.STEP_TOO_SMALL and errors is not None:
-            off = np.abs(errors[k])
-        else:
-            tolerances = self._tolerances_of(np.array([sample]))
-            off = np.abs(scaled(rows.update[k][None], state[None], state[None], tolerances)[0])
-        return int(np.argmax(off)) if np.isfinite(off).all() else None
-
-    def _tolerances_of(self, samples: np.ndarray) -> Tolerances:
-        tolerances = self._work.tolerances
-        return Tolerances(tolerances.rtol, _of(tolerances.atol, samples))
-
     def _newton_weights(self, samples: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         newton = self._work.newton
         if newton.atol is not None:
-            atol = _of(newton.atol, samples)
+            atol = of_samples(newton.atol, samples)
         else:
             # The tiny constant avoids division by zero for components that stay at zero.
             atol = 0.01 * newton.rtol * np.abs(self._past.states[samples, -1]) + 1e-250
@@ -286,8 +193,3 @@ class Drive:
             stages[np.delete(np.arange(len(states)), lasts)] = kept[of_steps]
         counts = Counts(self._rejected, self._iterations, mended_jacobians=self._mended)
         return Taken(Trajectories(parts), states, stages, self._failures, counts)
-
-
-def _of(value: float | np.ndarray, samples: np.ndarray) -> float | np.ndarray:
-    """A number, or the rows of some samples."""
-    return value[samples] if isinstance(value, np.ndarray) else value

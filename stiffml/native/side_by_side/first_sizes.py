@@ -6,8 +6,30 @@ import numpy as np
 import torch
 
 from stiffml.methods import Method
-from stiffml.steps import RESOLVED
+from stiffml.native.side_by_side.work import Work
+from stiffml.steps import RESOLVED, Adaptive
 from stiffml.system.system import System
+
+
+def first_sizes(work: Work) -> np.ndarray:
+    """(samples,) the sizes of the first steps that are tried, with adaptive steps."""
+    steps = work.steps
+    assert isinstance(steps, Adaptive)
+    begins = np.array([times[0] for times in work.outputs])
+    last = np.array([times[-1] for times in work.outputs])
+    moving = np.flatnonzero(last > begins)
+    sizes = np.ones(len(begins))
+    if steps.initial is not None:
+        sizes[:] = steps.initial
+    if len(moving) and (steps.initial is None or not work.method.estimates_first_step):
+        u = work.u0[moving]
+        tolerances = work.tolerances_of(moving)
+        weights = tolerances.atol + tolerances.rtol * np.abs(u)
+        spans = last[moving] - begins[moving]
+        found = initial_sizes(work.system, work.method, weights, begins[moving], spans, u)
+        found = np.maximum(found, steps.minimum or 0.0)
+        sizes[moving] = found if steps.initial is None else np.minimum(found, sizes[moving])
+    return np.maximum(sizes, shortest(begins))
 
 
 def slopes_at(system: System, s: np.ndarray, u: np.ndarray) -> np.ndarray:

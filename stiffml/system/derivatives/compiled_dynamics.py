@@ -128,7 +128,7 @@ class CompiledDynamics(Dynamics):
     def vjp(
         self, s: Tensor, u: Tensor, cotangents: Tensor, wrt_time: bool
     ) -> tuple[Tensor, list[Tensor | None], Tensor, Tensor]:
-        places = self._places
+        places = self.places
         if places is None or self.extrapolates(s.numpy()) or not self.compiled.may("pull"):
             return super().vjp(s, u, cotangents, wrt_time)
         f, _, wrt_t, wrt_p = self._pulled(s, u, cotangents)
@@ -154,7 +154,7 @@ class CompiledDynamics(Dynamics):
         return self._pushed(s, u, torch.full_like(s, float(self.direction)), torch.zeros_like(u))
 
     def jvps(self, s: Tensor, u: Tensor, directions: Sequence[Sequence[Tensor | None]]) -> Tensor:
-        places = self._places
+        places = self.places
         if places is None or self.extrapolates(s.numpy()) or not self.compiled.may("push"):
             return super().jvps(s, u, directions)
         self.rhs_evals += len(s)
@@ -170,7 +170,7 @@ class CompiledDynamics(Dynamics):
         return result
 
     @cached_property
-    def _places(self) -> list[slice | None] | None:
+    def places(self) -> list[slice | None] | None:
         """Where p has each of the parameters; None if p has a tensor that requires a gradient and is none."""
         place, slices = 0, {}
         for tensor in self.compiled.tensors:

@@ -44,9 +44,13 @@ _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.
 def remembered(func: Any) -> dict[Any, Any]:
     """The dictionary of findings of a function; an empty one if nothing can be kept for it.
 
-    A bound method is a new object at every mention, so its dictionary belongs to the instance.
+    A bound method is a new object at every mention, so its dictionary belongs to the instance. One that says
+    what it is made of, ``kept_with``, a function and a key, is remembered with that.
     """
+    func, key = getattr(func, "kept_with", (func, None))
     owner, part = _place_of(func)
+    if key is not None:
+        part = part, key
     try:
         functions = _WITHOUT_MODULE if owner is None else _KNOWN.setdefault(owner, {})
     except TypeError:  # it takes no weak references

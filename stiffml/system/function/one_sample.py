@@ -42,6 +42,11 @@ class OneSample:
         self.func, self._dims, self._takes_many, self._flat = func, batch_dims, takes_many, flat
 
     @property
+    def kept_with(self) -> tuple[Func, tuple[object, ...]]:
+        """The function that findings are remembered with, and under which key."""
+        return self.func, ("one sample", self._dims, self._takes_many, self._flat)
+
+    @property
     def training(self) -> object:
         """What findings about a module depend on."""
         return getattr(self.func, "training", None)

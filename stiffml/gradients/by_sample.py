@@ -1,0 +1,33 @@
+"""The gradients of samples with steps of their own, each sample reversed by itself in compiled code."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from stiffml.discretization.trajectory import Trajectories
+from stiffml.gradients.tape import Tape
+from stiffml.native.compiled_run.reversing import Reversed, reversed_in_c
+from stiffml.run.stored import InMemory
+
+
+def reversed_by_sample(tape: Tape, cotangents: Tensor) -> Reversed | None:
+    """The gradients of such a run for dL/dy (n_outputs, size); None if compiled code lacks what they need.
+
+    Gradients by times are not among them.
+    """
+    replay, checkpoints, trajectories = tape.replay, tape.checkpoints, tape.replay.trajectory
+    if not isinstance(trajectories, Trajectories) or replay.has_queries:
+        return None
+    if not isinstance(checkpoints, InMemory) or not replay.system.f.is_compiled:
+        return None
+    numbers = [reading.states for reading in tape.readings]
+    states = np.concatenate(numbers)
+    if (states < 0).any():  # the half steps of BDF
+        return None
+    weights = np.concatenate([reading.weights for reading in tape.readings])
+    rows = np.repeat(np.arange(len(numbers)), [len(part) for part in numbers])
+    of_states = np.zeros(checkpoints.states.shape)
+    np.add.at(of_states, states, weights[:, None] * cotangents.numpy()[rows])
+    kept = checkpoints.states, checkpoints.stages
+    return reversed_in_c(trajectories, replay.method, replay.system, *kept, of_states)

@@ -1,0 +1,100 @@
+"""The reverse sweeps of samples in C, each over the steps of its own, on threads."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stiffml.discretization.trajectory import Trajectories
+from stiffml.methods import Method
+from stiffml.native.compiled_run.interface import BackwardsStruct
+from stiffml.native.compiled_run.library import library
+from stiffml.native.compiled_run.qualifying import obstacle_of
+from stiffml.native.compiled_run.task import Arrays, task_of
+from stiffml.system.system import System
+
+NUMBERS = 4_000_000
+"""Most float64 values of gradients by parameters that samples have at once (32 MB)."""
+
+
+class Reversed(NamedTuple):
+    """Gradients: (samples, width) by the initial states, and by each parameter, None where f has none."""
+
+    u0: np.ndarray
+    parameters: list[Tensor | None]
+
+
+def reversed_in_c(
+    trajectories: Trajectories,
+    method: Method,
+    system: System,
+    states: np.ndarray,
+    stages: np.ndarray | None,
+    cotangents: np.ndarray,
+) -> Reversed | None:
+    """The gradients of several samples by the reverse sweep; None if only Python has them.
+
+    Parameters
+    ----------
+    trajectories, method, system
+        Of a run; the system is that of one sample.
+    states : ndarray
+        (states, width) of all samples, one after the other.
+    stages : ndarray or None
+        (states, stages, width) of the steps from these states, if they were kept.
+    cotangents : ndarray
+        (states, width) dL/du of states that are outputs; overwritten.
+    """
+    from stiffml.system.derivatives.compiled_dynamics import CompiledDynamics  # imports casadi
+
+    if obstacle_of(system, method, False) or system.mass_has_gradient:
+        return None
+    f = system.f
+    assert isinstance(f, CompiledDynamics)
+    places = f.places
+    if places is None or not f.compiled.may("pull") or (method.time_is_state and not f.compiled.may("bend")):
+        return None
+    if stages is None and method.kept_stages(system.form):
+        return None  # Newton's iteration finds them again
+    parts, parameters = trajectories.parts, len(f.compiled.p)
+    starts = np.append(trajectories.starts, len(states)).astype(np.int64)
+    total, counts = np.zeros(parameters), np.zeros(4, dtype=np.int64)
+    most = max(1, NUMBERS // max(parameters, 1))
+    for first in range(0, len(parts), most):
+        last = min(first + most, len(parts))
+        arrays, wrt_p = Arrays(), np.zeros((last - first, parameters))
+        struct = task_of(arrays, system, method, last - first, False, stages is not None)
+        halves = [part.half for part in parts[first:last]]
+        struct.half_time = arrays.numbers(np.array([0.0 if half is None else half[0] for half in halves]))
+        zero = np.zeros(states.shape[1])
+        struct.half = arrays.numbers(np.stack([zero if half is None else half[1] for half in halves]))
+        struct.counts = arrays.kept(counts)
+        back = BackwardsStruct(
+            pull=f.compiled.code.loop("pull"),
+            bend=f.compiled.code.loop("bend") if method.time_is_state else None,
+            parameters=parameters,
+            at=arrays.kept(starts[first : last + 1]),
+            times=arrays.numbers(trajectories.times),
+            states=arrays.numbers(states),
+            stages=None if stages is None else arrays.numbers(stages),
+            cotangents=arrays.kept(cotangents),
+            wrt_p=arrays.kept(wrt_p),
+        )
+        found: Any = library()
+        threads = min(torch.get_num_threads(), last - first)
+        if found.stiffml_samples_reverse(ctypes.byref(struct), ctypes.byref(back), threads):
+            return None
+        total += wrt_p.sum(axis=0)
+    u0 = cotangents[starts[:-1]]
+    if not (np.isfinite(u0).all() and np.isfinite(total).all()):
+        return None  # Python says where it comes from
+    f.stepped(int(counts[2]), int(counts[3]), float(trajectories.times[-1]), states[-1])
+    grads: list[Tensor | None] = [
+        None if place is None else torch.from_numpy(total[place].copy()).to(parameter).view(parameter.shape)
+        for parameter, place in zip(f.parameters, places, strict=True)
+    ]
+    return Reversed(u0, grads)

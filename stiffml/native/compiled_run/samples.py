@@ -1,0 +1,158 @@
+"""Runs of samples in C: their task in C's form, the calls, and what was taken."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from stiffml.discretization.trajectory import Trajectories, Trajectory
+from stiffml.native.compiled_run.interface import LEFT_TO_PYTHON, REASONS, TaskStruct
+from stiffml.native.compiled_run.library import library
+from stiffml.native.compiled_run.task import Arrays, task_of
+from stiffml.native.side_by_side.drive import Drive
+from stiffml.native.side_by_side.first_sizes import first_sizes
+from stiffml.native.side_by_side.work import Taken, Work
+from stiffml.run.record import Failure
+from stiffml.run.stepping import Counts
+from stiffml.steps import Adaptive
+
+INTERRUPTIBLE = 0.05
+"""Seconds after which C comes back to Python, which then notices interrupts."""
+
+
+def taken_in_c(work: Work) -> Taken:
+    """Take the steps of samples that :func:`stiffml.native.compiled_run.qualifying.obstacle` admits.
+
+    On as many threads as torch uses, ``torch.get_num_threads()``.
+    """
+    runs = _Runs(work)
+    taken = runs.taken()
+    left = np.flatnonzero(runs.reason == LEFT_TO_PYTHON).tolist()
+    return _with_others(taken, left, Drive(work.of(left)).run()) if left else taken
+
+
+class _Runs:
+    """The task of all samples in C's form, with the arrays that C reads and writes."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        samples, width = work.u0.shape
+        self._arrays = Arrays()
+        lengths = np.array([len(times) for times in work.outputs])
+        self._output_at = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        self.steps, self.passed, self.reason, self.has_half = np.zeros((4, samples), dtype=np.int64)
+        self.output_step = np.zeros(self._output_at[-1], dtype=np.int64)
+        self.size, self.half_time = np.zeros((2, samples))
+        self.half, self.found = np.zeros((2, samples, width))
+        self.counts = np.zeros(4, dtype=np.int64)
+        self._struct = self._task()
+
+    def _task(self) -> TaskStruct:
+        work, arrays, newton, steps = self._work, self._arrays, self._work.newton, self._work.steps
+        samples, adaptive = len(work.u0), isinstance(steps, Adaptive)
+        struct = task_of(arrays, work.system, work.method, samples, adaptive, keeps_stages=True)
+        struct.newton_rtol, struct.max_iterations = newton.rtol, newton.max_iterations
+        struct.start = arrays.numbers(work.u0)
+        struct.output = arrays.numbers(np.concatenate(work.outputs))
+        struct.output_at = arrays.kept(self._output_at)
+        if newton.atol is not None:
+            struct.newton_atol = arrays.numbers(_rows(newton.atol, work))
+        if isinstance(steps, Adaptive):
+            struct.max_steps, struct.rtol = steps.max_steps, work.tolerances.rtol
+            struct.minimum, struct.maximum = steps.minimum or 0.0, steps.maximum or np.inf
+            struct.atol = arrays.numbers(_rows(work.tolerances.atol, work))
+            struct.first = arrays.numbers(first_sizes(work))
+            struct.end_at = arrays.kept(np.zeros(samples + 1, dtype=np.int64))
+        else:
+            struct.end = arrays.numbers(np.concatenate([*steps, np.empty(0)]))
+            struct.end_at = arrays.kept(np.cumsum([0, *map(len, steps)]).astype(np.int64))
+        for name in ("steps", "passed", "reason", "output_step", "has_half"):
+            setattr(struct, name, arrays.kept(getattr(self, name)))
+        for name in ("size", "half_time", "half", "found", "counts"):
+            setattr(struct, name, arrays.kept(getattr(self, name)))
+        return struct
+
+    def taken(self) -> Taken:
+        """Take the steps."""
+        library_: Any = library()
+        batch = library_.stiffml_samples_begin(
+            ctypes.byref(self._struct), min(torch.get_num_threads(), len(self._work.u0))
+        )
+        if batch is None:
+            raise MemoryError("no memory for runs in C")
+        try:
+            while library_.stiffml_samples_go(batch, INTERRUPTIBLE):
+                pass
+            lengths, width, kept = self.steps + 1, self._work.u0.shape[1], self._struct.table.kept
+            times = np.empty(lengths.sum())
+            states = np.empty((len(times), width))
+            stages = np.empty((len(times), kept, width)) if kept else None
+            library_.stiffml_samples_collect(
+                batch,
+                times.ctypes.data,
+                states.ctypes.data,
+                None if stages is None else stages.ctypes.data,
+            )
+        finally:
+            library_.stiffml_samples_end(batch)
+        return self._with_trajectories(times, states, stages)
+
+    def _with_trajectories(self, times: np.ndarray, states: np.ndarray, stages: np.ndarray | None) -> Taken:
+        work, ends = self._work, np.cumsum(self.steps + 1).tolist()
+        parts, failures = [], dict[int, Failure]()
+        for i, (steps, end, passed) in enumerate(
+            zip(self.steps.tolist(), ends, self.passed.tolist(), strict=True)
+        ):
+            at = int(self._output_at[i])
+            marks = [0, *self.output_step[at + 1 : at + max(passed, 1)].tolist()]
+            half = (float(self.half_time[i]), self.half[i].copy()) if self.has_half[i] else None
+            parts.append(Trajectory.of_steps(work.outputs[i], times[end - steps : end], marks, half))
+            if int(self.reason[i]) in REASONS:
+                failures[i] = self._failure(i, float(times[end - 1]), states[end - 1])
+        rejected, iterations, values, jacobians = self.counts.tolist()
+        work.system.f.stepped(values, jacobians, float(times[-1]), states[-1])
+        counts = Counts(rejected, iterations, in_c=int(self.steps.sum()))
+        return Taken(Trajectories(parts), states, stages, failures, counts)
+
+    def _failure(self, i: int, begin: float, state: np.ndarray) -> Failure:
+        why, component = REASONS[int(self.reason[i])], None
+        if why is not REASONS[5]:
+            component = self._work.component(why, i, begin, state, self.found[i])
+        return Failure(why, begin, float(self.size[i]), component)
+
+
+def _rows(value: float | np.ndarray, work: Work) -> np.ndarray:
+    return np.broadcast_to(value, work.u0.shape)
+
+
+def _with_others(taken: Taken, which: list[int], others: Taken) -> Taken:
+    """What was taken, with some of the samples replaced by what was taken of them otherwise."""
+    parts = list(taken.trajectories.parts)
+    states, stages = _split(taken.states, taken), _split(taken.stages, taken)
+    more, more_stages = _split(others.states, others), _split(others.stages, others)
+    lost = 0
+    for k, i in enumerate(which):
+        lost += parts[i].n_steps
+        parts[i], states[i], stages[i] = others.trajectories.parts[k], more[k], more_stages[k]
+    failures = {**taken.failures, **{which[k]: failure for k, failure in others.failures.items()}}
+    counts = replace(
+        taken.counts,
+        rejected=taken.counts.rejected + others.counts.rejected,
+        newton_iterations=taken.counts.newton_iterations + others.counts.newton_iterations,
+        mended_jacobians=others.counts.mended_jacobians,
+        in_c=taken.counts.in_c - lost,
+    )
+    joined = None if taken.stages is None else np.concatenate(stages)
+    return Taken(Trajectories(parts), np.concatenate(states), joined, failures, counts)
+
+
+def _split(rows: np.ndarray | None, taken: Taken) -> list[np.ndarray]:
+    """(states, …) of all samples, sample by sample."""
+    trajectories = taken.trajectories
+    if rows is None:
+        return [np.empty(0)] * len(trajectories.parts)
+    return np.split(rows, trajectories.starts[1:])
