@@ -30,6 +30,7 @@ bench-peers: ## compare with other tools, which get an environment of their own,
 	$(PYTHON) benchmarks/peers/environment.py
 	.venv/bin/python benchmarks/peers/brusselator.py
 	.venv/bin/python benchmarks/peers/small/compare.py
+	.venv/bin/python benchmarks/peers/small/ensembles.py
 
 clean: ## remove the environment and the runs
 	rm -rf .venv .venv-peers runs
