@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import stiffml.fits.robertson as robertson
 import torch
 import xarray
 from torch import nn
 from typer.testing import CliRunner
 
-import stiffml.fits.robertson as robertson
 from stiffml import LinearSolveError, ReplayError, SolveError, Status
 from stiffml.cli import app
 from stiffml.diagnostics import GradientCheck
