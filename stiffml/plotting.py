@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -36,7 +37,8 @@ def styled(dark: bool = False) -> Iterator[None]:
     ink = "#e8e8e8" if dark else "#1c1c1c"
     names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     paper = {name: PAPER[dark] for name in ("figure.facecolor", "axes.facecolor", "savefig.facecolor")}
-    with mpl.rc_context({**dict.fromkeys(names, ink), **paper}):
+    style: dict[Any, Any] = {**dict.fromkeys(names, ink), **paper}
+    with mpl.rc_context(style):
         yield
 
 

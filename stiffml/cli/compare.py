@@ -30,7 +30,7 @@ def compare(
     ] = False,
     learn: Learn = None,
     data: Data = None,
-    time_column: Annotated[Time, typer.Option("--time")] = None,
+    time_column: Time = None,
     run: Run = None,
     points: Points = 40,
     noise: Noise = 0.0,
@@ -63,7 +63,7 @@ def compare(
         made = require_writable(folder, "--out")
         stack.callback(take_back, made)  # it holds something unless this fails at once
         chosen = set_up(asked)
-        optimizing = {one.strip(): {} for one in optimizers.split(",")}
+        optimizing = [one.strip() for one in optimizers.split(",")]
         common, steps = _common(chosen.arguments.get("all", {}))
         own: dict[str, dict[str, Any]] = {one: _without(chosen.of(one), common) for one in optimizing}
         budget = 60.0 if seconds is None and iterations is None else seconds

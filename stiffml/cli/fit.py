@@ -26,7 +26,7 @@ def fit(
     name: Name,
     learn: Learn = None,
     data: Data = None,
-    time_column: Annotated[Time, typer.Option("--time")] = None,
+    time_column: Time = None,
     run: Run = None,
     method: Annotated[
         str | None, typer.Option(help="Time stepping method. Default: as suits the model.")
@@ -175,6 +175,7 @@ def _write(
 
     weights = result.model.state_dict()
     save_atomically(folder / "weights.pt", lambda file: torch.save(weights, file))
+    save_netcdf(folder / "history.nc", result.history)
     save_netcdf(folder / "trajectory.nc", trajectory(chosen, result))
     save_picture(folder / "fit.png", picture(chosen, result, seconds, other))
 
@@ -219,7 +220,7 @@ def _constants(result: Result) -> list[tuple[str, str]]:
     intervals = result.covariance.intervals() if result.covariance is not None else {}
     values = model.values()
     for name in model.names:
-        value = float(values[name])
+        value = float(values[name].detach())
         key = f"logarithms.{name}" if name in model.logarithms else f"numbers.{name}"
         low, high = intervals.get(key, (float("nan"), float("nan")))
         if name in model.logarithms:

@@ -23,7 +23,9 @@ Learn = Annotated[
 Data = Annotated[
     Path | None, typer.Option(help="CSV or netCDF file, in place of data of the problem or file.")
 ]
-Time = Annotated[str | None, typer.Option(help="Column of times. Default: the first.")]
+Time = Annotated[
+    str | None, typer.Option("--time", help="Column of times. Default: the first but the run's.")
+]
 Run = Annotated[str | None, typer.Option(help="Column of names of runs. Default: run, if there is one.")]
 Points = Annotated[int, typer.Option(min=4, help="Observations that a problem makes.")]
 Noise = Annotated[float, typer.Option(min=0, help="Of these, in units of the problem's scale.")]

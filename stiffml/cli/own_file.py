@@ -8,7 +8,8 @@ It defines
   :class:`stiffml.closures.Closure` takes them;
 - perhaps ``data``: Runs, an xarray Dataset, or the name of a CSV or netCDF file beside it; ``--data`` is the
   other way. ``reading`` has further arguments of ``read_csv``, ``components`` the columns wanted, in order;
-- perhaps ``fit_options``: arguments of ``stiffml.training.fit``.
+- perhaps ``fit_options``: arguments of ``stiffml.training.fit``. Those of one kind of optimizer, such as
+  ``target`` or ``learning_rate``, count with it only.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 DEFINES = "problem, model, or network (with known and scale)"
 RESERVED = ("method", "optimizer", "seed", "iterations", "folder", "resume", "report", "validate")
 """Arguments of a fit that the command line has options for, or that belong to it."""
+
+OF_LM = ("target", "judged", "attempts", "bounds", "levenberg_marquardt", "strategy")
+OF_DESCENT = ("learning_rate", "first_order")
 
 
 def defines_problem(path: Path) -> bool:
@@ -110,7 +114,7 @@ def own_set_up(asked: Asked) -> SetUp:
     model = OwnModel(path, typical, tuple(runs.components))
     data, validate = split(runs, asked.hold_out)
     _try_out(model, path, data)
-    return SetUp(path.stem, path.stem, model, data, validate, {"all": _options(module, path)})
+    return SetUp(path.stem, path.stem, model, data, validate, _options(module, path))
 
 
 def _data(module: ModuleType, path: Path, asked: Asked) -> Runs:
@@ -137,7 +141,11 @@ def _data(module: ModuleType, path: Path, asked: Asked) -> Runs:
     )
 
 
-def _options(module: ModuleType, path: Path) -> dict[str, Any]:
+def _options(module: ModuleType, path: Path) -> dict[str, dict[str, Any]]:
+    """Those for all optimizers, and those of one kind."""
+    from stiffml.training import fit
+    from stiffml.training.asked import EQUATIONS, STEPPING
+
     options = getattr(module, "fit_options", {})
     if not isinstance(options, Mapping):
         raise ProblemFileError(f"{path}: fit_options must be a dict of arguments of fit, not {options!r}")
@@ -146,7 +154,16 @@ def _options(module: ModuleType, path: Path) -> dict[str, Any]:
             raise ProblemFileError(
                 f"{path}: fit_options cannot have {name}; the command has an option for it"
             )
-    return dict(options)
+    known = [*inspect.signature(fit).parameters, *EQUATIONS, *STEPPING]
+    for name in options:
+        if name not in known:
+            raise ProblemFileError(
+                f"{path}: fit_options: fit has no argument {name!r}; it has {', '.join(known)}"
+            )
+    kinds: dict[str, dict[str, Any]] = {"all": {}, "lm": {}, "descent": {}}
+    for name, value in options.items():
+        kinds["lm" if name in OF_LM else "descent" if name in OF_DESCENT else "all"][name] = value
+    return kinds
 
 
 def _try_out(model: OwnModel, path: Path, data: Runs) -> None:

@@ -13,6 +13,7 @@ from stiffml.cli.asked import Asked, SetUp
 
 if TYPE_CHECKING:
     from problems import Problem
+    from stiffml.training import Runs
 
 
 def set_up(asked: Asked) -> SetUp:
@@ -86,6 +87,7 @@ def _of_problem(asked: Asked) -> SetUp:
     names = _names(problem, asked.learn, checked_constants, learnable)
     model = ProblemModel(asked.name, tuple(asked.settings), asked.size, names)
     model(0)  # says what is wrong before data are made
+    validate: Runs | None
     if asked.data is None:
         data, validate = runs_of(problem, asked.points, asked.noise, asked.data_seed)
     else:
@@ -93,7 +95,7 @@ def _of_problem(asked: Asked) -> SetUp:
 
         components = [f"{name}" for name in problem.components] if not problem.grid else None
         data, validate = split(read_table(asked.data, asked.time, asked.run, components), asked.hold_out)
-    constants = {"method": "bdf", "steps": Adaptive()}
+    constants = {"method": "bdf", "steps": Adaptive(), **solving(problem)}
     what = f"constants {', '.join(names)}" if names else "a network for all of it"
     return SetUp(
         title=f"{problem.name}, {what}",
@@ -102,7 +104,7 @@ def _of_problem(asked: Asked) -> SetUp:
         data=data,
         validate=validate,
         arguments={
-            "all": {**solving(problem), **(constants if names else {})},
+            "all": constants if names else {},
             "lm": {"strategy": Whole()} if names else {},
         },
     )

@@ -22,7 +22,7 @@ def read_table(
     Parameters
     ----------
     time, run : str
-        Columns. Default: the first column is the time; ``run`` where there is one.
+        Columns. Default: the run is ``run`` where there is one; the time is the first of the others.
     components : sequence of str
         The columns that are wanted. Default: all others.
     reading : mapping
@@ -41,11 +41,13 @@ def read_table(
             raise ValueError("--time and --run are for tables; netCDF has its own names")
         return _ordered(read_netcdf(path, **more), components)
     header = _header(path, more.get("separator", ","))
-    more.setdefault("time", header[0] if time is None else time)
     if run is not None:
         more["run"] = run
     elif "run" in header:
         more.setdefault("run", "run")
+    if time is not None:
+        more["time"] = time
+    more.setdefault("time", next(name for name in header if name != more.get("run")))
     if components is not None:
         more.setdefault("columns", list(components))
     return read_csv(path, **more)

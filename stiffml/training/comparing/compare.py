@@ -25,7 +25,8 @@ from stiffml.methods import Method
 from stiffml.methods import resolve as method_of
 from stiffml.steps import Adaptive, Grid, Steps
 from stiffml.training.asked import require_runs
-from stiffml.training.comparing.comparison import Comparison, gathered
+from stiffml.training.comparing.comparison import Comparison
+from stiffml.training.comparing.dataset import gathered
 from stiffml.training.comparing.training import Task, train
 from stiffml.training.data import Runs
 from stiffml.training.restarts import Factory, Restarts

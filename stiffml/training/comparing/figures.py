@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import xarray
 from matplotlib.figure import Figure
 
 from stiffml.plotting import PAPER, SERIES, STROKES, styled
 
-if TYPE_CHECKING:
-    from stiffml.training.comparing.comparison import Comparison
-
 POINTS = 60
 """Of a line over iterations, evenly by decades."""
 
 ERROR = "mean error, solved again"
+LARGEST = 3.0
+"""Error up to which an axis goes: a trajectory that runs away for a moment would hide all others."""
 
 
-def figures(comparison: Comparison, dark: bool = False) -> dict[str, Figure]:
+def figures(data: xarray.Dataset, dark: bool = False) -> dict[str, Figure]:
     """The figures by name."""
-    data = comparison.data
     held = bool(data["held_out"].notnull().any())
     error = "held_out" if held else "error"
     label = f"{ERROR}, held out" if held else ERROR
@@ -112,19 +108,13 @@ def _draw(
                         failed = True
         if failed:
             panel.plot([], [], "x", color="grey", ms=8, mew=2, label="could not go on", ls="none")
-        panel.set(xlabel=x_label, ylabel=y_label, yscale="log")
-        panel.set_xscale("symlog" if (x.values == 0).any() else "log", **_linear(x))
+        panel.set(xlabel=x_label, ylabel=y_label, xscale="log", yscale="log")
+        if y.name in ("error", "held_out"):
+            known = y.values[np.isfinite(y.values) & (y.values > 0)]
+            panel.set_ylim(known.min(initial=LARGEST) / 2, min(known.max(initial=0.1) * 2, LARGEST))
         panel.grid(alpha=0.25)
         figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     return figure
-
-
-def _linear(x: xarray.DataArray) -> dict[str, float]:
-    """Where a logarithmic axis with a zero becomes linear: below the smallest value that is none."""
-    if not (x.values == 0).any():
-        return {}
-    positive = x.values[x.values > 0]
-    return {"linthresh": float(positive.min()) if len(positive) else 1.0, "linscale": 0.3}
 
 
 def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

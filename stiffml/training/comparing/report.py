@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stiffml.files import save_atomically
+from stiffml.training.comparing.dataset import summary
 from stiffml.training.comparing.figures import TITLES, figures
 from stiffml.training.comparing.tables import Row, rows, shortened, text
 
 if TYPE_CHECKING:
+    import xarray
     from matplotlib.figure import Figure
 
-    from stiffml.training.comparing.comparison import Comparison
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c1c; --paper: #ffffff; --soft: #5c5c5c; --line: #d5d5d5; }
@@ -36,7 +37,7 @@ figcaption { font-weight: 600; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .5rem; text-align: right; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; }
-thead th { color: var(--soft); font-weight: 500; vertical-align: bottom; }
+thead th { overflow-wrap: normal; color: var(--soft); font-weight: 500; vertical-align: bottom; }
 .why td { text-align: left; color: var(--soft); }
 @media (max-width: 44rem) {
   thead { display: none; } table, tbody { display: block; }
@@ -63,19 +64,18 @@ COLUMNS = (
 )
 
 
-def write(comparison: Comparison, path: Path, notes: Sequence[str]) -> None:
+def write(data: xarray.Dataset, path: Path, notes: Sequence[str]) -> None:
     """Write the page."""
-    page = _page(comparison, notes).encode()
+    page = _page(data, notes).encode()
     save_atomically(path, lambda file: file.write(page))
 
 
-def _page(comparison: Comparison, notes: Sequence[str]) -> str:
-    found = rows(comparison)
-    data = comparison.data
-    words = "".join(f"<p>{html.escape(note)}</p>" for note in (*notes, *said(comparison)))
-    light, dark = figures(comparison), figures(comparison, dark=True)
+def _page(data: xarray.Dataset, notes: Sequence[str]) -> str:
+    found = rows(data)
+    words = "".join(f"<p>{html.escape(note)}</p>" for note in (*notes, *said(data)))
+    light, dark = figures(data), figures(data, dark=True)
     pictures = "".join(_picture(TITLES[name], light[name], dark[name]) for name in light)
-    outcomes = "".join(_outcomes(comparison))
+    outcomes = "".join(_outcomes(data))
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -87,9 +87,8 @@ def _page(comparison: Comparison, notes: Sequence[str]) -> str:
     )
 
 
-def said(comparison: Comparison) -> list[str]:
+def said(data: xarray.Dataset) -> list[str]:
     """What to know before the numbers: the budget, and how stiff the learned field is."""
-    data = comparison.data
     counts = data.attrs["budget_iterations"], data.attrs["budget_seconds"]
     budget = [f"{counts[0]:.0f} iterations"] if np.isfinite(counts[0]) else []
     budget += [f"{counts[1]:g} s of CPU time"] if np.isfinite(counts[1]) else []
@@ -97,12 +96,12 @@ def said(comparison: Comparison) -> list[str]:
         f"Each training had {' or '.join(budget)} at most. Errors are mean absolute ones in units of "
         "the scale, of the model solved again by BDF with tight tolerances."
     ]
-    summary = comparison.summary()
-    stiff = summary["stiffness"].values
+    last = summary(data)
+    stiff = last["stiffness"].values
     known = np.isfinite(stiff)
     if known.any():
         low, high = stiff[known].min(), stiff[known].max()
-        most = float(np.nanmax(summary["explicit_steps"].values))
+        most = float(np.nanmax(last["explicit_steps"].values))
         found.append(
             f"At the end the fastest decay of the learned fields times the span is {text(low)} to "
             f"{text(high)}; for its stability dopri5 needs up to {text(most)} steps a solve. "
@@ -158,8 +157,8 @@ def _inline(figure: Figure) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _outcomes(comparison: Comparison) -> list[str]:
-    data = comparison.summary()
+def _outcomes(data: xarray.Dataset) -> list[str]:
+    data = summary(data)
     heads = "".join(f"<th>{name}</th>" for name in ("training", "held out", "fitted to", "outcome"))
     found = [f"<table><thead><tr>{heads}</tr></thead><tbody>"]
     for optimizer in data["optimizer"].values:

@@ -10,8 +10,10 @@ from rich import box
 from rich.markup import escape
 from rich.table import Column, Table
 
+from stiffml.training.comparing.dataset import summary
+
 if TYPE_CHECKING:
-    from stiffml.training.comparing.comparison import Comparison
+    import xarray
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,13 @@ NUMBERS = (
 )
 
 
-def rows(comparison: Comparison) -> list[Row]:
+def rows(data: xarray.Dataset) -> list[Row]:
     """By optimizer, then by method, in the order in which they were asked for."""
-    summary = comparison.summary()
+    last = summary(data)
     found = []
-    for optimizer in summary["optimizer"].values:
-        for method in summary["method"].values:
-            one = summary.sel({"method": method, "optimizer": optimizer})
+    for optimizer in last["optimizer"].values:
+        for method in last["method"].values:
+            one = last.sel({"method": method, "optimizer": optimizer})
             there = one["outcome"].values != ""
             if not there.any():
                 continue
@@ -84,19 +86,14 @@ def text(value: float) -> str:
     return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
 
 
-def table(comparison: Comparison) -> Table:
+def table(data: xarray.Dataset) -> Table:
     """As :meth:`Comparison.table`; it fits into 80 columns."""
-    found = rows(comparison)
+    found = rows(data)
     held = any(not np.isnan(row.held_out) for row in found)
-    names = ["seeds", *(["held out"] if held else []), "fitted", "|λ| T", "iters", "CPU s", "f", "fails"]
-    right = [Column(name, justify="right", no_wrap=True) for name in names]
-    made = Table(
-        *(Column(name, no_wrap=True) for name in ("method", "optimizer")),
-        *right,
-        box=box.SIMPLE,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
+    names = ["seeds", *(["held"] if held else []), "fitted", "|λ| T", "iters", "CPU s", "f", "fails"]
+    labels = [Column(name, overflow="fold") for name in ("method", "optim.")]
+    right = [Column(name, justify="right", no_wrap=True, min_width=len(name)) for name in names]
+    made = Table(*labels, *right, box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     for row in found:
         numbers = [row.error, row.stiffness, row.iterations, row.cpu_s, row.rhs_evals, row.failures]
         cells = [text(number) for number in ([row.held_out] if held else []) + numbers]
@@ -110,9 +107,9 @@ def table(comparison: Comparison) -> Table:
 
 
 CAPTION = (
-    "Medians over the seeds. held out, fitted: mean errors of the model solved again with tight tolerances. "
-    "|λ| T: fastest decay of the learned field times the span. f: evaluations, forwards and backwards. "
-    "seeds: those that went on to the end."
+    "Medians over the seeds. seeds: those that went on to the end. held, fitted: mean errors of the model "
+    "solved again with tight tolerances, at data held out and fitted to. |λ| T: fastest decay of the learned "
+    "field times the span. f: evaluations, forwards and backwards."
 )
 
 

@@ -268,7 +268,10 @@ class Judge:
         put(model, weights)
         seen = self._resolved(model, self._task.data)
         held = None if self._task.validate is None else self._resolved(model, self._task.validate)
-        found = [stiffness_along(_plain(model), *one.line, self._equations.get("mass")) for one in seen]
+        found = [
+            stiffness_along(_plain(model), one.line[0], one.line[1], self._equations.get("mass"))
+            for one in seen
+        ]
         return (
             mean_of(seen, self._scale),
             float("nan") if held is None else mean_of(held, self._scale),
