@@ -121,7 +121,6 @@ def _fitted(
             return training.fit(
                 chosen.model,
                 chosen.data,
-                validate=chosen.validate if optimizer != "lm" or "attempts" not in arguments else None,
                 optimizer=optimizer,
                 seed=seed,
                 folder=folder,

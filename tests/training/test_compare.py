@@ -43,7 +43,6 @@ def test_values_are_those_of_single_fits(straight: tuple[Comparison, Path]) -> N
         one = fit(
             Relaxation,
             train,
-            validate=unseen,
             optimizer="adamw",
             method=method,
             seed=1,

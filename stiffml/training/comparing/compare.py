@@ -74,7 +74,7 @@ def compare(
     seeds : int or sequence of int
         How many, from 0, or which. Default 3.
     validate : Runs, optional
-        Held out: the model is solved again there too.
+        Held out: the model is solved again there too. Nothing is chosen by it.
     iterations : int
         Of each training at most.
     seconds : float

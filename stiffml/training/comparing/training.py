@@ -185,7 +185,6 @@ def _trained(task: Task) -> xarray.Dataset:
             result = fit(
                 _anew(task, model),
                 task.data,
-                validate=task.validate,
                 seed=task.seed,
                 folder=task.folder / "fit",
                 resume=True,
