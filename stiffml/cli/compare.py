@@ -26,7 +26,7 @@ def compare(
     jobs: Annotated[int, typer.Option(min=1, help="Processes of this machine.")] = 1,
     mpi: Annotated[
         bool,
-        typer.Option("--mpi", help="With mpiexec -n 4 python -m mpi4py.futures -m stiffml.cli compare …"),
+        typer.Option("--mpi", help="All processes of mpiexec -n 4 stiffml compare … --mpi"),
     ] = False,
     learn: Learn = None,
     data: Data = None,
@@ -56,6 +56,9 @@ def compare(
     from stiffml.training.comparing.comparison import REPORT
 
     with explained(), ExitStack() as stack:
+        pool = stack.enter_context(_pool()) if mpi else None
+        if mpi and pool is None:  # this process has done what it was given
+            return
         asked = Asked(
             name, tuple(settings or ()), size, learn, data, time_column, run, points, noise, 0, hold_out
         )
@@ -86,7 +89,7 @@ def compare(
                 seconds=budget,
                 steps=steps,
                 jobs=jobs,
-                executor=stack.enter_context(_mpi()) if mpi else None,
+                executor=pool,
                 folder=folder,
                 resume=resume,
                 report=report,
@@ -118,9 +121,10 @@ def _without(arguments: dict[str, Any], common: dict[str, Any]) -> dict[str, Any
     }
 
 
-def _mpi() -> Any:
+def _pool() -> Any:
+    """All processes of mpiexec, which work for the first; they have imported all that is collective."""
     try:
-        from mpi4py.futures import MPIPoolExecutor
+        from mpi4py.futures import MPICommExecutor
     except ImportError as error:
         raise ImportError(f"--mpi needs mpi4py ({error}): pip install stiffml[mpi]") from error
-    return MPIPoolExecutor()
+    return MPICommExecutor()

@@ -86,8 +86,9 @@ def compare(
         Processes of this machine. Each training runs on one thread of one process, and comes to the same
         numbers for any ``jobs``; Default 1.
     executor : concurrent.futures.Executor
-        In place of ``jobs``, for several machines with a folder in common:
-        ``mpi4py.futures.MPIPoolExecutor()``.
+        In place of ``jobs``, for several machines with a folder in common: ``with MPICommExecutor() as pool``
+        of ``mpi4py.futures``, in a script that all processes of mpiexec run; the others than the first get
+        None. (``MPIPoolExecutor`` would wait for ever: PETSc begins in all processes at once.)
     folder : path
         Where all trainings are kept. Default: none is kept.
     resume : bool
