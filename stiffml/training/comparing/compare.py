@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import pickle
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager, nullcontext
-from multiprocessing import get_context
+from concurrent.futures import Executor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +24,8 @@ from stiffml.steps import Adaptive, Grid, Steps
 from stiffml.training.asked import require_runs
 from stiffml.training.comparing.comparison import Comparison
 from stiffml.training.comparing.dataset import gathered
-from stiffml.training.comparing.training import Task, train
+from stiffml.training.comparing.processes import do_all
+from stiffml.training.comparing.training import Task
 from stiffml.training.data import Runs
 from stiffml.training.restarts import Factory, Restarts
 
@@ -151,7 +149,7 @@ def compare(
             for optimizer in optimizing
             for method in chosen
         ]
-        _do(tasks, jobs, executor, report or (lambda done, of, label: None))
+        do_all(tasks, jobs, executor, report or (lambda done, of, label: None))
         found = Comparison(gathered(tasks, {"iterations": budget[0], "seconds": budget[1]}))
     if folder is not None:
         found.save(place)
@@ -283,57 +281,6 @@ def _open(folder: Path, config: Mapping[str, str], resume: bool) -> None:
     require_writable(folder, "folder")
     text = json.dumps(dict(config), indent=1, ensure_ascii=False)
     save_atomically(path, lambda file: file.write(text.encode()))
-
-
-def _do(
-    tasks: Sequence[Task], jobs: int, executor: Executor | None, report: Callable[[int, int, str], None]
-) -> None:
-    waiting = [task for task in tasks if not task.done]
-    done = len(tasks) - len(waiting)
-    if executor is None and (jobs == 1 or len(waiting) < 2):
-        for number, task in enumerate(waiting, done + 1):
-            train(task)
-            report(number, len(tasks), task.label)
-        return
-    for task in waiting[:1]:
-        _require_portable(task)
-    with _pool(min(jobs, len(waiting))) if executor is None else nullcontext(executor) as pool:
-        futures: dict[Future[Path], Task] = {pool.submit(train, task): task for task in waiting}
-        try:
-            for number, future in enumerate(as_completed(futures), done + 1):
-                future.result()
-                report(number, len(tasks), futures[future].label)
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            raise
-
-
-def _require_portable(task: Task) -> None:
-    try:
-        pickle.dumps(task)
-    except Exception as error:  # pickle raises many kinds
-        raise ValueError(
-            f"jobs: another process cannot get the model or an argument ({error}); define it at the top of a "
-            "module, not in a function or as a lambda, or use jobs=1"
-        ) from error
-
-
-@contextmanager
-def _pool(jobs: int):
-    """Processes with one thread each. They begin anew: a copy of this one would share PETSc's state."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-            yield pool
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _fitting(arguments: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
