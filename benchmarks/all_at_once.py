@@ -2,7 +2,7 @@
 once, and these with a compiled function, alternately at the same parameters. Medians of CPU time count, which
 neighbours on the machine disturb less than wall time.
 
-- fit: the Robertson fit of stiffml.fits, 40 Crank-Nicolson steps of a network, its first iterations of
+- fit: the Robertson fit of stiffml.experiments, 40 Crank-Nicolson steps of a network, its first iterations of
   training. In f-units: multiples of one eager call of the network. The guess is the iteration before.
 - samples: the same network and steps from 256 initial states.
 - mechanism: Robertson's reactions to 1e5 s on the steps of an adaptive bdf3 solution; the rate constants move
@@ -33,7 +33,7 @@ from torch import Tensor
 
 import problems
 from stiffml import Grid, Recorded, Solution, solve
-from stiffml.fits.robertson import LEARNING_RATE, Network, error_of, observations
+from stiffml.experiments.robertson import LEARNING_RATE, Network, error_of, observations
 
 WAYS: dict[str, dict] = {
     "one by one": {"stepping": "sequential"},

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import importlib.util
-import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from problems.own_files import ProblemFileError, blamed_on, run_file
 from problems.problem import Problem
 from stiffml.checks import described
 
@@ -35,10 +31,6 @@ _MODULES = {
     "brusselator": "brusselator:problem",
     "gray_scott": "gray_scott:problem",
 }
-
-
-class ProblemFileError(ValueError):
-    """The file of a problem raised an error or defines no problem; ``__cause__`` is the error it raised."""
 
 
 def names() -> tuple[str, ...]:
@@ -90,17 +82,9 @@ def _from_library(name: str) -> Problem:
 
 
 def _from_file(path: Path) -> Problem:
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
-    # Dataclasses look up their module in sys.modules while the file runs. No other module has this name.
-    name = f"_problem_file_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    with _blamed_on(path):
-        spec.loader.exec_module(module)
-        problem = getattr(module, "problem", None)
+    module = run_file(path, "problem")
+    problem = getattr(module, "problem", None)
+    with blamed_on(path, "problem"):
         problem = problem() if callable(problem) else problem
     if not isinstance(problem, Problem):
         raise ProblemFileError(
@@ -112,27 +96,8 @@ def _from_file(path: Path) -> Problem:
 def _try_out(path: Path, problem: Problem) -> None:
     """Evaluate the right-hand side once, at the initial state; the file is named if that fails."""
     y0 = problem.initial_state()
-    with _blamed_on(path), torch.no_grad():
+    with blamed_on(path, "problem"), torch.no_grad():
         found = problem.func()(torch.tensor(problem.t_span[0], dtype=torch.float64), y0)
     if not isinstance(found, torch.Tensor) or found.shape != y0.shape:
         got = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
         raise ProblemFileError(f"{path}: rhs must return a tensor of shape {tuple(y0.shape)}, not {got}")
-
-
-@contextmanager
-def _blamed_on(path: Path) -> Iterator[None]:
-    """Turn what a file raises into a ProblemFileError that names the file and the line."""
-    try:
-        yield
-    except (Exception, SystemExit) as error:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if _is(frame, path)]
-        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
-        where = f"{path}, line {line}" if line else f"{path}"
-        what = error.msg if isinstance(error, SyntaxError) else str(error)
-        raise ProblemFileError(
-            f"{where}: {type(error).__name__}: {what}. The file must run, and define problem"
-        ) from error
-
-
-def _is(frame: traceback.FrameSummary, path: Path) -> bool:
-    return Path(frame.filename) in (path, path.absolute())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import xarray
 from matplotlib.figure import Figure
@@ -11,6 +14,32 @@ from matplotlib.figure import Figure
 from stiffml.checks import texts
 
 DATA, FIT = "#444444", "#c1440e"
+
+SERIES = (
+    ("#0072b2", "o"),
+    ("#d55e00", "s"),
+    ("#009e73", "^"),
+    ("#cc79a7", "D"),
+    ("#e69f00", "v"),
+    ("#56b4e9", "P"),
+    ("#7f7f7f", "X"),
+)
+"""Colours that colour-blind people can tell (Okabe & Ito), with markers that survive a print in grey."""
+
+STROKES = ("-", "--", ":", "-.")
+PAPER = {False: "#ffffff", True: "#16181b"}
+"""The background, light and dark."""
+
+
+@contextmanager
+def styled(dark: bool = False) -> Iterator[None]:
+    """Figures made within the block are for a light or a dark page."""
+    ink = "#e8e8e8" if dark else "#1c1c1c"
+    names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    paper = {name: PAPER[dark] for name in ("figure.facecolor", "axes.facecolor", "savefig.facecolor")}
+    style: dict[Any, Any] = {**dict.fromkeys(names, ink), **paper}
+    with mpl.rc_context(style):
+        yield
 
 
 def plot_states(

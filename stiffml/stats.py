@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 
@@ -71,3 +74,36 @@ class Stats:
         """Add to the counts."""
         for name, cost in costs.items():
             setattr(self, name, getattr(self, name) + cost)
+
+
+@dataclass
+class Totals:
+    """What solves and their backward passes cost together: steps, and states at which f was evaluated."""
+
+    accepted: int = 0
+    rejected: int = 0
+    rhs_evals: int = 0
+    jacobians: int = 0
+
+
+_counting: ContextVar[tuple[Totals, ...]] = ContextVar("counting", default=())
+
+
+@contextmanager
+def totals() -> Iterator[Totals]:
+    """Counts all that is solved and differentiated within the block."""
+    total = Totals()
+    token = _counting.set((*_counting.get(), total))
+    try:
+        yield total
+    finally:
+        _counting.reset(token)
+
+
+def spend(*, accepted: int = 0, rejected: int = 0, rhs_evals: int = 0, jacobians: int = 0) -> None:
+    """Add to the totals that are being counted."""
+    for total in _counting.get():
+        total.accepted += accepted
+        total.rejected += rejected
+        total.rhs_evals += rhs_evals
+        total.jacobians += jacobians

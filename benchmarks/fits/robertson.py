@@ -26,7 +26,7 @@ from torch import Tensor, nn
 import problems
 from problems.trajectories import reference_trajectory
 from stiffml import Grid
-from stiffml.fits.robertson import Network, observations
+from stiffml.experiments.robertson import Network, observations
 from stiffml.training import GrowingHorizon, LevenbergMarquardt, Result, Run, Runs, TrainingError, fit
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stiffml.fits.robertson import observations
+from stiffml.experiments.robertson import observations
 from stiffml.training import FullSpace, LevenbergMarquardt, Result, Run, Runs, TrainingError, fit
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

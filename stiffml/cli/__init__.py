@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from stiffml.cli import diagnose, fit, methods, problems, solve, workprecision
+from stiffml.cli import compare, diagnose, fit, methods, problems, solve, workprecision
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Scientific machine learning on stiff systems."
@@ -14,7 +14,8 @@ app.command("methods")(methods.methods)
 app.command("solve")(solve.solve)
 app.command("diagnose")(diagnose.diagnose)
 app.command("workprecision")(workprecision.workprecision)
-app.add_typer(fit.app, name="fit")
+app.command("fit")(fit.fit)
+app.command("compare")(compare.compare)
 
 
 @app.callback()

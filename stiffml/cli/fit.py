@@ -1,78 +1,230 @@
-"""``stiffml fit``: train a neural ODE on a stiff problem."""
+"""``stiffml fit``: fit a model to data, of a problem of the library or of one's own file."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from stiffml.cli.screen import console, explained
+from stiffml.cli.asked import Asked, SetUp
+from stiffml.cli.options import Data, HoldOut, Learn, Name, Noise, Points, Run, Time
+from stiffml.cli.screen import Settings, Size, console, explained
 
-app = typer.Typer(no_args_is_help=True, help="Fit a neural ODE to a stiff problem.")
+if TYPE_CHECKING:
+    from stiffml.training import Result
+
+SHOWN = 8
+"""Constants with their intervals in the table."""
 
 
-@app.callback()
-def main() -> None:
-    """Fit a neural ODE to a stiff problem."""
-
-
-@app.command()
-def robertson(
-    method: Annotated[str, typer.Option(help="Time stepping method; stiffml.METHODS lists them.")] = "cn",
+def fit(
+    name: Name,
+    learn: Learn = None,
+    data: Data = None,
+    time_column: Time = None,
+    run: Run = None,
+    method: Annotated[
+        str | None, typer.Option(help="Time stepping method. Default: as suits the model.")
+    ] = None,
     optimizer: Annotated[
-        str, typer.Option(help="lm: Levenberg-Marquardt, from any seed. adamw: results vary between seeds.")
+        str, typer.Option(help="lm: Levenberg-Marquardt. adam, adamw: results vary between seeds.")
     ] = "lm",
     seed: Annotated[int, typer.Option(min=0, help="Of the initial weights.")] = 0,
     iterations: Annotated[
-        int, typer.Option(min=1, help="Of adamw, in all, resumed ones included; lm ends by itself.")
-    ] = 800,
-    out: Annotated[Path, typer.Option(help="Folder for weights, netCDF files and the figure.")] = Path(
-        "runs/robertson"
-    ),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+        int | None, typer.Option(min=1, help="In all, of adam and adamw; lm ends by itself. Default 1000.")
+    ] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(min=0, help="Of lm; then the best so far counts.")
+    ] = None,
+    points: Points = 40,
+    noise: Noise = 0.0,
+    hold_out: HoldOut = 0.25,
+    settings: Settings = None,
+    size: Size = None,
+    beside: Annotated[
+        bool | None,
+        typer.Option(help="After lm, AdamW for the same time, to compare. Default: for robertson."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for weights, netCDF files and the figure. Default runs/NAME.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the fit in the folder.")] = False,
 ) -> None:
-    """Fit a neural ODE to Robertson's problem: 40 observations, 155 weights."""
-    from stiffml.fits.robertson import fit
+    """Fit constants or networks to data: of any problem, or of your own file."""
+    from stiffml.cli.setups import set_up
+    from stiffml.files import require_writable, take_back
 
-    total = iterations if optimizer == "adamw" else None
+    with explained():
+        if optimizer == "lm" and iterations is not None:
+            raise ValueError(
+                "--iterations is for first-order optimizers; lm ends by itself, or --max-seconds"
+            )
+        asked = Asked(
+            name, tuple(settings or ()), size, learn, data, time_column, run, points, noise, 0, hold_out
+        )
+        folder = Path("runs", Path(name).stem) if out is None else out
+        made = require_writable(folder, "--out")
+        try:
+            chosen = set_up(asked)
+            arguments = chosen.of(optimizer)
+            arguments |= {} if method is None else _with_method(method, arguments)
+            arguments |= {} if iterations is None else {"iterations": iterations}
+            arguments |= {} if max_seconds is None else {"max_seconds": max_seconds}
+            began = time.process_time()
+            result = _fitted(chosen, folder, optimizer, seed, resume, arguments)
+            seconds = time.process_time() - began
+        except BaseException:
+            take_back(made)
+            raise
+        wanted = optimizer == "lm" and (name == "robertson" if beside is None else beside)
+        other = _beside(chosen, folder, seed, seconds, arguments) if wanted else None
+        _write(folder, chosen, result, seconds, other)
+    console.print(_table(chosen, result, optimizer, seed, seconds, folder, other))
+
+
+def _with_method(method: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Explicit methods with an error estimate adapt their steps, also where the others do not."""
+    from stiffml.methods import resolve
+    from stiffml.steps import Adaptive
+
+    known = resolve(method)
+    explicit = known.adaptive and not known.implicit
+    return {"method": method, **({"steps": Adaptive()} if explicit else {})}
+
+
+def _fitted(
+    chosen: SetUp, folder: Path, optimizer: str, seed: int, resume: bool, arguments: dict[str, Any]
+) -> Result:
+    from stiffml import training
+
+    total = arguments.get("iterations", 1000) if optimizer != "lm" else None
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("iteration {task.completed}"),
-        TextColumn("error {task.fields[loss]:.1e}  {task.fields[pace]:.3f} s/iteration "),
-        *([TimeRemainingColumn()] if total else []),
+        TextColumn("iteration {task.completed}  {task.fields[loss]}"),
+        TimeElapsedColumn(),
     )
-    with explained(), Progress(*columns, console=console, refresh_per_second=4) as progress:
-        task = progress.add_task("fitting", total=total, loss=float("nan"), pace=float("nan"))
-        before = time.perf_counter()
-        pace = float("nan")
+    with Progress(*columns, console=console, refresh_per_second=4) as progress:
+        task = progress.add_task("fitting", total=total, loss="")
 
-        def report(iteration: int, loss: float) -> None:
-            nonlocal before, pace
-            now = time.perf_counter()
-            pace = now - before if pace != pace else 0.95 * pace + 0.05 * (now - before)
-            before = now
-            progress.update(task, completed=iteration, loss=loss, pace=pace)
+        def report(now: Any) -> None:
+            row = now.rows[-1]
+            text = f"error {row.error:.1e}" if hasattr(row, "error") else f"loss {row.loss:.1e}"
+            progress.update(task, completed=len(now.rows), loss=text)
 
-        result = fit(out, method, seed, iterations, resume, report, optimizer)
+        try:
+            return training.fit(
+                chosen.model,
+                chosen.data,
+                optimizer=optimizer,
+                seed=seed,
+                folder=folder,
+                resume=resume,
+                report=report,
+                **arguments,
+            )
+        except FileExistsError:
+            raise FileExistsError(
+                f"{folder} holds a fit already; pass --resume to go on with it, or another --out"
+            ) from None
 
-    stats = result.solution.stats
-    anew = f", begun anew {result.attempts - 1} times" if result.attempts > 1 else ""
-    table = Table(
-        "fit", f"robertson, {method}, {optimizer}, seed {seed}, {result.iterations} iterations{anew}"
-    )
-    table.add_row("mean absolute error, scaled", f"{result.loss:.1e}")
-    table.add_row("solved again, times never seen", f"{result.unseen:.1e}")
-    table.add_row("steps (cut and repeated)", f"{stats.accepted} ({stats.rejected})")
-    table.add_row("Newton iterations", str(stats.newton_iterations))
-    worst = max(result.gradients.checks, key=lambda check: check.error)
-    least = min(check.rate for check in result.gradients.checks)
-    table.add_row("gradient check", f"Taylor rate {least:.2f} or more, error {worst.error:.0e} or less")
-    table.add_row("results", str(out))
-    console.print(table)
-    if optimizer != "lm":
-        console.print("Other seeds end elsewhere: some fit less well, some not at all.")
+
+def _beside(
+    chosen: SetUp, folder: Path, seed: int, seconds: float, arguments: dict[str, Any]
+) -> tuple[Any, Any]:
+    """CPU seconds and held-out errors of AdamW, trained for the same time on the same data."""
+    from stiffml import training
+    from stiffml.methods import Method
+
+    method = arguments.get("method", "sdirk3")
+    label = str(method) if isinstance(method, Method) else method
+    common = {k: v for k, v in chosen.of("adamw").items() if k not in ("method", "steps")}
+    steps = {label: arguments["steps"]} if "steps" in arguments else None
+    with console.status(f"AdamW for the same time, {seconds:.0f} s"):
+        found = training.compare(
+            chosen.model,
+            chosen.data,
+            validate=chosen.validate,
+            methods=[method],
+            optimizers=["adamw"],
+            seeds=[seed],
+            seconds=max(seconds, 1e-3),
+            steps=steps,
+            **common,
+        )
+    from stiffml.training.comparing.figures import up_to
+
+    data = found.data.isel(method=0, optimizer=0, seed=0)
+    error = data["held_out" if chosen.validate is not None else "error"]
+    return up_to(found.data, "cpu_s").values[0, 0, 0], error.values
+
+
+def _write(
+    folder: Path, chosen: SetUp, result: Result, seconds: float, other: tuple[Any, Any] | None
+) -> None:
+    import torch
+
+    from stiffml.cli.pictures import picture, trajectory
+    from stiffml.files import save_atomically, save_netcdf, save_picture
+
+    weights = result.model.state_dict()
+    save_atomically(folder / "weights.pt", lambda file: torch.save(weights, file))
+    save_netcdf(folder / "history.nc", result.history)
+    save_netcdf(folder / "trajectory.nc", trajectory(chosen, result))
+    save_picture(folder / "fit.png", picture(chosen, result, seconds, other))
+
+
+def _table(
+    chosen: SetUp,
+    result: Result,
+    optimizer: str,
+    seed: int,
+    seconds: float,
+    folder: Path,
+    other: tuple[Any, Any] | None,
+) -> Table:
+    count, anew = result.history.sizes["iteration"], len(result.attempts) - 1
+    table = Table("fit", escape(chosen.title))
+    again = f", begun anew {anew} times" if anew > 0 else ""
+    table.add_row("optimizer", f"{optimizer}, seed {seed}, {count} iterations{again}, {seconds:.1f} s of CPU")
+    table.add_row("ended", escape(result.outcome))
+    table.add_row("mean error along its own steps", f"{result.error:.1e}")
+    table.add_row("solved again, fitted to", f"{result.report(result.data).mean:.1e}")
+    if chosen.validate is not None:
+        table.add_row("solved again, held out", f"{result.report(chosen.validate).mean:.1e}")
+    if other is not None:
+        table.add_row("AdamW after the same time", f"{other[1][~(other[1] != other[1])][-1]:.1e}")
+    table.add_row("failed solves on the way", str(len(result.failures)))
+    for row in _constants(result):
+        table.add_row(*row)
+    table.add_row("results", str(folder))
+    return table
+
+
+def _constants(result: Result) -> list[tuple[str, str]]:
+    """Fitted constants of a problem, with their 95 % intervals."""
+    from problems.learning import Constants
+
+    model = result.model
+    if not isinstance(model, Constants) or sum(p.numel() for p in model.parameters()) > SHOWN:
+        return []
+    import numpy as np
+
+    found = []
+    intervals = result.covariance.intervals() if result.covariance is not None else {}
+    values = model.values()
+    for name in model.names:
+        value = float(values[name].detach())
+        key = f"logarithms.{name}" if name in model.logarithms else f"numbers.{name}"
+        low, high = intervals.get(key, (float("nan"), float("nan")))
+        if name in model.logarithms:
+            with np.errstate(over="ignore"):
+                low, high = float(np.exp(low)), float(np.exp(high))
+        within = f" ({low:.4g} to {high:.4g})" if low == low else ""
+        found.append((escape(name), f"{value:.6g}{within}"))
+    return found

@@ -17,7 +17,7 @@ from stiffml.gradients.second import differentiate_again
 from stiffml.gradients.tape import Tape
 from stiffml.native.replay import Replay
 from stiffml.parameters.passed import require_one_cotangent
-from stiffml.stats import AdjointStats
+from stiffml.stats import AdjointStats, spend
 from stiffml.system.derivatives.products import added
 
 
@@ -81,6 +81,7 @@ class _Reverse(torch.autograd.Function):
         after = _costs(tape.replay)
         adjoint.rhs_evals += after[0] - before[0]
         adjoint.jacobians += after[1] - before[1]
+        spend(rhs_evals=after[0] - before[0], jacobians=after[1] - before[1])
         adjoint.krylov_iterations += after[2] - before[2]
         adjoint.wall_s += time.perf_counter() - began
         wrt_t = wrt_between = None

@@ -37,7 +37,7 @@ from stiffml.run.events import Event
 from stiffml.run.forward import integrate
 from stiffml.run.record import Run
 from stiffml.run.request import Request
-from stiffml.stats import Stats
+from stiffml.stats import Stats, spend
 from stiffml.steps import KeptSteps
 from stiffml.system.space import solving_on
 from stiffml.system.system import System
@@ -187,6 +187,12 @@ def _finish(
         rhs_evals=system.rhs_evals,
         jacobians=system.f.jacobians,
         wall_s=run.wall_s,
+    )
+    spend(
+        accepted=trajectory.n_steps,
+        rejected=run.counts.get("rejected", 0),
+        rhs_evals=system.rhs_evals,
+        jacobians=system.f.jacobians,
     )
     error = event = None
     status, message = Status.SUCCESS, "reached the last output time"

@@ -21,6 +21,7 @@ from stiffml.interface.solution import Solution
 from stiffml.native.constraints import Constraints
 from stiffml.parameters.naming import named_parameters
 from stiffml.parameters.passed import collected
+from stiffml.stats import spend
 from stiffml.system.function.batching import Func
 from stiffml.system.state import State
 
@@ -147,10 +148,13 @@ def tangents_of(piece: Piece, start: np.ndarray, directions: Directions) -> Tens
     """
     run, by_sample = piece.tape.run, piece.by_sample
     tape = piece.tape.with_readings(run.readings if by_sample is None else by_sample.readings)
+    system = tape.replay.system
+    evaluations, jacobians = system.rhs_evals, system.f.jacobians
     with torch.inference_mode(False), torch.no_grad(), tape.at_work():
         with explained(tape):
             tangents = output_tangents(tape, start, directions)
         require_finite([tangents], tape)
+    spend(rhs_evals=system.rhs_evals - evaluations, jacobians=system.f.jacobians - jacobians)
     return tangents[run.in_time] if by_sample is None else by_sample.arranged(tangents)
 
 

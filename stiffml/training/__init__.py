@@ -2,6 +2,8 @@
 
 from stiffml.training.band import Band
 from stiffml.training.collocation import Collocation, collocate
+from stiffml.training.comparing.compare import compare
+from stiffml.training.comparing.comparison import Comparison
 from stiffml.training.data import Run, Runs, from_pandas, from_xarray, read_csv, read_netcdf
 from stiffml.training.descent.settings import FirstOrder
 from stiffml.training.fit import fit, least_squares
@@ -17,6 +19,7 @@ __all__ = [
     "STATE",
     "Band",
     "Collocation",
+    "Comparison",
     "Covariance",
     "FirstOrder",
     "FullSpace",
@@ -33,6 +36,7 @@ __all__ = [
     "TrainingError",
     "Whole",
     "collocate",
+    "compare",
     "fit",
     "from_pandas",
     "from_xarray",

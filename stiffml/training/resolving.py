@@ -51,7 +51,13 @@ class Resolved:
 
 
 def resolve(
-    model: nn.Module, run: Run, y0: np.ndarray, rtol: float = RTOL, atol: float = ATOL, **arguments: Any
+    model: nn.Module,
+    run: Run,
+    y0: np.ndarray,
+    rtol: float = RTOL,
+    atol: float = ATOL,
+    max_steps: int = MAX_STEPS,
+    **arguments: Any,
 ) -> Resolved:
     """Solve a run with BDF and adaptive steps; a solve that stops early gives NaN from there on."""
     dtype = next((p.dtype for p in model.parameters()), torch.float64)
@@ -59,7 +65,7 @@ def resolve(
     times = torch.from_numpy(run.times.copy())
     y, message, line = np.full(run.values.shape, np.nan), "", (run.times[:1], y0[None])
     y[0] = y0
-    steps = Adaptive(max_steps=MAX_STEPS)
+    steps = Adaptive(max_steps=max_steps)
     try:
         with torch.no_grad():
             found = solve(

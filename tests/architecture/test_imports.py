@@ -37,7 +37,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("diagnostics", "closures"),
     ("__init__",),
     ("problems",),
-    ("fits",),
+    ("experiments",),
     ("cli",),
 )
 """The rooms from the ground up: those of stiffml, its own ``__init__``, and ``problems``. A room imports from

@@ -1,8 +1,9 @@
-"""The Robertson fit and its command line: results, resuming, failures on the way."""
+"""``stiffml fit``: problems, the published experiment, one's own file and table; what is wrong with it."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,43 +14,46 @@ import numpy as np
 import pytest
 import torch
 import xarray
-from torch import nn
 from typer.testing import CliRunner
 
-import stiffml.fits.robertson as robertson
-from stiffml import LinearSolveError, ReplayError, SolveError, Status
+import problems
+from problems.learning import Constants, learnable, runs_of, solving
+from stiffml import Adaptive
 from stiffml.cli import app
-from stiffml.diagnostics import GradientCheck
-from stiffml.training import STATE, Trainer, TrainingError
+from stiffml.cli.screen import console
+from stiffml.experiments import robertson
+from stiffml.training import Whole, fit
+
+README = Path(__file__).parents[2] / "README.md"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _observations_once(request):
+def _observations_once():
     """The reference trajectory takes seconds; the tests of this file share it."""
     data = robertson.observations()
     patch = pytest.MonkeyPatch()
-    patch.setattr(robertson, "observations", lambda: data)
+    patch.setattr(robertson, "observations", lambda points=40: data)
     yield
     patch.undo()
 
 
-@pytest.fixture
-def _without_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gradient check at the end of a fit takes most of the time of a short one."""
-    report = robertson.GradientReport((GradientCheck("y0", 2.0, 0.0),))
-    monkeypatch.setattr(robertson, "check_gradients", lambda *args, **kwargs: report)
+def run(*arguments: object, status: int = 0, width: int = 80) -> str:
+    console._width = width
+    try:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    finally:
+        console._width = None
+    assert result.exit_code == status, result.output
+    return result.output
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "weights.pt", weights_only=True)
 
 
-def test_network_has_the_published_shape() -> None:
-    assert sum(p.numel() for p in robertson.Network(0).parameters()) == 155
-
-
-def test_observations_are_the_published_ones() -> None:
+def test_the_published_experiment() -> None:
     data = robertson.observations()
+    assert sum(p.numel() for p in robertson.Network(0).parameters()) == 155
     assert data.scaled.shape == (41, 3)
     np.testing.assert_allclose(data.lowest, [0.61723, 0, 0], atol=1e-5)
     np.testing.assert_allclose(data.ranges, [0.38277, 3.6486e-5, 0.38276], rtol=2e-5)
@@ -57,202 +61,199 @@ def test_observations_are_the_published_ones() -> None:
     assert data.scaled.max() == 1
 
 
-def test_fit_writes_what_it_promises(tmp_path: Path) -> None:
-    result = CliRunner().invoke(
-        app,
-        ["fit", "robertson", "--optimizer", "adamw", "--iterations", "3", "--out", str(tmp_path / "run")],
-    )
-    assert result.exit_code == 0, result.output
-    for word in (
-        "mean absolute error, scaled",
-        "times never seen",
-        "Newton iterations",
-        "gradient check",
-        "Other",
-    ):
-        assert word in result.output
-    run = tmp_path / "run"
-    assert sorted(p.name for p in run.iterdir()) == [
-        "fit.png",
-        "history.nc",
-        STATE,
-        "trajectory.nc",
-        "weights.pt",
-    ]
-    with xarray.open_dataset(run / "trajectory.nc", engine="h5netcdf") as trajectory:
-        assert trajectory["fitted"].dims == ("time", "species")
-        assert trajectory["time"].attrs["units"] == "s"
-        assert trajectory["species"].values.tolist() == ["A", "B", "C"]
-        assert trajectory.attrs["seed"] == 0
-    with xarray.open_dataset(run / "history.nc", engine="h5netcdf") as history:
+def test_robertson_by_adamw(tmp_path: Path) -> None:
+    """All files; resumed to the same weights; refused where the folder holds another fit."""
+    base = ["fit", "robertson", "--optimizer", "adamw", "--out"]
+    text = run(*base, tmp_path / "run", "--iterations", 3)
+    for words in ("mean error along its own steps", "solved again, held out", "adamw, seed 0, 3 iterations"):
+        assert words in text
+    assert max(map(len, text.splitlines())) <= 80
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"fit.json", "fit.png", "history.nc", "trajectory.nc", "weights.pt"} <= names
+    with xarray.open_dataset(tmp_path / "run" / "trajectory.nc", engine="h5netcdf") as data:
+        assert data["time"].attrs["units"] == "s"
+        assert data["component"].values.tolist() == ["A", "B", "C"]
+        assert int((data["held_out"] == 0).sum()) == 41
+        assert data["fitted"].shape == (41 + 199, 3)
+    with xarray.open_dataset(tmp_path / "run" / "history.nc", engine="h5netcdf") as history:
         assert history["loss"].shape == (3,)
-        assert history["seconds"].attrs["units"] == "s"
-    assert (run / "fit.png").read_bytes().startswith(b"\x89PNG")
+    run(*base, tmp_path / "halves", "--iterations", 2)
+    assert "pass --resume" in run(*base, tmp_path / "halves", status=1)
+    run(*base, tmp_path / "halves", "--iterations", 3, "--resume")
+    for name, value in weights(tmp_path / "run").items():
+        assert torch.equal(value, weights(tmp_path / "halves")[name]), f"{name} differs after resuming"
 
 
-@pytest.mark.usefixtures("_without_the_check")
-def test_resumed_fit_ends_with_the_same_weights(tmp_path: Path) -> None:
-    straight, halves = tmp_path / "straight", tmp_path / "halves"
-    robertson.fit(straight, iterations=8, optimizer="adamw")
-    robertson.fit(halves, iterations=5, optimizer="adamw")
-    robertson.fit(halves, iterations=8, resume=True, optimizer="adamw")
-    for name, value in weights(straight).items():
-        assert torch.equal(value, weights(halves)[name]), f"{name} differs after resuming"
+def test_robertson_by_levenberg_marquardt(tmp_path: Path) -> None:
+    """To 1e-5 at the observations, 1e-3 at times never seen, beside AdamW's error after the same time."""
+    text = run("fit", "robertson", "--seed", 1, "--out", tmp_path)
+    found = {
+        name: float(re.search(rf"{name} +│ ([\d.e+-]+)", text)[1])
+        for name in ("along its own steps", "solved again, held out", "AdamW after the same time")
+    }
+    assert found["along its own steps"] <= 1e-5
+    assert found["solved again, held out"] <= 1e-3
+    assert found["AdamW after the same time"] > 3 * found["solved again, held out"]
 
 
-@pytest.mark.usefixtures("_without_the_check")
-def test_levenberg_marquardt_fits_from_its_seed_and_resumes(tmp_path: Path) -> None:
-    """To 1e-5 at the observations, and to 1e-3 solved again at times never seen."""
-    straight, parts = tmp_path / "straight", tmp_path / "parts"
-    result = robertson.fit(straight, seed=1)
-    assert result.loss <= 1e-5, f"{result.loss:.1e} after {result.iterations} iterations"
-    assert result.unseen <= 1e-3
-
-    def interrupt(iteration: int, loss: float) -> None:
-        if iteration == 60:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        robertson.fit(parts, seed=1, report=interrupt)
-    assert not (parts / "weights.pt").exists()
-    robertson.fit(parts, seed=1, resume=True)
-    for name, value in weights(straight).items():
-        assert torch.equal(value, weights(parts)[name]), f"{name} differs after resuming"
-    with pytest.raises(FileExistsError, match="--resume"):
-        robertson.fit(parts, seed=1)
-    with pytest.raises(ValueError, match="optimizer"):
-        robertson.fit(tmp_path / "c", optimizer="sgd")
-
-
-COMMAND_WITHOUT_THE_CHECK = """
-import stiffml.fits.robertson as robertson
-from stiffml.cli import app
-from stiffml.diagnostics import GradientCheck
-
-report = robertson.GradientReport((GradientCheck("y0", 2.0, 0.0),))
-robertson.check_gradients = lambda *args, **kwargs: report
-app()
-"""
-
-
-def test_killed_fit_resumes_to_the_same_weights(tmp_path: Path) -> None:
+def test_a_killed_fit_resumes_to_the_same_weights(tmp_path: Path) -> None:
     """A real process, killed without warning in the middle of training."""
     killed, straight = tmp_path / "killed", tmp_path / "straight"
-    command = [
-        sys.executable,
-        "-c",
-        COMMAND_WITHOUT_THE_CHECK,
-        "fit",
-        "robertson",
-        "--optimizer",
-        "adamw",
-        "--iterations",
-        "30",
-        "--out",
-        str(killed),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (killed / STATE).exists() and time.monotonic() < deadline and process.poll() is None:
+    options = ["fit", "robertson", "--optimizer", "adamw", "--iterations", "40", "--out"]
+    command = [sys.executable, "-m", "stiffml.cli", *options]
+    process = subprocess.Popen([*command, str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while not list(killed.glob("*.pt")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert (killed / STATE).exists(), "nothing was saved before the deadline"
+    assert list(killed.glob("*.pt")), "nothing was saved before the deadline"
     assert not (killed / "weights.pt").exists(), "it was killed too late to show anything"
-    assert subprocess.run([*command, "--resume"], stdout=subprocess.DEVNULL).returncode == 0
-    subprocess.run([*command[:-1], str(straight)], check=True, stdout=subprocess.DEVNULL)
+    run(*options, killed, "--resume")
+    run(*options, straight)
     for name, value in weights(straight).items():
         assert torch.equal(value, weights(killed)[name]), f"{name} differs after the kill"
 
 
-@pytest.mark.usefixtures("_without_the_check")
-def test_command_line_says_what_is_wrong(tmp_path: Path) -> None:
-    run = CliRunner().invoke
-    result = run(app, ["fit", "robertson", "--method", "rk45", "--out", str(tmp_path / "a")])
-    assert result.exit_code == 1
-    assert "unknown name 'rk45'" in result.output
-    assert not (tmp_path / "a").exists()
-    robertson.fit(tmp_path / "b", iterations=1, optimizer="adamw")
-    adamw = ["fit", "robertson", "--optimizer", "adamw", "--out", str(tmp_path / "b")]
-    result = run(app, adamw)
-    assert result.exit_code == 1
-    assert "--resume" in result.output
-    result = run(app, ["fit", "robertson", "--out", str(tmp_path / "b")])
-    assert result.exit_code == 1
-    assert "by AdamW" in " ".join(result.output.split())
-    result = run(app, [*adamw, "--seed", "3", "--resume"])
-    assert result.exit_code == 1
-    assert "seed = 0, not 3" in " ".join(result.output.split())
+SMALL = {"burgers": (48, 0.5), "ks": (16, 2.0), "brusselator": (3, 11.5), "gray_scott": (8, 50.0)}
+"""Of fields: points along an axis, and an end before which nothing is chaotic or under-resolved."""
+
+LONG = {"ch4air": "54 species"}
 
 
-def quadratic(folder: Path, fails) -> tuple[nn.Linear, Trainer]:
-    model = nn.Linear(2, 1, dtype=torch.float64)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.fill_(1.0)
-
-    def loss() -> torch.Tensor:
-        if fails(model):
-            raise SolveError(Status.NEWTON_FAILED, "no solution", "something else", t=0.0, h=1.0)
-        return sum(p.square().sum() for p in model.parameters())
-
-    return model, Trainer(model, torch.optim.SGD(model.parameters(), lr=0.4), loss, folder, {})
-
-
-def test_training_retreats_from_weights_that_cannot_be_solved(tmp_path: Path) -> None:
-    """Below 0.5 the solve fails: the update from 1 to 0.2 is halved once, and training goes on."""
-    _, trainer = quadratic(tmp_path, lambda m: bool(m.bias.item() < 0.5))
-    trainer.run(2)
-    assert trainer.history.retreats == [0, 1]
-    assert trainer.history.loss[1] == pytest.approx(3 * 0.6**2)
-
-
-@pytest.mark.parametrize("error", [ReplayError, LinearSolveError])
-def test_training_retreats_from_a_backward_pass_that_fails(error: type[Exception], tmp_path: Path) -> None:
-    model, trainer = quadratic(tmp_path, lambda m: False)
-    loss = trainer.loss
-
-    def failing() -> torch.Tensor:
-        if model.bias.item() < 0.5:
-            raise error("no gradient")
-        return loss()
-
-    trainer.loss = failing
-    trainer.run(2)
-    assert trainer.history.retreats == [0, 1]
+@pytest.mark.parametrize("name", [n for n in problems.names() if n not in LONG])
+def test_constants_of_every_problem_can_be_fitted(name: str) -> None:
+    """One iteration lowers the cost, or begins where there is nothing to lower."""
+    size, end = SMALL.get(name, (None, None))
+    problem = problems.load(name, size=size)
+    problem = problem if end is None else problem.make(t_span=(0.0, end))
+    names = learnable(problem)
+    assert names, "nothing to learn"
+    data, unseen = runs_of(problem, 6)
+    assert data.components == unseen.components
+    assert not set(data[0].times[1:]) & set(unseen[0].times[1:])
+    exact = Constants(problem, names, 0)
+    for key, value in exact.logarithms.items():
+        value.data.fill_(np.log(problem.values[key]))
+    for key, value in exact.numbers.items():
+        value.data.copy_(torch.as_tensor(problem.values[key]))
+    y = problem.initial_state()
+    t = torch.tensor(problem.t_span[0], dtype=torch.float64)
+    torch.testing.assert_close(exact(t, y.ravel()), problem.func()(t, y).ravel())
+    result = fit(
+        lambda seed: Constants(problem, names, seed),
+        data,
+        method="bdf",
+        steps=Adaptive(),
+        strategy=Whole(last=1),
+        **solving(problem),
+    )
+    cost = result.history["cost"].values
+    assert cost[-1] < cost[0]
 
 
-def test_random_minibatches_go_on_where_they_were(tmp_path: Path) -> None:
-    def train(folder: Path, *until: int) -> torch.Tensor:
-        torch.manual_seed(0)
-        model, trainer = quadratic(folder, lambda m: False)
-        for iterations in until:
-            model, trainer = quadratic(folder, lambda m: False)
-            trainer.loss = lambda model=model: model(torch.randn(4, 2, dtype=torch.float64)).square().mean()
-            trainer.optimizer.param_groups[0]["lr"] = 0.05
-            trainer.resume()
-            trainer.run(iterations)
-            torch.manual_seed(1)  # as a new process has another state
-        return model.weight.detach()
-
-    whole, halves = (tmp_path / name for name in ("whole", "halves"))
-    whole.mkdir()
-    halves.mkdir()
-    assert torch.equal(train(whole, 6), train(halves, 3, 6)), "look at what Trainer saves of random numbers"
+def test_constants_come_back_with_intervals(tmp_path: Path) -> None:
+    text = run("fit", "hires", "--learn", "k1,k2", "--points", 8, "--noise", 0.01, "--out", tmp_path)
+    for name, value in (("k1", 1.71), ("k2", 0.43)):
+        found, low, high = map(
+            float, re.search(rf"{name} +│ ([\d.]+) \(([\d.]+) to ([\d.]+)\)", text).groups()
+        )
+        assert low < found < high
+        assert abs(found - value) < 4 * (high - low)
 
 
-def test_training_that_cannot_go_on_explains_itself(tmp_path: Path) -> None:
-    _, trainer = quadratic(tmp_path, lambda m: m.bias.item() != 1.0)
-    with pytest.raises(TrainingError, match=r"iteration 1: no solution.*another seed"):
-        trainer.run(2)
+def test_a_network_for_a_problem(tmp_path: Path) -> None:
+    options = ("--optimizer", "adamw", "--iterations", 2, "--points", 6, "--out", tmp_path)
+    assert "a network for all of it" in run("fit", "orego", "--learn", "network", *options)
 
 
-def test_a_damaged_state_is_not_executed(tmp_path: Path) -> None:
-    import pickle
+@pytest.fixture
+def lab(tmp_path: Path) -> Path:
+    """A table of two decays, and the README's file beside it."""
+    rows = ["run,t,A,B"]
+    for name, start in (("x", 1.0), ("y", 0.5), ("z", 0.8)):
+        for t in np.linspace(0, 2, 9):
+            a = start * np.exp(-2 * t)
+            rows.append(f"{name},{t:g},{a:.8g},{start - a:.8g}")
+    (tmp_path / "lab.csv").write_text("\n".join(rows))
+    (code,) = re.findall(r"```python\n# my\.py\n(.*?)```", README.read_text(), re.DOTALL)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 15
+    (tmp_path / "my.py").write_text(code)
+    return tmp_path
 
-    (tmp_path / STATE).write_bytes(pickle.dumps(print))
-    _, trainer = quadratic(tmp_path, lambda m: False)
-    with pytest.raises(ValueError, match="no training state") as caught:
-        trainer.resume()
-    assert isinstance(caught.value.__cause__, pickle.UnpicklingError)
-    assert "weights_only" not in str(caught.value)
+
+def test_a_file_of_ones_own(lab: Path) -> None:
+    text = run("fit", lab / "my.py", "--data", lab / "lab.csv", "--out", lab / "run")
+    error = float(re.search(r"solved again, held out +│ ([\d.e+-]+)", text)[1])
+    assert error < 2e-2, "the run that is held out is predicted"
+    text = run(
+        "compare",
+        lab / "my.py",
+        "--data",
+        lab / "lab.csv",
+        "--seeds",
+        1,
+        "--iterations",
+        2,
+        "--out",
+        lab / "c",
+    )
+    assert max(map(len, text.splitlines())) <= 80
+    assert (lab / "c" / "report.html").exists()
+    with xarray.open_dataset(lab / "c" / "compare.nc", engine="h5netcdf") as data:
+        assert data["loss"].shape == (2, 2, 1, data.sizes["iteration"])
+        assert (data["outcome"] != "").all()
+    again = run(
+        "compare", lab / "my.py", "--data", lab / "lab.csv", "--seeds", 1, "--out", lab / "c", status=1
+    )
+    assert "pass --resume" in " ".join(again.split())
+
+
+FILES = {
+    "x = 1": "must define problem, model, or network",
+    "import nowhere": "line 1: ModuleNotFoundError: No module named 'nowhere'",
+    "def f(:": "line 1: SyntaxError",
+    "model = 3": "model must be a torch.nn.Module, or a function of a seed",
+    "def model(seed):\n    raise RuntimeError('no luck')": "line 2: RuntimeError: no luck",
+    "import torch\nmodel = torch.nn.Linear(2, 1).double()\nmodel.forward = lambda t, y: y[:1] * model.bias": (
+        "must return dy/dt of shape (2,) for the components A, B, not (1,)"
+    ),
+    "network = [4]\nknown = 3": "known must be callable",
+    "network = [4]\ncomponents = ['A', 'Q']": "'Q'",
+    "network = [4]\nfit_options = {'seed': 3}": "fit_options cannot have seed",
+    "network = [4]\nfit_options = {'stepz': 3}": "no argument 'stepz'",
+    "network = [4]\nreading = 3": "reading must be a dict",
+}
+
+
+@pytest.mark.parametrize("code", FILES)
+def test_files_that_are_wrong_are_explained(code: str, lab: Path) -> None:
+    (lab / "my.py").write_text(code)
+    text = run("fit", lab / "my.py", "--data", lab / "lab.csv", "--out", lab / "run", status=1, width=300)
+    assert FILES[code] in " ".join(text.split())
+    assert not (lab / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("my.py",), "has no data: pass --data lab.csv"),
+        (("my.py", "--data", "none.csv"), "no file none.csv"),
+        (("my.py", "--data", "lab.csv", "--time", "hours"), "hours"),
+        (("my.py", "--data", "my.png"), "is no table of text"),
+        (("my.py", "--data", "lab.csv", "--learn", "k1"), "--learn is for a problem"),
+        (("hires", "--learn", "k77"), "hires has no parameter k77; it has k1"),
+        (("burgers", "--learn", "network"), "burgers is a field"),
+        (("hirse",), "Did you mean 'hires'?"),
+        (("hires", "--iterations", "4"), "--iterations is for first-order optimizers"),
+        (("prothero", "--method", "rk45"), "unknown name 'rk45'"),
+    ],
+)
+def test_mistakes_are_explained(
+    arguments: tuple[str, ...], message: str, lab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(lab)
+    (lab / "my.png").write_bytes(b"\x89PNG\r\n\xff\xfe")
+    text = run("fit", *arguments, "--out", "run", status=1, width=300)
+    assert message in " ".join(text.split())
+    assert not (lab / "run").exists()

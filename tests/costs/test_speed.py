@@ -13,7 +13,7 @@ import torch
 import stiffml
 from stiffml import Grid, solve
 from stiffml.all_at_once import topology
-from stiffml.fits.robertson import Network, error_of, observations
+from stiffml.experiments.robertson import Network, error_of, observations
 
 CALLS_AT_ONCE, CALLS_BACK, CALLS_ONE_BY_ONE = 970, 400, 6600
 """Python calls of the package, a tenth more than were counted."""

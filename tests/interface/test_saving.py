@@ -106,7 +106,7 @@ def test_commands_find_out_first(
         raise AssertionError("solved for a folder that nothing can be written to")
 
     monkeypatch.setattr("stiffml.solve", solved)
-    monkeypatch.setattr("stiffml.fits.robertson.solve", solved)
+    monkeypatch.setattr("stiffml.training.fit", solved)
     (tmp_path / "file").touch()
     for out in (tmp_path / "file", tmp_path / "file" / "runs"):
         result = CliRunner().invoke(app, [*command, "--out", str(out)])

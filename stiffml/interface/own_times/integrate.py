@@ -29,7 +29,7 @@ from stiffml.native.side_by_side.work import Taken, Work
 from stiffml.run.record import Failure, Run
 from stiffml.run.same_function import Values
 from stiffml.run.stored import InMemory
-from stiffml.stats import Stats
+from stiffml.stats import Stats, spend
 from stiffml.system.finite import first_not_finite
 from stiffml.system.space import Space, solving_on
 
@@ -177,8 +177,9 @@ def _count(request: OwnRequest, tape: Tape, taken: Taken) -> None:
     system, counts = request.system, taken.counts
     if request.solver is not None:
         tape.stats.linear = request.solver.description
+    steps = sum(part.n_steps for part in taken.trajectories.parts)
     tape.stats.count(
-        accepted=sum(part.n_steps for part in taken.trajectories.parts),
+        accepted=steps,
         rejected=counts.rejected,
         ramp_steps=request.ramp_steps,
         newton_iterations=counts.newton_iterations,
@@ -187,6 +188,12 @@ def _count(request: OwnRequest, tape: Tape, taken: Taken) -> None:
         rhs_evals=system.rhs_evals,
         jacobians=system.f.jacobians,
         wall_s=tape.run.wall_s,
+    )
+    spend(
+        accepted=steps,
+        rejected=counts.rejected,
+        rhs_evals=system.rhs_evals,
+        jacobians=system.f.jacobians,
     )
 
 

@@ -6,7 +6,8 @@ times, whose rows are one system (:mod:`stiffml.all_at_once`). The checks of a s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from stiffml.gradients.tangent import TangentSweep, linearize_both
 from stiffml.native.replay import Replay
 from stiffml.run.request import Request
 from stiffml.run.schedule import scheduled, step_ends
+from stiffml.stats import spend
 from stiffml.steps import Adaptive
 
 NUMBERS = 4_000_000
@@ -115,6 +117,17 @@ class Together:
                 part.append(new)  # type: ignore[attr-defined]
         return [self._group(*parts) for parts in found]
 
+    @contextmanager
+    def _spending(self, steps: int = 0) -> Iterator[None]:
+        """Counts what the block costs."""
+        system = self._system
+        before = system.rhs_evals, system.f.jacobians
+        try:
+            yield
+        finally:
+            evaluations, jacobians = system.rhs_evals - before[0], system.f.jacobians - before[1]
+            spend(accepted=steps, rhs_evals=evaluations, jacobians=jacobians)
+
     def _planned(self, times: np.ndarray) -> tuple[Trajectory, np.ndarray]:
         outputs = self._system.direction * times
         steps = self.request.steps
@@ -150,7 +163,13 @@ class Together:
             If the iteration does not converge, or what func raises.
         """
         segments, iterations = [], 0
-        with torch.inference_mode(False), torch.no_grad(), np.errstate(all="ignore"):
+        steps = sum(group.trajectories.n_steps for group in groups)
+        with (
+            self._spending(steps),
+            torch.inference_mode(False),
+            torch.no_grad(),
+            np.errstate(all="ignore"),
+        ):
             for number, group in enumerate(groups):
                 stages = None if near is None else near.segments[number].stages
                 segment, needed = self._solve_group(group, starts, paths, stages)
@@ -219,7 +238,7 @@ class Together:
         """
         directions = self.units(len(starts[0]))
         found: dict[int, np.ndarray] = {}
-        with torch.inference_mode(False), torch.no_grad():
+        with self._spending(), torch.inference_mode(False), torch.no_grad():
             for group, segment in zip(solved.groups, solved.segments, strict=True):
                 at_start = np.concatenate([starts[number] for number in group.which], axis=1)
                 replay = Replay(segment.trajectory, self._method, self._system, self.request.solver)

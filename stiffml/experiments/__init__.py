@@ -1,0 +1,1 @@
+"""Published experiments; each is a script too: ``python -m stiffml.experiments.NAME``."""

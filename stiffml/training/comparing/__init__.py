@@ -1,0 +1,1 @@
+"""The same training with several methods, optimizers and seeds: trainings, their records, tables, figures."""
