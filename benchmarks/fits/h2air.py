@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from problems.chemistry import ConstantPressureReactor, Mechanism, ignition_delay
-from stiffml import Grid, solve
+from stiffml import solve
 from stiffml.training import Run, Runs
 
 FITTED = (1000.0, 1133.0, 1267.0, 1400.0)
@@ -20,9 +20,6 @@ EVERY = (*FITTED, *OTHERS, *OUTSIDE)
 
 LONG = 5.0
 """A run lasts so many delays."""
-
-THINNED, STEPS = 3, Grid(6)
-"""Every third step of BDF at rtol 1e-5 is observed; a fit takes six steps between two observations."""
 
 FLOOR = 1e-3
 """Residuals are relative to max(y, this fraction of the component's largest value), or nearly so."""
@@ -55,14 +52,19 @@ def solved(reactor: nn.Module, y0: Tensor, t: np.ndarray, rtol: float = 1e-9):
         return solve(reactor, y0, torch.from_numpy(t), rtol=rtol, atol=atol, compile=True)
 
 
-def observed(reactor: ConstantPressureReactor, temperatures: Sequence[float] = FITTED) -> Runs:
-    """All species and the temperature, without noise, at times of each run's own that resolve ignition."""
+def observed(
+    reactor: ConstantPressureReactor, temperatures: Sequence[float] = FITTED, every: int = 1
+) -> Runs:
+    """All species and the temperature, without noise, at times of each run's own that resolve ignition.
+
+    These are the ends of every third (``every`` = 3), say, of the steps of BDF at rtol 1e-5.
+    """
     y0, found = fresh(reactor.mechanism, temperatures), []
     for row, delay in zip(y0, delays(reactor, y0), strict=True):
         end = LONG * delay
         ends = np.asarray(solved(reactor, row, np.array([0.0, end]), rtol=1e-5).steps.ends[0]) * end
         # Before a thousandth of the delay steps are those of BDF's start.
-        t = np.concatenate([[0.0], ends[ends > delay / 1000][::-THINNED][::-1]])
+        t = np.concatenate([[0.0], ends[ends > delay / 1000][::-every][::-1]])
         found.append((t, solved(reactor, row, t).y.numpy()))
     largest = scale_of([y for _, y in found])
     return Runs(

@@ -16,8 +16,8 @@ from stiffml.training.data import Run, Runs
 _SURE = 3.0
 """Rates count as found from this many times the least that errors let be seen."""
 
-_ROUNDING = 1e-15
-"""Of observations, relative: over short intervals the rounding of what stays constant looks like a rate."""
+_ROUNDING = 1e-12
+"""Of observations, relative: what rounding sums up to in a solve looks like a rate over short intervals."""
 
 
 @dataclass(frozen=True, eq=False)
