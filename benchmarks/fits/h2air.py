@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from problems.chemistry import ConstantPressureReactor, Mechanism, ignition_delay
-from stiffml import solve
+from problems.chemistry import ConstantPressureReactor, Mechanism, NotIgnitedError, ignition_delay
+from stiffml import SolveError, solve
 from stiffml.training import Run, Runs
 
 FITTED = (1000.0, 1133.0, 1267.0, 1400.0)
@@ -40,9 +40,17 @@ def fresh(of: Mechanism, temperatures: Sequence[float]) -> Tensor:
 
 
 def delays(reactor: nn.Module, y0: Tensor) -> np.ndarray:
-    """(rows,) in s, each row solved by itself."""
-    with torch.no_grad():
-        return np.array([float(ignition_delay(reactor, row, compile=True)) for row in y0])
+    """(rows,) in s, each row by itself; NaN where a reactor cannot be solved until it stands still."""
+    return np.array([_delay(reactor, row) for row in y0])
+
+
+def _delay(reactor: nn.Module, y0: Tensor) -> float:
+    try:
+        with torch.no_grad():
+            return float(ignition_delay(reactor, y0, longest=10.0, compile=True))
+    except (NotIgnitedError, SolveError) as error:
+        print(f"no delay from {float(y0[0]):g} K: {error}", flush=True)
+        return float("nan")
 
 
 def solved(reactor: nn.Module, y0: Tensor, t: np.ndarray, rtol: float = 1e-9):
@@ -94,15 +102,15 @@ def element_drift(reactor: nn.Module, of: Mechanism, y0: Tensor, ends: Sequence[
     return max(found)
 
 
-def errors_by_kind(found: np.ndarray, true: np.ndarray) -> dict[str, list[float]]:
-    """Relative errors of delays at ``EVERY``, as lists by what the temperatures are to the fit."""
-    error = (found / true - 1).tolist()
+def errors_by_kind(found: np.ndarray, true: np.ndarray) -> dict[str, list[float | None]]:
+    """Relative errors of delays, by what the temperatures ``EVERY`` are to the fit; None: no delay."""
+    error = [None if np.isnan(e) else float(e) for e in found / true - 1]
     first, second = len(FITTED), len(FITTED) + len(OTHERS)
     return {"fitted": error[:first], "others": error[first:second], "outside": error[second:]}
 
 
 def largest_of(rows: Sequence[dict], when: str, kind: str) -> float:
-    return max(abs(error) for row in rows for error in row[when][kind])
+    return max(1e3 if error is None else abs(error) for row in rows for error in row[when][kind])
 
 
 def report(progress) -> None:

@@ -119,7 +119,7 @@ def draw(result: dict, path: Path) -> None:
                 ("outside", "^", h2air.OUTSIDE),
             ):
                 first = row is result["rows"][0]
-                size = 100 * np.abs(row[when][kind])
+                size = 100 * np.abs(np.array(row[when][kind], dtype=float))
                 label = f"{when}, {kind}" if first else None
                 left.plot(temperatures, size, marker, color=colour, ms=5, label=label, mfc="none")
     left.axhline(100 * ALLOWED, color="#b03030", lw=1)
