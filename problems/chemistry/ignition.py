@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from stiffml import Recorded, Solution, solve
-from stiffml.checks import described, number
+from stiffml.checks import described, flag, number
 from stiffml.system.state import State
 
 _FIRST, _GROWTH = 1e-6, 3.0
@@ -36,6 +36,7 @@ def ignition_delay(
     species: str | None = None,
     rtol: float = 1e-8,
     longest: float = 1e3,
+    compile: bool = False,
 ) -> Tensor:
     """The time at which the temperature rises fastest, or a species has its peak; with a gradient.
 
@@ -63,6 +64,9 @@ def ignition_delay(
         to about 1e-6.
     longest : float
         s, after which a mixture counts as one that does not ignite. Default 1000.
+    compile : bool
+        As of :func:`stiffml.solve`, for many delays of a small mechanism. Parameters that require gradients
+        are arguments of the code, and may change; other constants are part of it. Default False.
 
     Returns
     -------
@@ -100,6 +104,7 @@ def ignition_delay(
         species,
         number("rtol", rtol, above=0),
         number("longest", longest, above=0),
+        flag("compile", compile),
     )
     with torch.no_grad():
         found = search.peaks(y0.detach())
@@ -151,6 +156,7 @@ class _Search:
     species: str | None
     rtol: float
     longest: float
+    compile: bool
 
     def __post_init__(self) -> None:
         if self.species is not None and self.species not in self.components:
@@ -202,7 +208,14 @@ class _Search:
         atol = torch.full_like(y0, 1e-6 * self.rtol, requires_grad=False)
         atol[..., self.temperature] = self.rtol
         return solve(
-            self.reactor, y0, t.to(y0), rtol=self.rtol, atol=atol, batch_dims=y0.dim() - 1, outputs=outputs
+            self.reactor,
+            y0,
+            t.to(y0),
+            rtol=self.rtol,
+            atol=atol,
+            batch_dims=y0.dim() - 1,
+            outputs=outputs,
+            compile=self.compile,
         )
 
     def _slope(self, y: Tensor) -> Tensor:

@@ -16,6 +16,9 @@ from stiffml.training.data import Run, Runs
 _SURE = 3.0
 """Rates count as found from this many times the least that errors let be seen."""
 
+_ROUNDING = 1e-12
+"""Of observations, relative: what rounding sums up to in a solve looks like a rate over short intervals."""
+
 
 @dataclass(frozen=True, eq=False)
 class MissingRate:
@@ -66,9 +69,11 @@ def missing_rate(known: Callable[[Tensor, Tensor], Tensor], runs: Runs) -> Missi
     source. It may be thousands of times range/t_end, and a closure scaled by that could not reach it.
 
     Limits: a component that changes much within single intervals may be named where nothing is missing, since
-    the rule's error is only estimated. All components must be observed, and as accurately as the balance
-    needs: where known has ∂known_i/∂y_j, an error of y_j adds that times the error. A transient shorter than
-    the first interval is not seen. Runs with forcing are refused, since ``known`` does not see it.
+    the rule's error is only estimated. What is missing only in a small part of a run, such as an ignition, is
+    found in runs cut to that part: s is one number for all intervals. All components must be observed, and as
+    accurately as the balance needs: where known has ∂known_i/∂y_j, an error of y_j adds that times the error.
+    A transient shorter than the first interval is not seen. Runs with forcing are refused, since ``known``
+    does not see it.
 
     Parameters
     ----------
@@ -165,7 +170,10 @@ class _Intervals:
         known = summed(steps * (self.rates[1:] + self.rates[:-1]) / 2)
         change = np.diff(self.rates, axis=0) ** 2 - 4 * (self.rate_noise[1:] + self.rate_noise[:-1])
         rule = summed(steps * np.sqrt(np.maximum(change, 0)) / 2)
-        noise = (self.noise[first + stride] + self.noise[first]) / span**2
+        rounding = np.square(
+            _ROUNDING * np.maximum(np.abs(self.values[first]), np.abs(self.values[first + stride]))
+        )
+        noise = (self.noise[first + stride] + self.noise[first] + rounding) / span**2
         # Of the trapezoidal rule: a time between two intervals has half of both, those at the ends of one.
         inner = np.zeros_like(self.rate_noise)
         inner[:-2] = ((steps[1:] + steps[:-1]) / 2) ** 2 * self.rate_noise[1:-1]

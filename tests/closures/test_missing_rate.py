@@ -76,6 +76,16 @@ def test_nothing_missing() -> None:
     assert found.where == ()
 
 
+def test_rounding_of_what_stays_constant_is_no_rate() -> None:
+    """Nitrogen where hydrogen burns: 0.745 to the last digit or two, over intervals of 1e-9 s."""
+    t = np.concatenate([[0.0], np.geomspace(1e-9, 1e-4, 60)])
+    rounded = 0.745 + np.spacing(0.745) * np.random.default_rng(0).integers(-1, 2, len(t))
+    runs = Runs([Run("a", t, np.stack([rounded, np.exp(-1e5 * t)], axis=1))], ["N2", "H"])
+    found = missing_rate(lambda t, y: torch.zeros_like(y), runs)
+    assert found.where == ("H",)
+    assert found.limit[0] < 1e-3
+
+
 def test_a_slow_decay_under_noise() -> None:
     """Of y' = −0.1 y + 0.02 the source is missing; each interval hides it, whole runs show it."""
     rng = np.random.default_rng(0)

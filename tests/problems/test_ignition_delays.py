@@ -83,6 +83,20 @@ def test_a_batch_is_its_rows() -> None:
         assert float(together[row]) == pytest.approx(float(ignition_delay(one, y0[row])), rel=1e-4)
 
 
+def test_compiled() -> None:
+    """The same delays; rates that require gradients are arguments of the code, and may change."""
+    m = Mechanism.from_yaml("h2o2.yaml")
+    m.log_A.requires_grad_()
+    reactor = ConstantPressureReactor(m)
+    y0 = reactor.state(1300.0, m.premixed(1.0, "H2"))
+    with torch.no_grad():
+        before = ignition_delay(reactor, y0, rtol=1e-6, compile=True)
+        m.log_A += 0.3
+        plain, compiled = (ignition_delay(reactor, y0, rtol=1e-6, compile=how) for how in (False, True))
+    torch.testing.assert_close(compiled, plain, rtol=1e-5, atol=0)
+    assert compiled < 0.9 * before
+
+
 @pytest.mark.parametrize(("species", "accuracy"), [(None, 3e-4), ("OH", 5e-3)])
 def test_gradients(species: str | None, accuracy: float) -> None:
     m = Mechanism.from_yaml("h2o2.yaml")
