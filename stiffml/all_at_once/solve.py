@@ -119,7 +119,8 @@ def solve_segment(
 
     So are its stages, if it has them.
 
-    Where the method starts with half steps, the trajectories must have them, at any state.
+    Where the method starts with half steps, the trajectories must have them, at any state. The limits are for
+    all trajectories, or have an ``atol`` (trajectories, size).
 
     Raises
     ------
@@ -129,8 +130,15 @@ def solve_segment(
     structure = structure_of(method, segment, system.form)
     topology = structure.topology
     x = topology.order.begun(segment)
-    scale = np.abs(x[topology.order.base[topology.given :]])
-    atol = 0.01 * limits.rtol * scale + 1e-250 if limits.atol is None else limits.atol + 0 * scale
+    base = topology.order.base[topology.given :]
+    scale = np.abs(x[base])
+    if limits.atol is None:
+        atol = 0.01 * limits.rtol * scale + 1e-250
+    elif isinstance(limits.atol, np.ndarray) and limits.atol.ndim > 1:
+        of_steps = np.searchsorted(segment.trajectory.starts, topology.order.numbers[base], side="right") - 1
+        atol = limits.atol[of_steps]
+    else:
+        atol = limits.atol + 0 * scale
     equations = _equations(structure, system)
     x, iterations, update = equations.solve(x, limits, atol, scale, trusted)
     states, stages, halves = parts_of(structure, x, segment)

@@ -9,8 +9,10 @@ import numpy as np
 
 from stiffml.all_at_once.solve import Found, Kept, solve_steps
 from stiffml.errors import Status
+from stiffml.methods import Method
 from stiffml.native.stepper import NativeStepper
 from stiffml.run.stepping import Counts, Task
+from stiffml.system.system import System
 
 WINDOW_NUMBERS = 4_000_000
 """Largest number of float64 values in the matrix of a window (32 MB)."""
@@ -29,6 +31,13 @@ class _Window(NamedTuple):
     found: Found
 
 
+def fitting(system: System, method: Method) -> int:
+    """The largest number of steps in a window, by memory."""
+    rows = len(method.kept_stages(system.form)) + 2
+    band = 3 * (rows * method.history + rows) * system.layout.width
+    return WINDOW_NUMBERS // (rows * system.layout.size * band)
+
+
 class AllAtOnceStepper(NativeStepper):
     """Solves windows of many steps by one Newton iteration each, and returns the steps one by one.
 
@@ -43,7 +52,7 @@ class AllAtOnceStepper(NativeStepper):
         self._ends, self._guess, self._trials = task.plan.ends, task.plan.guess, task.plan.trials
         self._window: _Window | None = None
         self._taken = 0  # how many steps of the window have been taken
-        self._length = self._longest = self._fitting()
+        self._length = self._longest = fitting(task.system, task.method)
         self._one_by_one = 0  # how many of the next steps are solved one by one
         self._at_once = 0
         if self._longest >= SHORTEST:
@@ -53,15 +62,6 @@ class AllAtOnceStepper(NativeStepper):
     def has_begun(self) -> bool:
         """Whether the first steps were solved all at once."""
         return self._window is not None or self._at_once > 0
-
-    def _fitting(self) -> int:
-        """The largest number of steps in a window, by memory."""
-        layout, rows = self._task.system.layout, self._rows_of_a_step()
-        band = 3 * (rows * self._task.method.history + rows) * layout.width
-        return WINDOW_NUMBERS // (rows * layout.size * band)
-
-    def _rows_of_a_step(self) -> int:
-        return len(self._task.method.kept_stages(self._task.system.form)) + 2
 
     @property
     def counts(self) -> Counts:

@@ -18,6 +18,12 @@ FEW_SAMPLES = 8
 For more samples, block substitution solves all samples of one position in one call.
 """
 
+SPARSEST = 8
+"""Blocks of a band matrix for each that is not zero, above which substitution takes less memory and time.
+
+Steps of one trajectory have far fewer. Those of several may stand far from the states that they start from.
+"""
+
 WIDE = 1_000
 """Components of a sample times right-hand sides above which substitution, which multiplies matrices, pays."""
 
@@ -94,6 +100,7 @@ class Substitution(Triangular):
 def factorise(matrix: Matrix, topology: Topology, columns: int = 1) -> Triangular:
     """The factors of the matrix with respect to the unknowns, for ``columns`` right-hand sides."""
     samples, width = matrix.diagonal.shape[1:3]
-    if samples <= FEW_SAMPLES and width * columns <= WIDE:
+    is_full = (topology.reach + 1) * topology.unknowns <= SPARSEST * len(topology.entries.row)
+    if samples <= FEW_SAMPLES and width * columns <= WIDE and is_full:
         return Band(matrix, topology)
     return Substitution(matrix, topology)

@@ -48,7 +48,8 @@ def equations_of(replay: Replay, segment: Segment, kept: object) -> Equations:
         blocks = kept.structure.blocks
         complete = segment.stages is not None or not any(block.pattern.stages for block in blocks)
         complete = complete and not kept.structure.topology.brackets
-        if complete and sum(block.steps for block in blocks) == segment.last:
+        steps = kept.structure.topology.order.steps
+        if complete and np.array_equal(np.sort(steps), segment.which):
             return _Solved(segment, kept.structure)
     return replay.equations(segment)
 

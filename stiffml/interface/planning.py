@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from stiffml.all_at_once.guess import interpolated
 from stiffml.checks import described
 from stiffml.interface.arguments import Arguments
 from stiffml.interface.solution import Solution
@@ -122,10 +123,7 @@ def _states_at(guess: Solution, ends: np.ndarray, system: System) -> np.ndarray:
         raise ValueError(f"guess has states of {states.shape[1]} components, y0 has {system.layout.size}")
     if len(known) == 1 and np.array_equal(times[1:], ends):
         return states[1:]
-    after = np.clip(np.searchsorted(times, ends), 1, len(times) - 1)
-    span = times[after] - times[after - 1]
-    part = np.clip((ends - times[after - 1]) / np.where(span > 0, span, 1), 0, 1)
-    return states[after - 1] + part[:, None] * (states[after] - states[after - 1])
+    return interpolated(times, states, ends)
 
 
 def _known_of(run: Run) -> tuple[np.ndarray, np.ndarray | None]:

@@ -177,7 +177,12 @@ def solve(
     in batches of another size. All rows of t must run in one direction. A sample that fails stops alone; the
     error names it, and with ``throw=False`` its later outputs are NaN. ``sol.steps`` has the steps of each
     sample, ``sol.stats`` counts over all. All states are kept: memory is the sum of the steps of all samples.
-    Not with event, bounds, breakpoints, through, guess, options, Krylov methods, sparse Jacobians, a number
+    Known steps of all samples are solved for all at once, as ``stepping`` says, and what does not converge so
+    is taken sample by sample as before. The iteration ends when it has converged for all samples: there a
+    sample depends on the others by less than Newton's tolerance. ``guess`` is then a solution of as many
+    samples with times of their own. With ``compile=True`` each sample runs by itself in C unless
+    ``stepping="all-at-once"`` asks for the other.
+    Not with event, bounds, breakpoints, through, options, Krylov methods, sparse Jacobians, a number
     of checkpoints or such on disk, a mass matrix for each sample, or methods with stages beyond their step.
 
         sol = solve(func, y0, torch.tensor([[0.0, 0.1, 0.3], [0.0, 2.0, 2.0]]), batch_dims=1)

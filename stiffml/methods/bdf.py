@@ -141,8 +141,8 @@ class BDF(Method):
         """
         most = self.order + more
         taken = np.minimum(which - starts, most - 1)  # steps before, in the same trajectory
-        for part in np.split(np.arange(len(which)), np.flatnonzero(np.diff(taken)) + 1):
-            before = int(taken[part[0]])
+        for before in np.unique(taken).tolist():
+            part = np.flatnonzero(taken == before)
             known = which[part, None] + np.arange(-before, 1)
             # The first step computes the half step in a row of its own, so it does not start from it.
             if self.starts_with_half_step and 0 < before < most - 1:

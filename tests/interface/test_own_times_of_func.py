@@ -108,7 +108,7 @@ REFUSED = {
     "breakpoints": {"breakpoints": [0.2]},
     "through": {"through": [0.2]},
     "options": {"options": {"ts_adapt_safety": 0.8}},
-    "stepping": {"stepping": "all-at-once", "steps": Grid(2)},
+    "stepping": {"stepping": "all-at-once"},
     "linear": {"linear": GMRES()},
     "jacobian": {"jacobian": "coloured"},
     "adjoint": {"adjoint": Discrete(checkpoints=5)},

@@ -18,7 +18,7 @@ from stiffml.interface.feasibility import require_sane_span
 from stiffml.interface.initial_state import checked_layout
 from stiffml.interface.own_times.steps import steps_by_sample
 from stiffml.interface.own_times.times import OwnTimes, own_times
-from stiffml.interface.planning import STEPPINGS
+from stiffml.interface.own_times.together import are_together, near_states
 from stiffml.interface.tolerances import newton_limits, tolerances_of
 from stiffml.linear.choice import Wanted, choose
 from stiffml.linear.dense.lu import DenseLU
@@ -40,7 +40,6 @@ WITHOUT = {
     "bounds": "leave it out",
     "breakpoints": "solve samples one at a time, or give func the jumps smoothly",
     "through": "add these times to t; what repeats is allowed",
-    "guess": "leave it out: steps are taken one after the other",
     "options": "leave it out: PETSc takes no part",
 }
 """The arguments that such a solve does not take, and what to do."""
@@ -69,6 +68,10 @@ class OwnRequest:
         The steps that starting ramps have added.
     tolerances, newton
         With ``atol`` as a number or (samples, width).
+    together : bool
+        Whether known steps are solved for all at once.
+    near : tuple of ndarray, or None
+        For each sample (steps, width) states from which that starts; None for the initial states.
     keeps_stages, make_consistent : bool
     """
 
@@ -83,6 +86,8 @@ class OwnRequest:
     ramp_steps: int
     tolerances: Tolerances
     newton: NewtonLimits
+    together: bool
+    near: tuple[np.ndarray, ...] | None
     keeps_stages: bool
     make_consistent: bool
 
@@ -151,6 +156,8 @@ def check(arguments: Arguments) -> OwnRequest:
         raise ValueError(f"method: {method} {_NO_ESTIMATE}")
     if any(len(own) > 1 for own in outputs):
         try_out_system(system, method, solver, s0, u0[0], (times.t, y0))
+    together = are_together(arguments, known, method, system, solver)
+    near = near_states(arguments.guess, () if isinstance(known, Adaptive) else known, system, layout)
     adaptive = Adaptive() if isinstance(known, Adaptive) else Recorded(())
     newton = newton_limits(arguments.newton, adaptive, tolerances, y0, layout)
     return OwnRequest(
@@ -165,6 +172,8 @@ def check(arguments: Arguments) -> OwnRequest:
         ramp_steps=ramp_steps,
         tolerances=dataclasses.replace(tolerances, atol=_rows(tolerances.atol, layout)),
         newton=dataclasses.replace(newton, atol=_rows(newton.atol, layout)),
+        together=together,
+        near=near,
         keeps_stages=adjoint.checkpoints == "stages",
         make_consistent=make_consistent,
     )
@@ -188,11 +197,6 @@ def _require_taken(arguments: Arguments, method: Method) -> None:
             raise _not_taken(name, advice)
     if isinstance(arguments.steps, KeptSteps):
         raise _not_taken("steps", "KeptSteps keep those of one t for all; pass Adaptive() or known steps")
-    stepping = arguments.stepping
-    if not isinstance(stepping, str) or stepping not in STEPPINGS:
-        raise ValueError(f"stepping must be one of {', '.join(STEPPINGS)}, not {described(stepping)}")
-    if stepping == "all-at-once":
-        raise _not_taken("stepping", "pass stepping='auto' or 'sequential'")
     if not method.within_step:
         able = ", ".join(name for name, other in METHODS.items() if other.within_step and other.implicit)
         raise ValueError(

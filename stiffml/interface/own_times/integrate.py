@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stiffml.all_at_once.samples import taken_at_once
 from stiffml.discretization.interpolation import Reading
 from stiffml.errors import SolveError, Status, explain
 from stiffml.gradients.autograd import Integrate
@@ -115,9 +116,14 @@ def _integrated(request: OwnRequest, start: np.ndarray) -> tuple[Taken, Run]:
         request.tolerances,
         request.newton,
     )
-    taken = Drive(work).run() if obstacle(work) else taken_in_c(work)
+    taken, kept = (
+        (taken_at_once(work, _side_by_side, request.near))
+        if request.together
+        else (_side_by_side(work), None)
+    )
     checkpoints = InMemory.of(taken.states, taken.stages if request.keeps_stages else None)
     run = Run(taken.trajectories.parts[0], checkpoints, np.ones(1, dtype=bool))
+    run.kept = kept
     run.before = Values.at(s0, "began", slopes, system)
     if system.used is not None and all(first_not_finite(slope) is None for slope in slopes):
         end = float(taken.trajectories.times[-1])
@@ -130,6 +136,11 @@ def _integrated(request: OwnRequest, start: np.ndarray) -> tuple[Taken, Run]:
         request.solver.release()
     run.wall_s = time.perf_counter() - began
     return taken, run
+
+
+def _side_by_side(work: Work) -> Taken:
+    """The steps of samples, taken one after the other."""
+    return Drive(work).run() if obstacle(work) else taken_in_c(work)
 
 
 def _outputs(request: OwnRequest, taken: Taken, tape: Tape) -> tuple[list[Reading], np.ndarray, np.ndarray]:
@@ -185,6 +196,7 @@ def _count(request: OwnRequest, tape: Tape, taken: Taken) -> None:
         newton_iterations=counts.newton_iterations,
         mended_jacobians=counts.mended_jacobians,
         in_c=counts.in_c,
+        at_once=counts.at_once,
         rhs_evals=system.rhs_evals,
         jacobians=system.f.jacobians,
         wall_s=tape.run.wall_s,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,7 @@ def taken_in_c(work: Work) -> Taken:
     runs = _Runs(work)
     taken = runs.taken()
     left = np.flatnonzero(runs.reason == LEFT_TO_PYTHON).tolist()
-    return _with_others(taken, left, Drive(work.of(left)).run()) if left else taken
+    return taken.with_others(left, Drive(work.of(left)).run()) if left else taken
 
 
 class _Runs:
@@ -115,7 +114,8 @@ class _Runs:
                 failures[i] = self._failure(i, float(times[end - 1]), states[end - 1])
         rejected, iterations, values, jacobians = self.counts.tolist()
         work.system.f.stepped(values, jacobians, float(times[-1]), states[-1])
-        counts = Counts(rejected, iterations, in_c=int(self.steps.sum()))
+        in_c = int(self.steps[self.reason != LEFT_TO_PYTHON].sum())
+        counts = Counts(rejected, iterations, in_c=in_c)
         return Taken(Trajectories(parts), states, stages, failures, counts)
 
     def _failure(self, i: int, begin: float, state: np.ndarray) -> Failure:
@@ -127,32 +127,3 @@ class _Runs:
 
 def _rows(value: float | np.ndarray, work: Work) -> np.ndarray:
     return np.broadcast_to(value, work.u0.shape)
-
-
-def _with_others(taken: Taken, which: list[int], others: Taken) -> Taken:
-    """What was taken, with some of the samples replaced by what was taken of them otherwise."""
-    parts = list(taken.trajectories.parts)
-    states, stages = _split(taken.states, taken), _split(taken.stages, taken)
-    more, more_stages = _split(others.states, others), _split(others.stages, others)
-    lost = 0
-    for k, i in enumerate(which):
-        lost += parts[i].n_steps
-        parts[i], states[i], stages[i] = others.trajectories.parts[k], more[k], more_stages[k]
-    failures = {**taken.failures, **{which[k]: failure for k, failure in others.failures.items()}}
-    counts = replace(
-        taken.counts,
-        rejected=taken.counts.rejected + others.counts.rejected,
-        newton_iterations=taken.counts.newton_iterations + others.counts.newton_iterations,
-        mended_jacobians=others.counts.mended_jacobians,
-        in_c=taken.counts.in_c - lost,
-    )
-    joined = None if taken.stages is None else np.concatenate(stages)
-    return Taken(Trajectories(parts), np.concatenate(states), joined, failures, counts)
-
-
-def _split(rows: np.ndarray | None, taken: Taken) -> list[np.ndarray]:
-    """(states, …) of all samples, sample by sample."""
-    trajectories = taken.trajectories
-    if rows is None:
-        return [np.empty(0)] * len(trajectories.parts)
-    return np.split(rows, trajectories.starts[1:])

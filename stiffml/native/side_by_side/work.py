@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -110,6 +110,37 @@ class Taken:
     stages: np.ndarray | None
     failures: dict[int, Failure]
     counts: Counts
+
+    def with_others(self, which: Sequence[int], others: Taken) -> Taken:
+        """The same with some of the samples as ``others`` has them, whose work is added.
+
+        Work that was done on the replaced samples remains; steps of them must not be among the counted ones.
+        """
+        parts = list(self.trajectories.parts)
+        states, more = _split(self.states, self), _split(others.states, others)
+        for k, i in enumerate(which):
+            parts[i], states[i] = others.trajectories.parts[k], more[k]
+        failures = {i: failure for i, failure in self.failures.items() if i not in which}
+        failures |= {which[k]: failure for k, failure in others.failures.items()}
+        both = zip(astuple(self.counts), astuple(others.counts), strict=True)
+        joined = None
+        if self.stages is not None:
+            # Samples that took no step have no stages.
+            none = np.zeros((len(others.states), *self.stages.shape[1:]))
+            stages = _split(self.stages, self)
+            for i, own in zip(
+                which, _split(none if others.stages is None else others.stages, others), strict=True
+            ):
+                stages[i] = own
+            joined = np.concatenate(stages)
+        return Taken(
+            Trajectories(parts), np.concatenate(states), joined, failures, Counts(*(a + b for a, b in both))
+        )
+
+
+def _split(rows: np.ndarray, taken: Taken) -> list[np.ndarray]:
+    """(states, …) of all samples, sample by sample."""
+    return np.split(rows, taken.trajectories.starts[1:])
 
 
 def of_samples(value: T, samples: np.ndarray) -> T:

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from scipy.sparse import coo_array, csr_array
 
+from stiffml.all_at_once.guess import interpolated
 from stiffml.all_at_once.newton import ManySteps
 from stiffml.all_at_once.solve import parts_of
 from stiffml.all_at_once.structure import Structure
 from stiffml.discretization.trajectory import Segment, Trajectories
 from stiffml.gradients.directions import Units
 from stiffml.run.request import Request
-from stiffml.training.lm.together import Group, interpolated
+from stiffml.training.lm.together import Group
 
 Path = tuple[np.ndarray, np.ndarray]
 """Times (k,) and states (k, size)."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from stiffml.all_at_once.guess import interpolated
 from stiffml.interface.arguments import Arguments
 from stiffml.interface.checking import check
 from stiffml.interface.equations import space_of
@@ -20,7 +21,7 @@ from stiffml.training.lm.intervals import Interval, filled
 from stiffml.training.lm.levenberg_marquardt import TrialError
 from stiffml.training.lm.one_by_one import OneByOne, one_solution, path_of
 from stiffml.training.lm.side_by_side import SideBySide, takes_batch
-from stiffml.training.lm.together import Together, interpolated
+from stiffml.training.lm.together import Together
 from stiffml.training.lm.vector import FittedVector
 
 Path = tuple[np.ndarray, np.ndarray]

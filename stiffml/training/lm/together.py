@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from stiffml.all_at_once.guess import interpolated
 from stiffml.all_at_once.solve import solve_segment
 from stiffml.discretization.equations import Equations
 from stiffml.discretization.trajectory import Segment, Trajectories, Trajectory
@@ -254,11 +255,3 @@ class Together:
 def _parts(segment: Segment) -> tuple[Trajectory, ...]:
     assert isinstance(segment.trajectory, Trajectories)
     return segment.trajectory.parts
-
-
-def interpolated(times: np.ndarray, states: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """(k, size) states at the times ``at`` (k,), in straight lines; constant beyond the last time."""
-    after = np.clip(np.searchsorted(times, at), 1, len(times) - 1)
-    span = times[after] - times[after - 1]
-    part = np.clip((at - times[after - 1]) / np.where(span > 0, span, 1), 0, 1)
-    return states[after - 1] + part[:, None] * (states[after] - states[after - 1])
