@@ -48,6 +48,11 @@ def require_same(
         getattr(comparison, what)()
 
 
+def agrees(found: np.ndarray, wanted: np.ndarray) -> bool:
+    """Whether values of f differ by less than the rounding of each. Where not, :func:`excess` decides."""
+    return bool((np.abs(found - wanted) <= SAME_VALUE * np.abs(wanted)).all())
+
+
 def excess(found: np.ndarray, wanted: np.ndarray, jacobian: np.ndarray, u: np.ndarray) -> float:
     """By how much values of f (size,) differ beyond rounding, zero if not; ``jacobian`` (size, size)."""
     terms = np.abs(wanted) + np.abs(jacobian) @ np.abs(u)

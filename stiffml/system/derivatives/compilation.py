@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.compiled.check import excess, require_same
+from stiffml.compiled.check import agrees, excess, require_same
 from stiffml.compiled.function import CompiledFunction
 from stiffml.compiled.refusal import NotCompilableError
 from stiffml.parameters.names import Reached, reached
@@ -85,9 +85,11 @@ class Compiled:
 
     def excess(self, t: float, u: np.ndarray, value: np.ndarray) -> float:
         """By how much the compiled value at a flat state (size,) differs from torch's, beyond rounding."""
-        rows, size = u.reshape(-1, self.code.size), self.code.size
-        found, blocks = self.code.blocks(np.array([t]), rows, self.p, size)
-        wanted = value.reshape(found.shape)
+        rows, size, at = u.reshape(-1, self.code.size), self.code.size, np.array([t])
+        wanted = value.reshape(rows.shape)
+        if agrees(self.code.values(at, rows, self.p), wanted):
+            return 0.0
+        found, blocks = self.code.blocks(at, rows, self.p, size)
         return max(excess(f, w, b, y) for f, w, b, y in zip(found, wanted, blocks, rows, strict=True))
 
     @property
