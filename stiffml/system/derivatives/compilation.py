@@ -109,7 +109,7 @@ def compiled(
     """The compiled form of a function, new or kept; None, after one warning, if it cannot be compiled.
 
     ``required``: raise ValueError instead. A kept one is used only while the function reads the same numbers,
-    and has the same value near the start.
+    and has the same value near the start. If ``start`` has a value, only a kept one is returned.
     """
     known, key = remembered(func), ("compiled", layout)
     reads = reads or reached(func)
@@ -123,6 +123,8 @@ def compiled(
             found = Compiled(func, before, tensors)
             if _agrees(found, func, layout, start):
                 return found
+    if start.value is not None:
+        return None
     try:
         _require_fit(layout, space)
         kept = _compile(func, layout, start, inputs)
