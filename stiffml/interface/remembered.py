@@ -132,10 +132,11 @@ def remember(arguments: Arguments, request: Request) -> None:
     held = (arguments.t, arguments.params, steps.ends if isinstance(steps, Recorded) else None)
     while len(known) >= KEPT:
         known.pop(next(iter(known)), None)
+    system.watches = [Watch(part.func) for part in system.parts]
     known[kind] = _Checked(
         held,
         _bytes_of(arguments.t),
-        [Watch(part.func) for part in system.parts],
+        system.watches,
         _bytes_of_ends(steps),
         dataclasses.replace(request, system=bare, solver=None, plan=plan),
         [part.is_compiled for part in system.parts],
@@ -213,6 +214,7 @@ def _again(before: _Checked, arguments: Arguments) -> Request | None:
         return None
     system, s0 = _copied(bare, parts), float(request.outputs[0])
     system.keeps_members(bare.reads, bare.members)
+    system.watches = before.watches
     if not all(before.compiled) and not finds_the_same(system, s0, u0):
         return None
     if arguments.compile:

@@ -69,6 +69,11 @@ class CompiledDynamics(Dynamics):
                     "compile=False"
                 )
 
+    def is_as_it_was(self) -> bool:
+        """Whether first derivatives are of compiled code alone, and tensors have the values that it has."""
+        own = self.places is not None and not self.span.degree and self.compiled.was_right("pull")
+        return own and self.compiled.is_as_it_was and self.compiled.has_its_constants
+
     def evaluate_anew(self, s: float, u: np.ndarray) -> np.ndarray:
         found = super()._slope(self.span.trim(s), u.copy())
         self._last_anew = self.direction * self.span.trim(s), u.copy(), self.direction * found
