@@ -90,9 +90,10 @@ class System:
 
         Then gradients are those of the run. False where that is not known.
         """
-        if not self.watches or not all(part.is_as_it_was() for part in self.parts):
+        if not self.watches:
             return False
-        return all(watch.sees(part.func) for watch, part in zip(self.watches, self.parts, strict=True))
+        seen = all(watch.sees(part.func) for watch, part in zip(self.watches, self.parts, strict=True))
+        return seen and all(part.is_as_it_was() for part in self.parts)
 
     def compile(self, u: np.ndarray, required: bool = False, is_repeated: bool = False) -> None:
         """Take values and derivatives of f and g from compiled code.

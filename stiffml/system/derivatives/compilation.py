@@ -92,10 +92,6 @@ class Compiled:
                 _warn(error)
         return self._kept.usable[what]
 
-    def was_right(self, what: str) -> bool:
-        """Whether that has been compared before, and was right."""
-        return self._kept.usable.get(what, False)
-
     def excess(self, t: float, u: np.ndarray, value: np.ndarray) -> float:
         """By how much the compiled value at a flat state (size,) differs from torch's, beyond rounding."""
         rows, size, at = u.reshape(-1, self.code.size), self.code.size, np.array([t])

@@ -71,8 +71,9 @@ class CompiledDynamics(Dynamics):
 
     def is_as_it_was(self) -> bool:
         """Whether first derivatives are of compiled code alone, and tensors have the values that it has."""
-        own = self.places is not None and not self.span.degree and self.compiled.was_right("pull")
-        return own and self.compiled.is_as_it_was and self.compiled.has_its_constants
+        compiled, own = self.compiled, self.places is not None and not self.span.degree
+        # What is compared with torch now, if it has not been, comes last: func must be that of the run.
+        return own and compiled.is_as_it_was and compiled.has_its_constants and compiled.may("pull")
 
     def evaluate_anew(self, s: float, u: np.ndarray) -> np.ndarray:
         found = super()._slope(self.span.trim(s), u.copy())
