@@ -48,6 +48,11 @@ def require_same(
         getattr(comparison, what)()
 
 
+def agrees(found: np.ndarray, wanted: np.ndarray) -> bool:
+    """Whether values of f differ by less than the rounding of each. Where not, :func:`excess` decides."""
+    return bool((np.abs(found - wanted) <= SAME_VALUE * np.abs(wanted)).all())
+
+
 def excess(found: np.ndarray, wanted: np.ndarray, jacobian: np.ndarray, u: np.ndarray) -> float:
     """By how much values of f (size,) differ beyond rounding, zero if not; ``jacobian`` (size, size)."""
     terms = np.abs(wanted) + np.abs(jacobian) @ np.abs(u)
@@ -105,6 +110,8 @@ class _Comparison:
         for part, wanted, tensor in zip(
             np.split(wrt_p, np.cumsum(sizes)[:-1]), self._wrt_p, self._tensors, strict=False
         ):
+            if not tensor.requires_grad:  # torch has no derivative, and nobody asks for one
+                continue
             size = float(tensor.detach().abs().max())
             largest = max(np.abs(wanted).max(initial=0.0), self._total / max(size, 1e-300))
             what = f"derivative with respect to a tensor of shape {tuple(tensor.shape)}"
@@ -118,7 +125,8 @@ class _Comparison:
         wanted = self._wrt_u @ v + self._wrt_t @ s
         scale = np.abs(self._w) @ np.abs(along) + np.abs(self._wrt_u) @ v + np.abs(self._wrt_t) @ s
         self._require("derivative along y and t", self._w @ along, wanted, scale, self._total)
-        q = random.uniform(0.5, 1.0, p.size) * p
+        moves = [np.full(tensor.numel(), tensor.requires_grad) for tensor in self._tensors]
+        q = random.uniform(0.5, 1.0, p.size) * p * np.concatenate([*moves, np.empty(0)])
         moved = self._compiled.move(*self._at, q)[0]
         wrt_p = np.concatenate([*self._wrt_p, np.empty(0)])
         scale = np.abs(self._w) @ np.abs(moved) + np.abs(wrt_p) @ q
@@ -135,6 +143,8 @@ class _Comparison:
         self._require("second derivative", wrt_y[0], by_y, np.abs(by_y), self._total / sizes)
         parts = np.split(wrt_p, np.cumsum([part.size for part in by_p])[:-1]) if by_p else []
         for part, expected, tensor in zip(parts, by_p, self._tensors, strict=True):
+            if not tensor.requires_grad:
+                continue
             largest = max(
                 np.abs(expected).max(), self._total / max(float(tensor.detach().abs().max()), 1e-300)
             )

@@ -57,7 +57,35 @@ class Integrate(torch.autograd.Function):
     def backward(ctx, cotangents: Tensor):
         require_one_cotangent(cotangents)
         wrt_time = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
+        if not torch.is_grad_enabled():  # no derivative of the gradient will be wanted
+            return None, *_gradients(ctx.tape, wrt_time, cotangents, *ctx.saved_tensors)
         return None, *_Reverse.apply(ctx.tape, wrt_time, cotangents, *ctx.saved_tensors)
+
+
+def _gradients(tape: Tape, wrt_time: bool, cotangents: Tensor, *inputs: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients by t, between, u0 and the parameters, which are the ``inputs``."""
+    t, between, u0, *_ = inputs
+    system = tape.replay.system
+    began, before = time.perf_counter(), _costs(tape.replay)
+    with tape.at_work():
+        with SameFunc(tape) as same, explained(tape):
+            gradients = reverse(tape, _plain(cotangents), wrt_time, same)
+        if all_finite(cotangents):
+            wanted = [gradients.u0 if u0.requires_grad else None, gradients.times, gradients.between]
+            require_finite([*wanted, *gradients.parameters], tape)
+    adjoint = tape.stats.adjoint = tape.stats.adjoint or AdjointStats()
+    after = _costs(tape.replay)
+    adjoint.rhs_evals += after[0] - before[0]
+    adjoint.jacobians += after[1] - before[1]
+    spend(rhs_evals=after[0] - before[0], jacobians=after[1] - before[1])
+    adjoint.krylov_iterations += after[2] - before[2]
+    adjoint.wall_s += time.perf_counter() - began
+    wrt_t = wrt_between = None
+    if gradients.times is not None and gradients.between is not None:
+        wrt_t = torch.from_numpy(system.direction * gradients.times).to(t)
+        wrt_between = torch.zeros_like(between)
+        wrt_between[: len(gradients.between)] = torch.from_numpy(system.direction * gradients.between)
+    return wrt_t, wrt_between, gradients.u0.to(u0), *gradients.parameters
 
 
 class _Reverse(torch.autograd.Function):
@@ -68,28 +96,7 @@ class _Reverse(torch.autograd.Function):
         ctx.tape = tape
         ctx.save_for_backward(cotangents, *inputs)
         ctx.set_materialize_grads(False)
-        t, between, u0, *_ = inputs
-        system = tape.replay.system
-        began, before = time.perf_counter(), _costs(tape.replay)
-        with tape.at_work():
-            with SameFunc(tape) as same, explained(tape):
-                gradients = reverse(tape, _plain(cotangents), wrt_time, same)
-            if all_finite(cotangents):
-                wanted = [gradients.u0 if u0.requires_grad else None, gradients.times, gradients.between]
-                require_finite([*wanted, *gradients.parameters], tape)
-        adjoint = tape.stats.adjoint = tape.stats.adjoint or AdjointStats()
-        after = _costs(tape.replay)
-        adjoint.rhs_evals += after[0] - before[0]
-        adjoint.jacobians += after[1] - before[1]
-        spend(rhs_evals=after[0] - before[0], jacobians=after[1] - before[1])
-        adjoint.krylov_iterations += after[2] - before[2]
-        adjoint.wall_s += time.perf_counter() - began
-        wrt_t = wrt_between = None
-        if gradients.times is not None and gradients.between is not None:
-            wrt_t = torch.from_numpy(system.direction * gradients.times).to(t)
-            wrt_between = torch.zeros_like(between)
-            wrt_between[: len(gradients.between)] = torch.from_numpy(system.direction * gradients.between)
-        return wrt_t, wrt_between, gradients.u0.to(u0), *gradients.parameters
+        return _gradients(tape, wrt_time, cotangents, *inputs)
 
     @staticmethod
     def backward(ctx, _along_t, _along_between, along_u0: Tensor | None, *along: Tensor | None):

@@ -18,9 +18,10 @@ class SameFunc:
     """Whether func is that of the run.
 
     Steps that were solved all at once have left its values at all vectors. The reverse sweep evaluates it
-    there once more, at the end, and the values are compared. Wherever there is nothing to compare, or the
-    comparison fails, :meth:`stiffml.gradients.tape.Tape.require_same_func` decides, by calls of func; also if
-    the sweep fails, which then has a reason.
+    there once more, at the end, and the values are compared. Of a compiled function
+    all that it reads is compared. Wherever there is nothing to compare, or the comparison fails,
+    :meth:`stiffml.gradients.tape.Tape.require_same_func` decides, by calls of func; also if the sweep fails,
+    which then has a reason.
 
         with SameFunc(tape) as same:
             ...  # the sweep, which calls same.require() or same.compare(...)
@@ -30,9 +31,15 @@ class SameFunc:
         self._tape, self._is_known = tape, False
 
     def __enter__(self) -> SameFunc:
-        system, kept = self._tape.replay.system, self._tape.run.kept
-        # Compiled code has the numbers of the run, and would not show that func has changed.
-        if not isinstance(kept, Kept) or any(part.is_compiled for part in system.parts):
+        replay, kept = self._tape.replay, self._tape.run.kept
+        system = replay.system
+        if any(part.is_compiled for part in system.parts):
+            # It has the numbers of the run, and would not show that func has changed. A change that is not
+            # seen either does no harm to its gradient. Second derivatives, in Rosenbrock rows, are torch's.
+            needs_first_only = replay.method.newton or not replay.method.implicit
+            self._is_known = needs_first_only and system.is_seen_unchanged()
+            self.require()
+        elif not isinstance(kept, Kept):
             self.require()
         return self
 
@@ -42,7 +49,7 @@ class SameFunc:
         if not isinstance(error, Exception):
             assert error is not None or self._is_known, "nothing has been compared"
             return
-        self.require()
+        self._tape.require_same_func()
 
     def require(self) -> None:
         """Raise ReplayError if func has changed, by calls of it; once."""

@@ -11,7 +11,8 @@ what :func:`check` finds by calling func is taken for granted either:
 - The arguments are the same objects, or equal numbers and strings of the same type; t has the same times.
 - What func reads is the same: numbers, modules and their modes, code, and which tensors, each requiring a
   gradient or not (see :class:`stiffml.parameters.names.Reached`).
-- The graph of func at the start has the same operations and ends at the same parameters.
+- The graph of func at the start has the same operations and ends at the same parameters. Of a function in
+  compiled form, which is where derivatives come from, the value there is that of torch.
 - y0 has the same layout and is finite.
 - The trials of func are remembered, or made, as for any solve (see :mod:`stiffml.system.trial_memory`).
 
@@ -77,7 +78,7 @@ class _Checked:
     """What is known of a kind of solve of a function, which it must not refer to.
 
     ``held`` keeps the objects alive by whose identity the kind is known. ``request`` has a system whose parts
-    have no function.
+    have no function; ``compiled`` says which of them were compiled.
     """
 
     held: tuple[object, ...]
@@ -85,6 +86,7 @@ class _Checked:
     watches: list[Watch]
     ends: bytes
     request: Request
+    compiled: list[bool]
     left: int = SOLVES
 
 
@@ -130,12 +132,14 @@ def remember(arguments: Arguments, request: Request) -> None:
     held = (arguments.t, arguments.params, steps.ends if isinstance(steps, Recorded) else None)
     while len(known) >= KEPT:
         known.pop(next(iter(known)), None)
+    system.watches = [Watch(part.func) for part in system.parts]
     known[kind] = _Checked(
         held,
         _bytes_of(arguments.t),
-        [Watch(part.func) for part in system.parts],
+        system.watches,
         _bytes_of_ends(steps),
         dataclasses.replace(request, system=bare, solver=None, plan=plan),
+        [part.is_compiled for part in system.parts],
     )
 
 
@@ -210,11 +214,16 @@ def _again(before: _Checked, arguments: Arguments) -> Request | None:
         return None
     system, s0 = _copied(bare, parts), float(request.outputs[0])
     system.keeps_members(bare.reads, bare.members)
-    if not finds_the_same(system, s0, u0):
+    system.watches = before.watches
+    if not all(before.compiled) and not finds_the_same(system, s0, u0):
         return None
     if arguments.compile:
         with torch.inference_mode(False), torch.no_grad():
+            for part in system.parts:
+                part.evaluate(s0, u0)  # unless that is known, for a comparison
             system.compile(u0, is_repeated=True)
+        if [part.is_compiled for part in system.parts] != before.compiled:
+            return None
     method, solver = request.method, DenseLU(layout) if request.method.implicit else None
     if plan is not None:
         plan = dataclasses.replace(plan, guess=start_of(arguments, steps, plan.ends, system))

@@ -28,8 +28,8 @@ class Watch:
         self._look = _look_at(func, DEEPEST, {})
 
     def sees(self, func: Callable) -> bool:
-        """Whether a function reads the same: numbers, texts, code, modules, their modes, and which tensors,
-        each requiring a gradient or not."""
+        """Whether a function reads the same: numbers, texts, code, modules, their modes and hooks, and which
+        tensors, each requiring a gradient or not."""
         return self._look(func, [])
 
 
@@ -116,7 +116,7 @@ def _module(root: nn.Module, depth: int, seen: dict[int, int]) -> Look:
     for n in fresh:
         seen[id(modules[n])] = len(seen)
     held = [weakref.ref(module) for module in modules]
-    kinds, modes, names, tensors, inner = _of_modules(modules)
+    kinds, modes, names, tensors, inner, hooks = _of_modules(modules)
     requires = [None if tensor is None else tensor.requires_grad for tensor in tensors]
     reading = [n for n, module in enumerate(modules) if not is_torchs(module)]
     own = [own_attributes(modules[n]) for n in reading]
@@ -127,7 +127,7 @@ def _module(root: nn.Module, depth: int, seen: dict[int, int]) -> Look:
         if now is not present[0] or None in present:
             return False
         there = _of_modules(present)  # type: ignore[arg-type]
-        if (kinds, modes, names, inner) != (*there[:3], there[4]):
+        if (kinds, modes, names, inner, hooks) != (*there[:3], *there[4:]):
             return False
         if len(there[3]) != len(tensors) or not all(map(operator.is_, there[3], tensors)):
             return False
@@ -145,11 +145,12 @@ def _module(root: nn.Module, depth: int, seen: dict[int, int]) -> Look:
     return look
 
 
-_Members = tuple[list[type], list[bool], list[str], list[Tensor | None], list[int]]
+_Members = tuple[list[type], list[bool], list[str], list[Tensor | None], list[int], list[int]]
 
 
 def _of_modules(modules: Sequence[nn.Module]) -> _Members:
-    """Their kinds, their modes, the names of their members, their tensors, the ids of their submodules."""
+    """Their kinds, their modes, the names of their members, their tensors, the ids of their submodules, and
+    the numbers that torch has given their hooks."""
     stores = [vars(module) for module in modules]
     held = [(store["_parameters"], store["_buffers"], store["_modules"]) for store in stores]
     return (
@@ -158,4 +159,10 @@ def _of_modules(modules: Sequence[nn.Module]) -> _Members:
         list(chain.from_iterable(chain.from_iterable(held))),
         [tensor for own, buffers, _ in held for tensor in (*own.values(), *buffers.values())],
         [id(module) for *_, inner in held for module in inner.values()],
+        [
+            number
+            for store in stores
+            for hooks in (store["_forward_hooks"], store["_forward_pre_hooks"])
+            for number in hooks
+        ],
     )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stiffml.discretization.equations import Form
 from stiffml.parameters.names import Members, Reached, reached
+from stiffml.parameters.watch import Watch
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.mass import Mass
 from stiffml.system.space import Space
@@ -41,6 +42,8 @@ class System:
         The kinds of operations of each part at the start, in its graph; None likewise.
     reads : list of Reached
         For each part what it reads; empty likewise.
+    watches : list of Watch
+        For each part what sees that; empty unless the solve is remembered.
     facts : object
         What the trials of func depend on, for a comparison.
     trials : PassedTrials or None
@@ -58,6 +61,7 @@ class System:
         self.used: tuple[frozenset[int], ...] | None = None
         self.operations: list[list[type | None]] | None = None
         self.reads: list[Reached] = []
+        self.watches: list[Watch] = []
         self.facts: object = None
         self.trials: PassedTrials | None = None
         self._members = Members([])
@@ -81,12 +85,23 @@ class System:
         """Within this, the modules have the parameters and buffers that they had in the forward pass."""
         return self._members.in_place()
 
+    def is_seen_unchanged(self) -> bool:
+        """Whether parts whose derivatives are of compiled code alone read what they have read in the run.
+
+        Then gradients are those of the run. False where that is not known.
+        """
+        if not self.watches:
+            return False
+        seen = all(watch.sees(part.func) for watch, part in zip(self.watches, self.parts, strict=True))
+        return seen and all(part.is_as_it_was() for part in self.parts)
+
     def compile(self, u: np.ndarray, required: bool = False, is_repeated: bool = False) -> None:
         """Take values and derivatives of f and g from compiled code.
 
         ``u`` (size,) is where the solve starts. What cannot be compiled stays as it is, after one warning;
         with ``required`` it is a ValueError. ``is_repeated``: a solve has compared values near the start with
-        those of torch shortly before; then those that torch has just had there are enough.
+        those of torch shortly before; then those that torch has just had there are enough, and a part for
+        which they differ is left as it is.
         """
         # casadi takes long to import, and is only installed for this.
         if importlib.util.find_spec("casadi") is None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.compiled.check import excess, require_same
+from stiffml.compiled.check import agrees, excess, require_same
 from stiffml.compiled.function import CompiledFunction
 from stiffml.compiled.refusal import NotCompilableError
 from stiffml.parameters.names import Reached, reached
@@ -64,10 +65,18 @@ class Compiled:
         What p is made of.
     p : ndarray
         (parameters,) their values.
+
+    ``named``: the tensors that the function reads now, by name.
     """
 
-    def __init__(self, func: Func, kept: _Kept, tensors: tuple[Tensor, ...]) -> None:
-        self._func, self._kept = func, kept
+    def __init__(
+        self,
+        func: Func,
+        kept: _Kept,
+        tensors: tuple[Tensor, ...],
+        named: Mapping[str, Tensor],
+    ) -> None:
+        self._func, self._kept, self._named = func, kept, named
         self.code, self.tensors = kept.code, tensors
         self.p = self.code.packed(tensors)
 
@@ -85,15 +94,25 @@ class Compiled:
 
     def excess(self, t: float, u: np.ndarray, value: np.ndarray) -> float:
         """By how much the compiled value at a flat state (size,) differs from torch's, beyond rounding."""
-        rows, size = u.reshape(-1, self.code.size), self.code.size
-        found, blocks = self.code.blocks(np.array([t]), rows, self.p, size)
-        wanted = value.reshape(found.shape)
+        rows, size, at = u.reshape(-1, self.code.size), self.code.size, np.array([t])
+        wanted = value.reshape(rows.shape)
+        if agrees(self.code.values(at, rows, self.p), wanted):
+            return 0.0
+        found, blocks = self.code.blocks(at, rows, self.p, size)
         return max(excess(f, w, b, y) for f, w, b, y in zip(found, wanted, blocks, rows, strict=True))
 
     @property
     def is_as_it_was(self) -> bool:
         """Whether the tensors still have the values of :attr:`p`."""
         return np.array_equal(self.p, self.code.packed(self.tensors), equal_nan=True)
+
+    @property
+    def has_its_constants(self) -> bool:
+        """Whether the tensors whose values are in the code still have these."""
+        return all(
+            torch.equal(_now(name, tensor, self._named).detach(), copy)
+            for name, tensor, copy in self._kept.baked
+        )
 
 
 def compiled(
@@ -107,7 +126,7 @@ def compiled(
     """The compiled form of a function, new or kept; None, after one warning, if it cannot be compiled.
 
     ``required``: raise ValueError instead. A kept one is used only while the function reads the same numbers,
-    and has the same value near the start.
+    and has the same value near the start. If ``start`` has a value, only a kept one is returned.
     """
     known, key = remembered(func), ("compiled", layout)
     reads = reads or reached(func)
@@ -118,9 +137,11 @@ def compiled(
     if isinstance(before, _Kept):
         tensors, inputs = _present(before, reads.values, reads.tensors)
         if tensors is not None:
-            found = Compiled(func, before, tensors)
+            found = Compiled(func, before, tensors, reads.tensors)
             if _agrees(found, func, layout, start):
                 return found
+    if start.value is not None:
+        return None
     try:
         _require_fit(layout, space)
         kept = _compile(func, layout, start, inputs)
@@ -131,7 +152,7 @@ def compiled(
         known[key] = reads.values
         return None
     known[key] = kept
-    return Compiled(func, kept, tuple(tensor for _, tensor in kept.lifted))
+    return Compiled(func, kept, tuple(tensor for _, tensor in kept.lifted), reads.tensors)
 
 
 def _warn(reason: Exception) -> None:
@@ -158,10 +179,10 @@ def _present(
     """
     inputs = []
     for name, tensor, copy in kept.baked:
-        now = named.get(name, tensor) if name is not None else tensor
+        now = _now(name, tensor, named)
         if now.requires_grad or now.dtype != copy.dtype or not torch.equal(now.detach(), copy):
             inputs.append(now)
-    tensors = [named.get(name, tensor) if name is not None else tensor for name, tensor in kept.lifted]
+    tensors = [_now(name, tensor, named) for name, tensor in kept.lifted]
     fit = all(
         now.shape == tensor.shape and now.dtype == tensor.dtype
         for now, (_, tensor) in zip(tensors, kept.lifted, strict=True)
@@ -169,6 +190,11 @@ def _present(
     if inputs or not fit or values != kept.values:
         return None, [*inputs, *tensors]
     return tuple(tensors), []
+
+
+def _now(name: str | None, tensor: Tensor, named: Mapping[str, Tensor]) -> Tensor:
+    """What stands now where a tensor was."""
+    return tensor if name is None else named.get(name, tensor)
 
 
 def _compile(func: Func, layout: Layout, start: Start, inputs: list[Tensor]) -> _Kept:
@@ -180,7 +206,7 @@ def _compile(func: Func, layout: Layout, start: Start, inputs: list[Tensor]) -> 
         one = Layout(shapes, layout.is_tuple, layout.dtype, tuple(1 for _ in layout.batch), layout.device)
         try:
             kept = _compile_as(func, one, Start(start.times, start.u[: layout.width]), inputs)
-            found = Compiled(func, kept, tuple(tensor for _, tensor in kept.lifted))
+            found = Compiled(func, kept, tuple(tensor for _, tensor in kept.lifted), {})
             if _agrees(found, func, layout, start):
                 return kept
         except NotCompilableError:

@@ -41,6 +41,10 @@ class Dynamics(WithJacobian):
     def confirm(self) -> None:
         """Raise ReplayError if values did not come from the function itself and are no longer its own."""
 
+    def is_as_it_was(self) -> bool:
+        """Whether it is known, without a call of the function, that it has the derivatives of the run."""
+        return False
+
     def _require_known(self, slopes: Tensor, s: Tensor, u: Tensor, known: Sequence[Tensor]) -> None:
         """Raise ValueError if ``slopes``, f at K states, depend on leaves that are not ``known``."""
         names = {origin(tensor) for tensor in known}
