@@ -9,6 +9,7 @@ from stiffml.closures.features import Features, LinearFeatures, LogFeatures
 from stiffml.closures.heads import Head, Linear, ProductionLoss, Reactions, Sinh
 from stiffml.closures.hybrid import Hybrid, Positive
 from stiffml.closures.kinetics import CRNN, Arrhenius
+from stiffml.closures.matching import Matched, match_rates
 from stiffml.closures.missing import MissingRate, missing_rate, rate_scale
 from stiffml.closures.networks import MLP, mlp
 from stiffml.closures.stable import StableLinear
@@ -24,12 +25,14 @@ __all__ = [
     "Linear",
     "LinearFeatures",
     "LogFeatures",
+    "Matched",
     "MissingRate",
     "Positive",
     "ProductionLoss",
     "Reactions",
     "Sinh",
     "StableLinear",
+    "match_rates",
     "missing_rate",
     "mlp",
     "rate_scale",
