@@ -6,7 +6,7 @@ features what the network sees. :func:`missing_rate` finds from data where and h
 
 from stiffml.closures.closure import Closure
 from stiffml.closures.features import Features, LinearFeatures, LogFeatures
-from stiffml.closures.heads import Head, Linear, ProductionLoss, Reactions, Sinh
+from stiffml.closures.heads import Head, Linear, ProductionLoss, Reactions, Relaxation, Sinh
 from stiffml.closures.hybrid import Hybrid, Positive
 from stiffml.closures.kinetics import CRNN, Arrhenius
 from stiffml.closures.matching import Matched, match_rates
@@ -30,6 +30,7 @@ __all__ = [
     "Positive",
     "ProductionLoss",
     "Reactions",
+    "Relaxation",
     "Sinh",
     "StableLinear",
     "match_rates",

@@ -159,11 +159,13 @@ def _error(closure: Closure, runs: Runs, spread: np.ndarray) -> float:
     starts = torch.stack([_start(run) for run in runs])
     try:
         with torch.no_grad():
-            y = odeint(
+            solved = odeint(
                 closure, starts, times, batch_dims=1, method="bdf", rtol=_RTOL, atol=atol, steps=steps
-            ).numpy()
+            )
     except (SolveError, ValueError):  # also rates that are not finite at the start
         return float("inf")
+    assert isinstance(solved, Tensor)
+    y = solved.numpy()
     off = [(np.abs(y[: len(run), i] - run.values) / spread)[run.mask] for i, run in enumerate(runs)]
     return float(np.concatenate(off).mean())
 
