@@ -9,11 +9,11 @@ BDF, rtol 1e-7.
 
 What decided:
 
-- The first interval, 3 min long, has a twentieth of the unseen times, and in it a dozen species settle, most of
-  them within seconds, which no observation shows. A straight line through it has an error of 1.1e-2 in the mean
-  of all times, however good it is later; one back from later observations has 1.3e-3. The head `Relaxation`
-  has species settle at the network's numbers: those whose first change is FAST times their second at RATE,
-  far faster than the interval; the others at 1/t_end, which damps them.
+- The first interval, 3 min long, has a twentieth of the unseen times, and in it a dozen species settle, most
+  of them within seconds, which no observation shows. A straight line through it has an error of 1.1e-2 in the
+  mean of all times, however good it is later; one back from later observations has 1.3e-3. The head
+  `Relaxation` has species settle at the network's numbers: those whose first change is FAST times their
+  second at RATE, far faster than the interval; the others at 1/t_end, which damps them.
 - The network sees those others only. Shown species that are 0 at the start and settled at the first
   observation, it may say anything between.
 - tanh bounds its numbers, and so with this head all solutions. With gelu and slow species that are not damped
