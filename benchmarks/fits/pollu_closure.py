@@ -200,7 +200,7 @@ def draw(result: dict, path: Path) -> None:
             if row["setup"] == name:
                 line[4].plot(row["by component"], ".", ms=5)
         line[4].axhline(ERROR, color="#888888", lw=1)
-        line[4].set(yscale="log", title="mean error at unseen starts, of range")
+        line[4].set(yscale="log", title="mean error, of range")
         line[4].set_xticks(range(len(POLLU.components)), POLLU.components, rotation=90, fontsize=6)
         for panel in line:
             panel.grid(alpha=0.25)
