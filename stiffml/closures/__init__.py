@@ -6,9 +6,10 @@ features what the network sees. :func:`missing_rate` finds from data where and h
 
 from stiffml.closures.closure import Closure
 from stiffml.closures.features import Features, LinearFeatures, LogFeatures
-from stiffml.closures.heads import Head, Linear, ProductionLoss, Reactions, Sinh
+from stiffml.closures.heads import Head, Linear, ProductionLoss, Reactions, Relaxation, Sinh
 from stiffml.closures.hybrid import Hybrid, Positive
 from stiffml.closures.kinetics import CRNN, Arrhenius
+from stiffml.closures.matching import Matched, match_rates
 from stiffml.closures.missing import MissingRate, missing_rate, rate_scale
 from stiffml.closures.networks import MLP, mlp
 from stiffml.closures.stable import StableLinear
@@ -24,12 +25,15 @@ __all__ = [
     "Linear",
     "LinearFeatures",
     "LogFeatures",
+    "Matched",
     "MissingRate",
     "Positive",
     "ProductionLoss",
     "Reactions",
+    "Relaxation",
     "Sinh",
     "StableLinear",
+    "match_rates",
     "missing_rate",
     "mlp",
     "rate_scale",

@@ -53,8 +53,8 @@ class Closure(nn.Module):
     components : sequence of str, optional
         Names of the n components. Default y1, y2, …
     head : Head
-        ``Linear()``, ``Sinh()`` (default), ``ProductionLoss()`` or ``Reactions()``; see :mod:`.heads` for
-        what holds with each.
+        ``Linear()``, ``Sinh()`` (default), ``ProductionLoss()``, ``Reactions()`` or ``Relaxation()``; see
+        :mod:`.heads` for what holds with each.
     features : Features
         Default ``LinearFeatures(typical)``.
     conserve : mapping or array_like, optional
@@ -112,7 +112,8 @@ class Closure(nn.Module):
         head = Sinh() if head is None else head
         if not isinstance(head, Head):
             raise TypeError(
-                f"head must be Linear(), Sinh(), ProductionLoss() or Reactions(), not {described(head)}"
+                f"head must be Linear(), Sinh(), ProductionLoss(), Reactions() or Relaxation(), not "
+                f"{described(head)}"
             )
         self.known = known
         self.register_buffer("typical", typical)

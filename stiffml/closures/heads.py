@@ -11,6 +11,8 @@ ProductionLoss only of components that no    no component at 0 falls: production
                conserved sum contains
 Reactions      sums conserved, by reactions  no component at 0 falls: what a reaction consumes
                                              it is proportional to
+Relaxation     only of components that no    not assured
+               conserved sum contains
 ============== ============================= ==============================================
 
 Positivity is that of the missing part; that of the whole needs a known part which has it too, and a solve
@@ -20,6 +22,7 @@ accurate to the tolerance keeps it to the tolerance.
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from stiffml.checks import array, described, number, whole
+from stiffml.closures.components import places
 from stiffml.closures.conservation import Projection, elementary, require_conserving, written
 
 
@@ -139,13 +143,71 @@ class ProductionLoss(Head):
         return production - loss * z
 
     def rates(self, setting: Setting) -> Rates:
-        held = np.flatnonzero(np.abs(setting.rows).sum(axis=0))
-        if len(held):
-            raise ValueError(
-                f"head: ProductionLoss cannot conserve a sum that {setting.names[held[0]]} is part of: a "
-                "projection would take its positivity. Take Reactions(), which has both, or Sinh()"
-            )
+        _require_none_held(
+            setting, "ProductionLoss", "positivity. Take Reactions(), which has both, or Sinh()"
+        )
         return _Projected(self, 2 * len(setting.names), setting)
+
+
+@dataclass(frozen=True)
+class Relaxation(Head):
+    """rate = scale · (v − y/typical) of fast components, scale · v of the others.
+
+    A fast component settles at typical · v, at scale/typical per unit of time. Data whose first interval is
+    longer do not show how fast that is, and need not: a solve with implicit steps takes any rate. Without
+    this a network has to slow a fast change down by itself, within what no observation shows. Networks that
+    see slow components only (``features`` with ``of=``) say at the start what they say after the first
+    observation; shown the fast ones too, they say there what nothing determines.
+
+    Parameters
+    ----------
+    fast : sequence of str or int, optional
+        Names of fast components, or their numbers among those of ``where``. Default: all.
+
+    Example
+    -------
+    >>> import torch, stiffml
+    >>> from stiffml.closures import Closure, LinearFeatures, Relaxation
+    >>> slow_only = LinearFeatures([1.0, 1.0], of=[0])
+    >>> model = Closure(None, [4], typical=[1.0, 1.0], scale=[0.1, 1e3], features=slow_only,
+    ...                 components=["slow", "fast"], head=Relaxation(["fast"]))
+    >>> t = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    >>> y = stiffml.odeint(model, torch.ones(2).double(), t, method="bdf")
+    >>> v = model.network(model.features(t[1], y[1]))  # where the fast one is, but for 1/1000 of v's change
+    >>> bool((y[1, 1] - v[1]).abs() < 1e-3)
+    True
+    """
+
+    fast: Any = None
+
+    def rates(self, setting: Setting) -> Rates:
+        _require_none_held(setting, "Relaxation", "relaxation. Take Linear() or Sinh()")
+        chosen = places("Relaxation: fast", self.fast, setting.names)
+        return _Relaxing(chosen, setting)
+
+
+class _Relaxing(Rates):
+    """What :class:`Relaxation` says."""
+
+    settles: Tensor
+
+    def __init__(self, fast: Sequence[int], setting: Setting) -> None:
+        super().__init__(len(setting.names), setting.scale)
+        settles = [1.0 if i in fast else 0.0 for i in range(len(setting.names))]
+        self.register_buffer("settles", torch.tensor(settles, dtype=torch.float64))
+
+    def forward(self, v: Tensor, z: Tensor) -> Tensor:
+        return self.scale * (v - self.settles * z)
+
+
+def _require_none_held(setting: Setting, head: str, loses: str) -> None:
+    """Raise ValueError if a sum is to be conserved, which a projection would do at a loss."""
+    held = np.flatnonzero(np.abs(setting.rows).sum(axis=0))
+    if len(held):
+        raise ValueError(
+            f"head: {head} cannot conserve a sum that {setting.names[held[0]]} is part of: a projection "
+            f"would take its {loses}"
+        )
 
 
 @dataclass(frozen=True)
@@ -233,7 +295,7 @@ class _Reacting(Rates):
     def forward(self, v: Tensor, z: Tensor) -> Tensor:
         with_one = torch.cat([z, torch.ones_like(z[..., :1])], dim=-1)
         speed = _exponential(v, self.shift, self.limit)
-        for places in self.factors:
-            speed = speed * with_one.index_select(-1, places)
+        for which in self.factors:
+            speed = speed * with_one.index_select(-1, which)
         forwards, backwards = speed.chunk(2, dim=-1)
         return (forwards - backwards) @ self.stoichiometry

@@ -14,7 +14,17 @@ from torch import Tensor
 import problems
 import stiffml
 from problems.library import pollu
-from stiffml.closures import Closure, Head, Linear, LogFeatures, ProductionLoss, Reactions, Sinh, mlp
+from stiffml.closures import (
+    Closure,
+    Head,
+    Linear,
+    LogFeatures,
+    ProductionLoss,
+    Reactions,
+    Relaxation,
+    Sinh,
+    mlp,
+)
 from stiffml.closures.conservation import constraints, elementary
 
 POLLU = problems.load("pollu")
@@ -272,3 +282,21 @@ def test_a_state_of_another_length() -> None:
     model = Closure(decay, [4], typical=np.ones(3))
     with pytest.raises(ValueError, match=r"y must have 3 components in its last dimension, not shape \(2,\)"):
         model(times(0)[0], torch.ones(2).double())
+
+
+def test_relaxation_is_what_it_says() -> None:
+    """Fast components decay towards the network's numbers at scale/typical; the others have v as rate."""
+    typical = torch.tensor([2.0, 4.0, 8.0], dtype=torch.float64)
+    scale = torch.tensor([1.0, 400.0, 3.0], dtype=torch.float64)
+    names = ["a", "b", "c"]
+    model = Closure(None, [4], typical=typical, scale=scale, components=names, head=Relaxation(["b"]), seed=1)
+    y, t = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64), torch.tensor(0.0)
+    v = model.network(model.features(t, y))
+    expected = torch.stack([v[0], 400 * (v[1] - y[1] / 4), 3 * v[2]])
+    torch.testing.assert_close(model(t, y), expected, rtol=1e-14, atol=1e-14)
+    every = Closure(None, [4], typical=typical, scale=scale, head=Relaxation(), seed=1)
+    torch.testing.assert_close(every(t, y), scale * (v - y / typical), rtol=1e-14, atol=1e-14)
+    with pytest.raises(ValueError, match="Relaxation: fast: there is no component 'd'"):
+        Closure(None, [4], typical=typical, components=names, head=Relaxation(["d"]))
+    with pytest.raises(ValueError, match="head: Relaxation cannot conserve a sum that y1 is part of"):
+        Closure(None, [4], typical=typical, head=Relaxation(), conserve=torch.ones(1, 3))
