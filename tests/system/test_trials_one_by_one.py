@@ -15,6 +15,10 @@ from stiffml.interface import checking
 from stiffml.system.trial_memory import SOLVES, UNSEEN
 
 
+SHORT = T[:4]
+"""The same object each time, as a training has it."""
+
+
 class Func(nn.Module):
     """A small network, with a switch that spoils it in ways that are not seen at the start."""
 
@@ -70,7 +74,7 @@ def checks() -> Iterator[list[int]]:
 
 def iterate(func: Func, y0: Tensor = Y0, **arguments) -> tuple[Tensor, list[Tensor]]:
     """An iteration of a training: the states and the gradients."""
-    t = arguments.pop("t", T[:4])
+    t = arguments.pop("t", SHORT)
     solution = solve(func, y0, t, **arguments)
     assert solution.stats.at_once == 0
     inputs = list(func.inner.parameters())
