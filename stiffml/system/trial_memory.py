@@ -85,7 +85,9 @@ class PassedTrials:
             part.batching = None  # so that it is tried out too
         with torch.enable_grad():  # as it was when they were passed
             self._repeat()
-        return before != [part.batching for part in self._parts]
+        # The trials of matrix-free methods and coloured Jacobians do not ask how f is batched.
+        now = [part.batching for part in self._parts]
+        return any(None not in (was, is_) and was is not is_ for was, is_ in zip(before, now, strict=True))
 
     def look(self, s: float, u: np.ndarray) -> None:
         """Compare the changes of f near a state (size,) with those by its Jacobian, after steps one by one.
