@@ -33,11 +33,12 @@ class Growth:
     def steps(self) -> int:
         return len(self._ratios)
 
-    def next_size(self, size: float, wanted: float) -> float:
+    def next_size(self, size: float, wanted: float, cut: bool = False) -> float:
         """The same for one run: after a step of ``size``, at most that wanted."""
-        return float(self.after(np.zeros(1, dtype=int), np.array([size]), np.array([wanted]))[0])
+        only = np.zeros(1, dtype=int)
+        return float(self.after(only, np.array([size]), np.array([wanted]), np.array([cut]))[0])
 
-    def after(self, runs: np.ndarray, sizes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    def after(self, runs: np.ndarray, sizes: np.ndarray, wanted: np.ndarray, cut: np.ndarray) -> np.ndarray:
         """The sizes of the next steps of some runs, at most those wanted: (K,) -> (K,).
 
         Parameters
@@ -48,8 +49,11 @@ class Growth:
             (K,) of the steps they have just taken.
         wanted : ndarray
             (K,)
+        cut : ndarray
+            (K,) bool, whether these steps were to be longer: what was possible before is not any more.
         """
-        past = np.concatenate([sizes[:, None], self._sizes[runs, :-1]], axis=1)
+        before = np.where(cut[:, None], 0.0, self._sizes[runs, :-1])
+        past = np.concatenate([sizes[:, None], before], axis=1)
         self._sizes[runs] = past
         grown = np.max(past * self._ratios, axis=1)
         return np.minimum(wanted, np.minimum(grown, self.largest * sizes))

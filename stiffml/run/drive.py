@@ -161,7 +161,7 @@ class Drive:
                     if self.stepper.cut_by is None:
                         raise self._stop(Status.STEP_TOO_SMALL, size=taken)
                     raise self._stop(*self._why_cut(self.stepper.cut_by), size=taken)
-                proposal = self._growth.next_size(taken, suggestion)
+                proposal = self._growth.next_size(taken, suggestion, not uncut)
             self._mark_output()
 
     def _require_not_stiff(self, left: float, taken: float) -> None:

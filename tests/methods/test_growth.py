@@ -92,6 +92,14 @@ def test_a_step_may_be_as_long_as_before_a_short_one(order: int) -> None:
     assert limit.next_size(0.01, 1.0) == pytest.approx(0.01 * BDF(order).jump), "not by any ratio"
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_after_a_cut_steps_grow_slowly(order: int) -> None:
+    limit = BDF(order).growth_limit()
+    for _ in range(order):
+        limit.next_size(1.0, 1.0)
+    assert limit.next_size(0.5, 1.0, cut=True) == pytest.approx(0.5 * BDF(order).growth)
+
+
 @pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].adaptive])
 def test_growth_that_goes_on(name: str) -> None:
     method = METHODS[name]
@@ -110,8 +118,9 @@ def test_runs_side_by_side_are_limited_each_by_itself(order: int) -> None:
     for _ in range(30):
         runs = np.flatnonzero(random.random(3) < 0.7)
         sizes, wanted = random.random(len(runs)), 3 * random.random(len(runs))
-        each = [alone[i].next_size(h, w) for i, h, w in zip(runs, sizes, wanted, strict=True)]
-        np.testing.assert_array_equal(together.after(runs, sizes, wanted), each)
+        cut = random.random(len(runs)) < 0.2
+        each = [alone[i].next_size(h, w, c) for i, h, w, c in zip(runs, sizes, wanted, cut, strict=True)]
+        np.testing.assert_array_equal(together.after(runs, sizes, wanted, cut), each)
 
 
 def test_outputs_do_not_keep_steps_short() -> None:

@@ -122,7 +122,9 @@ def test_a_value_that_is_not_finite_cuts_the_step(method: str, split: str, inste
         solution = solve(func, **arguments)
         assert module.struck == 1, "the mishap did not happen; look at the count of calls"
         stats = solution.stats
-        assert stats.mended_jacobians or stats.rhs_evals > clean.stats.rhs_evals, f"not cut at call {at}"
+        # Other steps after a cut one may need fewer evaluations each.
+        more = stats.rhs_evals > clean.stats.rhs_evals or stats.accepted > clean.stats.accepted
+        assert stats.mended_jacobians or more, f"not cut at call {at}"
         y, before = solution.y.detach().numpy(), clean.y.detach().numpy()
         assert np.abs(y - right).max() <= np.abs(before - right).max() + 1e-2
     module.arm(0)

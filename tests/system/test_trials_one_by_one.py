@@ -14,7 +14,6 @@ from stiffml import Adaptive, Fixed, Grid, solve
 from stiffml.interface import checking
 from stiffml.system.trial_memory import SOLVES, UNSEEN
 
-
 SHORT = T[:4]
 """The same object each time, as a training has it."""
 

@@ -77,6 +77,7 @@ static double factor_of(double norm, int64_t order) {
 /* The size of the next step, at most that wanted; see methods/growth.py. */
 static double limited(const struct task *k, struct run *r, double taken, double wanted) {
   double most = 0, ratio = 1;
+  if (r->cuts) memset(r->last_sizes, 0, sizeof r->last_sizes);
   memmove(r->last_sizes + 1, r->last_sizes, (MOST_GROWING - 1) * sizeof *r->last_sizes);
   r->last_sizes[0] = taken;
   for (int64_t i = 0; i < k->growing; i++) {

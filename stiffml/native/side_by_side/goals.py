@@ -95,7 +95,7 @@ class Chosen(Goals):
         # A step that was shortened only to land on an output: the longer proposal is still good.
         before = self.proposals[samples]
         suggestion = np.where(sizes < before, np.maximum(suggestion, before), suggestion)
-        self.proposals[samples] = self._growth.after(samples, sizes, suggestion)
+        self.proposals[samples] = self._growth.after(samples, sizes, suggestion, self.cuts[samples] > 0)
         self.cuts[samples] = 0
 
     def cut(self, sample: int, begin: float, end: float, factor: float) -> Status | None:
