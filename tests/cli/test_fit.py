@@ -121,7 +121,14 @@ SMALL = {"burgers": (48, 0.5), "ks": (16, 2.0), "brusselator": (3, 11.5), "gray_
 LONG = {"ch4air": "54 species"}
 
 
-@pytest.mark.parametrize("name", [n for n in problems.names() if n not in LONG])
+SLOW = ("orego", "pollu", "vanderpol", "e5", "h2air")
+"""These take half of the time of all."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.sweep] * (n in SLOW)) for n in problems.names() if n not in LONG],
+)
 def test_constants_of_every_problem_can_be_fitted(name: str) -> None:
     """One iteration lowers the cost, or begins where there is nothing to lower."""
     size, end = SMALL.get(name, (None, None))
