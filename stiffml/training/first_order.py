@@ -22,7 +22,7 @@ from stiffml.training.descent.rows import history_dataset
 from stiffml.training.descent.settings import FirstOrder
 from stiffml.training.descent.unknowns import Unknowns
 from stiffml.training.lm.intervals import whole
-from stiffml.training.lm.ladder import MultipleShooting, Strategy, Whole
+from stiffml.training.lm.ladder import FullSpace, MultipleShooting, Strategy, Whole
 from stiffml.training.lm.residuals import Residuals
 from stiffml.training.result import Result
 
@@ -125,6 +125,11 @@ def _strategy(strategy: Strategy | None, iterations: int | None) -> Strategy:
     if not isinstance(strategy, Strategy):
         raise TypeError(
             f"strategy must be MultipleShooting, GrowingHorizon or Whole, not {described(strategy)}"
+        )
+    if isinstance(strategy, FullSpace):
+        raise ValueError(
+            "strategy: FullSpace fits states besides parameters, which only optimizer='lm' does; "
+            "take MultipleShooting(), GrowingHorizon() or Whole()"
         )
     if iterations is not None:
         raise ValueError(

@@ -90,7 +90,7 @@ def fit(
         interval keeps its own steps.
     strategy : MultipleShooting, GrowingHorizon, FullSpace or Whole
         Default ``MultipleShooting()`` where nothing is missing in the data, else ``GrowingHorizon()``; for an
-        optimizer of torch ``Whole()``. ``FullSpace()`` is for noisy data.
+        optimizer of torch ``Whole()``. ``FullSpace()`` is for noisy data, by Levenberg-Marquardt.
     levenberg_marquardt : LevenbergMarquardt
         Damping, robust loss, ridge.
     first_order : FirstOrder

@@ -11,7 +11,7 @@ import torch
 from decays import COMPONENTS, RATES, TIMES, Chain, chain_runs, exact
 
 from stiffml import Adaptive, Grid, KeptSteps
-from stiffml.training import FirstOrder, GrowingHorizon, MultipleShooting, Run, Runs, Whole, fit
+from stiffml.training import FirstOrder, FullSpace, GrowingHorizon, MultipleShooting, Run, Runs, Whole, fit
 from stiffml.training.descent.loss import IntervalLoss
 from stiffml.training.descent.rows import DescentProgress
 from stiffml.training.descent.unknowns import Unknowns
@@ -294,6 +294,7 @@ def test_wrong_arguments_are_said(tmp_path: Path) -> None:
         ({"first_order": FirstOrder(continuity=1)}, ValueError, "continuity is between the intervals"),
         ({"strategy": Whole(), "iterations": 3}, ValueError, "iterations is for whole runs"),
         ({"strategy": "whole"}, TypeError, "strategy must be"),
+        ({"strategy": FullSpace()}, ValueError, "only optimizer='lm' does"),
         ({"first_order": FirstOrder(schedule=lambda o: 3)}, TypeError, "schedule must return a scheduler"),
         ({"report": 3}, TypeError, "report must be callable"),
         ({"tensorboard": True}, ValueError, "tensorboard needs the folder"),
