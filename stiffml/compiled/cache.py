@@ -25,6 +25,9 @@ LONG = 300_000
 LU = Path(__file__).with_name("lu.c")
 """C code of LU factors, a part of libraries written here."""
 
+GROWTH = Path(__file__).with_name("growth.c")
+"""C code of how fast steps may grow, likewise."""
+
 DIGEST = hashlib.sha256().digest_size
 
 

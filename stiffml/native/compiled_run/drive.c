@@ -74,19 +74,6 @@ static double factor_of(double norm, int64_t order) {
   return fmin(5, fmax(0.1, 0.9 * pow(norm, -1.0 / order)));
 }
 
-/* The size of the next step, at most that wanted; see methods/growth.py. */
-static double limited(const struct task *k, struct run *r, double taken, double wanted) {
-  double most = 0, ratio = 1;
-  if (r->cuts) memset(r->last_sizes, 0, sizeof r->last_sizes);
-  memmove(r->last_sizes + 1, r->last_sizes, (MOST_GROWING - 1) * sizeof *r->last_sizes);
-  r->last_sizes[0] = taken;
-  for (int64_t i = 0; i < k->growing; i++) {
-    ratio *= k->growth;
-    if (r->last_sizes[i] > 0) most = fmax(most, ratio * r->last_sizes[i]);
-  }
-  return fmin(wanted, fmin(most, k->most_growth * taken));
-}
-
 static void keep(struct worker *w, double target, double factor) {
   const struct task *k = w->task;
   struct run *r = w->run;
@@ -106,7 +93,8 @@ static void keep(struct worker *w, double target, double factor) {
     double suggestion = fmin(fmin(last - first, k->maximum), w->h * fmin(r->cuts ? 1 : INFINITY, factor));
     /* A step that was shortened only to land on an output: the longer proposal is still good. */
     if (w->h < r->proposal) suggestion = fmax(suggestion, r->proposal);
-    r->proposal = limited(k, r, w->h, suggestion);
+    r->proposal = next_size(r->last_sizes, k->growing, k->growth, k->most_growth, w->h, suggestion,
+                            r->cuts > 0);
   } else
     r->waits--;
   r->cuts = 0;

@@ -6,7 +6,7 @@ import ctypes
 from functools import cache
 from pathlib import Path
 
-from stiffml.compiled.cache import LU, library_of
+from stiffml.compiled.cache import GROWTH, LU, library_of
 from stiffml.compiled.refusal import NotCompilableError
 from stiffml.native.compiled_run.interface import BackwardsStruct, TaskStruct
 
@@ -24,7 +24,7 @@ def library() -> ctypes.CDLL | NotCompilableError:
 
 def _loaded() -> ctypes.CDLL:
     here = Path(__file__).parent
-    text = "\n".join([LU.read_text(), *((here / name).read_text() for name in PARTS)])
+    text = "\n".join(path.read_text() for path in (LU, GROWTH, *map(here.joinpath, PARTS)))
     try:
         found = ctypes.CDLL(str(library_of(text, ["-pthread"])))
     except OSError as error:

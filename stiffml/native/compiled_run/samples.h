@@ -59,8 +59,6 @@ struct task {
 
 enum reason { GOOD, NON_FINITE, STEP_TOO_SMALL, NEWTON_FAILED, LINEAR_FAILED, AT_STEP_LIMIT, LEFT_TO_PYTHON };
 
-#define MOST_GROWING 8
-
 /* The run of one sample. */
 struct run {
   int64_t begun, ended, steps, passed, cuts, room, rejected, iterations, values, jacobians;

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#define MOST_GROWING 6
 #define EXPORT __attribute__((visibility("default")))
 
 /* Loops of compiled code, see stiffml/compiled/code.py. */

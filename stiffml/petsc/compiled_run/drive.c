@@ -134,20 +134,6 @@ static PetscErrorCode step(struct run *r, double size, double *taken, int *was_b
   PetscFunctionReturn(PETSC_SUCCESS);
 }
 
-/* The size of the next step, at most that wanted; see methods/growth.py. */
-static double grown(struct run *r, double taken, double wanted, int uncut) {
-  const struct task *k = &r->task;
-  double most = 0, ratio = 1;
-  if (!uncut) memset(r->last_sizes, 0, sizeof r->last_sizes);
-  memmove(r->last_sizes + 1, r->last_sizes, (MOST_GROWING - 1) * sizeof *r->last_sizes);
-  r->last_sizes[0] = taken;
-  for (int64_t i = 0; i < k->growing; i++) {
-    ratio *= k->growth;
-    if (r->last_sizes[i] > 0) most = fmax(most, ratio * r->last_sizes[i]);
-  }
-  return fmin(wanted, fmin(most, k->most_growth * taken));
-}
-
 /* One adaptive step towards the next output time. */
 static PetscErrorCode adaptive_step(struct run *r) {
   const struct task *k = &r->task;
@@ -165,7 +151,7 @@ static PetscErrorCode adaptive_step(struct run *r) {
   if (uncut && size < r->proposal) suggestion = fmax(suggestion, r->proposal);
   double wanted = uncut ? suggestion : taken;
   if (!landed && wanted < fmax(k->minimum, LEAST_SPACINGS * spacing(r->now))) give_up(r, "a step is too short");
-  r->proposal = grown(r, taken, suggestion, uncut);
+  r->proposal = next_size(r->last_sizes, k->growing, k->growth, k->most_growth, taken, suggestion, !uncut);
   if (landed) r->output_steps[++r->taken.reached] = r->steps;
   PetscFunctionReturn(PETSC_SUCCESS);
 }

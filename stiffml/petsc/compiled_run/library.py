@@ -7,7 +7,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from stiffml.compiled.cache import LU, library_of
+from stiffml.compiled.cache import GROWTH, LU, library_of
 from stiffml.compiled.refusal import NotCompilableError
 from stiffml.petsc.compiled_run.interface import TakenStruct, TaskStruct
 from stiffml.petsc.library import PETSc, folders
@@ -31,7 +31,7 @@ def _loaded() -> ctypes.PyDLL:
     here = Path(__file__).parent
     # The version is part of the text, and by that of the name in the cache.
     about = f"/* PETSc {PETSc.Sys.getVersionInfo()}, integers of {PETSc.IntType().itemsize} bytes */\n"
-    text = about + "\n".join([LU.read_text(), *((here / name).read_text() for name in PARTS)])
+    text = about + "\n".join(path.read_text() for path in (LU, GROWTH, *map(here.joinpath, PARTS)))
     try:
         found = ctypes.PyDLL(str(library_of(text, compiler_flags())))
     except OSError as error:
