@@ -38,6 +38,18 @@ MEDIAN_SECONDS = {40: 5, 160: 12}
 END, LONG_POINTS, LONG_UNSEEN, SUBSTEPS, UNSEEN_OF_LONG = 1e5, 50, 247, 2, 3e-3
 
 
+def kim_layers(seed: int) -> nn.Sequential:
+    """6 numbers to 6, through six layers of 5."""
+    generator = torch.Generator().manual_seed(seed)
+    layers: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise([6, *[5] * 6, 6]):
+        layer = nn.Linear(inputs, outputs, dtype=torch.float64)
+        nn.init.xavier_uniform_(layer.weight, generator=generator)
+        nn.init.zeros_(layer.bias)
+        layers += [layer, nn.GELU()]
+    return nn.Sequential(*layers[:-1])
+
+
 class ProductionLoss(nn.Module):
     """dy/dt = exp(p) − exp(l) y, with p, l from a network of y and log y.
 
@@ -46,14 +58,7 @@ class ProductionLoss(nn.Module):
 
     def __init__(self, seed: int) -> None:
         super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        layers: list[nn.Module] = []
-        for inputs, outputs in itertools.pairwise([6, *[5] * 6, 6]):
-            layer = nn.Linear(inputs, outputs, dtype=torch.float64)
-            nn.init.xavier_uniform_(layer.weight, generator=generator)
-            nn.init.zeros_(layer.bias)
-            layers += [layer, nn.GELU()]
-        self.layers = nn.Sequential(*layers[:-1])
+        self.layers = kim_layers(seed)
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         logarithm = torch.log(torch.sqrt(y**2 + 1e-12) + 1e-6) / 5

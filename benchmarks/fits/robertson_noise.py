@@ -18,7 +18,6 @@ fitted.
 
 from __future__ import annotations
 
-import itertools
 import sys
 import time
 from pathlib import Path
@@ -31,9 +30,9 @@ from stiffml.experiments.robertson import observations
 from stiffml.training import FullSpace, LevenbergMarquardt, Result, Run, Runs, TrainingError, fit
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from fits.robertson import COMPONENTS, kim_layers
 from measuring import RESULTS, Bound, machine, store
 
-COMPONENTS = ["A", "B", "C"]
 NOISE, TRUTH, SHARE = 0.01, 1e-2, 0.9
 NAME = "fits_robertson_noise"
 
@@ -47,14 +46,7 @@ class ProductionLoss(nn.Module):
 
     def __init__(self, seed: int) -> None:
         super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        layers: list[nn.Module] = []
-        for inputs, outputs in itertools.pairwise([6, *[5] * 6, 6]):
-            layer = nn.Linear(inputs, outputs, dtype=torch.float64)
-            nn.init.xavier_uniform_(layer.weight, generator=generator)
-            nn.init.zeros_(layer.bias)
-            layers += [layer, nn.GELU()]
-        self.layers = nn.Sequential(*layers[:-1])
+        self.layers = kim_layers(seed)
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         exponents = self.layers(torch.cat([y, torch.asinh(y / NOISE) / 3], dim=-1))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from forms import Case, forms
-from small_problems import times
+from small_problems import forced, known, logistic, times
 from torch import Tensor, nn
 
 import stiffml
@@ -120,9 +118,6 @@ def test_where_it_does_not_converge() -> None:
     """A long way from an unstable state, by a constant guess; NaN, or an exception, far from the solution."""
     y0, t = torch.tensor([1e-3], dtype=D), times(*[0.5 * n for n in range(41)])
 
-    def logistic(t: Tensor, y: Tensor) -> Tensor:
-        return 5 * y * (1 - y) * torch.sqrt(y.clamp(max=4.0))
-
     def raising(t: Tensor, y: Tensor) -> Tensor:
         if bool((y.detach() > 2).any()):
             raise ValueError("far outside")
@@ -138,16 +133,6 @@ def test_where_it_does_not_converge() -> None:
 @pytest.mark.parametrize(("method", "count"), [("bdf2", 8), ("arkimex-4", 4), ("dirk-759a", 4)])
 def test_equations_with_several_solutions(method: str, count: int) -> None:
     """y = (sin t, cos t) exp(sin t). By long steps, an iteration on all of them ends at solutions 20 away."""
-    phase, rates = torch.tensor([0.0, math.pi / 2], dtype=D), torch.tensor([3.0, 1.0], dtype=D)
-
-    def known(t: Tensor) -> Tensor:
-        return torch.sin(t + phase) * torch.exp(torch.sin(t))
-
-    def forced(t: Tensor, y: Tensor) -> Tensor:
-        away = known(t) - y
-        slope = torch.cos(t + phase) * torch.exp(torch.sin(t)) + torch.cos(t) * known(t)
-        return slope + torch.sin(away) * rates + 0.3 * away**2
-
     y0, t = known(times(0)[0]), times(0, 1, 2)
     one, other = (
         solve(forced, y0, t, method=method, steps=Fixed(2 / count), stepping=stepping)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from forms import NEWTON, Case, forms
-from small_problems import times
+from small_problems import forced, known, logistic, times
 from torch import Tensor
 
 import stiffml
@@ -147,9 +145,6 @@ def test_what_fails_is_solved_one_by_one(compiled: bool, calls: dict[str, int]) 
     """A constant guess a long way from an unstable state; and NaN far from the solution."""
     y0, t = torch.tensor([1e-3], dtype=D), times(*[0.5 * n for n in range(41)])
 
-    def logistic(t: Tensor, y: Tensor) -> Tensor:
-        return 5 * y * (1 - y) * torch.sqrt(y.clamp(max=4.0))
-
     one = solve(logistic, y0, t, method="beuler", steps=Grid(4), stepping="sequential")
     other = solve(logistic, y0, t, method="beuler", steps=Grid(4), compile=compiled)
     assert calls["stiffml_solve" if compiled else "stiffml_update"] > 1
@@ -160,16 +155,6 @@ def test_what_fails_is_solved_one_by_one(compiled: bool, calls: dict[str, int]) 
 @pytest.mark.parametrize(("method", "count"), [("bdf2", 8), ("arkimex-4", 4), ("dirk-759a", 4)])
 def test_equations_with_several_solutions(method: str, count: int) -> None:
     """The one of test_against_one_by_one.py: an iteration on all steps ends at solutions 20 away."""
-    phase, rates = torch.tensor([0.0, math.pi / 2], dtype=D), torch.tensor([3.0, 1.0], dtype=D)
-
-    def known(t: Tensor) -> Tensor:
-        return torch.sin(t + phase) * torch.exp(torch.sin(t))
-
-    def forced(t: Tensor, y: Tensor) -> Tensor:
-        away = known(t) - y
-        slope = torch.cos(t + phase) * torch.exp(torch.sin(t)) + torch.cos(t) * known(t)
-        return slope + torch.sin(away) * rates + 0.3 * away**2
-
     y0, t = known(times(0)[0]), times(0, 1, 2)
     one = solve(forced, y0, t, method=method, steps=stiffml.Fixed(2 / count), stepping="sequential")
     other = solve(forced, y0, t, method=method, steps=stiffml.Fixed(2 / count), compile=True)

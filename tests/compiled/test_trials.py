@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
+from remembering import counted_trials
 from small_problems import times
 from torch import Tensor, nn
 
 from stiffml import Grid, solve
-from stiffml.interface import checking
 from stiffml.system.trial_memory import SOLVES
 
 D = torch.float64
@@ -30,17 +32,9 @@ class Func(nn.Module):
 
 
 @pytest.fixture
-def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Each trial adds the kind of what was tried."""
-    found: list[str] = []
-    right = checking.try_out
-
-    def counted(f, *others, **arguments) -> bool:
-        found.append(type(f).__name__)
-        return right(f, *others, **arguments)
-
-    monkeypatch.setattr(checking, "try_out", counted)
-    return found
+def tried() -> Iterator[list[str]]:
+    with counted_trials() as found:
+        yield found
 
 
 def iterate(func: Func, compiled: bool, **arguments) -> None:

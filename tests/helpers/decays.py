@@ -72,3 +72,15 @@ class Rising(nn.Module):
 
 
 RISING = Runs([Run("up", [0.0, 0.5, 1.0], [[1.0], [1 / 0.6], [5.0]])], ["A"], initial="known")
+
+
+class Interrupt:
+    """A report that stops a fit after some calls."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def __call__(self, progress: object) -> None:
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt

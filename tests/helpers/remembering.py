@@ -11,7 +11,7 @@ from small_problems import times
 from torch import Tensor, nn
 
 from stiffml import Grid, solve
-from stiffml.interface import integrate
+from stiffml.interface import checking, integrate
 
 D = torch.float64
 T = times(*[0.1 * n for n in range(11)])
@@ -32,6 +32,23 @@ class Func(nn.Module):
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         slope = self.inner(self.drop(y)) - self.factor * self.rates * y * torch.from_numpy(self.table)
         return slope if self.other is None else slope + self.other * y
+
+
+@contextmanager
+def counted_trials() -> Iterator[list[str]]:
+    """A list to which each trial of func adds the kind of what was tried."""
+    found: list[str] = []
+    right = checking.try_out
+
+    def counting(f, *others, **arguments) -> bool:
+        found.append(type(f).__name__)
+        return right(f, *others, **arguments)
+
+    checking.try_out = counting
+    try:
+        yield found
+    finally:
+        checking.try_out = right
 
 
 @contextmanager

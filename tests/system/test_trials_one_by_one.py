@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
-from remembering import Y0, D, T, counted_checks
+from remembering import Y0, D, T, counted_checks, counted_trials
 from torch import Tensor, nn
 
 from stiffml import Adaptive, Fixed, Grid, solve
-from stiffml.interface import checking
 from stiffml.system.trial_memory import SOLVES, UNSEEN
 
 SHORT = T[:4]
@@ -52,17 +51,9 @@ WAYS: dict[str, dict] = {
 
 
 @pytest.fixture
-def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Each trial adds the kind of what was tried."""
-    found: list[str] = []
-    right = checking.try_out
-
-    def counted(f, *others, **arguments) -> bool:
-        found.append(type(f).__name__)
-        return right(f, *others, **arguments)
-
-    monkeypatch.setattr(checking, "try_out", counted)
-    return found
+def tried() -> Iterator[list[str]]:
+    with counted_trials() as found:
+        yield found
 
 
 @pytest.fixture

@@ -12,25 +12,12 @@ import numpy as np
 import pytest
 import torch
 import xarray
-from decays import RISING, Chain, Rising, chain_runs
+from decays import RISING, Chain, Interrupt, Rising, chain_runs
 
 from stiffml import Adaptive, Grid, KeptSteps
 from stiffml.training import FirstOrder, MultipleShooting, Run, Runs, TrainingError, Whole, fit
 from stiffml.training import folder as folder_module
 from stiffml.training.folder import BEFORE, CONFIG, FAILURES, FIGURES, HISTORY, STATE, versions_used
-from stiffml.training.lm.climb import Progress
-
-
-class Interrupt:
-    """A report that stops a fit after some calls."""
-
-    def __init__(self, after: int) -> None:
-        self.left = after
-
-    def __call__(self, progress: Progress) -> None:
-        self.left -= 1
-        if not self.left:
-            raise KeyboardInterrupt
 
 
 def decay_fit(folder: Path, **more: Any):

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from decays import Chain, chain_runs
+from decays import Chain, Interrupt, chain_runs
 from methods import NEWTON_WHOLE
 from scipy.sparse.linalg import spsolve
 
 from stiffml import Adaptive, Grid, Newton
 from stiffml.training import FullSpace, LevenbergMarquardt, Whole, fit
-from stiffml.training.lm.climb import Progress
 from stiffml.training.lm.full_space import FullSpaceIteration, FullSpaceResiduals
 from stiffml.training.lm.intervals import whole
 from stiffml.training.lm.levenberg_marquardt import Iteration
@@ -108,15 +107,6 @@ def test_it_ends_at_the_minimum_along_the_trajectory(method: str) -> None:
 
 
 def test_a_fit_that_was_killed_ends_with_the_same_weights(tmp_path: Path) -> None:
-    class Interrupt:
-        def __init__(self, after: int) -> None:
-            self.left = after
-
-        def __call__(self, progress: Progress) -> None:
-            self.left -= 1
-            if not self.left:
-                raise KeyboardInterrupt
-
     def run(folder: Path, **more: Any):
         options = {"strategy": FullSpace((1.0, 100.0), iterations=5), "method": "sdirk3", "steps": Grid(2)}
         runs = chain_runs(noise=0.01, initial="learned")

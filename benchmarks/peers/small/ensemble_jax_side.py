@@ -11,6 +11,7 @@ import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from diffrax_solve import diffrax_solve
 from ensemble_systems import START, THRESHOLD, Ensemble
 from jax import Array
 from worker import Run, serve
@@ -36,21 +37,8 @@ def main(path: str) -> None:
     @functools.cache
     def compiled(solver: str, gradient: bool):
         def one(y0: Array, log_rates: Array, rtol: Array) -> tuple:
-            solution = diffrax.diffeqsolve(
-                diffrax.ODETerm(rhs),
-                SOLVERS[solver](),
-                t0=t[0],
-                t1=t[-1],
-                dt0=None,
-                y0=y0,
-                args=log_rates,
-                saveat=diffrax.SaveAt(ts=t),
-                stepsize_controller=diffrax.PIDController(rtol=rtol, atol=rtol * jnp.asarray(THRESHOLD)),
-                max_steps=MAX_STEPS,
-                throw=False,
-            )
-            good = solution.result == diffrax.RESULTS.successful
-            return solution.ys, good, solution.stats["num_accepted_steps"]
+            atol = rtol * jnp.asarray(THRESHOLD)
+            return diffrax_solve(rhs, SOLVERS[solver](), y0, log_rates, t, rtol, atol, MAX_STEPS)
 
         def loss(inputs: tuple[Array, Array], rtol: Array):
             found = jax.vmap(one, in_axes=(0, 0, None))(*inputs, rtol)
@@ -64,7 +52,7 @@ def main(path: str) -> None:
         began = time.perf_counter()
         found = jax.block_until_ready(program((start, log_rates), rtol))
         seconds = time.perf_counter() - began
-        (_, (states, good, accepted)), slopes = found if gradient else (found, None)
+        (_, (states, good, accepted, _)), slopes = found if gradient else (found, None)
         if not bool(good.all()):
             raise RuntimeError(f"{int((~good).sum())} samples without success, after {seconds:.1f} s")
         arrays = None

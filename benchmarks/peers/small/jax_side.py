@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tinydiffeq
+from diffrax_solve import diffrax_solve
 from jax import Array
 from systems import load
 from worker import Run, serve
@@ -40,24 +41,6 @@ def main(path: str) -> None:
     def rhs(t: Array, y: Array, p: Array) -> Array:
         return jnp.stack(system.rhs(t, list(y), list(p)))
 
-    def by_diffrax(solver: str, y0: Array, p: Array, rtol: Array, most: int) -> tuple:
-        controller = diffrax.PIDController(rtol=rtol, atol=rtol * threshold)
-        solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(rhs),
-            SOLVERS[solver](),
-            t0=t[0],
-            t1=t[-1],
-            dt0=None,
-            y0=y0,
-            args=p,
-            saveat=diffrax.SaveAt(ts=t),
-            stepsize_controller=controller,
-            max_steps=most,
-            throw=False,
-        )
-        good = solution.result == diffrax.RESULTS.successful
-        return solution.ys, good, solution.stats["num_accepted_steps"], solution.stats["num_steps"]
-
     def by_tinydiffeq(solver: str, y0: Array, p: Array, rtol: Array, most: int, loop: str) -> tuple:
         solution = tinydiffeq.solve_ode(
             lambda x, t, args, p: rhs(t, x, p),
@@ -78,7 +61,7 @@ def main(path: str) -> None:
     def compiled(solver: str, gradient: bool, most: int):
         def loss(inputs: tuple[Array, Array], rtol: Array):
             if solver.startswith("diffrax"):
-                found = by_diffrax(solver, *inputs, rtol, most)
+                found = diffrax_solve(rhs, SOLVERS[solver](), *inputs, t, rtol, rtol * threshold, most)
             else:
                 found = by_tinydiffeq(solver, *inputs, rtol, most, "bounded" if gradient else "forward")
             return jnp.mean((found[0] * weights) ** 2), found
