@@ -125,7 +125,8 @@ class PETScStepper(Stepper):
                 self.cut_by = status
             if status is None:
                 return status
-            if status is Status.OUT_OF_BOUNDS:
+            if self._undone:
+                self._steps.u.setArray(before)
                 size *= self._task.shrink
                 if self._is_nothing(size):
                     return status
@@ -225,6 +226,9 @@ class PETScStepper(Stepper):
     def _unfit(self) -> Status | None:
         """Why the step that PETSc has taken cannot be kept; None if it can."""
         state = self.state
+        # The error estimate need not see a value that replaces a non-finite one: b and b̂ may be close there.
+        if self._steps.guards and self._callbacks.met_non_finite:
+            return Status.NON_FINITE
         # For a step of given size PETSc does not check its last slope, with which the next step starts.
         stages = self._iterates or self._steps.tolerances is not None or not self._callbacks.noted
         if not self._system.space.every(stages and is_finite(state)):
@@ -264,9 +268,10 @@ class PETScStepper(Stepper):
         if self._method.implicit and self._steps.ts.getSNES().getConvergedReason() < 0:
             matrix = self._steps.matrix
             assert matrix is not None
-            if self._is_lost_in_time():
+            met_none = self._system.space.every(self._callbacks.first_bad is None)
+            if met_none and self._is_lost_in_time():
                 return Status.STEP_TOO_SMALL
-            known = self._iterates or self._system.space.every(self._callbacks.first_bad is None)
+            known = self._iterates or met_none
             if self._steps.ts.getSNES().getConvergedReason() == _NOT_FINITE or not known:
                 return Status.NON_FINITE
             self.detail = matrix.failure or self._test_history()

@@ -200,6 +200,28 @@ def test_no_step_is_kept_whose_equations_are_not_finite(method: str) -> None:
     assert len(caught.value.solution.t) == 2
 
 
+@pytest.mark.parametrize("rtol", [1e-1, 1e-2])
+@pytest.mark.parametrize("method", ADAPTIVE_WHOLE)
+def test_no_step_is_kept_whose_stages_are_not_finite(method: str, rtol: float) -> None:
+    """Wherever the first stage lies that meets NaN: some error estimates hardly see some stages."""
+    for limit in (0.5, 0.2, 0.123):
+
+        def func(t: Tensor, y: Tensor, limit: float = limit) -> Tensor:
+            return torch.where(y < limit, math.nan, -y)
+
+        with pytest.raises(SolveError) as caught:
+            solve(
+                func,
+                torch.tensor([2.0, 1.0], dtype=torch.float64),
+                times(0, 0.1, 3),
+                method=method,
+                rtol=rtol,
+                atol=1e-3 * rtol,
+            )
+        assert caught.value.status is Status.NON_FINITE, f"y < {limit}"
+        assert caught.value.component == (1,)
+
+
 @pytest.mark.parametrize("method", WHOLE)
 def test_no_step_asked_for_is_kept_whose_equations_are_not_finite(method: str) -> None:
     def func(t: Tensor, y: Tensor) -> Tensor:
