@@ -47,7 +47,7 @@ from stiffml import (
 )
 from stiffml.distributed import Ensemble, Field
 from stiffml.interface.arguments import DEFAULTS, Arguments
-from stiffml.training import Run, Runs, Trainer, collocate, from_pandas, from_xarray, read_csv, read_netcdf
+from stiffml.training import Run, Runs, collocate, from_pandas, from_xarray, read_csv, read_netcdf
 from stiffml.training.data import ASinh, Forcing, Log, MinMax, Range, Scaled, Scaling, Standard
 
 
@@ -126,16 +126,6 @@ EVERYTHING: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "Split": (Split, {"implicit": decay, "explicit": decay}),
     "Field": (Field, {"shape": (4,)}),
     "Ensemble": (Ensemble, {"module": LAYER}),
-    "Trainer": (
-        Trainer,
-        {
-            "model": LAYER,
-            "optimizer": torch.optim.SGD(LAYER.parameters(), 0.1),
-            "loss": lambda: None,
-            "folder": Path("."),
-            "settings": {},
-        },
-    ),
     "Problem": (Problem, {name: getattr(OWN, name) for name in OWN.__dataclass_fields__}),
     "Problem.make": (OWN.make, {"k": 1.0}),
     "Problem.func": (lambda trainable: OWN.func(trainable), {}),
@@ -240,7 +230,6 @@ ACCEPTED: dict[tuple[str, str], set[str]] = {
     ("load", "eps"): NUMBERS,
     ("load", "name"): NAMES,
     ("Field", "periodic"): {"bool"},
-    ("Trainer", "settings"): {"dict"},
 }
 """Of JUNK: what is right, or an error of another kind. A default that is None is right anyway."""
 
