@@ -42,6 +42,7 @@ from stiffml.steps import KeptSteps
 from stiffml.system.space import solving_on
 from stiffml.system.system import System
 from stiffml.system.trial_memory import OutdatedError
+from stiffml.system.unnamed_parameters import require_none_at_end
 
 
 def solved(arguments: Arguments) -> Solution:
@@ -135,6 +136,9 @@ def _integrate(request: Request, u0: Tensor, stats: Stats) -> tuple[Solution, So
     if len(request.between):
         t_between = request.t[torch.from_numpy(~request.on_steps).to(request.t.device)]
     u = Integrate.apply(compute, t_ends, t_between, u0, *system.parameters)
+    end = tapes[0].run.checkpoints.end
+    if torch.is_grad_enabled() and not u.requires_grad and end is not None:
+        require_none_at_end(system, float(tapes[0].run.trajectory.times[-1]), end)
     return _finish(tapes[0], request, (t_ends, u0, *system.parameters), u)
 
 

@@ -63,6 +63,11 @@ class Dynamics(WithJacobian):
             )
         self.makes_leaves = True
 
+    def require_known(self, value: Tensor, s: float, u: np.ndarray) -> None:
+        """Raise ValueError if ``value``, f at u (size,), depends on leaves that are not parameters."""
+        times, states = torch.tensor([s], dtype=torch.float64), torch.from_numpy(u.copy()).unsqueeze(0)
+        self._require_known(value, times, states, self.parameters)
+
     def state_vjp(self, s: Tensor, u: Tensor, cotangents: Tensor) -> Tensor:
         """Jᵀw at K states: (K,), (K, size), (K, size) -> (K, size)."""
         with torch.enable_grad():
