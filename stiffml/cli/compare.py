@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from stiffml.cli.asked import Asked
 from stiffml.cli.options import Data, HoldOut, Learn, Name, Noise, Points, Run, Time
 from stiffml.cli.screen import Settings, Size, console, explained
+from stiffml.extras import to_install
 
 
 def compare(
@@ -126,5 +127,5 @@ def _pool() -> Any:
     try:
         from mpi4py.futures import MPICommExecutor
     except ImportError as error:
-        raise ImportError(f"--mpi needs mpi4py ({error}): pip install stiffml[mpi]") from error
+        raise ImportError(f"--mpi needs mpi4py ({error}): {to_install('mpi')}") from error
     return MPICommExecutor()

@@ -29,7 +29,7 @@ class Ensemble(nn.Module):
 
     The loop, the loss and the optimiser stay as they are: every rank runs the same program on the same data,
     and solves its share of the samples. Start it with ``torchrun --nproc-per-node 4 train.py`` or with
-    ``OMP_NUM_THREADS=1 mpiexec -n 4 python train.py`` (``pip install "stiffml[mpi]"``), where without that
+    ``OMP_NUM_THREADS=1 mpiexec -n 4 python train.py`` (``pip install '.[mpi]'``), where without that
     variable every rank would use threads on all processors, and all be slower than one; in a single process
     this is the module itself. Where there are fewer samples than ranks, some idle.
 

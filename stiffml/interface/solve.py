@@ -154,7 +154,7 @@ def solve(
         PETSc options under this solve's own prefix, such as ``{"ts_adapt_safety": 0.8}``. They must not
         change the equations of a step or their solution. Options that print take True.
     compile : bool
-        Whether func is compiled to C first, by casadi (``pip install stiffml[compile]``) and a C compiler.
+        Whether func is compiled to C first, by casadi (``pip install '.[compile]'``) and a C compiler.
         Small functions then cost microseconds. Default False. See :func:`stiffml.compile`. A function that
         cannot be compiled is evaluated by torch, after one warning that says why. With times of every
         sample's own each sample is then a run by itself in C, on ``torch.get_num_threads()`` threads.
