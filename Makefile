@@ -3,7 +3,7 @@ PYTHON ?= python3
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
-.PHONY: demo test sweep sweep-petsc wheels check bench-peers clean
+.PHONY: demo test sweep sweep-petsc wheels check docs bench-peers clean
 
 demo: ## fit a neural ODE to Robertson's problem and draw the result
 	$(PYTHON) environment/bootstrap.py
@@ -39,6 +39,10 @@ check: ## run the linters and the type checker
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
+docs: ## build the site in docs/_build/html; the lessons are run for it
+	$(PYTHON) environment/bootstrap.py --extras test,docs
+	.venv/bin/python -m sphinx -W -n -b html docs docs/_build/html
+
 bench-peers: ## compare with other tools, which get an environment of their own, and record the result
 	$(PYTHON) environment/bootstrap.py
 	$(PYTHON) benchmarks/peers/environment.py
@@ -47,4 +51,4 @@ bench-peers: ## compare with other tools, which get an environment of their own,
 	.venv/bin/python benchmarks/peers/small/ensembles.py
 
 clean: ## remove the environment and the runs
-	rm -rf .venv .venv-peers .venv-petsc-* runs
+	rm -rf .venv .venv-peers .venv-petsc-* runs docs/_build docs/generated docs/learn

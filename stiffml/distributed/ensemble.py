@@ -49,7 +49,7 @@ class Ensemble(nn.Module):
     If the module fails on one rank, that rank raises its own exception and the others raise
     :class:`EnsembleError`, which is a SolveError too if nothing else happened; all can go on from there. An
     error that nothing catches ends all processes, as long as an Ensemble exists (see
-    :class:`stiffml.distributed.abort.EndsAll`), and so does one that is killed. Under torchrun ranks wait
+    ``stiffml/distributed/abort.py``), and so does one that is killed. Under torchrun ranks wait
     for each other no longer than torch.distributed lets them: half an hour, unless ``init_process_group`` was
     called before with another ``timeout``.
 

@@ -32,7 +32,7 @@ class Solution:
     t : Tensor
         Output times reached, (n,). If every sample has times of its own, all of them, (\\*batch, n).
     y : Tensor or tuple of Tensor
-        States, (n, *y0.shape), differentiable. If every sample has times of its own, y[j, i] is sample i at
+        States, (n, \\*y0.shape), differentiable. If every sample has times of its own, y[j, i] is sample i at
         t[i, j], and NaN where a sample that failed has not come.
     status : Status
     message : str
@@ -166,7 +166,7 @@ class Solution:
         return dataset
 
     def plot(self, names: Sequence[str] | None = None) -> matplotlib.figure.Figure:
-        """Every component over time, one panel each; see :func:`stiffml.plotting.plot_states`."""
+        """Every component over time, one panel each; a matplotlib figure."""
         from stiffml.plotting import plot_states
 
         self._require_one_time("plot")

@@ -230,7 +230,7 @@ def odeint(
     options: Mapping[str, object] | None = None,
     compile: bool = False,
 ) -> State:
-    """The states at the times of t, (n, *y0.shape), differentiable: ``solve(...).y``.
+    """The states at the times of t, (n, \\*y0.shape), differentiable: ``solve(...).y``.
 
     The arguments are those of :func:`solve` except ``throw``; a solve that stops early raises.
     """
