@@ -131,6 +131,11 @@ class Trajectory:
         return self._sizes.count
 
     @property
+    def last_size(self) -> float:
+        """The size of the last step."""
+        return float(self._sizes.rows[-1])
+
+    @property
     def times(self) -> np.ndarray:
         """(n_steps + 1,) the start and the ends of all steps, as the stepper summed them.
 

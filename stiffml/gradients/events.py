@@ -39,12 +39,12 @@ def differentiable_event(event: EventFunc, tape: Tape, s: float, u: Tensor) -> t
 def moved_with_end(u: Tensor, end: Tensor, tape: Tape) -> Tensor:
     """The outputs u (n, size) of a run that an event ended, made to depend on the time of the event too.
 
-    Outputs inside the last step depend on the end of that step. The gradient of the run itself holds this
-    end constant. ``end`` () is the time of the event, differentiable.
+    Outputs inside the last step, and the state at its end, depend on that end. The gradient of the run itself
+    holds it constant. ``end`` () is the time of the event, differentiable.
     """
     readings, trajectory, system = tape.readings, tape.replay.trajectory, tape.replay.system
     last = trajectory.n_steps
-    moving = [k for k, reading in enumerate(readings) if reading.s is not None and reading.end == last]
+    moving = [k for k, reading in enumerate(readings) if reading.end == last]
     if not moving or not end.requires_grad:
         return u
     with torch.no_grad():
@@ -52,7 +52,9 @@ def moved_with_end(u: Tensor, end: Tensor, tape: Tape) -> Tensor:
     rates = {last: 1.0, **({HALF: 0.5} if last == 1 else {})}
     velocities = np.zeros(u.shape)
     for k in moving:
-        velocities[k] = system.direction * readings[k].tangent(tangents, rates)
+        at_end = readings[k].s is None
+        tangent = tangents[last] if at_end else readings[k].tangent(tangents, rates)
+        velocities[k] = system.direction * tangent
     return _MovedWithEnd.apply(u, end, torch.from_numpy(velocities).to(u), system.space)
 
 

@@ -16,6 +16,7 @@ from stiffml.linear.settings import LU, Krylov
 from stiffml.linear.sparsity import Sparsity
 from stiffml.methods import Method
 from stiffml.run.events import EventFunc
+from stiffml.run.watching import Callback
 from stiffml.settings import Discrete, Newton
 from stiffml.steps import KeptSteps, Recorded, Steps
 from stiffml.system.function.batching import Func
@@ -58,6 +59,9 @@ class Arguments:
     newton: Newton | None = None
     options: Mapping[str, object] | None = None
     compile: bool = False
+    callback: Callback | None = None
+    max_seconds: float | None = None
+    progress: bool = False
     throw: bool = True
 
 

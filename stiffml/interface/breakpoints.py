@@ -135,7 +135,7 @@ def solve_in_sections(solve_one: SolveSection, arguments: Arguments) -> tuple[So
             return _without_the_rest(solved, t, stats, float(section.begin.detach()), cause)
         solved.append(_Part(solution, number == 0, on_output))
         taken += reached
-        if not solution.success or solution.event is not None:
+        if solution.status is not Status.SUCCESS:
             break
         state = _rows(solution.y, slice(-1, None), squeeze=True)
     return _joined(solved, t, stats), error
@@ -227,7 +227,7 @@ def _joined(solved: list[_Part], t: Tensor, stats: Stats) -> Solution:
     ends: list[np.ndarray] = []
     pieces: list[Piece] = []
     for solution, is_first, ends_on_output in solved:
-        complete = solution.success and solution.event is None
+        complete = solution.status is Status.SUCCESS
         last = None if ends_on_output or not complete else -1
         rows = slice(0 if is_first else 1, last)
         parts.append(_rows(solution.y, rows))

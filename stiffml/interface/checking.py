@@ -125,6 +125,7 @@ def check(arguments: Arguments) -> Request:
         event=arguments.event,
         bounds=bounds,
         plan=plan,
+        has_callback=arguments.callback is not None,
     )
 
 

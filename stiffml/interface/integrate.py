@@ -30,6 +30,7 @@ from stiffml.interface.piece import Piece
 from stiffml.interface.remembered import recall, remember
 from stiffml.interface.solution import Solution
 from stiffml.interface.steppers import solvers_for
+from stiffml.interface.watching import watching
 from stiffml.native.constraints import Constraints
 from stiffml.native.replay import Replay
 from stiffml.parameters.passed import collected
@@ -37,6 +38,7 @@ from stiffml.run.events import Event
 from stiffml.run.forward import integrate
 from stiffml.run.record import Run
 from stiffml.run.request import Request
+from stiffml.run.watching import Watch
 from stiffml.stats import Stats, spend
 from stiffml.steps import KeptSteps
 from stiffml.system.space import solving_on
@@ -55,26 +57,29 @@ def solved(arguments: Arguments) -> Solution:
         arguments = dataclasses.replace(arguments, func=arguments.func.func, compile=True)
     if t.dim() > 1:
         solution, error = solved_by_sample(arguments)
-    elif isinstance(arguments.steps, KeptSteps):
-        solution, error = solve_on_kept_steps(_with_repeated_times, arguments)
     else:
-        solution, error = _with_repeated_times(arguments)
+        with watching(arguments) as watch:
+            if isinstance(arguments.steps, KeptSteps):
+                once = partial(_with_repeated_times, watch=watch)
+                solution, error = solve_on_kept_steps(once, arguments)
+            else:
+                solution, error = _with_repeated_times(arguments, watch)
     if error is not None and arguments.throw:
         error.solution = solution
         raise error
     return solution
 
 
-def _with_repeated_times(arguments: Arguments) -> tuple[Solution, SolveError | None]:
+def _with_repeated_times(arguments: Arguments, watch: Watch | None) -> tuple[Solution, SolveError | None]:
     """Solve at times (n,), of which some may repeat the one before."""
     request = recall(arguments)
     if request is not None:
         with suppress(OutdatedError):
-            return _solve(request, arguments, Stats())
+            return _solve(request, arguments, Stats(), watch)
     once = first_of_each(arguments.t)
     if once is None:
-        return _at_distinct_times(arguments)
-    solution, error = _at_distinct_times(dataclasses.replace(arguments, t=once[0]))
+        return _at_distinct_times(arguments, watch)
+    solution, error = _at_distinct_times(dataclasses.replace(arguments, t=once[0]), watch)
     which = once[1][once[1] < len(solution.t)]
     y = solution.y
     return dataclasses.replace(
@@ -84,15 +89,15 @@ def _with_repeated_times(arguments: Arguments) -> tuple[Solution, SolveError | N
     ), error
 
 
-def _at_distinct_times(arguments: Arguments) -> tuple[Solution, SolveError | None]:
+def _at_distinct_times(arguments: Arguments, watch: Watch | None) -> tuple[Solution, SolveError | None]:
     require_sane_span(arguments.t)
     if arguments.breakpoints is None:
-        return _solve_section(arguments, Stats())
-    return solve_in_sections(_solve_section, arguments)
+        return _solve_section(arguments, Stats(), watch=watch)
+    return solve_in_sections(partial(_solve_section, watch=watch), arguments)
 
 
 def _solve_section(
-    arguments: Arguments, stats: Stats, *, continues: bool = False
+    arguments: Arguments, stats: Stats, *, watch: Watch | None, continues: bool = False
 ) -> tuple[Solution, SolveError | None]:
     """Solve without breakpoints, and add the cost to ``stats``.
 
@@ -102,20 +107,22 @@ def _solve_section(
         request = check(arguments)
         remember(arguments, request)
         with suppress(OutdatedError):
-            return _solve(request, arguments, stats, continues=continues)
-        return _solve(check(arguments), arguments, stats, continues=continues)  # its trials are made
+            return _solve(request, arguments, stats, watch, continues)
+        return _solve(check(arguments), arguments, stats, watch, continues)  # its trials are made
 
 
 def _solve(
-    request: Request, arguments: Arguments, stats: Stats, *, continues: bool = False
+    request: Request, arguments: Arguments, stats: Stats, watch: Watch | None, continues: bool = False
 ) -> tuple[Solution, SolveError | None]:
     """The same for checked arguments."""
     with solving_on(request.system.space):
         u0 = _initial(request, arguments, continues)
-        return _integrate(request, u0, stats)
+        return _integrate(request, u0, stats, watch)
 
 
-def _integrate(request: Request, u0: Tensor, stats: Stats) -> tuple[Solution, SolveError | None]:
+def _integrate(
+    request: Request, u0: Tensor, stats: Stats, watch: Watch | None
+) -> tuple[Solution, SolveError | None]:
     system = request.system
     if request.bounds is not None:
         request.bounds.require(u0.detach().double().cpu().numpy(), request.tolerances, system)
@@ -125,7 +132,7 @@ def _integrate(request: Request, u0: Tensor, stats: Stats) -> tuple[Solution, So
         start = u0.detach().double().cpu().numpy()
         # Jacobians need autograd, which inference mode forbids.
         with torch.inference_mode(False), torch.no_grad():
-            run, outputs = integrate(request, start, solvers_for(request))
+            run, outputs = integrate(request, start, solvers_for(request), watch)
             for part in system.parts:
                 part.confirm()
             _look_at_jacobian(run, system)
@@ -217,6 +224,9 @@ def _finish(
         u = moved_with_end(u[:-1], t_event, tape.with_readings(run.readings[:-1]))
         event = Event(t_event, layout.unflatten(u_event))
         status, message = Status.EVENT, f"the event was reached at t = {t_event.item():.10g}"
+    if run.stopped:
+        end = system.direction * trajectory.times[-1]
+        status, message = Status.STOPPED, f"the callback ended the solve at t = {end:.10g}"
     if len(request.between):
         u = u[run.in_time]
     pieces = (Piece(tape, inputs, None if event is None else event.t),)

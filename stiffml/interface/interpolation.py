@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -47,7 +47,43 @@ def interpolate(pieces: Sequence[Piece], t: Tensor) -> State:
     return system.layout.unflatten(torch.cat(rows)[torch.from_numpy(np.argsort(order))])
 
 
+def step_times(pieces: Sequence[Piece]) -> Tensor:
+    """The start of a solve and the ends of its steps, (steps + 1,), in the order of time."""
+    system = pieces[0].tape.replay.system
+    times = [piece.tape.run.trajectory.times[int(number > 0) :] for number, piece in enumerate(pieces)]
+    return torch.from_numpy(system.direction * np.concatenate(times)).to(system.layout.device)
+
+
+def step_states(pieces: Sequence[Piece]) -> State:
+    """The states at these times, differentiable; see :meth:`stiffml.Solution.step_states`."""
+    rows = []
+    for number, piece in enumerate(pieces):
+        count = piece.tape.run.trajectory.n_steps
+        t_ends, u0, *_ = piece.inputs
+        found = _of_piece(piece, t_ends[:0], _all_states) if count else u0[None]
+        rows.append(found[int(number > 0) :])
+    return pieces[0].tape.replay.system.layout.unflatten(torch.cat(rows))
+
+
+def _all_states(tape: Tape) -> tuple[list[Reading], np.ndarray]:
+    replay, last = tape.replay, tape.replay.trajectory.n_steps
+    parts = [tape.checkpoints.start[None].copy()]
+    for segment in tape.checkpoints.forwards(replay, last, longest_segment(replay)):
+        begin = segment.first - segment.origin
+        parts.append(segment.states[begin + 1 : begin + 1 + segment.last - segment.first].copy())
+    return Reading.of_states(range(last + 1)), np.concatenate(parts)
+
+
 def _interpolate_piece(piece: Piece, t: Tensor, s: np.ndarray) -> Tensor:
+    def read(tape: Tape) -> tuple[list[Reading], np.ndarray]:
+        readings = _readings(tape, s)
+        return readings, np.stack([reading.value for reading in readings])
+
+    return _of_piece(piece, t, read)
+
+
+def _of_piece(piece: Piece, t: Tensor, read: Callable[[Tape], tuple[list[Reading], np.ndarray]]) -> Tensor:
+    """What is read from a run (n, size), with gradients. ``t`` are the times of readings between steps."""
     tapes: list[Tape] = []
 
     @torch.inference_mode(False)
@@ -56,9 +92,9 @@ def _interpolate_piece(piece: Piece, t: Tensor, s: np.ndarray) -> Tensor:
         with piece.tape.at_work():
             if _needs_func(piece.tape):
                 piece.tape.require_same_func()
-            readings = _readings(piece.tape, s)
+            readings, values = read(piece.tape)
         tapes.append(piece.tape.with_readings(readings))
-        return tapes[0], np.stack([reading.value for reading in readings])
+        return tapes[0], values
 
     t_ends, u0, *parameters = piece.inputs
     u = Integrate.apply(compute, t_ends, t, u0, *parameters)

@@ -71,6 +71,11 @@ def _require_possible(arguments: Arguments) -> None:
         raise ValueError("guess: KeptSteps begin with their own last solution; leave it out")
     if arguments.event is not None:
         raise ValueError("event: KeptSteps keep the steps of a whole span, which it may end; use Adaptive()")
+    if arguments.callback is not None:
+        raise ValueError(
+            "callback: KeptSteps solve for many steps at a time, and again where their error is too large; "
+            "use Adaptive()"
+        )
     adjoint = arguments.adjoint
     if isinstance(adjoint, Discrete) and adjoint.checkpoints not in ("stages", "solutions"):
         raise ValueError(

@@ -17,6 +17,7 @@ from stiffml.methods import Method
 from stiffml.parameters.names import reached
 from stiffml.parameters.passed import collected
 from stiffml.run.events import EventFunc
+from stiffml.run.watching import Callback
 from stiffml.settings import Discrete, Newton
 from stiffml.steps import KeptSteps, Recorded, Steps
 from stiffml.system.function.batching import Func
@@ -90,6 +91,9 @@ class ODEBlock(nn.Module):
         newton: Newton | None = None,
         options: Mapping[str, object] | None = None,
         compile: bool = False,
+        callback: Callback | None = None,
+        max_seconds: float | None = None,
+        progress: bool = False,
     ) -> None:
         given = {name: value for name, value in locals().items() if name in DEFAULTS}
         super().__init__()

@@ -64,7 +64,7 @@ KEPT = 8
 LARGEST = 1_000_000
 """Numbers in the states of all steps of a remembered solve: large ones have their memory checked."""
 
-COMPARED = ("rtol", "atol", "stepping", "outputs", "jacobian", "batch_dims", "compile")
+COMPARED = ("rtol", "atol", "stepping", "outputs", "jacobian", "batch_dims", "compile", "max_seconds")
 """Arguments that are numbers or strings."""
 
 LOOKED_AT = ("method", "steps", "guess", "linear", "params", "adjoint", "newton", "throw")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stiffml.checks import described, texts
 from stiffml.errors import Status
+from stiffml.interface.interpolation import step_states, step_times
 from stiffml.interface.jacobian import jacobian_of
 from stiffml.interface.piece import Piece
 from stiffml.run.events import Event
@@ -61,8 +62,8 @@ class Solution:
 
     @property
     def success(self) -> bool:
-        """Whether the solve reached the last output time, or its event."""
-        return self.status in (Status.SUCCESS, Status.EVENT)
+        """Whether the solve reached the last output time, or its event, or was ended by its callback."""
+        return self.status in (Status.SUCCESS, Status.EVENT, Status.STOPPED)
 
     def interpolate(self, t: Tensor) -> State:
         """The solution at any times of the span, (n, \\*y0.shape), differentiable, also with respect to t.
@@ -84,6 +85,20 @@ class Solution:
             For times outside the span that was integrated, or a solution without steps.
         """
         return self.interpolant(t)
+
+    @property
+    def step_times(self) -> Tensor:
+        """The start and the ends of all steps, (steps + 1,), in double precision, without a gradient."""
+        self._require_one_time("step_times")
+        return step_times(self.pieces)
+
+    def step_states(self) -> State:
+        """The states at :attr:`step_times`, (steps + 1, \\*y0.shape), differentiable.
+
+        States that were not kept are computed again.
+        """
+        self._require_one_time("step_states")
+        return step_states(self.pieces)
 
     def jacobian(self, inputs: Tensor | Sequence[Tensor]) -> State | tuple[State, ...]:
         """The derivatives of all outputs with respect to tensors that the solve depended on.

@@ -12,6 +12,7 @@ from stiffml.interface.solution import Solution
 from stiffml.linear import LU, Krylov, Sparsity
 from stiffml.methods import Method
 from stiffml.run.events import EventFunc
+from stiffml.run.watching import Callback
 from stiffml.settings import Discrete, Newton
 from stiffml.steps import KeptSteps, Recorded, Steps
 from stiffml.system.function.batching import Func
@@ -44,6 +45,9 @@ def solve(
     newton: Newton | None = None,
     options: Mapping[str, object] | None = None,
     compile: bool = False,
+    callback: Callback | None = None,
+    max_seconds: float | None = None,
+    progress: bool = False,
     throw: bool = True,
 ) -> Solution:
     """Integrate y' = func(t, y) from y0 at t[0] and return the states at all times of t.
@@ -158,6 +162,18 @@ def solve(
         Small functions then cost microseconds. Default False. See :func:`stiffml.compile`. A function that
         cannot be compiled is evaluated by torch, after one warning that says why. With times of every
         sample's own each sample is then a run by itself in C, on ``torch.get_num_threads()`` threads.
+    callback : callable
+        callback(t, y, h) after every step, with the time and the state that it came to and its size (negative
+        if time decreases). Where it returns True the solve ends, without an error: the status is
+        ``Status.STOPPED``, and the solution holds the outputs reached. False or None: it goes on. Steps are
+        then taken one by one, from Python. Gradients do not flow through it.
+    max_seconds : float
+        Wall time after which the solve stops with an error that holds the outputs reached. Default: none. It
+        counts from the first step, without checks and compilation before and backward passes after, and is
+        looked at after each step, each group of steps solved together, and every 50 ms of a run in C.
+    progress : bool
+        Whether to show how far the solve has come: a bar on a terminal or in a notebook, and a line
+        every 10 s elsewhere, on the standard error. Default False.
     throw : bool
         Whether a solve that stops early raises. Default True. False: it returns the outputs reached.
 
@@ -182,8 +198,9 @@ def solve(
     sample depends on the others by less than Newton's tolerance. ``guess`` is then a solution of as many
     samples with times of their own. With ``compile=True`` each sample runs by itself in C unless
     ``stepping="all-at-once"`` asks for the other.
-    Not with event, bounds, breakpoints, through, options, Krylov methods, sparse Jacobians, a number
-    of checkpoints or such on disk, a mass matrix for each sample, or methods with stages beyond their step.
+    Not with event, bounds, breakpoints, through, options, callback, max_seconds, progress, Krylov methods,
+    sparse Jacobians, a number of checkpoints or such on disk, a mass matrix for each sample, or methods with
+    stages beyond their step.
 
         sol = solve(func, y0, torch.tensor([[0.0, 0.1, 0.3], [0.0, 2.0, 2.0]]), batch_dims=1)
 
@@ -229,6 +246,9 @@ def odeint(
     newton: Newton | None = None,
     options: Mapping[str, object] | None = None,
     compile: bool = False,
+    callback: Callback | None = None,
+    max_seconds: float | None = None,
+    progress: bool = False,
 ) -> State:
     """The states at the times of t, (n, \\*y0.shape), differentiable: ``solve(...).y``.
 

@@ -18,16 +18,19 @@ from stiffml.run.schedule import expected_steps
 from stiffml.run.solvers import Solvers
 from stiffml.run.stepping import Task
 from stiffml.run.stored import checkpoints_for
+from stiffml.run.watching import Stopped, Watch
 from stiffml.steps import Adaptive, Steps
 from stiffml.system.bounds import Limits
 from stiffml.system.finite import first_not_finite
 from stiffml.system.system import System
 
 
-def integrate(request: Request, u0: np.ndarray, solvers: Solvers) -> tuple[Run, np.ndarray]:
+def integrate(
+    request: Request, u0: np.ndarray, solvers: Solvers, watch: Watch | None = None
+) -> tuple[Run, np.ndarray]:
     """Integrate M du/ds = f + g through the times of a request, from ``u0`` (size,).
 
-    Returns the run and its outputs (n, size), in the order of ``run.readings``.
+    ``watch`` looks at the steps. Returns the run and its outputs (n, size), in the order of ``run.readings``.
     """
     began = time.perf_counter()
     system, steps, outputs = request.system, request.steps, request.outputs
@@ -48,7 +51,10 @@ def integrate(request: Request, u0: np.ndarray, solvers: Solvers) -> tuple[Run, 
             if system.constant_jacobian:
                 system.require_constant_jacobian(outputs[0], outputs[1], u0)
     if len(outputs) > 1 and run.failure is None:
-        drive = Drive(run, _task(request, u0), solvers, request.between, request.tolerances, request.event)
+        if watch is not None:
+            watch.begin()
+        task = _task(request, u0, watch)
+        drive = Drive(run, task, solvers, request.between, request.tolerances, request.event)
         on_steps = _driven(drive, run, steps)
         run.after = _values_at_the_end(run, system, drive)
         for part in system.parts:
@@ -57,7 +63,7 @@ def integrate(request: Request, u0: np.ndarray, solvers: Solvers) -> tuple[Run, 
     return run, run.in_order(on_steps)
 
 
-def _task(request: Request, u0: np.ndarray) -> Task:
+def _task(request: Request, u0: np.ndarray, watch: Watch | None) -> Task:
     """What the stepper of this request is to do."""
     steps, method, outputs, bounds = request.steps, request.method, request.outputs, request.bounds
     adaptive = isinstance(steps, Adaptive)
@@ -80,6 +86,7 @@ def _task(request: Request, u0: np.ndarray) -> Task:
         limits=limits,
         watches_stiffness=isinstance(steps, Adaptive) and steps.stop_if_stiff and not method.implicit,
         plan=request.plan,
+        watch=watch,
     )
 
 
@@ -95,6 +102,8 @@ def _driven(drive: Drive, run: Run, steps: Steps) -> np.ndarray:
             run.failure = stop.failure
         except Finished as finished:
             run.event = finished.s
+        except Stopped:
+            run.stopped = True
         run.between, run.ramp_steps = drive.reader.finish(), drive.ramp_steps
         run.counts = dict(vars(drive.counts))
         if run.event is None and not run.counts["in_c"]:

@@ -54,6 +54,8 @@ class Request:
     bounds : Bounds or None
     plan : Plan or None
         Known steps, for steppers that solve all of them at once.
+    has_callback : bool
+        Whether a callback looks at every step.
     """
 
     method: Method
@@ -74,3 +76,4 @@ class Request:
     event: EventFunc | None
     bounds: Bounds | None
     plan: Plan | None
+    has_callback: bool = False

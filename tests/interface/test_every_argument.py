@@ -188,6 +188,7 @@ ACCEPTED: dict[tuple[str, str], set[str]] = {
     ("*", "breakpoints"): {"none", "negative", "empty"},
     ("*", "through"): {"none", "negative", "empty"},
     ("*", "throw"): {"bool"},
+    ("*", "progress"): {"bool"},
     ("*", "compile"): {"bool"},
     ("*", "linear"): {"bool"},
     ("*", "constant"): {"bool"},
