@@ -1,4 +1,4 @@
-"""What looks on while steps are taken: ``callback``, ``max_seconds``, ``progress``; the states of all steps."""
+"""What looks on while steps are taken: ``callback``, ``max_seconds``, ``progress``; states of all steps."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_callbacks_that_are_wrong_or_fail() -> None:
 
     with pytest.raises(ZeroDivisionError, match="mine"):
         solve(circle, Y0, T, callback=fail)
-    with pytest.raises(TypeError, match="callback must return True to end the solve, .* not 1"):
+    with pytest.raises(TypeError, match=r"callback must return True to end the solve, .* not 1"):
         solve(circle, Y0, T, callback=lambda t, y, h: 1)
     with pytest.raises(TypeError, match="callback must be callable as callback"):
         solve(circle, Y0, T, callback=3)
