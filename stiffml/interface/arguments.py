@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from torch import Tensor
 
+from stiffml.interface.jumps import Jumps
 from stiffml.interface.solution import Solution
 from stiffml.linear.settings import LU, Krylov
 from stiffml.linear.sparsity import Sparsity
@@ -53,6 +54,7 @@ class Arguments:
     event: EventFunc | None = None
     bounds: Bounded | None = None
     breakpoints: Tensor | Sequence[float] | None = None
+    jumps: Jumps | None = None
     through: Tensor | Sequence[float] | None = None
     params: Iterable[Tensor] = ()
     adjoint: Discrete | None = None

@@ -48,7 +48,7 @@ OUTPUTS = ("steps", "interpolate")
 
 
 def check(arguments: Arguments) -> Request:
-    """Check the arguments and fill in what was left to default; ``breakpoints`` and ``throw`` are ignored.
+    """Check the arguments and fill in what was left to default; but for what sections are made of.
 
     Raises
     ------

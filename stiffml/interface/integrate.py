@@ -91,7 +91,7 @@ def _with_repeated_times(arguments: Arguments, watch: Watch | None) -> tuple[Sol
 
 def _at_distinct_times(arguments: Arguments, watch: Watch | None) -> tuple[Solution, SolveError | None]:
     require_sane_span(arguments.t)
-    if arguments.breakpoints is None:
+    if arguments.breakpoints is None and arguments.jumps is None:
         return _solve_section(arguments, Stats(), watch=watch)
     return solve_in_sections(partial(_solve_section, watch=watch), arguments)
 
@@ -99,7 +99,7 @@ def _at_distinct_times(arguments: Arguments, watch: Watch | None) -> tuple[Solut
 def _solve_section(
     arguments: Arguments, stats: Stats, *, watch: Watch | None, continues: bool = False
 ) -> tuple[Solution, SolveError | None]:
-    """Solve without breakpoints, and add the cost to ``stats``.
+    """Solve without breakpoints and jumps, and add the cost to ``stats``.
 
     ``continues``: y0 is the end of another section. Its algebraic variables are made consistent.
     """

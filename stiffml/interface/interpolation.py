@@ -50,19 +50,24 @@ def interpolate(pieces: Sequence[Piece], t: Tensor) -> State:
 def step_times(pieces: Sequence[Piece]) -> Tensor:
     """The start of a solve and the ends of its steps, (steps + 1,), in the order of time."""
     system = pieces[0].tape.replay.system
-    times = [piece.tape.run.trajectory.times[int(number > 0) :] for number, piece in enumerate(pieces)]
+    times = [piece.tape.run.trajectory.times[first:] for first, piece in _own_starts(pieces)]
     return torch.from_numpy(system.direction * np.concatenate(times)).to(system.layout.device)
 
 
 def step_states(pieces: Sequence[Piece]) -> State:
     """The states at these times, differentiable; see :meth:`stiffml.Solution.step_states`."""
     rows = []
-    for number, piece in enumerate(pieces):
+    for first, piece in _own_starts(pieces):
         count = piece.tape.run.trajectory.n_steps
         t_ends, u0, *_ = piece.inputs
         found = _of_piece(piece, t_ends[:0], _all_states) if count else u0[None]
-        rows.append(found[int(number > 0) :])
+        rows.append(found[first:])
     return pieces[0].tape.replay.system.layout.unflatten(torch.cat(rows))
+
+
+def _own_starts(pieces: Sequence[Piece]) -> list[tuple[int, Piece]]:
+    """For each run, from which of its states on they count: its start may be the end of the run before."""
+    return [(int(number > 0 and not piece.follows_jump), piece) for number, piece in enumerate(pieces)]
 
 
 def _all_states(tape: Tape) -> tuple[list[Reading], np.ndarray]:

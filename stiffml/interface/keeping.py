@@ -16,6 +16,7 @@ from stiffml.discretization.estimates import scaled
 from stiffml.errors import SolveError
 from stiffml.interface.arguments import Arguments
 from stiffml.interface.equations import space_of
+from stiffml.interface.jumps import jumps_of
 from stiffml.interface.piece import Piece
 from stiffml.interface.solution import Solution
 from stiffml.interface.tolerances import tolerances_of
@@ -98,6 +99,7 @@ def _key(arguments: Arguments) -> Key:
     for name in ("through", "breakpoints"):
         values = getattr(arguments, name)
         given[name] = several_times(name, () if values is None else values)
+    given["jumps"] = several_times("jumps", [jump.time for jump in jumps_of(arguments.jumps)])
     shapes = [(tuple(part.shape), str(part.dtype)) if isinstance(part, Tensor) else "none" for part in parts]
     key: Key = {name: times.detach().cpu().double().clone() for name, times in given.items()}
     key |= {"y0": str(shapes), "method": str(resolve(arguments.method)), "outputs": str(arguments.outputs)}

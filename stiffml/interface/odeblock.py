@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from stiffml.checks import described, times
 from stiffml.interface.arguments import DEFAULTS, Bounded, named_arguments
+from stiffml.interface.jumps import Jumps
 from stiffml.interface.solution import Solution
 from stiffml.interface.solve import odeint
 from stiffml.linear import LU, Krylov, Sparsity
@@ -85,6 +86,7 @@ class ODEBlock(nn.Module):
         event: EventFunc | None = None,
         bounds: Bounded | None = None,
         breakpoints: Tensor | Sequence[float] | None = None,
+        jumps: Jumps | None = None,
         through: Tensor | Sequence[float] | None = None,
         params: Iterable[Tensor] = (),
         adjoint: Discrete | None = None,

@@ -88,7 +88,10 @@ class Solution:
 
     @property
     def step_times(self) -> Tensor:
-        """The start and the ends of all steps, (steps + 1,), in double precision, without a gradient."""
+        """The start and the ends of all steps, (steps + 1,), in double precision, without a gradient.
+
+        The time of a jump is there twice: before it and after it.
+        """
         self._require_one_time("step_times")
         return step_times(self.pieces)
 

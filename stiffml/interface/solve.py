@@ -8,6 +8,7 @@ from torch import Tensor
 
 from stiffml.interface.arguments import Arguments, Bounded, named_arguments
 from stiffml.interface.integrate import solved
+from stiffml.interface.jumps import Jumps
 from stiffml.interface.solution import Solution
 from stiffml.linear import LU, Krylov, Sparsity
 from stiffml.methods import Method
@@ -39,6 +40,7 @@ def solve(
     event: EventFunc | None = None,
     bounds: Bounded | None = None,
     breakpoints: Tensor | Sequence[float] | None = None,
+    jumps: Jumps | None = None,
     through: Tensor | Sequence[float] | None = None,
     params: Iterable[Tensor] = (),
     adjoint: Discrete | None = None,
@@ -140,6 +142,14 @@ def solve(
         afresh. With a singular mass matrix they start from algebraic variables that satisfy the algebraic
         equations after the jump; an output there holds the values before it. A tensor gets gradients.
         ``steps`` refers to the intervals between outputs and breakpoints.
+    jumps : sequence of (time, function)
+        Jumps of the state, such as doses and resets: at each time, function(t, y) -> the state after it, in
+        the form of y0, by operations of torch. Methods start afresh there. An output at that time is after
+        the jump, and ``Solution.interpolate`` gives the state before it. Jumps at one time are applied in the
+        order given; one at t[0] changes y0, one at t[-1] the last output, and those outside of t are left
+        out. Gradients reach what functions use, and a time that is a tensor. Where such a time equals an
+        output, a breakpoint or another jump, its gradient is that of a slightly earlier jump, and of jumps in
+        the order given. With a singular mass matrix the algebraic variables are made consistent after a jump.
     through : sequence of float or Tensor
         Further times that steps end on, so that nothing there is stepped over: the corners of tabulated data,
         the start of a pulse. They are no outputs. Unlike at ``breakpoints``, methods do not start afresh.
@@ -198,9 +208,9 @@ def solve(
     sample depends on the others by less than Newton's tolerance. ``guess`` is then a solution of as many
     samples with times of their own. With ``compile=True`` each sample runs by itself in C unless
     ``stepping="all-at-once"`` asks for the other.
-    Not with event, bounds, breakpoints, through, options, callback, max_seconds, progress, Krylov methods,
-    sparse Jacobians, a number of checkpoints or such on disk, a mass matrix for each sample, or methods with
-    stages beyond their step.
+    Not with event, bounds, breakpoints, jumps, through, options, callback, max_seconds, progress, Krylov
+    methods, sparse Jacobians, a number of checkpoints or such on disk, a mass matrix for each sample, or
+    methods with stages beyond their step.
 
         sol = solve(func, y0, torch.tensor([[0.0, 0.1, 0.3], [0.0, 2.0, 2.0]]), batch_dims=1)
 
@@ -240,6 +250,7 @@ def odeint(
     event: EventFunc | None = None,
     bounds: Bounded | None = None,
     breakpoints: Tensor | Sequence[float] | None = None,
+    jumps: Jumps | None = None,
     through: Tensor | Sequence[float] | None = None,
     params: Iterable[Tensor] = (),
     adjoint: Discrete | None = None,

@@ -39,6 +39,7 @@ WITHOUT = {
     "event": "solve samples with events one at a time",
     "bounds": "leave it out",
     "breakpoints": "solve samples one at a time, or give func the jumps smoothly",
+    "jumps": "solve samples one at a time",
     "through": "add these times to t; what repeats is allowed",
     "options": "leave it out: PETSc takes no part",
     "callback": "solve samples one at a time; there is no order among the steps of several",

@@ -65,6 +65,7 @@ ARGUMENTS = {
     "make_consistent": "consistent",
     "event": "event",
     "breakpoints": "breakpoints and break_on_output",
+    "jumps": "left out: they change the problem; tests/interface/test_jumps.py",
     "params": "given",
     "adjoint": "checkpoints",
     "newton": "newton",
