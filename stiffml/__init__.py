@@ -24,7 +24,7 @@ from stiffml.methods import (
     RungeKutta,
     Theta,
 )
-from stiffml.run.events import Event
+from stiffml.run.crossings import Crossing, Event, Events
 from stiffml.settings import Discrete, Disk, Newton
 from stiffml.steps import Adaptive, Fixed, Grid, KeptSteps, Recorded
 from stiffml.system.derivatives.graph import NotTwiceDifferentiableError
@@ -51,9 +51,11 @@ __all__ = [
     "Assembled",
     "BackwardEuler",
     "CrankNicolson",
+    "Crossing",
     "Discrete",
     "Disk",
     "Event",
+    "Events",
     "Fixed",
     "GradientReport",
     "Grid",

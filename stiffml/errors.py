@@ -42,6 +42,7 @@ class Status(enum.Enum):
     MAX_SECONDS = "time limit reached"
     STIFF = "stiff"
     NON_FINITE = "non-finite value"
+    NO_EVENT = "no event"
     INFINITE_DERIVATIVE = "non-finite derivative"
     OUT_OF_BOUNDS = "out of bounds"
     NO_ROOM = "no room for checkpoints"

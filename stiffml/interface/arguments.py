@@ -16,7 +16,7 @@ from stiffml.interface.solution import Solution
 from stiffml.linear.settings import LU, Krylov
 from stiffml.linear.sparsity import Sparsity
 from stiffml.methods import Method
-from stiffml.run.events import EventFunc
+from stiffml.run.crossings import Watched
 from stiffml.run.watching import Callback
 from stiffml.settings import Discrete, Newton
 from stiffml.steps import KeptSteps, Recorded, Steps
@@ -51,7 +51,7 @@ class Arguments:
     batch_dims: int = 0
     mass: Tensor | None = None
     make_consistent: bool = False
-    event: EventFunc | None = None
+    event: Watched | None = None
     bounds: Bounded | None = None
     breakpoints: Tensor | Sequence[float] | None = None
     jumps: Jumps | None = None

@@ -17,6 +17,7 @@ from stiffml.interface.checking_steps import (
     steps_of,
 )
 from stiffml.interface.equations import system_of
+from stiffml.interface.events import events_of
 from stiffml.interface.feasibility import require_schedule
 from stiffml.interface.initial_state import checked_layout
 from stiffml.interface.output_times import increasing, merged_ends
@@ -122,7 +123,7 @@ def check(arguments: Arguments) -> Request:
         options=dict(options or {}),
         adjoint=adjoint,
         make_consistent=make_consistent,
-        event=arguments.event,
+        events={n: one for n, one in enumerate(events_of(arguments.event)) if one.terminal},
         bounds=bounds,
         plan=plan,
         has_callback=arguments.callback is not None,
@@ -130,12 +131,11 @@ def check(arguments: Arguments) -> Request:
 
 
 def require_callables(arguments: Arguments) -> None:
-    func, event = arguments.func, arguments.event
+    func = arguments.func
     if not callable(func):
         raise TypeError(f"func must be callable as func(t, y), not {described(func)}")
     require_fixed_statistics(func)
-    if event is not None and not callable(event):
-        raise TypeError(f"event must be callable as event(t, y), not {described(event)}")
+    events_of(arguments.event)
 
 
 def interpolated_outputs(outputs: object) -> bool:

@@ -21,9 +21,11 @@ from stiffml.interface.breakpoints import solve_in_sections
 from stiffml.interface.checking import check
 from stiffml.interface.compiling import CompiledModule
 from stiffml.interface.equations import space_of
+from stiffml.interface.events import all_events, events_of
 from stiffml.interface.feasibility import require_sane_span
 from stiffml.interface.interpolation import interpolate
 from stiffml.interface.keeping import solve_on_kept_steps
+from stiffml.interface.open_end import is_open, with_far_end, without_event
 from stiffml.interface.output_times import first_of_each
 from stiffml.interface.own_times.integrate import solved_by_sample
 from stiffml.interface.piece import Piece
@@ -34,7 +36,7 @@ from stiffml.interface.watching import watching
 from stiffml.native.constraints import Constraints
 from stiffml.native.replay import Replay
 from stiffml.parameters.passed import collected
-from stiffml.run.events import Event
+from stiffml.run.crossings import Event
 from stiffml.run.forward import integrate
 from stiffml.run.record import Run
 from stiffml.run.request import Request
@@ -58,12 +60,20 @@ def solved(arguments: Arguments) -> Solution:
     if t.dim() > 1:
         solution, error = solved_by_sample(arguments)
     else:
+        has_end = not is_open(arguments)
+        arguments = arguments if has_end else with_far_end(arguments)
         with watching(arguments) as watch:
             if isinstance(arguments.steps, KeptSteps):
                 once = partial(_with_repeated_times, watch=watch)
                 solution, error = solve_on_kept_steps(once, arguments)
             else:
                 solution, error = _with_repeated_times(arguments, watch)
+        if not has_end and solution.status is Status.SUCCESS:
+            error = without_event(solution)
+    crossings = events_of(arguments.event)
+    if crossings:
+        with solving_on(space_of(arguments.func)):
+            solution.events = all_events(crossings, solution.pieces, solution.event)
     if error is not None and arguments.throw:
         error.solution = solution
         raise error
@@ -219,10 +229,11 @@ def _finish(
             component=None if failure.component is None else layout.component(failure.component),
         )
         status, message = failure.status, str(error)
-    if run.event is not None and request.event is not None:
-        t_event, u_event = differentiable_event(request.event, tape, run.event, u[-1])
+    if run.event is not None:
+        function = request.events[run.event_number].function
+        t_event, u_event = differentiable_event(function, tape, run.event, u[-1])
         u = moved_with_end(u[:-1], t_event, tape.with_readings(run.readings[:-1]))
-        event = Event(t_event, layout.unflatten(u_event))
+        event = Event(t_event, layout.unflatten(u_event), run.event_number)
         status, message = Status.EVENT, f"the event was reached at t = {t_event.item():.10g}"
     if run.stopped:
         end = system.direction * trajectory.times[-1]

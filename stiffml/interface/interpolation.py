@@ -42,7 +42,7 @@ def interpolate(pieces: Sequence[Piece], t: Tensor) -> State:
     order: list[int] = []
     for number in np.unique(which):
         mine = np.flatnonzero(which == number)
-        rows.append(_interpolate_piece(pieces[number], t[torch.from_numpy(mine)], s[mine]))
+        rows.append(interpolated_piece(pieces[number], t[torch.from_numpy(mine)], s[mine]))
         order += mine.tolist()
     return system.layout.unflatten(torch.cat(rows)[torch.from_numpy(np.argsort(order))])
 
@@ -70,6 +70,12 @@ def _own_starts(pieces: Sequence[Piece]) -> list[tuple[int, Piece]]:
     return [(int(number > 0 and not piece.follows_jump), piece) for number, piece in enumerate(pieces)]
 
 
+def read_values(tape: Tape, s: np.ndarray) -> np.ndarray:
+    """The states (n, size) of one run at the times s (n,) in solver time."""
+    with tape.at_work():
+        return np.stack([reading.value for reading in _readings(tape, s)])
+
+
 def _all_states(tape: Tape) -> tuple[list[Reading], np.ndarray]:
     replay, last = tape.replay, tape.replay.trajectory.n_steps
     parts = [tape.checkpoints.start[None].copy()]
@@ -79,7 +85,9 @@ def _all_states(tape: Tape) -> tuple[list[Reading], np.ndarray]:
     return Reading.of_states(range(last + 1)), np.concatenate(parts)
 
 
-def _interpolate_piece(piece: Piece, t: Tensor, s: np.ndarray) -> Tensor:
+def interpolated_piece(piece: Piece, t: Tensor, s: np.ndarray) -> Tensor:
+    """The states (n, size) of one run at the times t (n,), which are ``s`` in solver time."""
+
     def read(tape: Tape) -> tuple[list[Reading], np.ndarray]:
         readings = _readings(tape, s)
         return readings, np.stack([reading.value for reading in readings])

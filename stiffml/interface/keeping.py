@@ -16,6 +16,7 @@ from stiffml.discretization.estimates import scaled
 from stiffml.errors import SolveError
 from stiffml.interface.arguments import Arguments
 from stiffml.interface.equations import space_of
+from stiffml.interface.events import events_of
 from stiffml.interface.jumps import jumps_of
 from stiffml.interface.piece import Piece
 from stiffml.interface.solution import Solution
@@ -70,7 +71,7 @@ def _require_possible(arguments: Arguments) -> None:
     assert isinstance(kept, KeptSteps)
     if arguments.guess is not None:
         raise ValueError("guess: KeptSteps begin with their own last solution; leave it out")
-    if arguments.event is not None:
+    if any(event.terminal for event in events_of(arguments.event)):
         raise ValueError("event: KeptSteps keep the steps of a whole span, which it may end; use Adaptive()")
     if arguments.callback is not None:
         raise ValueError(

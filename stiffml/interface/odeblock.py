@@ -17,7 +17,7 @@ from stiffml.linear import LU, Krylov, Sparsity
 from stiffml.methods import Method
 from stiffml.parameters.names import reached
 from stiffml.parameters.passed import collected
-from stiffml.run.events import EventFunc
+from stiffml.run.crossings import Watched
 from stiffml.run.watching import Callback
 from stiffml.settings import Discrete, Newton
 from stiffml.steps import KeptSteps, Recorded, Steps
@@ -83,7 +83,7 @@ class ODEBlock(nn.Module):
         batch_dims: int = 0,
         mass: Tensor | None = None,
         make_consistent: bool = False,
-        event: EventFunc | None = None,
+        event: Watched | None = None,
         bounds: Bounded | None = None,
         breakpoints: Tensor | Sequence[float] | None = None,
         jumps: Jumps | None = None,

@@ -14,7 +14,7 @@ from stiffml.errors import Status
 from stiffml.interface.interpolation import step_states, step_times
 from stiffml.interface.jacobian import jacobian_of
 from stiffml.interface.piece import Piece
-from stiffml.run.events import Event
+from stiffml.run.crossings import Event, Events
 from stiffml.stats import Stats
 from stiffml.steps import Recorded
 from stiffml.system.state import State
@@ -44,6 +44,8 @@ class Solution:
         those of each sample.
     event : Event or None
         Time and state of the event that ended the solve.
+    events : tuple of Events
+        For each event function all times and states at which it was zero.
     interpolant : callable
         What :meth:`interpolate` calls; for stiffml's own use.
     pieces : tuple of Piece
@@ -59,6 +61,7 @@ class Solution:
     event: Event | None
     interpolant: Callable[[Tensor], State] = field(repr=False)
     pieces: tuple[Piece, ...] = field(repr=False)
+    events: tuple[Events, ...] = ()
 
     @property
     def success(self) -> bool:

@@ -12,7 +12,7 @@ from stiffml.interface.jumps import Jumps
 from stiffml.interface.solution import Solution
 from stiffml.linear import LU, Krylov, Sparsity
 from stiffml.methods import Method
-from stiffml.run.events import EventFunc
+from stiffml.run.crossings import Watched
 from stiffml.run.watching import Callback
 from stiffml.settings import Discrete, Newton
 from stiffml.steps import KeptSteps, Recorded, Steps
@@ -37,7 +37,7 @@ def solve(
     batch_dims: int = 0,
     mass: Tensor | None = None,
     make_consistent: bool = False,
-    event: EventFunc | None = None,
+    event: Watched | None = None,
     bounds: Bounded | None = None,
     breakpoints: Tensor | Sequence[float] | None = None,
     jumps: Jumps | None = None,
@@ -76,6 +76,9 @@ def solve(
         are taken in double precision. The span must lie between 1e-40 and 1e40, and hold at least 64 numbers
         of double precision. A time may repeat the one before: its output does too, and the gradient of both
         goes to the first.
+
+        The last may be infinite (``math.inf``, or ``-math.inf``) if an event ends the solve. Steps are then
+        adaptive; a solve to which no event comes, though its steps have grown to 1e30, is an error.
 
         (batch, n), with ``batch_dims=1`` (or with more batch dimensions): every sample has output times of
         its own, and steps of its own. ``t.expand(batch, n)`` gives samples steps of their own where times
@@ -123,12 +126,17 @@ def solve(
         Whether the algebraic variables of y0 are first changed so that they satisfy the algebraic equations
         of a singular mass matrix; the gradient includes this. Default False: inconsistent values are an
         error.
-    event : callable
+    event : callable, Crossing, or a list of these
         event(t, y) -> tensor of one element, a real number and not a condition. The solve ends where this
         first changes its sign. ``Solution.event`` has the time and the state there, with exact gradients; the
         outputs are those before it. The sign is checked at the end of each step and at four times within it,
         so two roots within a fifth of a step may be missed. A root at t[0], up to rounding, does not count,
         so that a solve can go on from an event. NaN has no sign.
+
+        Of a list the first event ends the solve; ``Solution.event.number`` says which. ``Crossing(function,
+        direction="rising", terminal=False)`` counts one direction only, and does not end the solve:
+        ``Solution.events`` then has all times and states at which it was zero, on the interpolant of the
+        steps, with exact gradients. What a jump passes over is no event.
     bounds : (low, high)
         Where the state is to stay. Each is None, a number, or like y0 (tensors broadcast; tuples for a tuple
         state). Default: anywhere. Only steps are cut; states are not changed, so gradients stay exact. An
@@ -247,7 +255,7 @@ def odeint(
     batch_dims: int = 0,
     mass: Tensor | None = None,
     make_consistent: bool = False,
-    event: EventFunc | None = None,
+    event: Watched | None = None,
     bounds: Bounded | None = None,
     breakpoints: Tensor | Sequence[float] | None = None,
     jumps: Jumps | None = None,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import cached_property
 
 import numpy as np
 
 from stiffml.discretization.trajectory import Growing
 from stiffml.errors import Status
+from stiffml.run.crossings import Crossing
 from stiffml.run.dense_output import reader_for
 from stiffml.run.endings import (
     DERIVATIVE_FAILURES,
@@ -20,7 +22,7 @@ from stiffml.run.endings import (
     where_infinite,
     worst_component,
 )
-from stiffml.run.events import EventFinder, EventFunc
+from stiffml.run.events import EventFinder
 from stiffml.run.first_step import blur, initial_size, shortest_first
 from stiffml.run.nonstop import Course, keep
 from stiffml.run.record import Failure, Run
@@ -45,8 +47,8 @@ class Drive:
     tolerances : Tolerances
         Used for the first step size and to name the worst component in messages, also when steps are not
         adaptive.
-    event : EventFunc or None
-        The run ends at the root of this function.
+    events : mapping of int to Crossing
+        The run ends at the first of these.
 
     Attributes
     ----------
@@ -65,7 +67,7 @@ class Drive:
         solvers: Solvers,
         between: np.ndarray,
         tolerances: Tolerances,
-        event: EventFunc | None,
+        events: Mapping[int, Crossing],
     ) -> None:
         self._run, self._task, self._tolerances = run, task, tolerances
         self._system, self._method, self._limits = task.system, task.method, task.limits
@@ -83,8 +85,8 @@ class Drive:
         self.reader = reader_for(between, again)
         self.reader.read(0, task.u0)
         self._finder = None
-        if event is not None:
-            self._finder = EventFinder(event, again, task.s0, task.u0)
+        if events:
+            self._finder = EventFinder(events, again, task.s0, task.u0)
             if task.limits is not None:
                 task.limits.ends_run = self._finder.crosses
         self._solvers, self._growth = solvers, task.method.growth_limit()
@@ -276,10 +278,10 @@ class Drive:
         self._previous, self._state, self._start = self._state, state, end
         self._n_steps += 1
         self.reader.read(self._n_steps, state, stages)
-        if at_event is not None:
+        if at_event is not None and self._finder is not None:
             self.outputs.append(state)
             self._look(has_ended=True)
-            raise Finished(float(self._trajectory.times[-1]))
+            raise Finished(float(self._trajectory.times[-1]), self._finder.number)
         return taken
 
     def _look(self, has_ended: bool = False) -> None:

@@ -28,10 +28,10 @@ LEAST_SPACINGS = 16
 
 
 class Finished(Exception):
-    """Ends the step loop: the event was reached, at the time ``s``."""
+    """Ends the step loop: event ``number`` was reached, at the time ``s``."""
 
-    def __init__(self, s: float) -> None:
-        self.s = s
+    def __init__(self, s: float, number: int) -> None:
+        self.s, self.number = s, number
 
 
 class Stop(Exception):

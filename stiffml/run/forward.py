@@ -54,7 +54,7 @@ def integrate(
         if watch is not None:
             watch.begin()
         task = _task(request, u0, watch)
-        drive = Drive(run, task, solvers, request.between, request.tolerances, request.event)
+        drive = Drive(run, task, solvers, request.between, request.tolerances, request.events)
         on_steps = _driven(drive, run, steps)
         run.after = _values_at_the_end(run, system, drive)
         for part in system.parts:
@@ -101,7 +101,7 @@ def _driven(drive: Drive, run: Run, steps: Steps) -> np.ndarray:
         except Stop as stop:
             run.failure = stop.failure
         except Finished as finished:
-            run.event = finished.s
+            run.event, run.event_number = finished.s, finished.number
         except Stopped:
             run.stopped = True
         run.between, run.ramp_steps = drive.reader.finish(), drive.ramp_steps

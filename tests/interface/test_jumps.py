@@ -275,7 +275,7 @@ def test_jumps_that_are_wrong(jumps, error, said: str) -> None:
 
 def test_jumps_that_are_refused() -> None:
     jumps = [(0.5, lambda t, y: y + 1)]
-    with pytest.raises(ValueError, match="^jumps: .*times of its own"):
+    with pytest.raises(ValueError, match=r"^jumps: .*times of its own"):
         solve(decay, times(1).expand(2, 1), times(0, 1).expand(2, 2), batch_dims=1, jumps=jumps)
     with pytest.raises(NotImplementedError, match="not available with jumps"):
         stiffml.sensitivities(decay, times(1), times(0, 1), ["y0"], jumps=jumps)

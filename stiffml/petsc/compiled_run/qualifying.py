@@ -20,7 +20,7 @@ def obstacle(request: Request) -> str:
         return "PETSc does not have the method"
     if request.plan is not None:
         return "all steps are solved for at once"
-    if request.event is not None or request.bounds is not None:
+    if request.events or request.bounds is not None:
         return "events and bounds are looked for between steps"
     if request.has_callback:
         return "a callback looks at every step"
