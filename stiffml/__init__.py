@@ -26,6 +26,7 @@ from stiffml.methods import (
 )
 from stiffml.run.crossings import Crossing, Event, Events
 from stiffml.settings import Discrete, Disk, Newton
+from stiffml.steady import SteadyState, steady_state
 from stiffml.steps import Adaptive, Fixed, Grid, KeptSteps, Recorded
 from stiffml.system.derivatives.graph import NotTwiceDifferentiableError
 from stiffml.system.split import Split
@@ -78,10 +79,12 @@ __all__ = [
     "Sparsity",
     "Split",
     "Status",
+    "SteadyState",
     "Theta",
     "check_gradients",
     "compile",
     "odeint",
     "sensitivities",
     "solve",
+    "steady_state",
 ]

@@ -84,11 +84,9 @@ class Drive:
         self._has_between = len(between) > 0
         self.reader = reader_for(between, again)
         self.reader.read(0, task.u0)
-        self._finder = None
-        if events:
-            self._finder = EventFinder(events, again, task.s0, task.u0)
-            if task.limits is not None:
-                task.limits.ends_run = self._finder.crosses
+        self._finder = EventFinder(events, again, task.s0, task.u0) if events else None
+        if self._finder is not None and task.limits is not None:
+            task.limits.ends_run = self._finder.crosses
         self._solvers, self._growth = solvers, task.method.growth_limit()
         self._taken_nonstop: Counts | None = None
 

@@ -33,6 +33,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("gradients",),
     ("plotting",),
     ("interface",),
+    ("steady",),
     ("training", "distributed"),
     ("diagnostics", "closures"),
     ("__init__",),
