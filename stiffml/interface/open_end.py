@@ -32,7 +32,8 @@ def with_far_end(arguments: Arguments) -> Arguments:
     t = arguments.t
     if not any(event.terminal for event in events_of(arguments.event)):
         raise ValueError(
-            f"t: an end at {float(t[-1].detach()):g} needs a terminal event, which ends the solve: event=…"
+            f"t is not finite at position {len(t) - 1}: an end at {float(t[-1].detach()):g} needs a terminal "
+            "event, which ends the solve: event=…"
         )
     if not isinstance(arguments.steps, Adaptive | None):
         raise ValueError(

@@ -209,9 +209,9 @@ def test_a_span_without_end_that_no_event_ends() -> None:
         **{"event": lambda t, y: y[0] + 2},
     )
     assert limited.status is Status.MAX_STEPS
-    with pytest.raises(ValueError, match="t: an end at inf needs a terminal event"):
+    with pytest.raises(ValueError, match="position 1: an end at inf needs a terminal event"):
         solve(decay, times(1), times(0, math.inf))
-    with pytest.raises(ValueError, match="t: an end at -inf needs a terminal event"):
+    with pytest.raises(ValueError, match="position 1: an end at -inf needs a terminal event"):
         solve(decay, times(1), times(0, -math.inf), event=Crossing(event["event"], terminal=False))
     with pytest.raises(ValueError, match="steps: to an infinite end only Adaptive"):
         solve(decay, times(1), times(0, math.inf), method="cn", steps=Fixed(0.1), **event)
