@@ -159,7 +159,7 @@ class _Choice:
 
     def _dense(self) -> PETScSolver:
         _require_memory(self._f.layout.samples, self._width)
-        return DenseLU(self._f.layout)
+        return DenseLU(self._f.layout, self._wanted.constant)
 
     def _krylov(self, setting: Krylov, coloured: Coloured | None = None) -> PETScSolver:
         """With products of the graph of f, or of its sparse Jacobian."""
