@@ -44,8 +44,8 @@ def colour_columns(pattern: csr_array) -> np.ndarray:
     No grouping has fewer groups than the longest row has entries. Numbering the columns modulo that often
     suffices on grids that are not periodic, and so does Σ a_i x_i modulo a number for points x of a grid with
     stars of neighbours, such as x + 2y modulo 5. Otherwise columns are grouped greedily in random order, and
-    the groups are then formed anew, group by group, which never takes more of them (J. C. Culberson & F. Luo, in:
-    Cliques, Coloring, and Satisfiability, AMS (1996) 245-284).
+    the groups are then formed anew, group by group, which never takes more of them (J. C. Culberson & F. Luo,
+    in: Cliques, Coloring, and Satisfiability, AMS (1996) 245-284).
 
     Parameters
     ----------
@@ -187,15 +187,16 @@ def _lattice(pattern: csr_array, least: int) -> np.ndarray | None:
     longest = int(np.diff(pattern.indptr).argmax())
     one = pattern.indices[pattern.indptr[longest] : pattern.indptr[longest + 1]]
     tried = 0
+    places = np.stack(axes)
     for k in range(least, 2 * least):
         for factors in itertools.product(range(k), repeat=len(axes) - 1):
-            pairs = list(zip((1, *factors), axes, strict=True))
-            if len(np.unique(sum(a * x[one] for a, x in pairs) % k)) < least:
+            weights = np.array([1, *factors])
+            if len(np.unique(weights @ places[:, one] % k)) < least:
                 continue  # one row is enough to rule most out
             tried += 1
             if tried > TRIED:
                 return None
-            groups = sum(a * x for a, x in pairs) % k
+            groups: np.ndarray = weights @ places % k
             if np.bincount(numbers * k + groups[pattern.indices], minlength=1).max() == 1:
                 return groups
     return None
