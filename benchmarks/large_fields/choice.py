@@ -102,8 +102,9 @@ def work(field: str, setting: str, grid: int, repeats: int) -> dict:
 def draw(result: dict, path: Path) -> None:
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(1, len(FIELDS), figsize=(11, 3), layout="constrained")
-    for axes, (field, rows) in zip(panels, result["fields"].items(), strict=True):
+    count = len(result["fields"])
+    figure, panels = plt.subplots(1, count, figsize=(1 + 2.6 * count, 3), layout="constrained", squeeze=False)
+    for axes, (field, rows) in zip(panels[0], result["fields"].items(), strict=True):
         at, names = range(len(rows)), list(rows)
         forward = [rows[name]["forward_s"] for name in names]
         axes.barh(at, forward, label="forward")
@@ -112,7 +113,7 @@ def draw(result: dict, path: Path) -> None:
         axes.invert_yaxis()
         axes.set_title(f"{field}, {rows['auto']['unknowns']} unknowns", fontsize=9)
         axes.set_xlabel("CPU time / s")
-    panels[-1].legend(frameon=False, fontsize=8)
+    panels[0, -1].legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
@@ -121,33 +122,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--grid", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--fields", nargs="+", choices=list(FIELDS), default=list(FIELDS))
     parser.add_argument("--work", nargs=2, help="one field and setting; used by the script itself")
     given = parser.parse_args()
     if given.work:
         print(json.dumps(work(*given.work, given.grid, given.repeats)))
         return
     fields: dict[str, dict] = {}
-    for field in FIELDS:
+    for field in given.fields:
         fields[field] = {}
         for setting in SETTINGS:
             arguments = ["--grid", given.grid, "--repeats", given.repeats, "--work", field, setting]
             fields[field][setting] = in_own_process(__file__, arguments, ONE_THREAD)
             print(field, setting, json.dumps(fields[field][setting]), flush=True)
+        keep(fields, given.grid, given.repeats)  # what there is, as the others may take long
+
+
+def keep(fields: dict[str, dict], grid: int, repeats: int) -> None:
+    """Store what has been measured, with the bounds."""
     bounds = []
     for field, rows in fields.items():
         for part in ("forward_s", "backward_s"):
             best = min(row[part] for row in rows.values())
             bounds.append(Bound(f"{field}, {part}: auto / best", rows["auto"][part] / best, ALLOWED))
-    command = f"python benchmarks/large_fields/choice.py --grid {given.grid} --repeats {given.repeats}"
+    named = " ".join(f"'{field}'" for field in fields)
+    script = "python benchmarks/large_fields/choice.py"
+    command = f"{script} --grid {grid} --repeats {repeats} --fields {named}"
     rows = [bound.row() for bound in bounds]
-    store(
-        {"command": command, "machine": machine(), "fields": fields, "bounds": rows},
-        draw,
-        RESULTS,
-        "field_choice",
-    )
-    for bound in bounds:
-        print(bound)
+    found = {"command": command, "machine": machine(), "fields": fields, "bounds": rows}
+    store(found, draw, RESULTS, "field_choice")
+    print(*bounds, sep="\n", flush=True)
 
 
 if __name__ == "__main__":
