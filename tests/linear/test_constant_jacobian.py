@@ -211,3 +211,26 @@ def test_narrow_systems_keep_their_blocks() -> None:
     """Whose steps are reversed all at once."""
     layout = Layout.of(torch.zeros(3, NARROW).double(), 1)
     assert DenseLU(layout, constant=True).uses_blocks
+
+
+class Keeping(nn.Module):
+    """Computes its matrix once, and keeps it with its graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.raw = nn.Parameter(0.1 * torch.eye(WIDTH, dtype=torch.float64))
+        self.kept: Tensor | None = None
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        if self.kept is None:
+            self.kept = torch.exp(self.raw)
+        return torch.sin(y @ self.kept)
+
+
+def test_an_explicit_part_may_keep_its_graph() -> None:
+    func = Keeping()
+    y0 = start().requires_grad_()
+    solution = solve(func, y0, times(0, 0.1), method="rk4", steps=Grid(2), batch_dims=1)
+    assert isinstance(solution.y, Tensor)
+    (found,) = torch.autograd.grad(solution.y[-1].sum(), func.raw)
+    assert float(found.abs().max()) > 0

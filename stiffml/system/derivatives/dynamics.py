@@ -85,8 +85,11 @@ class Dynamics(WithJacobian):
         self._require_known(slopes, s, u, (leaf, *self.parameters))
         if not slopes.requires_grad:
             return torch.zeros_like(u), [None] * len(self.parameters)
-        wanted = [leaf, *self.parameters]
-        grads: list[Tensor | None] = [*torch.autograd.grad(slopes, wanted, cotangents, allow_unused=True)]
+        grads: list[Tensor | None] = [
+            *torch.autograd.grad(
+                slopes, [leaf, *self.parameters], cotangents, retain_graph=True, allow_unused=True
+            )  # retained, because func may keep parts of its graph between calls
+        ]
         return torch.zeros_like(u) if grads[0] is None else grads[0], grads[1:]
 
     def vjp(
