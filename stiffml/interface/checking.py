@@ -208,9 +208,11 @@ def try_out_system(
 
 
 def may_rely_on_trials(system: System, plan: Plan | None) -> bool:
-    """Whether a solve will show that the Jacobian is right."""
-    may_look = all(part.may_replicate for part in system.parts) and system.layout.width <= NARROW
-    return system.used is not None and (plan is not None or may_look)
+    """Whether trials may serve for several solves.
+
+    These show that the Jacobian is right, but for wide systems, which therefore rely on trials less often.
+    """
+    return system.used is not None and (plan is not None or not system.space.is_distributed)
 
 
 def relying_on(trials: PassedTrials, system: System, plan: Plan | None) -> Plan | None:

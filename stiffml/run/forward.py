@@ -13,7 +13,7 @@ from stiffml.run.drive import Drive
 from stiffml.run.endings import Finished, Stop
 from stiffml.run.record import Failure, Run
 from stiffml.run.request import Request
-from stiffml.run.same_function import Values
+from stiffml.run.same_function import KEPT, Values
 from stiffml.run.schedule import expected_steps
 from stiffml.run.solvers import Solvers
 from stiffml.run.stepping import Task
@@ -48,7 +48,7 @@ def integrate(
         _require_finite(run, outputs[0], slopes, system)
         if run.failure is None:
             run.before = Values.at(float(outputs[0]), "began", slopes, system)
-            if system.constant_jacobian:
+            if system.constant_jacobian and system.trials is None:
                 system.require_constant_jacobian(outputs[0], outputs[1], u0)
     if len(outputs) > 1 and run.failure is None:
         if watch is not None:
@@ -57,6 +57,8 @@ def integrate(
         drive = Drive(run, task, solvers, request.between, request.tolerances, request.events)
         on_steps = _driven(drive, run, steps)
         run.after = _values_at_the_end(run, system, drive)
+        if system.constant_jacobian and system.trials is not None and not _seems_linear(run, request, u0):
+            system.require_constant_jacobian(outputs[0], outputs[1], u0)
         for part in system.parts:
             part.release()
     run.wall_s = time.perf_counter() - began
@@ -128,6 +130,18 @@ def _values_at_the_end(run: Run, system: System, drive: Drive) -> Values | None:
     except Exception:  # the solve did not need this value, so a func that fails here does not fail the solve
         slopes = [np.full(1, np.nan)]
     return Values.at(end, "ended", slopes, system)
+
+
+def _seems_linear(run: Run, request: Request, u0: np.ndarray) -> bool:
+    """Whether f has changed over a run as its constant Jacobian says; True if that is not known."""
+    before, after, end, system = run.before, run.after, run.checkpoints.end, request.system
+    if before is None or after is None or end is None or system.f.largest > KEPT or request.solver is None:
+        return True
+    s, u = torch.tensor([before.s], dtype=torch.float64), torch.from_numpy(u0)[None]
+    by_jacobian = request.solver.linearize(system.f, s, u, system.mass, constant=True).apply(0, end - u0)
+    off = after.kept[0] - before.kept[0] - by_jacobian
+    sizes = [np.abs(v).max() for v in (off, before.kept[0], after.kept[0])]
+    return bool(sizes[0] <= 1e4 * system.f.eps * (sizes[1] + sizes[2]))
 
 
 def _require_finite(run: Run, s: float, slopes: list[np.ndarray], system: System) -> None:
