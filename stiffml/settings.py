@@ -104,6 +104,10 @@ class Discrete:
         - ``Disk(folder)``: all states, in a file.
 
         The gradients of these agree within Newton's tolerance.
+    graphs : float
+        With ``"stages"``, how many bytes an explicit method may use besides for the graphs of ``func``, which
+        spare the backward pass an evaluation for each stage. Steps for which there is no room are evaluated
+        again. Default 256 MB; 0 for none, ``math.inf`` for all.
 
     Raises
     ------
@@ -112,8 +116,11 @@ class Discrete:
     """
 
     checkpoints: str | int | Disk = "stages"
+    graphs: float = 2.0**28
 
     def __post_init__(self) -> None:
+        if isinstance(self.graphs, bool) or not isinstance(self.graphs, int | float) or not self.graphs >= 0:
+            raise ValueError(f"Discrete: graphs must be a number of bytes, not {described(self.graphs)}")
         wanted = self.checkpoints
         if isinstance(wanted, Disk) or (isinstance(wanted, str) and wanted in ("stages", "solutions")):
             return

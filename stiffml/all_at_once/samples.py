@@ -125,7 +125,7 @@ class _Samples:
         )
         if not self._guessed:
             self._states[numbers + 1] = np.repeat(self._states[begins], counts, axis=0)
-        window = _Window(trajectories, 0, trajectories.n_steps, 0, self._states, None, numbers)
+        window = _Window(trajectories, 0, trajectories.n_steps, 0, self._states, None, numbers=numbers)
         try:
             with np.errstate(all="ignore"):  # iterates may be anywhere
                 found = solve_segment(window, work.method, work.system, work.newton, self._guessed)

@@ -12,8 +12,8 @@ from torch import Tensor
 from stiffml.diagnostics.eigen import Modes, modes_of
 from stiffml.diagnostics.stability import factors_of
 from stiffml.discretization.equations import Equations
-from stiffml.gradients.adjoint import curvatures_of, last_state, linearize
 from stiffml.gradients.directions import Along
+from stiffml.gradients.linearized import curvatures_of, last_state, linearize
 from stiffml.gradients.sweep import Pending, sweep
 from stiffml.gradients.tape import Tape
 

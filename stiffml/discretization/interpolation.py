@@ -8,7 +8,7 @@ matrix.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -137,8 +137,16 @@ class Reader(ABC):
     """Takes the states of a run one by one and computes the outputs between step ends."""
 
     @abstractmethod
-    def read(self, state: int, value: np.ndarray, stages: np.ndarray | None = None) -> None:
+    def read(
+        self,
+        state: int,
+        value: np.ndarray,
+        stages: np.ndarray | None = None,
+        slopes: Mapping[int, np.ndarray] | None = None,
+    ) -> None:
         """Take state number ``state``, with ``value`` (size,) and the stages of the step to it if known.
+
+        ``slopes``: f (size,) by the columns of that step, as far as it is known.
 
         The trajectory must contain that step already.
         """
@@ -151,7 +159,13 @@ class Reader(ABC):
 class NothingToRead(Reader):
     """Of a run without outputs between step ends."""
 
-    def read(self, state: int, value: np.ndarray, stages: np.ndarray | None = None) -> None:
+    def read(
+        self,
+        state: int,
+        value: np.ndarray,
+        stages: np.ndarray | None = None,
+        slopes: Mapping[int, np.ndarray] | None = None,
+    ) -> None:
         pass
 
     def finish(self) -> list[Reading]:
@@ -177,7 +191,13 @@ class Interpolator(Reader):
         self._found: dict[int, Reading] = {}
         self._window: dict[int, np.ndarray] = {}
 
-    def read(self, state: int, value: np.ndarray, stages: np.ndarray | None = None) -> None:
+    def read(
+        self,
+        state: int,
+        value: np.ndarray,
+        stages: np.ndarray | None = None,
+        slopes: Mapping[int, np.ndarray] | None = None,
+    ) -> None:
         if not self._waiting:
             self._window.clear()
             return

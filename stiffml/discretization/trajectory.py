@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -275,6 +275,8 @@ class Segment:
         (last + 1 − origin, size) the states ``origin`` … ``last``.
     stages : ndarray or None
         (last − first, stages, size) the stages of the steps; None if they were not kept or solved for.
+    slopes : mapping or None
+        f (size,) by columns, for a segment of one step of which it is known.
     """
 
     trajectory: Trajectory | Trajectories
@@ -283,6 +285,7 @@ class Segment:
     origin: int
     states: np.ndarray
     stages: np.ndarray | None = None
+    slopes: Mapping[int, np.ndarray] | None = None
 
     @property
     def which(self) -> np.ndarray:

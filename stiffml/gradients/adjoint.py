@@ -8,7 +8,7 @@ numbers with the least memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,9 +17,16 @@ import torch
 from torch import Tensor
 
 from stiffml.discretization.equations import Block, Equations, Nodes
-from stiffml.discretization.interpolation import Reading
 from stiffml.discretization.trajectory import Segment
 from stiffml.gradients.by_sample import reversed_by_sample
+from stiffml.gradients.explicit import ExplicitSweep
+from stiffml.gradients.linearized import (
+    as_blocks,
+    curvatures_of,
+    last_state,
+    linearize,
+    longest_segment,
+)
 from stiffml.gradients.same_values import SameFunc
 from stiffml.gradients.sweep import Pending, sweep
 from stiffml.gradients.tape import Tape
@@ -36,14 +43,12 @@ from stiffml.linear.dense.lu import DenseBlocks
 from stiffml.native.replay import Replay
 from stiffml.system.derivatives.curvature import Curvature
 from stiffml.system.derivatives.dynamics import Dynamics
-from stiffml.system.derivatives.jacobian import NARROW
+from stiffml.system.derivatives.joint import GraphedBlocks, KeptGraphs
 from stiffml.system.derivatives.linearization import Linearization, Products, PulledBack
 from stiffml.system.derivatives.products import added
+from stiffml.system.function.batching import Batching
 from stiffml.system.system import System
 from stiffml.system.trials import require_same_product
-
-SEGMENT_NUMBERS = 4_000_000
-"""Largest number of float64 values in a segment (32 MB), counted as eight arrays of its replicated states."""
 
 
 @dataclass
@@ -73,6 +78,26 @@ class Gradients:
 def reverse(
     tape: Tape, cotangents: Tensor, wrt_time: bool = False, same: SameFunc | None = None
 ) -> Gradients:
+    """The gradients of a run by the reverse sweep over all its steps; see :func:`_reverse`.
+
+    Graphs of func that the run has kept are used if they still can be: not if what func reads has been
+    changed in place, which torch notices.
+    """
+    graphs = tape.run.kept if isinstance(tape.run.kept, KeptGraphs) else None
+    if graphs is None or not len(graphs):
+        return _reverse(tape, cotangents, wrt_time, same, None)
+    try:
+        return _reverse(tape, cotangents, wrt_time, same, graphs)
+    except RuntimeError as error:
+        if "modified by an inplace operation" not in str(error):
+            raise
+    graphs.clear()
+    return _reverse(tape, cotangents, wrt_time, same, None)
+
+
+def _reverse(
+    tape: Tape, cotangents: Tensor, wrt_time: bool, same: SameFunc | None, graphs: KeptGraphs | None
+) -> Gradients:
     """The gradients of a run by the reverse sweep over all its steps.
 
     Parameters
@@ -85,6 +110,8 @@ def reverse(
         Whether dL/dt is wanted. Default False.
     same : SameFunc, optional
         Gets the values of f that are computed, for a check that func has not changed.
+    graphs : KeptGraphs or None
+        The graphs of func that the run has kept, which are used up.
     """
     found = None if wrt_time else reversed_by_sample(tape, cotangents)
     if found is not None:
@@ -95,15 +122,26 @@ def reverse(
     pending.read_all(readings, cotangents.numpy())
     longest = longest_segment(replay)
     total = Total(system, TimeGradient(trajectory) if wrt_time else None)
+    explicit = None
+    if is_swept_by_stages(replay):
+        explicit = ExplicitSweep(replay, pending, total.times, tape.run.before if same else None, graphs)
     if method.implicit:
         replay.solver.release()
     try:
         # Steps after the last output, as in a run that failed, do not influence the outputs.
         is_last = True
         for segment in tape.checkpoints.segments(replay, last_state(readings), longest):
-            _reverse_segment(replay, segment, pending, total, is_last, tape.run.kept, same)
+            if explicit is not None:
+                explicit.reverse(segment)
+            else:
+                _reverse_segment(replay, segment, pending, total, is_last, tape.run.kept, same)
             is_last = False
             del segment  # frees its memory before the next one is made
+        if explicit is not None:
+            explicit.finish()
+            total.add(explicit.parameters)
+            if same is not None:
+                same.conclude(explicit.is_as_it_was)
     finally:
         if method.implicit:
             replay.solver.release()
@@ -123,23 +161,9 @@ def reverse(
     return Gradients(torch.from_numpy(u0), total.over_all_parts(), times, between)
 
 
-def last_state(readings: Sequence[Reading]) -> int:
-    """The number of the last state that the outputs depend on."""
-    return max([reading.end for reading in readings])
-
-
-def longest_segment(replay: Replay) -> int:
-    """The number of steps of a segment that fit into ``SEGMENT_NUMBERS``."""
-    system, numbers = replay.system, 1
-    if replay.method.implicit:
-        numbers = replay.solver.numbers_per_jacobian
-    elif _is_narrow(system.f):
-        numbers = system.layout.width
-    return max(1, SEGMENT_NUMBERS // (system.f.largest * numbers * 8))
-
-
-def _is_narrow(dynamics: Dynamics) -> bool:
-    return dynamics.layout.width <= NARROW and not dynamics.space.is_distributed
+def is_swept_by_stages(replay: Replay) -> bool:
+    """Whether a run is reversed stage by stage, with one backward pass of func for each."""
+    return not replay.method.implicit and replay.system.f.is_reversed_by_stages
 
 
 class Total:
@@ -185,7 +209,7 @@ def _reverse_segment(
     kept = kept_of(equations, known)
     if same is not None and kept is None:
         same.require()
-    factored = None if kept is None else kept.factored
+    factored, graphed = None if kept is None else kept.factored, None
     through = [True, system.g is not None]  # whether the parameters of f and g are to be reached yet
     if factored is not None:
         if is_last and system.layout.samples > 1:
@@ -193,7 +217,12 @@ def _reverse_segment(
         swept = sweep_at_once(equations, system, factored, pending)
     else:
         pulls = total.times is None and kept is None  # else more than the sweep yields is wanted
-        f = linearize(equations.f_nodes, method.implicit, system.f, replay, pulls)
+        f: Linearization
+        graphed = _graphed(equations.f_nodes, replay, total.times is not None)
+        if graphed is not None:
+            f = DenseBlocks.of(graphed.blocks.numpy(), constant=False)
+        else:
+            f = linearize(equations.f_nodes, method.implicit, system.f, replay, pulls)
         g = None if system.g is None else linearize(equations.g_nodes, False, system.g, replay, pulls)
         if is_last and system.layout.samples > 1:
             _require_independent_samples(equations, system, f, g)
@@ -218,7 +247,7 @@ def _reverse_segment(
     at_f = at_g = None
     uses: list[set[int]] = []
     if through[0]:
-        at_f, used = _through(system.f, equations.f_nodes, swept.f, total)
+        at_f, used = _through(system.f, equations.f_nodes, swept.f, total, graphed)
         uses.append(used)
     if through[1] and system.g is not None and swept.g is not None:
         at_g, used = _through(system.g, equations.g_nodes, swept.g, total)
@@ -256,65 +285,33 @@ def _require_independent_samples(
             require_same_product(linearization, part, nodes.s, nodes.u, int(nodes.s.argmax()))
 
 
-def linearize(
-    nodes: Nodes, solves: bool, dynamics: Dynamics, replay: Replay, pulls: bool = False
-) -> Linearization:
-    """The Jacobians of f or g at the nodes.
-
-    If ``solves``, they support linear solves. Otherwise they are dense blocks for small systems, and
-    Jacobian products for others; where the sweep ``pulls``, those give the gradient of the parameters too.
-    """
-    system = replay.system
-    if solves:
-        return replay.solver.linearize(
-            dynamics, nodes.s, nodes.u, system.mass, constant=system.constant_jacobian
-        )
-    if _is_narrow(dynamics):
-        return DenseBlocks(dynamics, nodes.s, nodes.u, system.mass)
-    return (PulledBack if pulls and not dynamics.is_compiled else Products)(dynamics, nodes.s, nodes.u)
-
-
-def curvatures_of(equations: Equations, dynamics: Dynamics) -> list[Curvature | None]:
-    """For each block the derivative of its Rosenbrock brackets; None for other methods."""
-    return [
-        _curvature(equations, block, dynamics) if block.pattern.has_rosenbrock else None
-        for block in equations.blocks
-    ]
-
-
-def as_blocks(
-    f: Linearization, g: Linearization | None, curvatures: Sequence[Curvature | None]
-) -> tuple[DenseBlocks, DenseBlocks | None] | None:
-    """f and g if all rows of a segment can be solved at once: all Jacobians are dense blocks."""
-    if not isinstance(f, DenseBlocks) or not (g is None or isinstance(g, DenseBlocks)):
+def _graphed(nodes: Nodes, replay: Replay, wrt_time: bool) -> GraphedBlocks | None:
+    """f at the nodes of an explicit method, whose graph serves its Jacobian and its parameters."""
+    f = replay.system.f
+    if replay.method.implicit or f.is_compiled or not len(nodes.s):
         return None
-    if not all(curvature is None or curvature.blocks is not None for curvature in curvatures):
+    if f.batching_at(float(nodes.s[0]), nodes.u[0].numpy()) is Batching.LOOP:
         return None
-    return f, g
-
-
-def _curvature(equations: Equations, block: Block, dynamics: Dynamics) -> Curvature:
-    pattern = block.pattern
-    states = block.state_of(pattern.base)
-    assert states is not None
-    directions = {row.index: equations.column(block, row.column) for row in pattern.rows if row.rosenbrock}
-    s, u = equations.segment.times_at(states), equations.segment.states_at(states)
-    return Curvature(
-        dynamics, torch.from_numpy(s), torch.from_numpy(u), directions, block.numbers.tau.numpy()
-    )
+    return GraphedBlocks(f, nodes.s, nodes.u, wrt_time)
 
 
 def _through(
-    dynamics: Dynamics, nodes: Nodes, cotangents: np.ndarray, total: Total
+    dynamics: Dynamics,
+    nodes: Nodes,
+    cotangents: np.ndarray,
+    total: Total,
+    graphed: GraphedBlocks | None = None,
 ) -> tuple[AtNodes, set[int]]:
     """Propagate dL/df at the nodes (M, size) to the parameters, and to the times of those that are states.
 
     Also returns the positions of the parameters that f depends on there.
     """
     wrt_time = total.times is not None
-    slopes, parameters, wrt_s, wrt_ends = dynamics.vjp(
-        nodes.s, nodes.u, torch.from_numpy(cotangents), wrt_time
-    )
+    weights = torch.from_numpy(cotangents)
+    if graphed is not None:
+        slopes, parameters, wrt_s, wrt_ends = graphed.vjp(weights, wrt_time)
+    else:
+        slopes, parameters, wrt_s, wrt_ends = dynamics.vjp(nodes.s, nodes.u, weights, wrt_time)
     total.add(parameters)
     at = AtNodes(nodes, slopes.numpy(), wrt_s.numpy())
     if total.times is not None:

@@ -13,8 +13,14 @@ import numpy as np
 import torch
 
 from stiffml.discretization.equations import Equations, Nodes
-from stiffml.gradients.adjoint import SEGMENT_NUMBERS, as_blocks, curvatures_of, last_state, longest_segment
 from stiffml.gradients.directions import Units
+from stiffml.gradients.linearized import (
+    SEGMENT_NUMBERS,
+    as_blocks,
+    curvatures_of,
+    last_state,
+    longest_segment,
+)
 from stiffml.gradients.sweep import Pending
 from stiffml.gradients.tangent import linearize_both
 from stiffml.gradients.tape import Tape

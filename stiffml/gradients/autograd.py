@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.gradients.adjoint import reverse
+from stiffml.gradients.adjoint import is_swept_by_stages, reverse
 from stiffml.gradients.non_finite import all_finite, explained, require_finite
 from stiffml.gradients.refusals import differentiable_no_further
 from stiffml.gradients.same_values import SameFunc
@@ -68,7 +68,7 @@ def _gradients(tape: Tape, wrt_time: bool, cotangents: Tensor, *inputs: Tensor) 
     system = tape.replay.system
     began, before = time.perf_counter(), _costs(tape.replay)
     with tape.at_work():
-        with SameFunc(tape) as same, explained(tape):
+        with SameFunc(tape, is_swept_by_stages(tape.replay)) as same, explained(tape):
             gradients = reverse(tape, _plain(cotangents), wrt_time, same)
         if all_finite(cotangents):
             wanted = [gradients.u0 if u0.requires_grad else None, gradients.times, gradients.between]

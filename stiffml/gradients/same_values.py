@@ -8,6 +8,7 @@ from types import TracebackType
 import numpy as np
 
 from stiffml.all_at_once.solve import Kept
+from stiffml.errors import ReplayError
 from stiffml.gradients.tape import Tape
 from stiffml.gradients.times import AtNodes
 from stiffml.gradients.transposed import nodes_of_positions
@@ -24,11 +25,17 @@ class SameFunc:
     which then has a reason.
 
         with SameFunc(tape) as same:
-            ...  # the sweep, which calls same.require() or same.compare(...)
+            ...  # the sweep, which calls same.require(), same.compare(...) or same.conclude(...)
+
+    Parameters
+    ----------
+    tape : Tape
+    by_stages : bool
+        Whether the sweep evaluates f again at all steps, and :meth:`conclude` will be called.
     """
 
-    def __init__(self, tape: Tape) -> None:
-        self._tape, self._is_known = tape, False
+    def __init__(self, tape: Tape, by_stages: bool = False) -> None:
+        self._tape, self._is_known, self._is_compared_by_stages = tape, False, by_stages
 
     def __enter__(self) -> SameFunc:
         replay, kept = self._tape.replay, self._tape.run.kept
@@ -39,7 +46,7 @@ class SameFunc:
             needs_first_only = replay.method.newton or not replay.method.implicit
             self._is_known = needs_first_only and system.is_seen_unchanged()
             self.require()
-        elif not isinstance(kept, Kept):
+        elif not isinstance(kept, Kept) and not self._is_compared_by_stages:
             self.require()
         return self
 
@@ -56,6 +63,24 @@ class SameFunc:
         if not self._is_known:
             self._tape.require_same_func()
             self._is_known = True
+
+    def conclude(self, is_same: bool) -> None:
+        """Note that values of f at all steps were compared; where they differ, calls of func decide.
+
+        Raises
+        ------
+        ReplayError
+            If func has changed.
+        """
+        if not self._tape.replay.system.space.every(is_same):
+            self.require()
+            if self._tape.run.after is None:
+                raise ReplayError(
+                    "func changed between the forward and the backward pass: where the solve began it has "
+                    "the same value, but a step that was taken again ends elsewhere. Try: no changes of what "
+                    "func reads between solve and backward()"
+                )
+        self._is_known = True
 
     def compare(self, kept: Kept, found: Sequence[AtNodes], used: Sequence[set[int]]) -> None:
         """Raise ReplayError if func has changed, by its values at all vectors.

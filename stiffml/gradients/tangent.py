@@ -12,7 +12,8 @@ from torch import Tensor
 
 from stiffml.discretization.equations import Equations
 from stiffml.discretization.interpolation import Reading
-from stiffml.gradients.adjoint import (
+from stiffml.gradients.directions import Directions
+from stiffml.gradients.linearized import (
     SEGMENT_NUMBERS,
     as_blocks,
     curvatures_of,
@@ -20,7 +21,6 @@ from stiffml.gradients.adjoint import (
     linearize,
     longest_segment,
 )
-from stiffml.gradients.directions import Directions
 from stiffml.gradients.tangent_steps import Changes, Tangents, tangents_row_by_row
 from stiffml.gradients.tangents_at_once import tangents_at_once
 from stiffml.gradients.tape import Tape

@@ -45,7 +45,7 @@ class Arguments:
     steps: Steps | KeptSteps | Sequence[Recorded] | None = None
     stepping: str = "auto"
     guess: Solution | None = None
-    outputs: str = "steps"
+    outputs: str = "auto"
     linear: LU | Krylov | str = "auto"
     jacobian: str | Sparsity = "auto"
     batch_dims: int = 0

@@ -20,6 +20,7 @@ from stiffml.interface.equations import system_of
 from stiffml.interface.events import events_of
 from stiffml.interface.feasibility import require_schedule
 from stiffml.interface.initial_state import checked_layout
+from stiffml.interface.jumps import jumps_of
 from stiffml.interface.output_times import increasing, merged_ends
 from stiffml.interface.planning import plan_of
 from stiffml.interface.tolerances import newton_limits, tolerances_of
@@ -32,7 +33,7 @@ from stiffml.petsc.options import require_free
 from stiffml.run.request import Request
 from stiffml.run.stepping import Plan
 from stiffml.settings import Discrete, Newton
-from stiffml.steps import Adaptive, landings
+from stiffml.steps import Adaptive, KeptSteps, Recorded, landings
 from stiffml.system.bounds import bounds_of
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.derivatives.jacobian import NARROW
@@ -45,7 +46,7 @@ from stiffml.system.trial_memory import PassedTrials, keep, rely_on
 from stiffml.system.trials import try_out
 from stiffml.system.unnamed_parameters import find_parameters
 
-OUTPUTS = ("steps", "interpolate")
+OUTPUTS = ("auto", "steps", "interpolate")
 
 
 def check(arguments: Arguments) -> Request:
@@ -127,6 +128,7 @@ def check(arguments: Arguments) -> Request:
         bounds=bounds,
         plan=plan,
         has_callback=arguments.callback is not None,
+        is_differentiated=is_differentiated((t, y0), system),
     )
 
 
@@ -136,6 +138,30 @@ def require_callables(arguments: Arguments) -> None:
         raise TypeError(f"func must be callable as func(t, y), not {described(func)}")
     require_fixed_statistics(func)
     events_of(arguments.event)
+
+
+def with_outputs_chosen(arguments: Arguments) -> Arguments:
+    """Arguments whose ``outputs`` say "steps" or "interpolate", if they have said "auto"."""
+    if arguments.outputs != "auto":
+        return arguments
+    steps, chosen = arguments.steps, "steps"
+    if resolve(arguments.method).interpolates_outputs and arguments.t.dim() == 1:
+        # Recorded steps tell by the number of their intervals.
+        is_new = steps is None or isinstance(steps, Adaptive | KeptSteps)
+        if is_new or (isinstance(steps, Recorded) and len(steps.ends) < len(_all_ends(arguments)) - 1):
+            chosen = "interpolate"
+    return dataclasses.replace(arguments, outputs=chosen)
+
+
+def _all_ends(arguments: Arguments) -> np.ndarray:
+    """All times on which steps end if they end on outputs."""
+    t = arguments.t.detach().cpu().double().numpy()
+    named = {"breakpoints": arguments.breakpoints, "through": arguments.through}
+    given = [several_times(name, () if times is None else times) for name, times in named.items()]
+    given += [jump.time[None] for jump in jumps_of(arguments.jumps)]
+    passed = np.concatenate([times.detach().cpu().double().numpy() for times in given])
+    inside = passed[(passed > t.min(initial=np.inf)) & (passed < t.max(initial=-np.inf))]
+    return np.unique(np.concatenate([t, inside]))
 
 
 def interpolated_outputs(outputs: object) -> bool:
@@ -175,9 +201,7 @@ def try_out_system(
     With ``relies`` trials that were made for another solve may serve, which is noted in the plan for steps
     all at once, or else in the system.
     """
-    t, y0 = given
-    inputs = (t, *(y0 if isinstance(y0, tuple) else (y0,)), *system.parameters)
-    differentiated = torch.is_grad_enabled() and any(value.requires_grad for value in inputs)
+    differentiated = is_differentiated(given, system)
     narrow = differentiated and system.layout.width <= NARROW
     trials: list[tuple[Dynamics, bool, bool]] = []
     for part in system.parts:
@@ -205,6 +229,13 @@ def try_out_system(
         return relying_on(passed, system, plan)
     make()
     return plan
+
+
+def is_differentiated(given: tuple[Tensor, State], system: System) -> bool:
+    """Whether gradients by t, y0 or parameters of a solve may be asked for."""
+    t, y0 = given
+    inputs = (t, *(y0 if isinstance(y0, tuple) else (y0,)), *system.parameters)
+    return torch.is_grad_enabled() and any(value.requires_grad for value in inputs)
 
 
 def may_rely_on_trials(system: System, plan: Plan | None) -> bool:

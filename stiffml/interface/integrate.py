@@ -18,7 +18,7 @@ from stiffml.gradients.initial_values import MakeConsistent
 from stiffml.gradients.tape import Tape
 from stiffml.interface.arguments import Arguments
 from stiffml.interface.breakpoints import solve_in_sections
-from stiffml.interface.checking import check
+from stiffml.interface.checking import check, with_outputs_chosen
 from stiffml.interface.compiling import CompiledModule
 from stiffml.interface.equations import space_of
 from stiffml.interface.events import all_events, events_of
@@ -57,6 +57,7 @@ def solved(arguments: Arguments) -> Solution:
     arguments = dataclasses.replace(arguments, t=t, params=params)
     if isinstance(arguments.func, CompiledModule):
         arguments = dataclasses.replace(arguments, func=arguments.func.func, compile=True)
+    arguments = with_outputs_chosen(arguments)
     if t.dim() > 1:
         solution, error = solved_by_sample(arguments)
     else:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from stiffml.checks import times
 from stiffml.discretization.interpolation import Reading
-from stiffml.gradients.adjoint import longest_segment
 from stiffml.gradients.autograd import Integrate
 from stiffml.gradients.events import moved_with_end
+from stiffml.gradients.linearized import longest_segment
 from stiffml.gradients.tape import Tape
 from stiffml.interface.piece import Piece
 from stiffml.run.dense_output import reader_for

@@ -31,7 +31,7 @@ def solve(
     steps: Steps | KeptSteps | Sequence[Recorded] | None = None,
     stepping: str = "auto",
     guess: Solution | None = None,
-    outputs: str = "steps",
+    outputs: str = "auto",
     linear: LU | Krylov | str = "auto",
     jacobian: str | Sparsity = "auto",
     batch_dims: int = 0,
@@ -103,9 +103,11 @@ def solve(
         of the training iteration before. Default: the initial state. The result does not depend on it beyond
         Newton's tolerance.
     outputs : str
-        ``"steps"`` (default): steps end on every time of t. ``"interpolate"``: steps end on the first and the
-        last time only, and the states between are interpolated (see :meth:`Solution.interpolate`). Many
-        outputs then cost no steps.
+        ``"steps"``: steps end on every time of t. ``"interpolate"``: steps end on the first and the last time
+        only, and the states between are interpolated (see :meth:`Solution.interpolate`). Many outputs then
+        cost no steps. ``"auto"`` (default): ``"interpolate"`` for adaptive steps of ``bosh3`` and ``dopri5``,
+        whose interpolants are as accurate as their steps; ``"steps"`` for all others. Steps recorded from
+        such a solve are repeated likewise.
     linear : str, LU, GMRES or Krylov
         How linear systems are solved: by factors of the Jacobian, or by a Krylov method with a
         preconditioner. ``"auto"`` (default): LU for up to 256 components a sample; for more it depends on the
@@ -249,7 +251,7 @@ def odeint(
     steps: Steps | KeptSteps | Sequence[Recorded] | None = None,
     stepping: str = "auto",
     guess: Solution | None = None,
-    outputs: str = "steps",
+    outputs: str = "auto",
     linear: LU | Krylov | str = "auto",
     jacobian: str | Sparsity = "auto",
     batch_dims: int = 0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from stiffml.all_at_once.stepper import AllAtOnceStepper
+from stiffml.native.explicit import ExplicitStepper
 from stiffml.native.replay import Replay
 from stiffml.native.stepper import NativeStepper
 from stiffml.petsc.compiled_run.nonstop import taken_in_c
@@ -14,7 +15,17 @@ from stiffml.run.request import Request
 from stiffml.run.solvers import Solvers
 from stiffml.run.stepping import Stepper, Task
 
-STEPPERS: dict[str, Callable[[Task], Stepper]] = {"petsc": PETScStepper, "native": NativeStepper}
+
+def _explicit(task: Task) -> Stepper:
+    """Explicit steps; those with options of PETSc's are PETSc's."""
+    return PETScStepper(task) if task.options else ExplicitStepper(task)
+
+
+STEPPERS: dict[str, Callable[[Task], Stepper]] = {
+    "petsc": PETScStepper,
+    "native": NativeStepper,
+    "explicit": _explicit,
+}
 """By the names in the capability table, :attr:`stiffml.methods.Method.stepper`."""
 
 

@@ -170,13 +170,30 @@ class Method(ABC):
 
     @property
     def stepper(self) -> str:
-        """The stepper for this method: ``"petsc"``, or ``"native"`` for methods that PETSc does not have."""
+        """The stepper for this method.
+
+        ``"petsc"``; ``"native"`` for methods that PETSc does not have; ``"explicit"`` for explicit methods,
+        which is PETSc with options of it.
+        """
         return "petsc"
+
+    @property
+    def in_petsc(self) -> bool:
+        """Whether PETSc has the method, for its options and for runs in C."""
+        return self.stepper != "native"
 
     @property
     def own_interpolant(self) -> bool:
         """Whether outputs between step ends come from the method's own interpolant."""
         return self.dense(Form()) is not None
+
+    @property
+    def interpolates_outputs(self) -> bool:
+        """Whether adaptive steps do not end on outputs by default.
+
+        The order of the interpolant must be that of the method, or one less.
+        """
+        return False
 
     @property
     def interpolation(self) -> Stencil:

@@ -12,7 +12,7 @@ from stiffml.discretization.dense_output import Dense
 from stiffml.discretization.equations import Form, Scheme
 from stiffml.methods.base import OneStep, are_within_step
 from stiffml.methods.runge_kutta_rows import stage_embedded, stage_interpolant, stage_scheme
-from stiffml.methods.tableaux import EXPLICIT
+from stiffml.methods.tableaux import EXPLICIT, Butcher, Interpolation
 
 _REAL_STABILITY = {"bosh3": 2.45, "dopri5": 3.25}
 """Slightly less than the ends of the real stability intervals, 2.51 and 3.31."""
@@ -43,6 +43,7 @@ class RungeKutta(OneStep):
             raise ValueError(f"RungeKutta: name must be one of {known}, not {described(self.name)}")
 
     implicit = False
+    stepper = "explicit"
 
     @property
     def tableau(self):
@@ -84,7 +85,25 @@ class RungeKutta(OneStep):
 
     def dense(self, form: Form) -> Dense | None:
         assert self.tableau.explicit is not None
-        return stage_interpolant(self.tableau.explicit, None, False, self.tableau.interpolation)
+        weights = self.tableau.interpolation
+        if weights is None and self.adaptive and self.tableau.explicit.stiffly_accurate:
+            weights = _hermite(self.tableau.explicit)
+        return stage_interpolant(self.tableau.explicit, None, False, weights)
+
+    @property
+    def interpolates_outputs(self) -> bool:
+        return self.adaptive and self.dense(Form()) is not None
+
+
+def _hermite(tableau: Butcher) -> Interpolation:
+    """The cubic with the states and slopes at both ends of a step, of order 3.
+
+    Source: Hairer, Nørsett & Wanner, Solving ODEs I, section II.6, eq. 6.7.
+    """
+    weights = np.outer(tableau.b, [0.0, 3.0, -2.0])
+    weights[0] += [1.0, -2.0, 1.0]
+    weights[-1] += [0.0, -1.0, 1.0]
+    return Interpolation(None, weights)
 
 
 @cache

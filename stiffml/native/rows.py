@@ -91,6 +91,8 @@ class RowSolver:
             c: segment.states_at(block.known[:, c]) for c in range(self.pattern.history)
         }
         self._values: dict[tuple[str, int], np.ndarray] = {}
+        for column, slope in (segment.slopes or {}).items():
+            self._values["f", column] = slope[None]
         self._base: tuple[Factors, np.ndarray] | None = None
 
     def stages(self) -> np.ndarray:

@@ -151,7 +151,7 @@ def require_understood(options: Mapping[str, object], method: Method, adaptive: 
     krylov : bool
         Whether linear systems are solved iteratively.
     """
-    steps = method.stepper == "petsc"
+    steps = method.in_petsc
     there = {"steps": adaptive, "newton": method.newton, "linear": method.implicit, "krylov": krylov}
     if not steps:
         there |= {"steps": False, "newton": False, "linear": False}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -64,6 +65,10 @@ class StiffnessTest:
     def evaluated(self, u: np.ndarray, slope: np.ndarray) -> None:
         """Record a stage ``u`` (size,) and its slope (size,)."""
         self._recent.append((u.copy(), slope))
+
+    def recall(self, states: Sequence[np.ndarray], slopes: np.ndarray) -> None:
+        """Record the stages of a step and their slopes (stages, size), of which the last are looked at."""
+        self._recent.extend(zip(states, slopes, strict=True))
 
     def stepped(self, size: float, left: float, weights: np.ndarray) -> bool:
         """Whether the problem is stiff and many steps are left, after an accepted step of ``size``.

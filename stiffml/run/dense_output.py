@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -52,12 +52,18 @@ class StepReader(Reader):
         self._before = np.empty(0)
         self._last: Segment | None = None
 
-    def read(self, state: int, value: np.ndarray, stages: np.ndarray | None = None) -> None:
+    def read(
+        self,
+        state: int,
+        value: np.ndarray,
+        stages: np.ndarray | None = None,
+        slopes: Mapping[int, np.ndarray] | None = None,
+    ) -> None:
         before, self._before = self._before, value
         if state > 0 and len(self._waiting):
             states = np.stack([before, value])
             kept = None if stages is None else stages[None]
-            self._last = Segment(self._replay.trajectory, state - 1, state, state - 1, states, kept)
+            self._last = Segment(self._replay.trajectory, state - 1, state, state - 1, states, kept, slopes)
             self._take(self._last, float(self._replay.trajectory.times[state]))
 
     def finish(self) -> list[Reading]:

@@ -262,8 +262,7 @@ class Drive:
         at_event = None if self._finder is None else self._finder.reached(state)
         if at_event is not None:
             state = at_event.states[-1]
-            if stages is not None and at_event.stages is not None:
-                stages = at_event.stages[0]
+            stages = stages if stages is None or at_event.stages is None else at_event.stages[0]
         no_room: OSError | None = None
         try:
             self._run.checkpoints.append(state, stages)
@@ -275,7 +274,8 @@ class Drive:
             raise Stop(Failure(Status.NO_ROOM, self._start, taken, None, why)) from no_room
         self._previous, self._state, self._start = self._state, state, end
         self._n_steps += 1
-        self.reader.read(self._n_steps, state, stages)
+        known = self.stepper.columns if self._has_between and at_event is None else None
+        self.reader.read(self._n_steps, state, *known or (stages,))
         if at_event is not None and self._finder is not None:
             self.outputs.append(state)
             self._look(has_ended=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from stiffml.run.stored import checkpoints_for
 from stiffml.run.watching import Stopped, Watch
 from stiffml.steps import Adaptive, Steps
 from stiffml.system.bounds import Limits
+from stiffml.system.derivatives.joint import KeptGraphs
 from stiffml.system.finite import first_not_finite
 from stiffml.system.system import System
 
@@ -53,7 +55,7 @@ def integrate(
     if len(outputs) > 1 and run.failure is None:
         if watch is not None:
             watch.begin()
-        task = _task(request, u0, watch)
+        task = _task(request, u0, watch, slopes)
         drive = Drive(run, task, solvers, request.between, request.tolerances, request.events)
         on_steps = _driven(drive, run, steps)
         run.after = _values_at_the_end(run, system, drive)
@@ -65,13 +67,16 @@ def integrate(
     return run, run.in_order(on_steps)
 
 
-def _task(request: Request, u0: np.ndarray, watch: Watch | None) -> Task:
+def _task(request: Request, u0: np.ndarray, watch: Watch | None, slopes: Sequence[np.ndarray]) -> Task:
     """What the stepper of this request is to do."""
     steps, method, outputs, bounds = request.steps, request.method, request.outputs, request.bounds
     adaptive = isinstance(steps, Adaptive)
     largest = outputs[-1] - outputs[0]
     if isinstance(steps, Adaptive) and steps.maximum is not None:
         largest = min(largest, steps.maximum)
+    # What the reverse sweep of an explicit method would otherwise compute again.
+    keeps = request.is_differentiated and request.adjoint.checkpoints == "stages"
+    by_stages = request.system.f.is_reversed_by_stages
     limits = None if bounds is None else Limits(bounds, request.tolerances, request.system, u0, adaptive)
     return Task(
         request.system,
@@ -89,6 +94,9 @@ def _task(request: Request, u0: np.ndarray, watch: Watch | None) -> Task:
         watches_stiffness=isinstance(steps, Adaptive) and steps.stop_if_stiff and not method.implicit,
         plan=request.plan,
         watch=watch,
+        slopes=slopes,
+        keeps_stages=keeps and not by_stages,
+        graphs=request.adjoint.graphs if keeps and by_stages and not request.t.requires_grad else 0.0,
     )
 
 
@@ -119,8 +127,11 @@ def _values_at_the_end(run: Run, system: System, drive: Drive) -> Values | None:
     state, end = run.checkpoints.end, float(run.trajectory.times[-1])
     if state is None or system.used is None:  # the run will not be differentiated
         return None
-    if run.event is None and not run.counts["in_c"] and drive.stepper.slopes is not None:
+    is_kept = run.failure is None or run.failure.status is not Status.NO_ROOM
+    if run.event is None and not run.counts["in_c"] and is_kept and drive.stepper.slopes is not None:
         return Values.at(end, "ended", drive.stepper.slopes, system)
+    if isinstance(run.kept, KeptGraphs) and len(run.kept) == run.trajectory.n_steps:
+        return None  # the reverse sweep evaluates nothing again, or compares the ends of all steps
     known = [part.known_slope(end, state) for part in system.parts]
     if not any(slope is None for slope in known):
         return Values.at(end, "ended", [slope for slope in known if slope is not None], system)

@@ -56,6 +56,8 @@ class Request:
         Known steps, for steppers that solve all of them at once.
     has_callback : bool
         Whether a callback looks at every step.
+    is_differentiated : bool
+        Whether gradients may be asked for.
     """
 
     method: Method
@@ -77,3 +79,4 @@ class Request:
     bounds: Bounds | None
     plan: Plan | None
     has_callback: bool = False
+    is_differentiated: bool = False

@@ -87,6 +87,11 @@ class Values:
                     "of one"
                 )
 
+    def still_hold(self, slopes: Sequence[np.ndarray], system: System, u: np.ndarray) -> bool:
+        """Whether ``slopes``, one (size,) for each part at the state ``u`` (size,), are these values."""
+        parts = zip(system.parts, self.kept, slopes, strict=True)
+        return all([self._differs(slope, before, part, u) is None for part, before, slope in parts])
+
     def _differs(self, slope: np.ndarray, before: np.ndarray, part: Dynamics, u: np.ndarray) -> float | None:
         """The largest change of f if it exceeds what is allowed, else None."""
         off = float(np.abs(_reduced(slope, part) - before).max())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -81,6 +81,12 @@ class Task:
         The steps of the run, if they are known.
     watch : Watch or None
         Looks at the steps.
+    slopes : sequence of ndarray
+        For each part f, g its value (size,) at the start.
+    keeps_stages : bool
+        Whether the stages of explicit steps are kept.
+    graphs : float
+        Bytes of graphs of f that may be kept; 0 for none.
     """
 
     system: System
@@ -98,6 +104,9 @@ class Task:
     watches_stiffness: bool = False
     plan: Plan | None = None
     watch: Watch | None = None
+    slopes: Sequence[np.ndarray] = ()
+    keeps_stages: bool = False
+    graphs: float = 0.0
 
     @property
     def shrink(self) -> float:
@@ -161,6 +170,11 @@ class Stepper(ABC):
     @property
     def slopes(self) -> list[np.ndarray] | None:
         """For each part f, g its value (size,) at the last state, if the stepper has it."""
+        return None
+
+    @property
+    def columns(self) -> tuple[np.ndarray, Mapping[int, np.ndarray]] | None:
+        """The stages (stages, size) of the last step and f by its columns, if the stepper has them."""
         return None
 
     def take_ahead(self, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -93,7 +94,8 @@ def require_none_at_end(system: System, s: float, u: np.ndarray) -> None:
     """
     for part, value in zip(system.parts, _values(system, s, u), strict=False):
         if value.requires_grad:
-            part.require_known(value, s, u)
+            time, state = torch.tensor([s], dtype=torch.float64), torch.from_numpy(u.copy())[None]
+            part.require_known(value, time, state, [])
 
 
 def used_by(value: Tensor, parameters: Sequence[Tensor]) -> frozenset[int]:

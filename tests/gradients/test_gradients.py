@@ -11,7 +11,7 @@ from torch import Tensor
 
 import problems
 from stiffml import METHODS, Adaptive, Fixed, Grid, check_gradients, sensitivities, solve
-from stiffml.gradients import adjoint
+from stiffml.gradients import adjoint, linearized
 
 # Output times are uneven, two of them close together. Within bounds: a BDF of order 5 whose step grows
 # a hundredfold amplifies rounding until differences of its results mean nothing.
@@ -72,7 +72,7 @@ def test_one_step_at_a_time_gives_the_same_numbers(
 ) -> None:
     whole = all_gradients(name, network, start)
     # Every step holds 3 states at each of its points, replicated 3 times for their Jacobians.
-    monkeypatch.setattr(adjoint, "SEGMENT_NUMBERS", segment_steps * 3 * 3 * 8)
+    monkeypatch.setattr(linearized, "SEGMENT_NUMBERS", segment_steps * 3 * 3 * 8)
     parts = all_gradients(name, network, start)
     # Different batch sizes round differently; nothing else may differ. The coefficients of BDF 5 multiply
     # that rounding by a few thousand. Its dL/dt is a sum of terms of size 1/h² that cancel, and the ramp

@@ -19,6 +19,8 @@ ADAPTIVE_ON_DAES = [name for name, method in METHODS.items() if method.adaptive_
 NOT_ADAPTIVE_ON_DAES = [name for name in ADAPTIVE if METHODS[name].dae and not METHODS[name].adaptive_dae]
 """Methods whose error estimate does not see what a step leaves of an algebraic equation."""
 
+EXPLICIT = [name for name, method in METHODS.items() if not method.implicit]
+
 DAE = [name for name, method in METHODS.items() if method.dae]
 DAE_FIRST_EXPLICIT = [name for name in DAE if METHODS[name].explicit_first_stage]
 NEWTON_WHOLE = [name for name in WHOLE if METHODS[name].newton]

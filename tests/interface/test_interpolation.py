@@ -100,6 +100,7 @@ def test_which_methods_have_one() -> None:
     names = {param.values[0] for param in own()}
     # The weights PETSc has for l2, 2p, 2m, ra3pw and sandu3 do not lead to the new state.
     assert names == {
+        "bosh3",
         "dopri5",
         "rosw-ra34pw2",
         *(f"arkimex-{name}" for name in ("2c", "2d", "2e", "3", "4", "5")),
@@ -129,6 +130,7 @@ def test_gradients_of_own_interpolants(method: str, form: str) -> None:
     ("method", "order"),
     # One more than that of the conditions which the weights meet at all θ, as far as the steps have it.
     [
+        ("bosh3", 3),
         ("dopri5", 5),
         ("rosw-ra34pw2", 3),
         ("arkimex-2c", 2),

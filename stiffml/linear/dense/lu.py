@@ -88,11 +88,11 @@ class DenseBlocks(Linearization):
         self._factors: dict[tuple[int, float, float], _OneFactors | _BatchFactors] = {}
 
     @classmethod
-    def of(cls, block: np.ndarray) -> DenseBlocks:
-        """The same Jacobian (1, samples, width, width) at all states, for products with it."""
+    def of(cls, blocks: np.ndarray, constant: bool = True) -> DenseBlocks:
+        """Known Jacobians (K, samples, width, width); with ``constant`` one for all states."""
         found = cls.__new__(cls)
-        found._blocks, found._constant = block, True
-        found._samples, found._width = block.shape[1:3]
+        found._blocks, found._constant = blocks, constant
+        found._samples, found._width = blocks.shape[1:3]
         return found
 
     def at(self, states: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ def obstacle(request: Request) -> str:
     method, system, solver = request.method, request.system, request.solver
     if not all(part.is_compiled for part in system.parts):
         return "a function is not compiled"
-    if method.stepper != "petsc":
+    if not method.in_petsc:
         return "PETSc does not have the method"
     if request.plan is not None:
         return "all steps are solved for at once"

@@ -9,8 +9,12 @@ import torch
 from torch import Tensor
 
 from stiffml.parameters.leaves import origin, roots
-from stiffml.system.derivatives.jacobian import WithJacobian
+from stiffml.system.derivatives.jacobian import NARROW, WithJacobian
 from stiffml.system.derivatives.products import Derivative, added, derivative, gradient
+from stiffml.system.function.batching import Batching
+
+SMALL = 1000
+"""Numbers in a state up to which calls of func cost more than its arithmetic."""
 
 
 class Dynamics(WithJacobian):
@@ -26,6 +30,18 @@ class Dynamics(WithJacobian):
 
     makes_leaves = False
     is_compiled = False
+
+    @property
+    def is_reversed_by_stages(self) -> bool:
+        """Whether explicit steps are reversed stage by stage, with one backward pass of f for each.
+
+        Of small states many are evaluated in one call, and a whole Jacobian of each.
+        """
+        if self.is_compiled:
+            return False
+        if self.layout.width > NARROW or self.space.is_distributed or self.layout.size > SMALL:
+            return True
+        return self.batching is Batching.LOOP
 
     def stepped(self, evaluations: int, jacobians: int, s: float, u: np.ndarray) -> None:
         """Count what code in C has evaluated by itself, up to a time and a state (size,)."""
@@ -45,16 +61,16 @@ class Dynamics(WithJacobian):
         """Whether it is known, without a call of the function, that it has the derivatives of the run."""
         return False
 
-    def _require_known(self, slopes: Tensor, s: Tensor, u: Tensor, known: Sequence[Tensor]) -> None:
-        """Raise ValueError if ``slopes``, f at K states, depend on leaves that are not ``known``."""
-        names = {origin(tensor) for tensor in known}
-        leaves = {} if self.makes_leaves else roots([slopes], names).leaves
-        if not leaves:
+    def require_known(self, slopes: Tensor, s: Tensor, u: Tensor, leaves: Sequence[Tensor]) -> None:
+        """Raise ValueError if ``slopes``, f at K states, depend on other leaves than these and parameters."""
+        names = {origin(tensor) for tensor in (*leaves, *self.parameters)}
+        found = {} if self.makes_leaves else roots([slopes], names).leaves
+        if not found:
             return
         # Leaves that func makes itself are new objects in another call.
         with torch.enable_grad():
             again = roots([self._many(s.detach(), u.detach())], names).leaves
-        stable = [leaf for key, leaf in again.items() if key in leaves]
+        stable = [leaf for key, leaf in again.items() if key in found]
         if stable:
             raise ValueError(
                 f"func uses a tensor of shape {tuple(stable[0].shape)} that requires a gradient, and did not "
@@ -62,11 +78,6 @@ class Dynamics(WithJacobian):
                 "params=[tensor]"
             )
         self.makes_leaves = True
-
-    def require_known(self, value: Tensor, s: float, u: np.ndarray) -> None:
-        """Raise ValueError if ``value``, f at u (size,), depends on leaves that are not parameters."""
-        times, states = torch.tensor([s], dtype=torch.float64), torch.from_numpy(u.copy()).unsqueeze(0)
-        self._require_known(value, times, states, self.parameters)
 
     def state_vjp(self, s: Tensor, u: Tensor, cotangents: Tensor) -> Tensor:
         """Jᵀw at K states: (K,), (K, size), (K, size) -> (K, size)."""
@@ -82,7 +93,7 @@ class Dynamics(WithJacobian):
         with torch.enable_grad():
             leaf = u.detach().requires_grad_()
             slopes = self._many(s, leaf)
-        self._require_known(slopes, s, u, (leaf, *self.parameters))
+        self.require_known(slopes, s, u, [leaf])
         if not slopes.requires_grad:
             return torch.zeros_like(u), [None] * len(self.parameters)
         grads: list[Tensor | None] = [
@@ -107,7 +118,7 @@ class Dynamics(WithJacobian):
         wanted: Sequence[Tensor] = [*self.parameters, *([times, ends] if wrt_time else [])]
         with torch.enable_grad():
             slopes = self._many(times, u.detach(), ends=ends)
-        self._require_known(slopes, s, u, wanted)
+        self.require_known(slopes, s, u, [times, ends])
         if slopes.requires_grad and wanted:
             grads: list[Tensor | None] = [
                 *torch.autograd.grad(slopes, wanted, cotangents, retain_graph=True, allow_unused=True)

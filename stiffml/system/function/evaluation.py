@@ -100,6 +100,10 @@ class Evaluation:
         """f at one state, always by a call of the function."""
         return self._slope(self.span.trim(s), u.copy())
 
+    def evaluate_once(self, s: float, u: np.ndarray) -> np.ndarray:
+        """f at one state that nobody will ask for again; the result must not be written to."""
+        return self._slope(self.span.trim(s), u.copy() if self._plain else u)
+
     def _slope(self, s: float, u: np.ndarray) -> np.ndarray:
         if self.span.degree and not self.span.begin <= s <= self.span.end:
             time, state = torch.tensor([s], dtype=torch.float64), torch.from_numpy(u)[None]
@@ -110,12 +114,26 @@ class Evaluation:
     def _called(self, s: float, u: np.ndarray) -> Tensor:
         """func at one state, as a flat vector in its own dtype, direction and device."""
         layout = self.layout
-        y = layout.unflatten(torch.from_numpy(u).to(layout.device, layout.dtype))
+        return self._called_at(s, layout.unflatten(torch.from_numpy(u).to(layout.device, layout.dtype)))
+
+    def _called_at(self, s: float, y: State) -> Tensor:
+        layout = self.layout
         time = self.span.own_time(self.direction * s)
         t = torch.tensor(time, dtype=layout.dtype, device=layout.device)
         value = self._checked(self.func(t, y))
         self.rhs_evals += 1
         return layout.flatten(value)
+
+    def called_with_leaf(self, s: float, u: np.ndarray) -> tuple[Tensor, Tensor, np.ndarray]:
+        """func at one state (size,) within the span, from a leaf (size,) in its own dtype and on its device.
+
+        Returns the leaf, which may share memory with ``u``; func's value as a flat vector, with its graph;
+        and f, as ``evaluate_anew`` does.
+        """
+        layout = self.layout
+        leaf = torch.from_numpy(u).to(layout.device, layout.dtype).requires_grad_()
+        value = self._called_at(self.span.trim(s), layout.unflatten(leaf))
+        return leaf, value, self._as_slope(value)
 
     def _as_slope(self, value: Tensor) -> np.ndarray:
         is_plain = self._plain and value.dtype == torch.float64  # then there is nothing to convert
@@ -243,10 +261,16 @@ class Evaluation:
                 )
         return self._time_differences
 
-    def evaluate_differentiably(self, s: Tensor, u: Tensor) -> Tensor:
-        """f at K states, with the graph of all that it depends on: (K,), (K, size) -> (K, size)."""
+    def evaluate_differentiably(
+        self, s: Tensor, u: Tensor, ends: Tensor | None = None, copies: int = 1
+    ) -> Tensor:
+        """f at K states, with the graph of all that it depends on: (K,), (K, size) -> (K, size).
+
+        At times beyond the span that includes its ``ends``. ``copies``: so many rows in turn are the same
+        state, which counts as one evaluation.
+        """
         with torch.enable_grad():
-            return self._many(s, u)
+            return self._many(s, u, ends=ends, copies=copies)
 
 
 def _require_real(dtype: torch.dtype) -> None:

@@ -17,8 +17,8 @@ from stiffml.all_at_once.guess import interpolated
 from stiffml.all_at_once.solve import solve_segment
 from stiffml.discretization.equations import Equations
 from stiffml.discretization.trajectory import Segment, Trajectories, Trajectory
-from stiffml.gradients.adjoint import curvatures_of
 from stiffml.gradients.directions import Units
+from stiffml.gradients.linearized import curvatures_of
 from stiffml.gradients.tangent import TangentSweep, linearize_both
 from stiffml.native.replay import Replay
 from stiffml.run.request import Request
