@@ -19,7 +19,8 @@ from problems.trajectories import RTOL, RTOL_FIELD, reference_trajectory
 
 if TYPE_CHECKING:
     import xarray
-    from matplotlib.figure import Figure
+
+    from stiffml.plotting import Figure
 
 SPLIT = "/split"
 
@@ -146,19 +147,19 @@ def seconds_per_call(problem: Definition) -> float:
 
 def plot(data: xarray.Dataset) -> Figure:
     """Digits against wall time and against evaluations of f, one line a method."""
-    from matplotlib.figure import Figure
+    from stiffml.plotting import Figure, series
 
-    figure = Figure(figsize=(9.6, 4.0), layout="constrained")
+    figure = Figure(figsize=(9.6, 4.0))
     panels = figure.subplots(1, 2, sharey=True)
     for panel, cost in zip(panels, ("wall_s", "rhs_evals"), strict=True):
-        for marker, method in zip("osD^v<>pP*X" * len(data["method"]), data["method"].values, strict=False):
+        for number, method in enumerate(data["method"].values):
             one = data.sel({"method": method})
-            panel.plot(one[cost], one["digits"], marker=marker, ms=5, lw=1.4, label=str(method))
+            panel.plot(one[cost], one["digits"], label=str(method), **series(number))
         unit = data[cost].attrs["units"]
         label = data[cost].attrs["long_name"]
         panel.set(xscale="log", xlabel=label if unit == "1" else f"{label} [{unit}]")
         panel.grid(alpha=0.25, which="both")
     panels[0].set_ylabel(f"digits at t = {data.attrs['t']:g}")
-    panels[0].legend(frameon=False, fontsize=9)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
     figure.suptitle(data.attrs["title"] or data.attrs["problem"], fontsize=11)
     return figure

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from stiffml.checks import described, texts
@@ -166,13 +165,16 @@ class Solution:
         return dataset
 
     def plot(self, names: Sequence[str] | None = None) -> matplotlib.figure.Figure:
-        """Every component over time, one panel each; see :func:`stiffml.plotting.plot_states`."""
+        """Every component over time, one panel each, with the states at and between all steps.
+
+        Axes are logarithmic where decades matter; see :func:`stiffml.plotting.plot_states`.
+        """
+        from stiffml.interface.dense import dense
         from stiffml.plotting import plot_states
 
         self._require_one_time("plot")
-        parts = self.y if isinstance(self.y, tuple) else (self.y,)
-        columns = [part.detach().reshape(len(part), -1) for part in parts]
-        return plot_states(self.t.detach().cpu().numpy(), torch.cat(columns, dim=1).cpu().numpy(), names)
+        times, states, joined = dense(self.t, self.y, self.pieces, self.interpolant)
+        return plot_states(times, states, names, joined=joined)
 
     def _require_one_time(self, name: str) -> None:
         if self.t.dim() > 1:

@@ -17,7 +17,7 @@ from stiffml.steps import Adaptive
 from stiffml.training.data import Run
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from stiffml.plotting import Figure
 
 MAX_STEPS = 20_000
 
@@ -188,13 +188,11 @@ def draw(
     resolved: Sequence[Resolved], components: Sequence[str], labels: Sequence[str], time_units: str
 ) -> Figure:
     """The runs solved again as lines, what was observed as points, a panel for each component, at most 16."""
-    from matplotlib.figure import Figure
-
-    from stiffml.plotting import DATA, FIT, spans_decades
+    from stiffml.plotting import DATA, FIT, Figure, spans_decades
 
     shown = min(len(components), 16)
     columns = min(shown, 4)
-    figure = Figure(figsize=(3.4 * columns, 2.6 * -(-shown // columns)), layout="constrained")
+    figure = Figure(figsize=(3.4 * columns, 2.6 * -(-shown // columns)))
     panels = figure.subplots(-(-shown // columns), columns, squeeze=False).ravel()
     logarithmic = all(spans_decades(one.run.times) for one in resolved)
     for c, panel in enumerate(panels):
@@ -208,7 +206,6 @@ def draw(
             panel.plot(t[first:], y[first:, c], color=FIT, lw=1.2)
         panel.set_title(labels[c], fontsize=10)
         panel.set_xlabel(f"time [{time_units}]")
-        panel.grid(alpha=0.25)
         if logarithmic:
             panel.set_xscale("log")
     return figure

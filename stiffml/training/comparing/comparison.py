@@ -13,8 +13,9 @@ from stiffml.training.comparing.dataset import summary
 
 if TYPE_CHECKING:
     import xarray
-    from matplotlib.figure import Figure
     from rich.table import Table
+
+    from stiffml.plotting import Figure
 
 DATASET, REPORT = "compare.nc", "report.html"
 
