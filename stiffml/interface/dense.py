@@ -23,7 +23,7 @@ NUMBERS = 1e7
 def dense(
     t: Tensor, y: State, pieces: Sequence[Piece], interpolant: Callable[[Tensor], State]
 ) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Of a Solution's t, y, pieces and interpolant: times in the direction of the solve, states (n, size) there, and whether they can be joined by lines.
+    """Times, states (n, size) there, and whether lines may join them, from what a Solution holds.
 
     The times are all outputs, the ends of all steps, and times between these where steps are few. Where the
     steps are not known any more, or the states are too many numbers, they are the outputs, not to be joined.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from stiffml.checks import described, texts
+from stiffml.display import Table, printed, short, table
 from stiffml.errors import Status
 from stiffml.interface.jacobian import jacobian_of
 from stiffml.interface.piece import Piece
@@ -22,6 +23,7 @@ if TYPE_CHECKING:  # slow to import
     import xarray
 
 
+@printed
 @dataclass
 class Solution:
     """The states at the output times and how they were obtained.
@@ -57,6 +59,26 @@ class Solution:
     event: Event | None
     interpolant: Callable[[Tensor], State] = field(repr=False)
     pieces: tuple[Piece, ...] = field(repr=False)
+
+    def _rows(self) -> list[tuple[str, str]]:
+        parts = self.y if isinstance(self.y, tuple) else (self.y,)
+        times = self.t.detach()
+        span = f", {float(times.min()):g} to {float(times.max()):g}" if times.numel() else ""
+        shape = "times" if times.dim() == 1 else f"{tuple(times.shape)} times"
+        rows = [
+            ("status", f"{self.status.value}: {self.message}"),
+            ("t", f"{times.shape[-1] if times.dim() == 1 else ''} {shape}{span}"),
+            ("y", ", ".join(short(part) for part in parts)),
+        ]
+        if self.event is not None:
+            rows.append(("event", f"at t = {float(self.event.t.detach()):.10g}"))
+        return [*rows, *self.stats.rows()]
+
+    def __str__(self) -> str:
+        return table("Solution", self._rows())
+
+    def _table(self) -> Table:
+        return (), self._rows()
 
     @property
     def success(self) -> bool:

@@ -12,6 +12,7 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from stiffml.discretization.trajectory import Segment
+from stiffml.display import readable
 from stiffml.run.stepping import StepSolver
 from stiffml.system.derivatives.products import gradient
 from stiffml.system.state import Layout, State
@@ -19,6 +20,7 @@ from stiffml.system.state import Layout, State
 EventFunc = Callable[[Tensor, State], Tensor]
 
 
+@readable
 @dataclass(frozen=True)
 class Event:
     """The event at which a solve ended: its event function reached zero.

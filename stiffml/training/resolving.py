@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from stiffml.display import Table, printed
 from stiffml.errors import SolveError
 from stiffml.interface.solution import Solution
 from stiffml.interface.solve import solve
@@ -120,6 +121,7 @@ def mean_of(resolved: Sequence[Resolved], scale: np.ndarray) -> float:
     return total / count if count else float("nan")
 
 
+@printed
 @dataclass(frozen=True)
 class Report:
     """How far a fit can be trusted: errors of the model solved again with tight tolerances.
@@ -153,6 +155,12 @@ class Report:
     messages: dict[str, str]
     training: float
     unseen: bool
+
+    def _table(self) -> Table:
+        rows = [(run, *(f"{e:.2e}" for e in row)) for run, row in zip(self.runs, self.errors, strict=True)]
+        rows.append(("mean of all", f"{self.mean:.2e}"))
+        rows += [(f"drift of {name}", f"{value:.1e}") for name, value in self.drift.items()]
+        return ("run", *self.components), rows
 
     def __str__(self) -> str:
         kind = "not fitted to" if self.unseen else "fitted to"

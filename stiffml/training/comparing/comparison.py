@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stiffml.checks import path as checked_path
+from stiffml.display import WIDTH, printed
 from stiffml.files import require_writable, save_netcdf, save_picture
 from stiffml.training.comparing.dataset import summary
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 DATASET, REPORT = "compare.nc", "report.html"
 
 
+@printed
 @dataclass(frozen=True)
 class Comparison:
     """The result of :func:`stiffml.training.compare`.
@@ -34,6 +37,13 @@ class Comparison:
     """
 
     data: xarray.Dataset
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        content = io.StringIO()
+        Console(width=WIDTH, file=content).print(self.table())
+        return content.getvalue().rstrip()
 
     def summary(self) -> xarray.Dataset:
         """For each training its last values, and totals of costs, over (method, optimizer, seed)."""
