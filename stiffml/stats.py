@@ -45,7 +45,8 @@ class Stats:
     newton_iterations : int
         Of implicit methods but Rosenbrock's, which solve linear systems only: ``linear_solves``.
     linear_solves : int
-        Of Rosenbrock methods, one for each stage. Other methods solve one in each Newton iteration.
+        Of Rosenbrock methods whose steps PETSc takes, one for each stage. Other methods solve one in each
+        Newton iteration.
     krylov_iterations : int
         0 with ``LU``.
     mended_jacobians : int

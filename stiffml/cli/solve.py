@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from stiffml.cli.screen import Name, Settings, Size, console, explained, load, results_folder
+from stiffml.cli.screen import Name, Settings, Size, console, errors, explained, load, results_folder
 from stiffml.steps import Adaptive, Fixed, Grid
 
 
@@ -43,7 +43,7 @@ def solve(
         chosen = _steps(steps)
         problem = load(name, settings, size)
         with results_folder(problem, out) as folder:
-            with console.status(f"solving {problem.name} with {method}"), torch.no_grad():
+            with errors.status(f"solving {problem.name} with {method}"), torch.no_grad():
                 solution = problem.solve(
                     None if points is None else problem.times(points),
                     method=method,

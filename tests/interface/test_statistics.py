@@ -36,7 +36,7 @@ def test_samples_with_times_of_their_own() -> None:
     t = T.expand(3, 4)
     y0 = torch.ones(3, 2, dtype=torch.float64)
     stats = stiffml.solve(decay, y0, t, method="rosw-ra34pw2", batch_dims=1).stats
-    assert stats.newton_iterations == 0 < stats.linear_solves
+    assert stats.newton_iterations == 0
 
 
 def test_pieces_and_failures_are_counted_alike() -> None:
