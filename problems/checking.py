@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -116,6 +117,14 @@ def check(problem: Definition, solution: Solution) -> Report:
         if len(near):
             comparisons.append(compare(problem, reference, states[near[0]]))
     return Report(problem.name, tuple(comparisons), drifts(problem, states), *_excess(problem, states))
+
+
+def attributes_of(report: Report) -> dict[str, float | str]:
+    """What a report says, as attributes of a file; ``digits`` only where there is a reference."""
+    found: dict[str, float | str] = {} if report.digits is None else {"digits": report.digits}
+    found["drift"] = json.dumps(dict(report.drifts))
+    found["outside_bounds"] = report.excess
+    return found
 
 
 def require_solution(solution: object) -> None:

@@ -29,6 +29,7 @@ from stiffml.settings import Discrete, Disk, Newton
 from stiffml.steps import Adaptive, Fixed, Grid, KeptSteps, Recorded
 from stiffml.system.derivatives.graph import NotTwiceDifferentiableError
 from stiffml.system.split import Split
+from stiffml.version import __version__
 
 
 def __getattr__(name: str) -> Any:
@@ -36,8 +37,6 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"stiffml.{name}")
     raise AttributeError(f"module 'stiffml' has no attribute {name!r}")
 
-
-__version__ = "0.1.0"
 
 __all__ = [
     "ARKIMEX",
@@ -77,6 +76,7 @@ __all__ = [
     "Split",
     "Status",
     "Theta",
+    "__version__",
     "check_gradients",
     "compile",
     "odeint",

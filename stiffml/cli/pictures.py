@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stiffml.cli.asked import SetUp
+from stiffml.interface.labels import shared_units
 
 if TYPE_CHECKING:
     import xarray
@@ -28,12 +29,12 @@ def trajectory(chosen: SetUp, result: Result) -> xarray.Dataset:
     fitted = np.concatenate([part.y for part, _ in parts])
     lengths = [len(part.run.times) for part, _ in parts]
     units = [chosen.data.units_of(name) for name in names]
-    one = units[0] if len(set(units)) == 1 else "see the coordinate units"
+    same = shared_units(tuple(units))
     dims = ("observation", "component")
     dataset = xarray.Dataset(
         {
-            "observed": (dims, observed, {"long_name": "what was observed", "units": one}),
-            "fitted": (dims, fitted, {"long_name": "the fitted model solved again", "units": one}),
+            "observed": (dims, observed, {"long_name": "what was observed", **same}),
+            "fitted": (dims, fitted, {"long_name": "the fitted model solved again", **same}),
         },
         {
             "time": ("observation", np.concatenate([part.run.times for part, _ in parts])),

@@ -59,7 +59,7 @@ def explained() -> Iterator[None]:
         yield
     except (ValueError, OSError, ImportError, SolveError, TrainingError) as error:
         errors.print("[red]error[/]: ", end="")
-        errors.print(str(error), markup=False, highlight=False)
+        errors.print(str(error), markup=False, highlight=False, emoji=False, soft_wrap=True)
         raise typer.Exit(USAGE if isinstance(error, ValueError) else FAILED) from None
 
 
@@ -111,7 +111,9 @@ class Work:
         spent = now - self._began
         of = f" of {self._total}" if self._total else ""
         left = f", {duration(spent / done * (self._total - done))} left" if self._total and done else ""
-        errors.print(f"{text}: {done}{of} after {duration(spent)}{left}", markup=False, highlight=False)
+        errors.print(
+            f"{text}: {done}{of} after {duration(spent)}{left}", markup=False, highlight=False, emoji=False
+        )
 
 
 def duration(seconds: float) -> str:

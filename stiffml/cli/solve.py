@@ -36,7 +36,8 @@ def solve(
     ] = None,
 ) -> None:
     """Solve a problem; print digits, invariants and costs; write a netCDF file and a picture."""
-    from problems.datasets import save_dataset, solution_dataset
+    from problems.checking import attributes_of
+    from problems.datasets import save_dataset
     from stiffml.files import save_picture
 
     with explained():
@@ -53,9 +54,8 @@ def solve(
                 )
             assert isinstance(solution.y, torch.Tensor)
             report = problem.check(solution)
-            costs = {key: value for key, value in vars(solution.stats).items() if key != "adjoint"}
-            data = solution_dataset(problem, solution.t.numpy(), solution.y.numpy())
-            data.attrs.update(method=method, rtol=rtol, **costs)
+            data = solution.to_xarray()
+            data.attrs.update(attributes_of(report))
             save_dataset(data, folder / "solution.nc")
             save_picture(folder / "solution.png", problem.plot(solution))
 

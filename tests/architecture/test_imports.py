@@ -20,7 +20,7 @@ PACKAGES = ("stiffml", "problems")
 LONGEST = 350
 
 ORDER: tuple[tuple[str, ...], ...] = (
-    ("checks", "display", "errors", "files", "memory", "stats", "steps", "settings"),
+    ("checks", "display", "errors", "files", "memory", "stats", "steps", "settings", "version"),
     ("discretization",),
     ("methods",),
     ("parameters", "compiled"),
