@@ -116,6 +116,7 @@ def test_a_killed_fit_resumes_to_the_same_weights(tmp_path: Path) -> None:
 
 
 SMALL = {"burgers": (48, 0.5), "ks": (16, 2.0), "brusselator": (3, 11.5), "gray_scott": (8, 50.0)}
+SMALL |= {"allen_cahn": (15, 10.0), "fitzhugh_nagumo": (16, 20.0)}
 """Of fields: points along an axis, and an end before which nothing is chaotic or under-resolved."""
 
 LONG = {"ch4air": "54 species"}

@@ -30,8 +30,6 @@ def decoded(path: Path) -> xarray.Dataset:
 @pytest.mark.parametrize(
     ("name", "options"), [("pollu", ()), ("h2air", ()), ("ks", ("--size", "16", "--split"))]
 )
-    ("name", "options"), [("pollu", ()), ("h2air", ()), ("ks", ("--size", "16", "--split"))]
-)
 def test_a_solution_says_how_it_was_made(name: str, options: tuple[str, ...], tmp_path: Path) -> None:
     method = ["--method", "arkimex-3"] if options else []
     command = ["solve", name, "--rtol", "1e-4", *method, *options, "--out", str(tmp_path)]
