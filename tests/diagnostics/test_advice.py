@@ -34,7 +34,7 @@ VERDICTS = {
     "robertson_dae": "stiff",
     "lotka_volterra": "not stiff",
     "spiral": "not stiff",
-    "allen_cahn": "mildly stiff",
+    "allen_cahn": "stiff",
     "fitzhugh_nagumo": "not stiff",
 }
 OSCILLATORY = ("spiral", "fitzhugh_nagumo")
