@@ -3,7 +3,7 @@ PYTHON ?= python3
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
-.PHONY: demo test sweep check bench-peers clean
+.PHONY: demo test sweep sweep-petsc wheels check docs bench-peers clean
 
 demo: ## fit a neural ODE to Robertson's problem and draw the result
 	$(PYTHON) environment/bootstrap.py
@@ -19,11 +19,29 @@ sweep: ## run the tests that take long, and record the result
 	$(PYTHON) environment/bootstrap.py --extras test
 	.venv/bin/python -m pytest -n 2 -m sweep -q --durations=25 --disable-warnings | tee tests/sweep.txt
 
+# Rooms in which a version of PETSc can make a difference.
+PETSC_TESTS = tests/methods tests/petsc tests/run tests/system tests/linear tests/gradients tests/compiled \
+	tests/native tests/all_at_once tests/distributed tests/problems
+
+sweep-petsc: ## run the tests with the oldest and the newest PETSc, each in an environment of its own, and record it
+	for version in 3.24.6 3.26.1; do \
+		$(PYTHON) environment/bootstrap.py --extras test --petsc $$version --venv .venv-petsc-$$version && \
+		(echo "PETSc $$version" && .venv-petsc-$$version/bin/python -m pytest -n 2 -m "not sweep and not alone" -q \
+			--disable-warnings $(PETSC_TESTS)) | tee tests/petsc-$$version.txt || exit 1; \
+	done
+
+wheels: ## leave wheels of PETSc and petsc4py in wheels/, for other machines like this one
+	$(PYTHON) environment/bootstrap.py --wheels wheels
+
 check: ## run the linters and the type checker
 	$(PYTHON) environment/bootstrap.py --extras test,develop
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+docs: ## build the site in docs/_build/html; the lessons are run for it
+	$(PYTHON) environment/bootstrap.py --extras test,docs
+	.venv/bin/python -m sphinx -W -n -b html docs docs/_build/html
 
 bench-peers: ## compare with other tools, which get an environment of their own, and record the result
 	$(PYTHON) environment/bootstrap.py
@@ -33,4 +51,4 @@ bench-peers: ## compare with other tools, which get an environment of their own,
 	.venv/bin/python benchmarks/peers/small/ensembles.py
 
 clean: ## remove the environment and the runs
-	rm -rf .venv .venv-peers runs
+	rm -rf .venv .venv-peers .venv-petsc-* runs docs/_build docs/generated docs/learn

@@ -2,7 +2,8 @@
 
 Run by `make demo` and `make test`. PETSc and petsc4py are built once from the package registry, made
 relocatable, and kept as wheels in the user's cache folder under a key made of everything that could
-change them; a second environment installs those wheels.
+change them; a second environment installs those wheels. Wheels in the folder `wheels/`, which `make wheels`
+leaves there, are taken before anything is built.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE = ROOT / "environment"
-VENV = ROOT / ".venv"
-STAMP = VENV / "stiffml-environment"
+STAMP = "stiffml-environment"
+WHEELS, ORIGIN = ROOT / "wheels", "wheels.json"
 RECIPE = json.loads((HERE / "recipe.json").read_text())
 CONSTRAINTS = HERE / "constraints.txt"
 
@@ -33,28 +34,41 @@ CONSTRAINTS = HERE / "constraints.txt"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--extras", default="", help="extras to install, such as test,develop")
-    extras = parser.parse_args().extras
+    parser.add_argument("--petsc", help=f"a version of PETSc other than {RECIPE['petsc']}")
+    parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="the environment's folder")
+    parser.add_argument("--wheels", type=Path, help="only leave the wheels of PETSc and petsc4py there")
+    asked = parser.parse_args()
     check_machine()
+    if asked.petsc:
+        RECIPE["petsc"] = asked.petsc
+    if asked.wheels:
+        leave_wheels(asked.wheels)
+    else:
+        install(asked.venv, asked.extras)
+
+
+def install(venv: Path, extras: str) -> None:
     base = fingerprint()
+    stamp = venv / STAMP
     # What was installed from other versions or for another Python is void, not only what is missing.
-    done = STAMP.read_text().split() if STAMP.exists() else []
+    done = stamp.read_text().split() if stamp.exists() else []
     done = done if done[:1] == [base] else [base]
-    if f"[{extras}]" in done and usable(VENV):
+    if f"[{extras}]" in done and usable(venv):
         return
     began = time.monotonic()
-    if not usable(VENV):
-        say(f"creating {VENV.name}")
-        create(VENV)
+    if not usable(venv):
+        say(f"creating {venv.name}")
+        create(venv)
     # mpich and torch first, so that nothing later asks the resolver for other ones.
     say("installing torch, mpich and the other dependencies")
-    pip(VENV, "install", "-q", f"mpich=={RECIPE['mpich']}", "torch", "numpy", "setuptools", *constrained())
+    pip(venv, "install", "-q", f"mpich=={RECIPE['mpich']}", "torch", "numpy", "setuptools", *constrained())
     for wheel in petsc_wheels():
         say(f"installing {wheel.name}")
-        pip(VENV, "install", "-q", "--no-deps", "--force-reinstall", str(wheel))
+        pip(venv, "install", "-q", "--no-deps", "--force-reinstall", str(wheel))
     target = f"{ROOT}[{extras}]" if extras else str(ROOT)
-    pip(VENV, "install", "-q", "--no-build-isolation", "-e", target, *constrained())
-    subprocess.run([python_of(VENV), "-c", "import stiffml"], check=True, cwd=VENV)
-    STAMP.write_text("\n".join([*done, f"[{extras}]"]) + "\n")
+    pip(venv, "install", "-q", "--no-build-isolation", "-e", target, *constrained())
+    subprocess.run([python_of(venv), "-c", "import stiffml"], check=True, cwd=venv)
+    stamp.write_text("\n".join([*done, f"[{extras}]"]) + "\n")
     say(f"environment ready after {minutes(time.monotonic() - began)}")
 
 
@@ -101,7 +115,7 @@ def check_machine() -> None:
     if not shutil.which("make"):
         problems.append("make")
     if sys.platform != "linux":
-        problems.append("Linux (elsewhere install petsc4py 3.26 yourself, then `pip install .`)")
+        problems.append("Linux (elsewhere install petsc4py 3.24 to 3.26 yourself, then `pip install .`)")
     if problems:
         sys.exit("stiffml's environment needs " + ", and ".join(problems))
 
@@ -137,8 +151,54 @@ def pip(venv: Path, *arguments: str) -> None:
         sys.exit(f"pip failed: {' '.join(arguments)}")
 
 
+def origin() -> dict[str, object]:
+    """What wheels that somebody else has made must share with those that would be built here."""
+    return {
+        "recipe": RECIPE,
+        "python": sys.implementation.cache_tag,
+        "platform": sysconfig.get_platform(),
+        "libc": list(platform.libc_ver()),
+    }
+
+
+def leave_wheels(folder: Path) -> None:
+    """Copy the wheels of PETSc and petsc4py to ``folder``, with a note of what they are made of and for."""
+    found = petsc_wheels()
+    folder.mkdir(parents=True, exist_ok=True)
+    for wheel in found:
+        partial = folder / f"{wheel.name}.partial"
+        shutil.copy(wheel, partial)
+        partial.replace(folder / wheel.name)
+        say(f"{folder / wheel.name}, {wheel.stat().st_size / 2**20:.0f} MB")
+    (folder / ORIGIN).write_text(json.dumps(origin(), indent=2) + "\n")
+
+
+def given_wheels() -> list[Path]:
+    """The wheels in `wheels/`, if they serve here: of this recipe, Python and platform, and no newer libc."""
+    try:
+        held = json.loads((WHEELS / ORIGIN).read_text())
+        library, version = held.pop("libc")
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return []
+    wanted = origin()
+    own_library, own_version = platform.libc_ver()
+    wanted.pop("libc")
+    if held != wanted or library != own_library or numbers(version) > numbers(own_version):
+        say(f"{WHEELS.name}/ holds wheels for another machine, which stay there")
+        return []
+    return sorted(WHEELS.glob(f"petsc*-{RECIPE['petsc']}-*.whl"))
+
+
+def numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".") if part.isdigit()]
+
+
 def petsc_wheels() -> list[Path]:
-    """The wheels of PETSc and petsc4py: from the cache, or built and put there."""
+    """The wheels of PETSc and petsc4py: those in `wheels/`, or from the cache, or built and put there."""
+    given = given_wheels()
+    if len(given) == 2:
+        say(f"PETSc {RECIPE['petsc']} comes from {WHEELS.name}/")
+        return given
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     cache = caches / "stiffml" / "wheels" / wheel_key()
     found = sorted(cache.glob("petsc*.whl"))

@@ -91,17 +91,17 @@ class Problem(Definition):
         return check(self, solution)
 
     def dataset(self, n: int, **arguments: Any) -> xarray.Dataset:
-        """Observations at ``n`` times after the start; see :func:`problems.datasets.make_dataset`."""
+        """Observations at ``n`` times after the start."""
         return make_dataset(self, n, **arguments)
 
     def plot(self, solution: Solution) -> Figure:
-        """A picture of a solution, with the references; see :func:`problems.pictures.plot`."""
+        """A picture of a solution, with the references."""
         from problems.pictures import plot  # imports matplotlib, which takes a moment
 
         return plot(self, solution)
 
     def eigenvalues(self, t: float | None = None, y: np.ndarray | None = None) -> np.ndarray:
-        """Eigenvalues of ∂rhs/∂y at (t, y), by default the start: :func:`problems.spectrum.eigenvalues`."""
+        """Eigenvalues of ∂rhs/∂y at (t, y), by default the start."""
         t = self.t_span[0] if t is None else number("t", t)
         y = self.y0 if y is None else array("y", y)
         if y.shape != self.y0.shape:

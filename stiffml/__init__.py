@@ -24,8 +24,9 @@ from stiffml.methods import (
     RungeKutta,
     Theta,
 )
-from stiffml.run.events import Event
+from stiffml.run.crossings import Crossing, Event, Events
 from stiffml.settings import Discrete, Disk, Newton
+from stiffml.steady import SteadyState, steady_state
 from stiffml.steps import Adaptive, Fixed, Grid, KeptSteps, Recorded
 from stiffml.system.derivatives.graph import NotTwiceDifferentiableError
 from stiffml.system.split import Split
@@ -50,9 +51,11 @@ __all__ = [
     "Assembled",
     "BackwardEuler",
     "CrankNicolson",
+    "Crossing",
     "Discrete",
     "Disk",
     "Event",
+    "Events",
     "Fixed",
     "GradientReport",
     "Grid",
@@ -75,6 +78,7 @@ __all__ = [
     "Sparsity",
     "Split",
     "Status",
+    "SteadyState",
     "Theta",
     "__version__",
     "check_gradients",
@@ -82,4 +86,5 @@ __all__ = [
     "odeint",
     "sensitivities",
     "solve",
+    "steady_state",
 ]

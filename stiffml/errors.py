@@ -28,17 +28,21 @@ DERIVATIVE_HINT = (
 class Status(enum.Enum):
     """How a solve ended.
 
-    ``SUCCESS``: at the last output time. ``EVENT``: at the event. All others are failures.
+    ``SUCCESS``: at the last output time. ``EVENT``: at the event. ``STOPPED``: the callback ended
+    it. All others are failures.
     """
 
     SUCCESS = "success"
     EVENT = "event"
+    STOPPED = "stopped by the callback"
     NEWTON_FAILED = "newton failed"
     LINEAR_FAILED = "linear solver failed"
     STEP_TOO_SMALL = "step too small"
     MAX_STEPS = "step limit reached"
+    MAX_SECONDS = "time limit reached"
     STIFF = "stiff"
     NON_FINITE = "non-finite value"
+    NO_EVENT = "no event"
     INFINITE_DERIVATIVE = "non-finite derivative"
     OUT_OF_BOUNDS = "out of bounds"
     NO_ROOM = "no room for checkpoints"
@@ -153,6 +157,12 @@ _EXPLANATIONS = {
     Status.MAX_STEPS: _Explanation(
         "the step limit was reached",
         "steps=Adaptive(max_steps=…), looser rtol and atol",
+        "; the problem may be stiff: use method='bdf'",
+    ),
+    Status.MAX_SECONDS: _Explanation(
+        "the time limit was reached",
+        "a larger max_seconds, looser rtol and atol, compile=True; what was reached is in the error's "
+        "solution, which throw=False returns",
         "; the problem may be stiff: use method='bdf'",
     ),
     Status.STIFF: _Explanation(

@@ -14,6 +14,7 @@ from problems.chemistry.errors import MechanismError, UnsupportedMechanismError,
 from problems.chemistry.specification import Reaction, Species, Specification
 from problems.chemistry.units import UnitSystem, number
 from problems.chemistry.yaml12 import load
+from stiffml.extras import to_install
 
 _GAS_KINETICS = ("gas", "bulk")
 
@@ -37,8 +38,7 @@ def find_file(name: str | Path, beside: Path | None = None) -> Path:
     where = f"here or beside {beside}" if beside else "here"
     if shipped is None:
         raise FileNotFoundError(
-            f"no file {str(path)!r} {where}; for the mechanisms that Cantera ships: "
-            "pip install stiffml[chemistry]"
+            f"no file {str(path)!r} {where}; for the mechanisms that Cantera ships: {to_install('chemistry')}"
         )
     raise FileNotFoundError(f"no file {str(path)!r} {where}, nor in {shipped}, which Cantera ships")
 

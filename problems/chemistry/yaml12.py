@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from problems.chemistry.errors import MechanismError
+from stiffml.extras import to_install
 
 # The core schema of YAML 1.2 (section 10.3.2): name of the tag, what it matches, the first characters.
 # PyYAML by itself follows YAML 1.1, where the species NO is a false and 1e5 a string.
@@ -53,7 +54,7 @@ def _loader() -> Any:
     try:
         import yaml
     except ImportError as error:
-        raise ImportError("mechanism files need PyYAML: pip install stiffml[chemistry]") from error
+        raise ImportError(f"mechanism files need PyYAML: {to_install('chemistry')}") from error
 
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
         """PyYAML's safe loader with other rules for plain scalars, and with keys that must differ."""

@@ -11,6 +11,7 @@ import typer
 from stiffml.cli.asked import Asked
 from stiffml.cli.options import Data, HoldOut, Learn, Name, Noise, Points, Run, Time
 from stiffml.cli.screen import Settings, Size, Work, console, explained
+from stiffml.extras import to_install
 
 
 def compare(
@@ -123,5 +124,5 @@ def _pool() -> Any:
     try:
         from mpi4py.futures import MPICommExecutor
     except ImportError as error:
-        raise ImportError(f"--mpi needs mpi4py ({error}): pip install stiffml[mpi]") from error
+        raise ImportError(f"--mpi needs mpi4py ({error}): {to_install('mpi')}") from error
     return MPICommExecutor()

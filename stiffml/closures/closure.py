@@ -54,7 +54,7 @@ class Closure(nn.Module):
         Names of the n components. Default y1, y2, …
     head : Head
         ``Linear()``, ``Sinh()`` (default), ``ProductionLoss()``, ``Reactions()`` or ``Relaxation()``; see
-        :mod:`.heads` for what holds with each.
+        the heads for what holds with each.
     features : Features
         Default ``LinearFeatures(typical)``.
     conserve : mapping or array_like, optional

@@ -79,7 +79,7 @@ def describe_gradient(found: xarray.Dataset) -> str:
 
     A row for each range of |hλ|: how much of the gradient came by such modes, and the medians over steps and
     modes of what steps pass on, of their response to the mode's rate, and of that to a forcing. Shares are
-    those of :func:`shares_of`; for up to 8 parameters those of each follow.
+    parts of the gradient's size, with their sign; for up to 8 parameters those of each follow.
     """
     z, share = sizes_of(found), shares_of(found)
     lines = [

@@ -103,6 +103,11 @@ class Trajectory:
         self.end_is_held = True
         self._times.rows[-1], self._sizes.rows[-1] = time, size
 
+    def restore_last_step(self, time: float, size: float) -> None:
+        """Let the last step end by itself again, at ``time``, after it was moved."""
+        self.end_last_step(time, size)
+        self.end_is_held = False
+
     def drop_last_step(self) -> None:
         """Remove the last step."""
         self.end_is_held = False
@@ -129,6 +134,11 @@ class Trajectory:
     def n_steps(self) -> int:
         """The number of accepted steps."""
         return self._sizes.count
+
+    @property
+    def last_size(self) -> float:
+        """The size of the last step."""
+        return float(self._sizes.rows[-1])
 
     @property
     def times(self) -> np.ndarray:

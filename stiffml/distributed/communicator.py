@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from stiffml.extras import to_install
 from stiffml.petsc.library import PETSc
 
 
@@ -31,5 +32,5 @@ def mpi() -> Any:
     try:
         from mpi4py import MPI
     except ImportError as error:
-        raise ImportError('several processes need mpi4py: pip install "stiffml[mpi]"') from error
+        raise ImportError(f"several processes need mpi4py: {to_install('mpi')}") from error
     return MPI

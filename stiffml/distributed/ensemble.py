@@ -29,7 +29,7 @@ class Ensemble(nn.Module):
 
     The loop, the loss and the optimiser stay as they are: every rank runs the same program on the same data,
     and solves its share of the samples. Start it with ``torchrun --nproc-per-node 4 train.py`` or with
-    ``OMP_NUM_THREADS=1 mpiexec -n 4 python train.py`` (``pip install "stiffml[mpi]"``), where without that
+    ``OMP_NUM_THREADS=1 mpiexec -n 4 python train.py`` (``pip install '.[mpi]'``), where without that
     variable every rank would use threads on all processors, and all be slower than one; in a single process
     this is the module itself. Where there are fewer samples than ranks, some idle.
 
@@ -49,7 +49,7 @@ class Ensemble(nn.Module):
     If the module fails on one rank, that rank raises its own exception and the others raise
     :class:`EnsembleError`, which is a SolveError too if nothing else happened; all can go on from there. An
     error that nothing catches ends all processes, as long as an Ensemble exists (see
-    :class:`stiffml.distributed.abort.EndsAll`), and so does one that is killed. Under torchrun ranks wait
+    ``stiffml/distributed/abort.py``), and so does one that is killed. Under torchrun ranks wait
     for each other no longer than torch.distributed lets them: half an hour, unless ``init_process_group`` was
     called before with another ``timeout``.
 

@@ -31,12 +31,13 @@ from stiffml.gradients.transposed import (
     require_independent,
     sweep_at_once,
 )
+from stiffml.linear.dense.constant import ConstantBlocks
 from stiffml.linear.dense.lu import DenseBlocks
 from stiffml.native.replay import Replay
 from stiffml.system.derivatives.curvature import Curvature
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.derivatives.jacobian import NARROW
-from stiffml.system.derivatives.linearization import Linearization, Products
+from stiffml.system.derivatives.linearization import Linearization, Products, PulledBack
 from stiffml.system.derivatives.products import added
 from stiffml.system.system import System
 from stiffml.system.trials import require_same_product
@@ -185,13 +186,15 @@ def _reverse_segment(
     if same is not None and kept is None:
         same.require()
     factored = None if kept is None else kept.factored
+    through = [True, system.g is not None]  # whether the parameters of f and g are to be reached yet
     if factored is not None:
         if is_last and system.layout.samples > 1:
             require_independent(factored, equations, system)
         swept = sweep_at_once(equations, system, factored, pending)
     else:
-        f = linearize(equations.f_nodes, method.implicit, system.f, replay)
-        g = None if system.g is None else linearize(equations.g_nodes, False, system.g, replay)
+        pulls = total.times is None and kept is None  # else more than the sweep yields is wanted
+        f = linearize(equations.f_nodes, method.implicit, system.f, replay, pulls)
+        g = None if system.g is None else linearize(equations.g_nodes, False, system.g, replay, pulls)
         if is_last and system.layout.samples > 1:
             _require_independent_samples(equations, system, f, g)
         curvatures = curvatures_of(equations, system.f)
@@ -205,12 +208,19 @@ def _reverse_segment(
             del anew
         else:
             swept = sweep(equations, system, f, g, curvatures, pending, with_multipliers=wanted)
+        for part in (f, g):
+            if isinstance(part, PulledBack):
+                total.add(part.parameters)
+                through[part is g] = False
         del f, g, blocks  # frees the Jacobians, which may be large
     if method.implicit:
         replay.solver.release_jacobian()
-    at_f, used = _through(system.f, equations.f_nodes, swept.f, total)
-    at_g, uses = None, [used]
-    if system.g is not None and swept.g is not None:
+    at_f = at_g = None
+    uses: list[set[int]] = []
+    if through[0]:
+        at_f, used = _through(system.f, equations.f_nodes, swept.f, total)
+        uses.append(used)
+    if through[1] and system.g is not None and swept.g is not None:
         at_g, used = _through(system.g, equations.g_nodes, swept.g, total)
         uses.append(used)
     if same is not None and kept is not None:
@@ -226,6 +236,7 @@ def _reverse_segment(
             wrt_mass = mass_gradient(block, multipliers, partial(equations.column, block), system)
             total.add([*[None] * len(system.f.parameters), wrt_mass])
         if total.times is not None:
+            assert at_f is not None
             total.times.add_block(equations, number, system, multipliers, at_f, at_g, wrt_tau)
 
 
@@ -237,15 +248,21 @@ def _require_independent_samples(
         (system.f, f, equations.f_nodes),
         (system.g, g, equations.g_nodes if g is not None else None),
     ):
-        if part is not None and linearization is not None and nodes is not None and len(nodes.s):
+        if part is None or linearization is None or nodes is None or not len(nodes.s):
+            continue
+        # Products are what would be compared with; the Jacobian of all samples has been compared.
+        is_done = isinstance(linearization, ConstantBlocks) and linearization.is_shared
+        if not is_done and not isinstance(linearization, Products):
             require_same_product(linearization, part, nodes.s, nodes.u, int(nodes.s.argmax()))
 
 
-def linearize(nodes: Nodes, solves: bool, dynamics: Dynamics, replay: Replay) -> Linearization:
+def linearize(
+    nodes: Nodes, solves: bool, dynamics: Dynamics, replay: Replay, pulls: bool = False
+) -> Linearization:
     """The Jacobians of f or g at the nodes.
 
     If ``solves``, they support linear solves. Otherwise they are dense blocks for small systems, and
-    Jacobian products for others.
+    Jacobian products for others; where the sweep ``pulls``, those give the gradient of the parameters too.
     """
     system = replay.system
     if solves:
@@ -254,7 +271,7 @@ def linearize(nodes: Nodes, solves: bool, dynamics: Dynamics, replay: Replay) ->
         )
     if _is_narrow(dynamics):
         return DenseBlocks(dynamics, nodes.s, nodes.u, system.mass)
-    return Products(dynamics, nodes.s, nodes.u)
+    return (PulledBack if pulls and not dynamics.is_compiled else Products)(dynamics, nodes.s, nodes.u)
 
 
 def curvatures_of(equations: Equations, dynamics: Dynamics) -> list[Curvature | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,8 +12,9 @@ from stiffml.discretization.numbering import HALF
 from stiffml.gradients.end_time import end_time_tangents
 from stiffml.gradients.refusals import differentiable_no_further
 from stiffml.gradients.tape import Tape
-from stiffml.run.events import EventFunc, checked, gradients_of
+from stiffml.run.crossings import EventFunc, checked, gradients_of
 from stiffml.system.space import Space
+from stiffml.system.system import System
 
 
 def differentiable_event(event: EventFunc, tape: Tape, s: float, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -22,29 +25,42 @@ def differentiable_event(event: EventFunc, tape: Tape, s: float, u: Tensor) -> t
     end time by −δg / (dg/dt). dg/dt includes the change of u with the end of the last step.
     """
     system = tape.replay.system
-    layout = system.layout
     t = torch.tensor(system.direction * s, dtype=u.dtype, device=u.device)
+
+    def velocity() -> np.ndarray:
+        return system.direction * end_time_tangents(tape)[tape.replay.trajectory.n_steps]
+
+    return at_event(event, system, t, u, velocity)
+
+
+def at_event(
+    event: EventFunc, system: System, t: Tensor, u: Tensor, velocity: np.ndarray | Callable[[], np.ndarray]
+) -> tuple[Tensor, Tensor]:
+    """The time () and state (size,) of an event at ``t`` () and ``u`` (size,), by its function.
+
+    ``u`` is differentiable with t held constant. ``velocity``, or what it returns, is du/dt (size,).
+    """
+    layout = system.layout
     value = checked(event(t, layout.unflatten(u)))
     # The gradient may be needed in another process only, and computing it takes all of them.
     if system.space.every(not (torch.is_grad_enabled() and (u.requires_grad or value.requires_grad))):
         return t, u
-    tangent = end_time_tangents(tape)[tape.replay.trajectory.n_steps]
-    velocity = torch.from_numpy(system.direction * tangent).to(u)
+    moving = torch.from_numpy(velocity() if callable(velocity) else velocity).to(u)
     rate, wrt_u = gradients_of(event, layout, float(t), u)
     # If the state is shared among processes, the change of g is a sum over all of them.
-    rate += system.space.sum(float(wrt_u @ velocity))
-    return _AtEvent.apply(t, u, value, velocity, rate, system.space)
+    rate += system.space.sum(float(wrt_u @ moving))
+    return _AtEvent.apply(t, u, value, moving, rate, system.space)
 
 
 def moved_with_end(u: Tensor, end: Tensor, tape: Tape) -> Tensor:
     """The outputs u (n, size) of a run that an event ended, made to depend on the time of the event too.
 
-    Outputs inside the last step depend on the end of that step. The gradient of the run itself holds this
-    end constant. ``end`` () is the time of the event, differentiable.
+    Outputs inside the last step, and the state at its end, depend on that end. The gradient of the run itself
+    holds it constant. ``end`` () is the time of the event, differentiable.
     """
     readings, trajectory, system = tape.readings, tape.replay.trajectory, tape.replay.system
     last = trajectory.n_steps
-    moving = [k for k, reading in enumerate(readings) if reading.s is not None and reading.end == last]
+    moving = [k for k, reading in enumerate(readings) if reading.end == last]
     if not moving or not end.requires_grad:
         return u
     with torch.no_grad():
@@ -52,7 +68,9 @@ def moved_with_end(u: Tensor, end: Tensor, tape: Tape) -> Tensor:
     rates = {last: 1.0, **({HALF: 0.5} if last == 1 else {})}
     velocities = np.zeros(u.shape)
     for k in moving:
-        velocities[k] = system.direction * readings[k].tangent(tangents, rates)
+        at_end = readings[k].s is None
+        tangent = tangents[last] if at_end else readings[k].tangent(tangents, rates)
+        velocities[k] = system.direction * tangent
     return _MovedWithEnd.apply(u, end, torch.from_numpy(velocities).to(u), system.space)
 
 

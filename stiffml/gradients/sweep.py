@@ -198,7 +198,7 @@ class _ReverseStep:
             (self.at_g[c], self.g, self.g_index),
         ):
             if cotangent is not None and part is not None:
-                through = part.apply(int(index[c][k]), cotangent, transpose=True)
+                through = part.pull_back(int(index[c][k]), cotangent)
                 total = through if total is None else total + through
         return total
 

@@ -11,11 +11,13 @@ from typing import Any, ParamSpec, TypeVar
 
 from torch import Tensor
 
+from stiffml.interface.jumps import Jumps
 from stiffml.interface.solution import Solution
 from stiffml.linear.settings import LU, Krylov
 from stiffml.linear.sparsity import Sparsity
 from stiffml.methods import Method
-from stiffml.run.events import EventFunc
+from stiffml.run.crossings import Watched
+from stiffml.run.watching import Callback
 from stiffml.settings import Discrete, Newton
 from stiffml.steps import KeptSteps, Recorded, Steps
 from stiffml.system.function.batching import Func
@@ -49,15 +51,19 @@ class Arguments:
     batch_dims: int = 0
     mass: Tensor | None = None
     make_consistent: bool = False
-    event: EventFunc | None = None
+    event: Watched | None = None
     bounds: Bounded | None = None
     breakpoints: Tensor | Sequence[float] | None = None
+    jumps: Jumps | None = None
     through: Tensor | Sequence[float] | None = None
     params: Iterable[Tensor] = ()
     adjoint: Discrete | None = None
     newton: Newton | None = None
     options: Mapping[str, object] | None = None
     compile: bool = False
+    callback: Callback | None = None
+    max_seconds: float | None = None
+    progress: bool = False
     throw: bool = True
 
 

@@ -1,12 +1,10 @@
-"""Solves with breakpoints: one run for each section between them."""
+"""Solves with breakpoints and jumps: one run for each section between them."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -18,7 +16,9 @@ from stiffml.checks import several_times
 from stiffml.errors import SolveError, Status
 from stiffml.interface.arguments import Arguments
 from stiffml.interface.interpolation import interpolate
+from stiffml.interface.jumps import Jump, jumps_of, moved
 from stiffml.interface.piece import Piece
+from stiffml.interface.sections import Boundary, Section, sections_of
 from stiffml.interface.solution import Solution
 from stiffml.native.constraints import InconsistentError
 from stiffml.stats import Stats
@@ -39,35 +39,13 @@ class SolveSection(Protocol):
     ) -> tuple[Solution, SolveError | None]: ...
 
 
-@dataclass(frozen=True)
-class _Section:
-    """A part of the time span without jumps of func inside.
-
-    Attributes
-    ----------
-    begin, end : Tensor
-        0-d, in double precision.
-    jumps : (float, float)
-        The times of the jumps before and after, infinite if there is none. A jump may lie at an end of the
-        section or outside of it.
-    """
-
-    begin: Tensor
-    end: Tensor
-    jumps: tuple[float, float]
-
-    def reaches(self, t: Tensor) -> int:
-        """How many of the next times t lie in the section, compared in the precision of t."""
-        end = self.end.detach().to(t.dtype)
-        return int(((t <= end) if self.end > self.begin else (t >= end)).sum())
-
-
 class _Part(NamedTuple):
-    """The solution of a section, and what of its first and last state belongs to the whole."""
+    """The solution of a section, and which of its rows, with what states, belong to the whole."""
 
     solution: Solution
-    is_first: bool
-    ends_on_output: bool
+    rows: slice
+    y: State
+    follows_jump: bool
 
 
 class _Within(nn.Module):
@@ -99,6 +77,8 @@ def _inside(jumps: tuple[float, float], dtype: torch.dtype) -> list[float]:
 
 
 def _within(func: Func, jumps: tuple[float, float]) -> Func:
+    if all(map(math.isinf, jumps)):
+        return func
     if isinstance(func, Split):
         implicit, explicit = (_Within(part, jumps) for part in (func.implicit, func.explicit))
         return Split(implicit, explicit, linear=func.linear)
@@ -106,58 +86,110 @@ def _within(func: Func, jumps: tuple[float, float]) -> Func:
 
 
 def solve_in_sections(solve_one: SolveSection, arguments: Arguments) -> tuple[Solution, SolveError | None]:
-    """Solve each section from the end of the one before, and join the solutions."""
-    func, t, steps = arguments.func, arguments.t, arguments.steps
+    """Solve each section from the end of the one before, or from after a jump, and join the solutions."""
+    t, steps = arguments.t, arguments.steps
     assert not isinstance(steps, KeptSteps), "solved as what they hold"
-    jumps = several_times("breakpoints", arguments.breakpoints)
-    stats, error = Stats(), None
-    solved: list[_Part] = []
-    if not callable(func) or not _is_ordered(t):
-        return solve_one(arguments, stats)  # raises, unless t is a single time
-    sections = _sections(t, jumps)
-    parts: Sequence[Steps | Sequence[Recorded] | None]
+    breaks = several_times("breakpoints", () if arguments.breakpoints is None else arguments.breakpoints)
+    jumps, stats, error = jumps_of(arguments.jumps), Stats(), None
+    if not callable(arguments.func) or not _is_ordered(t):
+        return _at_one_time(solve_one, arguments, jumps, stats)
+    sections = sections_of(t, breaks, jumps)
+    parts: Sequence[Steps | Sequence[Recorded] | None] = [steps] * len(sections)
     if isinstance(steps, Recorded):
         passed = several_times("through", () if arguments.through is None else arguments.through)
         interpolated = arguments.outputs == "interpolate"
         parts = _distributed(steps, t, sections, interpolated, passed.detach().cpu().double().numpy())
-    else:
-        parts = [steps] * len(sections)
-    state, taken = arguments.y0, 1
+    solved: list[_Part] = []
+    state, taken, on_output = arguments.y0, 1, False
     for number, section in enumerate(sections):
-        times, reached, on_output = _outputs(section, t, taken)
-        own = _within(func, section.jumps)
-        part = dataclasses.replace(arguments, func=own, y0=state, t=times, steps=parts[number])
+        own = dataclasses.replace(arguments, func=_within(arguments.func, section.breaks))
+        jumped = section.begin.has_jump
+        if jumped:
+            state = _after(section.begin, state, own)
+        times, reached, ends_on_output = section.outputs(t, taken)
+        part = dataclasses.replace(own, y0=state, t=times, steps=parts[number])
         try:
-            solution, error = solve_one(part, stats, continues=number > 0)
+            solution, error = solve_one(part, stats, continues=number > 0 or jumped)
         except InconsistentError as cause:
             if number == 0:
                 raise
-            return _without_the_rest(solved, t, stats, float(section.begin.detach()), cause)
-        solved.append(_Part(solution, number == 0, on_output))
-        taken += reached
-        if not solution.success or solution.event is not None:
+            at = float(section.begin.times[-1].detach())
+            return _without_the_rest(solved, t, stats, at, cause)
+        complete = solution.status is Status.SUCCESS
+        kept = ends_on_output and not section.end.has_jump
+        rows = slice(0 if number == 0 or (jumped and on_output) else 1, None if kept or not complete else -1)
+        y = _rows(solution.y, rows)
+        if number > 0 and jumped and on_output:
+            y = _first_moved(y, t[taken - 1], section.begin, own)
+        solved.append(_Part(solution, rows, y, jumped and number > 0))
+        if not complete:
             break
+        taken, on_output = taken + reached, ends_on_output
         state = _rows(solution.y, slice(-1, None), squeeze=True)
+    else:
+        last = sections[-1].end
+        if last.has_jump:
+            error = _append_last(solve_one, solved, own, last, t, stats) or error
     return _joined(solved, t, stats), error
 
 
-def _outputs(section: _Section, t: Tensor, taken: int) -> tuple[Tensor, int, bool]:
-    """The times of a section, how many of ``t[taken:]`` lie in it, and whether the last is its end."""
-    reached = section.reaches(t[taken:])
-    outputs = t[taken : taken + reached].double()
-    on_output = reached > 0 and bool(t[taken + reached - 1] == section.end.to(t.dtype))
-    # An output that equals the end up to the rounding of t is moved there; its gradient still goes to t.
-    last = outputs[-1] + (section.end - outputs[-1]).detach() if on_output else section.end
-    return torch.cat([section.begin[None], outputs[: reached - on_output], last[None]]), reached, on_output
+def _at_one_time(
+    solve_one: SolveSection, arguments: Arguments, jumps: Sequence[Jump], stats: Stats
+) -> tuple[Solution, SolveError | None]:
+    """The same of a single time; or raise, for other times that are in no order."""
+    t, state = arguments.t, arguments.y0
+    for jump in jumps if t.shape == (1,) else ():
+        if float(jump.time.detach().to(t.dtype)) == float(t[0].detach()):
+            state = jump.applied(state)
+    return solve_one(dataclasses.replace(arguments, y0=state), stats)
+
+
+def _append_last(
+    solve_one: SolveSection,
+    solved: list[_Part],
+    arguments: Arguments,
+    boundary: Boundary,
+    t: Tensor,
+    stats: Stats,
+) -> SolveError | None:
+    """Add the last output, which is after the jumps at the end of the time span."""
+    before = _rows(solved[-1].solution.y, slice(-1, None), squeeze=True)
+    state = _after(boundary, before, arguments)
+    none = Recorded.of_run(()) if isinstance(arguments.steps, Recorded) else arguments.steps
+    at_end = dataclasses.replace(arguments, y0=state, t=boundary.times[-1].detach()[None], steps=none)
+    solution, error = solve_one(at_end, stats, continues=True)
+    y = _first_moved(solution.y, t[-1], boundary, arguments)
+    solved.append(_Part(solution, slice(0, None), y, True))
+    return error
+
+
+def _after(boundary: Boundary, y: State, arguments: Arguments) -> State:
+    """The state after the jumps of a boundary from the state ``y`` at its first time."""
+    before = boundary.times[0]
+    for time, jump in zip(boundary.times, boundary.jumps, strict=True):
+        y, before = moved(y, before, time, arguments.func, arguments.mass is not None), time
+        y = y if jump is None else jump.applied(y)
+    return y
+
+
+def _first_moved(y: State, t: Tensor, boundary: Boundary, arguments: Arguments) -> State:
+    """Outputs of which the first, after the jumps of a boundary, is at ``t``."""
+    row, begin, has_mass = _rows(y, slice(0, 1), squeeze=True), boundary.times[-1], arguments.mass is not None
+    first = moved(row, begin, t.double(), arguments.func, has_mass)
+    parts = zip(
+        *((v if isinstance(v, tuple) else (v,)) for v in (first, _rows(y, slice(1, None)))), strict=True
+    )
+    rows = tuple(torch.cat([one[None], rest]) for one, rest in parts)
+    return rows if isinstance(y, tuple) else rows[0]
 
 
 def _distributed(
-    steps: Recorded, t: Tensor, sections: list[_Section], interpolated: bool, passed: np.ndarray
+    steps: Recorded, t: Tensor, sections: list[Section], interpolated: bool, passed: np.ndarray
 ) -> list[Recorded]:
     """The recorded steps of each section."""
     parts, taken, used = [], 1, 0
     for section in sections:
-        times, reached, _ = _outputs(section, t, taken)
+        times, reached, _ = section.outputs(t, taken)
         values = times.detach().cpu().numpy()
         direction = np.sign(values[-1] - values[0])
         on_steps, on_passed = landings(direction * values, interpolated, direction * passed)
@@ -178,7 +210,7 @@ def _without_the_rest(
     """The solution so far, and the error: the next section has no consistent initial values."""
     error = SolveError(
         Status.NEWTON_FAILED,
-        f"no algebraic variables satisfy the algebraic equations behind a breakpoint ({cause})",
+        f"no algebraic variables satisfy the algebraic equations behind a breakpoint or jump ({cause})",
         "call func a little after that time, with the differential variables there; its algebraic equations "
         "must determine the algebraic variables, and be smooth between the values before and after",
         t=at,
@@ -198,23 +230,6 @@ def _is_ordered(t: Tensor) -> bool:
     return bool((steps > 0).all() or (steps < 0).all())
 
 
-def _sections(t: Tensor, jumps: Tensor) -> list[_Section]:
-    """The sections from t[0] to t[-1], in that order."""
-    jumps = jumps.to(t.device, torch.float64)
-    direction = 1 if t[-1] > t[0] else -1
-    jumps = jumps[torch.argsort(direction * jumps.detach())]
-    if (jumps.diff() == 0).any():
-        raise ValueError("breakpoints must differ from one another")
-    # A jump at an end of t, up to the rounding of t, makes no new section, but func stays on this side of it.
-    rounded = jumps.detach().to(t.dtype)
-    passed = (direction * t[0] < direction * rounded) & (direction * rounded < direction * t[-1])
-    before = int((direction * rounded <= direction * t[0]).sum())
-    times = [t[0].double(), *jumps[passed].unbind(), t[-1].double()]
-    ends = [-direction * math.inf, *jumps.tolist(), direction * math.inf][before : before + len(times)]
-    pairs = zip(itertools.pairwise(times), itertools.pairwise(ends), strict=True)
-    return [_Section(begin, end, around) for (begin, end), around in pairs]
-
-
 def _rows(y: State, which: slice, squeeze: bool = False) -> State:
     parts = y if isinstance(y, tuple) else (y,)
     rows = tuple(part[which].squeeze(0) if squeeze else part[which] for part in parts)
@@ -226,12 +241,11 @@ def _joined(solved: list[_Part], t: Tensor, stats: Stats) -> Solution:
     parts: list[State] = []
     ends: list[np.ndarray] = []
     pieces: list[Piece] = []
-    for solution, is_first, ends_on_output in solved:
-        complete = solution.success and solution.event is None
-        last = None if ends_on_output or not complete else -1
-        rows = slice(0 if is_first else 1, last)
-        parts.append(_rows(solution.y, rows))
-        pieces += [dataclasses.replace(piece, rows=rows) for piece in solution.pieces]
+    for solution, rows, states, follows_jump in solved:
+        parts.append(states)
+        pieces += [
+            dataclasses.replace(piece, rows=rows, follows_jump=follows_jump) for piece in solution.pieces
+        ]
         assert isinstance(solution.steps, Recorded)  # there are no breakpoints where samples have their own
         ends += solution.steps.ends
     y: State

@@ -17,6 +17,7 @@ from stiffml.interface.checking_steps import (
     steps_of,
 )
 from stiffml.interface.equations import system_of
+from stiffml.interface.events import events_of
 from stiffml.interface.feasibility import require_schedule
 from stiffml.interface.initial_state import checked_layout
 from stiffml.interface.output_times import increasing, merged_ends
@@ -48,7 +49,7 @@ OUTPUTS = ("steps", "interpolate")
 
 
 def check(arguments: Arguments) -> Request:
-    """Check the arguments and fill in what was left to default; ``breakpoints`` and ``throw`` are ignored.
+    """Check the arguments and fill in what was left to default; but for what sections are made of.
 
     Raises
     ------
@@ -122,19 +123,19 @@ def check(arguments: Arguments) -> Request:
         options=dict(options or {}),
         adjoint=adjoint,
         make_consistent=make_consistent,
-        event=arguments.event,
+        events={n: one for n, one in enumerate(events_of(arguments.event)) if one.terminal},
         bounds=bounds,
         plan=plan,
+        has_callback=arguments.callback is not None,
     )
 
 
 def require_callables(arguments: Arguments) -> None:
-    func, event = arguments.func, arguments.event
+    func = arguments.func
     if not callable(func):
         raise TypeError(f"func must be callable as func(t, y), not {described(func)}")
     require_fixed_statistics(func)
-    if event is not None and not callable(event):
-        raise TypeError(f"event must be callable as event(t, y), not {described(event)}")
+    events_of(arguments.event)
 
 
 def interpolated_outputs(outputs: object) -> bool:
@@ -207,9 +208,11 @@ def try_out_system(
 
 
 def may_rely_on_trials(system: System, plan: Plan | None) -> bool:
-    """Whether a solve will show that the Jacobian is right."""
-    may_look = all(part.may_replicate for part in system.parts) and system.layout.width <= NARROW
-    return system.used is not None and (plan is not None or may_look)
+    """Whether trials may serve for several solves.
+
+    These show that the Jacobian is right, but for wide systems, which therefore rely on trials less often.
+    """
+    return system.used is not None and (plan is not None or not system.space.is_distributed)
 
 
 def relying_on(trials: PassedTrials, system: System, plan: Plan | None) -> Plan | None:

@@ -21,27 +21,32 @@ from stiffml.interface.breakpoints import solve_in_sections
 from stiffml.interface.checking import check
 from stiffml.interface.compiling import CompiledModule
 from stiffml.interface.equations import space_of
+from stiffml.interface.events import all_events, events_of
 from stiffml.interface.feasibility import require_sane_span
 from stiffml.interface.interpolation import interpolate
 from stiffml.interface.keeping import solve_on_kept_steps
+from stiffml.interface.open_end import is_open, with_far_end, without_event
 from stiffml.interface.output_times import first_of_each
 from stiffml.interface.own_times.integrate import solved_by_sample
 from stiffml.interface.piece import Piece
 from stiffml.interface.remembered import recall, remember
 from stiffml.interface.solution import Solution
 from stiffml.interface.steppers import solvers_for
+from stiffml.interface.watching import watching
 from stiffml.native.constraints import Constraints
 from stiffml.native.replay import Replay
 from stiffml.parameters.passed import collected
-from stiffml.run.events import Event
+from stiffml.run.crossings import Event
 from stiffml.run.forward import integrate
 from stiffml.run.record import Run
 from stiffml.run.request import Request
+from stiffml.run.watching import Watch
 from stiffml.stats import Stats, named_solves, spend
 from stiffml.steps import KeptSteps
 from stiffml.system.space import solving_on
 from stiffml.system.system import System
 from stiffml.system.trial_memory import OutdatedError
+from stiffml.system.unnamed_parameters import require_none_at_end
 
 
 def solved(arguments: Arguments) -> Solution:
@@ -54,26 +59,37 @@ def solved(arguments: Arguments) -> Solution:
         arguments = dataclasses.replace(arguments, func=arguments.func.func, compile=True)
     if t.dim() > 1:
         solution, error = solved_by_sample(arguments)
-    elif isinstance(arguments.steps, KeptSteps):
-        solution, error = solve_on_kept_steps(_with_repeated_times, arguments)
     else:
-        solution, error = _with_repeated_times(arguments)
+        has_end = not is_open(arguments)
+        arguments = arguments if has_end else with_far_end(arguments)
+        with watching(arguments) as watch:
+            if isinstance(arguments.steps, KeptSteps):
+                once = partial(_with_repeated_times, watch=watch)
+                solution, error = solve_on_kept_steps(once, arguments)
+            else:
+                solution, error = _with_repeated_times(arguments, watch)
+        if not has_end and solution.status is Status.SUCCESS:
+            error = without_event(solution)
+    crossings = events_of(arguments.event)
+    if crossings:
+        with solving_on(space_of(arguments.func)):
+            solution.events = all_events(crossings, solution.pieces, solution.event)
     if error is not None and arguments.throw:
         error.solution = solution
         raise error
     return solution
 
 
-def _with_repeated_times(arguments: Arguments) -> tuple[Solution, SolveError | None]:
+def _with_repeated_times(arguments: Arguments, watch: Watch | None) -> tuple[Solution, SolveError | None]:
     """Solve at times (n,), of which some may repeat the one before."""
     request = recall(arguments)
     if request is not None:
         with suppress(OutdatedError):
-            return _solve(request, arguments, Stats())
+            return _solve(request, arguments, Stats(), watch)
     once = first_of_each(arguments.t)
     if once is None:
-        return _at_distinct_times(arguments)
-    solution, error = _at_distinct_times(dataclasses.replace(arguments, t=once[0]))
+        return _at_distinct_times(arguments, watch)
+    solution, error = _at_distinct_times(dataclasses.replace(arguments, t=once[0]), watch)
     which = once[1][once[1] < len(solution.t)]
     y = solution.y
     return dataclasses.replace(
@@ -83,17 +99,17 @@ def _with_repeated_times(arguments: Arguments) -> tuple[Solution, SolveError | N
     ), error
 
 
-def _at_distinct_times(arguments: Arguments) -> tuple[Solution, SolveError | None]:
+def _at_distinct_times(arguments: Arguments, watch: Watch | None) -> tuple[Solution, SolveError | None]:
     require_sane_span(arguments.t)
-    if arguments.breakpoints is None:
-        return _solve_section(arguments, Stats())
-    return solve_in_sections(_solve_section, arguments)
+    if arguments.breakpoints is None and arguments.jumps is None:
+        return _solve_section(arguments, Stats(), watch=watch)
+    return solve_in_sections(partial(_solve_section, watch=watch), arguments)
 
 
 def _solve_section(
-    arguments: Arguments, stats: Stats, *, continues: bool = False
+    arguments: Arguments, stats: Stats, *, watch: Watch | None, continues: bool = False
 ) -> tuple[Solution, SolveError | None]:
-    """Solve without breakpoints, and add the cost to ``stats``.
+    """Solve without breakpoints and jumps, and add the cost to ``stats``.
 
     ``continues``: y0 is the end of another section. Its algebraic variables are made consistent.
     """
@@ -101,20 +117,22 @@ def _solve_section(
         request = check(arguments)
         remember(arguments, request)
         with suppress(OutdatedError):
-            return _solve(request, arguments, stats, continues=continues)
-        return _solve(check(arguments), arguments, stats, continues=continues)  # its trials are made
+            return _solve(request, arguments, stats, watch, continues)
+        return _solve(check(arguments), arguments, stats, watch, continues)  # its trials are made
 
 
 def _solve(
-    request: Request, arguments: Arguments, stats: Stats, *, continues: bool = False
+    request: Request, arguments: Arguments, stats: Stats, watch: Watch | None, continues: bool = False
 ) -> tuple[Solution, SolveError | None]:
     """The same for checked arguments."""
     with solving_on(request.system.space):
         u0 = _initial(request, arguments, continues)
-        return _integrate(request, u0, stats)
+        return _integrate(request, u0, stats, watch)
 
 
-def _integrate(request: Request, u0: Tensor, stats: Stats) -> tuple[Solution, SolveError | None]:
+def _integrate(
+    request: Request, u0: Tensor, stats: Stats, watch: Watch | None
+) -> tuple[Solution, SolveError | None]:
     system = request.system
     if request.bounds is not None:
         request.bounds.require(u0.detach().double().cpu().numpy(), request.tolerances, system)
@@ -124,7 +142,7 @@ def _integrate(request: Request, u0: Tensor, stats: Stats) -> tuple[Solution, So
         start = u0.detach().double().cpu().numpy()
         # Jacobians need autograd, which inference mode forbids.
         with torch.inference_mode(False), torch.no_grad():
-            run, outputs = integrate(request, start, solvers_for(request))
+            run, outputs = integrate(request, start, solvers_for(request), watch)
             for part in system.parts:
                 part.confirm()
             _look_at_jacobian(run, system)
@@ -135,6 +153,9 @@ def _integrate(request: Request, u0: Tensor, stats: Stats) -> tuple[Solution, So
     if len(request.between):
         t_between = request.t[torch.from_numpy(~request.on_steps).to(request.t.device)]
     u = Integrate.apply(compute, t_ends, t_between, u0, *system.parameters)
+    end = tapes[0].run.checkpoints.end
+    if torch.is_grad_enabled() and not u.requires_grad and end is not None:
+        require_none_at_end(system, float(tapes[0].run.trajectory.times[-1]), end)
     return _finish(tapes[0], request, (t_ends, u0, *system.parameters), u)
 
 
@@ -212,11 +233,15 @@ def _finish(
             component=None if failure.component is None else layout.component(failure.component),
         )
         status, message = failure.status, str(error)
-    if run.event is not None and request.event is not None:
-        t_event, u_event = differentiable_event(request.event, tape, run.event, u[-1])
+    if run.event is not None:
+        function = request.events[run.event_number].function
+        t_event, u_event = differentiable_event(function, tape, run.event, u[-1])
         u = moved_with_end(u[:-1], t_event, tape.with_readings(run.readings[:-1]))
-        event = Event(t_event, layout.unflatten(u_event))
+        event = Event(t_event, layout.unflatten(u_event), run.event_number)
         status, message = Status.EVENT, f"the event was reached at t = {t_event.item():.10g}"
+    if run.stopped:
+        end = system.direction * trajectory.times[-1]
+        status, message = Status.STOPPED, f"the callback ended the solve at t = {end:.10g}"
     if len(request.between):
         u = u[run.in_time]
     pieces = (Piece(tape, inputs, None if event is None else event.t),)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -42,12 +42,61 @@ def interpolate(pieces: Sequence[Piece], t: Tensor) -> State:
     order: list[int] = []
     for number in np.unique(which):
         mine = np.flatnonzero(which == number)
-        rows.append(_interpolate_piece(pieces[number], t[torch.from_numpy(mine)], s[mine]))
+        rows.append(interpolated_piece(pieces[number], t[torch.from_numpy(mine)], s[mine]))
         order += mine.tolist()
     return system.layout.unflatten(torch.cat(rows)[torch.from_numpy(np.argsort(order))])
 
 
-def _interpolate_piece(piece: Piece, t: Tensor, s: np.ndarray) -> Tensor:
+def step_times(pieces: Sequence[Piece]) -> Tensor:
+    """The start of a solve and the ends of its steps, (steps + 1,), in the order of time."""
+    system = pieces[0].tape.replay.system
+    times = [piece.tape.run.trajectory.times[first:] for first, piece in _own_starts(pieces)]
+    return torch.from_numpy(system.direction * np.concatenate(times)).to(system.layout.device)
+
+
+def step_states(pieces: Sequence[Piece]) -> State:
+    """The states at these times, differentiable; see :meth:`stiffml.Solution.step_states`."""
+    rows = []
+    for first, piece in _own_starts(pieces):
+        count = piece.tape.run.trajectory.n_steps
+        t_ends, u0, *_ = piece.inputs
+        found = _of_piece(piece, t_ends[:0], _all_states) if count else u0[None]
+        rows.append(found[first:])
+    return pieces[0].tape.replay.system.layout.unflatten(torch.cat(rows))
+
+
+def _own_starts(pieces: Sequence[Piece]) -> list[tuple[int, Piece]]:
+    """For each run, from which of its states on they count: its start may be the end of the run before."""
+    return [(int(number > 0 and not piece.follows_jump), piece) for number, piece in enumerate(pieces)]
+
+
+def read_values(tape: Tape, s: np.ndarray) -> np.ndarray:
+    """The states (n, size) of one run at the times s (n,) in solver time."""
+    with tape.at_work():
+        return np.stack([reading.value for reading in _readings(tape, s)])
+
+
+def _all_states(tape: Tape) -> tuple[list[Reading], np.ndarray]:
+    replay, last = tape.replay, tape.replay.trajectory.n_steps
+    parts = [tape.checkpoints.start[None].copy()]
+    for segment in tape.checkpoints.forwards(replay, last, longest_segment(replay)):
+        begin = segment.first - segment.origin
+        parts.append(segment.states[begin + 1 : begin + 1 + segment.last - segment.first].copy())
+    return Reading.of_states(range(last + 1)), np.concatenate(parts)
+
+
+def interpolated_piece(piece: Piece, t: Tensor, s: np.ndarray) -> Tensor:
+    """The states (n, size) of one run at the times t (n,), which are ``s`` in solver time."""
+
+    def read(tape: Tape) -> tuple[list[Reading], np.ndarray]:
+        readings = _readings(tape, s)
+        return readings, np.stack([reading.value for reading in readings])
+
+    return _of_piece(piece, t, read)
+
+
+def _of_piece(piece: Piece, t: Tensor, read: Callable[[Tape], tuple[list[Reading], np.ndarray]]) -> Tensor:
+    """What is read from a run (n, size), with gradients. ``t`` are the times of readings between steps."""
     tapes: list[Tape] = []
 
     @torch.inference_mode(False)
@@ -56,9 +105,9 @@ def _interpolate_piece(piece: Piece, t: Tensor, s: np.ndarray) -> Tensor:
         with piece.tape.at_work():
             if _needs_func(piece.tape):
                 piece.tape.require_same_func()
-            readings = _readings(piece.tape, s)
+            readings, values = read(piece.tape)
         tapes.append(piece.tape.with_readings(readings))
-        return tapes[0], np.stack([reading.value for reading in readings])
+        return tapes[0], values
 
     t_ends, u0, *parameters = piece.inputs
     u = Integrate.apply(compute, t_ends, t, u0, *parameters)

@@ -16,6 +16,8 @@ from stiffml.discretization.estimates import scaled
 from stiffml.errors import SolveError
 from stiffml.interface.arguments import Arguments
 from stiffml.interface.equations import space_of
+from stiffml.interface.events import events_of
+from stiffml.interface.jumps import jumps_of
 from stiffml.interface.piece import Piece
 from stiffml.interface.solution import Solution
 from stiffml.interface.tolerances import tolerances_of
@@ -69,8 +71,13 @@ def _require_possible(arguments: Arguments) -> None:
     assert isinstance(kept, KeptSteps)
     if arguments.guess is not None:
         raise ValueError("guess: KeptSteps begin with their own last solution; leave it out")
-    if arguments.event is not None:
+    if any(event.terminal for event in events_of(arguments.event)):
         raise ValueError("event: KeptSteps keep the steps of a whole span, which it may end; use Adaptive()")
+    if arguments.callback is not None:
+        raise ValueError(
+            "callback: KeptSteps solve for many steps at a time, and again where their error is too large; "
+            "use Adaptive()"
+        )
     adjoint = arguments.adjoint
     if isinstance(adjoint, Discrete) and adjoint.checkpoints not in ("stages", "solutions"):
         raise ValueError(
@@ -93,6 +100,7 @@ def _key(arguments: Arguments) -> Key:
     for name in ("through", "breakpoints"):
         values = getattr(arguments, name)
         given[name] = several_times(name, () if values is None else values)
+    given["jumps"] = several_times("jumps", [jump.time for jump in jumps_of(arguments.jumps)])
     shapes = [(tuple(part.shape), str(part.dtype)) if isinstance(part, Tensor) else "none" for part in parts]
     key: Key = {name: times.detach().cpu().double().clone() for name, times in given.items()}
     key |= {"y0": str(shapes), "method": str(resolve(arguments.method)), "outputs": str(arguments.outputs)}

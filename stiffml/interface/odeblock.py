@@ -10,13 +10,15 @@ from torch import Tensor, nn
 
 from stiffml.checks import described, times
 from stiffml.interface.arguments import DEFAULTS, Bounded, named_arguments
+from stiffml.interface.jumps import Jumps
 from stiffml.interface.solution import Solution
 from stiffml.interface.solve import odeint
 from stiffml.linear import LU, Krylov, Sparsity
 from stiffml.methods import Method
 from stiffml.parameters.names import reached
 from stiffml.parameters.passed import collected
-from stiffml.run.events import EventFunc
+from stiffml.run.crossings import Watched
+from stiffml.run.watching import Callback
 from stiffml.settings import Discrete, Newton
 from stiffml.steps import KeptSteps, Recorded, Steps
 from stiffml.system.function.batching import Func
@@ -81,15 +83,19 @@ class ODEBlock(nn.Module):
         batch_dims: int = 0,
         mass: Tensor | None = None,
         make_consistent: bool = False,
-        event: EventFunc | None = None,
+        event: Watched | None = None,
         bounds: Bounded | None = None,
         breakpoints: Tensor | Sequence[float] | None = None,
+        jumps: Jumps | None = None,
         through: Tensor | Sequence[float] | None = None,
         params: Iterable[Tensor] = (),
         adjoint: Discrete | None = None,
         newton: Newton | None = None,
         options: Mapping[str, object] | None = None,
         compile: bool = False,
+        callback: Callback | None = None,
+        max_seconds: float | None = None,
+        progress: bool = False,
     ) -> None:
         given = {name: value for name, value in locals().items() if name in DEFAULTS}
         super().__init__()

@@ -53,6 +53,8 @@ class Piece:
         The outputs, if every sample has times of its own.
     rows : slice
         Which of its outputs are outputs of the solve; by default all.
+    follows_jump : bool
+        Whether it begins with another state than that in which the one before has ended.
     """
 
     tape: Tape
@@ -60,3 +62,4 @@ class Piece:
     event: Tensor | None = None
     by_sample: SampleOutputs | None = None
     rows: slice = field(default_factory=lambda: slice(None))
+    follows_jump: bool = False

@@ -54,6 +54,8 @@ def plan_of(
     _require_solution(guess)
     guessed = guess is not None or isinstance(steps, Held)
     obstacle = obstacle_to_plan(steps, system, solver, arguments.options or {}, WIDEST if guessed else NARROW)
+    if arguments.callback is not None:
+        obstacle = "does not go with a callback, which sees the steps one by one"
     if stepping == "all-at-once" and obstacle:
         raise ValueError(f"stepping: 'all-at-once' {obstacle}; pass stepping='auto' or 'sequential'")
     if stepping == "sequential" or obstacle or len(outputs) < 2:

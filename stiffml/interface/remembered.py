@@ -64,7 +64,7 @@ KEPT = 8
 LARGEST = 1_000_000
 """Numbers in the states of all steps of a remembered solve: large ones have their memory checked."""
 
-COMPARED = ("rtol", "atol", "stepping", "outputs", "jacobian", "batch_dims", "compile")
+COMPARED = ("rtol", "atol", "stepping", "outputs", "jacobian", "batch_dims", "compile", "max_seconds")
 """Arguments that are numbers or strings."""
 
 LOOKED_AT = ("method", "steps", "guess", "linear", "params", "adjoint", "newton", "throw")
@@ -224,7 +224,9 @@ def _again(before: _Checked, arguments: Arguments) -> Request | None:
             system.compile(u0, is_repeated=True)
         if [part.is_compiled for part in system.parts] != before.compiled:
             return None
-    method, solver = request.method, DenseLU(layout) if request.method.implicit else None
+    method, solver = request.method, None
+    if method.implicit:
+        solver = DenseLU(layout, bare.constant_jacobian)
     if plan is not None:
         plan = dataclasses.replace(plan, guess=start_of(arguments, steps, plan.ends, system))
     if len(request.outputs) > 1:

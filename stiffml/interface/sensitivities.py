@@ -77,12 +77,14 @@ def sensitivities(
     NonFiniteDerivativeError
         If derivatives are NaN because one of func is.
     NotImplementedError
-        With breakpoints or an event, for y0 of a field over several processes, and with make_consistent if
-        every sample has times of its own.
+        With breakpoints, jumps or an event, for y0 of a field over several processes, and with
+        make_consistent if every sample has times of its own.
     """
     wrt = None if wrt is None else texts("wrt", wrt)
     extra = collected(params)
     asked = Arguments(func, y0, t, params=extra, **arguments)
+    if asked.jumps is not None:
+        raise NotImplementedError("sensitivities: not available with jumps; use Solution.jacobian")
     solution = solved(asked)
     if len(solution.pieces) > 1 or solution.event is not None:
         raise NotImplementedError(

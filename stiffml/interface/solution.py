@@ -11,10 +11,11 @@ from torch import Tensor
 from stiffml.checks import described, texts
 from stiffml.display import Table, printed, short, table
 from stiffml.errors import Status
+from stiffml.interface.interpolation import step_states, step_times
 from stiffml.interface.jacobian import jacobian_of
 from stiffml.interface.labels import Labels, plain_dataset
 from stiffml.interface.piece import Piece
-from stiffml.run.events import Event
+from stiffml.run.crossings import Event, Events
 from stiffml.stats import Stats
 from stiffml.steps import Recorded
 from stiffml.system.state import State
@@ -34,7 +35,7 @@ class Solution:
     t : Tensor
         Output times reached, (n,). If every sample has times of its own, all of them, (\\*batch, n).
     y : Tensor or tuple of Tensor
-        States, (n, *y0.shape), differentiable. If every sample has times of its own, y[j, i] is sample i at
+        States, (n, \\*y0.shape), differentiable. If every sample has times of its own, y[j, i] is sample i at
         t[i, j], and NaN where a sample that failed has not come.
     status : Status
     message : str
@@ -45,6 +46,8 @@ class Solution:
         those of each sample.
     event : Event or None
         Time and state of the event that ended the solve.
+    events : tuple of Events
+        For each event function all times and states at which it was zero.
     interpolant : callable
         What :meth:`interpolate` calls; for stiffml's own use.
     pieces : tuple of Piece
@@ -62,6 +65,7 @@ class Solution:
     event: Event | None
     interpolant: Callable[[Tensor], State] = field(repr=False)
     pieces: tuple[Piece, ...] = field(repr=False)
+    events: tuple[Events, ...] = ()
     labels: Labels | None = field(repr=False, default=None)
 
     def _rows(self) -> list[tuple[str, str]]:
@@ -86,8 +90,8 @@ class Solution:
 
     @property
     def success(self) -> bool:
-        """Whether the solve reached the last output time, or its event."""
-        return self.status in (Status.SUCCESS, Status.EVENT)
+        """Whether the solve reached the last output time, or its event, or was ended by its callback."""
+        return self.status in (Status.SUCCESS, Status.EVENT, Status.STOPPED)
 
     def interpolate(self, t: Tensor) -> State:
         """The solution at any times of the span, (n, \\*y0.shape), differentiable, also with respect to t.
@@ -109,6 +113,23 @@ class Solution:
             For times outside the span that was integrated, or a solution without steps.
         """
         return self.interpolant(t)
+
+    @property
+    def step_times(self) -> Tensor:
+        """The start and the ends of all steps, (steps + 1,), in double precision, without a gradient.
+
+        The time of a jump is there twice: before it and after it.
+        """
+        self._require_one_time("step_times")
+        return step_times(self.pieces)
+
+    def step_states(self) -> State:
+        """The states at :attr:`step_times`, (steps + 1, \\*y0.shape), differentiable.
+
+        States that were not kept are computed again.
+        """
+        self._require_one_time("step_states")
+        return step_states(self.pieces)
 
     def jacobian(self, inputs: Tensor | Sequence[Tensor]) -> State | tuple[State, ...]:
         """The derivatives of all outputs with respect to tensors that the solve depended on.

@@ -8,10 +8,12 @@ from torch import Tensor
 
 from stiffml.interface.arguments import Arguments, Bounded, named_arguments
 from stiffml.interface.integrate import solved
+from stiffml.interface.jumps import Jumps
 from stiffml.interface.solution import Solution
 from stiffml.linear import LU, Krylov, Sparsity
 from stiffml.methods import Method
-from stiffml.run.events import EventFunc
+from stiffml.run.crossings import Watched
+from stiffml.run.watching import Callback
 from stiffml.settings import Discrete, Newton
 from stiffml.steps import KeptSteps, Recorded, Steps
 from stiffml.system.function.batching import Func
@@ -35,15 +37,19 @@ def solve(
     batch_dims: int = 0,
     mass: Tensor | None = None,
     make_consistent: bool = False,
-    event: EventFunc | None = None,
+    event: Watched | None = None,
     bounds: Bounded | None = None,
     breakpoints: Tensor | Sequence[float] | None = None,
+    jumps: Jumps | None = None,
     through: Tensor | Sequence[float] | None = None,
     params: Iterable[Tensor] = (),
     adjoint: Discrete | None = None,
     newton: Newton | None = None,
     options: Mapping[str, object] | None = None,
     compile: bool = False,
+    callback: Callback | None = None,
+    max_seconds: float | None = None,
+    progress: bool = False,
     throw: bool = True,
 ) -> Solution:
     """Integrate y' = func(t, y) from y0 at t[0] and return the states at all times of t.
@@ -70,6 +76,9 @@ def solve(
         are taken in double precision. The span must lie between 1e-40 and 1e40, and hold at least 64 numbers
         of double precision. A time may repeat the one before: its output does too, and the gradient of both
         goes to the first.
+
+        The last may be infinite (``math.inf``, or ``-math.inf``) if an event ends the solve. Steps are then
+        adaptive; a solve to which no event comes, though its steps have grown to 1e30, is an error.
 
         (batch, n), with ``batch_dims=1`` (or with more batch dimensions): every sample has output times of
         its own, and steps of its own. ``t.expand(batch, n)`` gives samples steps of their own where times
@@ -117,12 +126,17 @@ def solve(
         Whether the algebraic variables of y0 are first changed so that they satisfy the algebraic equations
         of a singular mass matrix; the gradient includes this. Default False: inconsistent values are an
         error.
-    event : callable
+    event : callable, Crossing, or a list of these
         event(t, y) -> tensor of one element, a real number and not a condition. The solve ends where this
         first changes its sign. ``Solution.event`` has the time and the state there, with exact gradients; the
         outputs are those before it. The sign is checked at the end of each step and at four times within it,
         so two roots within a fifth of a step may be missed. A root at t[0], up to rounding, does not count,
         so that a solve can go on from an event. NaN has no sign.
+
+        Of a list the first event ends the solve; ``Solution.event.number`` says which. ``Crossing(function,
+        direction="rising", terminal=False)`` counts one direction only, and does not end the solve:
+        ``Solution.events`` then has all times and states at which it was zero, on the interpolant of the
+        steps, with exact gradients. What a jump passes over is no event.
     bounds : (low, high)
         Where the state is to stay. Each is None, a number, or like y0 (tensors broadcast; tuples for a tuple
         state). Default: anywhere. Only steps are cut; states are not changed, so gradients stay exact. An
@@ -136,6 +150,14 @@ def solve(
         afresh. With a singular mass matrix they start from algebraic variables that satisfy the algebraic
         equations after the jump; an output there holds the values before it. A tensor gets gradients.
         ``steps`` refers to the intervals between outputs and breakpoints.
+    jumps : sequence of (time, function)
+        Jumps of the state, such as doses and resets: at each time, function(t, y) -> the state after it, in
+        the form of y0, by operations of torch. Methods start afresh there. An output at that time is after
+        the jump, and ``Solution.interpolate`` gives the state before it. Jumps at one time are applied in the
+        order given; one at t[0] changes y0, one at t[-1] the last output, and those outside of t are left
+        out. Gradients reach what functions use, and a time that is a tensor. Where such a time equals an
+        output, a breakpoint or another jump, its gradient is that of a slightly earlier jump, and of jumps in
+        the order given. With a singular mass matrix the algebraic variables are made consistent after a jump.
     through : sequence of float or Tensor
         Further times that steps end on, so that nothing there is stepped over: the corners of tabulated data,
         the start of a pulse. They are no outputs. Unlike at ``breakpoints``, methods do not start afresh.
@@ -154,10 +176,22 @@ def solve(
         PETSc options under this solve's own prefix, such as ``{"ts_adapt_safety": 0.8}``. They must not
         change the equations of a step or their solution. Options that print take True.
     compile : bool
-        Whether func is compiled to C first, by casadi (``pip install stiffml[compile]``) and a C compiler.
+        Whether func is compiled to C first, by casadi (``pip install '.[compile]'``) and a C compiler.
         Small functions then cost microseconds. Default False. See :func:`stiffml.compile`. A function that
         cannot be compiled is evaluated by torch, after one warning that says why. With times of every
         sample's own each sample is then a run by itself in C, on ``torch.get_num_threads()`` threads.
+    callback : callable
+        callback(t, y, h) after every step, with the time and the state that it came to and its size (negative
+        if time decreases). Where it returns True the solve ends, without an error: the status is
+        ``Status.STOPPED``, and the solution holds the outputs reached. False or None: it goes on. Steps are
+        then taken one by one, from Python. Gradients do not flow through it.
+    max_seconds : float
+        Wall time after which the solve stops with an error that holds the outputs reached. Default: none. It
+        counts from the first step, without checks and compilation before and backward passes after, and is
+        looked at after each step, each group of steps solved together, and every 50 ms of a run in C.
+    progress : bool
+        Whether to show how far the solve has come: a bar on a terminal or in a notebook, and a line
+        every 10 s elsewhere, on the standard error. Default False.
     throw : bool
         Whether a solve that stops early raises. Default True. False: it returns the outputs reached.
 
@@ -182,8 +216,9 @@ def solve(
     sample depends on the others by less than Newton's tolerance. ``guess`` is then a solution of as many
     samples with times of their own. With ``compile=True`` each sample runs by itself in C unless
     ``stepping="all-at-once"`` asks for the other.
-    Not with event, bounds, breakpoints, through, options, Krylov methods, sparse Jacobians, a number
-    of checkpoints or such on disk, a mass matrix for each sample, or methods with stages beyond their step.
+    Not with event, bounds, breakpoints, jumps, through, options, callback, max_seconds, progress, Krylov
+    methods, sparse Jacobians, a number of checkpoints or such on disk, a mass matrix for each sample, or
+    methods with stages beyond their step.
 
         sol = solve(func, y0, torch.tensor([[0.0, 0.1, 0.3], [0.0, 2.0, 2.0]]), batch_dims=1)
 
@@ -220,17 +255,21 @@ def odeint(
     batch_dims: int = 0,
     mass: Tensor | None = None,
     make_consistent: bool = False,
-    event: EventFunc | None = None,
+    event: Watched | None = None,
     bounds: Bounded | None = None,
     breakpoints: Tensor | Sequence[float] | None = None,
+    jumps: Jumps | None = None,
     through: Tensor | Sequence[float] | None = None,
     params: Iterable[Tensor] = (),
     adjoint: Discrete | None = None,
     newton: Newton | None = None,
     options: Mapping[str, object] | None = None,
     compile: bool = False,
+    callback: Callback | None = None,
+    max_seconds: float | None = None,
+    progress: bool = False,
 ) -> State:
-    """The states at the times of t, (n, *y0.shape), differentiable: ``solve(...).y``.
+    """The states at the times of t, (n, \\*y0.shape), differentiable: ``solve(...).y``.
 
     The arguments are those of :func:`solve` except ``throw``; a solve that stops early raises.
     """

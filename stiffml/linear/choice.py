@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import torch
 
 from stiffml.checks import described
 from stiffml.linear.dense.lu import DenseLU
 from stiffml.linear.krylov.matrix_free import JacobianOf, MatrixFree
 from stiffml.linear.krylov.preconditioning import preconditioning
 from stiffml.linear.krylov.solver import KrylovSolver
+from stiffml.linear.krylov.strengthened import Strength, StrengthenedInverse
 from stiffml.linear.preconditioners import Assembled
 from stiffml.linear.settings import GMRES, JACOBIANS, LU, Krylov
 from stiffml.linear.sparse.compression import Coloured, offered_jacobian
@@ -25,6 +27,7 @@ from stiffml.petsc.matrix import PETScSolver
 from stiffml.petsc.sharing import can_share
 from stiffml.settings import Tolerances
 from stiffml.system.derivatives.dynamics import Dynamics
+from stiffml.system.derivatives.graph import NotTwiceDifferentiableError
 from stiffml.system.mass import Mass
 
 DENSE = 256
@@ -38,6 +41,9 @@ LARGEST_DENSE = 2048
 
 DIRECT = 20_000
 """Components of a state up to which a sparse Jacobian is factorised."""
+
+KEPT = 1_000
+"""Components of a state from which factors of a sparse Jacobian are kept over steps, as a preconditioner."""
 
 SMALL = 2**26
 """Bytes that are not worth asking the system about."""
@@ -120,6 +126,7 @@ class _Choice:
 
     def __init__(self, wanted: Wanted, f: Dynamics, mass: Mass | None, s0: float, u0: np.ndarray) -> None:
         self._wanted, self._f, self._mass = wanted, f, mass
+        self._s0, self._u0 = s0, u0
         self._structure = Structure(f, s0, u0, wanted.jacobian)
         self._width = f.layout.width
 
@@ -151,15 +158,45 @@ class _Choice:
         coloured = self._structure.detected(self._f, SPARSE)
         if coloured is not None:
             if coloured.size <= DIRECT:
-                return SparseLU(coloured, self._f, self._mass)
+                return self._factorised(SparseLU(coloured, self._f, self._mass))
             return self._krylov(GMRES(Assembled()), coloured)
         if self._width <= LARGEST_DENSE:
             return self._dense()
         return self._krylov(GMRES())
 
+    def _factorised(self, direct: SparseLU) -> PETScSolver:
+        """With factors of a sparse Jacobian: new ones for every matrix, or kept ones as a preconditioner."""
+        wanted, f, coloured = self._wanted, self._f, direct.coloured
+        needs_new = wanted.constant or self._mass is not None or wanted.options
+        if coloured.size < KEPT or needs_new or f.layout.dtype != torch.float64:
+            return direct
+        try:
+            f.graph(self._s0, self._u0.copy()).require_adjoint(f.space)
+        except NotTwiceDifferentiableError:
+            return direct
+        strength = Strength()
+
+        def description() -> str:
+            kept = "LU, as ILU took too many iterations," if strength.is_whole else "ilu"
+            entries = f"{len(coloured.rows)} entries from {coloured.products} products"
+            return f"gmres, matrix-free, {kept} of the Jacobian ({entries})"
+
+        setting = GMRES()
+        return KrylovSolver(
+            setting,
+            self._rtol(setting),
+            f,
+            self._mass,
+            MatrixFree(),
+            partial(StrengthenedInverse, direct, strength),
+            description,
+            wanted.options,
+            {},
+        )
+
     def _dense(self) -> PETScSolver:
         _require_memory(self._f.layout.samples, self._width)
-        return DenseLU(self._f.layout)
+        return DenseLU(self._f.layout, self._wanted.constant)
 
     def _krylov(self, setting: Krylov, coloured: Coloured | None = None) -> PETScSolver:
         """With products of the graph of f, or of its sparse Jacobian."""

@@ -39,6 +39,10 @@ class ApproximateInverse(ABC):
         """The same for PETSc vectors."""
         into.setArray(self.solve(v.array_r, transpose))
 
+    def is_too_weak(self, iterations: int) -> bool:
+        """Whether it becomes another, stronger one because the last solve took so many iterations."""
+        return False
+
     def close(self) -> None:  # noqa: B027 (some hold nothing)
         """Free what PETSc holds."""
 
@@ -63,8 +67,12 @@ class Upkeep:
         self.inverse.renew(s, state, shift, jacobian)
         self._shift, self._first = shift, None
 
-    def took(self, iterations: int) -> None:
-        """The last solve took so many iterations."""
+    def took(self, iterations: int) -> bool:
+        """The last solve took so many iterations; whether the next one has another approximate inverse."""
         self._last = iterations
         if self._first is None:
             self._first = iterations
+        if not self.inverse.is_too_weak(iterations):
+            return False
+        self._shift = math.nan
+        return True

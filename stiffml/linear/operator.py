@@ -98,10 +98,9 @@ class ShiftedOperator:
         pc.setType(PETSc.PC.Type.PYTHON)
         pc.setPythonContext(self._pc_context)
 
-    def took(self, iterations: int) -> None:
-        """The last solve took so many iterations."""
-        if self._upkeep is not None:
-            self._upkeep.took(iterations)
+    def took(self, iterations: int) -> bool:
+        """The last solve took so many iterations; whether there is a stronger approximate inverse now."""
+        return self._upkeep is not None and self._upkeep.took(iterations)
 
     def close(self) -> None:
         """Free what PETSc holds."""

@@ -86,7 +86,7 @@ class Method(ABC):
         """Whether the times of all stages lie within the step.
 
         Otherwise a stage may lie beyond an end of the solve or a breakpoint. f is then extrapolated in time,
-        see :class:`stiffml.system.function.span.Span`.
+        ``stiffml/system/function/span.py``.
         """
         return True
 

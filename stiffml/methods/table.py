@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-
 from stiffml.checks import described
 from stiffml.methods import tableaux
 from stiffml.methods.arkimex import ARKIMEX
 from stiffml.methods.base import Method
 from stiffml.methods.bdf import BDF
 from stiffml.methods.dirk import DIRK
+from stiffml.methods.names import unknown
 from stiffml.methods.rk import RungeKutta
 from stiffml.methods.rosenbrock import VARYING, Rosenbrock, constant_gamma
 from stiffml.methods.sdirk import SDIRK3
@@ -36,12 +35,12 @@ values. ``bdf`` has the default order of :class:`BDF`.
 
 
 def resolve(method: str | Method) -> Method:
-    """The method with this name; a method object is returned as it is.
+    """The method with this name, in whatever case; a method object is returned as it is.
 
     Raises
     ------
     ValueError
-        For an unknown name, with a list of the known ones.
+        For an unknown name, with the nearest that is known, and the families.
     TypeError
         For anything but a name or a method object.
     """
@@ -49,10 +48,9 @@ def resolve(method: str | Method) -> Method:
         return method
     if not isinstance(method, str):
         raise TypeError(f"method must be a name or a method object such as BDF(3), not {described(method)}")
-    if method.removeprefix("rosw-") in VARYING:
-        Rosenbrock(method.removeprefix("rosw-"))  # raises the error that explains why it cannot be used
-    if method not in METHODS:
-        close = difflib.get_close_matches(method, METHODS, n=1)
-        meant = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"method: unknown name {method!r}.{meant} Known: {', '.join(METHODS)}")
-    return METHODS[method]
+    name = method.lower()
+    if name.removeprefix("rosw-") in VARYING:
+        Rosenbrock(name.removeprefix("rosw-"))  # raises the error that explains why it cannot be used
+    if name not in METHODS:
+        raise ValueError(unknown(method, METHODS))
+    return METHODS[name]

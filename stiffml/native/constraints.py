@@ -17,8 +17,9 @@ MAX_DENSE = 2048
 """States with at most this many components a sample use a dense matrix for the algebraic equations."""
 
 NOT_INDEX_1 = (
-    "mass: the algebraic equations do not determine the algebraic variables at y0 (their Jacobian is "
-    "singular), so the problem is not of index 1; differentiate the constraints, or check y0"
+    "mass: the algebraic equations do not determine {what} at the start (their Jacobian is singular), so the "
+    "problem is not of index 1 but of a higher index, unless y0 is a singular point. Differentiate {which} "
+    "with respect to time, once for index 2 and twice for index 3, until it has that variable; or check y0"
 )
 
 
@@ -77,12 +78,21 @@ class Constraints:
         matrix = self._left @ self.system.f.jacobian_at(self.s, u) + self._mass.blocks
         # Singularity is tested by singular values of the scaled rows: by rounding, LU often does not fail.
         rows = np.abs(matrix).max(axis=-1, keepdims=True)
-        smallest = np.linalg.svd(matrix / np.where(rows > 0, rows, 1), compute_uv=False).min()
-        if not smallest > 1e-13:
-            raise InconsistentError(NOT_INDEX_1)
+        scaled = matrix / np.where(rows > 0, rows, 1)
+        smallest = np.linalg.svd(scaled, compute_uv=False).min(axis=-1)
+        if not smallest.min() > 1e-13:
+            raise InconsistentError(self._not_index_1(scaled, int(smallest.argmin())))
         if transpose:
             matrix = matrix.swapaxes(-1, -2)
         return np.linalg.solve(matrix, v.reshape(layout.samples, layout.width, 1)).reshape(-1)
+
+    def _not_index_1(self, scaled: np.ndarray, sample: int) -> str:
+        """The message for a singular K: what is not determined, and by which equation, by null vectors."""
+        left, _, right = np.linalg.svd(scaled[sample if len(scaled) > 1 else 0])
+        layout, projector = self.system.layout, self._left[sample if len(self._left) > 1 else 0]
+        worst = [int(np.abs(v).argmax()) for v in (right[-1], projector.T @ left[:, -1])]
+        variable, equation = (list(layout.component(sample * layout.width + i)) for i in worst)
+        return NOT_INDEX_1.format(what=f"component {variable} of y", which=f"equation {equation}")
 
     def _solve_large(self, u: np.ndarray, v: np.ndarray, transpose: bool) -> np.ndarray:
         jacobian = self._solver.sparse_jacobian(self.s, u)
@@ -97,7 +107,8 @@ class Constraints:
         try:
             return splu(matrix).solve(v, trans="T" if transpose else "N")
         except RuntimeError as error:
-            raise InconsistentError(NOT_INDEX_1) from error
+            message = NOT_INDEX_1.format(what="all algebraic variables", which="the constraint")
+            raise InconsistentError(message) from error
 
     def check(self, u: np.ndarray, tolerances: Tolerances) -> None:
         """Raise ValueError unless ``u`` (size,) satisfies the algebraic equations within the tolerances."""

@@ -91,6 +91,10 @@ class Formulation:
         """(samples, width, width) the blocks of ∂f/∂u at a vector."""
         return self._system.f.jacobian_at(s, vector)
 
+    def constant_blocks(self, s: float, vector: np.ndarray) -> np.ndarray:
+        """(1 or samples, width, width) the blocks of a constant ∂f/∂u: one if it is that of all samples."""
+        return self._system.f.constant_blocks(s, vector)
+
 
 class TimeAsState(Formulation):
     """The problem with time as an additional component of every sample, s' = 1.

@@ -12,14 +12,20 @@ try:
     from petsc4py import PETSc as _petsc
 except ImportError as error:
     raise ImportError(
-        "stiffml needs petsc4py 3.26 (a conda package, a cluster's module, or `make demo` in stiffml's "
-        "source folder, which builds it)"
+        "stiffml needs petsc4py 3.24, 3.25 or 3.26 (a conda package, a cluster's module, or `make demo` in "
+        "stiffml's source folder, which builds it)"
     ) from error
+
+OLDEST = (3, 24, 0)
+"""The oldest version of PETSc with which the tests pass."""
 
 PETSc: Any = _petsc  # Any because the type stubs lag behind the module
 
-if PETSc.Sys.getVersion() < (3, 26, 0):
-    raise ImportError(f"stiffml needs PETSc 3.26 or newer, found {PETSc.Sys.getVersion()}")
+if PETSc.Sys.getVersion() < OLDEST:
+    raise ImportError(
+        f"stiffml needs PETSc {OLDEST[0]}.{OLDEST[1]} or newer, found "
+        f"{'.'.join(map(str, PETSc.Sys.getVersion()))}"
+    )
 
 if PETSc.ScalarType().dtype != "float64":
     raise ImportError(f"stiffml needs a PETSc of real float64 numbers, found {PETSc.ScalarType().dtype}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import cached_property
 
 import numpy as np
 
 from stiffml.discretization.trajectory import Growing
 from stiffml.errors import Status
+from stiffml.run.crossings import Crossing
 from stiffml.run.dense_output import reader_for
 from stiffml.run.endings import (
     DERIVATIVE_FAILURES,
@@ -18,8 +20,9 @@ from stiffml.run.endings import (
     Stop,
     lost,
     where_infinite,
+    worst_component,
 )
-from stiffml.run.events import EventFinder, EventFunc
+from stiffml.run.events import EventFinder
 from stiffml.run.first_step import blur, initial_size, shortest_first
 from stiffml.run.nonstop import Course, keep
 from stiffml.run.record import Failure, Run
@@ -28,7 +31,6 @@ from stiffml.run.solvers import Solvers
 from stiffml.run.stepping import Counts, Stepper, Task
 from stiffml.settings import Tolerances
 from stiffml.steps import Adaptive, Steps
-from stiffml.system.finite import first_not_finite
 
 
 class Drive:
@@ -45,8 +47,8 @@ class Drive:
     tolerances : Tolerances
         Used for the first step size and to name the worst component in messages, also when steps are not
         adaptive.
-    event : EventFunc or None
-        The run ends at the root of this function.
+    events : mapping of int to Crossing
+        The run ends at the first of these.
 
     Attributes
     ----------
@@ -65,12 +67,12 @@ class Drive:
         solvers: Solvers,
         between: np.ndarray,
         tolerances: Tolerances,
-        event: EventFunc | None,
+        events: Mapping[int, Crossing],
     ) -> None:
         self._run, self._task, self._tolerances = run, task, tolerances
         self._system, self._method, self._limits = task.system, task.method, task.limits
         self._every = task.system.space.every
-        self._n_steps = 0
+        self._n_steps = self._looked = 0
         self._trajectory = run.trajectory
         self._start = task.s0  # where the current step begins
         self._state = self._previous = task.u0
@@ -82,11 +84,9 @@ class Drive:
         self._has_between = len(between) > 0
         self.reader = reader_for(between, again)
         self.reader.read(0, task.u0)
-        self._finder = None
-        if event is not None:
-            self._finder = EventFinder(event, again, task.s0, task.u0)
-            if task.limits is not None:
-                task.limits.ends_run = self._finder.crosses
+        self._finder = EventFinder(events, again, task.s0, task.u0) if events else None
+        if self._finder is not None and task.limits is not None:
+            task.limits.ends_run = self._finder.crosses
         self._solvers, self._growth = solvers, task.method.growth_limit()
         self._taken_nonstop: Counts | None = None
 
@@ -119,6 +119,9 @@ class Drive:
         if self._n_steps:
             self._start, self._state = float(taken.ends[-1]), taken.states[-1]
             self._previous = taken.states[-2] if self._n_steps > 1 else self._previous
+        self._looked = self._n_steps  # the watch has seen them
+        if taken.out_of_time and self._task.watch is not None:
+            raise self._stop(Status.MAX_SECONDS, self._task.watch.spent, size=taken.wanted)
         if len(taken.output_steps) < len(course.outputs):
             raise self._stop(Status.MAX_STEPS, "", size=taken.wanted)
         return True
@@ -163,6 +166,7 @@ class Drive:
                     raise self._stop(*self._why_cut(self.stepper.cut_by), size=taken)
                 proposal = self._growth.next_size(taken, suggestion, not uncut)
             self._mark_output()
+        self._look(has_ended=True)
 
     def _require_not_stiff(self, left: float, taken: float) -> None:
         if self.stepper.is_stiff(left):
@@ -197,10 +201,12 @@ class Drive:
                 if is_output[done]:
                     self._mark_output()
             done += count or 1
+        self._look(has_ended=True)
 
     def _take_ahead(self, ends: np.ndarray, is_output: np.ndarray) -> int:
         """Take of the next steps, which end at ``ends``, those that are solved for; return how many."""
         run, trajectory = self._run, self._trajectory
+        self._look()
         # Events, outputs between steps, and states kept elsewhere than in memory take steps one by one.
         if self._finder is not None or self._has_between or run.checkpoints.states is None:
             return 0
@@ -239,6 +245,7 @@ class Drive:
 
     def _step(self, size: float) -> float:
         """Take one step and store it; return the size taken, less than ``size`` if the step was cut."""
+        self._look()
         status = self.stepper.step(size)
         if status is not None:
             raise self._stop(status, size=size)
@@ -269,10 +276,23 @@ class Drive:
         self._previous, self._state, self._start = self._state, state, end
         self._n_steps += 1
         self.reader.read(self._n_steps, state, stages)
-        if at_event is not None:
+        if at_event is not None and self._finder is not None:
             self.outputs.append(state)
-            raise Finished(float(self._trajectory.times[-1]))
+            self._look(has_ended=True)
+            raise Finished(float(self._trajectory.times[-1]), self._finder.number)
         return taken
+
+    def _look(self, has_ended: bool = False) -> None:
+        """Let the watch see the steps that were taken since it last looked; outputs there are marked."""
+        watch, count = self._task.watch, self._n_steps - self._looked
+        if watch is None or not count:
+            return
+        self._looked = self._n_steps
+        end, size = float(self._trajectory.times[-1]), self._trajectory.last_size
+        watch.passed(self._system, end, size, count)
+        watch.require_wanted(self._system, end, self._state, size)
+        if not has_ended and watch.is_over(self._system):
+            raise self._stop(Status.MAX_SECONDS, watch.spent, size=size)
 
     def _mark_output(self) -> None:
         if self._run.returned[len(self._trajectory.output_steps)]:
@@ -309,7 +329,9 @@ class Drive:
         return self._first_slope
 
     def _stop(self, status: Status, detail: str | None = None, *, size: float) -> Stop:
-        component = self._component(status)
+        component = worst_component(
+            status, self._task, self.__dict__.get("stepper"), (self._previous, self._state), self._tolerances
+        )
         if detail is None:
             detail = self.stepper.detail
         if status is Status.STEP_TOO_SMALL:
@@ -325,26 +347,3 @@ class Drive:
             return self.stepper.why_cut()
         limits = self._limits if cut_by is Status.OUT_OF_BOUNDS else None
         return cut_by, "" if limits is None else limits.detail
-
-    def _component(self, status: Status) -> int | None:
-        """The flat index of the component to name in the message, or None.
-
-        It is the component that is not finite, that breaks a bound, that is farthest from Newton
-        convergence, or that changed most relative to its tolerance, depending on the failure.
-        """
-        if status is Status.NON_FINITE:
-            slopes = [part.last_slope for part in self._system.parts]
-            if self.stepper.bad_slope is not None:
-                slopes.insert(0, self.stepper.bad_slope)
-            found = (first_not_finite(slope) for slope in slopes)
-            return next((component for component in found if component is not None), None)
-        if status is Status.OUT_OF_BOUNDS:
-            return None if self._limits is None else self._limits.component
-        state = self._state
-        newton = status in (Status.NEWTON_FAILED, Status.LINEAR_FAILED)
-        change = self.stepper.newton_update if newton else state - self._previous
-        if change is None or not np.isfinite(change).all():
-            return None
-        return int(
-            np.argmax(np.abs(change) / (self._tolerances.atol + self._tolerances.rtol * np.abs(state)))
-        )

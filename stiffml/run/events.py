@@ -1,41 +1,19 @@
-"""Terminal events: finds the root of a function of time and state along a run."""
+"""Events that end a run: the first root of several functions of time and state along it."""
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.optimize import brentq
-from torch import Tensor
 
 from stiffml.discretization.trajectory import Segment
-from stiffml.display import readable
+from stiffml.run.crossings import Crossing, checked, gradients_of
 from stiffml.run.stepping import StepSolver
-from stiffml.system.derivatives.products import gradient
-from stiffml.system.state import Layout, State
-
-EventFunc = Callable[[Tensor, State], Tensor]
-
-
-@readable
-@dataclass(frozen=True)
-class Event:
-    """The event at which a solve ended: its event function reached zero.
-
-    Attributes
-    ----------
-    t : Tensor
-        (), the time of the event, differentiable.
-    y : Tensor or structure of tensors
-        The state there, in the form of y0, differentiable.
-    """
-
-    t: Tensor
-    y: State
-
 
 START_ROUNDINGS = 16
 """An event value at the start counts as zero if rounding errors of this many units could cause it.
@@ -44,110 +22,179 @@ The time of a root is found to 4 units, so a run that starts from a root stays b
 """
 
 
+HORIZON = 1e30
+"""The end of a span without end."""
+
+LONG = 1e4
+"""Of a run without end, its length in first steps, as far as the rounding of its start goes."""
+
 INNER_POINTS = (0.2, 0.4, 0.6, 0.8)
 """Fractions of a step at which the sign is checked too, to detect two roots inside one step."""
 
 
-class EventFinder:
-    """Watches the sign of an event function along a run and finds its root inside a step.
+@dataclass
+class _OnWatch:
+    """An event function and its value after the last step."""
 
-    The sign is checked at the end of each step. It is also checked at a few points inside, on the cubic
+    number: int
+    crossing: Crossing
+    before: float
+
+
+class EventFinder:
+    """Watches the signs of event functions along a run and finds the first root inside a step.
+
+    The signs are checked at the end of each step. They are also checked at a few points inside, on the cubic
     through the states and slopes at both ends. A NaN value has no sign.
 
     Parameters
     ----------
-    event : EventFunc
+    events : mapping of int to Crossing
+        By number.
     replay : StepSolver
         Solves steps of this run again. Its trajectory grows with the run.
     s0, u0 : float, ndarray
         Initial time and state (size,). A root at the start is ignored, also one that differs from the start
         by rounding only, such as the event that ended an earlier run.
+
+    Attributes
+    ----------
+    number : int
+        Of the event that was reached.
     """
 
-    def __init__(self, event: EventFunc, replay: StepSolver, s0: float, u0: np.ndarray) -> None:
-        self._event, self._replay = event, replay
+    def __init__(self, events: Mapping[int, Crossing], replay: StepSolver, s0: float, u0: np.ndarray) -> None:
+        self._replay = replay
         self._recent = deque([u0], maxlen=replay.method.history)
-        self._before = self._value(s0, u0)
+        self._watched = [
+            _OnWatch(number, crossing, self._value(crossing, s0, u0)) for number, crossing in events.items()
+        ]
         mass = replay.system.mass
         self._has_slopes = mass is None or not mass.singular
         self._slope: np.ndarray | None = None  # du/ds at the end of the last step, if known
+        self.number = 0
 
-    def _value(self, s: float, u: np.ndarray) -> float:
+    def _value(self, crossing: Crossing, s: float, u: np.ndarray) -> float:
         layout, direction = self._replay.system.layout, self._replay.system.direction
         time = self._replay.system.f.span.own_time(direction * s)
         t = torch.tensor(time, dtype=layout.dtype, device=layout.device)
         state = torch.from_numpy(u).to(layout.device, layout.dtype)
-        return float(checked(self._event(t, layout.unflatten(state))))
+        return float(checked(crossing.function(t, layout.unflatten(state))))
 
     def crosses(self, s: float, u: np.ndarray) -> bool:
-        """Whether the event function has changed its sign, or is zero, at ``s`` and ``u`` (size,).
+        """Whether an event function has changed its sign, or is zero, at ``s`` and ``u`` (size,).
 
         It is compared with its value after the last step.
         """
-        return bool(self._before * self._value(s, u) <= 0 and self._before != 0)
+        return any(
+            watched.crossing.takes(watched.before)
+            and watched.before * self._value(watched.crossing, s, u) <= 0
+            for watched in self._watched
+        )
 
     def reached(self, state: np.ndarray) -> Segment | None:
-        """The last step, cut short at the root of the event function; None if there is no root in it.
+        """The last step, cut short at the first root of an event function; None if there is no root in it.
 
         ``state`` (size,) is the end of that step, which the trajectory must contain already.
         """
         trajectory = self._replay.single
         start, end = trajectory.times[-2:]
-        before, after = self._before, self._value(end, state)
-        crosses = before * after <= 0 and before != 0  # and neither is NaN
-        slope, self._slope = self._slope, None
-        if trajectory.n_steps == 1 and self._starts_from_root(after):
-            self._recent.append(state)
-            self._before = after
-            return None
+        half, size = trajectory.half, end - start
+        after = [self._value(watched.crossing, end, state) for watched in self._watched]
+        inner = self._inner(start, end, state)
+        first: float | None = None
+        for watched, value in zip(self._watched, after, strict=True):
+            if trajectory.n_steps == 1 and self._starts_from_root(watched, value):
+                continue
+            found = self._root(watched, value, state, inner)
+            if found is not None and (first is None or found < first):
+                first, self.number = found, watched.number
+        if first is not None:
+            return self._cut(first, state)
+        trajectory.restore_last_step(end, size)
+        trajectory.half = half
+        self._recent.append(state)
+        for watched, value in zip(self._watched, after, strict=True):
+            watched.before = value
+        return None
 
-        def cut(size: float) -> Segment:
-            trajectory.end_last_step(start + size, size)
-            states = np.array([*self._recent, state])
-            return self._replay.step(trajectory.n_steps - 1, states, True)
+    def _cut(self, size: float, state: np.ndarray) -> Segment:
+        """The last step, to ``state`` (size,), solved again with another size."""
+        trajectory = self._replay.single
+        trajectory.end_last_step(trajectory.times[-2] + size, size)
+        return self._replay.step(trajectory.n_steps - 1, np.array([*self._recent, state]), True)
+
+    def _root(
+        self, watched: _OnWatch, after: float, state: np.ndarray, inner: Callable[[], list[np.ndarray]]
+    ) -> float | None:
+        """The time into the last step at which an event function is zero; None if it has no root there.
+
+        ``after`` is its value at the end of the step, ``state`` (size,); ``inner`` has states inside it.
+        """
+        trajectory = self._replay.single
+        # The trajectory may have the step as cut short at the root of another function.
+        start, crossing, before = trajectory.times[-2], watched.crossing, watched.before
+        end = self._end
 
         def value(size: float) -> float:
-            found = before if size == 0 else self._value(start + size, cut(size).states[-1])
+            if size == 0:
+                return before
+            found = self._value(crossing, start + size, self._cut(size, state).states[-1])
             if np.isnan(found):
                 where = self._replay.system.direction * (start + size)
                 raise ValueError(f"event is NaN at t = {where:.10g}, though it changes its sign around there")
             return found
 
         size, smallest = end - start, 4 * np.spacing(max(abs(start), abs(end)))
-        if before * after > 0:
-            inside = self._inside(start, end, state, slope)
-            if inside is not None:
-                half = trajectory.half
-                crosses = before * value(inside) < 0
-                if crosses:
-                    size, after = inside, -before
-                else:
-                    trajectory.half = half
-                    trajectory.end_last_step(end, size)
-        if not crosses:
-            self._recent.append(state)
-            self._before = after
-            return None
+        low, high = 0.0, size
+        if not (crossing.takes(before) and before * after <= 0):
+            bracket = self._bracket(watched, after, inner())
+            if bracket is None:
+                return None
+            low, high = (part * size for part in bracket)
+            sign = math.copysign(1.0, before if low == 0 else value(low))
+            if not (crossing.takes(sign) and sign * value(high) < 0):
+                return None
+            return max(brentq(value, low, high, xtol=smallest, rtol=1e-15), smallest)
         # The repeated step may differ by rounding, and end on the other side of a root at its very end.
         if after != 0 and before * value(size) < 0:
             size = max(brentq(value, 0.0, size, xtol=smallest, rtol=1e-15), smallest)
-        return cut(size)
+        return size
 
-    def _inside(self, start: float, end: float, state: np.ndarray, slope: np.ndarray | None) -> float | None:
-        """The time into the step at which the event function seems to have the other sign, or None.
-
-        ``state`` (size,) is the end of the step. ``slope`` (size,) is du/ds at its start, None if not known.
-        """
-        size, before = end - start, self._recent[-1]
-        slopes = self._slopes(start, end, before, state, slope)
-        for part in INNER_POINTS:
-            u = before + part * (state - before)
-            if slopes is not None:
-                first, last = (size * slope - (state - before) for slope in slopes)
-                u = u + part * (1 - part) * ((1 - part) * first - part * last)
-            if self._before * self._value(start + part * size, u) < 0:
-                return part * size
+    def _bracket(
+        self, watched: _OnWatch, after: float, inner: list[np.ndarray]
+    ) -> tuple[float, float] | None:
+        """The parts of the last step between which an event function seems to change its sign, or None."""
+        start = self._replay.single.times[-2]
+        parts, values = [0.0], [watched.before]
+        for part, u in zip(INNER_POINTS, inner, strict=True):
+            parts.append(part)
+            values.append(self._value(watched.crossing, start + part * (self._end - start), u))
+            if watched.crossing.takes(values[-2]) and values[-2] * values[-1] < 0:
+                return parts[-2], part
+        if watched.crossing.takes(values[-1]) and values[-1] * after < 0:
+            return parts[-1], 1.0
         return None
+
+    def _inner(self, start: float, end: float, state: np.ndarray) -> Callable[[], list[np.ndarray]]:
+        """The states (size,) at :data:`INNER_POINTS` of a step to ``state`` (size,), when first asked for."""
+        self._end = end
+        slope, self._slope = self._slope, None
+        found: list[np.ndarray] = []
+
+        def inner() -> list[np.ndarray]:
+            if not found:
+                size, before = end - start, self._recent[-1]
+                slopes = self._slopes(start, end, before, state, slope)
+                for part in INNER_POINTS:
+                    u = before + part * (state - before)
+                    if slopes is not None:
+                        first, last = (size * each - (state - before) for each in slopes)
+                        u = u + part * (1 - part) * ((1 - part) * first - part * last)
+                    found.append(u)
+            return found
+
+        return inner
 
     def _slopes(
         self, start: float, end: float, before: np.ndarray, state: np.ndarray, slope: np.ndarray | None
@@ -161,8 +208,8 @@ class EventFinder:
         finite = np.isfinite(first).all() and np.isfinite(last).all()
         return (first, last) if system.space.every(bool(finite)) else None
 
-    def _starts_from_root(self, after: float) -> bool:
-        """Whether the event value at the start of the run is zero within rounding errors of state and time.
+    def _starts_from_root(self, watched: _OnWatch, after: float) -> bool:
+        """Whether an event value at the start of the run is zero within rounding errors of state and time.
 
         ``after`` is the event value at the end of the first step. The rounding error of time is measured by
         the rate of change over the first step. It also covers components near zero, whose own size says
@@ -171,38 +218,12 @@ class EventFinder:
         system, trajectory = self._replay.system, self._replay.single
         layout, s = system.layout, float(trajectory.times[0])
         u = torch.from_numpy(self._recent[0]).to(layout.device, layout.dtype)
-        wrt_t, wrt_u = gradients_of(self._event, layout, system.direction * s, u)
+        wrt_t, wrt_u = gradients_of(watched.crossing.function, layout, system.direction * s, u)
         of_state = abs(wrt_t * s) + system.space.sum(float((wrt_u * u).abs().sum()))
-        rate = abs(after - self._before) / (trajectory.times[1] - s)
-        of_time = rate * max(abs(s), abs(trajectory.outputs[-1]))
+        first = self._end - s
+        rate, latest = abs(after - watched.before) / first, abs(trajectory.outputs[-1])
+        if latest >= HORIZON:  # the run has no end by itself
+            latest = LONG * first
+        of_time = rate * max(abs(s), latest)
         eps = torch.finfo(layout.dtype).eps
-        return abs(self._before) <= START_ROUNDINGS * eps * (of_state + of_time)
-
-
-def checked(value: Tensor) -> Tensor:
-    """The value of an event function as a tensor of shape ().
-
-    Raises
-    ------
-    TypeError
-        If it is no tensor with one element, or not of floating point.
-    """
-    if not isinstance(value, Tensor) or value.numel() != 1:
-        kind = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise TypeError(f"event must return a tensor with one element, not {kind}")
-    if not value.is_floating_point():
-        raise TypeError(
-            f"event must return a real number that changes its sign, not {value.dtype}: in place of a "
-            "condition such as y[0] > 0.5 return the difference, y[0] - 0.5, whose root can be found"
-        )
-    return value.reshape(())
-
-
-def gradients_of(event: EventFunc, layout: Layout, t: float, u: Tensor) -> tuple[float, Tensor]:
-    """∂event/∂t and ∂event/∂u (size,) at time ``t`` and state ``u`` (size,), in the dtype of u."""
-    with torch.enable_grad():
-        time = torch.tensor(t, dtype=u.dtype, device=u.device, requires_grad=True)
-        leaf = u.detach().clone().requires_grad_()
-        value = checked(event(time, layout.unflatten(leaf)))
-        one = torch.ones_like(value)
-        return float(gradient(value, time, one, retain=True)), gradient(value, leaf, one)
+        return abs(watched.before) <= START_ROUNDINGS * eps * (of_state + of_time)

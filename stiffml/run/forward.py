@@ -13,21 +13,24 @@ from stiffml.run.drive import Drive
 from stiffml.run.endings import Finished, Stop
 from stiffml.run.record import Failure, Run
 from stiffml.run.request import Request
-from stiffml.run.same_function import Values
+from stiffml.run.same_function import KEPT, Values
 from stiffml.run.schedule import expected_steps
 from stiffml.run.solvers import Solvers
 from stiffml.run.stepping import Task
 from stiffml.run.stored import checkpoints_for
+from stiffml.run.watching import Stopped, Watch
 from stiffml.steps import Adaptive, Steps
 from stiffml.system.bounds import Limits
 from stiffml.system.finite import first_not_finite
 from stiffml.system.system import System
 
 
-def integrate(request: Request, u0: np.ndarray, solvers: Solvers) -> tuple[Run, np.ndarray]:
+def integrate(
+    request: Request, u0: np.ndarray, solvers: Solvers, watch: Watch | None = None
+) -> tuple[Run, np.ndarray]:
     """Integrate M du/ds = f + g through the times of a request, from ``u0`` (size,).
 
-    Returns the run and its outputs (n, size), in the order of ``run.readings``.
+    ``watch`` looks at the steps. Returns the run and its outputs (n, size), in the order of ``run.readings``.
     """
     began = time.perf_counter()
     system, steps, outputs = request.system, request.steps, request.outputs
@@ -45,19 +48,24 @@ def integrate(request: Request, u0: np.ndarray, solvers: Solvers) -> tuple[Run, 
         _require_finite(run, outputs[0], slopes, system)
         if run.failure is None:
             run.before = Values.at(float(outputs[0]), "began", slopes, system)
-            if system.constant_jacobian:
+            if system.constant_jacobian and system.trials is None:
                 system.require_constant_jacobian(outputs[0], outputs[1], u0)
     if len(outputs) > 1 and run.failure is None:
-        drive = Drive(run, _task(request, u0), solvers, request.between, request.tolerances, request.event)
+        if watch is not None:
+            watch.begin()
+        task = _task(request, u0, watch)
+        drive = Drive(run, task, solvers, request.between, request.tolerances, request.events)
         on_steps = _driven(drive, run, steps)
         run.after = _values_at_the_end(run, system, drive)
+        if system.constant_jacobian and system.trials is not None and not _seems_linear(run, request, u0):
+            system.require_constant_jacobian(outputs[0], outputs[1], u0)
         for part in system.parts:
             part.release()
     run.wall_s = time.perf_counter() - began
     return run, run.in_order(on_steps)
 
 
-def _task(request: Request, u0: np.ndarray) -> Task:
+def _task(request: Request, u0: np.ndarray, watch: Watch | None) -> Task:
     """What the stepper of this request is to do."""
     steps, method, outputs, bounds = request.steps, request.method, request.outputs, request.bounds
     adaptive = isinstance(steps, Adaptive)
@@ -80,6 +88,7 @@ def _task(request: Request, u0: np.ndarray) -> Task:
         limits=limits,
         watches_stiffness=isinstance(steps, Adaptive) and steps.stop_if_stiff and not method.implicit,
         plan=request.plan,
+        watch=watch,
     )
 
 
@@ -94,7 +103,9 @@ def _driven(drive: Drive, run: Run, steps: Steps) -> np.ndarray:
         except Stop as stop:
             run.failure = stop.failure
         except Finished as finished:
-            run.event = finished.s
+            run.event, run.event_number = finished.s, finished.number
+        except Stopped:
+            run.stopped = True
         run.between, run.ramp_steps = drive.reader.finish(), drive.ramp_steps
         run.counts = dict(vars(drive.counts))
         if run.event is None and not run.counts["in_c"]:
@@ -119,6 +130,18 @@ def _values_at_the_end(run: Run, system: System, drive: Drive) -> Values | None:
     except Exception:  # the solve did not need this value, so a func that fails here does not fail the solve
         slopes = [np.full(1, np.nan)]
     return Values.at(end, "ended", slopes, system)
+
+
+def _seems_linear(run: Run, request: Request, u0: np.ndarray) -> bool:
+    """Whether f has changed over a run as its constant Jacobian says; True if that is not known."""
+    before, after, end, system = run.before, run.after, run.checkpoints.end, request.system
+    if before is None or after is None or end is None or system.f.largest > KEPT or request.solver is None:
+        return True
+    s, u = torch.tensor([before.s], dtype=torch.float64), torch.from_numpy(u0)[None]
+    by_jacobian = request.solver.linearize(system.f, s, u, system.mass, constant=True).apply(0, end - u0)
+    off = after.kept[0] - before.kept[0] - by_jacobian
+    sizes = [np.abs(v).max() for v in (off, before.kept[0], after.kept[0])]
+    return bool(sizes[0] <= 1e4 * system.f.eps * (sizes[1] + sizes[2]))
 
 
 def _require_finite(run: Run, s: float, slopes: list[np.ndarray], system: System) -> None:

@@ -53,6 +53,8 @@ class Taken:
     counts : Counts
     wanted : float
         The size of the step that would come next.
+    out_of_time : bool
+        Whether the watch of the task ended them.
     given_up : str
         Why the run has to be taken one step at a time, from its start; empty if it need not.
     """
@@ -65,17 +67,19 @@ class Taken:
     half: tuple[float, np.ndarray] | None
     counts: Counts
     wanted: float
+    out_of_time: bool = False
     given_up: str = ""
 
     @classmethod
     def none(cls, given_up: str) -> Taken:
         """Of a run that cannot be taken this way."""
         no = np.empty(0)
-        return cls(no, no, no[:, None], None, [0], None, Counts(), 0.0, given_up)
+        return cls(no, no, no[:, None], None, [0], None, Counts(), 0.0, given_up=given_up)
 
 
 Nonstop = Callable[[Task, Course], Taken]
-"""Takes the steps of a task to the end of its course, or as many as ``Adaptive.max_steps``."""
+"""Takes the steps of a task to the end of its course, or as many as ``Adaptive.max_steps``, or as the
+watch of the task allows."""
 
 
 def keep(taken: Taken, run: Run, outputs: Growing, reader: Reader | None) -> None:

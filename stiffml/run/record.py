@@ -58,6 +58,10 @@ class Run:
         Why the run stopped early, if it did.
     event : float or None
         The time of the event that ended the run, in solver time.
+    event_number : int
+        Which event that was.
+    stopped : bool
+        Whether the callback ended the run.
     ramp_steps : int
         Steps that a starting ramp has added.
     counts : dict of str to int
@@ -78,6 +82,8 @@ class Run:
     after: Values | None = None
     failure: Failure | None = None
     event: float | None = None
+    event_number: int = 0
+    stopped: bool = False
     ramp_steps: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     given_up: str = ""

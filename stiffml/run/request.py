@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from stiffml.methods import Method
-from stiffml.run.events import EventFunc
+from stiffml.run.crossings import Crossing
 from stiffml.run.stepping import Plan
 from stiffml.settings import Discrete, NewtonLimits, Tolerances
 from stiffml.steps import Steps
@@ -49,11 +49,13 @@ class Request:
     adjoint : Discrete
     make_consistent : bool
         Whether y0 is changed to satisfy the algebraic equations.
-    event : callable or None
-        The run ends at the root of this function.
+    events : mapping of int to Crossing
+        The run ends at the first of these.
     bounds : Bounds or None
     plan : Plan or None
         Known steps, for steppers that solve all of them at once.
+    has_callback : bool
+        Whether a callback looks at every step.
     """
 
     method: Method
@@ -71,6 +73,7 @@ class Request:
     options: Mapping[str, object]
     adjoint: Discrete
     make_consistent: bool
-    event: EventFunc | None
+    events: Mapping[int, Crossing]
     bounds: Bounds | None
     plan: Plan | None
+    has_callback: bool = False

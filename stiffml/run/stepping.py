@@ -13,6 +13,7 @@ from stiffml.discretization.dense_output import Queries
 from stiffml.discretization.trajectory import Segment, Trajectories, Trajectory
 from stiffml.errors import Status
 from stiffml.methods import Method
+from stiffml.run.watching import Watch
 from stiffml.settings import NewtonLimits, Tolerances
 from stiffml.system.bounds import Limits
 from stiffml.system.linear_solver import LinearSolver
@@ -78,6 +79,8 @@ class Task:
         Whether an adaptive explicit method should detect stiffness.
     plan : Plan or None
         The steps of the run, if they are known.
+    watch : Watch or None
+        Looks at the steps.
     """
 
     system: System
@@ -94,6 +97,7 @@ class Task:
     limits: Limits | None = None
     watches_stiffness: bool = False
     plan: Plan | None = None
+    watch: Watch | None = None
 
     @property
     def shrink(self) -> float:

@@ -21,7 +21,8 @@ class Split(nn.Module):
         Functions of (t, y) in the shape of y. Modules become submodules, and may share parameters.
     linear : bool
         Whether ``implicit`` is linear in y (its Jacobian does not depend on t or y). The system is then
-        factorised once for each step size, forward and transposed. Default False.
+        factorised once for each step size, forward and transposed; with ``batch_dims`` once for all samples
+        whose Jacobian is the same. Default False.
     """
 
     def __init__(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from stiffml.discretization.equations import Form
+from stiffml.extras import to_install
 from stiffml.parameters.names import Members, Reached, reached
 from stiffml.parameters.watch import Watch
 from stiffml.system.derivatives.dynamics import Dynamics
@@ -105,7 +106,7 @@ class System:
         """
         # casadi takes long to import, and is only installed for this.
         if importlib.util.find_spec("casadi") is None:
-            raise ValueError("compile=True needs casadi; try: pip install stiffml[compile]")
+            raise ValueError(f"compile=True needs casadi; try: {to_install('compile')}")
         from stiffml.system.derivatives.compiled_dynamics import in_compiled_form
 
         reads: Sequence[Reached | None] = self.reads or [None] * len(self.parts)

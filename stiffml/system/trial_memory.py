@@ -10,7 +10,8 @@ So trials that were passed are remembered only
 - for solves whose own iteration shows whether the Jacobian is right: its changes in f are compared with those
   by the Jacobian. If they differ, the trials are repeated in that very solve. ``UNSEEN`` solves in a row that
   converge at once, and so show nothing, are followed by one with trials. Where steps are taken one by one,
-  f and its Jacobian are compared near the last state.
+  f and its Jacobian are compared near the last state; but a whole Jacobian of a wide system costs more than
+  the trials, so that these solves show nothing either.
 
 A compiled function has trials of its own: its Jacobian and its products are others. Each solve compares its
 values with torch's besides.
@@ -28,6 +29,7 @@ import torch
 
 from stiffml.system.derivatives.changes import At, is_explained
 from stiffml.system.derivatives.dynamics import Dynamics
+from stiffml.system.derivatives.jacobian import NARROW
 from stiffml.system.finite import is_finite
 from stiffml.system.function.batching import Batching
 from stiffml.system.function.cache import remembered
@@ -99,6 +101,9 @@ class PassedTrials:
         OutdatedError
             If the trials show that f has to be evaluated in another way.
         """
+        if not all(part.may_replicate and part.layout.width <= NARROW for part in self._parts):
+            self.count(seen=False)
+            return
         signs = random_signed(np.random.default_rng(0), u.size)
         states = np.stack([u, u + NEAR * signs * typical_sizes(u)])
         found = [self._is_right(part, s, states) for part in self._parts]

@@ -85,6 +85,17 @@ def finds_the_same(system: System, s: float, u: np.ndarray) -> bool:
     return True
 
 
+def require_none_at_end(system: System, s: float, u: np.ndarray) -> None:
+    """Raise ValueError if func uses, where a run ended, what needs a gradient, and nothing else in it does.
+
+    ``u`` (size,) is the state there. A result without a graph would say nothing of what came up on the way;
+    for one with a graph the backward pass looks at every step.
+    """
+    for part, value in zip(system.parts, _values(system, s, u), strict=False):
+        if value.requires_grad:
+            part.require_known(value, s, u)
+
+
 def used_by(value: Tensor, parameters: Sequence[Tensor]) -> frozenset[int]:
     """The positions of the parameters that a value of func was computed from."""
     position = {origin(tensor): i for i, tensor in enumerate(parameters)}

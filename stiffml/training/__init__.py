@@ -1,4 +1,4 @@
-"""Training: the data to learn from, and a loop that survives interruptions."""
+"""Training: the data to learn from, fits that survive interruptions, comparisons."""
 
 from stiffml.training.band import Band
 from stiffml.training.collocation import Collocation, collocate
@@ -12,11 +12,9 @@ from stiffml.training.lm.ladder import FullSpace, GrowingHorizon, MultipleShooti
 from stiffml.training.lm.levenberg_marquardt import LevenbergMarquardt
 from stiffml.training.resolving import Report
 from stiffml.training.result import Result
-from stiffml.training.trainer import STATE, History, Trainer
 from stiffml.training.trouble import TrainingError
 
 __all__ = [
-    "STATE",
     "Band",
     "Collocation",
     "Comparison",
@@ -24,7 +22,6 @@ __all__ = [
     "FirstOrder",
     "FullSpace",
     "GrowingHorizon",
-    "History",
     "LevenbergMarquardt",
     "MultipleShooting",
     "Report",
@@ -32,7 +29,6 @@ __all__ = [
     "Run",
     "Runs",
     "Strategy",
-    "Trainer",
     "TrainingError",
     "Whole",
     "collocate",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from stiffml.extras import to_install
 from stiffml.training.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def summary_writer() -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ImportError(
-            f"tensorboard=True needs the package tensorboard ({error}): pip install 'stiffml[tensorboard]'"
+            f"tensorboard=True needs the package tensorboard ({error}): {to_install('tensorboard')}"
         ) from error
     return SummaryWriter
 

@@ -20,7 +20,7 @@ PACKAGES = ("stiffml", "problems")
 LONGEST = 350
 
 ORDER: tuple[tuple[str, ...], ...] = (
-    ("checks", "display", "errors", "files", "memory", "stats", "steps", "settings", "version"),
+    ("checks", "display", "errors", "extras", "files", "memory", "stats", "steps", "settings", "version"),
     ("discretization",),
     ("methods",),
     ("parameters", "compiled"),
@@ -33,6 +33,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("gradients",),
     ("plotting",),
     ("interface",),
+    ("steady",),
     ("training", "distributed"),
     ("diagnostics", "closures"),
     ("__init__",),

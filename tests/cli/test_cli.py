@@ -14,6 +14,7 @@ from problems.library import ignition
 from stiffml import METHODS, __version__
 from stiffml.cli import app, screen
 from stiffml.cli.screen import Work, console, duration, errors
+from stiffml.extras import to_install
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -146,13 +147,13 @@ def test_mistakes_are_explained(arguments: tuple[str, ...], message: str, tmp_pa
 
 def test_problems_are_listed_without_cantera(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(file: str) -> None:
-        raise FileNotFoundError(f"no file {file!r} here; pip install stiffml[chemistry]")
+        raise FileNotFoundError(f"no file {file!r} here; {to_install('chemistry')}")
 
     monkeypatch.setattr(ignition, "_mechanism", missing)
     text = run("problems")
-    assert "pip install stiffml[chemistry]" in text
+    assert "pip install '.[chemistry]'" in text
     assert "gray_scott" in text
-    assert "pip install stiffml[chemistry]" in run("solve", "h2air", status=1)
+    assert "pip install '.[chemistry]'" in run("solve", "h2air", status=1)
 
 
 def test_steps_of_a_solve(tmp_path: Path) -> None:

@@ -235,7 +235,7 @@ def test_single_precision_and_no_compiler(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_without_casadi(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"needs casadi.*pip install stiffml\[compile\]"):
+    with pytest.raises(ValueError, match=r"needs casadi.*pip install '\.\[compile\]'"):
         solve(lambda t, y: -y, compile=True)
 
 

@@ -27,6 +27,7 @@ from stiffml import (
     GMRES,
     Adaptive,
     Assembled,
+    Crossing,
     Discrete,
     Disk,
     Fixed,
@@ -47,7 +48,7 @@ from stiffml import (
 )
 from stiffml.distributed import Ensemble, Field
 from stiffml.interface.arguments import DEFAULTS, Arguments
-from stiffml.training import Run, Runs, Trainer, collocate, from_pandas, from_xarray, read_csv, read_netcdf
+from stiffml.training import Run, Runs, collocate, from_pandas, from_xarray, read_csv, read_netcdf
 from stiffml.training.data import ASinh, Forcing, Log, MinMax, Range, Scaled, Scaling, Standard
 
 
@@ -123,19 +124,10 @@ EVERYTHING: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     **{kind.__name__: (kind, {}) for kind in (BDF, Theta, Rosenbrock, ARKIMEX, DIRK, RungeKutta)},
     **{kind.__name__: (kind, {}) for kind in (Assembled, PointBlock, Sparsity, GMRES)},
     "Krylov": (Krylov, {"method": "bcgs"}),
+    "Crossing": (Crossing, {"function": decay}),
     "Split": (Split, {"implicit": decay, "explicit": decay}),
     "Field": (Field, {"shape": (4,)}),
     "Ensemble": (Ensemble, {"module": LAYER}),
-    "Trainer": (
-        Trainer,
-        {
-            "model": LAYER,
-            "optimizer": torch.optim.SGD(LAYER.parameters(), 0.1),
-            "loss": lambda: None,
-            "folder": Path("."),
-            "settings": {},
-        },
-    ),
     "Problem": (Problem, {name: getattr(OWN, name) for name in OWN.__dataclass_fields__}),
     "Problem.make": (OWN.make, {"k": 1.0}),
     "Problem.func": (lambda trainable: OWN.func(trainable), {}),
@@ -198,6 +190,8 @@ ACCEPTED: dict[tuple[str, str], set[str]] = {
     ("*", "breakpoints"): {"none", "negative", "empty"},
     ("*", "through"): {"none", "negative", "empty"},
     ("*", "throw"): {"bool"},
+    ("*", "progress"): {"bool"},
+    ("*", "terminal"): {"bool"},
     ("*", "compile"): {"bool"},
     ("*", "linear"): {"bool"},
     ("*", "constant"): {"bool"},
@@ -240,7 +234,6 @@ ACCEPTED: dict[tuple[str, str], set[str]] = {
     ("load", "eps"): NUMBERS,
     ("load", "name"): NAMES,
     ("Field", "periodic"): {"bool"},
-    ("Trainer", "settings"): {"dict"},
 }
 """Of JUNK: what is right, or an error of another kind. A default that is None is right anyway."""
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from kept_oscillator import START, TOLERANCES, Oscillator, T, moved, same, saved, solve
 
+import stiffml
 from stiffml import KeptSteps, ODEBlock
 
 
@@ -61,3 +62,33 @@ def test_a_block_has_them_in_its_state() -> None:
         assert kept.solves == 3
     plain = ODEBlock(func, T, method="bdf3", **TOLERANCES)
     assert set(plain.state_dict()) == {"func.p"}, "other blocks save what they did"
+
+
+def test_a_training_in_two_parts_ends_with_the_same_weights() -> None:
+    """A block and a solve with steps of their own; weights, optimizer and steps are what is saved."""
+
+    def training() -> tuple[ODEBlock, KeptSteps, torch.optim.Adam]:
+        block = ODEBlock(Oscillator(), T, method="bdf3", steps=KeptSteps(renew=5), **TOLERANCES)
+        return block, KeptSteps(renew=4), torch.optim.Adam(block.parameters(), lr=0.05)
+
+    def train(block: ODEBlock, kept: KeptSteps, optimizer: torch.optim.Adam, iterations: int) -> None:
+        for _ in range(iterations):
+            optimizer.zero_grad()
+            own = stiffml.solve(
+                block.func, 0.8 * START, T, method="dirk-es324sal", steps=kept, **TOLERANCES
+            ).y
+            ((block(START)[-1] - 0.5).pow(2).sum() + own[-1].pow(2).sum()).backward()
+            optimizer.step()
+
+    straight = training()
+    train(*straight, 10)
+    assert straight[1].renewals["age"] >= 2
+    for done in (1, 7):
+        first, second, file = training(), training(), io.BytesIO()
+        train(*first, done)
+        torch.save([part.state_dict() for part in first], file)
+        file.seek(0)
+        for part, state in zip(second, torch.load(file, weights_only=True), strict=True):
+            part.load_state_dict(state)
+        train(*second, 10 - done)
+        assert torch.equal(second[0].func.p, straight[0].func.p), f"interrupted after {done} iterations"

@@ -5,21 +5,17 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import xarray
-from torch import nn
 from typer.testing import CliRunner
 
 import problems
 from stiffml.cli import app
 from stiffml.cli.screen import console, errors
 from stiffml.files import require_writable, save_atomically, take_back
-from stiffml.training import STATE, Trainer
 
 
 @pytest.fixture(autouse=True)
@@ -114,61 +110,6 @@ def test_commands_find_out_first(
         assert result.exit_code == 1, result.output
         assert "--out" in result.output
         assert str(out) in result.output
-
-
-def trainer(folder: Path, width: int = 2) -> Trainer:
-    torch.manual_seed(0)
-    model = nn.Linear(width, 1)
-    optimizer = torch.optim.Adam(model.parameters())
-    return Trainer(
-        model, optimizer, lambda: sum(p.square().sum() for p in model.parameters()), folder, {"seed": 1}
-    )
-
-
-def truncated(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:500])
-
-
-def changed(**entries: object) -> Callable[[Path], None]:
-    def change(path: Path) -> None:
-        torch.save({**torch.load(path, weights_only=True), **entries}, path)
-
-    return change
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (truncated, "truncated"),
-        (lambda path: path.write_bytes(b""), "empty"),
-        (lambda path: path.write_text("hello"), "no training state"),
-        (lambda path: torch.save(nn.Linear(2, 1).state_dict(), path), "another program"),
-        (lambda path: torch.save([1], path), "another program"),
-        (lambda path: torch.save(nn.Linear(2, 1), path), "no training state"),
-        (changed(settings={"seed": 2}), "seed = 2, not 1"),
-        (changed(settings=None), "another program"),
-        (changed(model=nn.Linear(3, 1).state_dict()), "another model or optimizer.*size mismatch"),
-        (changed(before=[torch.zeros(3)]), "another model or optimizer"),
-        (changed(optimizer={}), "another model or optimizer"),
-        (changed(history={"cost": []}), "another model or optimizer"),
-        (changed(random=torch.zeros(3)), "another model or optimizer"),
-    ],
-)
-def test_a_state_that_is_none(damage: Callable[[Path], object], message: str, tmp_path: Path) -> None:
-    """An error that says what to do, never to switch off what keeps files from being executed."""
-    first = trainer(tmp_path)
-    first.run(2)
-    damage(tmp_path / STATE)
-    second = trainer(tmp_path)
-    before = [p.detach().clone() for p in second.model.parameters()]
-    with pytest.raises(ValueError, match=message) as caught:
-        second.resume()
-    assert str(tmp_path / STATE) in str(caught.value)
-    assert "weights_only" not in str(caught.value)
-    assert "another folder" in str(caught.value)
-    assert second.iteration == 0
-    assert all(torch.equal(a, b) for a, b in zip(before, second.model.parameters(), strict=True))
-    second.run(1)
 
 
 OWN = """

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.autograd.forward_ad as forward_ad
-from methods import CLASSES, WHOLE_OR_SPLIT
+from methods import CLASSES, WHOLE_OR_SPLIT, WITH_RAGGED_TIMES
 from small_problems import times
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -197,6 +197,24 @@ def test_leaves_that_come_late(method: str) -> None:
         y.sum().backward()
     y = odeint(func, start(), T, method=method, steps=Grid(3), params=[k])
     assert float(torch.autograd.grad(y.sum(), k)[0]) != 0
+
+
+@pytest.mark.parametrize("method", WITH_RAGGED_TIMES)
+@pytest.mark.parametrize("t", [T, T.expand(2, 3)], ids=["shared times", "own times"])
+def test_leaves_that_come_late_in_a_solve_without_a_graph(method: str, t: Tensor) -> None:
+    """Nothing at the start needs a gradient: the result would have none, and a loss with k in it be wrong."""
+    k = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+
+    def func(t: Tensor, y: Tensor) -> Tensor:
+        return -y * torch.where(t > 0.3, k, 1.0).unsqueeze(-1) if bool((t > 0.3).any()) else -y
+
+    y0 = torch.ones(2, 1, dtype=torch.float64)
+    with pytest.raises(ValueError, match="did not use it at the start of the solve"):
+        odeint(func, y0, t, method=method, steps=Grid(2), batch_dims=1)
+    with torch.no_grad():
+        odeint(func, y0, t, method=method, steps=Grid(2), batch_dims=1)
+    odeint(func, y0, t, method=method, steps=Grid(2), batch_dims=1, params=[k]).sum().backward()
+    assert k.grad is not None
 
 
 def test_forward_mode() -> None:

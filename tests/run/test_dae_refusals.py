@@ -130,7 +130,7 @@ def test_index_two_is_refused(make_consistent: bool) -> None:
         x, height, vx, vy, _ = y.unbind(dim=-1)
         return torch.cat([index_one(t, y)[..., :4], (x * vx + height * vy)[..., None]], dim=-1)
 
-    with pytest.raises(ValueError, match=r"not of index 1; differentiate the constraints"):
+    with pytest.raises(ValueError, match=r"not of index 1 but of a higher index.* Differentiate equation"):
         solve(
             index_two,
             problem.initial_state(),
@@ -234,3 +234,37 @@ def test_a_square_of_as_many_samples_as_components_has_two_meanings(samples: int
     if samples == 2:
         with pytest.raises(ValueError, match=r"mass of shape \(2, 2\) has two meanings"):
             run(rows)
+
+
+def pendulum(index: int):
+    """x'' = −λ x, y'' = −λ y − g on the circle x² + y² = 1, its constraint differentiated 3 − index times."""
+
+    def func(t: Tensor, z: Tensor) -> Tensor:
+        x, y, u, v, force = z.unbind(-1)
+        constraint = {
+            3: x * x + y * y - 1,
+            2: x * u + y * v,
+            1: u * u + v * v - force * (x * x + y * y) - 9.81 * y,
+        }
+        return torch.stack([u, v, -force * x, -force * y - 9.81, constraint[index]], dim=-1)
+
+    return func
+
+
+@pytest.mark.parametrize("index", [2, 3])
+@pytest.mark.parametrize("method", ["bdf", "rosw-ra34pw2", "arkimex-3"])
+@pytest.mark.parametrize("samples", [1, 2])
+def test_a_higher_index_is_refused_with_what_to_do(index: int, method: str, samples: int) -> None:
+    """By the multiplier, which the constraint does not contain."""
+    mass, start = times(1, 1, 1, 1, 0), times(1, 0, 0, 0, 0)
+    y0, batch_dims = (start, 0) if samples == 1 else (start.expand(2, -1), 1)
+    prefix = "" if samples == 1 else "0, "
+    for more in ({}, {"make_consistent": True}):
+        said = (
+            rf"do not determine component \[{prefix}4\] of y .*not of index 1 but of a higher index.* "
+            rf"Differentiate equation \[{prefix}4\] with respect to time, once for index 2 and twice"
+        )
+        with pytest.raises(ValueError, match=said):
+            solve(pendulum(index), y0, times(0, 0.5), mass=mass, method=method, batch_dims=batch_dims, **more)
+    if samples == 1:
+        assert solve(pendulum(1), y0, times(0, 0.5), mass=mass, method=method).success

@@ -69,7 +69,7 @@ def test_what_only_comes_near_is_no_root(method: str, steps: Grid | Adaptive) ->
 @pytest.mark.parametrize("method", ["bdf2", "bdf3", "cn", "dirk-s212"])
 def test_a_step_that_was_looked_into_stays_as_it_was(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cubic may promise a root that the method does not have."""
-    monkeypatch.setattr(EventFinder, "_inside", lambda finder, start, end, *others: 0.4 * (end - start))
+    monkeypatch.setattr(EventFinder, "_bracket", lambda finder, *others: (0.0, 0.4))
     t, found = torch.tensor([0.0, 1.0, 2.0], dtype=D), []
     for event in (lambda t, y: 1 + 0 * y[0], None):
         y0 = torch.tensor([1.0], dtype=D, requires_grad=True)

@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from stiffml.training import Trainer, TrainingError
 from stiffml.training.data import Forcing, Minibatches, Run, Runs
 
 NAN = float("nan")
@@ -116,36 +114,3 @@ def test_a_resumed_training_goes_on(done: int, tmp_path: Path) -> None:
         MANY.minibatches(2).load_state_dict(first.state_dict())
     with pytest.raises(ValueError, match="state must be one that state_dict"):
         second.load_state_dict({"position": 1})
-
-
-def test_retries_and_resumed_trainings_have_the_same_batches(tmp_path: Path) -> None:
-    """With the Trainer: an iteration that is tried again does not go on to the next batch."""
-    batches = MANY.minibatches(2)
-
-    def trained(folder: Path, iterations: int, seen: dict[int, set[tuple[str, ...]]]) -> float:
-        model = nn.Linear(1, 1, bias=False)
-        nn.init.constant_(model.weight, 4.0)
-
-        def loss() -> torch.Tensor:
-            batch = batches.at(trainer.iteration)
-            seen.setdefault(trainer.iteration, set()).add(batch.names)
-            if model.weight.item() < 1:
-                return model.weight.sum() * NAN  # one update has to be halved
-            return ((model.weight - 1.01) * (1 + batch.y0)).sum()
-
-        trainer = Trainer(model, torch.optim.SGD(model.parameters(), 0.2), loss, folder, {}, save_every=1)
-        trainer.resume()
-        try:
-            trainer.run(iterations)
-        except TrainingError:
-            pytest.fail("it could go on")
-        assert iterations < 5 or sum(trainer.history.retreats) > 0
-        return model.weight.item()
-
-    seen: dict[int, set[tuple[str, ...]]] = {}
-    for folder in ("whole", "parts"):
-        (tmp_path / folder).mkdir()
-    expected = trained(tmp_path / "whole", 8, seen)
-    trained(tmp_path / "parts", 3, seen)
-    assert trained(tmp_path / "parts", 8, seen) == expected
-    assert all(len(names) == 1 for names in seen.values())

@@ -187,7 +187,7 @@ def test_tensorboard_gets_every_iteration(optimizer: str, tmp_path: Path, monkey
 
 def test_tensorboard_that_is_missing_is_said_before_the_fit(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ImportError, match=r"pip install 'stiffml\[tensorboard\]'"):
+    with pytest.raises(ImportError, match=r"pip install '\.\[tensorboard\]'"):
         decay_fit(tmp_path / "a", tensorboard=True)
     assert not (tmp_path / "a").exists()
 

@@ -39,8 +39,12 @@ WITHOUT = {
     "event": "solve samples with events one at a time",
     "bounds": "leave it out",
     "breakpoints": "solve samples one at a time, or give func the jumps smoothly",
+    "jumps": "solve samples one at a time",
     "through": "add these times to t; what repeats is allowed",
     "options": "leave it out: PETSc takes no part",
+    "callback": "solve samples one at a time; there is no order among the steps of several",
+    "max_seconds": "limit the steps: Adaptive(max_steps=…)",
+    "progress": "leave it out",
 }
 """The arguments that such a solve does not take, and what to do."""
 

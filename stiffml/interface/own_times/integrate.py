@@ -33,6 +33,7 @@ from stiffml.run.stored import InMemory
 from stiffml.stats import Stats, named_solves, spend
 from stiffml.system.finite import first_not_finite
 from stiffml.system.space import Space, solving_on
+from stiffml.system.unnamed_parameters import require_none_at_end
 
 
 def solved_by_sample(arguments: Arguments) -> tuple[Solution, SolveError | None]:
@@ -85,6 +86,10 @@ def _solve(request: OwnRequest, u0: Tensor) -> tuple[Solution, SolveError | None
     t_ends, t_between = _chosen_times(request)
     u = Integrate.apply(compute, t_ends, t_between, u0.reshape(-1), *system.parameters)
     ((tape, taken, outputs),) = made
+    if torch.is_grad_enabled() and not u.requires_grad:
+        last = np.cumsum([len(part.times) for part in taken.trajectories.parts]) - 1
+        for part, state in zip(taken.trajectories.parts, taken.states[last], strict=True):
+            require_none_at_end(system, float(part.times[-1]), state)
     _count(request, tape, taken)
     error = _error(request, taken.failures)
     pieces = (Piece(tape, (t_ends, u0.reshape(-1), *system.parameters), by_sample=outputs),)

@@ -2,48 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from scipy.linalg import lapack
 from torch import Tensor
 
 from stiffml.linear.dense.blocks import BlockLU, shift_
-from stiffml.linear.dense.matrices import DenseMatrix, dense_matrix
+from stiffml.linear.dense.constant import SINGULAR, ConstantBlocks, ConstantJacobian, ConstantMatrix
+from stiffml.linear.dense.matrices import dense_matrix
 from stiffml.petsc.formulation import Formulation
-from stiffml.petsc.matrix import PETScSolver
+from stiffml.petsc.matrix import PETScSolver, ShiftedMatrix
 from stiffml.system.derivatives.dynamics import Dynamics
+from stiffml.system.derivatives.jacobian import NARROW
 from stiffml.system.derivatives.linearization import Factors, Linearization
 from stiffml.system.mass import Mass
 from stiffml.system.state import Layout
 
-SINGULAR = "the matrix a·M − b·∂f/∂y of a linear solve is singular"
-
 
 class DenseLU(PETScSolver):
-    """LU factors of dense blocks."""
+    """LU factors of dense blocks.
 
-    uses_blocks = True
+    Parameters
+    ----------
+    layout : Layout
+    constant : bool
+        Whether the Jacobian is the same at all states. Default False.
+    """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, constant: bool = False) -> None:
         self._layout = layout
+        # Narrow ones have sweeps over many steps at once, for which they are blocks.
+        self._is_held = constant and layout.samples > 1 and layout.width > NARROW
+        self.uses_blocks = not self._is_held
+        self._held: ConstantJacobian | None = None
 
     @property
     def description(self) -> str:
         samples, width = self._layout.samples, self._layout.width
         what = "the Jacobian" if samples == 1 else f"{samples} blocks of the Jacobian"
+        if self._held is not None and self._held.is_shared:
+            what = "the Jacobian of all samples"
         return f"LU of {what}, dense, {width} × {width}"
 
-    def matrix(self, problem: Formulation, prefix: str) -> DenseMatrix:
-        return dense_matrix(problem)
+    def matrix(self, problem: Formulation, prefix: str) -> ShiftedMatrix:
+        if not self._is_held:
+            return dense_matrix(problem)
+        return ConstantMatrix(problem, self._hold)
 
     def linearize(
         self, dynamics: Dynamics, s: Tensor, u: Tensor, mass: Mass | None, constant: bool = False
-    ) -> DenseBlocks:
+    ) -> Linearization:
+        if constant and self._is_held:
+            first = float(s[0]), u[0].numpy()
+            return ConstantBlocks(self._hold(lambda: dynamics.constant_blocks(*first)))
         return DenseBlocks(dynamics, s, u, mass, constant)
+
+    def _hold(self, evaluate: Callable[[], np.ndarray]) -> ConstantJacobian:
+        """The constant Jacobian, for forward and backward solves alike."""
+        if self._held is None:
+            self._held = ConstantJacobian(self._layout.samples, evaluate)
+        return self._held
 
     @property
     def numbers_per_jacobian(self) -> int:
-        return self._layout.width
+        return 1 if self._is_held else self._layout.width
 
 
 class DenseBlocks(Linearization):

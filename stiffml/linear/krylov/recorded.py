@@ -43,6 +43,8 @@ class RecordedSystems:
     ----------
     iterations : int
         So far.
+    renew : callable or None
+        Sets the operator once more, where an approximate inverse was too weak for a solve.
     is_closed : bool
         A failed solve closes it, because PETSc's vectors stay locked.
     """
@@ -68,6 +70,7 @@ class RecordedSystems:
         self._may_guess = ksp.getType() != PETSc.KSP.Type.PREONLY
         self._x, self._b = operator.mat.createVecs()
         self._before: dict[int, list[np.ndarray]] = {}
+        self.renew: Callable[[], None] | None = None
 
     def close(self) -> None:
         """Free what PETSc holds."""
@@ -148,8 +151,11 @@ class RecordedSystems:
                 vector.resetArray()
         iterations = ksp.getIterationNumber()
         self.iterations += iterations
-        self.operator.took(iterations)
+        is_another = self.operator.took(iterations)
         if ksp.getConvergedReason() < 0:
+            if is_another and self.renew is not None:
+                self.renew()
+                return self.solve(v, transpose, s, rtol)
             t = self._dynamics.direction * s
             what = "a transposed system of the backward pass" if transpose else "a system of a recorded step"
             raise LinearSolveError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -57,7 +58,8 @@ class KrylovSolver(PETScSolver):
         (dynamics, s, u) -> J there.
     make_inverse : callable or None
         (prefix of its options) -> the preconditioner at work. Forward and backward solves have one each.
-    description : str
+    description : str or callable
+        A function of no arguments where it depends on the run.
     options : mapping
         The caller's PETSc options, those of the KSP and the PC among them.
     suggested : mapping
@@ -76,7 +78,7 @@ class KrylovSolver(PETScSolver):
         mass: Mass | None,
         jacobian_of: JacobianOf,
         make_inverse: MakeInverse | None,
-        description: str,
+        description: str | Callable[[], str],
         options: Mapping[str, object],
         suggested: Mapping[str, object],
         shares_vectors: bool = False,
@@ -105,7 +107,7 @@ class KrylovSolver(PETScSolver):
 
     @property
     def description(self) -> str:
-        return self._description
+        return self._description if isinstance(self._description, str) else self._description()
 
     @property
     def numbers_per_jacobian(self) -> int:
@@ -167,6 +169,7 @@ class KrylovSolver(PETScSolver):
 
     def release_jacobian(self) -> None:
         if self._recorded is not None:
+            self._recorded.renew = None
             self._recorded.operator.release_jacobian()
 
     def release(self) -> None:
@@ -209,6 +212,7 @@ class _KrylovLinearization(Linearization):
     def _at(self, k: int) -> JacobianAt:
         k = 0 if self._constant else k
         if self._held is None or self._held[0] != k:
+            self._solver.recorded.renew = None
             self._solver.recorded.operator.release_jacobian()
             self._held = None
             self._held = k, self._solver.jacobian(float(self._s[k]), self._u[k])
@@ -234,5 +238,7 @@ class _KrylovLinearization(Linearization):
 
     def _systems_at(self, k: int, a: float, b: float) -> RecordedSystems:
         recorded = self._solver.recorded
-        recorded.operator.set(a, b, float(self._s[k]), self._u[k], self._at(k))
+        given = a, b, float(self._s[k]), self._u[k], self._at(k)
+        recorded.operator.set(*given)
+        recorded.renew = partial(recorded.operator.set, *given)
         return recorded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -157,14 +158,23 @@ class _Run:
 
     def taken(self) -> Taken:
         """Take the steps."""
+        watch, shown, out_of_time = self._task.watch, 0, False
         ended = ON_THE_WAY
-        while ended == ON_THE_WAY:
-            ended = self._library.stiffml_go(self._run, INTERRUPTIBLE)
-        assert ended in (ARRIVED, AT_STEP_LIMIT, GIVEN_UP)
-        found: TakenStruct = self._library.stiffml_taken(self._run).contents
+        while ended == ON_THE_WAY and not out_of_time:
+            left = INTERRUPTIBLE if watch is None else min(INTERRUPTIBLE, max(watch.left, 0.0))
+            ended = self._library.stiffml_go(self._run, left)
+            found: TakenStruct = self._library.stiffml_taken(self._run).contents
+            if watch is not None and found.steps > shown:
+                last = found.steps - 1
+                end, size = (float(_numbers_at(at)[last]) for at in (found.ends, found.sizes))
+                watch.passed(self._task.system, end, size, found.steps - shown)
+                shown, out_of_time = found.steps, watch.is_over(self._task.system) and ended == ON_THE_WAY
+        assert out_of_time or ended in (ARRIVED, AT_STEP_LIMIT, GIVEN_UP)
         if ended == GIVEN_UP:
+            if watch is not None:
+                watch.steps -= shown  # they are taken again
             return Taken.none((found.why or b"").decode())
-        return self._copied(found)
+        return replace(self._copied(found), out_of_time=out_of_time)
 
     def _copied(self, found: TakenStruct) -> Taken:
         task, system, count = self._task, self._task.system, found.steps
@@ -198,6 +208,10 @@ class _Run:
         run, self._run = self._run, None
         if run is not None:
             self._library.stiffml_end(run)
+
+
+def _numbers_at(pointer: int) -> Any:
+    return ctypes.cast(pointer, ctypes.POINTER(ctypes.c_double))
 
 
 @cache

@@ -20,8 +20,10 @@ def obstacle(request: Request) -> str:
         return "PETSc does not have the method"
     if request.plan is not None:
         return "all steps are solved for at once"
-    if request.event is not None or request.bounds is not None:
+    if request.events or request.bounds is not None:
         return "events and bounds are looked for between steps"
+    if request.has_callback:
+        return "a callback looks at every step"
     if request.options:
         return "it has options of PETSc"
     if request.adjoint.checkpoints not in ("stages", "solutions"):

@@ -22,6 +22,18 @@ PORTIONS = 32
 MANY = 500
 """The number of groups above which the first grouping is not improved."""
 
+FREQUENT = 0.25
+"""The share of rows that have an entry at the distance of neighbours of a grid along one of its axes."""
+
+REACH = 4
+"""The most points along an axis to which a stencil reaches for its grid to be recognised."""
+
+MOST_AXES = 4
+"""Axes of a grid, with one for several components."""
+
+TRIED = 64
+"""The number of sums Σ a_i x_i that are tried out on a whole pattern."""
+
 BITS = 62
 """Groups in one word of a mask: the bits that an int64 shifts without touching its sign."""
 
@@ -30,9 +42,10 @@ def colour_columns(pattern: csr_array) -> np.ndarray:
     """Groups of columns such that no two of a group have an entry in the same row; few, if not fewest.
 
     No grouping has fewer groups than the longest row has entries. Numbering the columns modulo that often
-    suffices on grids that are not periodic. Otherwise columns are grouped greedily in random order, and the
-    groups are then formed anew, group by group, which never takes more of them (J. C. Culberson & F. Luo, in:
-    Cliques, Coloring, and Satisfiability, AMS (1996) 245-284).
+    suffices on grids that are not periodic, and so does Σ a_i x_i modulo a number for points x of a grid with
+    stars of neighbours, such as x + 2y modulo 5. Otherwise columns are grouped greedily in random order, and
+    the groups are then formed anew, group by group, which never takes more of them (J. C. Culberson & F. Luo,
+    in: Cliques, Coloring, and Satisfiability, AMS (1996) 245-284).
 
     Parameters
     ----------
@@ -53,13 +66,16 @@ def colour_columns(pattern: csr_array) -> np.ndarray:
     least = int(np.diff(pattern.indptr).max())
     if 2 * least >= count:  # little to gain, and a long search
         return np.arange(count)
-    period = _period(pattern, least)
-    if period == least:
-        return np.arange(count) % period
+    period, lattice = _period(pattern, least), None
+    if period != least:
+        lattice = _lattice(pattern, least)
+    regular = [np.arange(count) % period] if period is not None else []
+    regular += [] if lattice is None else [lattice]
+    best = min(regular, key=np.max) if regular else None
+    if best is not None and best.max() + 1 == least:
+        return best
     groups[used] = _greedy(columns[:, used], least)
-    if period is not None and period <= groups.max():
-        return np.arange(count) % period
-    return groups
+    return best if best is not None and best.max() <= groups.max() else groups
 
 
 def regroup(columns: csc_array, groups: np.ndarray) -> np.ndarray:
@@ -153,3 +169,47 @@ def _period(pattern: csr_array, least: int) -> int | None:
         if np.bincount(numbers * k + pattern.indices % k, minlength=1).max() == 1:
             return k
     return None
+
+
+def _lattice(pattern: csr_array, least: int) -> np.ndarray | None:
+    """Groups Σ a_i x_i mod k of the points x of a grid, with the least k < 2 · ``least``; None without such.
+
+    The strides of the grid are read off the pattern: distances of a column from its row that are frequent.
+    """
+    rows, count = pattern.shape
+    if rows != count:
+        return None
+    numbers = np.repeat(np.arange(rows), np.diff(pattern.indptr))
+    distances, often = np.unique(pattern.indices - numbers, return_counts=True)
+    axes = _coordinates(distances[(distances > 0) & (often > FREQUENT * rows)], count)
+    if not 1 < len(axes) <= MOST_AXES:
+        return None
+    longest = int(np.diff(pattern.indptr).argmax())
+    one = pattern.indices[pattern.indptr[longest] : pattern.indptr[longest + 1]]
+    tried = 0
+    places = np.stack(axes)
+    for k in range(least, 2 * least):
+        for factors in itertools.product(range(k), repeat=len(axes) - 1):
+            weights = np.array([1, *factors])
+            if len(np.unique(weights @ places[:, one] % k)) < least:
+                continue  # one row is enough to rule most out
+            tried += 1
+            if tried > TRIED:
+                return None
+            groups: np.ndarray = weights @ places % k
+            if np.bincount(numbers * k + groups[pattern.indices], minlength=1).max() == 1:
+                return groups
+    return None
+
+
+def _coordinates(distances: np.ndarray, count: int) -> list[np.ndarray]:
+    """The places of numbers 0 … count − 1 along the axes of a grid, by the distances of neighbours."""
+    strides: list[int] = []
+    for distance in distances.tolist():
+        if not strides or distance > REACH * strides[-1]:
+            strides.append(distance)
+    ends = [*strides[1:], count]
+    if not strides or any(end % stride for stride, end in zip(strides, ends, strict=True)):
+        return []
+    number = np.arange(count)
+    return [number // stride % (end // stride) for stride, end in zip(strides, ends, strict=True)]

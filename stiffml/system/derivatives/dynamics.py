@@ -63,11 +63,34 @@ class Dynamics(WithJacobian):
             )
         self.makes_leaves = True
 
+    def require_known(self, value: Tensor, s: float, u: np.ndarray) -> None:
+        """Raise ValueError if ``value``, f at u (size,), depends on leaves that are not parameters."""
+        times, states = torch.tensor([s], dtype=torch.float64), torch.from_numpy(u.copy()).unsqueeze(0)
+        self._require_known(value, times, states, self.parameters)
+
     def state_vjp(self, s: Tensor, u: Tensor, cotangents: Tensor) -> Tensor:
         """Jᵀw at K states: (K,), (K, size), (K, size) -> (K, size)."""
         with torch.enable_grad():
             leaf = u.detach().requires_grad_()
             return gradient(self._many(s, leaf), leaf, cotangents)
+
+    def pull_back(self, s: Tensor, u: Tensor, cotangents: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+        """Jᵀw at one state, (1,), (1, size), (1, size) -> (1, size), and products with ∂f/∂θ; in one pass.
+
+        The products are a gradient for each of ``parameters``, None where f does not depend on it.
+        """
+        with torch.enable_grad():
+            leaf = u.detach().requires_grad_()
+            slopes = self._many(s, leaf)
+        self._require_known(slopes, s, u, (leaf, *self.parameters))
+        if not slopes.requires_grad:
+            return torch.zeros_like(u), [None] * len(self.parameters)
+        grads: list[Tensor | None] = [
+            *torch.autograd.grad(
+                slopes, [leaf, *self.parameters], cotangents, retain_graph=True, allow_unused=True
+            )  # retained, because func may keep parts of its graph between calls
+        ]
+        return torch.zeros_like(u) if grads[0] is None else grads[0], grads[1:]
 
     def vjp(
         self, s: Tensor, u: Tensor, cotangents: Tensor, wrt_time: bool
@@ -78,7 +101,7 @@ class Dynamics(WithJacobian):
         it), wᵀ∂f/∂s (K,), and the derivative (2,) with respect to the ends of the span, on which f
         depends at times beyond them. The last two are zero unless ``wrt_time``.
         """
-        if len(s) > 1 and self.is_large:
+        if len(s) > 1 and self.prefers_single_states:
             return self._vjp_one_by_one(s, u, cotangents, wrt_time)
         times, ends = s.detach().requires_grad_(wrt_time), self.span.ends().requires_grad_(wrt_time)
         wanted: Sequence[Tensor] = [*self.parameters, *([times, ends] if wrt_time else [])]
@@ -101,7 +124,7 @@ class Dynamics(WithJacobian):
     def _vjp_one_by_one(
         self, s: Tensor, u: Tensor, cotangents: Tensor, wrt_time: bool
     ) -> tuple[Tensor, list[Tensor | None], Tensor, Tensor]:
-        """The same, with the graph of one large state at a time."""
+        """The same, with the graph of one state at a time."""
         slopes, wrt_s, wrt_ends = (
             torch.empty_like(u),
             torch.zeros_like(s),

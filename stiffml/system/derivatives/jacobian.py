@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from stiffml.system.derivatives.graph import Array, Graph, LastGraph, Vector
+from stiffml.system.derivatives.product_check import beyond_rounding
 from stiffml.system.derivatives.products import gradient
 from stiffml.system.function.batching import Func
 from stiffml.system.function.evaluation import Evaluation
@@ -131,6 +132,35 @@ class WithJacobian(Evaluation):
             return self._slope_and_jacobian(s, u)[1]
         time = torch.tensor([s], dtype=torch.float64)
         return self.jacobian_blocks(time, torch.from_numpy(u)[None])[0].numpy()
+
+    def constant_blocks(self, s: float, u: np.ndarray) -> np.ndarray:
+        """∂f/∂u of an f that is linear: (1, width, width) if it is that of all samples, else one a sample.
+
+        One backward pass yields as many rows as there are samples, each of which gets another unit vector as
+        cotangent. A product with a random vector then shows whether the rows are those of all samples.
+        """
+        (samples, width), time = (
+            (self.layout.samples, self.layout.width),
+            torch.tensor([s], dtype=torch.float64),
+        )
+        state, eye = torch.from_numpy(u.copy())[None], torch.eye(width, dtype=torch.float64)
+        w = np.random.default_rng(0).standard_normal((samples, width))
+        block = torch.empty(width, width, dtype=torch.float64)
+        with torch.enable_grad():
+            leaf = state.requires_grad_()
+            slopes = self._many(time, leaf)
+            for begin in range(0, width, samples):
+                row = (begin + torch.arange(samples)) % width
+                found = gradient(slopes, leaf, eye[row].view_as(slopes), retain=True)
+                block[row] = found.view(samples, width)
+            exact = gradient(slopes, leaf, torch.from_numpy(w).view_as(slopes)).view(samples, width).numpy()
+        self.jacobians += 1
+        one = block.numpy()
+        with np.errstate(invalid="ignore", over="ignore"):
+            excess = beyond_rounding(np.abs(w @ one - exact), np.abs(w) @ np.abs(one), self.eps)
+        if excess.max() <= 0:
+            return one[None]
+        return self._jacobian_rows(time, state.detach(), eye)[0].numpy()
 
     def _slope_and_jacobian(self, s: float, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """f and ∂f/∂u by replicated rows, as in :meth:`jacobian_blocks`, for one state."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from stiffml.system.derivatives.dynamics import Dynamics
+from stiffml.system.derivatives.products import added
 
 
 class JacobianAt(Protocol):
@@ -48,6 +49,10 @@ class Linearization(ABC):
         An iterative method may take its solutions of earlier steps as a first guess.
         """
         return self.solve(k, a, b, v, transpose=True)
+
+    def pull_back(self, k: int, w: np.ndarray) -> np.ndarray:
+        """J_kᵀ w, of a w (size,) with which a sweep has ∂f/∂θ multiplied as well."""
+        return self.apply(k, w, transpose=True)
 
     def correct(self, k: int, a: float, b: float, residual: np.ndarray, rtol: float) -> np.ndarray:
         """The x of (a·M − b·J_k) x = residual, to a relative residual ``rtol`` in the 2-norm."""
@@ -102,3 +107,25 @@ class Products(Linearization):
 
     def solve(self, k: int, a: float, b: float, v: np.ndarray, transpose: bool = False) -> np.ndarray:
         raise NotImplementedError("an explicit method has no linear system to solve")
+
+
+class PulledBack(Products):
+    """The same, where what a sweep pulls back gives the gradient of the parameters along the way.
+
+    One backward pass then has both, which saves an evaluation of f and a pass for each state.
+
+    Attributes
+    ----------
+    parameters : list of Tensor or None
+        Σ (∂f/∂θ)ᵀ w over all w so far, for each of the parameters of f.
+    """
+
+    def __init__(self, dynamics: Dynamics, s: Tensor, u: Tensor) -> None:
+        super().__init__(dynamics, s, u)
+        self.parameters: list[Tensor | None] = [None] * len(dynamics.parameters)
+
+    def pull_back(self, k: int, w: np.ndarray) -> np.ndarray:
+        at = slice(k, k + 1)
+        state, parts = self._dynamics.pull_back(self._s[at], self._u[at], torch.from_numpy(w)[None])
+        self.parameters = [added(pair) for pair in zip(self.parameters, parts, strict=True)]
+        return state[0].numpy()

@@ -23,6 +23,10 @@ REPLICATED = 1_000_000
 BATCHED = 100_000
 """Numbers in a state up to which batches of states are tried: beyond, arithmetic costs more than calls."""
 
+ALONE = 10_000
+"""Numbers in a state from which one evaluation after the other costs as little as a batch of them, and needs
+no trial of how f is batched."""
+
 LARGE = 500_000
 """Numbers in a state above which memory counts for more than calls of the function."""
 
@@ -79,6 +83,11 @@ class Evaluation:
     def is_large(self) -> bool:
         """Whether memory counts for more than calls of the function."""
         return self.largest > LARGE
+
+    @property
+    def prefers_single_states(self) -> bool:
+        """Whether a batch of states would save nothing, unless it is known already how to evaluate one."""
+        return self.is_large or (self.batching is None and self.layout.size > ALONE)
 
     @contextmanager
     def uncounted(self) -> Iterator[None]:

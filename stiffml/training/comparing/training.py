@@ -25,7 +25,7 @@ from stiffml.training.fit import fit
 from stiffml.training.lm.levenberg_marquardt import TrialError
 from stiffml.training.resolving import mean_of, resolve
 from stiffml.training.restarts import Factory, Restarts
-from stiffml.training.trainer import TrainingError
+from stiffml.training.trouble import TrainingError
 
 if TYPE_CHECKING:
     import xarray

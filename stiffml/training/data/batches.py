@@ -158,9 +158,8 @@ class Minibatches:
     """Batches of ``size`` runs, each epoch in a new order that depends on ``seed`` and the epoch only.
 
     ``for batch in minibatches`` goes through one epoch, or through the rest of one that was begun, and
-    ``state_dict`` holds the place. :meth:`at` gives the batch of any iteration without such a place: with
-    ``loss = lambda: error(minibatches.at(trainer.iteration))`` an iteration that is tried again has the batch
-    it had, and so has a resumed training.
+    ``state_dict`` holds the place. :meth:`at` gives the batch of any iteration without such a place: an
+    iteration that is tried again has the batch it had, and so has a resumed training.
 
     Parameters
     ----------

@@ -249,11 +249,11 @@ class Runs(Sequence[Run]):
         return self._with(splitting.windows(self._runs, self.noise, length, stride))
 
     def padded(self, dtype: torch.dtype = torch.float64, device: Any = None) -> Batch:
-        """All runs as tensors of one shape; see :class:`Batch`."""
+        """All runs as tensors of one shape; see :class:`stiffml.training.data.Batch`."""
         return padded(self._runs, dtype, device)
 
     def minibatches(self, size: int, **more: Any) -> Minibatches:
-        """Batches of ``size`` runs or windows, with ``seed`` and others as of :class:`Minibatches`."""
+        """Batches of ``size`` runs; ``more`` as for :class:`stiffml.training.data.Minibatches`."""
         return Minibatches(self._runs, size, **more)
 
     # What it is turned into

@@ -139,7 +139,7 @@ class FullSpace(Strategy):
     """States and parameters together: the defects of the steps get a weight that grows, then steps hold.
 
     What is minimised is the misfit of the states, which are unknowns, plus weight · |defects|², in the same
-    units (:mod:`stiffml.training.lm.full_space`). No trajectory need exist before the last rung, and neither
+    units. No trajectory need exist before the last rung, and neither
     noise nor gaps matter much: states begin as the observations, and leave them where the model says so. For
     known steps of small systems.
 

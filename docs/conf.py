@@ -1,0 +1,89 @@
+"""The site: ``make docs`` builds it from the repository alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import generated_pages  # noqa: E402
+
+import stiffml  # noqa: E402
+
+project, author = "stiffml", "the stiffml developers"
+release = version = stiffml.__version__
+copyright = author
+
+extensions = [
+    "myst_parser",  # pages in Markdown
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
+    "sphinx_gallery.gen_gallery",
+]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+exclude_patterns = ["_build", "README.md"]
+nitpicky = True
+
+templates_path = ["_templates"]
+autosummary_generate = True
+autodoc_inherit_docstrings = False  # what torch says of forward is not about this
+autodoc_typehints = "none"  # types are in the docstrings, with shapes and units
+autodoc_member_order = "bysource"
+numpydoc_show_class_members = False
+numpydoc_xref_param_type = False
+
+# The names of other projects that docstrings link to. Their inventories are on the network, and the site is
+# built without one; so these few are listed here, and shown without a link.
+nitpick_ignore_regex = [
+    (r"py:.*", r"(torch|numpy|np|xarray|matplotlib|rich|typer|mpi4py|collections|pathlib|typing)(\..*)?"),
+    (
+        r"py:.*",
+        r"(int|float|bool|str|dict|list|tuple|object|callable|Path|Tensor|nn\.Module|ndarray|array_like)",
+    ),
+]
+
+sphinx_gallery_conf = {
+    "examples_dirs": [str(HERE.parent / "tutorials")],
+    "gallery_dirs": ["learn"],
+    "filename_pattern": r"/\d\d_",
+    "within_subsection_order": "FileNameSortKey",
+    "remove_config_comments": True,
+    "download_all_examples": False,
+    "show_memory": False,
+    "abort_on_example_error": True,
+    "matplotlib_animations": False,
+}
+
+html_theme = "pydata_sphinx_theme"
+html_title = "stiffml"
+html_static_path = ["_static"]
+html_css_files = ["stiffml.css"]
+html_show_sourcelink = False
+html_theme_options = {
+    "show_prev_next": True,
+    "navigation_with_keys": False,
+    "secondary_sidebar_items": ["page-toc"],
+}
+
+
+generated_pages.write_all(HERE / "generated")
+
+
+def keep_bars(app, what, name, obj, options, lines: list[str]) -> None:
+    """|x| in a docstring is a magnitude, and no substitution of reStructuredText."""
+    for number, line in enumerate(lines):
+        if "|" in line and not line.lstrip().startswith((">>>", "...")):
+            parts = line.split("``")
+            parts[::2] = [part.replace("|", r"\|") for part in parts[::2]]
+            lines[number] = "``".join(parts)
+
+
+def setup(app) -> None:
+    app.connect("autodoc-process-docstring", keep_bars)

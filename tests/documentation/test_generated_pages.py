@@ -1,0 +1,62 @@
+"""The pages that are made of code and results have all of it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import problems
+from stiffml import METHODS
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def pages() -> ModuleType:
+    sys.path.insert(0, str(DOCS))
+    try:
+        return importlib.import_module("generated_pages")
+    finally:
+        sys.path.remove(str(DOCS))
+
+
+def test_every_method(pages: ModuleType) -> None:
+    assert all(f"| `{name}` |" in pages.methods() for name in METHODS)
+
+
+def test_every_problem(pages: ModuleType) -> None:
+    text = pages.library()
+    assert [name for name in problems.names() if f"## {name}\n" not in text] == []
+
+
+def test_every_bound_is_shown_with_what_was_measured(pages: ModuleType) -> None:
+    text, missed = pages.results(), 0
+    for path in pages.RESULTS.glob("*.json"):
+        for bound in json.loads(path.read_text()).get("bounds", []):
+            if isinstance(bound, dict):
+                assert f"| {bound['what'].replace('|', chr(92) + '|')} | {bound['value']:.3g} |" in text, (
+                    path.name
+                )
+                missed += not bound["met"]
+    assert text.count("**missed**") == missed
+
+
+def test_every_public_name_is_in_the_reference(pages: ModuleType) -> None:
+    listed = {line.strip() for line in pages.api().splitlines() if line.startswith("   ")}
+    for name in pages.ROOMS:
+        room = importlib.import_module(name)
+        things = {public for public in room.__all__ if callable(getattr(room, public))}
+        assert things <= listed, f"{name}: {things - listed}"
+
+
+def test_pages_that_are_as_before_keep_their_time(pages: ModuleType, tmp_path: Path) -> None:
+    pages.write_all(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert len(before) == 4
+    pages.write_all(tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
