@@ -80,6 +80,8 @@ class Solution:
         ]
         if self.event is not None:
             rows.append(("event", f"at t = {float(self.event.t.detach()):.10g}"))
+        if self.events:
+            rows.append(("events", ", ".join(str(len(one.t)) for one in self.events)))
         return [*rows, *self.stats.rows()]
 
     def __str__(self) -> str:

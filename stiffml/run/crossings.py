@@ -19,6 +19,7 @@ EventFunc = Callable[[Tensor, State], Tensor]
 DIRECTIONS = ("both", "rising", "falling")
 
 
+@readable
 @dataclass(frozen=True)
 class Crossing:
     """An event: where a function of time and state changes its sign.
@@ -70,6 +71,7 @@ Watched = EventFunc | Crossing | Sequence[EventFunc | Crossing]
 """What is watched, as the argument ``event``."""
 
 
+@readable
 @dataclass(frozen=True)
 class Events:
     """Where one of the event functions was zero.

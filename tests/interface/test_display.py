@@ -77,6 +77,9 @@ EXAMPLES: dict[type, Callable[[], Any]] = {
     stiffml.Solution: solution,
     stiffml.Recorded: lambda: solution().steps,
     stiffml.Event: lambda: stiffml.Event(T[0], Y0),
+    stiffml.Events: lambda: stiffml.Events(T, Y0.expand(200, 40)),
+    stiffml.Crossing: lambda: stiffml.Crossing(lambda t, y: y[0], "falling"),
+    stiffml.SteadyState: lambda: stiffml.steady_state(decay, Y0),
     stiffml.Sensitivities: lambda: stiffml.sensitivities(decay, Y0, T),
     stiffml.GradientReport: lambda: stiffml.check_gradients(
         decay, Y0, T[:2], method="cn", steps=stiffml.Grid(1)
