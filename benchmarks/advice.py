@@ -48,6 +48,7 @@ VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("burgers", {"size": 64}),
     ("brusselator", {"size": 8}),
     ("gray_scott", {"size": 16}),
+    ("gray_scott", {"size": 32}),
 )
 
 

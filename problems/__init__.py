@@ -1,6 +1,6 @@
 """Stiff problems whose answers are known: ``load(name)`` and ``names()``."""
 
-from problems.catalogue import load, names
+from problems.catalogue import load, names, register, unregister
 from problems.checking import Report
 from problems.datasets import load_dataset, save_dataset
 from problems.function import Parts
@@ -17,5 +17,7 @@ __all__ = [
     "load",
     "load_dataset",
     "names",
+    "register",
     "save_dataset",
+    "unregister",
 ]

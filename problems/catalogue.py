@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -16,6 +17,7 @@ from stiffml.checks import described
 _MODULES = {
     "prothero": "prothero:problem",
     "robertson": "robertson:problem",
+    "robertson_dae": "robertson:conserved_problem",
     "vanderpol": "vanderpol:problem",
     "hires": "hires:problem",
     "orego": "orego:problem",
@@ -26,16 +28,83 @@ _MODULES = {
     "ch4air": "ignition:methane",
     "akzo": "akzo:problem",
     "pendulum": "pendulum:problem",
+    "lotka_volterra": "lotka_volterra:problem",
+    "spiral": "spiral:problem",
     "burgers": "burgers:problem",
     "ks": "ks:problem",
     "brusselator": "brusselator:problem",
     "gray_scott": "gray_scott:problem",
+    "allen_cahn": "allen_cahn:problem",
+    "fitzhugh_nagumo": "fitzhugh_nagumo:problem",
 }
+
+_OWN: dict[str, Callable[[], Problem]] = {}
+"""Those that were registered."""
+
+Source = TypeVar("Source", bound=Problem | Callable[[], Problem])
+
+
+def register(problem: Source) -> Source:
+    """Make a problem of your own known by its name, to :func:`load`, :func:`names` and all that takes names.
+
+    Parameters
+    ----------
+    problem : Problem or callable
+        A problem, or a function without arguments that returns one, whose name the problem has then; it is
+        called when the problem is loaded. As a decorator it leaves the function as it is. A name that was
+        registered before is registered anew.
+
+    Raises
+    ------
+    TypeError
+        For anything else.
+    ValueError
+        For a name of the library, or one that ends in .py.
+
+    Example
+    -------
+    >>> import numpy as np, problems
+    >>> @problems.register
+    ... def decay():
+    ...     return problems.Problem("decay", lambda t, y, p: -y, np.ones(1), (0.0, 1.0))
+    >>> problems.load("decay").size
+    1
+    >>> problems.unregister("decay")
+    """
+    make: Callable[[], Any]
+    if isinstance(problem, Problem):
+        own: Problem = problem
+        name, make = own.name, lambda: own
+    elif callable(problem) and hasattr(problem, "__name__"):
+        name, make = problem.__name__, problem
+    else:
+        raise TypeError(
+            f"problem must be a Problem, or a function that returns one, not {described(problem)}"
+        )
+    if name in _MODULES:
+        raise ValueError(f"problem: the library has a {name!r}; choose another name")
+    if name.endswith(".py"):
+        raise ValueError(f"problem: {name!r} would be taken for a file; choose another name")
+    _OWN[name] = make
+    return problem
+
+
+def unregister(name: str) -> None:
+    """Forget a problem that was registered.
+
+    Raises
+    ------
+    ValueError
+        If none was by this name.
+    """
+    if name not in _OWN:
+        raise ValueError(f"no problem {name!r} was registered; those are {', '.join(_OWN) or 'none'}")
+    del _OWN[name]
 
 
 def names() -> tuple[str, ...]:
-    """The names :func:`load` knows."""
-    return tuple(_MODULES)
+    """The names :func:`load` knows: those of the library, and those registered."""
+    return (*_MODULES, *_OWN)
 
 
 def load(name: str, *, size: int | None = None, **values: Any) -> Problem:
@@ -61,7 +130,7 @@ def load(name: str, *, size: int | None = None, **values: Any) -> Problem:
         For the path of a file that does not exist, and for a mechanism where Cantera is not installed.
     """
     if not isinstance(name, str | Path):
-        known = ", ".join(_MODULES)
+        known = ", ".join(names())
         raise TypeError(f"name must be one of {known}, or a path that ends in .py, not {described(name)}")
     own = Path(name) if str(name).endswith(".py") else None
     problem = _from_library(str(name)) if own is None else _from_file(own)
@@ -73,10 +142,15 @@ def load(name: str, *, size: int | None = None, **values: Any) -> Problem:
 
 
 def _from_library(name: str) -> Problem:
+    if name in _OWN:
+        found = _OWN[name]()
+        if not isinstance(found, Problem):
+            raise TypeError(f"{name}: the function registered must return a Problem, not {described(found)}")
+        return found
     if name not in _MODULES:
-        close = difflib.get_close_matches(name, _MODULES, n=1)
+        close = difflib.get_close_matches(name, names(), n=1)
         meant = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"no problem {name!r}.{meant} Known: {', '.join(_MODULES)}")
+        raise ValueError(f"no problem {name!r}.{meant} Known: {', '.join(names())}")
     module, function = _MODULES[name].split(":")
     return getattr(importlib.import_module(f"problems.library.{module}"), function)()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +14,13 @@ from problems.definition import Definition
 from problems.references import Reference
 from stiffml import Solution
 from stiffml.checks import described
+from stiffml.display import Table, printed, readable
+
+ROUNDING = 1e-15
+"""Of the largest value of a component: excess below this is no excess."""
 
 
+@readable
 @dataclass(frozen=True)
 class Comparison:
     """A state compared with a reference: the relative ``error``, its ``component``, and the ``digits``."""
@@ -26,6 +32,7 @@ class Comparison:
     digits: float
 
 
+@printed
 @dataclass(frozen=True)
 class Report:
     """What :meth:`Problem.check` found; printing it gives a table.
@@ -41,9 +48,12 @@ class Report:
     drifts : mapping of str to float
         By invariant: the largest change, relative to the sum of the magnitudes it is made of.
     excess : float
-        How far the solution leaves its bounds, in the units of the component; 0 if it does not.
+        How far the solution leaves its bounds, in the units of the component; 0 if it does not, or by no more
+        than rounding errors of the component's largest value.
     worst : str
-        The component that leaves its bounds furthest; empty if none does.
+        The component that leaves its bounds furthest, as a share of its largest value; empty if none does.
+    share : float
+        That share.
     """
 
     problem: str
@@ -51,6 +61,7 @@ class Report:
     drifts: Mapping[str, float]
     excess: float
     worst: str
+    share: float = 0.0
 
     @property
     def digits(self) -> float | None:
@@ -70,8 +81,16 @@ class Report:
         rows = rows or [("digits", "no reference at an output time")]
         rows += [(f"drift of {name}", f"{drift:.1e}") for name, drift in self.drifts.items()]
         if self.worst:
-            rows.append(("outside its bounds", f"{self.worst} by {self.excess:.1e}"))
+            rows.append(
+                (
+                    "outside its bounds",
+                    f"{self.worst} by {self.excess:.1e}, {self.share:.0e} of its largest value",
+                )
+            )
         return rows
+
+    def _table(self) -> Table:
+        return ("problem", self.problem), self.rows()
 
     def __str__(self) -> str:
         rows = [("problem", self.problem), *self.rows()]
@@ -97,8 +116,15 @@ def check(problem: Definition, solution: Solution) -> Report:
         near = np.flatnonzero(np.isclose(times, reference.t, rtol=1e-12, atol=0.0))
         if len(near):
             comparisons.append(compare(problem, reference, states[near[0]]))
-    excess, worst = _excess(problem, states)
-    return Report(problem.name, tuple(comparisons), drifts(problem, states), excess, worst)
+    return Report(problem.name, tuple(comparisons), drifts(problem, states), *_excess(problem, states))
+
+
+def attributes_of(report: Report) -> dict[str, float | str]:
+    """What a report says, as attributes of a file; ``digits`` only where there is a reference."""
+    found: dict[str, float | str] = {} if report.digits is None else {"digits": report.digits}
+    found["drift"] = json.dumps(dict(report.drifts))
+    found["outside_bounds"] = report.excess
+    return found
 
 
 def require_solution(solution: object) -> None:
@@ -136,12 +162,16 @@ def drifts(problem: Definition, states: np.ndarray) -> dict[str, float]:
     return found
 
 
-def _excess(problem: Definition, states: np.ndarray) -> tuple[float, str]:
+def _excess(problem: Definition, states: np.ndarray) -> tuple[float, str, float]:
+    """The largest excess over the bounds, its component, and its share of the component's largest value."""
     if problem.bounds is None:
-        return 0.0, ""
+        return 0.0, "", 0.0
     low, high = (problem.per_component(bound) for bound in problem.bounds)
-    outside = np.maximum(low - states, states - high)
-    outside = outside.max(axis=(0, *range(2, outside.ndim)))
-    worst = int(outside.argmax())
-    excess = float(outside[worst])
-    return (excess, problem.components[worst]) if excess > 0 else (0.0, "")
+    over = (0, *range(2, states.ndim))
+    outside = np.maximum(low - states, states - high).max(axis=over)
+    largest = np.abs(states).max(axis=over)
+    share = np.where(outside > 0, outside / np.where(largest > 0, largest, 1.0), 0.0)
+    worst = int(share.argmax())
+    if share[worst] <= ROUNDING:
+        return 0.0, "", 0.0
+    return float(outside[worst]), problem.components[worst], float(share[worst])

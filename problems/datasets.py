@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from problems.definition import Definition
-from problems.solving import solve
+from problems.solving import atol_attribute, labels_of, solve
 from stiffml.checks import described, number, whole
 from stiffml.checks import path as checked_path
 from stiffml.checks import times as checked_times
@@ -89,18 +88,20 @@ def make_dataset(
     observed = states + noise * scale * rng.standard_normal(states.shape)
     if sampler is None:
         states, observed = states[0], observed[0]
-    data = _labelled(problem, t.numpy(), {"state": states, "observed": observed})
+    data = labels_of(problem).dataset(t.numpy(), {"state": states, "observed": observed})
     data["observed"].attrs["long_name"] = "state with noise"
     if noise > 0:
         deviation = {"long_name": "standard deviation of the errors of observations"}
         data["noise"] = ("component", noise * scale.ravel(), deviation)
-    data.attrs.update(noise=noise, seed=seed, method=method, rtol=rtol)
+    data.attrs.update(
+        noise=noise, seed=seed, method=method, rtol=rtol, atol=atol_attribute(problem.atol(rtol))
+    )
     return data
 
 
 def solution_dataset(problem: Definition, t: np.ndarray, y: np.ndarray) -> xarray.Dataset:
     """States (time, \\*shape) of a problem as a Dataset with names and units."""
-    return _labelled(problem, t, {"state": y})
+    return labels_of(problem).dataset(t, {"state": y})
 
 
 def save_dataset(data: xarray.Dataset, path: str | Path) -> None:
@@ -136,24 +137,3 @@ def _trajectory(problem: Definition, y0: np.ndarray, t: Tensor, method: str, rto
         solution = solve(problem.make(y0=y0), t, method=method, rtol=rtol)
     assert isinstance(solution.y, Tensor)
     return solution.y.numpy()
-
-
-def _labelled(problem: Definition, t: np.ndarray, values: dict[str, np.ndarray]) -> xarray.Dataset:
-    import xarray
-
-    dims = ("time", "component", *problem.grid)
-    one_unit = problem.units if isinstance(problem.units, str) else "see the coordinate units"
-    attrs = {"long_name": "state", "units": one_unit}
-    variables = {
-        name: (("trajectory", *dims) if array.ndim > len(dims) else dims, array, dict(attrs))
-        for name, array in values.items()
-    }
-    coords = {
-        "time": ("time", t, {"long_name": "time", "units": problem.time_units}),
-        "component": list(problem.components),
-        "units": ("component", [problem.units_of(i) for i in range(len(problem.components))]),
-        **{axis: (axis, x, {"long_name": axis}) for axis, x in problem.grid.items()},
-    }
-    numbers = {name: np.asarray(value).tolist() for name, value in problem.values.items()}
-    about = {"problem": problem.name, "title": problem.title, "citation": problem.citation}
-    return xarray.Dataset(variables, coords, attrs={**about, "parameters": json.dumps(numbers)})

@@ -60,6 +60,8 @@ class Definition:
     time_units : str
     grid : mapping of str to ndarray
         For a field: the coordinates along each axis after the first.
+    grid_units : str
+        Of these.
     invariants : mapping of str to ndarray or callable
         By name: a row w for which w·y over the flat state is constant in time, or a function I(y, p) that is.
     bounds : tuple or None
@@ -101,6 +103,7 @@ class Definition:
     units: str | tuple[str, ...] = "1"
     time_units: str = "1"
     grid: Mapping[str, np.ndarray] = field(default_factory=dict)
+    grid_units: str = "1"
     invariants: Mapping[str, Invariant] = field(default_factory=dict)
     bounds: tuple[Any, Any] | None = None
     scale: np.ndarray | None = None

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from stiffml.checks import described, flag
+from stiffml.display import readable
 
 Rhs = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
 
 
+@readable
 @dataclass(frozen=True)
 class Parts:
     """A right-hand side as implicit(t, y, p) + explicit(t, y, p); ``linear``: the first is linear in y."""

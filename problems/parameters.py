@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from stiffml.checks import array, described, flag
+from stiffml.display import readable
 
 Values = Mapping[str, Any]
 """Parameter values by name: floats, or arrays where a parameter is one."""
 
 
+@readable
 @dataclass(frozen=True)
 class Parameter:
     """A named constant of a problem: value (a number or an array), units, and what it is.

@@ -15,15 +15,39 @@ from problems.solving import solve
 from problems.spectrum import eigenvalues
 from stiffml import Solution
 from stiffml.checks import array, number
+from stiffml.display import FEW, Table, printed, short, table
 
 if TYPE_CHECKING:
     import xarray
     from matplotlib.figure import Figure
 
 
+@printed
 @dataclass(frozen=True)
 class Problem(Definition):
     __doc__ = Definition.__doc__  # the fields are all there
+
+    def __str__(self) -> str:
+        start, end = self.t_span
+        names = ", ".join(self.components[:FEW]) + (", …" if len(self.components) > FEW else "")
+        points = " x ".join(str(len(x)) for x in self.grid.values())
+        unit = "" if self.time_units == "1" else f" {self.time_units}"
+        rows = [
+            ("unknowns", f"{self.size}: {names}" + (f" on {points} points" if points else "")),
+            ("kind", self.kind),
+            ("span", f"{start:g} to {end:g}{unit}"),
+            ("parameters", ", ".join(f"{name} = {short(value)}" for name, value in self.values.items())),
+            ("split", self.stiff_part and f"a {self.stiff_part} implicit part"),
+            ("invariants", ", ".join(self.invariants)),
+            ("references", ", ".join(f"t = {one.t:g}" for one in self.references)),
+            ("stiffness", self.stiffness),
+            ("source", self.citation),
+        ]
+        return table(f"Problem {self.name}: {self.title}", [(name, text) for name, text in rows if text])
+
+    def _table(self) -> Table:
+        lines = [line.strip().partition("  ") for line in str(self).splitlines()[1:]]
+        return (self.name, self.title), [(name, text.strip()) for name, _, text in lines]
 
     def solve(
         self,

@@ -8,7 +8,10 @@ from importlib.resources import files
 
 import numpy as np
 
+from stiffml.display import readable
 
+
+@readable
 @dataclass(frozen=True)
 class Reference:
     """A state known from elsewhere.

@@ -13,7 +13,7 @@ from problems.references import Reference
 from stiffml.checks import array, described, number, texts
 
 KINDS = ("ode", "dae", "pde")
-TEXTS = ("title", "equations", "citation", "stiffness", "time_units")
+TEXTS = ("title", "equations", "citation", "stiffness", "time_units", "grid_units")
 
 
 def checked_fields(given: Mapping[str, Any]) -> dict[str, Any]:

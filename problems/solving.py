@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import stiffml
 from problems.definition import Definition
 from stiffml import Solution
 from stiffml.checks import flag
+from stiffml.interface.labels import Labels
 
 
 def solve(
@@ -41,9 +44,17 @@ def solve(
     if isinstance(bounds, bool):
         bounds = problem.limits() if bounds else None
     extra = {"bounds": bounds, "mass": problem.mass_matrix(), "breakpoints": problem.breakpoints or None}
-    return stiffml.solve(
+    solution = stiffml.solve(
         func, problem.initial_state(), t, method=method, rtol=rtol, atol=atol, **{**extra, **arguments}
     )
+    about = {
+        "method": str(method),
+        "split": int(split),
+        "steps": repr(arguments.get("steps", stiffml.Adaptive())),
+    }
+    about |= {} if rtol is None else {"rtol": float(rtol)}
+    about |= {} if atol is None else {"atol": atol_attribute(atol)}
+    return dataclasses.replace(solution, labels=labels_of(problem, **about))
 
 
 def output_times(problem: Definition) -> Tensor:
@@ -55,3 +66,24 @@ def output_times(problem: Definition) -> Tensor:
     known = np.array([r.t for r in problem.references if problem.t_span[0] < r.t <= problem.t_span[1]])
     same = np.isclose(times[:, None], known, rtol=1e-9, atol=0).any(axis=1)
     return torch.from_numpy(np.sort(np.concatenate([times[~same], known])))
+
+
+def atol_attribute(atol: float | Tensor) -> Any:
+    """Absolute tolerances as an attribute of a file: one number, or one of each component."""
+    values = np.atleast_1d(np.asarray(atol, dtype=float))
+    first = values.reshape(len(values), -1)[:, 0]
+    return float(first[0]) if (values == first[0]).all() else first
+
+
+def labels_of(problem: Definition, **about: Any) -> Labels:
+    """Names and units of the states of a problem; ``about`` are further attributes."""
+    numbers = {name: np.asarray(value).tolist() for name, value in problem.values.items()}
+    known = {"problem": problem.name, "title": problem.title, "citation": problem.citation}
+    return Labels(
+        problem.components,
+        tuple(problem.units_of(i) for i in range(len(problem.components))),
+        problem.time_units,
+        problem.grid,
+        problem.grid_units,
+        {**known, "parameters": json.dumps(numbers), **about},
+    )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,15 +15,33 @@ from torch import Tensor
 
 from problems.checking import compare
 from problems.definition import Definition
+from problems.function import Parts, Rhs
 from problems.references import Reference
 from problems.solving import solve
 from problems.trajectories import RTOL, RTOL_FIELD, reference_trajectory
+from stiffml.checks import number
 
 if TYPE_CHECKING:
     import xarray
-    from matplotlib.figure import Figure
+
+    from stiffml.plotting import Figure
 
 SPLIT = "/split"
+
+
+QUANTITIES = {
+    "digits": ("-log10 of the largest relative error at the end", "1"),
+    "wall_s": ("wall time, median of the solves", "s"),
+    "f_units": ("wall time in evaluations of f", "1"),
+    "rhs_evals": ("evaluations of f", "1"),
+    "jacobians": ("Jacobians", "1"),
+    "steps": ("accepted steps", "1"),
+}
+LONGEST = 60.0
+
+
+class TooLong(RuntimeError):
+    """A solve took longer than it may."""
 
 
 def measure(
@@ -30,8 +50,12 @@ def measure(
     rtols: Sequence[float],
     repeats: int = 3,
     report: Callable[[str, float], None] = lambda method, rtol: None,
+    save: Callable[[xarray.Dataset], None] = lambda data: None,
+    longest: float = LONGEST,
 ) -> xarray.Dataset:
     """Solve to the end of the span with each method at each tolerance, and compare with the reference.
+
+    Each method solves once unmeasured, at the first tolerance.
 
     Parameters
     ----------
@@ -41,6 +65,10 @@ def measure(
         Solves whose median wall time counts. Default 3.
     report : callable
         report(method, rtol), called after each.
+    save : callable
+        save(data), called after each with all that has been measured.
+    longest : float
+        Seconds after which a solve is stopped; smaller tolerances are then not tried. Default 60.
 
     Returns
     -------
@@ -53,55 +81,112 @@ def measure(
     ValueError
         For a method that is unknown, or cannot take this problem.
     """
-    import xarray
-
-    from stiffml import SolveError
     from stiffml.methods import resolve
 
     for method in methods:
         resolve(method.removesuffix(SPLIT))
+    longest = number("longest", longest, above=0)
     reference = end_reference(problem)
-    t = torch.tensor([problem.t_span[0], reference.t], dtype=torch.float64)
     one_call = seconds_per_call(problem)
-    names = ("digits", "wall_s", "f_units", "rhs_evals", "jacobians", "steps")
-    values = {name: np.full((len(methods), len(rtols)), np.nan) for name in names}
-    failures = np.full((len(methods), len(rtols)), "", dtype=object)
+    data = _empty(problem, methods, rtols, reference, one_call)
     for i, method in enumerate(methods):
-        name = method.removesuffix(SPLIT)
+        slow = 0.0  # the tolerance that took too long
         for j, rtol in enumerate(rtols):
-            seconds = []
-            try:
-                for _ in range(repeats):
-                    before = time.perf_counter()
-                    with torch.no_grad():
-                        solution = solve(problem, t, method=name, rtol=rtol, split=name != method)
-                    seconds.append(time.perf_counter() - before)
-            except SolveError as error:
-                failures[i, j] = str(error).splitlines()[0]
-                report(method, rtol)
-                continue
-            assert isinstance(solution.y, Tensor)
-            wall = statistics.median(seconds)
-            stats = solution.stats
-            digits = compare(problem, reference, solution.y[-1].numpy()).digits
-            row = (digits, wall, wall / one_call, stats.rhs_evals, stats.jacobians, stats.accepted)
-            for quantity, value in zip(names, row, strict=True):
-                values[quantity][i, j] = value
+            if rtol > slow:
+                found = _measured(problem, method, rtol, repeats, reference, longest, warm=j == 0)
+            else:
+                found = f"not tried: rtol {slow:g} took more than {longest:g} s"
+            if isinstance(found, str):
+                data["failure"].values[i, j] = found
+                slow = max(slow, rtol) if found.startswith("took") else slow
+            else:
+                for quantity, value in found.items():
+                    data[quantity].values[i, j] = value
+                data["f_units"].values[i, j] = found["wall_s"] / one_call
             report(method, rtol)
-    about = {
-        "digits": ("-log10 of the largest relative error at the end", "1"),
-        "wall_s": (f"wall time, median of {repeats}", "s"),
-        "f_units": ("wall time in evaluations of f", "1"),
-        "rhs_evals": ("evaluations of f", "1"),
-        "jacobians": ("Jacobians", "1"),
-        "steps": ("accepted steps", "1"),
+            save(data)
+    return data
+
+
+def _measured(
+    problem: Definition,
+    method: str,
+    rtol: float,
+    repeats: int,
+    reference: Reference,
+    longest: float,
+    warm: bool,
+) -> dict[str, float] | str:
+    """What a solve costs and how accurate it is, or why it fails."""
+    from stiffml import SolveError
+
+    t = torch.tensor([problem.t_span[0], reference.t], dtype=torch.float64)
+    name = method.removesuffix(SPLIT)
+    watch = _Watch()
+    watched = watch.over_problem(problem)
+    seconds: list[float] = []
+    try:
+        for turn in range(-int(warm), repeats):
+            before = time.perf_counter()
+            watch.end = before + longest
+            with torch.no_grad():
+                solution = solve(watched, t, method=name, rtol=rtol, split=name != method)
+            if turn >= 0:
+                seconds.append(time.perf_counter() - before)
+            if sum(seconds) > longest:
+                break
+    except TooLong:
+        return f"took more than {longest:g} s"
+    except SolveError as error:
+        return str(error).splitlines()[0]
+    assert isinstance(solution.y, Tensor)
+    stats = solution.stats
+    return {
+        "digits": compare(problem, reference, solution.y[-1].numpy()).digits,
+        "wall_s": statistics.median(seconds),
+        "rhs_evals": stats.rhs_evals,
+        "jacobians": stats.jacobians,
+        "steps": stats.accepted,
     }
-    dims = ("method", "rtol")
-    variables = {
-        name: (dims, array, dict(zip(("long_name", "units"), about[name], strict=True)))
-        for name, array in values.items()
+
+
+class _Watch:
+    """The time at which a solve has taken too long."""
+
+    end = math.inf
+
+    def over(self, f: Rhs) -> Rhs:
+        def watched(t: Tensor, y: Tensor, p: Mapping[str, Tensor]) -> Tensor:
+            if time.perf_counter() > self.end:
+                raise TooLong
+            return f(t, y, p)
+
+        return watched
+
+    def over_problem(self, problem: Definition) -> Definition:
+        """The problem with functions that end a solve which takes too long."""
+        parts = problem.parts
+        if parts is not None:
+            parts = Parts(self.over(parts.implicit), self.over(parts.explicit), parts.linear)
+        return dataclasses.replace(problem, rhs=self.over(problem.rhs), parts=parts)
+
+
+def _empty(
+    problem: Definition,
+    methods: Sequence[str],
+    rtols: Sequence[float],
+    reference: Reference,
+    one_call: float,
+) -> xarray.Dataset:
+    """The Dataset before anything is measured."""
+    import xarray
+
+    dims, shape = ("method", "rtol"), (len(methods), len(rtols))
+    variables: dict[str, tuple] = {
+        name: (dims, np.full(shape, np.nan), {"long_name": long_name, "units": units})
+        for name, (long_name, units) in QUANTITIES.items()
     }
-    variables["failure"] = (dims, failures.astype(str), {"long_name": "why the solve failed"})
+    variables["failure"] = (dims, np.full(shape, "", dtype=object), {"long_name": "why the solve failed"})
     return xarray.Dataset(
         variables,
         {"method": list(methods), "rtol": list(rtols)},
@@ -146,19 +231,19 @@ def seconds_per_call(problem: Definition) -> float:
 
 def plot(data: xarray.Dataset) -> Figure:
     """Digits against wall time and against evaluations of f, one line a method."""
-    from matplotlib.figure import Figure
+    from stiffml.plotting import Figure, series
 
-    figure = Figure(figsize=(9.6, 4.0), layout="constrained")
+    figure = Figure(figsize=(9.6, 4.0))
     panels = figure.subplots(1, 2, sharey=True)
     for panel, cost in zip(panels, ("wall_s", "rhs_evals"), strict=True):
-        for marker, method in zip("osD^v<>pP*X" * len(data["method"]), data["method"].values, strict=False):
+        for index, method in enumerate(data["method"].values):
             one = data.sel({"method": method})
-            panel.plot(one[cost], one["digits"], marker=marker, ms=5, lw=1.4, label=str(method))
+            panel.plot(one[cost], one["digits"], label=str(method), **series(index))
         unit = data[cost].attrs["units"]
         label = data[cost].attrs["long_name"]
         panel.set(xscale="log", xlabel=label if unit == "1" else f"{label} [{unit}]")
         panel.grid(alpha=0.25, which="both")
     panels[0].set_ylabel(f"digits at t = {data.attrs['t']:g}")
-    panels[0].legend(frameon=False, fontsize=9)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
     figure.suptitle(data.attrs["title"] or data.attrs["problem"], fontsize=11)
     return figure

@@ -30,6 +30,7 @@ from stiffml.steady import SteadyState, steady_state
 from stiffml.steps import Adaptive, Fixed, Grid, KeptSteps, Recorded
 from stiffml.system.derivatives.graph import NotTwiceDifferentiableError
 from stiffml.system.split import Split
+from stiffml.version import __version__
 
 
 def __getattr__(name: str) -> Any:
@@ -37,8 +38,6 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"stiffml.{name}")
     raise AttributeError(f"module 'stiffml' has no attribute {name!r}")
 
-
-__version__ = "0.1.0"
 
 __all__ = [
     "ARKIMEX",
@@ -81,6 +80,7 @@ __all__ = [
     "Status",
     "SteadyState",
     "Theta",
+    "__version__",
     "check_gradients",
     "compile",
     "odeint",

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from stiffml.version import made_by
+
 if TYPE_CHECKING:
     import xarray
     from matplotlib.figure import Figure
@@ -47,7 +49,8 @@ def save_picture(path: Path, figure: Figure) -> None:
 
 
 def save_netcdf(path: Path, data: xarray.Dataset) -> None:
-    """Write a dataset as netCDF 4."""
+    """Write a dataset as netCDF 4, with the conventions it follows and the version."""
+    data = data.assign_attrs({**made_by(), **data.attrs})
     save_atomically(path, lambda file: _write_netcdf(data, file))
 
 

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from stiffml.display import Table, printed, table
+
 
 @dataclass
 class AdjointStats:
@@ -22,6 +24,7 @@ class AdjointStats:
     wall_s: float = 0.0
 
 
+@printed
 @dataclass
 class Stats:
     """Cost of a solve.
@@ -39,7 +42,13 @@ class Stats:
         Steps that compiled code took without Python in between, see ``compile``.
     rhs_evals, jacobians : int
         Evaluations of f and of ∂f/∂y.
-    newton_iterations, krylov_iterations : int
+    newton_iterations : int
+        Of implicit methods but Rosenbrock's, which solve linear systems only: ``linear_solves``.
+    linear_solves : int
+        Of Rosenbrock methods whose steps PETSc takes, one for each stage. Other methods solve one in each
+        Newton iteration.
+    krylov_iterations : int
+        0 with ``LU``.
     mended_jacobians : int
         Jacobians with infinite or NaN entries, which differences of f replaced.
     wall_s : float
@@ -62,6 +71,7 @@ class Stats:
     rhs_evals: int = 0
     jacobians: int = 0
     newton_iterations: int = 0
+    linear_solves: int = 0
     krylov_iterations: int = 0
     mended_jacobians: int = 0
     wall_s: float = 0.0
@@ -70,10 +80,53 @@ class Stats:
     linear: str = ""
     adjoint: AdjointStats | None = None
 
+    def rows(self) -> list[tuple[str, str]]:
+        """What was done, as pairs (name, value), for printing: what this solve had none of is left out."""
+        optional = {
+            "added by multistep methods": self.ramp_steps,
+            "steps solved together": self.at_once,
+            "steps in C": self.in_c,
+            "Newton iterations": self.newton_iterations,
+            "linear systems": self.linear_solves,
+            "Krylov iterations": self.krylov_iterations,
+            "Jacobians mended": self.mended_jacobians,
+        }
+        return [
+            ("steps accepted, rejected", f"{self.accepted}, {self.rejected}"),
+            ("evaluations of f, Jacobians", f"{self.rhs_evals}, {self.jacobians}"),
+            *((name, str(number)) for name, number in optional.items() if number),
+            *([("linear systems by", self.linear)] if self.linear else []),
+            ("wall time", f"{self.wall_s:.3g} s"),
+        ]
+
+    def __str__(self) -> str:
+        return table("cost", self.rows())
+
+    def _table(self) -> Table:
+        return (), self.rows()
+
     def count(self, **costs: float) -> None:
         """Add to the counts."""
         for name, cost in costs.items():
             setattr(self, name, getattr(self, name) + cost)
+
+
+def named_solves(counts: dict[str, int], newton: bool, krylov: bool) -> dict[str, int]:
+    """Counts of a run by what they are: PETSc counts a linear solve as one iteration, of any kind.
+
+    Parameters
+    ----------
+    counts : dict
+        With ``newton_iterations`` and ``krylov_iterations`` as PETSc has them.
+    newton, krylov : bool
+        Whether the method uses Newton's iteration, and the solver is a Krylov method.
+    """
+    found = dict(counts)
+    if not newton:
+        found["linear_solves"] = found.pop("newton_iterations", 0)
+    if not krylov:
+        found["krylov_iterations"] = 0
+    return found
 
 
 @dataclass

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from stiffml.checks import described, number, whole
+from stiffml.display import readable
 from stiffml.errors import SolveError, Status
 from stiffml.gradients.refusals import differentiable_no_further
 from stiffml.interface.initial_state import checked_layout
@@ -28,6 +29,7 @@ NULL = 1e-11
 """Singular values below this, relative to the largest, are zero."""
 
 
+@readable
 @dataclass(frozen=True)
 class SteadyState:
     """Where func is zero.

@@ -14,7 +14,7 @@ from problems.parameters import Parameter
 from problems.problem import Problem
 from problems.stencils import laplacian, reaction_diffusion_sparsity
 
-SIZE = 32
+SIZE = 64
 LENGTH = 2.5
 
 

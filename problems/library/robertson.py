@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -20,6 +21,13 @@ def rhs(t: Tensor, y: Tensor, p: Mapping[str, Tensor]) -> Tensor:
     slow = p["k2"] * b * b
     back = p["k3"] * b * c
     return torch.stack([back - forward, forward - back - slow, slow], dim=-1)
+
+
+def conserved_rhs(t: Tensor, y: Tensor, p: Mapping[str, Tensor]) -> Tensor:
+    """With A + B + C = 1 in place of the equation of C."""
+    slopes = rhs(t, y, p)
+    total = y[..., 0] + y[..., 1] + y[..., 2] - 1
+    return torch.stack([slopes[..., 0], slopes[..., 1], total], dim=-1)
 
 
 def problem() -> Problem:
@@ -52,4 +60,22 @@ C' =  k2 B²""",
         "0.01 s and tends to -1e4, while the solution moves over 1e11 s",
         citation="H. H. Robertson, The solution of a set of reaction rate equations, in: J. Walsh (ed.), "
         "Numerical Analysis: An Introduction, Academic Press (1966) 178-182",
+    )
+
+
+def conserved_problem() -> Problem:
+    """The reaction as a differential-algebraic problem."""
+    return dataclasses.replace(
+        problem(),
+        name="robertson_dae",
+        title="Robertson's reaction with its conservation law as an equation",
+        kind="dae",
+        rhs=conserved_rhs,
+        mass=np.array([1.0, 1.0, 0.0]),
+        equations="""\
+A' = −k1 A + k3 B C
+B' =  k1 A − k3 B C − k2 B²
+0  =  A + B + C − 1""",
+        citation=problem().citation
+        + "; as a DAE: A. C. Hindmarsh, LSODE and LSODI, ACM SIGNUM Newsl. 15 (1980) 10-11",
     )

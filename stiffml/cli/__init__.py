@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from stiffml.cli import compare, diagnose, fit, methods, problems, solve, workprecision
@@ -18,6 +20,18 @@ app.command("fit")(fit.fit)
 app.command("compare")(compare.compare)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from stiffml import __version__
+
+        typer.echo(f"stiffml {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def main() -> None:
+def main(
+    version: Annotated[  # its callback does all
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="The version, and end.")
+    ] = False,
+) -> None:
     """Scientific machine learning on stiff systems."""

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from stiffml.cli.asked import Asked
 from stiffml.cli.options import Data, HoldOut, Learn, Name, Noise, Points, Run, Time
-from stiffml.cli.screen import Settings, Size, console, explained
+from stiffml.cli.screen import Settings, Size, Work, console, explained
 from stiffml.extras import to_install
 
 
@@ -71,12 +70,10 @@ def compare(
         common, steps = _common(chosen.arguments.get("all", {}))
         own: dict[str, dict[str, Any]] = {one: _without(chosen.of(one), common) for one in optimizing}
         budget = 60.0 if seconds is None and iterations is None else seconds
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        progress = stack.enter_context(Progress(*columns, console=console))
-        task = progress.add_task("training", total=None)
+        work = stack.enter_context(Work("training"))
 
         def report(done: int, of: int, label: str) -> None:
-            progress.update(task, completed=done, total=of, description=label)
+            work.update(done, of, label)
 
         try:
             found = training.compare(

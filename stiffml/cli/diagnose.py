@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import typer
 
-from stiffml.cli.screen import Settings, Size, console, explained, load, results_folder
+from stiffml.cli.screen import Settings, Size, console, errors, explained, load, results_folder
 
 if TYPE_CHECKING:
     import xarray
@@ -57,7 +57,7 @@ def diagnose(
             return
         problem, given = _asked(name, stored, settings, size)
         method, rtol = method or given.get("method", "bdf"), rtol or given.get("rtol", 1e-4)
-        with console.status(f"solving {problem.name} with {method}"):
+        with errors.status(f"solving {problem.name} with {method}"):
             solution = _solved(problem, method, rtol, gradient)
             found = diagnostics.stiffness(
                 solution,

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from stiffml.cli.asked import Asked, SetUp
 from stiffml.cli.options import Data, HoldOut, Learn, Name, Noise, Points, Run, Time
-from stiffml.cli.screen import Settings, Size, console, explained
+from stiffml.cli.screen import Settings, Size, Work, console, errors, explained
 
 if TYPE_CHECKING:
     from stiffml.training import Result
@@ -103,19 +102,12 @@ def _fitted(
     from stiffml import training
 
     total = arguments.get("iterations", 1000) if optimizer != "lm" else None
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("iteration {task.completed}  {task.fields[loss]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, refresh_per_second=4) as progress:
-        task = progress.add_task("fitting", total=total, loss="")
+    with Work("fitting", total) as work:
 
         def report(now: Any) -> None:
             row = now.rows[-1]
-            text = f"error {row.error:.1e}" if hasattr(row, "error") else f"loss {row.loss:.1e}"
-            progress.update(task, completed=len(now.rows), loss=text)
+            note = f"error {row.error:.1e}" if hasattr(row, "error") else f"loss {row.loss:.1e}"
+            work.update(len(now.rows), note=note)
 
         try:
             return training.fit(
@@ -145,7 +137,7 @@ def _beside(
     label = str(method) if isinstance(method, Method) else method
     common = {k: v for k, v in chosen.of("adamw").items() if k not in ("method", "steps")}
     steps = {label: arguments["steps"]} if "steps" in arguments else None
-    with console.status(f"AdamW for the same time, {seconds:.0f} s"):
+    with errors.status(f"AdamW for the same time, {seconds:.0f} s"):
         found = training.compare(
             chosen.model,
             chosen.data,

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stiffml.cli.asked import SetUp
+from stiffml.interface.labels import shared_units
 
 if TYPE_CHECKING:
     import xarray
-    from matplotlib.figure import Figure
 
+    from stiffml.plotting import Figure
     from stiffml.training import Result
 
 MOST = 11
@@ -28,12 +29,12 @@ def trajectory(chosen: SetUp, result: Result) -> xarray.Dataset:
     fitted = np.concatenate([part.y for part, _ in parts])
     lengths = [len(part.run.times) for part, _ in parts]
     units = [chosen.data.units_of(name) for name in names]
-    one = units[0] if len(set(units)) == 1 else "see the coordinate units"
+    same = shared_units(tuple(units))
     dims = ("observation", "component")
     dataset = xarray.Dataset(
         {
-            "observed": (dims, observed, {"long_name": "what was observed", "units": one}),
-            "fitted": (dims, fitted, {"long_name": "the fitted model solved again", "units": one}),
+            "observed": (dims, observed, {"long_name": "what was observed", **same}),
+            "fitted": (dims, fitted, {"long_name": "the fitted model solved again", **same}),
         },
         {
             "time": ("observation", np.concatenate([part.run.times for part, _ in parts])),
@@ -58,15 +59,13 @@ def _resolved(chosen: SetUp, result: Result) -> list[tuple[Any, bool]]:
 
 def picture(chosen: SetUp, result: Result, seconds: float, other: tuple[Any, Any] | None) -> Figure:
     """Observations as points, the model solved again as lines; the errors on the way in the last panel."""
-    from matplotlib.figure import Figure
-
-    from stiffml.plotting import DATA, FIT, spans_decades
+    from stiffml.plotting import DATA, FIT, Figure, spans_decades
 
     data = chosen.data
     shown = min(len(data.components), MOST)
     columns = min(shown + 1, 4)
     rows = -(-(shown + 1) // columns)
-    figure = Figure(figsize=(3.3 * columns, 2.9 * rows), layout="constrained")
+    figure = Figure(figsize=(3.3 * columns, 2.9 * rows))
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     parts = result.resolved(result.data)
     logarithmic = all(spans_decades(part.run.times) for part in parts)
@@ -88,7 +87,6 @@ def picture(chosen: SetUp, result: Result, seconds: float, other: tuple[Any, Any
             panel.plot(t[first:], y[first:, c], color=FIT, lw=1.6, **label)
         name = data.components[c]
         panel.set(title=f"{name} [{data.units_of(name)}]", xlabel=f"time [{data.labels.time_units}]")
-        panel.grid(alpha=0.25)
         if logarithmic:
             panel.set_xscale("log")
     panels[0].legend(frameon=False)

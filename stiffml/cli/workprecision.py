@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
 from stiffml.checks import number
-from stiffml.cli.screen import Name, Settings, Size, console, explained, load, results_folder
+from stiffml.cli.screen import Name, Settings, Size, Work, console, explained, load, results_folder
+
+if TYPE_CHECKING:
+    import xarray
 
 
 def workprecision(
@@ -21,6 +24,9 @@ def workprecision(
     ] = "bdf,bdf3,rosw-ra34pw2,cn",
     rtols: Annotated[str, typer.Option(help="Comma separated tolerances.")] = "1e-3,1e-4,1e-5,1e-6,1e-7,1e-8",
     repeats: Annotated[int, typer.Option(min=1, help="Solves whose median time counts.")] = 3,
+    longest: Annotated[
+        float, typer.Option(min=0, help="Seconds after which a solve is stopped, and smaller tolerances.")
+    ] = 60.0,
     settings: Settings = None,
     size: Size = None,
     out: Annotated[
@@ -36,15 +42,17 @@ def workprecision(
         chosen = [method.strip() for method in methods.split(",")]
         tolerances = [_tolerance(rtol) for rtol in rtols.split(",")]
         problem = load(name, settings, size)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with results_folder(problem, out) as folder, Progress(*columns, console=console) as progress:
-            task = progress.add_task(problem.name, total=len(chosen) * len(tolerances))
+        total = len(chosen) * len(tolerances)
+        with results_folder(problem, out) as folder, Work(problem.name, total) as work:
+            done = itertools.count(1)
 
             def report(method: str, rtol: float) -> None:
-                progress.update(task, advance=1, description=f"{problem.name}, {method}, rtol {rtol:g}")
+                work.update(next(done), note=f"{method}, rtol {rtol:g}")
 
-            data = measure(problem, chosen, tolerances, repeats, report)
-            save_dataset(data, folder / "workprecision.nc")
+            def save(data: xarray.Dataset) -> None:
+                save_dataset(data.assign(failure=data["failure"].astype(str)), folder / "workprecision.nc")
+
+            data = measure(problem, chosen, tolerances, repeats, report, save, longest)
             save_picture(folder / "workprecision.png", plot(data))
 
     right = [

@@ -14,6 +14,7 @@ from torch.func import functional_call, jacrev, vmap
 from stiffml.checks import described, number, whole
 from stiffml.closures.balances import Balances
 from stiffml.closures.closure import Closure
+from stiffml.display import readable
 from stiffml.errors import SolveError
 from stiffml.interface.solve import odeint
 from stiffml.steps import Adaptive
@@ -30,6 +31,7 @@ _MAX_STEPS = 1000
 """Of these solves: one that takes more has run into something else than the data."""
 
 
+@readable
 @dataclass(frozen=True)
 class Matched:
     """What :func:`match_rates` found.

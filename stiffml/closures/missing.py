@@ -12,12 +12,14 @@ from torch import Tensor
 
 from stiffml.checks import described
 from stiffml.closures.balances import Balances
+from stiffml.display import Table, printed
 from stiffml.training.data import Runs
 
 _SURE = 3.0
 """Rates count as found from this many times the least that errors let be seen."""
 
 
+@printed
 @dataclass(frozen=True, eq=False)
 class MissingRate:
     """The magnitude of dy/dt − known(t, y).
@@ -41,6 +43,11 @@ class MissingRate:
         return tuple(
             c for c, s, e in zip(self.components, self.scale, self.limit, strict=True) if s > _SURE * e
         )
+
+    def _table(self) -> Table:
+        found = zip(self.components, self.scale.tolist(), self.limit.tolist(), strict=True)
+        rows = [(c, f"{s:.2e}", f"{e:.2e}", "*" if c in self.where else "") for c, s, e in found]
+        return ("component", "missing", "limit", ""), rows
 
     def __str__(self) -> str:
         wide = max(map(len, self.components))

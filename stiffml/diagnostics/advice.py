@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stiffml.diagnostics.eigen import KINDS
+from stiffml.display import printed
 
 if TYPE_CHECKING:
     import xarray
@@ -29,6 +30,7 @@ TURNS, DAMPED = 5.0, 0.1
 """Weakly damped oscillations: more than this many turns, with |Re λ| < 0.1 |Im λ|."""
 
 
+@printed
 @dataclass(frozen=True)
 class Advice:
     """What the eigenvalues along a solution say about methods; prints as text of 79 columns.

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stiffml.checks import described, whole
 from stiffml.checks import times as checked_times
+from stiffml.display import Table, printed
 from stiffml.interface.arguments import Arguments, named_arguments
 from stiffml.interface.equations import space_of
 from stiffml.interface.integrate import solved
@@ -53,6 +54,7 @@ class GradientCheck:
         return self.rate >= 1.9 and self.error <= 1e-6
 
 
+@printed
 @dataclass(frozen=True)
 class GradientReport:
     """The checks of all inputs; prints as a table."""
@@ -69,6 +71,10 @@ class GradientReport:
             if check.name == name:
                 return check
         raise KeyError(f"no input {name!r}; checked were {', '.join(c.name for c in self.checks)}")
+
+    def _table(self) -> Table:
+        rows = [(c.name, f"{c.rate:.3f}", f"{c.error:.1e}", "" if c.ok else "wrong") for c in self.checks]
+        return ("input", "Taylor rate", "relative error", ""), rows
 
     def __str__(self) -> str:
         width = max(len(check.name) for check in self.checks)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stiffml.diagnostics.advice import WIDTH
+from stiffml.display import printed
 from stiffml.training.lm.covariance import Covariance, covariance
 from stiffml.training.lm.vector import FittedVector
 
@@ -21,6 +22,7 @@ SHOWN, PARTS = 3, 4
 """Directions that are written out, and numbers in each."""
 
 
+@printed
 @dataclass(frozen=True)
 class Identifiability:
     """Directions in the space of all numbers that are fitted, from the best determined to the worst.

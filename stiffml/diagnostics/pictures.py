@@ -12,14 +12,16 @@ from stiffml.diagnostics.eigen import KINDS
 if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-COLOURS = {
-    "slow": "#888888",
-    "oscillation": "#1f77b4",
-    "fast decay": "#c1440e",
-    "growth": "#2c8c3c",
+    from stiffml.plotting import Figure
+
+STYLES: dict[str, dict[str, Any]] = {
+    "slow": {"color": "#888888", "marker": ".", "ms": 4},
+    "oscillation": {"color": "#1f77b4", "marker": "+", "ms": 5},
+    "fast decay": {"color": "#c1440e", "marker": "v", "ms": 3.5},
+    "growth": {"color": "#2c8c3c", "marker": "^", "ms": 3.5},
 }
+"""Of modes, by kind; markers tell them apart in grey."""
 
 SLOWEST = 1e-4
 """Of |hλ| in pictures; slower modes are all alike to a step."""
@@ -38,14 +40,14 @@ def plot_stiffness(found: xarray.Dataset) -> Figure:
     found : xarray.Dataset
         Of :func:`stiffness`.
     """
-    from matplotlib.figure import Figure
+    from stiffml.plotting import Figure
 
     title = found.attrs["method"]
     if "sample" in found.dims:
         number = int(found["stiffness"].max("time").values.argmax())
         title = f"{title}, sample {number}, the stiffest of {found.sizes['sample']}"
         found = found.isel(sample=number)
-    figure = Figure(figsize=(9.5, 6.4), layout="constrained")
+    figure = Figure(figsize=(9.5, 6.4))
     rates, shares = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     x, label, scale = _axis(found)
     _draw_rates(rates, found, x)
@@ -69,10 +71,10 @@ def _axis(found: xarray.Dataset) -> tuple[np.ndarray, str, dict[str, Any]]:
 def _draw_rates(panel: Axes, found: xarray.Dataset, x: np.ndarray) -> None:
     size = np.hypot(found["re"].values, found["im"].values)
     times = np.broadcast_to(x[:, None], size.shape)
-    for kind, colour in COLOURS.items():
+    for kind, style in STYLES.items():
         here = found["kind"].values == KINDS.index(kind)
         if here.any():
-            panel.plot(times[here], size[here], ".", color=colour, ms=4, label=kind)
+            panel.plot(times[here], size[here], ls="", label=kind, **style)
     panel.axhline(1 / found.attrs["span"], color="#444444", lw=0.8, ls=":", label="1 / span")
     panel.plot(x, 1 / np.abs(found["step"].values), color="#444444", lw=1.2, label="1 / step taken")
     limit = found["explicit_step"].values
@@ -88,7 +90,6 @@ def _draw_rates(panel: Axes, found: xarray.Dataset, x: np.ndarray) -> None:
     units = found["re"].attrs["units"]
     panel.set(yscale="log", ylabel="rate" if units == "1" else f"rate [{units}]")
     panel.legend(frameon=False, fontsize=8, ncols=2)
-    panel.grid(alpha=0.25)
     hidden = int((found["kind"].values == KINDS.index("zero")).sum(axis=1).max())
     infinite = int(found.attrs["algebraic"])
     notes = [f"{hidden} zero"] * bool(hidden) + [f"{infinite} infinite"] * bool(infinite)
@@ -108,14 +109,13 @@ def _draw_shares(panel: Axes, found: xarray.Dataset, x: np.ndarray) -> None:
         panel.plot(x, count, color="#c1440e", lw=1.2)
         panel.set(ylabel="components in\nthe fastest mode", ylim=(0, None))
     else:
-        from matplotlib import colormaps
+        from stiffml.plotting import series
 
-        colours = colormaps["tab20"](np.arange(len(largest)) % 20)
-        for i, colour in zip(largest.tolist(), colours, strict=True):
-            panel.plot(x, shares[:, i], color=colour, lw=1.4, label=str(names[i]))
+        every = max(1, len(x) // 12)
+        for number, i in enumerate(largest.tolist()):
+            panel.plot(x, shares[:, i], label=str(names[i]), markevery=every, **series(number))
         panel.set(ylabel="share in the\nfastest mode", ylim=(-0.03, 1.03))
         panel.legend(frameon=False, fontsize=8, ncols=4)
-    panel.grid(alpha=0.25)
 
 
 def plot_gradient_by_mode(found: xarray.Dataset) -> Figure:
@@ -126,34 +126,34 @@ def plot_gradient_by_mode(found: xarray.Dataset) -> Figure:
     found : xarray.Dataset
         Of :func:`gradient_by_mode`.
     """
-    from matplotlib.figure import Figure
+    from stiffml.plotting import Figure
 
     z, share, re = sizes_of(found), shares_of(found), found["re"].values
     finite = np.isfinite(z)
     z = np.maximum(z, SLOWEST)
-    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
+    figure = Figure(figsize=(10.5, 4.2))
     left, right = figure.subplots(1, 2)
     decaying = finite & (re < 0)
     order = np.argsort(z[decaying])
     for name, style, label in (
         ("exact", {"color": "#444444", "lw": 1.2}, "exact flow, |exp z|"),
-        ("amplification", {"color": "#1f77b4", "marker": ".", "ls": "", "ms": 4}, "passed on, |R(z)|"),
-        ("rate_sensitivity", {"color": "#c1440e", "marker": ".", "ls": "", "ms": 4}, "rate, |R'(z)|"),
-        ("forced", {"color": "#2c8c3c", "marker": ".", "ls": "", "ms": 4}, "forced response"),
+        ("amplification", {"color": "#1f77b4", "marker": "o", "ls": "", "ms": 3}, "passed on, |R(z)|"),
+        ("rate_sensitivity", {"color": "#c1440e", "marker": "v", "ls": "", "ms": 3}, "rate, |R'(z)|"),
+        ("forced", {"color": "#2c8c3c", "marker": "^", "ls": "", "ms": 3}, "forced response"),
     ):
         values = found[name].values[decaying][order]
         left.plot(z[decaying][order], np.maximum(values, 1e-12), label=label, **style)
     left.set(xscale="log", yscale="log", xlabel="|z| = |hλ| of decaying modes", ylim=(1e-10, 20))
     left.set_xlim(left=SLOWEST)
     left.legend(frameon=False, fontsize=8)
-    left.grid(alpha=0.25)
     steps = np.broadcast_to(found["step"].values.reshape(-1, *[1] * (z.ndim - 1)), z.shape)
     size = np.sqrt(np.abs(share[finite]) / max(np.abs(share).max(), 1e-300))
-    colours = np.where(share[finite] < 0, "#1f77b4", "#c1440e")
-    right.scatter(steps[finite], z[finite], s=1 + 90 * size, c=colours, alpha=0.6, lw=0)
+    for sign, colour, marker in ((1, "#c1440e", "^"), (-1, "#1f77b4", "v")):
+        here = np.where(share[finite] < 0, -1, 1) == sign
+        x, y, area = steps[finite][here], z[finite][here], 1 + 90 * size[here]
+        right.scatter(x, y, s=area, c=colour, marker=marker, alpha=0.6, lw=0)
     right.axhline(1, color="#444444", lw=0.8, ls=":")
     right.set(yscale="log", xlabel="step", ylabel=f"|hλ|, at least {SLOWEST:g}")
-    right.set_title("parts of the gradient; blue: against it", fontsize=9)
-    right.grid(alpha=0.25)
+    right.set_title("parts of the gradient; pointing down: against it", fontsize=9)
     figure.suptitle(f"{found.attrs['method']}: gradient by mode", fontsize=11)
     return figure

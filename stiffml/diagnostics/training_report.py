@@ -18,6 +18,7 @@ from stiffml.diagnostics.identifiability import Identifiability, identifiability
 from stiffml.diagnostics.rates import rates_of
 from stiffml.diagnostics.spectrum import stiffness
 from stiffml.diagnostics.training_notes import Found, notes_of
+from stiffml.display import printed
 from stiffml.errors import SolveError
 from stiffml.interface.solve import solve
 from stiffml.methods import Method, resolve
@@ -36,6 +37,7 @@ CHECKED = 6
 MAX_STEPS = 20_000
 
 
+@printed
 @dataclass(frozen=True)
 class TrainingReport:
     """What :func:`training_step` found; prints as text of at most 79 columns.

@@ -41,7 +41,7 @@ from stiffml.run.forward import integrate
 from stiffml.run.record import Run
 from stiffml.run.request import Request
 from stiffml.run.watching import Watch
-from stiffml.stats import Stats, spend
+from stiffml.stats import Stats, named_solves, spend
 from stiffml.steps import KeptSteps
 from stiffml.system.space import solving_on
 from stiffml.system.system import System
@@ -193,6 +193,10 @@ def _initial(request: Request, arguments: Arguments, continues: bool) -> Tensor:
     return u0
 
 
+def _is_krylov(request: Request) -> bool:
+    return request.solver is not None and request.solver.is_krylov
+
+
 def _finish(
     tape: Tape, request: Request, inputs: tuple[Tensor, ...], u: Tensor
 ) -> tuple[Solution, SolveError | None]:
@@ -203,7 +207,7 @@ def _finish(
         tape.stats.linear = request.solver.description
     tape.stats.given_up = run.given_up or tape.stats.given_up
     tape.stats.count(
-        **run.counts,
+        **named_solves(run.counts, request.method.newton, _is_krylov(request)),
         accepted=trajectory.n_steps,
         ramp_steps=run.ramp_steps,
         rhs_evals=system.rhs_evals,

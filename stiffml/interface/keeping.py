@@ -154,6 +154,7 @@ def _charge(solution: Solution, before: Solution) -> None:
         rhs_evals=spent.rhs_evals,
         jacobians=spent.jacobians,
         newton_iterations=spent.newton_iterations,
+        linear_solves=spent.linear_solves,
         krylov_iterations=spent.krylov_iterations,
         mended_jacobians=spent.mended_jacobians,
         wall_s=spent.wall_s,

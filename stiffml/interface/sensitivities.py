@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from stiffml.checks import texts
+from stiffml.display import readable
 from stiffml.gradients.directions import Directions, Units
 from stiffml.gradients.initial_values import consistent_tangents
 from stiffml.gradients.non_finite import explained, require_finite
@@ -26,6 +27,7 @@ from stiffml.system.function.batching import Func
 from stiffml.system.state import State
 
 
+@readable
 @dataclass(frozen=True)
 class Sensitivities:
     """The outputs of a solve and their derivatives.

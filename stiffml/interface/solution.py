@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from stiffml.checks import described, texts
+from stiffml.display import Table, printed, short, table
 from stiffml.errors import Status
 from stiffml.interface.interpolation import step_states, step_times
 from stiffml.interface.jacobian import jacobian_of
+from stiffml.interface.labels import Labels, plain_dataset
 from stiffml.interface.piece import Piece
 from stiffml.run.crossings import Event, Events
 from stiffml.stats import Stats
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # slow to import
     import xarray
 
 
+@printed
 @dataclass
 class Solution:
     """The states at the output times and how they were obtained.
@@ -50,6 +52,8 @@ class Solution:
         What :meth:`interpolate` calls; for stiffml's own use.
     pieces : tuple of Piece
         The runs that the solve consists of; for stiffml's own use.
+    labels : Labels or None
+        Names and units, of solutions of a problem of the library or one's own.
     """
 
     t: Tensor
@@ -62,6 +66,29 @@ class Solution:
     interpolant: Callable[[Tensor], State] = field(repr=False)
     pieces: tuple[Piece, ...] = field(repr=False)
     events: tuple[Events, ...] = ()
+    labels: Labels | None = field(repr=False, default=None)
+
+    def _rows(self) -> list[tuple[str, str]]:
+        parts = self.y if isinstance(self.y, tuple) else (self.y,)
+        times = self.t.detach()
+        span = f", {float(times.min()):g} to {float(times.max()):g}" if times.numel() else ""
+        shape = "times" if times.dim() == 1 else f"{tuple(times.shape)} times"
+        rows = [
+            ("status", f"{self.status.value}: {self.message}"),
+            ("t", f"{times.shape[-1] if times.dim() == 1 else ''} {shape}{span}"),
+            ("y", ", ".join(short(part) for part in parts)),
+        ]
+        if self.event is not None:
+            rows.append(("event", f"at t = {float(self.event.t.detach()):.10g}"))
+        if self.events:
+            rows.append(("events", ", ".join(str(len(one.t)) for one in self.events)))
+        return [*rows, *self.stats.rows()]
+
+    def __str__(self) -> str:
+        return table("Solution", self._rows())
+
+    def _table(self) -> Table:
+        return (), self._rows()
 
     @property
     def success(self) -> bool:
@@ -149,7 +176,11 @@ class Solution:
         return jacobian_of(self.pieces, self.t, self.y, inputs)
 
     def to_xarray(self, names: Sequence[str] | None = None, units: str | None = None) -> xarray.Dataset:
-        """The outputs as an xarray Dataset over ``time``, with the statistics as attributes.
+        """The outputs as an xarray Dataset by the CF conventions, with the statistics as attributes.
+
+        ``state`` over ``time`` and ``component``; of a tuple ``state0``, ``state1``, …; further dimensions
+        are ``state_dim1``, …, or the grid of a problem. Solutions of problems have names and units of theirs,
+        and say in attributes how they were solved.
 
         Parameters
         ----------
@@ -158,42 +189,34 @@ class Solution:
         units : str, optional
             Units of y.
         """
-        import xarray
-
         self._require_one_time("to_xarray")
         names = None if names is None else texts("names", names)
         if units is not None and not isinstance(units, str):
             raise TypeError(f"units must be a text, not {described(units)}")
         parts = self.y if isinstance(self.y, tuple) else (self.y,)
-        variables: dict[str, tuple] = {}
-        coords: dict[str, object] = {"time": self.t.detach().cpu().numpy()}
-        for position, part in enumerate(parts):
-            values = part.detach().cpu().numpy()
-            name = "y" if len(parts) == 1 else f"y{position}"
-            dims = ["time", *(f"{name}_dim{i}" for i in range(values.ndim - 1))]
-            if names is not None and values.ndim > 1:
-                if len(names) != values.shape[-1]:
-                    raise ValueError(
-                        f"names: {len(names)} given, but {name} has {values.shape[-1]} components"
-                    )
-                dims[-1] = "component"
-                coords["component"] = list(names)
-            variables[name] = (dims, values, {"long_name": "state", **({"units": units} if units else {})})
-        stats = {key: value for key, value in vars(self.stats).items() if key != "adjoint"}
-        dataset = xarray.Dataset(
-            variables, coords, attrs={"status": self.status.value, "message": self.message, **stats}
-        )
-        dataset["time"].attrs["long_name"] = "time"
-        return dataset
+        arrays = [part.detach().cpu().numpy() for part in parts]
+        costs = {key: value for key, value in vars(self.stats).items() if key != "adjoint"}
+        about = {"status": self.status.value, "message": self.message, **costs}
+        time = self.t.detach().cpu().numpy()
+        if self.labels is not None and names is None and units is None:
+            return self.labels.dataset(time, {"state": arrays[0]}, **about)
+        return plain_dataset(time, arrays, names, units, about)
 
     def plot(self, names: Sequence[str] | None = None) -> matplotlib.figure.Figure:
-        """Every component over time, one panel each; a matplotlib figure."""
+        """Every component over time, one panel each, with the states at and between all steps.
+
+        Axes are logarithmic where decades matter; see :func:`stiffml.plotting.plot_states`.
+        """
+        from stiffml.interface.dense import dense
         from stiffml.plotting import plot_states
 
         self._require_one_time("plot")
-        parts = self.y if isinstance(self.y, tuple) else (self.y,)
-        columns = [part.detach().reshape(len(part), -1) for part in parts]
-        return plot_states(self.t.detach().cpu().numpy(), torch.cat(columns, dim=1).cpu().numpy(), names)
+        times, states, joined = dense(self.t, self.y, self.pieces, self.interpolant)
+        label = "time"
+        if self.labels is not None:
+            names = self.labels.components if names is None and not self.labels.grid else names
+            label = f"time [{self.labels.time_units}]" if self.labels.time_units != "1" else label
+        return plot_states(times, states, names, label, joined=joined)
 
     def _require_one_time(self, name: str) -> None:
         if self.t.dim() > 1:

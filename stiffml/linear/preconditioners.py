@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from stiffml.checks import described, flag, whole
+from stiffml.display import readable
 from stiffml.linear.sparsity import Sparsity
 from stiffml.system.state import State
 
@@ -26,6 +27,7 @@ class OwnPreconditioner(Protocol):
         """The x of (shift·M − J)ᵀ x ≈ residual, for the backward pass."""
 
 
+@readable
 @dataclass(frozen=True)
 class Assembled:
     """An approximate or exact inverse of shift·M − A, with A assembled as a sparse matrix.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from stiffml.checks import described, number, whole
+from stiffml.display import readable
 from stiffml.linear.preconditioners import Preconditioner
 
 JACOBIANS = ("auto", "dense", "coloured", "matrix-free")
@@ -19,6 +20,7 @@ class LU:
     """
 
 
+@readable
 @dataclass(frozen=True)
 class Krylov:
     """Solve iteratively, with products of the Jacobian instead of the Jacobian itself.
@@ -71,6 +73,7 @@ class Krylov:
         object.__setattr__(self, "max_iterations", limit)
 
 
+@readable
 @dataclass(frozen=True)
 class GMRES(Krylov):
     """:class:`Krylov` with GMRES (Saad & Schultz, SIAM J. Sci. Stat. Comput. 7 (1986)).

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from stiffml.checks import described, flag
+from stiffml.display import readable
 from stiffml.system.derivatives.products import gradient
 from stiffml.system.state import Layout, State
 
@@ -18,6 +19,7 @@ EventFunc = Callable[[Tensor, State], Tensor]
 DIRECTIONS = ("both", "rising", "falling")
 
 
+@readable
 @dataclass(frozen=True)
 class Crossing:
     """An event: where a function of time and state changes its sign.
@@ -69,6 +71,7 @@ Watched = EventFunc | Crossing | Sequence[EventFunc | Crossing]
 """What is watched, as the argument ``event``."""
 
 
+@readable
 @dataclass(frozen=True)
 class Events:
     """Where one of the event functions was zero.
@@ -85,6 +88,7 @@ class Events:
     y: State
 
 
+@readable
 @dataclass(frozen=True)
 class Event:
     """The event at which a solve ended: its event function reached zero.

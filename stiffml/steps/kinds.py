@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from stiffml.checks import described, flag, number, whole
+from stiffml.display import readable
 
 Fractions = tuple[np.ndarray, ...]
 """For each output interval, the ends of its steps as increasing fractions in (0, 1], the last one 1."""
@@ -95,6 +96,7 @@ class Grid:
         return (ends,) * (len(times) - 1)
 
 
+@readable
 @dataclass(frozen=True)
 class Recorded:
     """The very steps of an earlier solve, as ``Solution.steps`` holds them.

@@ -19,6 +19,9 @@ class LinearSolver(ABC):
     uses_blocks = False
     """Whether the Jacobian is evaluated as dense blocks, one a sample."""
 
+    is_krylov = False
+    """Whether it iterates by a Krylov method."""
+
     contraction = 0.0
     """The factor by which a Newton iteration on a recorded step reduces the residual at best; 0 for a direct
     solver."""

@@ -11,11 +11,13 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
+from stiffml.display import readable
 from stiffml.interface.sensitivities import sensitivities
 from stiffml.steps import Adaptive
 from stiffml.training.lm.covariance import Covariance
 
 
+@readable
 @dataclass(frozen=True)
 class Band:
     """A solution with its standard errors, to first order in the errors of what was fitted.

@@ -16,6 +16,7 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from stiffml.checks import described
+from stiffml.display import readable
 from stiffml.training.data import Run, Runs
 
 LEAST = 5
@@ -24,6 +25,7 @@ LEAST = 5
 _ROUGHEST, _SMOOTHEST = -16.0, 4.0  # log10 of the penalty, over a unit of scaled time
 
 
+@readable
 @dataclass(frozen=True, eq=False)
 class Collocation:
     """States and their derivatives at the times of runs, one run after the other.

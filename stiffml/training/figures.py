@@ -12,7 +12,8 @@ from stiffml.training.result import Result
 
 if TYPE_CHECKING:
     import xarray
-    from matplotlib.figure import Figure
+
+    from stiffml.plotting import Figure
 
 
 def save_figures(folder: Path, result: Result) -> None:
@@ -24,13 +25,11 @@ def save_figures(folder: Path, result: Result) -> None:
 
 def draw_history(history: xarray.Dataset) -> Figure:
     """The loss or the error over iterations, with the beginnings of rungs as lines, and failures below."""
-    from matplotlib.figure import Figure
-
-    from stiffml.plotting import DATA, FIT
+    from stiffml.plotting import DATA, FIT, Figure
 
     name = "loss" if "loss" in history else "error"
     iterations, values = history["iteration"].values, history[name].values
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    figure = Figure(figsize=(6.4, 3.6))
     panel = figure.subplots()
     panel.plot(iterations, values, color=FIT, lw=1.2, label=name)
     if "checked" in history:
@@ -44,5 +43,4 @@ def draw_history(history: xarray.Dataset) -> Figure:
         panel.set_yscale("log")
     panel.set_xlabel("iteration; lines: a new rung" if len(set(history["rung"].values)) > 1 else "iteration")
     panel.set_ylabel(f"{history[name].attrs['long_name']} [1]")
-    panel.grid(alpha=0.25)
     return figure

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from stiffml.display import Table, printed
 from stiffml.errors import SolveError
 from stiffml.interface.solution import Solution
 from stiffml.interface.solve import solve
@@ -17,7 +18,7 @@ from stiffml.steps import Adaptive
 from stiffml.training.data import Run
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from stiffml.plotting import Figure
 
 MAX_STEPS = 20_000
 
@@ -120,6 +121,7 @@ def mean_of(resolved: Sequence[Resolved], scale: np.ndarray) -> float:
     return total / count if count else float("nan")
 
 
+@printed
 @dataclass(frozen=True)
 class Report:
     """How far a fit can be trusted: errors of the model solved again with tight tolerances.
@@ -153,6 +155,12 @@ class Report:
     messages: dict[str, str]
     training: float
     unseen: bool
+
+    def _table(self) -> Table:
+        rows = [(run, *(f"{e:.2e}" for e in row)) for run, row in zip(self.runs, self.errors, strict=True)]
+        rows.append(("mean of all", f"{self.mean:.2e}"))
+        rows += [(f"drift of {name}", f"{value:.1e}") for name, value in self.drift.items()]
+        return ("run", *self.components), rows
 
     def __str__(self) -> str:
         kind = "not fitted to" if self.unseen else "fitted to"
@@ -188,13 +196,11 @@ def draw(
     resolved: Sequence[Resolved], components: Sequence[str], labels: Sequence[str], time_units: str
 ) -> Figure:
     """The runs solved again as lines, what was observed as points, a panel for each component, at most 16."""
-    from matplotlib.figure import Figure
-
-    from stiffml.plotting import DATA, FIT, spans_decades
+    from stiffml.plotting import DATA, FIT, Figure, spans_decades
 
     shown = min(len(components), 16)
     columns = min(shown, 4)
-    figure = Figure(figsize=(3.4 * columns, 2.6 * -(-shown // columns)), layout="constrained")
+    figure = Figure(figsize=(3.4 * columns, 2.6 * -(-shown // columns)))
     panels = figure.subplots(-(-shown // columns), columns, squeeze=False).ravel()
     logarithmic = all(spans_decades(one.run.times) for one in resolved)
     for c, panel in enumerate(panels):
@@ -208,7 +214,6 @@ def draw(
             panel.plot(t[first:], y[first:, c], color=FIT, lw=1.2)
         panel.set_title(labels[c], fontsize=10)
         panel.set_xlabel(f"time [{time_units}]")
-        panel.grid(alpha=0.25)
         if logarithmic:
             panel.set_xscale("log")
     return figure

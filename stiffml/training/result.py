@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from stiffml.checks import number
+from stiffml.display import Table, printed, short, table
 from stiffml.training.band import Band, band_of
 from stiffml.training.data import Runs
 from stiffml.training.data.run import increasing
@@ -33,6 +34,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+def _runs(runs: Runs) -> str:
+    count = len(runs)
+    return f"{count} run{'s' if count != 1 else ''} of {len(runs.components)} components"
+
+
+@printed
 @dataclass(frozen=True)
 class Result:
     """The result of :func:`stiffml.training.fit`.
@@ -71,6 +78,29 @@ class Result:
     data: Runs = field(repr=False)
     validate: Runs | None = field(repr=False, default=None)
     equations: Mapping[str, Any] = field(repr=False, default_factory=dict)
+
+    def _rows(self) -> list[tuple[str, str]]:
+        rows = [
+            ("outcome", self.outcome),
+            ("error", f"{self.error:.3g} in units of the scale, along the steps of the fit"),
+            ("model", short(self.model)),
+            ("iterations", str(self.history.sizes.get("iteration", 0))),
+            ("attempts", str(len(self.attempts))),
+            ("failed solves", str(len(self.failures))),
+            ("data", _runs(self.data)),
+        ]
+        if self.validate is not None:
+            rows.append(("held out", _runs(self.validate)))
+        if self.covariance is not None:
+            determined = f"{self.covariance.rank} of {len(self.covariance.names)} directions determined"
+            rows.append(("covariance", determined))
+        return rows
+
+    def __str__(self) -> str:
+        return table("Result", self._rows())
+
+    def _table(self) -> Table:
+        return (), self._rows()
 
     def resolved(self, runs: Runs | None = None, *, rtol: float = RTOL, atol: float = ATOL) -> list[Resolved]:
         """The model solved again with BDF and adaptive steps of tight tolerances, at the times of runs.

@@ -20,7 +20,7 @@ PACKAGES = ("stiffml", "problems")
 LONGEST = 350
 
 ORDER: tuple[tuple[str, ...], ...] = (
-    ("checks", "errors", "extras", "files", "memory", "stats", "steps", "settings"),
+    ("checks", "display", "errors", "extras", "files", "memory", "stats", "steps", "settings", "version"),
     ("discretization",),
     ("methods",),
     ("parameters", "compiled"),

@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 import problems
 from problems.library import ignition
-from stiffml.cli import app
-from stiffml.cli.screen import console
+from stiffml import METHODS, __version__
+from stiffml.cli import app, screen
+from stiffml.cli.screen import Work, console, duration, errors
 from stiffml.extras import to_install
 
 README = Path(__file__).parents[2] / "README.md"
@@ -21,6 +22,7 @@ README = Path(__file__).parents[2] / "README.md"
 def run(*arguments: object, status: int = 0) -> str:
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == status, result.output
+    assert ("error: " in result.stderr) == (status != 0), "mistakes go to stderr, results do not"
     return result.output
 
 
@@ -28,6 +30,7 @@ def run(*arguments: object, status: int = 0) -> str:
 def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
     """No line is broken."""
     monkeypatch.setattr(console, "_width", 200)
+    monkeypatch.setattr(errors, "_width", 200)
 
 
 @pytest.fixture
@@ -66,7 +69,7 @@ def test_problems_shows_one(name: str, parts: list[str]) -> None:
 def test_problems_with_other_values() -> None:
     assert "0.001" in run("problems", "vanderpol", "--set", "eps=1e-3")
     assert "128" in run("problems", "brusselator", "--size", "8")
-    assert "need the name of a problem" in run("problems", "--size", "8", status=1)
+    assert "need the name of a problem" in run("problems", "--size", "8", status=2)
 
 
 def test_solve(tmp_path: Path) -> None:
@@ -135,7 +138,10 @@ def test_a_problem_of_ones_own_works_with_every_command(own: Path, tmp_path: Pat
 )
 def test_mistakes_are_explained(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
     out = ("--out", str(tmp_path / "run"))
-    assert message in run(*arguments, *out, status=1).replace("\n", " ")
+    status = 1 if arguments[1] == "nowhere.py" else 2
+    text = run(*arguments, *out, status=status).replace("\n", " ")
+    assert message in text
+    assert "ValueError" not in text
     assert not (tmp_path / "run").exists()
 
 
@@ -148,3 +154,77 @@ def test_problems_are_listed_without_cantera(monkeypatch: pytest.MonkeyPatch) ->
     assert "pip install '.[chemistry]'" in text
     assert "gray_scott" in text
     assert "pip install '.[chemistry]'" in run("solve", "h2air", status=1)
+
+
+def test_steps_of_a_solve(tmp_path: Path) -> None:
+    text = run("solve", "prothero", "--method", "cn", "--steps", "fixed:0.1", "--out", tmp_path)
+    assert "steps fixed:0.1" in text
+    assert re.search(r"steps accepted, rejected +│ 1[0-9]{2}, 0", text), "10 s in steps of at most 0.1"
+    text = run(
+        "solve", "prothero", "--method", "cn", "--steps", "grid:3", "--points", "20", "--out", tmp_path
+    )
+    assert re.search(r"steps accepted, rejected +│ 60, 0", text)
+    assert problems.load_dataset(tmp_path / "solution.nc").sizes["time"] == 21
+    text = run("solve", "prothero", "--steps", "max:0.01", "--out", tmp_path)
+    assert int(re.search(r"steps accepted, rejected +│ (\d+)", text)[1]) >= 1000  # type: ignore[index]
+    for wrong in ("fixed:x", "grid:0", "often", "fixed:"):
+        assert f"--steps {wrong}" in run("solve", "hires", "--steps", wrong, status=2)
+
+
+def test_counts_are_named_by_what_they_are(tmp_path: Path) -> None:
+    text = run("solve", "hires", "--method", "rosw-ra34pw2", "--rtol", "1e-3", "--out", tmp_path)
+    assert "linear systems " in text
+    assert "Newton" not in text
+    assert "Krylov" not in text
+    assert "Newton iterations" in run("solve", "hires", "--rtol", "1e-3", "--out", tmp_path)
+
+
+def test_version() -> None:
+    assert run("--version").split() == ["stiffml", __version__]
+
+
+def test_methods(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = run("methods")
+    for name in METHODS:
+        assert re.search(rf"│ {name} +│", text), f"{name} is missing"
+    assert re.search(r"│ bdf4 +│ +4 │ A\(73°\)", text)
+    text = run("methods", "rosw-rodaspr2")
+    assert "L-stable" in text
+    assert "no Newton iteration" in text
+    assert re.search(r"stiff order +[34]\.", text)
+    assert "Did you mean 'bdf5'" in run("methods", "bdff5", status=2)
+
+
+@pytest.mark.parametrize("command", [("methods",), ("methods", "bdf4"), ("problems",), ("problems", "pollu")])
+def test_tables_fit_80_columns(command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "_width", 80)
+    text = run(*command)
+    assert max(map(len, text.splitlines())) <= 80
+    if command == ("problems",):
+        for name in problems.names():
+            assert re.search(rf"│ {name} +│", text), f"{name} is cut"
+
+
+def test_workprecision_writes_as_it_goes_and_stops_what_takes_long(tmp_path: Path) -> None:
+    options = ("--rtols", "1e-2,1e-12", "--repeats", "1", "--longest", "3", "--out", tmp_path)
+    text = run("workprecision", "hires", "--methods", "beuler,bdf", *options)
+    assert "took more than 3 s" in text
+    data = problems.load_dataset(tmp_path / "workprecision.nc")
+    assert data["failure"].values[0].tolist() == ["", "took more than 3 s"]
+    assert float(data["digits"][1, 0]) > 0
+
+
+def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, 10.0, 40.0, 50.0, 80.0])
+    monkeypatch.setattr(screen.time, "monotonic", lambda: next(clock))
+    with Work("fitting", 10) as work:
+        for done in range(1, 5):
+            work.update(done, note=f"loss {done}")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "fitting, loss 2: 2 of 10 after 40 s, 160 s left".replace("160 s", "3 min"),
+        "fitting, loss 4: 4 of 10 after 80 s, 2 min left",
+    ]
+    assert [duration(s) for s in (7, 1800, 7200)] == ["7 s", "30 min", "2.0 h"]

@@ -9,7 +9,7 @@ import xarray
 from typer.testing import CliRunner
 
 from stiffml.cli import app
-from stiffml.cli.screen import console
+from stiffml.cli.screen import console, errors
 
 
 def run(*arguments: object, status: int = 0) -> str:
@@ -21,6 +21,7 @@ def run(*arguments: object, status: int = 0) -> str:
 @pytest.fixture(autouse=True)
 def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "_width", 80)
+    monkeypatch.setattr(errors, "_width", 80)
 
 
 def test_a_report_with_files(tmp_path: Path) -> None:
@@ -36,8 +37,8 @@ def test_a_report_with_files(tmp_path: Path) -> None:
     again = run("diagnose", tmp_path / "stiffness.nc")
     assert again.splitlines()[0] == "robertson"
     assert again.splitlines()[1:12] == text.splitlines()[1:12]
-    assert "takes no options" in run("diagnose", tmp_path / "stiffness.nc", "--gradient", status=1)
-    assert "neither by" in run("diagnose", tmp_path / "gradient.nc", status=1)
+    assert "takes no options" in run("diagnose", tmp_path / "stiffness.nc", "--gradient", status=2)
+    assert "neither by" in run("diagnose", tmp_path / "gradient.nc", status=2)
 
 
 def test_a_solution_file_says_the_problem_and_its_values(tmp_path: Path) -> None:
@@ -46,7 +47,7 @@ def test_a_solution_file_says_the_problem_and_its_values(tmp_path: Path) -> None
     assert text.startswith("vanderpol, cn, rtol 0.001\nnot stiff: dopri5")
     own = run("diagnose", "vanderpol", "--set", "eps=0.5", "--method", "cn", "--rtol", "1e-3")
     assert own == text
-    assert "leave them out" in run("diagnose", tmp_path / "solution.nc", "--set", "eps=1", status=1)
+    assert "leave them out" in run("diagnose", tmp_path / "solution.nc", "--set", "eps=1", status=2)
 
 
 def test_a_field_and_a_dae() -> None:
@@ -68,4 +69,4 @@ def test_a_field_and_a_dae() -> None:
     ],
 )
 def test_what_it_refuses(arguments: list[str], words: str) -> None:
-    assert words in " ".join(run("diagnose", *arguments, status=1).split())
+    assert words in " ".join(run("diagnose", *arguments, status=2).split())

@@ -20,7 +20,7 @@ import problems
 from problems.learning import Constants, learnable, runs_of, solving
 from stiffml import Adaptive
 from stiffml.cli import app
-from stiffml.cli.screen import console
+from stiffml.cli.screen import console, errors
 from stiffml.experiments import robertson
 from stiffml.training import Whole, fit
 
@@ -38,11 +38,11 @@ def _observations_once():
 
 
 def run(*arguments: object, status: int = 0, width: int = 80) -> str:
-    console._width = width
+    console._width = errors._width = width
     try:
         result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     finally:
-        console._width = None
+        console._width = errors._width = None
     assert result.exit_code == status, result.output
     return result.output
 
@@ -116,6 +116,7 @@ def test_a_killed_fit_resumes_to_the_same_weights(tmp_path: Path) -> None:
 
 
 SMALL = {"burgers": (48, 0.5), "ks": (16, 2.0), "brusselator": (3, 11.5), "gray_scott": (8, 50.0)}
+SMALL |= {"allen_cahn": (15, 10.0), "fitzhugh_nagumo": (16, 20.0)}
 """Of fields: points along an axis, and an end before which nothing is chaotic or under-resolved."""
 
 LONG = {"ch4air": "54 species"}
@@ -211,7 +212,7 @@ def test_a_file_of_ones_own(lab: Path) -> None:
         assert data["loss"].shape == (2, 2, 1, data.sizes["iteration"])
         assert (data["outcome"] != "").all()
     again = run(
-        "compare", lab / "my.py", "--data", lab / "lab.csv", "--seeds", 1, "--out", lab / "c", status=1
+        "compare", lab / "my.py", "--data", lab / "lab.csv", "--seeds", 1, "--out", lab / "c", status=2
     )
     assert "pass --resume" in " ".join(again.split())
 
@@ -236,7 +237,7 @@ FILES = {
 @pytest.mark.parametrize("code", FILES)
 def test_files_that_are_wrong_are_explained(code: str, lab: Path) -> None:
     (lab / "my.py").write_text(code)
-    text = run("fit", lab / "my.py", "--data", lab / "lab.csv", "--out", lab / "run", status=1, width=300)
+    text = run("fit", lab / "my.py", "--data", lab / "lab.csv", "--out", lab / "run", status=2, width=300)
     assert FILES[code] in " ".join(text.split())
     assert not (lab / "run").exists()
 
@@ -261,6 +262,6 @@ def test_mistakes_are_explained(
 ) -> None:
     monkeypatch.chdir(lab)
     (lab / "my.png").write_bytes(b"\x89PNG\r\n\xff\xfe")
-    text = run("fit", *arguments, "--out", "run", status=1, width=300)
+    text = run("fit", *arguments, "--out", "run", status=2, width=300)
     assert message in " ".join(text.split())
     assert not (lab / "run").exists()

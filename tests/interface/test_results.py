@@ -81,13 +81,13 @@ def test_steps_of_a_solution_repeat_it(network: SmallNetwork, start: Tensor) -> 
 def test_to_xarray_and_plot(network: SmallNetwork, start: Tensor, tmp_path) -> None:
     solution = solve(network, start, T)
     dataset = solution.to_xarray(names=["a", "b", "c"], units="mol/m3")
-    assert dataset["y"].dims == ("time", "component")
-    assert dataset["y"].attrs["units"] == "mol/m3"
+    assert dataset["state"].dims == ("time", "component")
+    assert dataset["state"].attrs["units"] == "mol/m3"
     assert dataset.attrs["accepted"] == solution.stats.accepted
     dataset.to_netcdf(tmp_path / "solution.nc", engine="h5netcdf")
     figure = solution.plot(names=["a", "b", "c"])
     assert [panel.get_title() for panel in figure.axes] == ["a", "b", "c"]
-    with pytest.raises(ValueError, match="names: 2 given, but y has 3"):
+    with pytest.raises(ValueError, match="names: 2 given, but state has 3"):
         solution.to_xarray(names=["a", "b"])
 
 

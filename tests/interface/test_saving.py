@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import problems
 from stiffml.cli import app
-from stiffml.cli.screen import console
+from stiffml.cli.screen import console, errors
 from stiffml.files import require_writable, save_atomically, take_back
 
 
@@ -22,6 +22,7 @@ from stiffml.files import require_writable, save_atomically, take_back
 def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
     """No line is broken."""
     monkeypatch.setattr(console, "_width", 500)
+    monkeypatch.setattr(errors, "_width", 500)
 
 
 FULL_DISK = """
@@ -146,8 +147,9 @@ def test_problem_files_that_raise(text: str, message: str, tmp_path: Path) -> No
     with pytest.raises(ValueError, match=message):
         problems.load(str(path))
     result = CliRunner().invoke(app, ["solve", str(path), "--out", str(tmp_path / "run")])
-    assert result.exit_code == 1
-    assert "ProblemFileError" in result.output
+    assert result.exit_code == 2
+    assert "ProblemFileError" not in result.output
+    assert "own.py" in result.output
     assert re.search(message, result.output), result.output
     assert not (tmp_path / "run").exists()
 

@@ -161,7 +161,12 @@ def test_report_sees_what_leaves_the_bounds() -> None:
     solution.y[2, 1] = -0.25
     report = problem.check(solution)
     assert (report.worst, report.excess) == ("B", 0.25)
-    assert "outside its bounds" in str(report)
+    assert "B by 2.5e-01, 1e+00 of its largest value" in str(report)
+    solution.y[2, 1] = -6e-113  # far below the rounding of what B was
+    assert problem.check(solution).worst == ""
+    solution.y[2, 1] = -1e-12  # small, but not for B, which is never above 3.7e-5
+    report = problem.check(solution)
+    assert (report.worst, report.share) == ("B", 1e-12 / float(solution.y[:, 1].max()))
 
 
 def test_drift_of_nonlinear_invariants() -> None:

@@ -203,4 +203,4 @@ def test_eigenvalues() -> None:
     gray_scott = problems.load("gray_scott")
     assert gray_scott.size > 600
     kinetics = gray_scott.parameters["gamma"].value + gray_scott.parameters["kappa"].value
-    assert gray_scott.eigenvalues()[0] == pytest.approx(-8 * 8e-5 * (32 / 2.5) ** 2 - kinetics, rel=0.5)
+    assert gray_scott.eigenvalues()[0] == pytest.approx(-8 * 8e-5 * (64 / 2.5) ** 2 - kinetics, rel=0.5)

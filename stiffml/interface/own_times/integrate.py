@@ -30,7 +30,7 @@ from stiffml.native.side_by_side.work import Taken, Work
 from stiffml.run.record import Failure, Run
 from stiffml.run.same_function import Values
 from stiffml.run.stored import InMemory
-from stiffml.stats import Stats, spend
+from stiffml.stats import Stats, named_solves, spend
 from stiffml.system.finite import first_not_finite
 from stiffml.system.space import Space, solving_on
 from stiffml.system.unnamed_parameters import require_none_at_end
@@ -198,7 +198,7 @@ def _count(request: OwnRequest, tape: Tape, taken: Taken) -> None:
         accepted=steps,
         rejected=counts.rejected,
         ramp_steps=request.ramp_steps,
-        newton_iterations=counts.newton_iterations,
+        **named_solves({"newton_iterations": counts.newton_iterations}, request.method.newton, False),
         mended_jacobians=counts.mended_jacobians,
         in_c=counts.in_c,
         at_once=counts.at_once,

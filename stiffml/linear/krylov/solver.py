@@ -68,6 +68,8 @@ class KrylovSolver(PETScSolver):
         Whether PETSc's vectors are shared with torch, on the device of ``func``.
     """
 
+    is_krylov = True
+
     def __init__(
         self,
         setting: Krylov,

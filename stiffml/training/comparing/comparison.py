@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stiffml.checks import path as checked_path
+from stiffml.display import WIDTH, printed
 from stiffml.files import require_writable, save_netcdf, save_picture
 from stiffml.training.comparing.dataset import summary
 
 if TYPE_CHECKING:
     import xarray
-    from matplotlib.figure import Figure
     from rich.table import Table
+
+    from stiffml.plotting import Figure
 
 DATASET, REPORT = "compare.nc", "report.html"
 
 
+@printed
 @dataclass(frozen=True)
 class Comparison:
     """The result of :func:`stiffml.training.compare`.
@@ -33,6 +37,13 @@ class Comparison:
     """
 
     data: xarray.Dataset
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        content = io.StringIO()
+        Console(width=WIDTH, file=content).print(self.table())
+        return content.getvalue().rstrip()
 
     def summary(self) -> xarray.Dataset:
         """For each training its last values, and totals of costs, over (method, optimizer, seed)."""

@@ -21,7 +21,7 @@ OVER_ITERATIONS = {
     "rhs_evals": ("states at which f was evaluated, forwards and backwards", "1"),
     "jacobians": ("states at which its Jacobian was evaluated", "1"),
     "accepted": ("steps taken", "1"),
-    "rejected": ("steps cut or repeated", "1"),
+    "rejected": ("steps rejected", "1"),
 }
 OVER_SNAPSHOTS = {
     "at": ("iterations after which the weights were looked at", "1"),
@@ -36,7 +36,7 @@ OVER_SNAPSHOTS = {
 OF_TRAINING = {
     "iterations": ("iterations done", "1"),
     "own_error": ("mean absolute error at the data along the training's own steps, at the end", "1"),
-    "own_steps": ("steps of a solve of all data at the end, those cut included", "1"),
+    "own_steps": ("steps of a solve of all data at the end, those rejected included", "1"),
 }
 TEXTS = ("outcome", "reason")
 

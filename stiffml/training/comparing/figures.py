@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import xarray
-from matplotlib.figure import Figure
 
-from stiffml.plotting import PAPER, SERIES, STROKES, styled
+from stiffml.plotting import PAPER, SERIES, STROKES, Figure, styled
 
 POINTS = 60
 """Of a line over iterations, evenly by decades."""
@@ -73,7 +72,7 @@ def _draw(
     dark: bool,
 ) -> Figure:
     with styled(dark):
-        figure = Figure(figsize=(4.6, 3.9), layout="constrained")
+        figure = Figure(figsize=(4.6, 3.9))
         panel = figure.subplots()
         failed = False
         for o, optimizer in enumerate(data["optimizer"].values):
@@ -112,7 +111,6 @@ def _draw(
         if y.name in ("error", "held_out"):
             known = y.values[np.isfinite(y.values) & (y.values > 0)]
             panel.set_ylim(known.min(initial=LARGEST) / 2, min(known.max(initial=0.1) * 2, LARGEST))
-        panel.grid(alpha=0.25)
         figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     return figure
 

@@ -12,7 +12,7 @@ from stiffml.training.data.labels import Labels, shortened
 from stiffml.training.data.run import Run
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from stiffml.plotting import Figure
 
 _ROWS, _WIDEST, _PANELS, _NAMED = 16, 24, 16, 16
 
@@ -76,33 +76,32 @@ def _short(text: str) -> str:
 def draw(runs: Sequence[Run], labels: Labels) -> Figure:
     """Points over time, one panel a component."""
     from matplotlib import colormaps
-    from matplotlib.figure import Figure
+
+    from stiffml.plotting import Figure, number_every_column
 
     shown = min(len(labels.components), _PANELS)
     columns = min(shown, 4)
     rows = -(-shown // columns)
-    figure = Figure(figsize=(3.4 * columns, 2.6 * rows + 0.6), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
+    figure = Figure(figsize=(3.4 * columns, 2.6 * rows + 0.6))
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel().tolist()
     times = np.unique(np.concatenate([run.times for run in runs]))
     positive = times[times > 0]
     decades = times[0] >= 0 and len(positive) > 2 and positive[-1] > 1e3 * positive[0]
     colours = colormaps["viridis"](np.linspace(0, 0.92, len(runs)))
     for index, panel in enumerate(panels):
         if index >= shown:
-            panel.set_visible(False)
+            panel.remove()
             continue
         for run, colour in zip(runs, colours, strict=True):
             panel.plot(run.times, run.values[:, index], ".", color=colour, ms=4, label=_short(run.name))
         name = labels.components[index]
         panel.set_title(f"{_short(name)} [{labels.units_of(name)}]", fontsize=10)
-        panel.grid(alpha=0.25)
         if decades and times[0] == 0:
             panel.set_xscale("symlog", linthresh=10 ** np.floor(np.log10(positive[0])), linscale=0.8)
             panel.set_xlim(left=-0.1 * positive[0])
         elif decades:
             panel.set_xscale("log")
-    for panel in panels[max(0, shown - columns) : shown]:
-        panel.set_xlabel(f"time [{labels.time_units}]")
+    number_every_column(panels[:shown], columns, f"time [{labels.time_units}]")
     if 1 < len(runs) <= _NAMED:
         figure.legend(
             *panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8

@@ -11,6 +11,7 @@ import torch
 
 from stiffml.checks import described, number
 from stiffml.checks import path as checked_path
+from stiffml.display import screen
 from stiffml.files import save_netcdf
 from stiffml.training.data import arrays, splitting
 from stiffml.training.data.batches import Batch, Minibatches, padded
@@ -291,7 +292,7 @@ class Runs(Sequence[Run]):
         return draw(self._runs, self.labels)
 
     def __repr__(self) -> str:
-        return as_text(self._runs, self.labels)
+        return screen(as_text(self._runs, self.labels))
 
     def _repr_html_(self) -> str:
         return as_html(self._runs, self.labels)

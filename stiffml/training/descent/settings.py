@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from stiffml.checks import described, number, whole
+from stiffml.display import readable
 
 LOSSES = ("squares", "absolute")
 
@@ -16,6 +17,7 @@ Schedule = Callable[[torch.optim.Optimizer], Any]
 """From an optimizer to one of the schedulers in ``torch.optim.lr_scheduler``."""
 
 
+@readable
 @dataclass(frozen=True)
 class FirstOrder:
     """Settings of a fit by an optimizer of torch.

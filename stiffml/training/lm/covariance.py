@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from stiffml.display import Table, printed
 
+
+@printed
 @dataclass(frozen=True)
 class Covariance:
     """Of a fit, from its Jacobian K (m, size) by (KᵀK)⁻¹, times the variance of the residuals.
@@ -65,6 +68,10 @@ class Covariance:
         half = factor * self.errors
         pairs = zip(self.values - half, self.values + half, strict=True)
         return dict(zip(self.names, ((float(a), float(b)) for a, b in pairs), strict=True))
+
+    def _table(self) -> Table:
+        pairs = zip(self.names, self.values, self.errors, strict=True)
+        return ("", "value", "standard error"), [(name, f"{v:.6g}", f"{e:.2g}") for name, v, e in pairs]
 
     def __str__(self) -> str:
         lines = [f"{self.rank} of {len(self.names)} directions are determined by the data"]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from stiffml.checks import number, whole
+from stiffml.display import readable
 from stiffml.training.data import Run
 from stiffml.training.lm.intervals import Rung, observed_rows, shot, up_to
 from stiffml.training.lm.intervals import whole as whole_runs
@@ -54,6 +55,7 @@ class Strategy(ABC):
         """The rungs before the last one; the longest run has ``longest`` + 1 rows."""
 
 
+@readable
 @dataclass(frozen=True)
 class Whole(Strategy):
     """Whole trajectories from the beginning: for models that are near the data, such as rate constants."""
@@ -62,6 +64,7 @@ class Whole(Strategy):
         return []
 
 
+@readable
 @dataclass(frozen=True)
 class MultipleShooting(Strategy):
     """Intervals that start from the observations, of growing length: 1, 2, 4, 8, 16 rows, then whole runs.
@@ -97,6 +100,7 @@ class MultipleShooting(Strategy):
         ]
 
 
+@readable
 @dataclass(frozen=True)
 class GrowingHorizon(Strategy):
     """Whole trajectories up to a time that grows by ``rows`` observations at a time.
@@ -129,6 +133,7 @@ class GrowingHorizon(Strategy):
         ]
 
 
+@readable
 @dataclass(frozen=True)
 class FullSpace(Strategy):
     """States and parameters together: the defects of the steps get a weight that grows, then steps hold.

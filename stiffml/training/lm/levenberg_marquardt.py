@@ -21,6 +21,7 @@ import numpy as np
 from scipy.linalg import lapack
 
 from stiffml.checks import described, number, whole
+from stiffml.display import readable
 from stiffml.training.lm.losses import LOSSES
 
 FLOOR, CEILING = 1e-13, 1e16
@@ -125,6 +126,7 @@ class State:
         return {"theta": self.theta, **{name: getattr(self, name) for name in names}}
 
 
+@readable
 @dataclass(frozen=True)
 class LevenbergMarquardt:
     """Settings of the iteration.
