@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import all_at_once
 import checkpoint_planning
 import compiled_steps
-from large_fields import gradients, growth, memory, ranks
+from large_fields import gradients, growth, memory, million, ranks
 from large_fields.problem import Fourier, diffusion_matrix, whole_start
 
 SHORT = ["--t-end", "0.003"]
@@ -76,6 +76,17 @@ def test_memory(tmp_path: Path) -> None:
     assert (few["checkpoints"], every["checkpoints"]) == ("10", "stages")
     assert few["steps"] > 10
     assert few["gradient_norm"] == pytest.approx(every["gradient_norm"], rel=1e-6)
+
+
+def test_million(tmp_path: Path) -> None:
+    small = ["--grids", "8", "--checkpoints", "3"]
+    million.main([*small, *SHORT, "--rtol", "1e-5", "--out", str(tmp_path)])
+    found = results(tmp_path, "field_million")
+    assert [row["unknowns"] for row in found["cases"]] == [128]
+    assert found["cases"][0]["steps"] > 3  # than are kept
+    assert len(found["bounds"]) == 1
+    for bound in found["bounds"]:
+        assert bound["met"], f"{bound}; look at linear/krylov/, then at gradients/sweep.py"
 
 
 def test_ranks(tmp_path: Path) -> None:
