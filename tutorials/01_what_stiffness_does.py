@@ -7,11 +7,21 @@ of evaluations for the first ten seconds of a reaction in which hardly anything 
 out why, what implicit methods do about it, and then shows three ways in which a stiff solve can end without
 a complaint and with a wrong answer, together with the checks that catch them.
 
-You need torch, matplotlib and some memory of what a Runge-Kutta method is. The whole of it runs in about a
-minute on one core.
+After this you will be able to
+
+* tell from the steps of an explicit method that it is stability, and not accuracy, that limits them;
+* read a stability region, and say what A-stable and L-stable promise, and what they do not;
+* compare methods by what a digit costs;
+* find a wrong solution that was reported as a success, by its invariants, its bounds and a second method.
+
+You need torch, matplotlib and some memory of what a Runge-Kutta method is. All of it takes about half a
+minute on one core; nothing in it is random. With the environment variable ``STIFFML_TUTORIALS=quick`` it
+does less, in a few seconds.
 """
 
 import dataclasses
+import os
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -24,10 +34,15 @@ from problems.workprecision import measure
 
 torch.set_num_threads(1)  # the systems are tiny: threads would only get in each other's way
 
+plt.style.use(Path(__file__).with_name("stiffml.mplstyle"))
 COLOURS = {"dopri5": "#c1440e", "bdf": "#1f5a99", "rosw-ra34pw2": "#2e8b57", "cn": "#8a4fbf"}
-plt.rcParams.update(
-    {"figure.constrained_layout.use": True, "axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False}
-)
+
+QUICK = os.environ.get("STIFFML_TUTORIALS") == "quick"
+SPAN = 2.0 if QUICK else 10.0  # seconds for the explicit methods
+RTOLS = (1e-7, 1e-3) if QUICK else (1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
+RTOL_OF_TRAP = 1e-4 if QUICK else 1e-6
+PLACES = 40 if QUICK else 120  # where eigenvalues are computed
+RTOLS_OF_E5 = (1e-7,) if QUICK else (1e-5, 1e-7, 1e-9)
 
 # %%
 # A reaction that takes three thousand years
@@ -71,15 +86,12 @@ assert robertson.check(full).digits > 4
 # Now the same equations with scipy's default, ``RK45``: an explicit Runge-Kutta pair of order 5 with error
 # control. It gets only the first ten seconds, 1e-10 of the span, and a tolerance that we loosen bit by bit.
 
-SPAN = 10.0
-
 
 def f(t, y, k1=0.04, k2=3e7, k3=1e4):
     a, b, c = y
     return [k3 * b * c - k1 * a, k1 * a - k3 * b * c - k2 * b * b, k2 * b * b]
 
 
-RTOLS = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
 evaluations = {
     name: [solve_ivp(f, (0, SPAN), [1, 0, 0], name, rtol=r, atol=[r, 1e-5 * r, r]).nfev for r in RTOLS]
     for name in ("RK45", "BDF")
@@ -109,7 +121,7 @@ assert evaluations["RK45"][-1] > 100 * evaluations["BDF"][-1]
 # Near a solution, a small error e obeys e' = J e, where J = ∂f/∂y. Its eigenvalues are therefore the rates
 # at which perturbations grow or decay. Here they are along the solution:
 
-places = np.geomspace(1e-4, 1e11, 120)
+places = np.geomspace(1e-4, 1e11, PLACES)
 along = full.interpolate(torch.tensor(places)).numpy()
 eigenvalues = np.array([robertson.eigenvalues(t, y).real for t, y in zip(places, along, strict=True)])
 fastest = -eigenvalues[:, 0]
@@ -186,7 +198,7 @@ panel.set(xscale="log", xlim=(100, 1e5), xlabel="evaluations of f for ten second
 panel.invert_yaxis()
 plt.show()
 
-assert runs["dopri5"].stats.rhs_evals > 50 * runs["bdf"].stats.rhs_evals
+assert runs["dopri5"].stats.rhs_evals > 10 * runs["bdf"].stats.rhs_evals
 assert all(ten.check(sol).invariant_drift < 1e-12 for sol in runs.values())
 
 # %%
@@ -211,7 +223,7 @@ for method in ("dopri5", "bdf"):
     panel.loglog(
         ends, h, ".", ms=2.5, color=COLOURS[method], label=f"{method}: {len(h)} steps", rasterized=True
     )
-inside = (places > 1e-3) & (places < SPAN)
+inside = (places > 2e-4) & (places < SPAN)
 panel.loglog(places[inside], LIMIT / fastest[inside], color="black", lw=1.2, zorder=3, label="3.31 / |λ|")
 panel.set(
     xlabel="time [s]",
@@ -250,7 +262,7 @@ print(f"bdf to 1e11 s: {full.stats.accepted} steps, {full.stats.wall_s:.1f} s")
 # tolerances and compares with a reference; ``problems.workprecision.plot(work)`` draws the result, and here
 # we draw it ourselves.
 
-work = measure(ten, ["dopri5", "bdf", "rosw-ra34pw2"], rtols=[1e-3, 1e-5, 1e-7], repeats=1)
+work = measure(ten, ["dopri5", "bdf", "rosw-ra34pw2"], rtols=RTOLS[::-2], repeats=1)
 
 figure, panels = plt.subplots(1, 2, figsize=(8.6, 3.4), sharey=True)
 for panel, cost in zip(panels, ("rhs_evals", "wall_s"), strict=True):
@@ -267,7 +279,7 @@ print("evaluations of f at rtol", work["rtol"].values)
 for method, counts in cost.items():
     print(f"{method:14}", counts.astype(int))
 assert cost["dopri5"].max() < 1.2 * cost["dopri5"].min()
-assert (cost["dopri5"] > 20 * cost["bdf"]).all()
+assert (cost["dopri5"] > 10 * cost["bdf"]).all()
 
 # %%
 # The line of ``dopri5`` is upright: more digits cost nothing, because the steps are too short for any of
@@ -316,10 +328,10 @@ assert late["bdf2"] < 0.05
 # method likes:
 
 t = robertson.times(60, first=1e-4)
-arguments = dict(method="bdf2", rtol=1e-6, outputs="interpolate")
+arguments = dict(method="bdf2", rtol=RTOL_OF_TRAP, outputs="interpolate")
 good = robertson.solve(t, **arguments)  # atol from the problem: rtol times what counts, by component
 bad = robertson.solve(t, atol=1e-6, **arguments)
-print("atol by component:", [f"{a:.0e}" for a in robertson.atol(1e-6).tolist()])
+print("atol by component:", [f"{a:.0e}" for a in robertson.atol(RTOL_OF_TRAP).tolist()])
 for name, sol in (("by component", good), ("1e-6 for all", bad)):
     print(f"\natol {name}: {sol.message}, {sol.stats.accepted} steps; at the end A = {sol.y[-1, 0]:.3g}")
     print(robertson.check(sol))
@@ -342,7 +354,7 @@ assert bad.success
 assert bad.y[-1, 0] < -1e6
 assert robertson.check(bad).invariant_drift < 1e-9
 assert robertson.check(bad).excess > 1e6
-assert robertson.check(good).digits > 3
+assert robertson.check(good).digits > 2
 
 # %%
 # The solve reports success: every error estimate was within its tolerance, and the sum is kept to rounding.
@@ -371,20 +383,19 @@ def as_printed(t, y, p):
 
 
 versions = (dataclasses.replace(e5, name="as printed", rhs=as_printed), e5, conserved)
-tolerances = (1e-5, 1e-7, 1e-9)
 span = torch.tensor(e5.t_span, dtype=torch.float64)
-runs = {v.name: [v.solve(span, method="bdf", rtol=rtol) for rtol in tolerances] for v in versions}
+runs = {v.name: [v.solve(span, method="bdf", rtol=rtol) for rtol in RTOLS_OF_E5] for v in versions}
 reports = {v.name: [v.check(sol) for sol in runs[v.name]] for v in versions}
 print("\nversion       rtol   digits  drift of y2 = y3 + y4   y2 at the end   y3 at the end")
 for name in runs:
-    for rtol, sol, report in zip(tolerances, runs[name], reports[name], strict=True):
+    for rtol, sol, report in zip(RTOLS_OF_E5, runs[name], reports[name], strict=True):
         ends = f"{sol.y[-1, 1]:13.4e}   {sol.y[-1, 2]:13.4e}"
         print(f"{name:12} {rtol:.0e}  {report.digits:6.1f}  {report.invariant_drift:21.1e}   {ends}")
 
 figure, panel = plt.subplots(figsize=(5.6, 3.2))
 E5_COLOURS = dict(zip(runs, (COLOURS["dopri5"], COLOURS["cn"], COLOURS["bdf"]), strict=True))
 for name, colour in E5_COLOURS.items():
-    panel.semilogx(tolerances, [r.digits for r in reports[name]], "o-", color=colour, label=name)
+    panel.semilogx(RTOLS_OF_E5, [r.digits for r in reports[name]], "o-", color=colour, label=name)
 panel.axhline(0, color="black", lw=0.6)
 panel.set(xlabel="relative tolerance", ylabel="digits at t = 1e13 s", ylim=(-3.5, 9.5))
 panel.set_title("E5: what a tolerance buys")
@@ -393,7 +404,7 @@ plt.show()
 
 assert max(report.digits for report in reports["as printed"]) < 1
 assert reports["e5"][-1].digits < 5
-assert reports["e5_conserved"][-1].digits > 6.5
+assert reports["e5_conserved"][-1].digits > 5  # as the tolerance asks
 assert all(sol.success for sols in runs.values() for sol in sols)
 
 # %%
@@ -408,7 +419,7 @@ late = torch.logspace(7, 13, 200, dtype=torch.float64)
 MC = e5.parameters["M"].value * e5.parameters["C"].value
 figure, panels = plt.subplots(1, 3, figsize=(10.5, 3.4), sharey=True)
 for panel, name in zip(panels, runs, strict=True):
-    y = runs[name][1].interpolate(late)
+    y = runs[name][len(RTOLS_OF_E5) // 2].interpolate(late)
     panel.loglog(late, y[:, 1], color=COLOURS["bdf"], lw=3, label="y2")
     panel.loglog(late, y[:, 2] + y[:, 3], color=COLOURS["dopri5"], label="y3 + y4")
     gap = (y[:, 1] - y[:, 2] - y[:, 3]).abs()
@@ -459,7 +470,7 @@ assert largest_y1 < -3000
 
 # %%
 # The copied value breaks a law of its own equations, in the third digit of y2, and its y1 is three thousand
-# orders of magnitude too large. It was computed in good faith and with tight tolerances, and it has about
+# orders of magnitude too large. It was computed in good faith and with tight RTOLS_OF_E5, and it has about
 # as many right digits as the runs of ``e5`` that you have just seen. No tolerance would have told its
 # authors. The conservation law does, in one subtraction.
 #
