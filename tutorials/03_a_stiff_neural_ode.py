@@ -422,4 +422,22 @@ assert np.abs(again.y - again.run.values).max() < 5e-3
 # Exercises
 # ---------
 #
-# EXERCISES
+# 1. Fit on, to a mean error of 1e-6 (``target=1e-6``, and ``MultipleShooting(last=1000)`` as strategy, since
+#    the last rung has 300 iterations otherwise). What does it cost, and what does it buy at unseen times?
+#
+#    *Answer.* With seed 1 it takes 1090 iterations in place of 154, and 12 s. At unseen times the error goes
+#    from 8.32e-4 to 8.23e-4: nothing is bought. With four steps between observations and seed 3 it goes to
+#    5.0e-5, again the error of these steps.
+#
+# 2. Take other steps: ``method="sdirk3"`` and ``method="bdf"``, target 1e-5.
+#
+#    *Answer.* ``sdirk3``, of order 3 with three stages, leaves 7.7e-5 at unseen times with one step between
+#    observations. ``bdf`` takes a ramp of small steps at first, 193 in all, and leaves 1.9e-5. Each takes 5 to
+#    7 s.
+#
+# 3. Leave out the ladder (``strategy=Whole()``), and then leave the ladder and put time in spans
+#    (``PerSpan``). Which of them can Levenberg-Marquardt do without? Try seeds 1, 3 and 8.
+#
+#    *Answer.* Neither. Without the ladder the three seeds end at errors of 0.13, 0.24 and 0.30. With the
+#    ladder and ``PerSpan`` they end at 0.30, without any trajectory, and at 0.049: at the start rates are a
+#    hundred thousand times too small, and steps that make up for it lose the solution.
