@@ -431,9 +431,8 @@ assert np.abs(again.y - again.run.values).max() < 5e-3
 #
 # 2. Take other steps: ``method="sdirk3"`` and ``method="bdf"``, target 1e-5.
 #
-#    *Answer.* ``sdirk3``, of order 3 with three stages, leaves 7.7e-5 at unseen times with one step between
-#    observations. ``bdf`` takes a ramp of small steps at first, 193 in all, and leaves 1.9e-5. Each takes 5 to
-#    7 s.
+#    *Answer.* ``sdirk3``, of order 3, leaves 7.7e-5 at unseen times with one step between observations.
+#    ``bdf`` takes a ramp of small steps at first, 193 in all, and leaves 1.9e-5. Each takes 5 to 7 s.
 #
 # 3. Leave out the ladder (``strategy=Whole()``), and then leave the ladder and put time in spans
 #    (``PerSpan``). Which of them can Levenberg-Marquardt do without? Try seeds 1, 3 and 8.
