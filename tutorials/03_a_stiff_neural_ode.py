@@ -221,7 +221,7 @@ figure, panel = plt.subplots(figsize=(7.2, 3.6))
 panel.semilogy(fitted.history.error.values, label="Levenberg-Marquardt (mean absolute error)")
 panel.semilogy(np.sqrt(network_adam.history.loss.values), label="Adam (root mean square)")
 rungs = np.flatnonzero(np.diff(fitted.history.rung.values, prepend=-1))
-for first, name in zip(rungs, (1, 2, 4, 8, 16, "all"), strict=False):
+for first, name in zip(rungs, ("1", "", "", "", "2 … 16", "all"), strict=False):
     panel.axvline(first, color=GREY, lw=0.6, ls="-")
     panel.text(first + 1, 1.0, name, fontsize=8, color=GREY)
 panel.set(xlabel="iteration", ylabel="error [ranges]", ylim=(1e-6, 3))

@@ -339,8 +339,8 @@ assert outside[1.5][0] < 2e-2
 # 2. Let the closure see all twenty species (leave out ``of``). What changes?
 #
 #    *Answer.* There are 294 weights. After matching, the worst species is wrong by 2.4e-2 at unseen starts,
-#    ten times more than with seven; the fit brings this to 2.5e-3, still more than 1.6e-3. With noise or
-#    fewer data it does not recover: what a closure need not see, it should not.
+#    ten times more than with seven; the fit brings this to 2.5e-3, still more than 1.6e-3. What a
+#    closure need not see, it should not.
 #
 # 3. Give the network without physics the fit of trajectories that the closure got.
 #
