@@ -30,6 +30,7 @@ class OperatorMatrix(ShiftedMatrix):
         self._operator, self._problem, self._dynamics = operator, problem, dynamics
         self.mat = operator.mat
         self._kept: tuple[JacobianAt, np.ndarray | None] | None = None
+        self._at: tuple[float, Array] = 0.0, np.empty(0)
 
     @abstractmethod
     def _jacobian(self, s: float, u: Array) -> JacobianAt:
@@ -46,7 +47,13 @@ class OperatorMatrix(ShiftedMatrix):
                 assert isinstance(u, np.ndarray)
                 wrt_time = problem.wrt_time(time, u)
             self._kept = self._jacobian(time, u), wrt_time
+        if self.keeps:
+            self._at = time, u
         self._operator.set(shift, 1.0, time, u, *self._kept)
+
+    def follow(self, shift: float) -> None:
+        assert self._kept is not None
+        self._operator.set(shift, 1.0, *self._at, *self._kept)
 
     def close(self) -> None:
         self._kept = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -11,8 +12,9 @@ import torch
 from stiffml.discretization.equations import Block, Equations, Row
 from stiffml.discretization.numbering import half_step, is_half
 from stiffml.discretization.trajectory import Segment
+from stiffml.run.kept_jacobian import KeptJacobian
 from stiffml.system.derivatives.dynamics import Dynamics
-from stiffml.system.derivatives.linearization import Factors
+from stiffml.system.derivatives.linearization import Factors, Linearization
 from stiffml.system.linear_solver import LinearSolver
 from stiffml.system.system import System
 
@@ -38,6 +40,14 @@ class StoppingTest(Protocol):
         FloatingPointError
             If the iteration has diverged.
         """
+
+
+@dataclass
+class LastJacobian:
+    """The Jacobian that Newton's iterations of many steps, taken one by one, go on with while it serves."""
+
+    use: KeptJacobian
+    jacobian: Linearization | None = None
 
 
 class NotConvergedError(ArithmeticError):
@@ -72,6 +82,8 @@ class RowSolver:
         Takes the first iterate (K, size) of a Newton iteration and returns its stopping test.
     linearized : Dynamics, optional
         Supplies the Jacobians for Newton's iteration. Default f.
+    last : LastJacobian, optional
+        Set for a single step whose iteration may go on with an earlier Jacobian; ``test`` then judges that.
     """
 
     def __init__(
@@ -82,7 +94,9 @@ class RowSolver:
         solver: LinearSolver | None,
         test: Callable[[np.ndarray], StoppingTest],
         linearized: Dynamics | None = None,
+        last: LastJacobian | None = None,
     ) -> None:
+        self._last = last
         self._test, self._solver = test, solver
         self._linearized = system.f if linearized is None else linearized
         self.block, self.pattern, self.segment, self.system = block, block.pattern, segment, system
@@ -198,10 +212,12 @@ class RowSolver:
     ) -> np.ndarray:
         """Solve α M (x − origin) − β f(s, x) = known for x (K, size), starting from the previous column."""
         f, s = self.system.f, self._times("f", row.column)
-        x = np.array(self.x[row.column - 1])
-        solver, factors = self._solver, None
+        x = start = np.array(self.x[row.column - 1])
+        solver, last, factors = self._solver, self._last, None
         assert solver is not None
         test = self._test(x)
+        if last is not None and last.jacobian is not None:
+            factors = last.jacobian.factors(alpha, beta)
         for _ in range(test.limit):
             u = torch.from_numpy(x)
             if not test.keeps_jacobian:
@@ -212,8 +228,10 @@ class RowSolver:
             del slope
             residual += alpha * self.system.weigh(x if origin is None else x - origin)
             residual -= known
+            if last is not None and factors is not None:
+                last.use.is_used()
             if factors is None:
-                factors = self._factors(s, u, alpha, beta)
+                factors = self._factors(s, u, alpha, beta, last)
             update = factors.correct(residual, test.rtol)
             del residual
             x = x - update
@@ -221,7 +239,9 @@ class RowSolver:
                 if test.reached(update, x):
                     return x
             except FloatingPointError:
-                raise NotConvergedError(s, u.numpy(), update) from None
+                if last is None or not last.use.may_repeat():
+                    raise NotConvergedError(s, u.numpy(), update) from None
+                x = start
             del update
         raise NotConvergedError(s, u.numpy(), None)
 
@@ -238,7 +258,19 @@ class RowSolver:
         known = known + self.numbers.tau[:, row.index].numpy()[:, None] * wrt_time
         return factors.solve(known)
 
-    def _factors(self, s: torch.Tensor, u: torch.Tensor, a: np.ndarray, b: np.ndarray) -> Factors:
-        """The factors of a·M − b·J at K times (K,) and states (K, size); a and b are (K, 1)."""
+    def _factors(
+        self, s: torch.Tensor, u: torch.Tensor, a: np.ndarray, b: np.ndarray, last: LastJacobian | None = None
+    ) -> Factors:
+        """The factors of a·M − b·J at K times (K,) and states (K, size); a and b are (K, 1).
+
+        J is kept in ``last``, if that is given.
+        """
         assert self._solver is not None
-        return self._solver.linearize(self._linearized, s, u, self.system.mass).factorise(a, b)
+        if last is not None:
+            last.jacobian = None  # frees its memory
+        jacobian = self._solver.linearize(self._linearized, s, u, self.system.mass)
+        if last is None:
+            return jacobian.factorise(a, b)
+        last.jacobian = jacobian
+        last.use.is_renewed()
+        return jacobian.factors(a, b)

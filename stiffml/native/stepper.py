@@ -13,8 +13,9 @@ from stiffml.discretization.trajectory import Segment, Trajectory
 from stiffml.errors import LinearSolveError, Status
 from stiffml.native.mended import MendedJacobians
 from stiffml.native.newton import NewtonTest
-from stiffml.native.rows import NotConvergedError, RowSolver
+from stiffml.native.rows import LastJacobian, NotConvergedError, RowSolver
 from stiffml.run.controller import Controller
+from stiffml.run.kept_jacobian import KeptJacobian, may_keep
 from stiffml.run.stepping import Counts, Stepper, Task, updates
 from stiffml.settings import Tolerances
 from stiffml.system.derivatives.dynamics import Dynamics
@@ -35,6 +36,8 @@ class NativeStepper(Stepper):
             raise ValueError(f"{task.method} has no error estimate of its own; use steps=Fixed(h) or Grid()")
         mends = task.solver is not None and task.solver.uses_blocks
         self._mended = MendedJacobians(task.system) if mends else None
+        is_direct = task.solver is not None and task.solver.contraction == 0
+        self._last = LastJacobian(KeptJacobian()) if is_direct and may_keep(task) else None
         self._keeps_stages = bool(task.method.kept_stages(task.system.form))
         self._trajectory = Trajectory(np.array([task.s0, task.last]))
         held = task.method.estimate_history if adaptive else task.method.history
@@ -149,6 +152,7 @@ class NativeStepper(Stepper):
             self._task.solver,
             self._new_test,
             cast(Dynamics | None, self._mended),
+            self._last,
         )
         status, error = self._solve(rows)
         if self._test is not None:
@@ -204,7 +208,8 @@ class NativeStepper(Stepper):
             self._iterations += len(self._test.sizes)
         task = self._task
         assert task.solver is not None
-        self._test = NewtonTest(task.newton, task.system, task.solver, start, self._newton_atol)
+        keeping = None if self._last is None else self._last.use
+        self._test = NewtonTest(task.newton, task.system, task.solver, start, self._newton_atol, keeping)
         return self._test
 
     def _why_not_converged(self, failure: NotConvergedError) -> Status:

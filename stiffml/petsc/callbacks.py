@@ -12,7 +12,9 @@ from stiffml.petsc.convergence import SNESTest
 from stiffml.petsc.formulation import Formulation
 from stiffml.petsc.matrix import PETScSolver, ShiftedMatrix
 from stiffml.petsc.sharing import shared, written
+from stiffml.petsc.stages import shorten_failed_steps
 from stiffml.petsc.stiffness import StiffnessTest
+from stiffml.run.kept_jacobian import KeptJacobian
 from stiffml.run.stepping import Task
 from stiffml.system.derivatives.jacobian import NARROW
 from stiffml.system.finite import is_finite
@@ -46,7 +48,9 @@ class Callbacks:
     bad_slope, first_bad : ndarray or None
         (size,) the first non-finite value of ``func`` in the last step that had one, and in the current step.
     linearised : tuple of float
-        Time and shift of the last Jacobian.
+        Time and shift of the last matrix.
+    repeats : int
+        Solves that were made again with a new Jacobian.
     """
 
     test: SNESTest
@@ -73,13 +77,15 @@ class Callbacks:
         self.first_bad: np.ndarray | None = None
         self._replaced = 0
         self._leave_jacobian: Callable[[], None] | None = None
+        self._keeping: KeptJacobian | None = None
+        self._shrink, self.repeats, self._repeated = task.shrink, 0, 0
         self._solves_at_start = 0
 
     def use(self, matrix: ShiftedMatrix, test: SNESTest | None) -> None:
         """Set the matrix and the convergence test of an implicit method."""
         self._matrix = matrix
         if test is not None:
-            self.test = test
+            self.test, self._keeping = test, test.keeping
             # Most matrices do not override this method: then the calls in ``ifunction`` are skipped.
             does_nothing = type(matrix).release_jacobian is ShiftedMatrix.release_jacobian
             self._leave_jacobian = None if does_nothing else matrix.release_jacobian
@@ -113,6 +119,9 @@ class Callbacks:
                 slope = self._problem.slope(s, u.array_r, with_jacobian)
                 if not is_finite(slope):
                     self.note(slope)
+                    if self._keeping is not None and self._keeping.may_repeat():
+                        self.repeats += 1
+                        shorten_failed_steps(ts, 1.0)
                 moved = self._problem.weigh(udot.array_r) if self._has_mass else udot.array_r
                 np.subtract(moved, slope, out=residual.array_w)
         except BaseException as error:
@@ -128,9 +137,19 @@ class Callbacks:
         try:
             if self.finds_start_slope:
                 s = self._right_time(ts, s)
-            vector: Any = shared(u) if self.shares_vectors else u.array_r
             self.linearised = s, shift
+            keeping = self._keeping
+            if keeping is not None and not keeping.wants_new:
+                keeping.is_used()
+                self._matrix.follow(shift)
+                return
+            vector: Any = shared(u) if self.shares_vectors else u.array_r
             self._matrix.fill(shift, s, vector)
+            if keeping is not None:
+                keeping.is_renewed()
+                if self.repeats > self._repeated:
+                    self._repeated = self.repeats
+                    shorten_failed_steps(ts, self._shrink)
         except BaseException as error:
             self.failure = error
             raise

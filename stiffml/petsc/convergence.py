@@ -12,6 +12,7 @@ import torch
 from stiffml.petsc.library import PETSc
 from stiffml.petsc.sharing import shared
 from stiffml.petsc.stages import line_search_length
+from stiffml.run.kept_jacobian import KeptJacobian
 from stiffml.settings import NewtonLimits
 from stiffml.system.space import Space
 
@@ -50,6 +51,8 @@ class SNESTest:
         Whether vectors are read as torch tensors on their device. Default False.
     searches : bool
         Whether a line search may shorten updates. The test then uses the full updates. Default False.
+    keeping : KeptJacobian or None
+        Set if Jacobians are kept. The iterations with a kept one do not count towards the limit.
 
     Attributes
     ----------
@@ -69,12 +72,14 @@ class SNESTest:
         rounding: Callable[[], np.ndarray],
         shares_vectors: bool = False,
         searches: bool = False,
+        keeping: KeptJacobian | None = None,
     ) -> None:
         self._space, self._count = space, count
         self._shares_vectors, self._searches = shares_vectors, searches
         self._rtol, self._max_iterations = limits.rtol, limits.max_iterations
         self._atol: Any = 0.0 if limits.atol is None else limits.atol
         self._rounding = rounding
+        self.keeping = keeping
         self._floor: Any = None  # the last estimate of rounding error, reduced at each solve since
         self._estimated = False  # whether it was estimated in this solve
         self.solves = 0
@@ -91,17 +96,28 @@ class SNESTest:
             reason = self._judge(snes, iteration)
         else:
             self._previous, self.sizes, self._estimated = math.inf, [], False
+            if self.keeping is not None:
+                self.keeping.begins()
             if self._floor is not None:
                 self._floor *= _FLOOR_DECAY
             reason = _Reason.CONVERGED_FNORM_ABS if norms[2] == 0 else _ITERATING
+        keeping, before = self.keeping, 0
+        if keeping is not None:
+            before = keeping.iterations
         if reason == _ITERATING:
             self.expects_jacobian = iteration + 1 < self._needed
-            if iteration >= self._max_iterations:
+            if iteration - before >= self._max_iterations:
                 self.solves += 1
                 self.failed_sizes = self.sizes
+                return _Reason.DIVERGED_MAX_IT
         else:
             self._needed, self.expects_jacobian = max(iteration, 1), True
             self.solves += 1
+            if keeping is not None and reason > 0:
+                keeping.has_converged()
+        if keeping is not None:
+            # Within a solve the Jacobian that begins it is kept, or there is one for each iterate.
+            self.expects_jacobian &= keeping.is_exact if reason == _ITERATING else keeping.wants_new
         return reason
 
     def step_begins(self, vector: Any) -> None:
@@ -144,6 +160,10 @@ class SNESTest:
         size = math.sqrt(square / self._count)
         previous, self._previous = self._previous, size
         self.sizes.append(size)
+        if self.keeping is not None:
+            good = self.keeping.judge(size, previous)
+            if good is not None:
+                return _Reason.CONVERGED_SNORM_RELATIVE if good else _ITERATING
         if size <= 1:
             return _Reason.CONVERGED_SNORM_RELATIVE
         if iteration > 1:

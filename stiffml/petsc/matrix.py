@@ -42,6 +42,16 @@ class ShiftedMatrix(ABC):
     def fill(self, shift: float, s: float, vector: Array) -> None:
         """Set the matrix to shift·M − J at time ``s`` and ``vector``, a tensor if vectors are shared."""
 
+    can_keep = False
+    """Whether this kind of matrix has :meth:`follow`."""
+
+    keeps = False
+    """Whether J is kept for :meth:`follow`."""
+
+    def follow(self, shift: float) -> None:
+        """Set the matrix to shift·M − J with the last J."""
+        raise NotImplementedError
+
     def release_jacobian(self) -> None:  # noqa: B027 (most hold little)
         """Free the Jacobian if it is large; called before Newton's iteration evaluates f at another state."""
 

@@ -1,4 +1,4 @@
-"""PETSc functions that petsc4py lacks, called by ctypes: stages of a step, length of a line search."""
+"""PETSc functions that petsc4py lacks, called by ctypes: stages, line searches, cuts of failed steps."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ def _library() -> ctypes.CDLL:
     library.TSGetStages.argtypes = [ctypes.c_void_p, ctypes.POINTER(_INT), ctypes.POINTER(ctypes.c_void_p)]
     library.SNESGetLineSearch.argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)]
     library.SNESLineSearchGetLambda.argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_double)]
+    library.TSGetAdapt.argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)]
+    library.TSAdaptSetScaleSolveFailed.argtypes = [ctypes.c_void_p, ctypes.c_double]
     for name in ("VecGetArrayRead", "VecRestoreArrayRead"):
         getattr(library, name).argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)]
     return library
@@ -46,6 +48,13 @@ def line_search_length(snes) -> float:
     _check(library.SNESGetLineSearch(snes.handle, ctypes.byref(search)))
     _check(library.SNESLineSearchGetLambda(search, ctypes.byref(length)))
     return length.value
+
+
+def shorten_failed_steps(ts, factor: float) -> None:
+    """Let ``ts`` multiply the size of a step by ``factor`` before it tries the step again after a failure."""
+    library, adapt = _library(), ctypes.c_void_p()
+    _check(library.TSGetAdapt(ts.handle, ctypes.byref(adapt)))
+    _check(library.TSAdaptSetScaleSolveFailed(adapt, factor))
 
 
 def _check(code: int) -> None:

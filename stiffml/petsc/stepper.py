@@ -81,11 +81,16 @@ class PETScStepper(Stepper):
         ts, before, implicit = self._steps.ts, self._earlier, self._method.implicit
         matrix = self._steps.matrix
         return Counts(
-            ts.getStepRejections() + self._failed_solves,
+            self._rejected,
             before.newton_iterations + (ts.getSNESIterations() if implicit else 0),
             before.krylov_iterations + (ts.getKSPIterations() if implicit else 0),
             before.mended_jacobians + (0 if matrix is None else matrix.mended),
         )
+
+    @property
+    def _rejected(self) -> int:
+        """How often a step was tried again with another size."""
+        return self._steps.ts.getStepRejections() - self._callbacks.repeats + self._failed_solves
 
     @property
     def newton_update(self) -> np.ndarray | None:
@@ -94,15 +99,14 @@ class PETScStepper(Stepper):
         return self._steps.ts.getSNES().getSolutionUpdate().array_r
 
     def step(self, size: float) -> Status | None:
-        rejected = self._steps.ts.getStepRejections() + self._failed_solves
+        rejected = self._rejected
         self.cut_by = self._callbacks.first_bad = None
         if self._limits is not None:
             self._limits.begin()
         status = self._guarded_step(size) if self._steps.guards else self._step_with_cuts(size)
-        if status is None and self.cut_by is None:
-            cut = self._steps.ts.getStepRejections() + self._failed_solves > rejected
-            if cut and not self._system.space.every(self._callbacks.first_bad is None):
-                self.cut_by = Status.NON_FINITE  # PETSc cut the step in Newton's iteration
+        was_cut = status is None and self.cut_by is None and self._rejected > rejected
+        if was_cut and not self._system.space.every(self._callbacks.first_bad is None):
+            self.cut_by = Status.NON_FINITE  # PETSc cut the step in Newton's iteration
         return status
 
     def set_tolerances(self, tolerances: Tolerances) -> None:
@@ -168,7 +172,7 @@ class PETScStepper(Stepper):
 
     def _recreate(self, start: float, before: np.ndarray) -> None:
         self._earlier = self.counts
-        self._failed_solves = self._earlier.rejected + 1
+        self._failed_solves = self._earlier.rejected + 1 + self._callbacks.repeats
         matrix = self._steps.matrix
         if matrix is not None:
             self._earlier_failures = self.linear_failures, matrix.last_failure

@@ -15,6 +15,7 @@ from stiffml.petsc.options import ScopedOptions
 from stiffml.petsc.rounding import rounding_of_updates
 from stiffml.petsc.sharing import vector_type
 from stiffml.petsc.stiffness import StiffnessTest
+from stiffml.run.kept_jacobian import MOST_KEPT, KeptJacobian, may_keep
 from stiffml.run.stepping import Task
 from stiffml.settings import Tolerances
 
@@ -96,13 +97,17 @@ class TimeStepper:
         test: SNESTest | None = None
         if task.method.newton:
             space = task.system.space
+            searches = self.options.get("snes_linesearch_type") != "basic"
+            lags = any(name.lstrip("-").startswith("snes_lag") for name in task.options)
+            matrix.keeps = matrix.can_keep and may_keep(task) and not searches and not lags
             test = SNESTest(
                 task.newton,
                 space,
                 space.sum(self.problem.size),
                 self._rounding_of_updates,
                 callbacks.shares_vectors,
-                searches=self.options.get("snes_linesearch_type") != "basic",
+                searches=searches,
+                keeping=KeptJacobian() if matrix.keeps else None,
             )
             snes.setConvergenceTest(test)
         callbacks.use(matrix, test)
@@ -173,7 +178,7 @@ def options_of(task: Task, guards: bool) -> ScopedOptions:
     if system.constant_jacobian:
         managed["snes_type"] = "ksponly"  # one linear solve, without a convergence test
     elif method.newton:
-        managed["snes_max_it"] = task.newton.max_iterations
+        managed["snes_max_it"] = task.newton.max_iterations + (MOST_KEPT if may_keep(task) else 0)
         if options.get("snes_linesearch_type", options.get("-snes_linesearch_type", "basic")) == "basic":
             # Where f is not finite at a new iterate, PETSc compares the norm of an earlier update with this
             # tolerance, and may accept the previous iterate as converged. Line searches shorten the update

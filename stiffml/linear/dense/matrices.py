@@ -21,7 +21,9 @@ _SLOPE_SHIFT = 1e15
 
 
 class DenseMatrix(ShiftedMatrix):
-    """shift·M − J as dense blocks. With a constant J it is factorised only when the shift changes."""
+    """shift·M − J as dense blocks. With the same J it is factorised only when the shift changes."""
+
+    can_keep = True
 
     def __init__(self, problem: Formulation) -> None:
         self._problem = problem
@@ -42,15 +44,23 @@ class DenseMatrix(ShiftedMatrix):
 
     def fill(self, shift: float, s: float, vector: Array) -> None:
         assert isinstance(vector, np.ndarray)  # only Krylov methods share vectors
-        if self._constant:
-            if shift == self._shift and shift < _SLOPE_SHIFT:
-                return
-            if self._blocks is None:
-                self._blocks = self._evaluate(s, vector)
+        if self._constant and self._blocks is not None:
+            return self.follow(shift)
+        self._release()
+        self._blocks = None  # frees its memory before more is taken
+        blocks = self._evaluate(s, vector)
+        if self.keeps or self._constant:
+            self._blocks = blocks.copy()
+        self._shift = shift
+        self._set(shift, blocks)
+
+    def follow(self, shift: float) -> None:
+        if shift == self._shift and shift < _SLOPE_SHIFT:
+            return
+        assert self._blocks is not None
         self._shift = shift
         self._release()
-        blocks = self._evaluate(s, vector) if self._blocks is None else self._blocks.copy()
-        self._set(shift, blocks)
+        self._set(shift, self._blocks.copy())
 
     def _evaluate(self, s: float, vector: np.ndarray) -> np.ndarray:
         blocks = self._problem.jacobian(s, vector)

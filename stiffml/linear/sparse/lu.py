@@ -159,6 +159,8 @@ class _ExactInverse(ApproximateInverse):
 class _SparseMatrix(OperatorMatrix):
     """For the Newton iteration of a TS, whose KSP only applies the factors."""
 
+    can_keep = True
+
     def __init__(self, solver: SparseLU, problem: Formulation) -> None:
         inverse, with_time = _ExactInverse(solver, problem.constant), problem.time_is_state
         layout, mass = solver.dynamics.layout, solver.mass

@@ -60,6 +60,10 @@ class Linearization(ABC):
 
     def factorise(self, a: np.ndarray, b: np.ndarray) -> Factors:
         """Factors of a·M − b·J at all states; a and b are (K, 1). This object must not be used afterwards."""
+        return self.factors(a, b)
+
+    def factors(self, a: np.ndarray, b: np.ndarray) -> Factors:
+        """The same for one set of numbers a, b of many."""
         return _OneByOne(self, a, b)
 
 
