@@ -53,7 +53,7 @@ def test_counts(name: str, method: str) -> None:
     for what, count in known.items():
         # Rounding differs between processors, and a few steps with it.
         assert abs(found[what] - count) <= SLACK * count + 3, (
-            f"{what}: {found[what]}, and {count} before. If that is meant, write the counts anew; if not, see "
+            f"{what}: {found[what]}, and {count} before. If it is meant, write the counts anew; if not, see "
             "run/kept_jacobian.py, methods/growth.py and the tolerances of Newton's iteration"
         )
 
