@@ -192,8 +192,9 @@ def main(only: list[str], repeats: int, folder: Path) -> None:
     torch.set_num_threads(1)
     rows: list[dict] = []
     for name in only or ENDS:
-        rows += compared(name, repeats)
-        print("\n".join(f"{row['system']:10} {row['solver']:22} {row['ms']:8.1f} ms" for row in rows[-5:]))
+        found = compared(name, repeats)
+        print("\n".join(f"{row['system']:10} {row['solver']:22} {row['ms']:8.1f} ms" for row in found))
+        rows += found
     result = {
         "command": shlex.join(["python", "benchmarks/eager.py", *sys.argv[1:]]),
         "machine": machine(),

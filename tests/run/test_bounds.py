@@ -244,7 +244,7 @@ def test_problems_know_their_bounds(name: str) -> None:
     report = problem.check(solution)
     assert report.excess <= float(problem.atol(1e-6).max())
     assert report.digits is not None
-    # Rounding decides on the digits of e5, where differences cancel: 1.9 to 3.3 at tolerances of 1e-4 to 1e-7.
+    # Rounding decides on the digits of e5, where differences cancel: 1.9 to 3.3 at rtol 1e-4 to 1e-7.
     assert report.digits > (1.5 if name == "e5" else 2), "bounds have made the solution worse"
 
 
