@@ -37,7 +37,7 @@ class NativeStepper(Stepper):
         mends = task.solver is not None and task.solver.uses_blocks
         self._mended = MendedJacobians(task.system) if mends else None
         is_direct = task.solver is not None and task.solver.contraction == 0
-        self._last = LastJacobian(KeptJacobian()) if is_direct and may_keep(task) else None
+        self._last = LastJacobian(KeptJacobian()) if adaptive and is_direct and may_keep(task) else None
         self._keeps_stages = bool(task.method.kept_stages(task.system.form))
         self._trajectory = Trajectory(np.array([task.s0, task.last]))
         held = task.method.estimate_history if adaptive else task.method.history

@@ -81,16 +81,11 @@ class PETScStepper(Stepper):
         ts, before, implicit = self._steps.ts, self._earlier, self._method.implicit
         matrix = self._steps.matrix
         return Counts(
-            self._rejected,
+            ts.getStepRejections() + self._failed_solves - self._callbacks.repeats,
             before.newton_iterations + (ts.getSNESIterations() if implicit else 0),
             before.krylov_iterations + (ts.getKSPIterations() if implicit else 0),
             before.mended_jacobians + (0 if matrix is None else matrix.mended),
         )
-
-    @property
-    def _rejected(self) -> int:
-        """How often a step was tried again with another size."""
-        return self._steps.ts.getStepRejections() - self._callbacks.repeats + self._failed_solves
 
     @property
     def newton_update(self) -> np.ndarray | None:
@@ -99,14 +94,17 @@ class PETScStepper(Stepper):
         return self._steps.ts.getSNES().getSolutionUpdate().array_r
 
     def step(self, size: float) -> Status | None:
-        rejected = self._rejected
-        self.cut_by = self._callbacks.first_bad = None
+        ts, callbacks = self._steps.ts, self._callbacks
+        rejected = ts.getStepRejections() + self._failed_solves - callbacks.repeats
+        self.cut_by = callbacks.first_bad = None
         if self._limits is not None:
             self._limits.begin()
         status = self._guarded_step(size) if self._steps.guards else self._step_with_cuts(size)
-        was_cut = status is None and self.cut_by is None and self._rejected > rejected
-        if was_cut and not self._system.space.every(self._callbacks.first_bad is None):
-            self.cut_by = Status.NON_FINITE  # PETSc cut the step in Newton's iteration
+        if status is None and self.cut_by is None:
+            ts = self._steps.ts  # it may be a new one
+            cut = ts.getStepRejections() + self._failed_solves - callbacks.repeats > rejected
+            if cut and not self._system.space.every(callbacks.first_bad is None):
+                self.cut_by = Status.NON_FINITE  # PETSc cut the step in Newton's iteration
         return status
 
     def set_tolerances(self, tolerances: Tolerances) -> None:

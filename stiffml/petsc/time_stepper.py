@@ -98,8 +98,9 @@ class TimeStepper:
         if task.method.newton:
             space = task.system.space
             searches = self.options.get("snes_linesearch_type") != "basic"
-            lags = any(name.lstrip("-").startswith("snes_lag") for name in task.options)
-            matrix.keeps = matrix.can_keep and may_keep(task) and not searches and not lags
+            may = task.tolerances is not None and matrix.can_keep and not searches
+            lags = may and any(name.lstrip("-").startswith("snes_lag") for name in task.options)
+            matrix.keeps = may and not lags and may_keep(task)
             test = SNESTest(
                 task.newton,
                 space,
@@ -178,7 +179,7 @@ def options_of(task: Task, guards: bool) -> ScopedOptions:
     if system.constant_jacobian:
         managed["snes_type"] = "ksponly"  # one linear solve, without a convergence test
     elif method.newton:
-        managed["snes_max_it"] = task.newton.max_iterations + (MOST_KEPT if may_keep(task) else 0)
+        managed["snes_max_it"] = task.newton.max_iterations + MOST_KEPT  # SNESTest ends it before
         if options.get("snes_linesearch_type", options.get("-snes_linesearch_type", "basic")) == "basic":
             # Where f is not finite at a new iterate, PETSc compares the norm of an earlier update with this
             # tolerance, and may accept the previous iterate as converged. Line searches shorten the update

@@ -27,14 +27,14 @@ OLDEST = 50
 
 
 def may_keep(task: Task) -> bool:
-    """Whether Newton's iterations of a run may go on with earlier Jacobians.
+    """Whether Newton's iterations of adaptive steps may go on with earlier Jacobians.
 
-    Not for known steps, which are solved to rounding: that takes few iterations with new Jacobians, and many
-    with a kept one. A compiled Jacobian costs hardly more than a value.
+    Not those of known steps, which are solved to rounding: that takes few iterations with new Jacobians, and
+    many with a kept one. A compiled Jacobian costs hardly more than a value.
     """
     system = task.system
     is_other = system.constant_jacobian or system.space.is_distributed or system.f.is_compiled
-    return task.tolerances is not None and task.method.newton and not is_other
+    return task.method.newton and not is_other
 
 
 class KeptJacobian:
