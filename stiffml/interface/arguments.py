@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 from torch import Tensor
 
 from stiffml.interface.solution import Solution
+from stiffml.interface.tolerances import Tolerance
 from stiffml.linear.settings import LU, Krylov
 from stiffml.linear.sparsity import Sparsity
 from stiffml.methods import Method
@@ -37,9 +38,9 @@ class Arguments:
     y0: State
     t: Tensor
     _: KW_ONLY
-    method: str | Method = "bdf"
-    rtol: float | None = None
-    atol: float | Tensor | None = None
+    method: str | Method | None = "bdf"
+    rtol: Tolerance | None = None
+    atol: Tolerance | None = None
     steps: Steps | KeptSteps | Sequence[Recorded] | None = None
     stepping: str = "auto"
     guess: Solution | None = None

@@ -16,12 +16,14 @@ from stiffml.gradients.autograd import Integrate
 from stiffml.gradients.events import differentiable_event, moved_with_end
 from stiffml.gradients.initial_values import MakeConsistent
 from stiffml.gradients.tape import Tape
-from stiffml.interface.arguments import Arguments
+from stiffml.interface.arguments import DEFAULTS, Arguments
 from stiffml.interface.breakpoints import solve_in_sections
 from stiffml.interface.checking import check
 from stiffml.interface.compiling import CompiledModule
 from stiffml.interface.equations import space_of
 from stiffml.interface.feasibility import require_sane_span
+from stiffml.interface.forms.form import Form, form_of
+from stiffml.interface.forms.reformed import in_form, reformed
 from stiffml.interface.interpolation import interpolate
 from stiffml.interface.keeping import solve_on_kept_steps
 from stiffml.interface.output_times import first_of_each
@@ -40,14 +42,20 @@ from stiffml.run.request import Request
 from stiffml.stats import Stats, spend
 from stiffml.steps import KeptSteps
 from stiffml.system.space import solving_on
+from stiffml.system.state import State
 from stiffml.system.system import System
 from stiffml.system.trial_memory import OutdatedError
 
 
 def solved(arguments: Arguments) -> Solution:
     """The solution; see :func:`stiffml.solve`."""
+    form, y0 = form_of(arguments.y0)
+    if form is not None:
+        return _solved_in_form(arguments, form, y0)
     require_untransformed()
     flag("throw", arguments.throw)
+    if arguments.method is None:
+        arguments = dataclasses.replace(arguments, method=DEFAULTS["method"])
     t, params = times_of_samples("t", arguments.t), collected(arguments.params)
     arguments = dataclasses.replace(arguments, t=t, params=params)
     if isinstance(arguments.func, CompiledModule):
@@ -62,6 +70,18 @@ def solved(arguments: Arguments) -> Solution:
         error.solution = solution
         raise error
     return solution
+
+
+def _solved_in_form(arguments: Arguments, form: Form, y0: State) -> Solution:
+    """The same for a state that is neither a real tensor nor a tuple of real tensors."""
+    if isinstance(arguments.func, CompiledModule):
+        arguments = dataclasses.replace(arguments, func=arguments.func.func, compile=True)
+    try:
+        return in_form(solved(reformed(arguments, form, y0)), form)
+    except SolveError as error:
+        if isinstance(error.solution, Solution):
+            error.solution = in_form(error.solution, form)
+        raise
 
 
 def _with_repeated_times(arguments: Arguments) -> tuple[Solution, SolveError | None]:

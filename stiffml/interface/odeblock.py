@@ -12,6 +12,7 @@ from stiffml.checks import described, times
 from stiffml.interface.arguments import DEFAULTS, Bounded, named_arguments
 from stiffml.interface.solution import Solution
 from stiffml.interface.solve import odeint
+from stiffml.interface.tolerances import Tolerance
 from stiffml.linear import LU, Krylov, Sparsity
 from stiffml.methods import Method
 from stiffml.parameters.names import reached
@@ -69,9 +70,9 @@ class ODEBlock(nn.Module):
         func: Func,
         t: Tensor,
         *,
-        method: str | Method = "bdf",
-        rtol: float | None = None,
-        atol: float | Tensor | None = None,
+        method: str | Method | None = "bdf",
+        rtol: Tolerance | None = None,
+        atol: Tolerance | None = None,
         steps: Steps | KeptSteps | Sequence[Recorded] | None = None,
         stepping: str = "auto",
         guess: Solution | None = None,

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from stiffml.checks import described, texts
 from stiffml.errors import Status
+from stiffml.interface.forms.form import Form, as_pairs
 from stiffml.interface.jacobian import jacobian_of
 from stiffml.interface.piece import Piece
 from stiffml.run.events import Event
@@ -31,7 +33,7 @@ class Solution:
     ----------
     t : Tensor
         Output times reached, (n,). If every sample has times of its own, all of them, (\\*batch, n).
-    y : Tensor or tuple of Tensor
+    y : Tensor, or tensors in the structure of y0
         States, (n, *y0.shape), differentiable. If every sample has times of its own, y[j, i] is sample i at
         t[i, j], and NaN where a sample that failed has not come.
     status : Status
@@ -47,6 +49,8 @@ class Solution:
         What :meth:`interpolate` calls; for stiffml's own use.
     pieces : tuple of Piece
         The runs that the solve consists of; for stiffml's own use.
+    form : Form or None
+        The form of states that are neither a real tensor nor a tuple of them; for stiffml's own use.
     """
 
     t: Tensor
@@ -58,6 +62,7 @@ class Solution:
     event: Event | None
     interpolant: Callable[[Tensor], State] = field(repr=False)
     pieces: tuple[Piece, ...] = field(repr=False)
+    form: Form | None = field(default=None, repr=False)
 
     @property
     def success(self) -> bool:
@@ -106,7 +111,7 @@ class Solution:
         Raises
         ------
         ValueError
-            For an input that requires no gradient, or a solve with gradients off.
+            For an input that requires no gradient, a solve with gradients off, or complex states.
         NonFiniteDerivativeError
             If derivatives are NaN because one of func is.
         NotImplementedError
@@ -125,7 +130,16 @@ class Solution:
         >>> J = torch.cat([j.flatten(2) for j in sol.jacobian(p)], dim=2)  # (n, size, numbers)
         >>> step = torch.linalg.lstsq(J.flatten(0, 1), (data - sol.y).flatten()).solution  # Gauss-Newton
         """
-        return jacobian_of(self.pieces, self.t, self.y, inputs)
+        form = self.form
+        if form is None:
+            return jacobian_of(self.pieces, self.t, self.y, inputs)
+        if any(form.is_complex):
+            raise ValueError(
+                "jacobian: is of real states; for complex ones use torch.autograd.functional.jacobian, or "
+                "y0=torch.view_as_real(z0)"
+            )
+        found = jacobian_of(self.pieces, self.t, form.real("y", self.y), inputs)
+        return form.own(found) if isinstance(inputs, Tensor) else tuple(form.own(one) for one in found)
 
     def to_xarray(self, names: Sequence[str] | None = None, units: str | None = None) -> xarray.Dataset:
         """The outputs as an xarray Dataset over ``time``, with the statistics as attributes.
@@ -143,7 +157,7 @@ class Solution:
         names = None if names is None else texts("names", names)
         if units is not None and not isinstance(units, str):
             raise TypeError(f"units must be a text, not {described(units)}")
-        parts = self.y if isinstance(self.y, tuple) else (self.y,)
+        parts = tree_leaves(self.y)
         variables: dict[str, tuple] = {}
         coords: dict[str, object] = {"time": self.t.detach().cpu().numpy()}
         for position, part in enumerate(parts):
@@ -166,11 +180,14 @@ class Solution:
         return dataset
 
     def plot(self, names: Sequence[str] | None = None) -> matplotlib.figure.Figure:
-        """Every component over time, one panel each; see :func:`stiffml.plotting.plot_states`."""
+        """Every component over time, one panel each; see :func:`stiffml.plotting.plot_states`.
+
+        A complex component has two, of its real and its imaginary part.
+        """
         from stiffml.plotting import plot_states
 
         self._require_one_time("plot")
-        parts = self.y if isinstance(self.y, tuple) else (self.y,)
+        parts = [as_pairs(part) if part.is_complex() else part for part in tree_leaves(self.y)]
         columns = [part.detach().reshape(len(part), -1) for part in parts]
         return plot_states(self.t.detach().cpu().numpy(), torch.cat(columns, dim=1).cpu().numpy(), names)
 

@@ -22,6 +22,8 @@ def obstacle(request: Request) -> str:
         return "all steps are solved for at once"
     if request.event is not None or request.bounds is not None:
         return "events and bounds are looked for between steps"
+    if not isinstance(request.tolerances.rtol, float):
+        return "rtol differs between components"
     if request.options:
         return "it has options of PETSc"
     if request.adjoint.checkpoints not in ("stages", "solutions"):
