@@ -16,7 +16,7 @@ from stiffml.gradients.autograd import Integrate
 from stiffml.gradients.events import differentiable_event, moved_with_end
 from stiffml.gradients.initial_values import MakeConsistent
 from stiffml.gradients.tape import Tape
-from stiffml.interface.arguments import DEFAULTS, Arguments
+from stiffml.interface.arguments import Arguments
 from stiffml.interface.breakpoints import solve_in_sections
 from stiffml.interface.checking import check
 from stiffml.interface.compiling import CompiledModule
@@ -54,8 +54,6 @@ def solved(arguments: Arguments) -> Solution:
         return _solved_in_form(arguments, form, y0)
     require_untransformed()
     flag("throw", arguments.throw)
-    if arguments.method is None:
-        arguments = dataclasses.replace(arguments, method=DEFAULTS["method"])
     t, params = times_of_samples("t", arguments.t), collected(arguments.params)
     arguments = dataclasses.replace(arguments, t=t, params=params)
     if isinstance(arguments.func, CompiledModule):

@@ -33,7 +33,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("gradients",),
     ("plotting",),
     ("interface",),
-    ("training", "distributed"),
+    ("training", "distributed", "compat"),
     ("diagnostics", "closures"),
     ("__init__",),
     ("problems",),
