@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from torch import Tensor
 
+from stiffml.interface.graphs import outside_of_graphs
 from stiffml.interface.solution import Solution
 from stiffml.interface.tolerances import Tolerance
 from stiffml.linear.settings import LU, Krylov
@@ -92,6 +93,6 @@ def named_arguments(**refused: str) -> Callable[[Callable[P, R]], Callable[P, R]
                 raise TypeError(refused.get(unknown[0], message))
             return function(*args, **kwargs)
 
-        return call
+        return outside_of_graphs(call)
 
     return decorate

@@ -41,6 +41,7 @@ from stiffml.run.record import Run
 from stiffml.run.request import Request
 from stiffml.stats import Stats, spend
 from stiffml.steps import KeptSteps
+from stiffml.system.function.precision import in_single_precision, without_autocast
 from stiffml.system.space import solving_on
 from stiffml.system.state import State
 from stiffml.system.system import System
@@ -49,6 +50,12 @@ from stiffml.system.trial_memory import OutdatedError
 
 def solved(arguments: Arguments) -> Solution:
     """The solution; see :func:`stiffml.solve`."""
+    y0 = in_single_precision(arguments.y0)
+    with without_autocast():
+        return _solved(arguments if y0 is arguments.y0 else dataclasses.replace(arguments, y0=y0))
+
+
+def _solved(arguments: Arguments) -> Solution:
     form, y0 = form_of(arguments.y0)
     if form is not None:
         return _solved_in_form(arguments, form, y0)
@@ -75,7 +82,7 @@ def _solved_in_form(arguments: Arguments, form: Form, y0: State) -> Solution:
     if isinstance(arguments.func, CompiledModule):
         arguments = dataclasses.replace(arguments, func=arguments.func.func, compile=True)
     try:
-        return in_form(solved(reformed(arguments, form, y0)), form)
+        return in_form(_solved(reformed(arguments, form, y0)), form)
     except SolveError as error:
         if isinstance(error.solution, Solution):
             error.solution = in_form(error.solution, form)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from stiffml.checks import described, times
 from stiffml.interface.arguments import DEFAULTS, Bounded, named_arguments
+from stiffml.interface.graphs import outside_of_graphs
 from stiffml.interface.solution import Solution
 from stiffml.interface.solve import odeint
 from stiffml.interface.tolerances import Tolerance
@@ -123,6 +124,7 @@ class ODEBlock(nn.Module):
         copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return copied
 
+    @outside_of_graphs
     def forward(self, y0: State) -> State:
         given = self.arguments.get("params", ())
         held = self.params._parameters if isinstance(getattr(self, "params", None), nn.Module) else {}

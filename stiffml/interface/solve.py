@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch import Tensor
 
 from stiffml.interface.arguments import Arguments, Bounded, named_arguments
+from stiffml.interface.graphs import outside_of_graphs
 from stiffml.interface.integrate import solved
 from stiffml.interface.solution import Solution
 from stiffml.interface.tolerances import Tolerance
@@ -19,6 +20,7 @@ from stiffml.system.function.batching import Func
 from stiffml.system.state import State
 
 
+@outside_of_graphs
 def solve(
     func: Func,
     y0: State,
