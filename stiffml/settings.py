@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from stiffml.checks import described, number, positive, whole
 
@@ -31,7 +32,8 @@ class Newton:
     Parameters
     ----------
     rtol, atol : float, optional
-        Weights of that norm; ``atol`` may be a tensor in y0's shape. Default for adaptive steps: 1 % of the
+        Weights of that norm; ``atol`` may be a tensor that broadcasts to y0, or one for each of its parts.
+        Default for adaptive steps: 1 % of the
         step tolerance of each component. Default for ``Fixed``, ``Grid`` and ``Recorded`` steps, where
         nothing else bounds the error: 1e-10 of the component, and 1e-12 of its value at the start of the
         step, so that the unit of the state does not matter. For float32 states ``rtol`` is at least what
@@ -41,13 +43,16 @@ class Newton:
     """
 
     rtol: float | None = None
-    atol: float | Tensor | None = None
+    atol: Any = None
     max_iterations: int = 15
 
     def __post_init__(self) -> None:
         if self.rtol is not None:
             object.__setattr__(self, "rtol", number("Newton: rtol", self.rtol, above=0))
-        if self.atol is not None:
+        if isinstance(self.atol, tuple | dict):  # of a state of several tensors, which the solve knows
+            for leaf in tree_leaves(self.atol):
+                positive("Newton: atol", leaf)
+        elif self.atol is not None:
             object.__setattr__(self, "atol", positive("Newton: atol", self.atol))
         limit = whole("Newton: max_iterations", self.max_iterations, most=2**31 - 1)
         object.__setattr__(self, "max_iterations", limit)
@@ -70,10 +75,10 @@ class NewtonLimits:
 class Tolerances:
     """Error tolerances of adaptive steps.
 
-    ``atol`` is one number, or an array (size,) with one for each flat component.
+    Each is one number, or an array (size,) with one for each flat component.
     """
 
-    rtol: float
+    rtol: float | np.ndarray
     atol: float | np.ndarray
 
 

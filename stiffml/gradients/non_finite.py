@@ -43,7 +43,8 @@ def require_finite(gradients: Iterable[Tensor | np.ndarray | None], tape: Tape, 
 def all_finite(values: Tensor | np.ndarray) -> bool:
     """Whether all numbers are finite."""
     if isinstance(values, Tensor):
-        values = values.detach().cpu().resolve_neg().numpy()
+        values = values.detach().cpu().resolve_conj().resolve_neg()
+        values = (torch.view_as_real(values) if values.is_complex() else values).numpy()
     return is_finite(values)
 
 

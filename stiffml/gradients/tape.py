@@ -14,6 +14,7 @@ from stiffml.run.checkpoints import Checkpoints
 from stiffml.run.dense_output import with_read_outputs
 from stiffml.run.record import Run
 from stiffml.stats import Stats
+from stiffml.system.function.precision import without_autocast
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Tape:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """While active, func has the parameters of the run, and tensor hooks on them are not called."""
+        """While active, func has the parameters and the precision of the run, and no hooks are called."""
         system = self.replay.system
-        with system.as_it_was(), without_hooks(system.parameters):
+        with system.as_it_was(), without_hooks(system.parameters), without_autocast():
             yield

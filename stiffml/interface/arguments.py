@@ -11,8 +11,10 @@ from typing import Any, ParamSpec, TypeVar
 
 from torch import Tensor
 
+from stiffml.interface.graphs import outside_of_graphs
 from stiffml.interface.jumps import Jumps
 from stiffml.interface.solution import Solution
+from stiffml.interface.tolerances import Tolerance
 from stiffml.linear.settings import LU, Krylov
 from stiffml.linear.sparsity import Sparsity
 from stiffml.methods import Method
@@ -39,9 +41,9 @@ class Arguments:
     y0: State
     t: Tensor
     _: KW_ONLY
-    method: str | Method = "bdf"
-    rtol: float | None = None
-    atol: float | Tensor | None = None
+    method: str | Method | None = "bdf"
+    rtol: Tolerance | None = None
+    atol: Tolerance | None = None
     steps: Steps | KeptSteps | Sequence[Recorded] | None = None
     stepping: str = "auto"
     guess: Solution | None = None
@@ -97,6 +99,6 @@ def named_arguments(**refused: str) -> Callable[[Callable[P, R]], Callable[P, R]
                 raise TypeError(refused.get(unknown[0], message))
             return function(*args, **kwargs)
 
-        return call
+        return outside_of_graphs(call)
 
     return decorate

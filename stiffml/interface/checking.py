@@ -71,7 +71,7 @@ def check(arguments: Arguments) -> Request:
     on_steps, on_passed = landings(times, interpolated, direction * passed.detach().cpu().numpy())
     ends, returned = merged_ends(t, on_steps, passed, on_passed, direction)
     outputs = direction * ends.detach().cpu().double().numpy()
-    steps = steps_of(arguments.steps)
+    steps = steps_of(arguments.steps, method)
     require_possible(steps, method, arguments.rtol, arguments.atol, times)
     require_options(options)
     require_effect(arguments, method)

@@ -13,9 +13,14 @@ from stiffml.steps import RESOLVED, Adaptive, Fixed, Grid, Held, Recorded, Steps
 from stiffml.system.mass import Mass
 
 
-def steps_of(steps: object) -> Steps:
-    """The steps of a solve, by default adaptive; TypeError for anything else."""
-    steps = Adaptive() if steps is None else steps
+def steps_of(steps: object, method: Method) -> Steps:
+    """The steps of a solve; TypeError for what are none.
+
+    By default adaptive. An explicit method without an error estimate takes one for each output interval, as
+    is usual in torch.
+    """
+    if steps is None:
+        steps = Adaptive() if method.adaptive or method.implicit else Grid()
     if not isinstance(steps, Adaptive | Fixed | Grid | Recorded):
         raise TypeError(
             "steps must be Adaptive(), Fixed(h), Grid(substeps), Recorded(ends) or KeptSteps(), "

@@ -18,11 +18,12 @@ def checked_layout(y0: State, batch_dims: int) -> Layout:
         with_numbers(f"y0[{position}]" if isinstance(y0, tuple) else "y0", part)
     dtypes = {part.dtype for part in parts}
     if len(dtypes) > 1 or dtypes - {torch.float64, torch.float32}:
-        is_complex = any(dtype.is_complex for dtype in dtypes)
-        real = (
-            ". Try: y0 = torch.view_as_real(z0), and torch.view_as_complex(y) in func" if is_complex else ""
+        is_half = bool(dtypes & {torch.float16, torch.bfloat16})
+        single = ", and a func in float32: half precision resolves no step" if is_half else ""
+        raise TypeError(
+            "y0 must be float64 or float32 throughout, or complex numbers of these, not "
+            f"{', '.join(sorted(map(str, dtypes)))}. Try: y0.float(){single}"
         )
-        raise TypeError(f"y0 must be float64 or float32 throughout, not {', '.join(map(str, dtypes))}{real}")
     devices = {part.device for part in parts}
     if len(devices) > 1:
         raise ValueError(f"y0 must be on one device, not on {', '.join(sorted(map(str, devices)))}")

@@ -23,6 +23,8 @@ from stiffml.interface.compiling import CompiledModule
 from stiffml.interface.equations import space_of
 from stiffml.interface.events import all_events, events_of
 from stiffml.interface.feasibility import require_sane_span
+from stiffml.interface.forms.form import Form, form_of
+from stiffml.interface.forms.reformed import in_form, reformed
 from stiffml.interface.interpolation import interpolate
 from stiffml.interface.keeping import solve_on_kept_steps
 from stiffml.interface.open_end import is_open, with_far_end, without_event
@@ -43,7 +45,9 @@ from stiffml.run.request import Request
 from stiffml.run.watching import Watch
 from stiffml.stats import Stats, named_solves, spend
 from stiffml.steps import KeptSteps
+from stiffml.system.function.precision import in_single_precision, without_autocast
 from stiffml.system.space import solving_on
+from stiffml.system.state import State
 from stiffml.system.system import System
 from stiffml.system.trial_memory import OutdatedError
 from stiffml.system.unnamed_parameters import require_none_at_end
@@ -51,6 +55,15 @@ from stiffml.system.unnamed_parameters import require_none_at_end
 
 def solved(arguments: Arguments) -> Solution:
     """The solution; see :func:`stiffml.solve`."""
+    y0 = in_single_precision(arguments.y0)
+    with without_autocast():
+        return _solved(arguments if y0 is arguments.y0 else dataclasses.replace(arguments, y0=y0))
+
+
+def _solved(arguments: Arguments) -> Solution:
+    form, y0 = form_of(arguments.y0)
+    if form is not None:
+        return _solved_in_form(arguments, form, y0)
     require_untransformed()
     flag("throw", arguments.throw)
     t, params = times_of_samples("t", arguments.t), collected(arguments.params)
@@ -79,6 +92,18 @@ def solved(arguments: Arguments) -> Solution:
         error.solution = solution
         raise error
     return solution
+
+
+def _solved_in_form(arguments: Arguments, form: Form, y0: State) -> Solution:
+    """The same for a state that is neither a real tensor nor a tuple of real tensors."""
+    if isinstance(arguments.func, CompiledModule):
+        arguments = dataclasses.replace(arguments, func=arguments.func.func, compile=True)
+    try:
+        return in_form(_solved(reformed(arguments, form, y0)), form)
+    except SolveError as error:
+        if isinstance(error.solution, Solution):
+            error.solution = in_form(error.solution, form)
+        raise
 
 
 def _with_repeated_times(arguments: Arguments, watch: Watch | None) -> tuple[Solution, SolveError | None]:

@@ -43,6 +43,11 @@ def jacobian_of(
 def _checked(inputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
     wanted = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     for number, p in enumerate(wanted):
+        if isinstance(p, Tensor) and p.is_complex():
+            raise ValueError(
+                f"jacobian: inputs[{number}] is complex, whose derivative is no single number; use "
+                "torch.autograd.functional.jacobian, or a real tensor that it is made from"
+            )
         if not isinstance(p, Tensor) or not p.requires_grad:
             what = described(p) if not isinstance(p, Tensor) else "a tensor that requires no gradient"
             raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,10 +105,17 @@ def _key(arguments: Arguments) -> Key:
     shapes = [(tuple(part.shape), str(part.dtype)) if isinstance(part, Tensor) else "none" for part in parts]
     key: Key = {name: times.detach().cpu().double().clone() for name, times in given.items()}
     key |= {"y0": str(shapes), "method": str(resolve(arguments.method)), "outputs": str(arguments.outputs)}
-    key["rtol"] = str(arguments.rtol)
-    atol = arguments.atol
-    key["atol"] = atol.detach().cpu().double().clone() if isinstance(atol, Tensor) else str(atol)
+    for name in ("rtol", "atol"):
+        key[name] = _told(getattr(arguments, name))
     return key
+
+
+def _told(tolerance: Any) -> Tensor | str:
+    """A tolerance as it is compared with another."""
+    parts = tolerance if isinstance(tolerance, tuple | list) else (tolerance,)
+    if not any(isinstance(part, Tensor | np.ndarray) for part in parts):
+        return str(tolerance)
+    return torch.cat([torch.as_tensor(part).detach().cpu().double().reshape(-1).clone() for part in parts])
 
 
 def _states(solution: Solution) -> Fractions:

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from stiffml.checks import described, times
 from stiffml.interface.arguments import DEFAULTS, Bounded, named_arguments
+from stiffml.interface.graphs import outside_of_graphs
 from stiffml.interface.jumps import Jumps
 from stiffml.interface.solution import Solution
 from stiffml.interface.solve import odeint
+from stiffml.interface.tolerances import Tolerance
 from stiffml.linear import LU, Krylov, Sparsity
 from stiffml.methods import Method
 from stiffml.parameters.names import reached
@@ -71,9 +73,9 @@ class ODEBlock(nn.Module):
         func: Func,
         t: Tensor,
         *,
-        method: str | Method = "bdf",
-        rtol: float | None = None,
-        atol: float | Tensor | None = None,
+        method: str | Method | None = "bdf",
+        rtol: Tolerance | None = None,
+        atol: Tolerance | None = None,
         steps: Steps | KeptSteps | Sequence[Recorded] | None = None,
         stepping: str = "auto",
         guess: Solution | None = None,
@@ -128,6 +130,7 @@ class ODEBlock(nn.Module):
         copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return copied
 
+    @outside_of_graphs
     def forward(self, y0: State) -> State:
         given = self.arguments.get("params", ())
         held = self.params._parameters if isinstance(getattr(self, "params", None), nn.Module) else {}

@@ -16,6 +16,7 @@ from stiffml.gradients.initial_values import consistent_tangents
 from stiffml.gradients.non_finite import explained, require_finite
 from stiffml.gradients.tangent import output_tangents
 from stiffml.interface.arguments import Arguments, named_arguments
+from stiffml.interface.forms.form import form_of
 from stiffml.interface.integrate import solved
 from stiffml.interface.piece import Piece
 from stiffml.interface.solution import Solution
@@ -82,6 +83,11 @@ def sensitivities(
     """
     wrt = None if wrt is None else texts("wrt", wrt)
     extra = collected(params)
+    if form_of(y0)[0] is not None:
+        raise ValueError(
+            "sensitivities: y0 must be a real tensor or a tuple of them; for other states use "
+            "Solution.jacobian, or torch.func.jvp of the solve"
+        )
     asked = Arguments(func, y0, t, params=extra, **arguments)
     if asked.jumps is not None:
         raise NotImplementedError("sensitivities: not available with jumps; use Solution.jacobian")
@@ -120,6 +126,8 @@ def sensitivities(
                 f"wrt: no parameter {name!r} that requires a gradient; known are {', '.join([*known, 'y0'])}"
             )
         position, parameter = known[name]
+        if parameter.is_complex():
+            raise ValueError(f"wrt: {name!r} is complex; name a real tensor that it is made from")
         first[position] = count
         shapes.append(parameter.shape)
         count += parameter.numel()

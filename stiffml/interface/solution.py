@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from stiffml.checks import described, texts
 from stiffml.display import Table, printed, short, table
 from stiffml.errors import Status
+from stiffml.interface.forms.form import Form, real_parts
 from stiffml.interface.interpolation import step_states, step_times
 from stiffml.interface.jacobian import jacobian_of
 from stiffml.interface.labels import Labels, plain_dataset
@@ -34,7 +36,7 @@ class Solution:
     ----------
     t : Tensor
         Output times reached, (n,). If every sample has times of its own, all of them, (\\*batch, n).
-    y : Tensor or tuple of Tensor
+    y : Tensor, or tensors in the structure of y0
         States, (n, \\*y0.shape), differentiable. If every sample has times of its own, y[j, i] is sample i at
         t[i, j], and NaN where a sample that failed has not come.
     status : Status
@@ -54,6 +56,8 @@ class Solution:
         The runs that the solve consists of; for stiffml's own use.
     labels : Labels or None
         Names and units, of solutions of a problem of the library or one's own.
+    form : Form or None
+        The form of states that are neither a real tensor nor a tuple of them; for stiffml's own use.
     """
 
     t: Tensor
@@ -67,9 +71,10 @@ class Solution:
     pieces: tuple[Piece, ...] = field(repr=False)
     events: tuple[Events, ...] = ()
     labels: Labels | None = field(repr=False, default=None)
+    form: Form | None = field(repr=False, default=None)
 
     def _rows(self) -> list[tuple[str, str]]:
-        parts = self.y if isinstance(self.y, tuple) else (self.y,)
+        parts = tree_leaves(self.y)
         times = self.t.detach()
         span = f", {float(times.min()):g} to {float(times.max()):g}" if times.numel() else ""
         shape = "times" if times.dim() == 1 else f"{tuple(times.shape)} times"
@@ -131,7 +136,8 @@ class Solution:
         States that were not kept are computed again.
         """
         self._require_one_time("step_states")
-        return step_states(self.pieces)
+        found = step_states(self.pieces)
+        return found if self.form is None else self.form.own(found)
 
     def jacobian(self, inputs: Tensor | Sequence[Tensor]) -> State | tuple[State, ...]:
         """The derivatives of all outputs with respect to tensors that the solve depended on.
@@ -154,7 +160,7 @@ class Solution:
         Raises
         ------
         ValueError
-            For an input that requires no gradient, or a solve with gradients off.
+            For an input that requires no gradient, a solve with gradients off, or complex states.
         NonFiniteDerivativeError
             If derivatives are NaN because one of func is.
         NotImplementedError
@@ -173,7 +179,16 @@ class Solution:
         >>> J = torch.cat([j.flatten(2) for j in sol.jacobian(p)], dim=2)  # (n, size, numbers)
         >>> step = torch.linalg.lstsq(J.flatten(0, 1), (data - sol.y).flatten()).solution  # Gauss-Newton
         """
-        return jacobian_of(self.pieces, self.t, self.y, inputs)
+        form = self.form
+        if form is None:
+            return jacobian_of(self.pieces, self.t, self.y, inputs)
+        if any(form.is_complex):
+            raise ValueError(
+                "jacobian: is of real states; for complex ones use torch.autograd.functional.jacobian, or "
+                "y0=torch.view_as_real(z0)"
+            )
+        found = jacobian_of(self.pieces, self.t, form.real("y", self.y), inputs)
+        return form.own(found) if isinstance(inputs, Tensor) else tuple(form.own(one) for one in found)
 
     def to_xarray(self, names: Sequence[str] | None = None, units: str | None = None) -> xarray.Dataset:
         """The outputs as an xarray Dataset by the CF conventions, with the statistics as attributes.
@@ -193,8 +208,7 @@ class Solution:
         names = None if names is None else texts("names", names)
         if units is not None and not isinstance(units, str):
             raise TypeError(f"units must be a text, not {described(units)}")
-        parts = self.y if isinstance(self.y, tuple) else (self.y,)
-        arrays = [part.detach().cpu().numpy() for part in parts]
+        arrays = [part.detach().cpu().numpy() for part in tree_leaves(self.y)]
         costs = {key: value for key, value in vars(self.stats).items() if key != "adjoint"}
         about = {"status": self.status.value, "message": self.message, **costs}
         time = self.t.detach().cpu().numpy()
@@ -205,13 +219,16 @@ class Solution:
     def plot(self, names: Sequence[str] | None = None) -> matplotlib.figure.Figure:
         """Every component over time, one panel each, with the states at and between all steps.
 
-        Axes are logarithmic where decades matter; see :func:`stiffml.plotting.plot_states`.
+        Axes are logarithmic where decades matter; a complex component has two panels, of its real and its
+        imaginary part.
         """
         from stiffml.interface.dense import dense
         from stiffml.plotting import plot_states
 
         self._require_one_time("plot")
-        times, states, joined = dense(self.t, self.y, self.pieces, self.interpolant)
+        times, states, joined = dense(
+            self.t, real_parts(self.y), self.pieces, lambda t: real_parts(self.interpolant(t))
+        )
         label = "time"
         if self.labels is not None:
             names = self.labels.components if names is None and not self.labels.grid else names

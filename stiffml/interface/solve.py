@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch import Tensor
 
 from stiffml.interface.arguments import Arguments, Bounded, named_arguments
+from stiffml.interface.graphs import outside_of_graphs
 from stiffml.interface.integrate import solved
 from stiffml.interface.jumps import Jumps
 from stiffml.interface.solution import Solution
+from stiffml.interface.tolerances import Tolerance
 from stiffml.linear import LU, Krylov, Sparsity
 from stiffml.methods import Method
 from stiffml.run.crossings import Watched
@@ -20,14 +22,15 @@ from stiffml.system.function.batching import Func
 from stiffml.system.state import State
 
 
+@outside_of_graphs
 def solve(
     func: Func,
     y0: State,
     t: Tensor,
     *,
-    method: str | Method = "bdf",
-    rtol: float | None = None,
-    atol: float | Tensor | None = None,
+    method: str | Method | None = "bdf",
+    rtol: Tolerance | None = None,
+    atol: Tolerance | None = None,
     steps: Steps | KeptSteps | Sequence[Recorded] | None = None,
     stepping: str = "auto",
     guess: Solution | None = None,
@@ -60,7 +63,7 @@ def solve(
     Parameters
     ----------
     func : callable or nn.Module
-        func(t, y) -> dy/dt, real, in the shape of y, by operations of torch on y. t is a 0-d tensor; it may
+        func(t, y) -> dy/dt in the form of y, by operations of torch on y. t is a 0-d tensor; it may
         leave torch, to look into a table, say. Gradients reach the parameters of a module, and all other
         tensors that require them and that func uses at y0. func is only called for times from t[0] to t[-1]:
         methods with stages beyond their step (not ``Method.within_step``) extrapolate it in time. It is
@@ -69,8 +72,10 @@ def solve(
         modules, their modes, its attributes and the operations in its graph are the same, and Newton's
         iteration all at once, or else a look at the last state, confirms its Jacobian. A function or partial
         made anew is the same if its code, its defaults, and the objects and numbers in its closure are.
-    y0 : Tensor or tuple of Tensor
-        Initial state, any shape, float64 or float32.
+    y0 : Tensor, array, or tensors in a tuple, named tuple, list or dictionary, which may be nested
+        Initial state, any shape, float64, float32, complex128 or complex64. func, events and results have its
+        structure, with tensors for arrays. A complex state is solved as pairs of reals: real and imaginary
+        parts each have their own error control. Its gradients follow torch's convention.
     t : Tensor
         (n,) output times, increasing or decreasing; t[0] is the initial time. Numbers in another sequence
         are taken in double precision. The span must lie between 1e-40 and 1e40, and hold at least 64 numbers
@@ -84,11 +89,14 @@ def solve(
         its own, and steps of its own. ``t.expand(batch, n)`` gives samples steps of their own where times
         are shared. See below.
     method : str or Method
-        A name of ``stiffml.METHODS`` or a method object. Default ``"bdf"``.
-    rtol, atol : float, or for atol a Tensor shaped like y0
-        Tolerances of adaptive steps. Default 1e-6 and 1e-9 (float32: 1e-4 and 1e-6).
+        A name of ``stiffml.METHODS`` or a method object. Default, also for None: ``"bdf"``.
+    rtol, atol : float, or numbers that broadcast to y0
+        Tolerances of adaptive steps, for all components or by component: a tensor, an array or a list, and
+        for a y0 of several tensors such numbers in its structure. Default 1e-6 and 1e-9 (float32: 1e-4 and
+        1e-6). An rtol that float32 does not resolve is raised to 1.2e-6, after one warning.
     steps : Adaptive, Fixed, Grid, Recorded or KeptSteps
-        Default ``Adaptive()``. ``KeptSteps()``, in a training: steps chosen by one solve serve many. More
+        Default ``Adaptive()``; ``Grid()``, one step for each output interval, for explicit methods without an
+        error estimate. ``KeptSteps()``, in a training: steps chosen by one solve serve many. More
         steps than fit into memory are an error; ``adjoint`` can keep fewer states. If every sample has times
         of its own also a sequence of ``Recorded``, one for each.
     stepping : str
@@ -245,9 +253,9 @@ def odeint(
     y0: State,
     t: Tensor,
     *,
-    method: str | Method = "bdf",
-    rtol: float | None = None,
-    atol: float | Tensor | None = None,
+    method: str | Method | None = "bdf",
+    rtol: Tolerance | None = None,
+    atol: Tolerance | None = None,
     steps: Steps | KeptSteps | Sequence[Recorded] | None = None,
     stepping: str = "auto",
     guess: Solution | None = None,

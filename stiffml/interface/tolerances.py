@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.checks import number, positive
+from stiffml.checks import described, positive
 from stiffml.settings import Newton, NewtonLimits, Tolerances
 from stiffml.steps import Adaptive, Held, Steps
 from stiffml.system.state import Layout, State
+
+Tolerance = Any
+"""A number, or numbers in a tensor, an array or a list that broadcasts to y0. For a tuple state also a tuple
+of these, one for each part."""
+
+_WARNED: set[float] = set()
+"""The relative tolerances that a warning has said are not resolved."""
 
 FIXED_NEWTON = 1e-10
 """Newton's rtol for steps without error control."""
@@ -20,19 +30,39 @@ def default_tolerances(dtype: torch.dtype) -> tuple[float, float]:
     return (1e-4, 1e-6) if dtype == torch.float32 else (1e-6, 1e-9)
 
 
-def tolerances_of(rtol: float | None, atol: float | Tensor | None, y0: State, layout: Layout) -> Tolerances:
-    """Tolerances of adaptive steps, by default those of the dtype; TypeError or ValueError for others."""
-    single = layout.dtype == torch.float32
+def tolerances_of(rtol: Tolerance | None, atol: Tolerance | None, y0: State, layout: Layout) -> Tolerances:
+    """Tolerances of adaptive steps, by default those of the dtype; TypeError or ValueError for others.
+
+    What float32 does not resolve is raised to what it does, after one warning.
+    """
     default_rtol, default_atol = default_tolerances(layout.dtype)
-    rtol = default_rtol if rtol is None else number("rtol", rtol)
-    atol = default_atol if atol is None else atol
-    resolution = 10 * torch.finfo(layout.dtype).eps
-    if not rtol >= resolution:
-        advice = "raise rtol or pass y0 as float64" if single else "raise rtol"
-        raise ValueError(
-            f"rtol = {rtol:g} is below what {layout.dtype} resolves ({resolution:.1e}); {advice}"
+    relative = _by_component("rtol", default_rtol if rtol is None else rtol, y0, layout)
+    absolute = _by_component("atol", default_atol if atol is None else atol, y0, layout)
+    return Tolerances(_resolved(relative, layout.dtype), absolute)
+
+
+def _resolved(rtol: float | np.ndarray, dtype: torch.dtype) -> float | np.ndarray:
+    """Relative tolerances that are at least what the dtype resolves."""
+    resolution, least = 10 * torch.finfo(dtype).eps, float(np.min(rtol))
+    if least >= resolution:
+        return rtol
+    if dtype != torch.float32:
+        raise ValueError(f"rtol = {least:g} is below what {dtype} resolves ({resolution:.1e}); raise rtol")
+    if least not in _WARNED:
+        _WARNED.add(least)
+        warnings.warn(
+            f"rtol = {least:g} is below what float32 resolves, and {resolution:.1e} is used in its place; "
+            "for smaller errors pass y0 as float64",
+            stacklevel=2,
         )
-    return Tolerances(rtol, _by_component("atol", positive("atol", atol), y0, layout))
+    return max(rtol, resolution) if isinstance(rtol, float) else np.maximum(rtol, resolution)
+
+
+def divided(tolerance: Tolerance, by: float) -> Tolerance:
+    """A tolerance, made smaller."""
+    if isinstance(tolerance, tuple | list):
+        return tuple(divided(one, by) for one in tolerance)
+    return tolerance / by
 
 
 def newton_limits(
@@ -43,7 +73,8 @@ def newton_limits(
     eps = torch.finfo(layout.dtype).eps
     atol: float | np.ndarray | None
     if isinstance(steps, Adaptive) or (isinstance(steps, Held) and steps.adaptive):
-        rtol = max(0.01 * tolerances.rtol, 4 * eps)
+        # Newton's iteration has one number for all components, and so the smallest.
+        rtol = max(0.01 * float(np.min(tolerances.rtol)), 4 * eps)
         atol = 0.01 * tolerances.atol
     else:
         rtol, atol = max(FIXED_NEWTON, 100 * eps), None
@@ -52,11 +83,34 @@ def newton_limits(
     return NewtonLimits(newton.rtol or rtol, atol, newton.max_iterations)
 
 
-def _by_component(name: str, value: float | Tensor, y0: State, layout: Layout) -> float | np.ndarray:
-    """A number as it is; of a tensor in y0's shape the flat components, (size,)."""
-    if not isinstance(value, Tensor):
-        return value
-    if isinstance(y0, tuple) or value.shape != y0.shape:
-        wanted = "a number" if isinstance(y0, tuple) else f"a number or of y0's shape {tuple(y0.shape)}"
-        raise ValueError(f"{name} must be {wanted}, not of shape {tuple(value.shape)}")
-    return layout.flatten(value.detach()).double().cpu().numpy()
+def _by_component(name: str, value: Tolerance, y0: State, layout: Layout) -> float | np.ndarray:
+    """A number as it is; of tensors, one for each part of y0 that broadcasts to it, (size,) by component.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For anything else, or what is not positive and finite.
+    """
+    parts = y0 if isinstance(y0, tuple) else (y0,)
+    shapes = " and ".join(str(tuple(part.shape)) for part in parts)
+    wanted = f"{name} must be a number or of y0's shape {shapes}"
+    if isinstance(y0, tuple) and isinstance(value, tuple | list):
+        if len(value) != len(parts):
+            raise ValueError(f"{wanted}, one for each part of y0, not {len(value)} of them")
+        given = [positive(f"{name}[{position}]", one) for position, one in enumerate(value)]
+    else:
+        one = positive(name, value)
+        if not isinstance(one, Tensor):
+            return one
+        given = [one] * len(parts)
+        if isinstance(y0, tuple):
+            raise ValueError(f"{wanted}, one for each part of y0, not {described(value)}")
+    rows = []
+    for one, part in zip(given, parts, strict=True):
+        values = torch.as_tensor(one, dtype=torch.float64).detach().cpu()
+        try:
+            rows.append(values.expand(part.shape))
+        except RuntimeError:
+            raise ValueError(f"{wanted}, not of shape {tuple(values.shape)}") from None
+    found = layout.flatten(tuple(rows) if isinstance(y0, tuple) else rows[0])
+    return found.numpy().copy()

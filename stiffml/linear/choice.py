@@ -231,7 +231,8 @@ class _Choice:
             return setting.rtol
         if self._wanted.method.newton and not self._wanted.constant:
             return 1e-3 if self._wanted.tolerances is None else 1e-2
-        return 1e-10 if self._wanted.tolerances is None else 1e-3 * self._wanted.tolerances.rtol
+        tolerances = self._wanted.tolerances
+        return 1e-10 if tolerances is None else 1e-3 * float(np.min(tolerances.rtol))
 
 
 def _require_memory(samples: int, width: int) -> None:

@@ -34,8 +34,8 @@ values. ``bdf`` has the default order of :class:`BDF`.
 """
 
 
-def resolve(method: str | Method) -> Method:
-    """The method with this name, in whatever case; a method object is returned as it is.
+def resolve(method: str | Method | None) -> Method:
+    """The method with this name, in whatever case, for None ``"bdf"``; a method object is returned as it is.
 
     Raises
     ------
@@ -46,6 +46,8 @@ def resolve(method: str | Method) -> Method:
     """
     if isinstance(method, Method):
         return method
+    if method is None:
+        return METHODS["bdf"]
     if not isinstance(method, str):
         raise TypeError(f"method must be a name or a method object such as BDF(3), not {described(method)}")
     name = method.lower()

@@ -133,7 +133,9 @@ class TimeAsState(Formulation):
         states, times = space.sum(self.size - self.samples), space.sum(self.samples)
         scale = math.sqrt(states / (states + times))
         atol = np.broadcast_to(tolerances.atol, self.samples * (self.width - 1))
-        return Tolerances(scale * tolerances.rtol, scale * self.enter(1.0, atol))
+        rtol = tolerances.rtol
+        rtol = rtol if isinstance(rtol, float) else self.enter(1.0, rtol)
+        return Tolerances(scale * rtol, scale * self.enter(1.0, atol))
 
     def weigh(self, vector: np.ndarray) -> np.ndarray:
         weighed = vector.reshape(self.samples, self.width).copy()

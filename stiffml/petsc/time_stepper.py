@@ -151,13 +151,16 @@ def new_ts(comm: Any, prefix: str, s0: float) -> Any:
 
 def set_tolerances(ts: Any, u: Any, measured: Tolerances) -> None:
     """Set the error tolerances of a TS for vectors like ``u``."""
-    atol: Any = measured.atol
-    if np.ndim(atol) == 0:
-        atol = float(atol)
-    else:
-        atol = u.duplicate()
-        atol.setArray(measured.atol)
-    ts.setTolerances(measured.rtol, atol)
+    ts.setTolerances(*(_as_petsc_takes_it(values, u) for values in (measured.rtol, measured.atol)))
+
+
+def _as_petsc_takes_it(values: float | np.ndarray, u: Any) -> Any:
+    """A number, or a vector like ``u`` of numbers by component."""
+    if np.ndim(values) == 0:
+        return float(values)
+    vector = u.duplicate()
+    vector.setArray(values)
+    return vector
 
 
 def options_of(task: Task, guards: bool) -> ScopedOptions:

@@ -34,7 +34,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("plotting",),
     ("interface",),
     ("steady",),
-    ("training", "distributed"),
+    ("training", "distributed", "compat"),
     ("diagnostics", "closures"),
     ("__init__",),
     ("problems",),

@@ -187,6 +187,10 @@ NAMES = {"text"}
 NUMBERS = {"negative"}
 ACCEPTED: dict[tuple[str, str], set[str]] = {
     ("*", "y0"): {"three dimensions"},
+    ("solve", "y0"): {"three dimensions", "complex tensor"},
+    ("ODEBlock", "y0"): {"three dimensions", "complex tensor"},
+    ("solve", "method"): {"none"},
+    ("Newton", "atol"): {"dict"},  # of a state with this structure
     ("*", "breakpoints"): {"none", "negative", "empty"},
     ("*", "through"): {"none", "negative", "empty"},
     ("*", "throw"): {"bool"},

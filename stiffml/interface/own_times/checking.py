@@ -71,7 +71,7 @@ class OwnRequest:
     ramp_steps : int
         The steps that starting ramps have added.
     tolerances, newton
-        With ``atol`` as a number or (samples, width).
+        With each tolerance as a number or (samples, width).
     together : bool
         Whether known steps are solved for all at once.
     near : tuple of ndarray, or None
@@ -101,8 +101,8 @@ class OwnRequest:
 
     def tolerances_of(self, sample: int) -> Tolerances:
         """The tolerances of one sample."""
-        atol = self.tolerances.atol
-        return Tolerances(self.tolerances.rtol, atol[sample] if isinstance(atol, np.ndarray) else atol)
+        given = (self.tolerances.rtol, self.tolerances.atol)
+        return Tolerances(*(one[sample] if isinstance(one, np.ndarray) else one for one in given))
 
 
 def check(arguments: Arguments) -> OwnRequest:
@@ -174,7 +174,7 @@ def check(arguments: Arguments) -> OwnRequest:
         outputs=outputs,
         steps=known,
         ramp_steps=ramp_steps,
-        tolerances=dataclasses.replace(tolerances, atol=_rows(tolerances.atol, layout)),
+        tolerances=Tolerances(_rows(tolerances.rtol, layout), _rows(tolerances.atol, layout)),
         newton=dataclasses.replace(newton, atol=_rows(newton.atol, layout)),
         together=together,
         near=near,

@@ -33,7 +33,7 @@ def steps_by_sample(
             )
         by_sample: Sequence[Steps] = steps
     else:
-        one_for_all = steps_of(steps)
+        one_for_all = steps_of(steps, method)
         if isinstance(one_for_all, Recorded):
             raise ValueError(
                 "steps: Recorded steps are those of one sample; pass a sequence with one for each sample"

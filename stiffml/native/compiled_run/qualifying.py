@@ -17,6 +17,8 @@ WIDEST = 64
 
 def obstacle(work: Work) -> str:
     """Why steps are taken in Python, samples side by side; empty if each sample runs in C."""
+    if not isinstance(work.tolerances.rtol, float):
+        return "rtol differs between components"
     return obstacle_of(work.system, work.method, isinstance(work.steps, Adaptive))
 
 

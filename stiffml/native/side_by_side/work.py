@@ -40,7 +40,7 @@ class Work:
     steps : Adaptive, or sequence of ndarray
         Adaptive steps, or for each sample the ends of all its steps.
     tolerances, newton
-        Of all samples; ``atol`` is a number or (samples, width).
+        Of all samples; each is a number or (samples, width).
     """
 
     system: System
@@ -66,7 +66,8 @@ class Work:
 
     def tolerances_of(self, samples: np.ndarray) -> Tolerances:
         """The tolerances of some samples (K,)."""
-        return Tolerances(self.tolerances.rtol, of_samples(self.tolerances.atol, samples))
+        given = self.tolerances
+        return Tolerances(of_samples(given.rtol, samples), of_samples(given.atol, samples))
 
     def component(
         self, why: Status, sample: int, begin: float, state: np.ndarray, found: np.ndarray

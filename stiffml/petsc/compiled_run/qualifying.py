@@ -24,6 +24,8 @@ def obstacle(request: Request) -> str:
         return "events and bounds are looked for between steps"
     if request.has_callback:
         return "a callback looks at every step"
+    if not isinstance(request.tolerances.rtol, float):
+        return "rtol differs between components"
     if request.options:
         return "it has options of PETSc"
     if request.adjoint.checkpoints not in ("stages", "solutions"):

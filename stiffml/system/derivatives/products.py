@@ -32,7 +32,9 @@ def derivative(slopes: Tensor, inputs: Sequence[Tensor], directions: Sequence[Te
     if not slopes.requires_grad or not inputs:
         return torch.zeros_like(slopes)
     products = torch.autograd.grad(slopes, list(inputs), probe, create_graph=True, allow_unused=True)
-    along = [(p * v).sum() for p, v in zip(products, directions, strict=True) if p is not None]
+    pairs = zip(products, directions, strict=True)
+    # Of complex inputs the products are gradients in torch's sense, and a change is Re(conj(p) v).
+    along = [(p.conj() * v).real.sum() for p, v in pairs if p is not None]
     total = sum(along, torch.zeros(()))
     if not total.requires_grad:
         return torch.zeros_like(slopes)

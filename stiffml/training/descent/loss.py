@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stiffml.errors import LinearSolveError, ReplayError, SolveError
 from stiffml.interface.integrate import solved
-from stiffml.interface.tolerances import default_tolerances
+from stiffml.interface.tolerances import default_tolerances, divided
 from stiffml.steps import Adaptive, Fixed, Grid, KeptSteps
 from stiffml.training.descent.settings import FirstOrder
 from stiffml.training.descent.unknowns import Unknowns
@@ -227,8 +227,12 @@ def smaller_steps(options: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]
         return {**options, "steps": Fixed(steps.h / 2)}
     if isinstance(steps, Adaptive):
         rtol, atol = default_tolerances(dtype)
-        rtol, atol = options.get("rtol", rtol) / FINER, options.get("atol", atol) / FINER
-        return {**options, "rtol": max(rtol, 10 * torch.finfo(dtype).eps), "atol": atol}
+        rtol, atol = (
+            divided(options.get(name, usual), FINER) for name, usual in (("rtol", rtol), ("atol", atol))
+        )
+        if not isinstance(rtol, tuple | Tensor):
+            rtol = max(rtol, 10 * torch.finfo(dtype).eps)
+        return {**options, "rtol": rtol, "atol": atol}
     return None
 
 
