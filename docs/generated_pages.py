@@ -9,7 +9,7 @@ from pathlib import Path
 
 import problems
 from stiffml import METHODS
-from stiffml.cli.methods import COLUMNS
+from stiffml.cli.methods import MEANINGS, abilities, stability_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -69,13 +69,14 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def methods() -> str:
-    """What each method can do, from the capability table."""
+    """What each method can do, from the capability table, and its stability, from its coefficients."""
     rows = []
     for name, method in METHODS.items():
-        able = ["yes" if getattr(method, attribute) else "" for attribute in COLUMNS]
-        rows.append([f"`{name}`", str(method.order), method.stepper, *able])
-    head = ["method", "order", "steps by", *COLUMNS.values()]
-    return "# All methods\n\n`stiffml methods` prints this table.\n\n" + table(head, rows)
+        by = "PETSc" if method.stepper == "petsc" else "stiffml"
+        interpolant = "yes" if method.own_interpolant else ""
+        rows.append([f"`{name}`", str(method.order), stability_text(name), *abilities(name), interpolant, by])
+    head = ["method", "order", "stability", "stiffly accurate", "can", "own interpolant", "steps by"]
+    return f"# All methods\n\n`stiffml methods` prints this table. {MEANINGS}\n\n" + table(head, rows)
 
 
 def library() -> str:

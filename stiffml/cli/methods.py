@@ -45,11 +45,12 @@ def _overview() -> None:
         caption=MEANINGS,
     )
     for name in METHODS:
-        table.add_row(name, str(METHODS[name].order), _stability(name), *_abilities(name))
+        table.add_row(name, str(METHODS[name].order), stability_text(name), *abilities(name))
     console.print(table, highlight=False)
 
 
-def _stability(name: str) -> str:
+def stability_text(name: str) -> str:
+    """Such as "L", "A(51°)" or, of an explicit method, "to 2.8"."""
     from stiffml.diagnostics.methods import stability
 
     how = stability(name)
@@ -58,7 +59,8 @@ def _stability(name: str) -> str:
     return f"A({how.angle:.0f}°)" if how.kind == "A(α)" else how.kind
 
 
-def _abilities(name: str) -> tuple[str, str]:
+def abilities(name: str) -> tuple[str, str]:
+    """ "yes" for a stiffly accurate method, and what it can do."""
     from stiffml import METHODS
     from stiffml.diagnostics.methods import stability
 
@@ -100,7 +102,7 @@ def _detail(name: str) -> None:
         )
         table.add_row("stiffly accurate", "yes" if how.stiffly_accurate else "no")
     table.add_row("steps by", "PETSc" if method.stepper == "petsc" else "stiffml")
-    table.add_row("can", _abilities(name)[1])
+    table.add_row("can", abilities(name)[1])
     table.add_row("between steps", "its own interpolant" if method.own_interpolant else "a polynomial")
     table.add_row("use it for", "\n".join(suits(name)))
     first = (type(method).__doc__ or "").strip().splitlines()

@@ -50,7 +50,8 @@ Size = Annotated[int | None, typer.Option(min=2, help="Grid points along each ax
 def explained() -> Iterator[None]:
     """End the command with the message of an expected error on stderr.
 
-    The exit status is 2 for wrong arguments, and 1 for solves, trainings, files, packages that fail.
+    The exit status is 2 for wrong arguments, such as a file that is missing or a folder that is taken, and 1
+    for solves, trainings, disks, packages that fail.
     """
     from stiffml.errors import SolveError
     from stiffml.training import TrainingError
@@ -60,7 +61,8 @@ def explained() -> Iterator[None]:
     except (ValueError, OSError, ImportError, SolveError, TrainingError) as error:
         errors.print("[red]error[/]: ", end="")
         errors.print(str(error), markup=False, highlight=False, emoji=False, soft_wrap=True)
-        raise typer.Exit(USAGE if isinstance(error, ValueError) else FAILED) from None
+        wrong = isinstance(error, ValueError | FileNotFoundError | FileExistsError)
+        raise typer.Exit(USAGE if wrong else FAILED) from None
 
 
 class Work:

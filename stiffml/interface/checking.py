@@ -142,7 +142,7 @@ def require_callables(arguments: Arguments) -> None:
 
 def with_outputs_chosen(arguments: Arguments) -> Arguments:
     """Arguments whose ``outputs`` say "steps" or "interpolate", if they have said "auto"."""
-    if arguments.outputs != "auto":
+    if not isinstance(arguments.outputs, str) or arguments.outputs != "auto":
         return arguments
     steps, chosen = arguments.steps, "steps"
     if resolve(arguments.method).interpolates_outputs and arguments.t.dim() == 1:

@@ -100,7 +100,8 @@ class KeptJacobian:
     def has_converged(self) -> None:
         """A solve has ended well."""
         self._solves += 1
-        self.wants_new = self.is_exact or self.iterations >= SLOW or self._solves >= OLDEST
+        # A solve that ends where it begins has taken no new J, though it may have wanted one.
+        self.wants_new = self.wants_new or self.iterations >= SLOW or self._solves >= OLDEST
         self._was_repeated = self._is_under_way = False
 
     def may_repeat(self) -> bool:

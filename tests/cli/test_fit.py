@@ -78,7 +78,7 @@ def test_robertson_by_adamw(tmp_path: Path) -> None:
     with xarray.open_dataset(tmp_path / "run" / "history.nc", engine="h5netcdf") as history:
         assert history["loss"].shape == (3,)
     run(*base, tmp_path / "halves", "--iterations", 2)
-    assert "pass --resume" in run(*base, tmp_path / "halves", status=1)
+    assert "pass --resume" in run(*base, tmp_path / "halves", status=2)
     run(*base, tmp_path / "halves", "--iterations", 3, "--resume")
     for name, value in weights(tmp_path / "run").items():
         assert torch.equal(value, weights(tmp_path / "halves")[name]), f"{name} differs after resuming"

@@ -229,7 +229,10 @@ ACCEPTED: dict[tuple[str, str], set[str]] = {
     ("Parameter", "value"): NUMBERS | {"empty", "three dimensions"},
     ("Parameter", "initial"): {"bool"},
     ("Parameter", "description"): NAMES,
-    **{("Problem", field): NAMES for field in ("name", "title", "equations", "citation", "stiffness")},
+    **{
+        ("Problem", field): NAMES
+        for field in ("name", "title", "equations", "citation", "stiffness", "grid_units")
+    },
     ("Problem", "bounds"): {"none", "ragged"},  # (low, high) = ([1], [1, 2])
     ("Problem", "references"): {"empty"},
     ("Problem", "breakpoints"): {"empty"},

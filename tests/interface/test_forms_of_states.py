@@ -204,3 +204,41 @@ def test_explicit_methods_without_an_estimate_step_from_output_to_output() -> No
     assert torch.equal(
         solve(lambda t, y: -y, times(1.0), T, method=None).y, solve(lambda t, y: -y, times(1.0), T).y
     )
+
+
+@pytest.mark.parametrize("method", ["bdf2", "rosw-ra34pw2", "dopri5"])
+def test_events_jumps_and_callbacks_get_states_in_their_form(method: str) -> None:
+    """As many real tensors give; what is found on the way has the form of y0 too."""
+    seen: list[Any] = []
+    nested = {"z": START, "x": torch.tensor([1.0], dtype=torch.float64)}
+
+    def func(t: Tensor, y: dict) -> dict:
+        return {"z": torch.mv(A, y["z"]), "x": -y["x"]}
+
+    def dose(t: Tensor, y: dict) -> dict:
+        return {**y, "x": y["x"] + 1}
+
+    def below(t: Tensor, y: dict) -> Tensor:
+        return y["x"][0] - 0.9
+
+    sol = solve(
+        func,
+        nested,
+        T,
+        method=method,
+        jumps=[(0.25, dose)],
+        event=[stiffml.Crossing(below, terminal=False), stiffml.Crossing(below, "rising", terminal=False)],
+        callback=lambda t, y, h: seen.append(y),
+        **TIGHT,
+    )
+    assert set(seen[0]) == {"z", "x"}
+    assert seen[0]["z"].is_complex()
+    assert float(sol.y["x"][1, 0]) == pytest.approx(np.exp(-0.5) + np.exp(-0.25), rel=1e-4)
+    assert float(sol.events[0].t[0]) == pytest.approx(-np.log(0.9), rel=1e-4)
+    assert sol.events[0].y["z"].is_complex()
+    assert sol.events[1].y["x"].shape == (len(sol.events[1].t), 1)
+    states = sol.step_states()
+    assert states["x"].shape == (len(sol.step_times), 1)
+    assert states["z"].dtype == torch.complex128
+    assert sol.plot() is not None
+    assert len(str(sol).splitlines()) <= 25

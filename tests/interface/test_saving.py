@@ -13,6 +13,7 @@ import xarray
 from typer.testing import CliRunner
 
 import problems
+import stiffml
 from stiffml.cli import app
 from stiffml.cli.screen import console, errors
 from stiffml.files import require_writable, save_atomically, take_back
@@ -65,7 +66,10 @@ def test_netcdf_keeps_all_there_is(tmp_path: Path) -> None:
         attrs={"title": "α", "count": 3},
     )
     problems.save_dataset(data, tmp_path / "a.nc")
-    assert problems.load_dataset(tmp_path / "a.nc").identical(data)
+    found = problems.load_dataset(tmp_path / "a.nc")
+    assert found.attrs.pop("Conventions") == "CF-1.8"
+    assert found.attrs.pop("stiffml_version") == stiffml.__version__
+    assert found.identical(data)
 
 
 def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_steps_are_those_of_outputs_there(name: str, backwards: bool, network, s
     """The same states, the same gradients, those of the times themselves included."""
     sign = -1.0 if backwards else 1.0
     steps = Adaptive() if METHODS[name].adaptive and name in ("bdf3", "rosw-ra34pw2", "dopri5") else Grid(2)
-    func, arguments = parts(network, name), {"method": name, "steps": steps, "params": network.parameters()}
+    func, arguments = parts(network, name), {"method": name, "steps": steps, "outputs": "steps"}
     t, through, both = (sign * v for v in (T, THROUGH, BOTH))
     y0 = start.clone()
     inputs = [t, through, both, y0]
@@ -83,7 +83,7 @@ def test_interpolated_outputs(name: str, checkpoints, network, start) -> None:
         adjoint=adjoint,
     )
     ends = torch.stack([t[0], times(0.53)[0], t[9], t[12]])
-    there = solve(network, start, ends, method=name, rtol=1e-3)
+    there = solve(network, start, ends, method=name, rtol=1e-3, outputs="steps")
     assert solution.stats.accepted == there.stats.accepted
     assert torch.allclose(solution.y, there.interpolate(t), rtol=1e-12)
     found = torch.autograd.grad(solution.y.sum(), list(network.parameters()))
@@ -118,11 +118,11 @@ def test_what_does_not_count(network, start) -> None:
 def test_with_breakpoints(name: str, network, start) -> None:
     """Pieces begin afresh at breakpoints, and go through the times between; recorded steps repeat that."""
     arguments = {"method": name, "breakpoints": [0.7], "through": [0.2, 0.7, 0.9, 3.0]}
-    loose = {"rtol": 1e-3, "atol": 1e-5}
+    loose = {"rtol": 1e-3, "atol": 1e-5, "outputs": "steps"}
     solution = solve(network, start, T, **arguments, **loose)
     there = solve(network, start, BOTH, method=name, breakpoints=[0.7], **loose)
     assert torch.equal(solution.y, there.y[KEPT])
-    again = solve(network, start, T, steps=solution.steps, **arguments)
+    again = solve(network, start, T, steps=solution.steps, outputs="steps", **arguments)
     assert again.stats.accepted == solution.stats.accepted, "look at the intervals in breakpoints.py"
     assert torch.allclose(again.y, solution.y, atol=1e-4)
 
@@ -132,9 +132,8 @@ def test_with_an_event(name: str, network, start) -> None:
     y0 = start.clone().requires_grad_()
 
     def ended(t: Tensor, **arguments):
-        solution = solve(
-            network, y0, t, method=name, rtol=1e-3, event=lambda t, y: t + 0.1 * y[0] - 1.0, **arguments
-        )
+        arguments |= {"method": name, "rtol": 1e-3, "outputs": "steps"}
+        solution = solve(network, y0, t, event=lambda t, y: t + 0.1 * y[0] - 1.0, **arguments)
         assert solution.event is not None
         return solution, torch.autograd.grad(solution.event.t + solution.event.y.sum(), y0)[0]
 

@@ -166,10 +166,18 @@ class TestUse:
 
     def test_age(self) -> None:
         use = self.kept()
-        for _ in range(OLDEST):
+        use.has_converged()
+        for _ in range(OLDEST - 1):
             assert not use.wants_new
             use.begins()
             use.has_converged()
+        assert use.wants_new
+
+    def test_solves_that_end_where_they_begin(self) -> None:
+        """No Jacobian was made, so the next solve still wants one."""
+        use = KeptJacobian()
+        use.begins()
+        use.has_converged()
         assert use.wants_new
 
     def test_after_a_failure(self) -> None:
