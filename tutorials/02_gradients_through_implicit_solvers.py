@@ -399,8 +399,8 @@ assert rates["with the slip"] < 1.3
 # Now the other school. The continuous adjoint integrates λ' = −Jᵀλ from the end of the span to its start,
 # and in that direction λ decays. But it needs the states on its way, and in the form of
 # ``torchdiffeq.odeint_adjoint`` it gets them by integrating the system itself backwards. A stiff system
-# forgets its past at rate |λ|, the fast eigenvalue: that is what stiff means. Backwards, it *invents* a
-# past, and any error grows like exp(|λ| t). Look at the system alone, sent from 0 to T and back again:
+# forgets its past at rate ``|λ|``, the fast eigenvalue: that is what stiff means. Backwards, it *invents* a
+# past, and any error grows like ``exp(|λ| t)``. Look at the system alone, sent from 0 to T and back again:
 
 figure, panels = plt.subplots(1, 3, figsize=(9.6, 3.0), sharey=True)
 there = torch.linspace(0, T, WAYPOINTS, dtype=torch.float64)

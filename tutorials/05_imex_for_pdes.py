@@ -113,7 +113,7 @@ assert max(limits.values()) < 6e-3
 # %%
 # The linear part reaches far to the left: like 4 ν n² for Burgers (n points on the unit interval), like
 # 16 (n/L)⁴ for KS. Halve the grid's spacing, and the explicit step shrinks to a quarter, or a sixteenth. The
-# nonlinear part has eigenvalues of size max |u| n/L, near the imaginary axis. It gets on with explicit steps
+# nonlinear part has eigenvalues of size max ``|u|`` n/L, near the imaginary axis. It gets on with explicit steps
 # that are a good deal longer. This is what to split by.
 #
 # Split
@@ -489,7 +489,7 @@ assert bills["rk4"][0] < 2 * bills["arkimex-3"][0]
 
 # %%
 # With ν = 8e-4, the library's, IMEX is no cheaper: 327 calls against 320. The explicit convection limits its
-# steps to about 4 / (n max |u|), and each of them costs more. Nor does IMEX help
+# steps to about 4 / (n max ``|u|``), and each of them costs more. Nor does IMEX help
 #
 # * where the fast part is not linear, or not known: the reactions of a mechanism are both, and they couple
 #   everything to everything. Take ``bdf`` or a Rosenbrock method;

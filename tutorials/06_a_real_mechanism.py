@@ -401,7 +401,7 @@ assert response < 1e-4  # of the fastest mode, in steps of a microsecond
 assert abs(z[0] - 1e-3) < 1e-12
 
 # %%
-# To the left of |hλ| = 1 the method and the exact flow agree. To the right both vanish: what has died out
+# To the left of ``|hλ|`` = 1 the method and the exact flow agree. To the right both vanish: what has died out
 # within a step leaves no trace of how fast it did. This is the vanishing gradient of stiff problems (Fronk
 # and Petzold, arXiv:2508.01519), and no failure of the solver. If you want the rate of a fast mode, observe
 # while it is there, with steps of its own length. What a fast mode *follows* is another thing: ``forced`` in

@@ -307,7 +307,7 @@ assert evaluations[0] > costs["file"][2]
 # -----------------
 #
 # ``stiffml.distributed.Field`` spreads a field over processes by MPI. The right-hand side is written for a
-# part of it with a border of ghost points, and all else stays as it is: the README has a whole script, which
+# part of it with a border of ghost points, and all else stays as it is: the guide has a whole script, which
 # starts by ``OMP_NUM_THREADS=1 mpiexec -n 2 python script.py``. The following solves a field, which also has
 # a network at every point, on one process and on two, and compares:
 #

@@ -1,4 +1,4 @@
-"""The commands, with problems of the library and with the one in the README."""
+"""The commands, with problems of the library and with the one in the guide."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stiffml.cli import app, screen
 from stiffml.cli.screen import Work, console, duration, errors
 from stiffml.extras import to_install
 
-README = Path(__file__).parents[2] / "README.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "problems.md"
 
 
 def run(*arguments: object, status: int = 0) -> str:
@@ -35,10 +35,10 @@ def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """The README's problem as a file."""
-    (code,) = re.findall(r"```python\n# lake\.py\n(.*?)```", README.read_text(), re.DOTALL)
+    """The guide's problem as a file."""
+    (code,) = re.findall(r"```python\n# lake\.py\n(.*?)```", GUIDE.read_text(), re.DOTALL)
     lines = [line for line in code.splitlines() if line.strip()]
-    assert len(lines) <= 15, f"the README's own problem takes {len(lines)} lines"
+    assert len(lines) <= 15, f"the guide's own problem takes {len(lines)} lines"
     path = tmp_path / "lake.py"
     path.write_text(code)
     return path

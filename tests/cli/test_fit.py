@@ -24,7 +24,7 @@ from stiffml.cli.screen import console, errors
 from stiffml.experiments import robertson
 from stiffml.training import Whole, fit
 
-README = Path(__file__).parents[2] / "README.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "fits.md"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -177,14 +177,14 @@ def test_a_network_for_a_problem(tmp_path: Path) -> None:
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Path:
-    """A table of two decays, and the README's file beside it."""
+    """A table of two decays, and the guide's file beside it."""
     rows = ["run,t,A,B"]
     for name, start in (("x", 1.0), ("y", 0.5), ("z", 0.8)):
         for t in np.linspace(0, 2, 9):
             a = start * np.exp(-2 * t)
             rows.append(f"{name},{t:g},{a:.8g},{start - a:.8g}")
     (tmp_path / "lab.csv").write_text("\n".join(rows))
-    (code,) = re.findall(r"```python\n# my\.py\n(.*?)```", README.read_text(), re.DOTALL)
+    (code,) = re.findall(r"```python\n# my\.py\n(.*?)```", GUIDE.read_text(), re.DOTALL)
     assert len([line for line in code.splitlines() if line.strip()]) <= 15
     (tmp_path / "my.py").write_text(code)
     return tmp_path
