@@ -147,9 +147,9 @@ print(f"fastest decay at {SPAN:g} s: {at_ten:.2g} per second, at the end: {faste
 # second.
 #
 # An explicit method has to respect the fast rate all the same. On e' = λ e, a step of length h multiplies e
-# by R(hλ), where R is a polynomial; and polynomials grow, so that beyond some ``h|λ|`` the error is multiplied
-# by more than one. For the pair of Dormand and Prince, which is what both ``RK45`` and stiffml's ``dopri5``
-# are:
+# by R(hλ), where R is a polynomial; and polynomials grow, so that beyond some ``h|λ|`` the error is
+# multiplied by more than one. For the pair of Dormand and Prince, which is what both ``RK45`` and stiffml's
+# ``dopri5`` are:
 
 R = np.polynomial.Polynomial([1, 1, 1 / 2, 1 / 6, 1 / 24, 1 / 120, 1 / 600])
 LIMIT = max(-root.real for root in (R - 1).roots() if abs(root.imag) < 1e-12)
@@ -545,8 +545,9 @@ print(f"e5_conserved: {last.digits:.1f} digits, drift {last.invariant_drift:.1e}
 # 1. Change ``SPAN`` to 40 and predict, before you run it, how many evaluations ``RK45`` will take. (The
 #    rate ``|λ|`` is in the third picture.)
 #
-#    *Answer.* 258 000 at rtol = 1e-3: five times as many as for 10 s, not four, since ``|λ|`` grows from 2.6e3
-#    per second at 10 s on. The steps are 3.3 / ``|λ|``, whatever the tolerance, each of six evaluations.
+#    *Answer.* 258 000 at rtol = 1e-3: five times as many as for 10 s, not four, since ``|λ|`` grows
+#    from 2.6e3 per second at 10 s on. The steps are 3.3 / ``|λ|``, whatever the tolerance, each of six
+#    evaluations.
 #
 # 2. Give the solve with ``atol=1e-6`` the default ``bdf`` instead of ``bdf2``, and then ``rosw-ra34pw2``. Do
 #    they run away, too? How wrong are they in B, and would a check have told you?

@@ -113,8 +113,8 @@ assert max(limits.values()) < 6e-3
 # %%
 # The linear part reaches far to the left: like 4 ν n² for Burgers (n points on the unit interval), like
 # 16 (n/L)⁴ for KS. Halve the grid's spacing, and the explicit step shrinks to a quarter, or a sixteenth. The
-# nonlinear part has eigenvalues of size max ``|u|`` n/L, near the imaginary axis. It gets on with explicit steps
-# that are a good deal longer. This is what to split by.
+# nonlinear part has eigenvalues of size max ``|u|`` n/L, near the imaginary axis. It gets on with
+# explicit steps that are a good deal longer. This is what to split by.
 #
 # Split
 # -----
