@@ -143,16 +143,6 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def require_untransformed() -> None:
-    """Raise ValueError within ``torch.func`` and ``torch.vmap``, whose tensors have no numbers."""
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        raise ValueError(
-            "a solve cannot take part in torch.vmap nor in torch.func.grad, vjp, jvp, jacrev, jacfwd or "
-            "hessian. Try: batch_dims=1 for many states or parameters at once; torch.autograd.grad, or "
-            "torch.autograd.functional.jacobian, hvp and hessian; stiffml.sensitivities for forward mode"
-        )
-
-
 def with_numbers(name: str, tensor: Tensor) -> Tensor:
     """A dense tensor with data; a pending sign of a view is applied.
 

@@ -1,6 +1,6 @@
 """Many adjoints of a run: each segment reversed for all of them by one transposed solve.
 
-As :mod:`stiffml.gradients.transposed`, with a right-hand side for each component of each output. The
+As :mod:`stiffml.gradients.transposed`, with a right-hand side for each cotangent. The
 multipliers are then contracted with ∂f/∂θ at all nodes. Where that is not to be had, f is differentiated for
 each adjoint or for each parameter, whichever are fewer.
 """
@@ -31,17 +31,18 @@ from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.system import System
 
 
-def adjoints_at_once(tape: Tape, units: Units) -> tuple[np.ndarray, np.ndarray] | None:
-    """The gradients of every component of every output, R in all, by u0 (R, size) and along ``units`` (R, P).
+def adjoints_at_once(
+    tape: Tape, units: Units, cotangents: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The gradients for R cotangents (n_outputs, size, R), by u0 (R, size) and along ``units`` (R, P).
 
     None if the Jacobians are not small dense blocks.
     """
     replay, system, readings = tape.replay, tape.replay.system, tape.readings
-    size = system.layout.size
-    count = len(readings) * size
+    size, count = cotangents.shape[1:]
     pending = Pending()
-    for reading, cotangents in zip(readings, np.eye(count).reshape(-1, size, count), strict=True):
-        pending.read(reading, cotangents)
+    for reading, values in zip(readings, cotangents, strict=True):
+        pending.read(reading, values)
     found = np.zeros((count, units.count))
     longest = max(1, min(longest_segment(replay), SEGMENT_NUMBERS // (8 * count * system.f.largest)))
     for segment in tape.checkpoints.segments(replay, last_state(readings), longest):

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from stiffml.gradients.adjoint import is_swept_by_stages, reverse
+from stiffml.gradients.many import gradients_in_one_sweep, outside_of_batches, put_together, taken_apart
 from stiffml.gradients.non_finite import all_finite, explained, require_finite
 from stiffml.gradients.refusals import differentiable_no_further
 from stiffml.gradients.same_values import SameFunc
 from stiffml.gradients.second import differentiate_again
 from stiffml.gradients.tape import Tape
 from stiffml.native.replay import Replay
-from stiffml.parameters.passed import require_one_cotangent
 from stiffml.stats import AdjointStats, spend
 from stiffml.system.derivatives.products import added
 
@@ -55,11 +55,35 @@ class Integrate(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, cotangents: Tensor):
-        require_one_cotangent(cotangents)
         wrt_time = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
-        if not torch.is_grad_enabled():  # no derivative of the gradient will be wanted
-            return None, *_gradients(ctx.tape, wrt_time, cotangents, *ctx.saved_tensors)
-        return None, *_Reverse.apply(ctx.tape, wrt_time, cotangents, *ctx.saved_tensors)
+        inputs = ctx.saved_tensors
+        many = taken_apart(cotangents)
+        if many is not None:
+            with outside_of_batches():
+                found = _of_many(ctx.tape, wrt_time, many[0], *inputs)
+            return None, *(put_together(values, many[1]) for values in found)
+        is_transformed = torch._C._functorch.is_functorch_wrapped_tensor(cotangents)
+        if not torch.is_grad_enabled() and not is_transformed:  # no derivative of the gradient will be wanted
+            return None, *_gradients(ctx.tape, wrt_time, cotangents, *inputs)
+        return None, *_Reverse.apply(ctx.tape, wrt_time, cotangents, *inputs)
+
+
+def _of_many(tape: Tape, wrt_time: bool, cotangents: Tensor, *inputs: Tensor) -> list[Tensor | None]:
+    """The gradients for each of the cotangents (R, n, size), stacked."""
+    if not (wrt_time or torch.is_grad_enabled()) and type(cotangents) is Tensor:
+        at_once = gradients_in_one_sweep(tape, _plain(cotangents))
+        if at_once is not None:
+            return [None, None, at_once[0].to(inputs[2]), *at_once[1]]
+    apply = _Reverse.apply if torch.is_grad_enabled() else _gradients
+    rows = [apply(tape, wrt_time, one, *inputs) for one in cotangents]
+    return [_stacked(parts) for parts in zip(*rows, strict=True)]
+
+
+def _stacked(parts: Sequence[Tensor | None]) -> Tensor | None:
+    there = [part for part in parts if part is not None]
+    if not there:
+        return None
+    return torch.stack([torch.zeros_like(there[0]) if part is None else part for part in parts])
 
 
 def _gradients(tape: Tape, wrt_time: bool, cotangents: Tensor, *inputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -92,11 +116,24 @@ class _Reverse(torch.autograd.Function):
     """(cotangents (n, size), t, between, u0, *parameters) -> gradients by all but the cotangents."""
 
     @staticmethod
-    def forward(ctx, tape: Tape, wrt_time: bool, cotangents: Tensor, *inputs: Tensor):
-        ctx.tape = tape
-        ctx.save_for_backward(cotangents, *inputs)
-        ctx.set_materialize_grads(False)
+    def forward(tape: Tape, wrt_time: bool, cotangents: Tensor, *inputs: Tensor):
         return _gradients(tape, wrt_time, cotangents, *inputs)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.tape, _, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def vmap(info, in_dims, tape: Tape, wrt_time: bool, *tensors: Tensor):
+        rows = []
+        for number in range(info.batch_size):
+            pairs = zip(tensors, in_dims[2:], strict=True)
+            one = [x if at is None else x.select(at, number) for x, at in pairs]
+            rows.append(_Reverse.apply(tape, wrt_time, *one))
+        found = tuple(_stacked(parts) for parts in zip(*rows, strict=True))
+        return found, tuple(None if values is None else 0 for values in found)
 
     @staticmethod
     def backward(ctx, _along_t, _along_between, along_u0: Tensor | None, *along: Tensor | None):

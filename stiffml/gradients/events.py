@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stiffml.discretization.numbering import HALF
 from stiffml.gradients.end_time import end_time_tangents
-from stiffml.gradients.refusals import differentiable_no_further
+from stiffml.gradients.refusals import differentiable_no_further, require_single
 from stiffml.gradients.tape import Tape
 from stiffml.run.crossings import EventFunc, checked, gradients_of
 from stiffml.system.space import Space
@@ -85,6 +85,7 @@ class _MovedWithEnd(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, along: Tensor):
+        require_single(along, "the gradient of an event")
         u, end, velocities = ctx.saved_tensors
         with torch.no_grad():
             moved = ctx.space.sum(float((along * velocities).sum()))
@@ -107,6 +108,8 @@ class _AtEvent(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, along_t: Tensor, along_u: Tensor):
+        for along in (along_t, along_u):
+            require_single(along, "the gradient of an event")
         u, value, velocity = ctx.saved_tensors
         if ctx.rate == 0:
             raise ZeroDivisionError(

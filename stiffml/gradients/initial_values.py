@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stiffml.gradients.directions import Directions
 from stiffml.gradients.hooks import without_hooks
-from stiffml.gradients.refusals import differentiable_no_further
+from stiffml.gradients.refusals import differentiable_no_further, require_single
 from stiffml.native.constraints import Constraints
 
 
@@ -33,6 +33,7 @@ class MakeConsistent(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, cotangent: Tensor):
+        require_single(cotangent, "the gradient of make_consistent")
         inputs = ctx.saved_tensors
         with ctx.system.as_it_was(), without_hooks(ctx.system.parameters):
             if torch.is_grad_enabled() and not ctx.system.mass_has_gradient:
@@ -98,6 +99,7 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, cotangent: Tensor):
+        require_single(cotangent, "the gradient of make_consistent")
         return None, _Linear.apply(ctx.map, cotangent, not ctx.transpose), None
 
 

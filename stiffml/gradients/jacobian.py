@@ -63,8 +63,9 @@ def by_tangents(tape: Tape, units: Units, start: np.ndarray | None) -> Tensor:
 
 def by_adjoints(tape: Tape, columns: Columns, of_mass: bool) -> Tensor:
     """The Jacobian from one adjoint for each component of each output."""
-    found = None if of_mass else adjoints_at_once(tape, units_of(tape, columns))
     count, size = len(tape.readings), tape.replay.system.layout.size
+    each = np.eye(count * size).reshape(count, size, -1)
+    found = None if of_mass else adjoints_at_once(tape, units_of(tape, columns), each)
     if found is not None:
         u0, parameters = found
         if columns.u0:

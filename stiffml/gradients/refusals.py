@@ -22,6 +22,16 @@ def differentiable_no_further(
     return [None if g is None else g + _Zeros.apply(g.detach(), what, *inputs) for g in gradients]
 
 
+def require_single(cotangent: Tensor, what: str) -> None:
+    """Raise RuntimeError if the backward pass of ``what`` gets many cotangents at once."""
+    functorch = torch._C._functorch
+    if functorch.is_legacy_batchedtensor(cotangent) or functorch.is_functorch_wrapped_tensor(cotangent):
+        raise RuntimeError(
+            f"stiffml: {what} takes one cotangent in a backward pass, not many at once (is_grads_batched, "
+            "vectorize=True). Try: torch.func.jacrev of the solve, or vectorize=False"
+        )
+
+
 class _Zeros(torch.autograd.Function):
     @staticmethod
     def forward(ctx, like: Tensor, what: str, *inputs: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.checks import flag, require_untransformed, times_of_samples
+from stiffml.checks import flag, times_of_samples
 from stiffml.errors import SolveError, Status, explain
 from stiffml.gradients.autograd import Integrate
 from stiffml.gradients.events import differentiable_event, moved_with_end
@@ -34,6 +34,7 @@ from stiffml.interface.piece import Piece
 from stiffml.interface.remembered import recall, remember
 from stiffml.interface.solution import Solution
 from stiffml.interface.steppers import solvers_for
+from stiffml.interface.transforms.solving import may_be_transformed, solved_in_transforms
 from stiffml.interface.watching import watching
 from stiffml.native.constraints import Constraints
 from stiffml.native.replay import Replay
@@ -56,15 +57,15 @@ from stiffml.system.unnamed_parameters import require_none_at_end
 def solved(arguments: Arguments) -> Solution:
     """The solution; see :func:`stiffml.solve`."""
     y0 = in_single_precision(arguments.y0)
+    arguments = arguments if y0 is arguments.y0 else dataclasses.replace(arguments, y0=y0)
     with without_autocast():
-        return _solved(arguments if y0 is arguments.y0 else dataclasses.replace(arguments, y0=y0))
+        return solved_in_transforms(arguments, _solved) if may_be_transformed() else _solved(arguments)
 
 
 def _solved(arguments: Arguments) -> Solution:
     form, y0 = form_of(arguments.y0)
     if form is not None:
         return _solved_in_form(arguments, form, y0)
-    require_untransformed()
     flag("throw", arguments.throw)
     t, params = times_of_samples("t", arguments.t), collected(arguments.params)
     arguments = dataclasses.replace(arguments, t=t, params=params)

@@ -18,6 +18,10 @@ def jacobian_of(
     pieces: Sequence[Piece], t: Tensor, y: State, inputs: Tensor | Sequence[Tensor]
 ) -> State | tuple[State, ...]:
     """dY/dp for each input p; see :meth:`stiffml.Solution.jacobian`."""
+    if not pieces:
+        raise ValueError(
+            "jacobian: not available within torch.vmap and torch.func, which have jacrev and jacfwd"
+        )
     wanted = _checked(inputs)
     parts = y if isinstance(y, tuple) else (y,)
     if not any(part.requires_grad for part in parts):

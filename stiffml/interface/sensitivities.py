@@ -92,6 +92,8 @@ def sensitivities(
     if asked.jumps is not None:
         raise NotImplementedError("sensitivities: not available with jumps; use Solution.jacobian")
     solution = solved(asked)
+    if not solution.pieces:
+        raise ValueError("sensitivities: not available within torch.func; use torch.func.jvp of the solve")
     if len(solution.pieces) > 1 or solution.event is not None:
         raise NotImplementedError(
             "sensitivities: not available with breakpoints or an event; use Solution.jacobian"

@@ -232,13 +232,18 @@ def solve(
 
         sol = solve(func, y0, torch.tensor([[0.0, 0.1, 0.3], [0.0, 2.0, 2.0]]), batch_dims=1)
 
+    Within ``torch.vmap``, the transforms of ``torch.func`` and forward-mode differentiation the outputs and
+    an event are those of an operation of torch. A batch is solved sample by sample, with steps of its own for
+    each; ``stats`` and ``steps`` are those of the last solve, and ``interpolate`` is not available. Tensors
+    of a transform that func uses later but not at the start must be named as ``params``.
+
     Raises
     ------
     ValueError, TypeError
         Before anything is solved: for a wrong argument, by name; for options that would change the equations
-        of a step, or that PETSc does not use; within ``torch.func`` and ``torch.vmap``. For a ``func`` that
-        has two values at one state, complex values, layers that keep statistics in training mode, or a
-        derivative that is needed and that torch does not see. For samples that depend on each other.
+        of a step, or that PETSc does not use. For a ``func`` that has two values at one state, complex values
+        for a real state, layers that keep statistics in training mode, or a derivative that is needed and
+        that torch does not see. For samples that depend on each other.
     SolveError
         If the solve stops early and ``throw`` is true; its ``solution`` holds the outputs reached.
     Exception

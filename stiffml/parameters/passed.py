@@ -83,13 +83,3 @@ def require_reverse_mode(**arguments: object) -> None:
                     f"{name} has a tangent of forward-mode differentiation, which does not pass through a "
                     "solve. Try: stiffml.sensitivities(func, y0, t, …), or a gradient in reverse mode"
                 )
-
-
-def require_one_cotangent(cotangent: Tensor) -> None:
-    """Raise RuntimeError if a backward pass gets many cotangents at once."""
-    functorch = torch._C._functorch
-    if functorch.is_legacy_batchedtensor(cotangent) or functorch.is_functorch_wrapped_tensor(cotangent):
-        raise RuntimeError(
-            "stiffml: a solve takes one cotangent in a backward pass, not many at once (is_grads_batched, "
-            "vectorize=True, torch.vmap). Try: a loop over them, vectorize=False, or stiffml.sensitivities"
-        )

@@ -98,18 +98,6 @@ def test_views_with_a_sign_to_apply() -> None:
     torch.testing.assert_close(gradient, wanted, rtol=1e-14, atol=0)
 
 
-@pytest.mark.parametrize("transform", ["jacrev", "jacfwd", "grad", "vmap"])
-def test_transforms_of_torch_are_refused_by_name(transform: str) -> None:
-    transforms = {
-        "jacrev": lambda: torch.func.jacrev(lambda y: solve(decay, y, T).y)(Y0),
-        "jacfwd": lambda: torch.func.jacfwd(lambda y: solve(decay, y, T).y)(Y0),
-        "grad": lambda: torch.func.grad(lambda y: solve(decay, y, T).y.sum())(Y0),
-        "vmap": lambda: torch.func.vmap(lambda y: solve(decay, y, T).y)(Y0[None]),
-    }
-    with pytest.raises(ValueError, match=r"torch\.vmap.*torch\.func.*batch_dims=1.*torch\.autograd"):
-        transforms[transform]()
-
-
 @pytest.mark.parametrize(
     ("span", "message"),
     [

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-import torch.autograd.forward_ad as forward_ad
 from methods import CLASSES, WHOLE_OR_SPLIT, WITH_RAGGED_TIMES
 from small_problems import times
 from torch import Tensor, nn
@@ -214,31 +213,6 @@ def test_leaves_that_come_late_in_a_solve_without_a_graph(method: str, t: Tensor
         odeint(func, y0, t, method=method, steps=Grid(2), batch_dims=1)
     odeint(func, y0, t, method=method, steps=Grid(2), batch_dims=1, params=[k]).sum().backward()
     assert k.grad is not None
-
-
-def test_forward_mode() -> None:
-    with forward_ad.dual_level():
-        k = forward_ad.make_dual(torch.tensor(2.0, dtype=torch.float64), torch.ones((), dtype=torch.float64))
-        y0 = forward_ad.make_dual(start().detach(), torch.ones(2, dtype=torch.float64))
-        plain = start().detach()
-        for name, attempt in {
-            "params": lambda: odeint(lambda t, y: -k * y, plain, T, params=[k]),
-            "y0": lambda: odeint(lambda t, y: -y, y0, T),
-            "func's value": lambda: odeint(lambda t, y: -k * y, plain, T),
-        }.items():
-            with pytest.raises(ValueError, match=f"{name} has a tangent.*sensitivities"):
-                attempt()
-        odeint(lambda t, y: -y, plain, T)
-
-
-def test_transforms_of_functions() -> None:
-    one = lambda k: odeint(lambda t, y: -k * y, start().detach(), T)[-1]  # noqa: E731
-    k = torch.tensor(2.0, dtype=torch.float64)
-    for transform in (torch.vmap, torch.func.jacrev, torch.func.jacfwd):
-        with pytest.raises(ValueError, match=r"torch.vmap.*batch_dims=1.*sensitivities"):
-            transform(one)(k[None] if transform is torch.vmap else k)
-    with pytest.raises(RuntimeError, match=r"one cotangent.*vectorize=False"):
-        torch.autograd.functional.jacobian(one, k, vectorize=True)
 
 
 def test_where_gradients_are_switched_off_func_is_called_as_often_as_ever() -> None:
