@@ -44,7 +44,7 @@ def adaptive_solution(call: Call, **more: Any) -> Solution:
     own = {
         "breakpoints": jumps if len(jumps) else None,
         "outputs": "interpolate",
-        "params": call.params,
+        **call.kept,
         **more,
     }
     if call.callbacks or any(options.get(name) is not None for name in CONTROLLED):

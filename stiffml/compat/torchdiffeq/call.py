@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from stiffml.checks import described, times
 from stiffml.compat.torchdiffeq.names import ADAMS, SCIPY, is_fixed
+from stiffml.settings import Discrete
 
 OF_GRID = {"step_size", "grid_constructor", "interp", "perturb", "norm"}
 OF_ADAMS = {"max_order", "max_iters", "implicit"}
@@ -47,6 +48,8 @@ class Call:
         Those of func that the method calls.
     params : tuple of Tensor
         That get a gradient besides what func uses.
+    adjoint : Discrete or None
+        What is kept for the backward pass.
     """
 
     func: Callable[[Tensor, Any], Any]
@@ -58,6 +61,12 @@ class Call:
     options: dict[str, Any]
     callbacks: dict[str, Callback]
     params: tuple[Tensor, ...]
+    adjoint: Discrete | None = None
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What concerns gradients, as :func:`stiffml.solve` takes it."""
+        return {"params": self.params, "adjoint": self.adjoint}
 
     @property
     def direction(self) -> int:
@@ -118,7 +127,8 @@ def call_of(
     atol: Any,
     method: Any,
     options: Mapping[str, Any] | None,
-    params: tuple[Tensor, ...],
+    params: tuple[Tensor, ...] = (),
+    adjoint: Discrete | None = None,
 ) -> Call:
     """The call with these arguments; errors name the one that is wrong, warnings what has no effect."""
     if not callable(func):
@@ -142,7 +152,7 @@ def call_of(
     if useless:
         warnings.warn(f"func: {method} does not call {', '.join(useless)}", stacklevel=3)
     callbacks = {name: found[name] for name in possible if name in found}
-    return Call(func, y0, times("t", t).double(), rtol, atol, method, own, callbacks, params)
+    return Call(func, y0, times("t", t).double(), rtol, atol, method, own, callbacks, params, adjoint)
 
 
 def _known(method: Any) -> set[str]:

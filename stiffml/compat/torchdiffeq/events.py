@@ -65,7 +65,7 @@ def _section(
     steps = max(1, math.ceil(abs(span) / size * (1 - 1e-12)))
     t = torch.stack([begin, begin.detach() + math.copysign(steps * size, span)])
     method = method_of(call.method)
-    return solve(call.func, y, t, method=method, steps=Grid(steps), event=event, params=call.params)
+    return solve(call.func, y, t, method=method, steps=Grid(steps), event=event, **call.kept)
 
 
 def _both(first: Any, last: Any) -> Any:

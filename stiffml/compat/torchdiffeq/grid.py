@@ -35,7 +35,7 @@ def on_grid(call: Call) -> Taken:
         method=method_of(call.method),
         steps=Grid(),
         breakpoints=breakpoints,
-        params=call.params,
+        **call.kept,
     ).y
     taken = Taken(_outputs(call, grid, y, interp), grid.detach(), lambda: tree_map(Tensor.detach, y))
     callback = call.callbacks.get("callback_step")

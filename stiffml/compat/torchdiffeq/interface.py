@@ -18,6 +18,7 @@ from stiffml.compat.torchdiffeq.names import SCIPY, is_fixed
 from stiffml.compat.torchdiffeq.scipy_solver import by_scipy
 from stiffml.compat.torchdiffeq.warning import warn_once
 from stiffml.parameters.passed import collected
+from stiffml.settings import Discrete
 
 Func = Callable[[Tensor, Any], Any]
 EventFn = Callable[[Tensor, Any], Tensor]
@@ -71,7 +72,7 @@ def odeint(
     SolveError
         If the solve stops early.
     """
-    call = call_of(func, y0, t, rtol, atol, method, options, ())
+    call = call_of(func, y0, t, rtol, atol, method, options)
     if event_fn is not None:
         return _to(t, *until_event(call, event_fn))
     return _solved(call).y
@@ -93,7 +94,9 @@ def odeint_adjoint(
     adjoint_options: Mapping[str, Any] | None = None,
     adjoint_params: Iterable[Tensor] | None = None,
 ) -> Any:
-    """The same as :func:`odeint`: its gradients are those of an adjoint already, of the very steps taken.
+    """The same as :func:`odeint`, whose gradients are those of an adjoint already, of the very steps taken.
+
+    It keeps the states of the steps and no graphs of func, which is evaluated again in the backward pass.
 
     Parameters
     ----------
@@ -118,7 +121,8 @@ def odeint_adjoint(
         )
     own = func.parameters() if adjoint_params is None and isinstance(func, nn.Module) else adjoint_params
     params = tuple(p for p in collected(() if own is None else own) if p.requires_grad)
-    call = call_of(func, y0, t, rtol, atol, method, options, params)
+    # Its memory is to be that of the states alone: func is evaluated again backwards.
+    call = call_of(func, y0, t, rtol, atol, method, options, params, Discrete("solutions"))
     if event_fn is not None:
         return _to(t, *until_event(call, event_fn))
     taken = _solved(call)
@@ -175,7 +179,7 @@ def odeint_dense(
     It takes times of any shape and returns (*shape, *y0.shape). The method must have adaptive steps.
     """
     t = torch.stack([torch.as_tensor(t0).reshape(()), torch.as_tensor(t1).reshape(())])
-    call = call_of(func, y0, t, rtol, atol, method, options, ())
+    call = call_of(func, y0, t, rtol, atol, method, options)
     if call.method == SCIPY or is_fixed(call.method):
         raise ValueError(
             f"odeint_dense: method must have adaptive steps, such as dopri5, unlike {call.method}"
