@@ -3,7 +3,7 @@ PYTHON ?= python3
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
-.PHONY: demo test sweep sweep-petsc wheels check docs bench-peers clean
+.PHONY: demo test sweep sweep-petsc wheels check docs bench bench-peers clean
 
 demo: ## fit a neural ODE to Robertson's problem and draw the result
 	$(PYTHON) environment/bootstrap.py
@@ -43,12 +43,20 @@ docs: ## build the site in docs/_build/html; the lessons are run for it
 	$(PYTHON) environment/bootstrap.py --extras test,docs
 	.venv/bin/python -m sphinx -W -n -b html docs docs/_build/html
 
+bench: ## time stiffml's own paths, and record the results
+	$(PYTHON) environment/bootstrap.py
+	.venv/bin/python benchmarks/eager.py
+	.venv/bin/python benchmarks/all_at_once.py
+	.venv/bin/python benchmarks/compiled_steps.py
+	.venv/bin/python benchmarks/ensembles.py
+
 bench-peers: ## compare with other tools, which get an environment of their own, and record the result
 	$(PYTHON) environment/bootstrap.py
 	$(PYTHON) benchmarks/peers/environment.py
 	.venv/bin/python benchmarks/peers/brusselator.py
 	.venv/bin/python benchmarks/peers/small/compare.py
 	.venv/bin/python benchmarks/peers/small/ensembles.py
+	.venv/bin/python benchmarks/peers/explicit/compare.py
 
 clean: ## remove the environment and the runs
 	rm -rf .venv .venv-peers .venv-petsc-* runs docs/_build docs/generated docs/learn
