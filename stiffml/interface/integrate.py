@@ -27,6 +27,7 @@ from stiffml.interface.forms.form import Form, form_of
 from stiffml.interface.forms.reformed import in_form, reformed
 from stiffml.interface.interpolation import interpolate
 from stiffml.interface.keeping import solve_on_kept_steps
+from stiffml.interface.notes import with_notes
 from stiffml.interface.open_end import is_open, with_far_end, without_event
 from stiffml.interface.output_times import first_of_each
 from stiffml.interface.own_times.integrate import solved_by_sample
@@ -140,7 +141,7 @@ def _solve_section(
 
     ``continues``: y0 is the end of another section. Its algebraic variables are made consistent.
     """
-    with solving_on(space_of(arguments.func)):
+    with solving_on(space_of(arguments.func)), with_notes(arguments):
         request = check(arguments)
         remember(arguments, request)
         with suppress(OutdatedError):

@@ -30,6 +30,12 @@ no trial of how f is batched."""
 LARGE = 500_000
 """Numbers in a state above which memory counts for more than calls of the function."""
 
+_HINTS = {
+    np.ndarray: ": by operations of torch on y, not of numpy, which torch cannot differentiate",
+    list: ": such as torch.stack([-y[0], y[1]]) in place of [-y[0], y[1]]",
+}
+"""What to do, by the type of a value that is none."""
+
 
 class Evaluation:
     """``func`` at one state or at many, as the solver sees it.
@@ -164,7 +170,8 @@ class Evaluation:
             isinstance(part, Tensor) for part in parts
         ):
             kind = "a tuple of tensors" if self.layout.is_tuple else "a tensor"
-            raise TypeError(f"func must return {kind} like y0, not {type(value).__name__}")
+            hint = _HINTS.get(type(value), "")
+            raise TypeError(f"func must return {kind} like y0, not {type(value).__name__}{hint}")
         for part in parts:
             _require_real(part.dtype)
         shapes = tuple(part.shape for part in parts)
@@ -173,7 +180,9 @@ class Evaluation:
                 (tuple(map(tuple, s)) if self.layout.is_tuple else tuple(s[0]))
                 for s in (self.layout.shapes, shapes)
             )
-            raise ValueError(f"func returned shape {got}, but y0 has shape {want}")
+            is_time = not self.layout.is_tuple and got == () != want
+            hint = "; it is called as func(t, y), time first" if is_time else ""
+            raise ValueError(f"func returned shape {got}, but y0 has shape {want}{hint}")
         return tuple(parts) if self.layout.is_tuple else parts[0]
 
     def _mode(self, s: float, u: np.ndarray, samples: Sequence[Sample] = ()) -> Batching:
