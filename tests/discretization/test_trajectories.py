@@ -47,8 +47,8 @@ def runs(method: str, checkpoints: str, steps) -> list:
     for start, end in STARTS:
         y0 = torch.tensor(start, dtype=D, requires_grad=True)
         t = torch.tensor([0.0, 0.4 * end, end], dtype=D, requires_grad=True)
-        adjoint = Discrete(checkpoints)
-        solution = stiffml.solve(whole, y0, t, method=method, steps=steps, adjoint=adjoint)
+        how = {"steps": steps, "outputs": "steps", "adjoint": Discrete(checkpoints)}
+        solution = stiffml.solve(whole, y0, t, method=method, **how)
         tapes.append(solution.pieces[0].tape)
     return tapes
 

@@ -119,8 +119,9 @@ def form_of(y0: Any) -> tuple[Form | None, State]:
     The form is None for a real tensor and a tuple of real tensors, which are states already, and for what is
     no state at all: the checks of y0 say so.
     """
-    parts = y0 if type(y0) is tuple else (y0,)
-    if parts and all(isinstance(part, Tensor) and not part.is_complex() for part in parts):
+    if isinstance(y0, Tensor) and not y0.is_complex():
+        return None, y0
+    if type(y0) is tuple and y0 and all(isinstance(p, Tensor) and not p.is_complex() for p in y0):
         return None, y0
     leaves, spec = tree_flatten(y0)
     found = [_tensor(leaf) for leaf in leaves]

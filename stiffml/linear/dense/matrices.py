@@ -86,7 +86,7 @@ class _SingleMatrix(DenseMatrix):
 
     def configure(self, ksp) -> None:
         pc = ksp.getPC()
-        if any(name.startswith("pc_factor_") for name in PETSc.Options(pc.getOptionsPrefix()).getAll()):
+        if " pc_factor_" in " ".join(["", *PETSc.Options(pc.getOptionsPrefix()).getAll()]):
             pc.setType(PETSc.PC.Type.LU)  # options that only PETSc's own factors have
             return
         pc.setType(PETSc.PC.Type.PYTHON)
