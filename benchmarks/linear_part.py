@@ -188,7 +188,7 @@ def draw(result: dict, path: Path) -> None:
     axes.set_xscale("log")
     axes.margins(x=0.15)
     axes.set_xlabel("CPU time of a training step / ms")
-    axes.legend(frameon=False, loc="best")
+    figure.legend(frameon=False, loc="outside upper center", ncols=3)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
