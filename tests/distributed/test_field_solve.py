@@ -31,7 +31,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     return run(1, tmp_path_factory.mktemp("fields"))
 
 
-@pytest.mark.parametrize(("processes", "few"), [(2, False), (4, True)])
+@pytest.mark.parametrize(("processes", "few"), [(2, False), pytest.param(4, True, marks=pytest.mark.sweep)])
 def test_processes_agree(processes: int, few: bool, alone: dict[str, np.ndarray], tmp_path: Path) -> None:
     # Four processes on two cores wait for one another more than they work: a few cases do.
     together = run(processes, tmp_path, few)
