@@ -130,7 +130,8 @@ class Discrete:
     graphs: float = 2.0**28
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "graphs", number("Discrete: graphs", self.graphs, least=0))
+        if isinstance(self.graphs, bool) or not isinstance(self.graphs, int | float) or not self.graphs >= 0:
+            raise ValueError(f"Discrete: graphs must be a number of bytes, not {described(self.graphs)}")
         wanted = self.checkpoints
         if isinstance(wanted, Disk) or (isinstance(wanted, str) and wanted in ("stages", "solutions")):
             return

@@ -34,6 +34,7 @@ from stiffml.run.request import Request
 from stiffml.run.stepping import Plan
 from stiffml.settings import Discrete, Newton
 from stiffml.steps import Adaptive, KeptSteps, Recorded, landings
+from stiffml.steps.landings import ends_of_steps
 from stiffml.system.bounds import bounds_of
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.derivatives.jacobian import NARROW
@@ -148,7 +149,8 @@ def with_outputs_chosen(arguments: Arguments) -> Arguments:
     if resolve(arguments.method).interpolates_outputs and arguments.t.dim() == 1:
         # Recorded steps tell by the number of their intervals.
         is_new = steps is None or isinstance(steps, Adaptive | KeptSteps)
-        if is_new or (isinstance(steps, Recorded) and len(steps.ends) < len(_all_ends(arguments)) - 1):
+        on_steps = 0 if is_new else int(ends_of_steps(_all_ends(arguments), False).sum()) - 1
+        if is_new or (isinstance(steps, Recorded) and len(steps.ends) < on_steps):
             chosen = "interpolate"
     return dataclasses.replace(arguments, outputs=chosen)
 

@@ -182,7 +182,9 @@ def options_of(task: Task, guards: bool) -> ScopedOptions:
     if system.constant_jacobian:
         managed["snes_type"] = "ksponly"  # one linear solve, without a convergence test
     elif method.newton:
-        managed["snes_max_it"] = task.newton.max_iterations + MOST_KEPT  # SNESTest ends it before
+        # Those with a kept Jacobian do not count: SNESTest ends the iteration before.
+        kept = MOST_KEPT if task.tolerances is not None and may_keep(task) else 0
+        managed["snes_max_it"] = task.newton.max_iterations + kept
         if options.get("snes_linesearch_type", options.get("-snes_linesearch_type", "basic")) == "basic":
             # Where f is not finite at a new iterate, PETSc compares the norm of an earlier update with this
             # tolerance, and may accept the previous iterate as converged. Line searches shorten the update

@@ -25,6 +25,12 @@ SLOW = 4
 OLDEST = 50
 """Solves that one Jacobian serves at most."""
 
+USELESS = 0.5
+"""The share of solves, of about the last ten, in which a kept J fails, above which keeping gains nothing."""
+
+PAUSE = 50
+"""So many solves then take a new J in each iteration, before it is kept again."""
+
 
 def may_keep(task: Task) -> bool:
     """Whether Newton's iterations of adaptive steps may go on with earlier Jacobians.
@@ -60,13 +66,25 @@ class KeptJacobian:
         self._is_new = True  # whether the last update was, or the next is, made with a J of its own iterate
         self._rate = 0.0  # the contraction with J
         self._solves = 0  # that J has served
+        self._share = 0.0  # of the last solves, those in which a kept J has failed
+        self._failed = False  # in the present solve
+        self._pause = 0  # solves left without keeping J
         self._was_repeated = self._is_under_way = False
 
     def begins(self) -> None:
         """A solve begins. After one that has failed it takes a new J."""
         self.wants_new = self.wants_new or self._is_under_way
+        self._failed = self._failed or self._is_under_way
         self._is_under_way = True
-        self.is_exact, self.iterations, self._is_new, self._rate = False, 0, True, 0.0
+        self._pause = max(0, self._pause - 1)
+        if not self._pause:
+            self._share = 0.9 * self._share + 0.1 * self._failed
+            if self._share > USELESS:
+                self._share, self._pause = 0.0, PAUSE
+        self._failed = False
+        self.is_exact = self._pause > 0
+        self.wants_new = self.wants_new or self.is_exact
+        self.iterations, self._is_new, self._rate = 0, True, 0.0
 
     def is_used(self) -> None:
         """The next update is made with a J of another iterate."""
@@ -91,7 +109,7 @@ class KeptJacobian:
             return size <= EXACT
         contraction = size / previous
         if not contraction <= FAST or self.iterations >= MOST_KEPT:
-            self.wants_new = self.is_exact = True
+            self.wants_new = self.is_exact = self._failed = True
             return False
         # A single quotient may be small by chance.
         self._rate = max(0.3 * self._rate, contraction)

@@ -241,6 +241,7 @@ ACCEPTED: dict[tuple[str, str], set[str]] = {
     ("load", "eps"): NUMBERS,
     ("load", "name"): NAMES,
     ("Field", "periodic"): {"bool"},
+    ("Discrete", "graphs"): {"inf", "huge"},
 }
 """Of JUNK: what is right, or an error of another kind. A default that is None is right anyway."""
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stiffml import METHODS, Grid, Solution, Split, solve
 from stiffml.petsc import callbacks
-from stiffml.run.kept_jacobian import EXACT, MOST_KEPT, OLDEST, KeptJacobian
+from stiffml.run.kept_jacobian import EXACT, MOST_KEPT, OLDEST, PAUSE, KeptJacobian
 
 D = torch.float64
 KEEPING = [name for name in ADAPTIVE if METHODS[name].newton]
@@ -172,6 +172,20 @@ class TestUse:
             use.begins()
             use.has_converged()
         assert use.wants_new
+
+    def test_where_it_gains_nothing_it_is_left_for_a_while(self) -> None:
+        use, exact = KeptJacobian(), []
+        for _ in range(PAUSE + 10):
+            use.begins()
+            exact.append(use.is_exact)
+            use.is_renewed()
+            use.judge(1.0, math.inf)
+            use.is_used()
+            use.judge(0.9, 1.0)  # hardly any contraction
+            use.has_converged()
+        assert exact.index(True) < 10
+        assert sum(exact) == PAUSE
+        assert not exact[-1]
 
     def test_solves_that_end_where_they_begin(self) -> None:
         """No Jacobian was made, so the next solve still wants one."""
