@@ -47,7 +47,8 @@ def _notes(said: str, arguments: Arguments) -> Iterator[str]:
 
 
 def _functions(func: Any) -> tuple[Any, ...]:
-    return (func.implicit, func.explicit) if isinstance(func, Split) else (func,)
+    parts = (func.implicit, func.explicit) if isinstance(func, Split) else (func,)
+    return tuple(part for part in parts if callable(part))
 
 
 def _names(func: Callable) -> list[str]:

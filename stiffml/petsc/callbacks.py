@@ -12,7 +12,6 @@ from stiffml.petsc.convergence import SNESTest
 from stiffml.petsc.formulation import Formulation
 from stiffml.petsc.matrix import PETScSolver, ShiftedMatrix
 from stiffml.petsc.sharing import shared, written
-from stiffml.petsc.stages import shorten_failed_steps
 from stiffml.petsc.stiffness import StiffnessTest
 from stiffml.run.kept_jacobian import KeptJacobian
 from stiffml.run.stepping import Task
@@ -49,8 +48,6 @@ class Callbacks:
         (size,) the first non-finite value of ``func`` in the last step that had one, and in the current step.
     linearised : tuple of float
         Time and shift of the last matrix.
-    repeats : int
-        Solves that were made again with a new Jacobian.
     """
 
     test: SNESTest
@@ -78,7 +75,6 @@ class Callbacks:
         self._replaced = 0
         self._leave_jacobian: Callable[[], None] | None = None
         self._keeping: KeptJacobian | None = None
-        self._shrink, self.repeats, self._repeated = task.shrink, 0, 0
         self._solves_at_start = 0
 
     def use(self, matrix: ShiftedMatrix, test: SNESTest | None) -> None:
@@ -119,9 +115,6 @@ class Callbacks:
                 slope = self._problem.slope(s, u.array_r, with_jacobian)
                 if not is_finite(slope):
                     self.note(slope)
-                    if self._keeping is not None and self._keeping.may_repeat():
-                        self.repeats += 1
-                        shorten_failed_steps(ts, 1.0)
                 moved = self._problem.weigh(udot.array_r) if self._has_mass else udot.array_r
                 np.subtract(moved, slope, out=residual.array_w)
         except BaseException as error:
@@ -147,9 +140,6 @@ class Callbacks:
             self._matrix.fill(shift, s, vector)
             if keeping is not None:
                 keeping.is_renewed()
-                if self.repeats > self._repeated:
-                    self._repeated = self.repeats
-                    shorten_failed_steps(ts, self._shrink)
         except BaseException as error:
             self.failure = error
             raise

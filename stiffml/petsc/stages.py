@@ -50,13 +50,6 @@ def line_search_length(snes) -> float:
     return length.value
 
 
-def shorten_failed_steps(ts, factor: float) -> None:
-    """Let ``ts`` multiply the size of a step by ``factor`` before it tries the step again after a failure."""
-    library, adapt = _library(), ctypes.c_void_p()
-    _check(library.TSGetAdapt(ts.handle, ctypes.byref(adapt)))
-    _check(library.TSAdaptSetScaleSolveFailed(adapt, factor))
-
-
 def _check(code: int) -> None:
     if code:
         raise PETSc.Error(code)

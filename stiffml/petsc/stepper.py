@@ -81,7 +81,7 @@ class PETScStepper(Stepper):
         ts, before, implicit = self._steps.ts, self._earlier, self._method.implicit
         matrix = self._steps.matrix
         return Counts(
-            ts.getStepRejections() + self._failed_solves - self._callbacks.repeats,
+            ts.getStepRejections() + self._failed_solves,
             before.newton_iterations + (ts.getSNESIterations() if implicit else 0),
             before.krylov_iterations + (ts.getKSPIterations() if implicit else 0),
             before.mended_jacobians + (0 if matrix is None else matrix.mended),
@@ -95,14 +95,14 @@ class PETScStepper(Stepper):
 
     def step(self, size: float) -> Status | None:
         ts, callbacks = self._steps.ts, self._callbacks
-        rejected = ts.getStepRejections() + self._failed_solves - callbacks.repeats
+        rejected = ts.getStepRejections() + self._failed_solves
         self.cut_by = callbacks.first_bad = None
         if self._limits is not None:
             self._limits.begin()
         status = self._guarded_step(size) if self._steps.guards else self._step_with_cuts(size)
         if status is None and self.cut_by is None:
             ts = self._steps.ts  # it may be a new one
-            cut = ts.getStepRejections() + self._failed_solves - callbacks.repeats > rejected
+            cut = ts.getStepRejections() + self._failed_solves > rejected
             if cut and not self._system.space.every(callbacks.first_bad is None):
                 self.cut_by = Status.NON_FINITE  # PETSc cut the step in Newton's iteration
         return status
@@ -170,7 +170,7 @@ class PETScStepper(Stepper):
 
     def _recreate(self, start: float, before: np.ndarray) -> None:
         self._earlier = self.counts
-        self._failed_solves = self._earlier.rejected + 1 + self._callbacks.repeats
+        self._failed_solves = self._earlier.rejected + 1
         matrix = self._steps.matrix
         if matrix is not None:
             self._earlier_failures = self.linear_failures, matrix.last_failure
