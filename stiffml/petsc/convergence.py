@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stiffml.petsc.library import PETSc
+from stiffml.petsc.library import NOT_FINITE, PETSc
 from stiffml.petsc.sharing import shared
 from stiffml.petsc.stages import line_search_length
 from stiffml.run.kept_jacobian import KeptJacobian
@@ -91,7 +91,7 @@ class SNESTest:
 
     def __call__(self, snes, iteration: int, norms: tuple[float, float, float]) -> int:
         if not math.isfinite(norms[2]):
-            reason = _Reason.DIVERGED_FUNCTION_NANORINF
+            reason = NOT_FINITE
         elif iteration > 0:
             reason = self._judge(snes, iteration)
         else:

@@ -31,6 +31,11 @@ if PETSc.ScalarType().dtype != "float64":
     raise ImportError(f"stiffml needs a PETSc of real float64 numbers, found {PETSc.ScalarType().dtype}")
 
 
+_REASONS = PETSc.SNES.ConvergedReason
+NOT_FINITE = getattr(_REASONS, "DIVERGED_FUNCTION_NANORINF", None) or _REASONS.DIVERGED_FNORM_NAN
+"""Why Newton's iteration ends where f is not finite; before PETSc 3.25 it has another name."""
+
+
 def folders() -> list[str]:
     """The folders in which this PETSc says that it is."""
     config = petsc4py.get_config()
@@ -38,4 +43,4 @@ def folders() -> list[str]:
     return [f"{base}/{arch}", base] if arch else [base]
 
 
-__all__ = ["PETSc", "folders"]
+__all__ = ["NOT_FINITE", "PETSc", "folders"]

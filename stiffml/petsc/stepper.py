@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from stiffml.errors import Status
-from stiffml.petsc.library import PETSc
+from stiffml.petsc.library import NOT_FINITE, PETSc
 from stiffml.petsc.stages import read_stages
 from stiffml.petsc.time_stepper import TimeStepper
 from stiffml.run.stepping import Counts, Stepper, Task, updates
@@ -15,7 +15,6 @@ from stiffml.settings import Tolerances
 from stiffml.system.finite import is_finite
 
 _STEP_REJECTED = PETSc.TS.ConvergedReason.DIVERGED_STEP_REJECTED
-_NOT_FINITE = PETSc.SNES.ConvergedReason.DIVERGED_FUNCTION_NANORINF
 _ERR_FP = 72  # PETSC_ERR_FP, raised for an error norm that is infinite or not a number
 
 _MUCH_LONGER = 100.0
@@ -274,7 +273,7 @@ class PETScStepper(Stepper):
             if met_none and self._is_lost_in_time():
                 return Status.STEP_TOO_SMALL
             known = self._iterates or met_none
-            if self._steps.ts.getSNES().getConvergedReason() == _NOT_FINITE or not known:
+            if self._steps.ts.getSNES().getConvergedReason() == NOT_FINITE or not known:
                 return Status.NON_FINITE
             self.detail = matrix.failure or self._test_history()
             return Status.LINEAR_FAILED if matrix.failure else Status.NEWTON_FAILED
@@ -284,7 +283,7 @@ class PETScStepper(Stepper):
         """Whether the last solve failed because its step is shorter than the resolution of time."""
         ts = self._steps.ts
         begin = ts.getTime()
-        if begin + ts.getTimeStep() / 2 != begin or ts.getSNES().getConvergedReason() != _NOT_FINITE:
+        if begin + ts.getTimeStep() / 2 != begin or ts.getSNES().getConvergedReason() != NOT_FINITE:
             return False
         # If func is finite, the non-finite numbers come from dividing by the step size.
         return bool(np.isfinite(self._system.f.last_slope).all())

@@ -4,6 +4,10 @@
 #define ROUNDING_LIMIT 1e-6
 #define FLOOR_DECAY 0.5
 
+#if PETSC_VERSION_LT(3, 25, 0) /* the same reason, by its earlier name */
+#define SNES_DIVERGED_FUNCTION_NANORINF SNES_DIVERGED_FNORM_NAN
+#endif
+
 /* The estimated size of updates that are rounding errors of the equations, into ``floor``. */
 static PetscErrorCode estimate_rounding(struct run *r, const double *x) {
   const struct task *k = &r->task;
