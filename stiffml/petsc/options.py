@@ -66,7 +66,8 @@ class ScopedOptions:
 
     def check_used(self) -> None:
         """Raise ValueError if PETSc has not used one of the caller's options."""
-        unused = [name for name in self._extra if not self._database.used(name)]
+        everything = PETSc.Options()  # of one with a prefix, PETSc 3.24 asks without it
+        unused = [name for name in self._extra if not everything.used(self.prefix + name)]
         if unused:
             raise ValueError(
                 f"options: PETSc made no use of {', '.join(unused)} "
