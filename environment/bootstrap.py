@@ -88,7 +88,7 @@ def fingerprint() -> str:
 
 def wheel_key() -> str:
     """Names everything the PETSc wheels depend on, so that a change never meets a stale wheel."""
-    numpy_pins = [line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("numpy")]
+    numpy_pins = [line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("numpy==")]
     compiler = subprocess.run([compiler_command(), "--version"], capture_output=True, text=True).stdout
     parts = [
         json.dumps(RECIPE, sort_keys=True),
