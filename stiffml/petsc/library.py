@@ -17,7 +17,7 @@ except ImportError as error:
     ) from error
 
 OLDEST = (3, 24, 0)
-"""The oldest version of PETSc with which the tests pass."""
+"""The oldest version of PETSc that was tried: ``tests/petsc-3.24.6.txt`` has what falls short there."""
 
 PETSc: Any = _petsc  # Any because the type stubs lag behind the module
 
