@@ -14,6 +14,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from stiffml.petsc.formulation import Formulation
+from stiffml.petsc.matrix import ShiftedMatrix
 from stiffml.system.derivatives.colouring import colour_columns
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.derivatives.linearization import JacobianAt
@@ -21,6 +22,16 @@ from stiffml.system.finite import is_finite
 
 SMALLEST = 1e-3
 """Components below this fraction of the largest one are moved as if they had that size."""
+
+
+def finite_blocks(
+    matrix: ShiftedMatrix, problem: Formulation, s: float, vector: np.ndarray, blocks: np.ndarray
+) -> np.ndarray:
+    """The blocks (samples, width, width) of ∂f/∂u, mended where they are not finite, as ``matrix`` counts."""
+    if is_finite(blocks):
+        return blocks
+    matrix.mended += 1
+    return mended_blocks(problem, s, vector, blocks)
 
 
 def mended_blocks(problem: Formulation, s: float, vector: np.ndarray, blocks: np.ndarray) -> np.ndarray:

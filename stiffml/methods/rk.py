@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 
 from stiffml.checks import described
 from stiffml.discretization.dense_output import Dense
-from stiffml.discretization.equations import Form, Scheme
-from stiffml.methods.base import OneStep, are_within_step
-from stiffml.methods.runge_kutta_rows import stage_embedded, stage_interpolant, stage_scheme
-from stiffml.methods.tableaux import EXPLICIT, Butcher, Interpolation
+from stiffml.discretization.equations import Form
+from stiffml.methods.base import are_within_step
+from stiffml.methods.explicit import ByTableau
+from stiffml.methods.runge_kutta_rows import stage_interpolant
+from stiffml.methods.tableaux import EXPLICIT, Butcher, Interpolation, Tableau
 
 _REAL_STABILITY = {"bosh3": 2.45, "dopri5": 3.25}
 """Slightly less than the ends of the real stability intervals, 2.51 and 3.31."""
 
 
 @dataclass(frozen=True)
-class RungeKutta(OneStep):
+class RungeKutta(ByTableau):
     """Explicit methods Yᵢ = u₀ + h Σ_{j<i} aᵢⱼ kⱼ, kᵢ = f(t₀ + cᵢh, Yᵢ), u₁ = u₀ + h Σ bᵢ kᵢ.
 
     The adjoint of a step goes through the stages backwards. The cotangent of kᵢ is
@@ -42,33 +42,18 @@ class RungeKutta(OneStep):
             known = ", ".join(EXPLICIT)
             raise ValueError(f"RungeKutta: name must be one of {known}, not {described(self.name)}")
 
-    implicit = False
     stepper = "explicit"
 
     @property
-    def tableau(self):
+    def tableau(self) -> Tableau:
         return EXPLICIT[self.name]
-
-    @property
-    def order(self) -> int:
-        return self.tableau.order
-
-    @property
-    def adaptive(self) -> bool:
-        return self.tableau.embedded is not None
 
     @property
     def within_step(self) -> bool:
         return are_within_step(self.abscissae)
 
     def evaluates_end(self, form: Form) -> bool:
-        assert self.tableau.explicit is not None
-        return self.tableau.explicit.stiffly_accurate
-
-    @property
-    def abscissae(self) -> np.ndarray:
-        assert self.tableau.explicit is not None
-        return self.tableau.explicit.c
+        return self.butcher.stiffly_accurate
 
     @property
     def real_stability(self) -> float:
@@ -77,18 +62,11 @@ class RungeKutta(OneStep):
     def petsc_options(self) -> dict[str, object]:
         return {"ts_type": "rk", "ts_rk_type": self.tableau.petsc_name}
 
-    def scheme(self, form: Form) -> Scheme:
-        return _scheme(self.name)
-
-    def embedded(self, form: Form) -> Dense | None:
-        return _embedded(self.name)
-
     def dense(self, form: Form) -> Dense | None:
-        assert self.tableau.explicit is not None
         weights = self.tableau.interpolation
-        if weights is None and self.adaptive and self.tableau.explicit.stiffly_accurate:
-            weights = _hermite(self.tableau.explicit)
-        return stage_interpolant(self.tableau.explicit, None, False, weights)
+        if weights is None and self.adaptive and self.butcher.stiffly_accurate:
+            weights = _hermite(self.butcher)
+        return stage_interpolant(self.butcher, None, False, weights)
 
     @property
     def interpolates_outputs(self) -> bool:
@@ -104,17 +82,3 @@ def _hermite(tableau: Butcher) -> Interpolation:
     weights[0] += [1.0, -2.0, 1.0]
     weights[-1] += [0.0, -1.0, 1.0]
     return Interpolation(None, weights)
-
-
-@cache
-def _scheme(name: str) -> Scheme:
-    tableau = EXPLICIT[name].explicit
-    assert tableau is not None
-    return stage_scheme(tableau)
-
-
-@cache
-def _embedded(name: str) -> Dense | None:
-    tableau = EXPLICIT[name]
-    assert tableau.explicit is not None
-    return stage_embedded(tableau.explicit, None, False, tableau.embedded)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 
-from stiffml.discretization.dense_output import Dense
-from stiffml.discretization.equations import Form, Scheme
-from stiffml.methods.base import OneStep
-from stiffml.methods.runge_kutta_rows import stage_embedded, stage_scheme
+from stiffml.discretization.equations import Form
+from stiffml.methods.explicit import ByTableau
 from stiffml.methods.tableaux import Butcher, Tableau
 
 
 @dataclass(frozen=True)
-class Explicit(OneStep):
+class Explicit(ByTableau):
     """An explicit Runge-Kutta method by its tableau; steps are taken by stiffml itself.
 
     Parameters
@@ -30,52 +27,18 @@ class Explicit(OneStep):
 
     name: str
 
-    implicit = False
     stepper = "native"
 
     @property
     def tableau(self) -> Tableau:
         return TABLEAUX[self.name]
 
-    @property
-    def order(self) -> int:
-        return self.tableau.order
-
-    @property
-    def adaptive(self) -> bool:
-        return self.tableau.embedded is not None
-
     def evaluates_end(self, form: Form) -> bool:
         return False
 
     @property
-    def abscissae(self) -> np.ndarray:
-        assert self.tableau.explicit is not None
-        return self.tableau.explicit.c
-
-    @property
     def real_stability(self) -> float:
         return 1.95  # slightly less than 2, the end of the interval of Heun's methods of order 2
-
-    def scheme(self, form: Form) -> Scheme:
-        return _scheme(self.name)
-
-    def embedded(self, form: Form) -> Dense | None:
-        return _embedded(self.name)
-
-
-@cache
-def _scheme(name: str) -> Scheme:
-    tableau = TABLEAUX[name].explicit
-    assert tableau is not None
-    return stage_scheme(tableau)
-
-
-@cache
-def _embedded(name: str) -> Dense | None:
-    tableau = TABLEAUX[name]
-    assert tableau.explicit is not None
-    return stage_embedded(tableau.explicit, None, False, tableau.embedded)
 
 
 def _tableau(

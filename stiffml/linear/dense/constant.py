@@ -13,13 +13,12 @@ import torch
 from scipy.linalg import lapack
 
 from stiffml.linear.dense.blocks import BlockLU, shift_
-from stiffml.linear.non_finite import mended_blocks
+from stiffml.linear.non_finite import finite_blocks
 from stiffml.petsc.formulation import Formulation
 from stiffml.petsc.library import PETSc
 from stiffml.petsc.matrix import ShiftedMatrix
 from stiffml.system.derivatives.graph import Array
 from stiffml.system.derivatives.linearization import Linearization
-from stiffml.system.finite import is_finite
 
 KEPT = 20
 """Shifts whose factors are kept."""
@@ -144,10 +143,7 @@ class ConstantMatrix(ShiftedMatrix):
 
     def _evaluate(self, s: float, vector: np.ndarray) -> np.ndarray:
         blocks = self._problem.constant_blocks(s, vector)
-        if is_finite(blocks):
-            return blocks
-        self.mended += 1
-        return mended_blocks(self._problem, s, vector, blocks)
+        return finite_blocks(self, self._problem, s, vector, blocks)
 
     def close(self) -> None:
         self.mat.destroy()

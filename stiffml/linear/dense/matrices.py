@@ -9,12 +9,11 @@ import torch
 from scipy.linalg import lapack
 
 from stiffml.linear.dense.blocks import BlockLU, shift_
-from stiffml.linear.non_finite import mended_blocks
+from stiffml.linear.non_finite import finite_blocks
 from stiffml.petsc.formulation import Formulation
 from stiffml.petsc.library import PETSc
 from stiffml.petsc.matrix import ShiftedMatrix
 from stiffml.system.derivatives.graph import Array
-from stiffml.system.finite import is_finite
 
 _SLOPE_SHIFT = 1e15
 """Above this, PETSc is solving for the slope at the start, and scales the matrix afterwards."""
@@ -64,10 +63,7 @@ class DenseMatrix(ShiftedMatrix):
 
     def _evaluate(self, s: float, vector: np.ndarray) -> np.ndarray:
         blocks = self._problem.jacobian(s, vector)
-        if is_finite(blocks):
-            return blocks
-        self.mended += 1
-        return mended_blocks(self._problem, s, vector, blocks)
+        return finite_blocks(self, self._problem, s, vector, blocks)
 
 
 def dense_matrix(problem: Formulation) -> DenseMatrix:
