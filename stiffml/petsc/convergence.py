@@ -32,6 +32,10 @@ _FLOOR_DECAY = 0.5
 """An estimate of the rounding error is multiplied by this at each new solve, until it is made again."""
 
 
+def _no_rounding() -> np.ndarray:
+    raise RuntimeError("this test has left its equations")
+
+
 class SNESTest:
     """Convergence test for SNES; see :class:`stiffml.Newton` for the rule.
 
@@ -88,6 +92,10 @@ class SNESTest:
         self.expects_jacobian = True
         self.sizes: list[float] = []
         self.failed_sizes: list[float] = []
+
+    def release(self) -> None:
+        """Leave the equations: what refers to them and back would keep their vectors for long."""
+        self._rounding, self._floor = _no_rounding, None
 
     def __call__(self, snes, iteration: int, norms: tuple[float, float, float]) -> int:
         if not math.isfinite(norms[2]):

@@ -131,6 +131,7 @@ class TimeStepper:
             self.ts.destroy()
         if self.matrix is not None:
             self.matrix.close()
+        self.callbacks.leave()
 
     def close(self) -> None:
         """Free the TS and its matrix, and remove the options. Calling it again has no effect."""

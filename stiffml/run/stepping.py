@@ -82,7 +82,7 @@ class Task:
     watch : Watch or None
         Looks at the steps.
     slopes : sequence of ndarray
-        For each part f, g its value (size,) at the start.
+        For explicit methods f (size,) at the start.
     keeps_stages : bool
         Whether the stages of explicit steps are kept.
     graphs : float

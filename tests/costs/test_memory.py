@@ -22,8 +22,8 @@ def test_few_checkpoints_take_little_memory() -> None:
     assert few.peak_states <= 4 + EXTRA + ELSE, f"{few}: look at what _reverse_segment and Replay.step hold"
     assert more.forward_states - few.forward_states <= 4 * EACH + 1, f"{few}, {more}: look at Thinned"
     for cost in (few, more):  # the reversal needs little besides what is kept
-        assert cost.peak_states - cost.forward_states <= 5, (
-            f"{cost}: look for views that keep a whole segment alive"
+        assert cost.peak_states - cost.forward_states <= 2, (
+            f"{cost}: look for views that keep a whole segment alive, and cycles that keep the run"
         )
     assert more.gradient == pytest.approx(few.gradient, rel=1e-10)
 
