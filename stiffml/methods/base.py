@@ -105,6 +105,11 @@ class Method(ABC):
         """The ratio by which adaptive steps may grow from one to the next for long."""
         return math.inf
 
+    @property
+    def safety(self) -> float:
+        """The factor by which adaptive steps stay below the size whose estimated error is the tolerance."""
+        return 0.9
+
     def growth_limit(self, runs: int = 1) -> Growth:
         """How much longer the steps of adaptive runs side by side may become."""
         return Growth(self.growth, runs=runs)

@@ -67,6 +67,14 @@ class BDF(Method):
         return Growth(self.growth, self.order, self.jump, runs)
 
     @property
+    def safety(self) -> float:
+        # Steps aim at a sixth of the tolerance, as CVODE's do (its BIAS2): the errors of multistep methods
+        # add up over steps of about the same size, and a rejected step costs more than somewhat shorter ones.
+        # For its error a run costs the same or less: at rtol 1e-6 Robertson's reaction 4.67 digits for 2 928
+        # evaluations with 0.9, 5.02 for 3 265 with this.
+        return 6 ** (-1 / (self.order + 1))
+
+    @property
     def jump(self) -> float:
         # A jump by a ratio r multiplies rounding errors of states by r^order; this allows a factor of 100.
         return 100 ** (1 / self.order)

@@ -180,6 +180,8 @@ def options_of(task: Task, guards: bool) -> ScopedOptions:
         # With a positive minimum PETSc would accept a step of that size whatever its error.
         managed |= {"ts_adapt_dt_min": 0.0, "ts_adapt_dt_max": task.largest}
     suggested = dict(task.solver.suggested_options) if isinstance(task.solver, PETScSolver) else {}
+    if task.tolerances:
+        suggested["ts_adapt_safety"] = method.safety
     if system.constant_jacobian:
         managed["snes_type"] = "ksponly"  # one linear solve, without a convergence test
     elif method.newton:

@@ -66,7 +66,7 @@ def errors_of(solution: Solution) -> np.ndarray:
 
 
 def require_agreement(solution: Solution, steps: list[Step], method: str) -> None:
-    """PETSc's proposals tell its estimates: h · 0.9 · norm^(−1/order), within two limits."""
+    """PETSc's proposals tell its estimates: h · safety · norm^(−1/order), within two limits."""
     (piece,) = solution.pieces
     segment = next(piece.tape.run.checkpoints.segments(piece.tape.replay, len(steps), len(steps)))
     estimates = METHODS[method].estimates(segment, piece.tape.replay.system.form)
@@ -82,7 +82,7 @@ def require_agreement(solution: Solution, steps: list[Step], method: str) -> Non
             assert factor == pytest.approx(1), f"step {n} has no estimate, and PETSc has one"
         elif 0.11 < factor < largest and factor != 1:
             told += 1
-            norm = (0.9 / factor) ** orders[n]
+            norm = (METHODS[method].safety / factor) ** orders[n]
             # The tolerance is 1e-4 of the state, whose rounding a tableau multiplies by up to 300.
             assert norms[n] == pytest.approx(norm, abs=1e-9), f"step {n} of {method}"
     # BDF of order 6 may grow by 5 % only, and most of its steps do.

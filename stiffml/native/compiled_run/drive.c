@@ -68,10 +68,10 @@ static double error_norm(struct worker *w) {
 }
 
 /* As in run/controller.py. */
-static double factor_of(double norm, int64_t order) {
+static double factor_of(double norm, int64_t order, double safety) {
   if (!isfinite(norm)) return 0.1;
   if (norm == 0) return 5;
-  return fmin(5, fmax(0.1, 0.9 * pow(norm, -1.0 / order)));
+  return fmin(5, fmax(0.1, safety * pow(norm, -1.0 / order)));
 }
 
 static void keep(struct worker *w, double target, double factor) {
@@ -147,7 +147,7 @@ static void advance(struct worker *w) {
   enum reason reason = solve_rows(w);
   if (!reason && w->has_error) {
     norm = error_norm(w);
-    factor = factor_of(norm, w->order);
+    factor = factor_of(norm, w->order, k->safety);
     reason = !isfinite(norm) ? NON_FINITE : norm > 1 ? STEP_TOO_SMALL : GOOD;
   }
   if (!reason)

@@ -51,7 +51,7 @@ class TaskStruct(ctypes.Structure):
         ("table", TableStruct),
         *((name, _DOUBLE) for name in ("growth", "most_growth")),
         ("growing", _INT),
-        *((name, _DOUBLE) for name in ("newton_rtol", "eps")),
+        *((name, _DOUBLE) for name in ("safety", "newton_rtol", "eps")),
         ("newton_atol", _POINTER),
         *((name, _INT) for name in ("max_iterations", "adaptive", "max_steps")),
         *((name, _DOUBLE) for name in ("rtol", "minimum", "maximum")),

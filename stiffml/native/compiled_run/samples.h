@@ -41,7 +41,7 @@ struct task {
   double growth, most_growth; /* see methods/growth.py */
   int64_t growing;            /* so many of the last steps count */
   /* Newton's iteration. newton_atol is (samples, width), or NULL: 1 % of rtol at the start of each step. */
-  double newton_rtol, eps;
+  double safety, newton_rtol, eps;
   const double *newton_atol;
   int64_t max_iterations;
   /* Steps: adaptive, with tolerances and the sizes of the first ones, or known by their ends. */
