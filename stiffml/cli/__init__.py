@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stiffml.cli import compare, diagnose, fit, methods, problems, solve, workprecision
+from stiffml.cli import compare, diagnose, experiment, fit, methods, problems, solve, workprecision
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Scientific machine learning on stiff systems."
@@ -18,6 +18,7 @@ app.command("diagnose")(diagnose.diagnose)
 app.command("workprecision")(workprecision.workprecision)
 app.command("fit")(fit.fit)
 app.command("compare")(compare.compare)
+app.command("experiment")(experiment.experiment)
 
 
 def _version(wanted: bool) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import problems
 from problems.trajectories import reference_trajectory
-from stiffml.interface.solution import Solution
+from stiffml import Solution
 from stiffml.training import Run, Runs, fit
 
 LEARNING_RATE = 5e-3

@@ -1,0 +1,35 @@
+"""The experiments by name. Their modules are imported when they are asked for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+
+from stiffml.experiments.experiment import Experiment
+
+MODULES = {
+    "pendulum": "stiffml.experiments.pendulum",
+}
+"""Each has its Experiment as EXPERIMENT."""
+
+
+def names() -> tuple[str, ...]:
+    """The names of all experiments."""
+    return tuple(MODULES)
+
+
+def load(name: str) -> Experiment:
+    """The experiment of that name.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    if name not in MODULES:
+        near = difflib.get_close_matches(name, MODULES, 1)
+        meant = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"no experiment {name!r}.{meant} Known: {', '.join(MODULES)}")
+    found = importlib.import_module(MODULES[name]).EXPERIMENT
+    assert isinstance(found, Experiment)
+    return found
