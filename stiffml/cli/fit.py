@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -76,7 +75,6 @@ def fit(
             arguments |= {} if iterations is None else {"iterations": iterations}
             arguments |= {} if max_seconds is None else {"max_seconds": max_seconds}
             began = time.process_time()
-            _use_one_thread()
             result = _fitted(chosen, folder, optimizer, seed, resume, arguments)
             seconds = time.process_time() - began
         except BaseException:
@@ -86,14 +84,6 @@ def fit(
         other = _beside(chosen, folder, seed, seconds, arguments) if wanted else None
         _write(folder, chosen, result, seconds, other)
     console.print(_table(chosen, result, optimizer, seed, seconds, folder, other))
-
-
-def _use_one_thread() -> None:
-    """Networks of this size take several times as long on two threads; OMP_NUM_THREADS says otherwise."""
-    import torch
-
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)
 
 
 def _with_method(method: str, arguments: dict[str, Any]) -> dict[str, Any]:

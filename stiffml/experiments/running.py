@@ -17,6 +17,7 @@ from stiffml.experiments.catalogue import load
 from stiffml.experiments.experiment import Form, Outcome, Report
 from stiffml.extras import to_install
 from stiffml.files import save_atomically, save_netcdf, save_picture
+from stiffml.threads import one_thread
 from stiffml.version import __version__
 
 DATA, FINDINGS = "result.nc", "findings.json"
@@ -24,7 +25,9 @@ DATA, FINDINGS = "result.nc", "findings.json"
 
 
 def run(name: str, form: Form = "quick", folder: Path | None = None, report: Report | None = None) -> Outcome:
-    """Run an experiment, and store data, findings and pictures in ``folder`` if one is given.
+    """Run an experiment; store data, findings and pictures in ``folder`` if one is given.
+
+    It runs on one thread, unless ``OMP_NUM_THREADS`` is set.
 
     Parameters
     ----------
@@ -49,7 +52,8 @@ def run(name: str, form: Form = "quick", folder: Path | None = None, report: Rep
     if missing:
         raise ImportError(f"{name} needs {', '.join(missing)}: {to_install('experiments')}")
     began, cpu = time.perf_counter(), time.process_time()
-    outcome = experiment.run(form, report or _silent)
+    with one_thread():  # comparisons are of one thread each
+        outcome = experiment.run(form, report or _silent)
     spent = {"wall_s": time.perf_counter() - began, "cpu_s": time.process_time() - cpu}
     if folder is not None:
         _store(name, form, outcome, spent, folder)

@@ -190,14 +190,15 @@ class RowSolver:
         known = np.zeros((self.block.steps, size))
         # If only differences of columns enter, sums of differences lose less to rounding.
         origin = self.x[self.pattern.base] if self.pattern.differences else None
-        for c in row.alpha:
-            known -= alpha[:, c] * (self.x[c] if origin is None else self.x[c] - origin)
-        if row.weighted:
-            known = self.system.weigh(known)
-        for c in row.beta:
-            known += beta[:, c] * self._value("f", c)
-        for c in row.epsilon:
-            known += epsilon[:, c] * self._value("g", c)
+        slopes = [(beta[:, c], self._value("f", c)) for c in row.beta]
+        slopes += [(epsilon[:, c], self._value("g", c)) for c in row.epsilon]
+        with np.errstate(over="ignore", invalid="ignore"):  # samples that fail are left where they ended
+            for c in row.alpha:
+                known -= alpha[:, c] * (self.x[c] if origin is None else self.x[c] - origin)
+            if row.weighted:
+                known = self.system.weigh(known)
+            for factor, slope in slopes:
+                known += factor * slope
         if row.output:
             return known
         own = alpha[:, row.column]

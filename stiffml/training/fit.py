@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 from stiffml.checks import described, flag, number, whole
 from stiffml.methods import Method
 from stiffml.steps import Adaptive, Grid, KeptSteps, Steps
+from stiffml.threads import one_thread
 from stiffml.training.asked import Asked, config_of, require_runs, scale_of, solving_arguments, with_newton
 from stiffml.training.data import Runs
 from stiffml.training.descent.optimizers import Make
@@ -26,6 +28,9 @@ from stiffml.training.lm.levenberg_marquardt import LevenbergMarquardt
 from stiffml.training.lm.residuals import Residuals
 from stiffml.training.restarts import Factory, Restarts
 from stiffml.training.result import Result
+
+SMALL = 10_000
+"""Parameters up to which a fit takes one thread."""
 
 
 def fit(
@@ -68,7 +73,8 @@ def fit(
     of the iteration; where half of them or more fail, the last update is halved. Ten such failures in a row,
     or ten iterations without one of the runs, end it with advice.
 
-    Weights are never NaN, and failures are in ``result.failures``.
+    Weights are never NaN, and failures are in ``result.failures``. Models of up to 10 000 parameters are
+    fitted on one thread, which is several times as fast, unless ``OMP_NUM_THREADS`` is set.
 
     Parameters
     ----------
@@ -202,7 +208,8 @@ def fit(
             attempts=attempts,
             seconds=seconds,
         )
-        result = fit_by_levenberg_marquardt(asked, goal, strategy, levenberg_marquardt, bounds)
+        with _threads(asked.residuals.model):
+            result = fit_by_levenberg_marquardt(asked, goal, strategy, levenberg_marquardt, bounds)
     else:
         _require_absent(
             "optimizer='lm'",
@@ -213,10 +220,19 @@ def fit(
             target=target or None,
         )
         count = None if iterations is None else whole("iterations", iterations)
-        result = fit_by_descent(asked, optimizer, learning_rate, strategy, count, first_order, kept, seconds)
+        with _threads(asked.residuals.model):
+            result = fit_by_descent(
+                asked, optimizer, learning_rate, strategy, count, first_order, kept, seconds
+            )
     if folder is not None:
         save_figures(Path(folder) / FIGURES, result)
     return result
+
+
+def _threads(model: nn.Module) -> AbstractContextManager[None]:
+    """One thread for small models."""
+    small = sum(parameter.numel() for parameter in model.parameters()) <= SMALL
+    return one_thread() if small else nullcontext()
 
 
 def least_squares(

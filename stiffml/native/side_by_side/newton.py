@@ -106,8 +106,9 @@ class SideBySide(RowSolver):
                 old = rows[~is_fresh]
                 slopes[~is_fresh] = f.evaluate_many(s[old], torch.from_numpy(x[old])).numpy()
             self.iterations += len(rows)
-            moved = x[rows] if origin is None else x[rows] - origin[rows]
-            residual = alpha[rows] * self.system.weigh(moved) - beta[rows] * slopes - known[rows]
+            with np.errstate(over="ignore", invalid="ignore"):
+                moved = x[rows] if origin is None else x[rows] - origin[rows]
+                residual = alpha[rows] * self.system.weigh(moved) - beta[rows] * slopes - known[rows]
             update = self._solved(rows, residual)
             x[rows] -= update
             self.update[rows] = update
