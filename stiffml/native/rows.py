@@ -9,9 +9,11 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from stiffml.discretization.equations import Block, Equations, Row
+from stiffml.discretization.equations import Block, Equations
 from stiffml.discretization.numbering import half_step, is_half
+from stiffml.discretization.row import Phi, Row
 from stiffml.discretization.trajectory import Segment
+from stiffml.native.phi import multiplied
 from stiffml.run.kept_jacobian import KeptJacobian
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.derivatives.linearization import Factors, Linearization
@@ -194,6 +196,8 @@ class RowSolver:
             known -= alpha[:, c] * (self.x[c] if origin is None else self.x[c] - origin)
         if row.weighted:
             known = self.system.weigh(known)
+        for c in row.phi:
+            known -= alpha[:, c] * self._multiplied(row.phi[c], self.x[c])
         for c in row.beta:
             known += beta[:, c] * self._value("f", c)
         for c in row.epsilon:
@@ -206,6 +210,14 @@ class RowSolver:
         if row.rosenbrock:
             return self._rosenbrock(row, own, known)
         return known / own
+
+    def _multiplied(self, phi: Phi, x: np.ndarray) -> np.ndarray:
+        """φ x of each step, (K, size), with the constant Jacobian of f."""
+        assert self._solver is not None
+        s = self._times("f", self.pattern.base)
+        u = torch.from_numpy(np.ascontiguousarray(self.x[self.pattern.base]))
+        jacobian = self._solver.linearize(self.system.f, s, u, self.system.mass, constant=True)
+        return multiplied(jacobian, self.block, phi, x)
 
     def _newton(
         self, row: Row, alpha: np.ndarray, beta: np.ndarray, known: np.ndarray, origin: np.ndarray | None
