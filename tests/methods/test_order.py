@@ -311,7 +311,8 @@ Where it is h^q for every λ, that is what one gets on stiff problems, and a hig
 only a smaller step does. Around h|λ| = 1 to 100 the two regimes meet, and orders lie between.
 
 "Split" is `Split(implicit=λ(y − φ), explicit=φ')`, for exponential methods (`etd…`)
-`Split(implicit=λy, explicit=φ' − λφ)`; all else is implicit as a whole. Explicit methods are missing: they are unstable unless h|λ| is about 3 or less.
+`Split(implicit=λy, explicit=φ' − λφ)`; all else is implicit as a whole. Explicit methods are
+missing: they are unstable unless h|λ| is about 3 or less.
 
 | method | order | stiff order | error | on the stiff problem the error is like |
 |---|---|---|---|---|"""

@@ -53,13 +53,8 @@ def forms(func) -> dict[str, object]:
     def nothing(t: Tensor, y: Tensor) -> Tensor:
         return 0 * y
 
-    linear = Split(nothing, func, linear=True)
-    return {
-        "whole": func,
-        "implicit": Split(func, nothing),
-        "explicit": Split(nothing, func),
-        "linear": linear,
-    }
+    splits = {"implicit": Split(func, nothing), "explicit": Split(nothing, func)}
+    return {"whole": func, **splits, "linear": Split(nothing, func, linear=True)}
 
 
 FORMS = [

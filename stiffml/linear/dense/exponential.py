@@ -87,11 +87,11 @@ class PhiMatrices:
     def __init__(self, jacobian: ConstantJacobian) -> None:
         self.jacobian = jacobian
         self._blocks = torch.from_numpy(jacobian.blocks)
-        self._found: dict[str, list[Tensor]] = {}
+        self._found: dict[str, Tensor] = {}
         self._kept = max(2, KEPT_NUMBERS // ((HIGHEST + 1) * jacobian.blocks.size))
 
-    def at(self, size: float) -> list[Tensor]:
-        """φ₀(size·J) … as (1 or samples, n, n).
+    def at(self, size: float) -> Tensor:
+        """φ₀(size·J) … as (orders, 1 or samples, n, n).
 
         Raises
         ------
