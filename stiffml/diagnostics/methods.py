@@ -185,11 +185,11 @@ def _error(method: Method, count: int) -> float:
     t = torch.tensor([0.0, 1.0], dtype=torch.float64)
 
     def rest(t: Tensor, y: Any) -> Any:
-        return slope(t, y) - RATE * exact(t)
+        return slope(t, y) - RATE * exact(t) * torch.ones_like(y)
 
     func = (lambda t, y: stiff(t, y) + slope(t, y)) if method.whole else Split(stiff, slope)
     if method.exponential:
-        func = Split(lambda t, y: RATE * y, rest, linear=True)
+        func = Split(lambda t, y: RATE * torch.as_tensor(y), rest, linear=True)
     try:
         with torch.no_grad():
             found = solve(func, exact(t[:1]), t, method=method, steps=Fixed(1 / count))
