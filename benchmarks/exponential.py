@@ -1,13 +1,13 @@
 """Digits against time on the Kuramoto-Sivashinsky equation: exponential, IMEX and explicit steps.
 
-64 unknowns, one sample, t from 0 to 2 in ten output intervals, equal steps. The linear dispersion is the linear
-part of a split, the convection the rest. Digits are those of the last state, and of the gradient of its mean
-square by y0, against arkimex-5 with steps of 0.002.
+64 unknowns, one sample, t from 0 to 2 in ten output intervals, equal steps. The dispersion is the linear part
+of a split, the convection the rest. Digits are of the last state, and of the gradient of its mean square
+by y0, against arkimex-5 with steps of 0.002.
 
-    python benchmarks/exponential.py [--rounds 5]
+    python benchmarks/exponential.py [--rounds 3]
 
-Writes benchmarks/results/exponential.json and exponential.png. Times are CPU seconds of one thread: medians of
-rounds, in each of which every case has a turn; of a solve, and of a solve with its gradient.
+Writes benchmarks/results/exponential.json and exponential.png. Times are CPU seconds of one thread, medians
+of rounds in each of which every case has a turn: of a solve, and of a solve with its gradient.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def draw(result: dict, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     from measuring import RESULTS, store
 

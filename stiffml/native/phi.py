@@ -11,8 +11,10 @@ from stiffml.system.derivatives.linearization import Linearization
 
 def multiplied(jacobian: Linearization, block: Block, phi: Phi, x: np.ndarray) -> np.ndarray:
     """φ x in each step of a block, (steps, size)."""
-    found = np.empty_like(x)
     sizes = phi.fraction * block.sizes
+    if len(sizes) == 1:
+        return jacobian.phi(phi.order, float(sizes[0]), x)
+    found = np.empty_like(x)
     for size in np.unique(sizes).tolist():
         steps = sizes == size
         found[steps] = jacobian.phi(phi.order, size, x[steps])

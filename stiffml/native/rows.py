@@ -103,6 +103,8 @@ class RowSolver:
         self._linearized = system.f if linearized is None else linearized
         self.block, self.pattern, self.segment, self.system = block, block.pattern, segment, system
         self.numbers = block.numbers
+        self._coefficients = [values.numpy() for values in block.numbers[:3]]  # α, β and ε
+        self._constant: Linearization | None = None
         self.x: dict[int, np.ndarray] = {
             c: segment.states_at(block.known[:, c]) for c in range(self.pattern.history)
         }
@@ -184,10 +186,7 @@ class RowSolver:
         return found
 
     def _solve(self, row: Row) -> np.ndarray:
-        alpha, beta, epsilon = (
-            values[:, row.index].numpy()[:, :, None]
-            for values in (self.numbers.alpha, self.numbers.beta, self.numbers.epsilon)
-        )
+        alpha, beta, epsilon = (values[:, row.index, :, None] for values in self._coefficients)
         size = self.segment.states.shape[1]
         known = np.zeros((self.block.steps, size))
         # If only differences of columns enter, sums of differences lose less to rounding.
@@ -213,11 +212,12 @@ class RowSolver:
 
     def _multiplied(self, phi: Phi, x: np.ndarray) -> np.ndarray:
         """φ x of each step, (K, size), with the constant Jacobian of f."""
-        assert self._solver is not None
-        s = self._times("f", self.pattern.base)
-        u = torch.from_numpy(np.ascontiguousarray(self.x[self.pattern.base]))
-        jacobian = self._solver.linearize(self.system.f, s, u, self.system.mass, constant=True)
-        return multiplied(jacobian, self.block, phi, x)
+        if self._constant is None:
+            assert self._solver is not None
+            s = self._times("f", self.pattern.base)
+            u = torch.from_numpy(np.ascontiguousarray(self.x[self.pattern.base]))
+            self._constant = self._solver.linearize(self.system.f, s, u, self.system.mass, constant=True)
+        return multiplied(self._constant, self.block, phi, x)
 
     def _newton(
         self, row: Row, alpha: np.ndarray, beta: np.ndarray, known: np.ndarray, origin: np.ndarray | None
