@@ -98,6 +98,9 @@ def draw(result: dict, path: Path) -> None:
             rows = [row for row in result["cases"] if row["method"] == method]
             axes.plot([row[of_time] for row in rows], [row[of_digits] for row in rows], "o-", label=method)
         axes.set_xscale("log")
+        ticks = [30, 60, 100, 200, 500, 1000, 2000]
+        axes.set_xticks(ticks, list(map(str, ticks)))
+        axes.minorticks_off()
         axes.set_xlabel("CPU time / ms")
         axes.set_title(title)
     both[0].set_ylabel("correct digits")
