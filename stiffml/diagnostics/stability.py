@@ -17,7 +17,6 @@ import torch
 
 from stiffml.discretization.equations import Block, Numbers, Pattern
 from stiffml.discretization.row import Row
-from stiffml.linear.dense.phi import phi_of_numbers
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def factors_of(block: Block, values: np.ndarray) -> Factors:
     if history > 1:
         equal = block.times[:, history - 1, None] + torch.from_numpy(h * np.arange(1 - history, 2))
         numbers = block.scheme.numbers(torch.cat([equal, block.times[:, history + 1 :]], dim=1))
-    combined, slopes = _combination(block.pattern, numbers, values, h)  # (history, steps, modes)
+    combined, slopes = _combination(block.pattern, numbers, values)  # (history, steps, modes)
     if history == 1:
         return Factors(combined[0], slopes[0] / h, 1 - combined[0])
     companion = np.zeros((*values.shape, history, history), dtype=complex)
@@ -65,10 +64,8 @@ def factors_of(block: Block, values: np.ndarray) -> Factors:
     return Factors(root, derivative / h, 1 - combined.sum(axis=0))
 
 
-def _combination(
-    pattern: Pattern, numbers: Numbers, values: np.ndarray, h: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The factors of the starting states in the new one, and their derivatives by λ; ``h`` (steps, 1)."""
+def _combination(pattern: Pattern, numbers: Numbers, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The factors of the starting states in the new one, and their derivatives by λ."""
     alpha, beta = numbers.alpha.numpy(), numbers.beta.numpy()
     shape = (pattern.history, *values.shape)
     x: list[np.ndarray] = [np.zeros(shape, dtype=complex) for _ in range(pattern.new + 1)]
@@ -76,7 +73,7 @@ def _combination(
     for c in range(pattern.history):
         x[c][c] = 1.0
     for row in pattern.step_rows:
-        x[row.column], dx[row.column] = _solved(row, alpha, beta, values, h, x, dx)
+        x[row.column], dx[row.column] = _solved(row, alpha, beta, values, x, dx)
     return x[pattern.new], dx[pattern.new]
 
 
@@ -85,7 +82,6 @@ def _solved(
     alpha: np.ndarray,
     beta: np.ndarray,
     values: np.ndarray,
-    h: np.ndarray,
     x: list[np.ndarray],
     dx: list[np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -97,11 +93,6 @@ def _solved(
     slope = np.zeros_like(x[0])
     for c in row.alpha:
         right, slope = right - a[:, c] * x[c], slope - a[:, c] * dx[c]
-    for c, (order, fraction) in row.phi.items():
-        z = fraction * h * values
-        phi, next_one = phi_of_numbers(z, order), phi_of_numbers(z, order + 1)
-        derivative = fraction * h * (phi - order * next_one)
-        right, slope = right - a[:, c] * phi * x[c], slope - a[:, c] * (phi * dx[c] + derivative * x[c])
     for c in row.beta:
         right = right + b[:, c] * values * x[c]
         slope = slope + b[:, c] * (values * dx[c] + x[c])

@@ -10,7 +10,7 @@ from steps_by_hand import phi_by_expm
 
 from stiffml.linear.dense.constant import ConstantJacobian
 from stiffml.linear.dense.exponential import PhiMatrices
-from stiffml.linear.dense.phi import phi_functions, phi_of_numbers
+from stiffml.linear.dense.phi import phi_functions
 
 EIGENVALUES = {
     "decay": [-1e6, -1e3, -1.0, -1e-9],
@@ -75,13 +75,6 @@ def test_their_derivative() -> None:
     z = np.random.default_rng(3).standard_normal((3, 3)) * 4 - 6 * np.eye(3)
     z = torch.from_numpy(z).requires_grad_()
     assert torch.autograd.gradcheck(lambda z: phi_functions(z, 3), (z,), rtol=1e-6, atol=1e-8)
-
-
-@pytest.mark.parametrize("order", range(5))
-def test_of_numbers(order: int) -> None:
-    z = np.array([0, 1e-9, -0.3, 0.99, -1.01, 2.5, -40, -1e8, 3j, 1 - 1j, -500 + 200j])
-    expected = np.array([exactly(value, order) for value in z])
-    np.testing.assert_allclose(phi_of_numbers(z, order), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("scale", [0.3, 1.5, 200.0])

@@ -31,7 +31,7 @@ from stiffml import (
     sensitivities,
     solve,
 )
-from stiffml.diagnostics.stability import factors_of
+from stiffml.diagnostics.methods import stability, suits
 from stiffml.linear.dense import exponential
 
 D = torch.float64
@@ -157,16 +157,10 @@ def test_single_precision() -> None:
     torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", EXPONENTIAL)
-def test_the_stability_function_is_the_exponential(method: str) -> None:
-    split = Split(decay, nothing, linear=True)
-    tape = solve(split, torch.ones(1, dtype=D), times(0, 0.5), method=method, steps=Grid(1)).pieces[0].tape
-    (segment,) = tape.checkpoints.forwards(tape.replay, 1, 10)
-    (block,) = tape.replay.equations(segment).blocks
-    z = np.array([[-1e-6, -0.7, -30.0, 2j, -1 + 1j, 0.4, -1e7]])
-    found = factors_of(block, z / 0.5)
-    np.testing.assert_allclose(found.amplification, np.exp(z), rtol=1e-12, atol=1e-15)
-    np.testing.assert_allclose(found.derivative, np.exp(z), rtol=1e-9, atol=1e-15)
+def test_stability() -> None:
+    found = stability("etd3")
+    assert (found.kind, found.at_infinity) == ("L", 0)
+    assert "linear" in suits("etd3")[2]
 
 
 def test_what_a_solve_costs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,8 +117,9 @@ class PhiMatrices:
         blocks = self.at(size)[order].numpy()
         rows = v.reshape(-1, self.jacobian.samples, 1, blocks.shape[-1])
         if self.jacobian.is_shared:
-            return (rows.reshape(-1, blocks.shape[-1]) @ _turned(blocks[0], transpose)).reshape(v.shape)
-        return (rows @ _turned(blocks, transpose)).reshape(v.shape)
+            rows, blocks = rows.reshape(-1, blocks.shape[-1]), blocks[0]
+        with np.errstate(invalid="ignore", over="ignore"):  # growing modes may overflow, which ends the step
+            return (rows @ _turned(blocks, transpose)).reshape(v.shape)
 
     def wrt_jacobian(self, cotangents: Cotangents) -> np.ndarray:
         """dL/dJ (samples, n, n), by the derivative of what computes the φ-functions."""

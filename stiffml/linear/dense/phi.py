@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from functools import cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,16 +73,3 @@ def _near_zero(z: Tensor, highest: int) -> Tensor:
     for k in range(highest, 0, -1):
         phi.append(z @ phi[-1] + unit / math.factorial(k - 1))
     return torch.stack(phi[::-1])
-
-
-def phi_of_numbers(z: np.ndarray, order: int) -> np.ndarray:
-    """φ_order of complex numbers z of any shape; φ₀ overflows as exp does."""
-    if order == 0:
-        return np.exp(z)
-    near = np.abs(z) <= 1
-    small, large = np.where(near, z, 0), np.where(near, 1, z)
-    found = sum(small**j / math.factorial(order + j) for j in range(20))
-    far = np.exp(large)
-    for k in range(order):
-        far = (far - 1 / math.factorial(k)) / large
-    return np.where(near, found, far)
