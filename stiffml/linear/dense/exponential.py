@@ -115,9 +115,9 @@ class PhiMatrices:
     def apply(self, order: int, size: float, v: np.ndarray, transpose: bool = False) -> np.ndarray:
         """φ_order(size·J) v, or its transpose times v, for vectors (…, size of a state)."""
         blocks = self.at(size)[order].numpy()
-        rows = v.reshape(-1, self.jacobian.samples, 1, blocks.shape[-1])
-        if self.jacobian.is_shared:
-            rows, blocks = rows.reshape(-1, blocks.shape[-1]), blocks[0]
+        shared, width = self.jacobian.is_shared, blocks.shape[-1]
+        rows = v.reshape((-1, width) if shared else (-1, self.jacobian.samples, 1, width))
+        blocks = blocks[0] if shared else blocks
         with np.errstate(invalid="ignore", over="ignore"):  # growing modes may overflow, which ends the step
             return (rows @ _turned(blocks, transpose)).reshape(v.shape)
 
