@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stiffml.discretization.equations import Block, Pattern, Row
+from stiffml.discretization.equations import Block, Pattern
+from stiffml.discretization.row import Row
 
 
 class Coefficients(NamedTuple):

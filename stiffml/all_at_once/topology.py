@@ -15,7 +15,8 @@ import numpy as np
 
 from stiffml.all_at_once.entries import Entries
 from stiffml.all_at_once.order import order_of
-from stiffml.discretization.equations import Block, Row
+from stiffml.discretization.equations import Block
+from stiffml.discretization.row import Row
 
 T = TypeVar("T")
 

@@ -94,6 +94,8 @@ def size_of(method: Method, z: np.ndarray) -> np.ndarray:
     """|R(z)| of steps of equal size; of a multistep formula its largest root."""
     if isinstance(method, BDF):
         return _largest_root(method.order, z)
+    if method.exponential:
+        return np.abs(np.exp(z))
     a, b = _coefficients(method)
     ones = np.ones(len(b))
     matrices = np.eye(len(b)) - z[:, None, None] * a
@@ -146,8 +148,8 @@ def _angle(method: Method) -> float:
 
 
 def _is_stiffly_accurate(method: Method) -> bool:
-    if isinstance(method, BDF):
-        return True
+    if isinstance(method, BDF) or method.exponential:
+        return not method.exponential
     a, b = _coefficients(method)
     # γ's of the last stage shift it only as far as its slopes; f is evaluated where a puts it.
     last = ROSENBROCK[method.name].a[-1] if isinstance(method, Rosenbrock) else a[-1]
@@ -181,7 +183,13 @@ def _error(method: Method, count: int) -> float:
         return RATE * (y - exact(t))
 
     t = torch.tensor([0.0, 1.0], dtype=torch.float64)
+
+    def rest(t: Tensor, y: Any) -> Any:
+        return slope(t, y) - RATE * exact(t) * torch.ones_like(y)
+
     func = (lambda t, y: stiff(t, y) + slope(t, y)) if method.whole else Split(stiff, slope)
+    if method.exponential:
+        func = Split(lambda t, y: RATE * torch.as_tensor(y), rest, linear=True)
     try:
         with torch.no_grad():
             found = solve(func, exact(t[:1]), t, method=method, steps=Fixed(1 / count))
@@ -215,12 +223,14 @@ def _accuracy(found: Method) -> list[str]:
 
 def _forms(found: Method) -> list[str]:
     lines = []
-    if found.split:
+    if found.exponential:
+        lines.append("Split right-hand sides whose stiff part is linear, of up to some 1 000 components.")
+    elif found.split:
         lines.append(
             "Split right-hand sides: the stiff part implicitly, the rest explicitly"
             + ("." if found.whole else "; only these.")
         )
-    if found.implicit and not found.newton:
+    if found.implicit and not found.newton and not found.exponential:
         lines.append("Functions whose Jacobian is exact and cheap: no Newton iteration, linear systems only.")
     if found.adaptive_dae:
         lines.append("DAEs of index 1, also with adaptive steps.")

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from stiffml.discretization.equations import Block, Numbers, Pattern, Row
+from stiffml.discretization.equations import Block, Numbers, Pattern
+from stiffml.discretization.row import Row
 
 
 @dataclass(frozen=True)

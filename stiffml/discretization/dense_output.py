@@ -54,6 +54,7 @@ def with_outputs(scheme: Scheme, dense: Dense, count: int) -> Scheme:
         rosenbrock=[*(row.rosenbrock for row in base.rows), *[False] * count],
         keeps_half=base.keeps_half,
         outputs=count,
+        phi=base.phi,
     )
     parts = [torch.from_numpy(values) for values in (dense.alpha, dense.beta, dense.epsilon)]
     known = torch.from_numpy(fixed)

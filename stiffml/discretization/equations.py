@@ -7,7 +7,8 @@ equation, called a row:
 
 f is the right-hand side, or its implicit part. g is the explicit part. L is the mass matrix M or the
 identity. The vectors x_c are called columns: the states that the step starts from, the vectors that earlier
-rows have computed, and the unknown x itself. Only Rosenbrock methods have the bracket.
+rows have computed, and the unknown x itself. Only Rosenbrock methods have the bracket. Only exponential ones
+have matrices in place of some α: α times a φ-function of h·J, with the constant Jacobian J of f.
 
 A method says which columns enter each row (:class:`Pattern`) and with which coefficients
 (:class:`Numbers`, functions of the times). Replay, adjoint, tangent and time gradient are then the same code
@@ -16,7 +17,7 @@ for all methods.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -26,22 +27,8 @@ import torch
 from torch import Tensor
 
 from stiffml.discretization.numbering import STAGE, half_step, output_state
+from stiffml.discretization.row import Phi, Row
 from stiffml.discretization.trajectory import Segment
-
-
-@dataclass(frozen=True)
-class Row:
-    """One equation of a step."""
-
-    index: int
-    column: int  # of its unknown
-    alpha: tuple[int, ...]  # the other columns that enter it with α, β, ε
-    beta: tuple[int, ...]
-    epsilon: tuple[int, ...]
-    solves: bool  # the row is implicit: f of its unknown enters
-    weighted: bool  # L is the mass matrix
-    rosenbrock: bool  # the row has the bracket; the mass matrix then multiplies all its α
-    output: bool  # its unknown is an output inside the step; the α of the unknown is then 1
 
 
 class Pattern:
@@ -67,6 +54,8 @@ class Pattern:
         Number of output rows; they come last. Default 0.
     differences : bool
         Whether the α of every row sum to zero, so that only differences of columns enter. Default False.
+    phi : mapping of (int, int) to Phi, optional
+        By row and column, the matrices by which α are multiplied. By default there are none.
 
     Raises
     ------
@@ -85,11 +74,13 @@ class Pattern:
         keeps_half=False,
         outputs=0,
         differences=False,
+        phi: Mapping[tuple[int, int], Phi] | None = None,
     ) -> None:
         self.history = history
         self.differences = differences
         self.keeps_half = keeps_half
         self.outputs = outputs
+        self.phi = {} if phi is None else dict(phi)
         self.alpha = np.asarray(alpha) != 0
         self.beta = np.asarray(beta) != 0
         self.epsilon = np.zeros_like(self.alpha) if epsilon is None else np.asarray(epsilon) != 0
@@ -104,17 +95,19 @@ class Pattern:
                     )
         weighted = np.broadcast_to(weighted, count)
         rosenbrock = np.broadcast_to(rosenbrock, count)
+        of_rows = [{c: one for (r, c), one in self.phi.items() if r == row} for row in range(count)]
         self.rows = tuple(
             Row(
                 index=r,
                 column=history + r,
-                alpha=_others(self.alpha[r], history + r),
+                alpha=tuple(c for c in _others(self.alpha[r], history + r) if c not in of_rows[r]),
                 beta=_others(self.beta[r], history + r),
                 epsilon=_others(self.epsilon[r], history + r),
                 solves=r < count - outputs and bool(self.beta[r, history + r]),
                 weighted=bool(weighted[r]),
                 rosenbrock=bool(rosenbrock[r]),
                 output=r >= count - outputs,
+                phi=of_rows[r],
             )
             for r in range(count)
         )
@@ -231,6 +224,12 @@ class Block:
     def steps(self) -> int:
         """The number of steps."""
         return len(self.which)
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """(steps,) the sizes h of the steps."""
+        history = self.pattern.history
+        return (self.times[:, history] - self.times[:, history - 1]).numpy()
 
     def differentiable_numbers(self) -> tuple[Tensor, Numbers]:
         """The times as a torch leaf, and the coefficients with the graph that leads back to it."""

@@ -100,6 +100,7 @@ def _with_row(
         keeps_half=base.keeps_half,
         outputs=1,
         differences=base.differences,
+        phi={(r, c + older): one for (r, c), one in base.phi.items()},
     )
 
     def numbers(times: Tensor) -> Numbers:

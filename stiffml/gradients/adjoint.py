@@ -20,9 +20,11 @@ from stiffml.discretization.equations import Block, Equations, Nodes
 from stiffml.discretization.trajectory import Segment
 from stiffml.gradients.by_sample import reversed_by_sample
 from stiffml.gradients.explicit import ExplicitSweep
+from stiffml.gradients.exponential import LinearPart, linear_part_has_parameters
 from stiffml.gradients.linearized import (
     as_blocks,
     curvatures_of,
+    jacobian_of_phi,
     last_state,
     linearize,
     longest_segment,
@@ -122,6 +124,8 @@ def _reverse(
     pending.read_all(readings, cotangents.numpy())
     longest = longest_segment(replay)
     total = Total(system, TimeGradient(trajectory) if wrt_time else None)
+    if method.exponential and linear_part_has_parameters(system):
+        total.linear_part = LinearPart(replay)
     explicit = None
     if is_swept_by_stages(replay):
         explicit = ExplicitSweep(replay, pending, total.times, tape.run.before if same else None, graphs)
@@ -142,6 +146,8 @@ def _reverse(
             total.add(explicit.parameters)
             if same is not None:
                 same.conclude(explicit.is_as_it_was)
+        if total.linear_part is not None:
+            total.add(total.linear_part.parameters())
     finally:
         if method.implicit:
             replay.solver.release()
@@ -171,6 +177,7 @@ class Total:
 
     def __init__(self, system: System, times: TimeGradient | None) -> None:
         self.system, self.times = system, times
+        self.linear_part: LinearPart | None = None  # of exponential methods, where that has parameters
         self.parameters: list[Tensor | None] = [None] * len(system.parameters)
 
     def over_all_parts(self) -> list[Tensor | None]:
@@ -204,7 +211,7 @@ def _reverse_segment(
     if same is not None and segment.stages is None and len(method.kept_stages(system.form)):
         same.require()  # before f is evaluated for the stages
     equations = equations_of(replay, segment, known)
-    wanted = total.times is not None or system.mass_has_gradient
+    wanted = total.times is not None or system.mass_has_gradient or total.linear_part is not None
     curvatures: list[Curvature | None] = [None] * len(equations.blocks)
     kept = kept_of(equations, known)
     if same is not None and kept is None:
@@ -264,9 +271,12 @@ def _reverse_segment(
         if system.mass_has_gradient:
             wrt_mass = mass_gradient(block, multipliers, partial(equations.column, block), system)
             total.add([*[None] * len(system.f.parameters), wrt_mass])
+        if total.linear_part is not None:
+            total.linear_part.add(equations, number, multipliers)
         if total.times is not None:
             assert at_f is not None
-            total.times.add_block(equations, number, system, multipliers, at_f, at_g, wrt_tau)
+            jacobian = jacobian_of_phi(equations, number, replay)
+            total.times.add_block(equations, number, system, multipliers, at_f, at_g, wrt_tau, jacobian)
 
 
 def _require_independent_samples(

@@ -10,6 +10,7 @@ from stiffml.discretization.numbering import HALF, STAGE
 from stiffml.gradients.tangent import linearize_both
 from stiffml.gradients.tangent_steps import MovedNumbers, Parts, TangentStep, parts_of
 from stiffml.gradients.tape import Tape
+from stiffml.native.phi import moved_by_size, multiplied
 
 
 def end_time_tangents(tape: Tape) -> dict[int, np.ndarray]:
@@ -59,6 +60,10 @@ def _moved_numbers(equations: Equations, parts: Parts, rates: Numbers, wrt_s: np
         for c, column in equations.moved_by_alpha(block, row):
             of_alpha += float(rates.alpha[0, r, c]) * column[0]
         of_f = [*row.beta, *([row.column] if row.solves else [])]
+        for c, phi in row.phi.items():
+            jacobian, x = parts["f"][0], equations.column(block, c)
+            of_alpha += float(rates.alpha[0, r, c]) * multiplied(jacobian, block, phi, x)[0]
+            of_alpha += float(block.numbers.alpha[0, r, c]) * moved_by_size(jacobian, block, phi, x)[0]
         for name, rate, columns in (("f", rates.beta, of_f), ("g", rates.epsilon, row.epsilon)):
             for c in columns:
                 of_slopes += float(rate[0, r, c]) * values[name][parts[name][2].index[0][c][0]]

@@ -57,6 +57,13 @@ def linearize(
     return (PulledBack if pulls and not dynamics.is_compiled else Products)(dynamics, nodes.s, nodes.u)
 
 
+def jacobian_of_phi(equations: Equations, number: int, replay: Replay) -> Linearization | None:
+    """That of the φ-functions of a block; None if it has none."""
+    if not equations.blocks[number].pattern.phi:
+        return None
+    return linearize(equations.f_nodes, True, replay.system.f, replay)
+
+
 def curvatures_of(equations: Equations, dynamics: Dynamics) -> list[Curvature | None]:
     """For each block the derivative of its Rosenbrock brackets; None for other methods."""
     return [

@@ -22,6 +22,7 @@ from stiffml.discretization.equations import Equations, Nodes
 from stiffml.discretization.numbering import STAGE
 from stiffml.gradients.adjoint import Total, mass_gradient
 from stiffml.gradients.directions import Along, Direction
+from stiffml.gradients.exponential import NO_SECOND, linear_part_has_parameters
 from stiffml.gradients.linearized import curvatures_of, last_state, longest_segment
 from stiffml.gradients.sweep import Pending, sweep
 from stiffml.gradients.tangent import TangentSweep, linearize_both
@@ -52,6 +53,8 @@ def differentiate_again(
     The direction is u̇0 = ``u0_direction`` (size,) and θ̇ = ``direction``.
     """
     replay, checkpoints, readings = tape.replay, tape.checkpoints, tape.readings
+    if replay.method.exponential and linear_part_has_parameters(replay.system):
+        raise NotImplementedError(NO_SECOND)
     system, last = replay.system, last_state(readings)
     tangents = TangentSweep(replay, u0_direction[None], Along([direction]))
     tangents.run(checkpoints, last)

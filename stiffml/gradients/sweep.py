@@ -4,6 +4,8 @@ x̄ is the cotangent of the unknown of a row. From the last row to the first:
 
     (α L − β J)ᵀ w = x̄,   then   x̄_c −= α_c Lᵀ w,   f̄_c += β_c w,   ḡ_c += ε_c w.
 
+Where α_c is multiplied by a matrix φ, w is multiplied by φᵀ.
+
 Once all rows that use f(x_c) are done, x̄_c += J_cᵀ f̄_c. These are the discrete adjoint equations of any
 method.
 
@@ -17,8 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stiffml.discretization.equations import Block, Equations, Row
+from stiffml.discretization.equations import Block, Equations
 from stiffml.discretization.interpolation import Reading
+from stiffml.discretization.row import Row
 from stiffml.system.derivatives.curvature import Curvature
 from stiffml.system.derivatives.linearization import Linearization
 from stiffml.system.system import System
@@ -184,6 +187,9 @@ class _ReverseStep:
         weighed = self.system.weigh(w, transpose=True) if row.weighted else w
         for other in row.alpha:
             self._add(self.x, other, -alpha[other] * weighed)
+        for other, phi in row.phi.items():
+            size = phi.fraction * self.block.sizes[k]
+            self._add(self.x, other, -alpha[other] * self.f.phi(phi.order, size, w, transpose=True))
         for other in row.beta:
             self._add(self.at_f, other, beta[other] * w)
         for other in row.epsilon:

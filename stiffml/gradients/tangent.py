@@ -13,6 +13,7 @@ from torch import Tensor
 from stiffml.discretization.equations import Equations
 from stiffml.discretization.interpolation import Reading
 from stiffml.gradients.directions import Directions
+from stiffml.gradients.exponential import require_linear_part_held
 from stiffml.gradients.linearized import (
     SEGMENT_NUMBERS,
     as_blocks,
@@ -49,7 +50,7 @@ class TangentSweep:
     Raises
     ------
     NotImplementedError
-        For tangents of a mass matrix.
+        For tangents of a mass matrix, or of a parameter of the linear part of an exponential method.
     """
 
     def __init__(self, replay: Replay, u0: np.ndarray, directions: Directions) -> None:
@@ -59,6 +60,8 @@ class TangentSweep:
                 "forward sensitivities and second derivatives with respect to the mass matrix are not "
                 "available"
             )
+        if replay.method.exponential:
+            require_linear_part_held(replay, directions)
         self._replay, self._directions = replay, directions
         starts = replay.trajectory.starts.tolist()
         self.states: dict[int, np.ndarray] = dict(zip(starts, np.split(u0, len(starts), axis=1), strict=True))

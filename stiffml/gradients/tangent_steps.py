@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stiffml.discretization.equations import Equations, Nodes, Row
+from stiffml.discretization.equations import Equations, Nodes
 from stiffml.discretization.numbering import STAGE
+from stiffml.discretization.row import Row
 from stiffml.system.derivatives.curvature import Curvature
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.derivatives.linearization import Linearization
@@ -166,6 +167,9 @@ class TangentStep:
             total = total - self.moved.weighed[row.index]
         if row.weighted:
             total = self.system.weigh(total)
+        for c, phi in row.phi.items():
+            size = phi.fraction * self.block.sizes[k]
+            total = total - alpha[c] * self.parts["f"][0].phi(phi.order, size, self.x[c])
         if self.moved is not None:
             total = total + self.moved.added[row.index]
         for c in row.beta:

@@ -13,6 +13,8 @@ from stiffml.discretization.equations import Block, Equations, Nodes
 from stiffml.discretization.interpolation import Reading
 from stiffml.discretization.numbering import STAGE, is_half, is_output, output_state, start_of_half
 from stiffml.discretization.trajectory import Trajectories, Trajectory
+from stiffml.native.phi import moved_by_size, multiplied
+from stiffml.system.derivatives.linearization import Linearization
 from stiffml.system.system import System
 
 
@@ -82,11 +84,13 @@ class TimeGradient:
         f: AtNodes,
         g: AtNodes | None,
         wrt_tau: np.ndarray | None,
+        jacobian: Linearization | None = None,
     ) -> None:
         """Add the gradient through the coefficients of a block, which torch differentiates by the times.
 
         The residual of a row is L Σ α x − Σ β f − Σ ε g − [J y + τ ∂f/∂s]. With its multiplier w,
-        dL/dα_c = −w·L x_c, dL/dβ_c = w·f(x_c) and dL/dε_c = w·g(x_c).
+        dL/dα_c = −w·L x_c, dL/dβ_c = w·f(x_c) and dL/dε_c = w·g(x_c). Where φ multiplies α_c,
+        dL/dα_c = −w·φ x_c, and dL/dh = −α_c w·dφ/dh x_c besides.
 
         Parameters
         ----------
@@ -100,6 +104,8 @@ class TimeGradient:
             g is None if the problem is not split.
         wrt_tau : ndarray or None
             (steps, rows) dL/dτ of a Rosenbrock method.
+        jacobian : Linearization, optional
+            That of the φ-functions of an exponential method.
         """
         block = equations.blocks[number]
         times, numbers = block.differentiable_numbers()
@@ -110,6 +116,13 @@ class TimeGradient:
             weighed = system.weigh(w, transpose=True) if row.weighted else w
             for c, x in equations.moved_by_alpha(block, row):
                 wrt_alpha[:, r, c] = -_products(weighed, x)
+            for c, phi in row.phi.items():
+                assert jacobian is not None
+                x = equations.column(block, c)
+                wrt_alpha[:, r, c] = -_products(w, multiplied(jacobian, block, phi, x))
+                wrt_h = numbers.alpha[:, r, c].detach() * _products(w, moved_by_size(jacobian, block, phi, x))
+                self.add(block.known[:, block.pattern.base], wrt_h.numpy())
+                self.add(block.which + 1, -wrt_h.numpy())
             for c in (*row.beta, *([row.column] if row.solves else [])):
                 wrt_beta[:, r, c] = _products(w, f.slopes[f.nodes.index[number][c]])
             for c in row.epsilon if g is not None else ():

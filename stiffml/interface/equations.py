@@ -33,6 +33,11 @@ def system_of(arguments: Arguments, method: Method, layout: Layout, direction: i
     parameters = parameters_of(func, arguments.params)
     matrix = None if mass is None else _mass(mass, layout, method)
     space = space_of(func)
+    if method.exponential and not (isinstance(func, Split) and func.linear):
+        raise ValueError(
+            f"method: {method} needs Split(implicit, explicit, linear=True), with an implicit part that is "
+            "linear in y; for others use arkimex-3"
+        )
     if isinstance(func, Split) and method.split:
         if mass is not None:
             raise ValueError(

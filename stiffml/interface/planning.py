@@ -10,6 +10,7 @@ from stiffml.all_at_once.guess import interpolated
 from stiffml.checks import described
 from stiffml.interface.arguments import Arguments
 from stiffml.interface.solution import Solution
+from stiffml.linear.dense.exponential import Exponentials
 from stiffml.linear.dense.lu import DenseLU
 from stiffml.methods import Method
 from stiffml.run.record import Run
@@ -86,6 +87,8 @@ def obstacle_to_plan(
         return "does not take states that are spread over processes"
     if layout.width > widest:
         return f"is for samples of up to {widest} components, not {layout.width}"
+    if isinstance(solver, Exponentials):
+        return "has nothing to iterate with exponential methods"
     if solver is not None and not isinstance(solver, DenseLU):
         return "needs a dense Jacobian: leave linear and jacobian out"
     if options:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from stiffml.checks import described
+from stiffml.linear.dense.exponential import Exponentials
 from stiffml.linear.dense.lu import DenseLU
 from stiffml.linear.krylov.matrix_free import JacobianOf, MatrixFree
 from stiffml.linear.krylov.preconditioning import preconditioning
@@ -28,6 +29,7 @@ from stiffml.petsc.sharing import can_share
 from stiffml.settings import Tolerances
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.derivatives.graph import NotTwiceDifferentiableError
+from stiffml.system.linear_solver import LinearSolver
 from stiffml.system.mass import Mass
 
 DENSE = 256
@@ -68,8 +70,8 @@ class Wanted:
     options: Mapping[str, object]
 
 
-def choose(wanted: Wanted, f: Dynamics, mass: Mass | None, s0: float, u0: np.ndarray) -> PETScSolver:
-    """The solver for the linear systems of an implicit method.
+def choose(wanted: Wanted, f: Dynamics, mass: Mass | None, s0: float, u0: np.ndarray) -> LinearSolver:
+    """The solver for the linear systems of an implicit method, or what has the φ-functions of a linear part.
 
     Parameters
     ----------
@@ -87,6 +89,8 @@ def choose(wanted: Wanted, f: Dynamics, mass: Mass | None, s0: float, u0: np.nda
         cannot be found.
     """
     _check(wanted, f)
+    if wanted.method.exponential:
+        return _exponentials(wanted, f)
     choice = _Choice(wanted, f, mass, s0, u0)
     try:
         return choice.solver()
@@ -119,6 +123,25 @@ def _check(wanted: Wanted, f: Dynamics) -> None:
             "a state spread over processes needs linear=GMRES(…) or another Krylov method; its "
             "Jacobian is not assembled"
         )
+
+
+def _exponentials(wanted: Wanted, f: Dynamics) -> Exponentials:
+    for name, given, taken in (
+        ("linear", wanted.linear, isinstance(wanted.linear, LU | str)),
+        ("jacobian", wanted.jacobian, wanted.jacobian in ("auto", "dense")),
+    ):
+        if not taken:
+            raise ValueError(
+                f"{name}: {wanted.method} takes dense matrix exponentials of the linear part, not "
+                f"{name}={given!r}; leave {name} out, or use arkimex-3"
+            )
+    if f.space.is_distributed:
+        raise ValueError(
+            f"method: {wanted.method} takes dense matrix exponentials, which a state spread over processes "
+            "has none of; use arkimex-3"
+        )
+    _require_memory(f.layout.samples, f.layout.width)
+    return Exponentials(f.layout)
 
 
 class _Choice:

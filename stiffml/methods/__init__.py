@@ -4,6 +4,7 @@ from stiffml.methods.arkimex import ARKIMEX
 from stiffml.methods.base import Method
 from stiffml.methods.bdf import BDF
 from stiffml.methods.dirk import DIRK
+from stiffml.methods.etd import ETD
 from stiffml.methods.rk import RungeKutta
 from stiffml.methods.rosenbrock import Rosenbrock
 from stiffml.methods.sdirk import SDIRK3
@@ -14,6 +15,7 @@ __all__ = [
     "ARKIMEX",
     "BDF",
     "DIRK",
+    "ETD",
     "METHODS",
     "SDIRK3",
     "BackwardEuler",

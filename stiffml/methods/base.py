@@ -29,7 +29,7 @@ class Method(ABC):
     @property
     @abstractmethod
     def implicit(self) -> bool:
-        """Whether a step has to solve linear or nonlinear systems."""
+        """Whether a step has to solve linear or nonlinear systems, or needs a Jacobian otherwise."""
 
     @property
     @abstractmethod
@@ -53,6 +53,11 @@ class Method(ABC):
     def whole(self) -> bool:
         """Whether it can integrate a right-hand side that is not split."""
         return True
+
+    @property
+    def exponential(self) -> bool:
+        """Whether it takes φ-functions of the implicit part of a ``Split``, which must be linear."""
+        return False
 
     @property
     def mass(self) -> bool:

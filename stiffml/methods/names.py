@@ -32,13 +32,18 @@ ELSEWHERE: dict[str, tuple[str, str]] = {
     **dict.fromkeys(("heun", "heun2", "rk2"), ("midpoint", "explicit, with two stages and order 2 too")),
     **dict.fromkeys(("rk45", "ode45", "dp5", "dopri"), ("dopri5", "the same pair of Dormand and Prince")),
     **dict.fromkeys(("rk23", "ode23", "bs3"), ("bosh3", "the same pair of Bogacki and Shampine")),
+    **dict.fromkeys(
+        ("etd2rk", "etdrk2", "etd3rk", "etdrk3", "etdrk4", "exprk4", "lawson4", "ifrk4"),
+        ("etd3", "exponential time differencing of order 3, for a linear part as Split(…, linear=True)"),
+    ),
     **dict.fromkeys(("tsit5", "dop853", "dopri8", "rk8"), ("dopri5", "explicit, with an error estimate")),
 }
 """Names in other packages, in small letters and digits only: the nearest here, and a reason."""
 
 FAMILIES = (
     "BDF ('bdf', 'bdf1' … 'bdf6'), theta methods ('beuler', 'cn'), Rosenbrock ('rosw-rodaspr2'), diagonally "
-    "implicit ('dirk-es325sal', 'sdirk3'), implicit and explicit parts ('arkimex-4'), explicit ('dopri5')"
+    "implicit ('dirk-es325sal', 'sdirk3'), implicit and explicit parts ('arkimex-4'), exponential ('etd3'), "
+    "explicit ('dopri5')"
 )
 
 

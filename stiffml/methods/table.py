@@ -8,6 +8,7 @@ from stiffml.methods.arkimex import ARKIMEX
 from stiffml.methods.base import Method
 from stiffml.methods.bdf import BDF
 from stiffml.methods.dirk import DIRK
+from stiffml.methods.etd import ETD
 from stiffml.methods.names import unknown
 from stiffml.methods.rk import RungeKutta
 from stiffml.methods.rosenbrock import VARYING, Rosenbrock, constant_gamma
@@ -24,6 +25,7 @@ METHODS: dict[str, Method] = {
     **{f"arkimex-{name}": ARKIMEX(name) for name in tableaux.ARKIMEX},
     **{f"dirk-{name}": DIRK(name) for name in tableaux.DIRK},
     "sdirk3": SDIRK3(),
+    **{f"etd{order}": ETD(order) for order in (2, 3)},
     **{name: RungeKutta(name) for name in tableaux.EXPLICIT},
 }
 """All methods by name. The attributes of :class:`Method` say what each can do: ``order``, ``adaptive``,

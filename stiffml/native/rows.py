@@ -9,9 +9,11 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from stiffml.discretization.equations import Block, Equations, Row
+from stiffml.discretization.equations import Block, Equations
 from stiffml.discretization.numbering import half_step, is_half
+from stiffml.discretization.row import Phi, Row
 from stiffml.discretization.trajectory import Segment
+from stiffml.native.phi import multiplied
 from stiffml.run.kept_jacobian import KeptJacobian
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.derivatives.linearization import Factors, Linearization
@@ -101,6 +103,8 @@ class RowSolver:
         self._linearized = system.f if linearized is None else linearized
         self.block, self.pattern, self.segment, self.system = block, block.pattern, segment, system
         self.numbers = block.numbers
+        self._coefficients = [values.numpy() for values in block.numbers[:3]]  # α, β and ε
+        self._constant: Linearization | None = None
         self.x: dict[int, np.ndarray] = {
             c: segment.states_at(block.known[:, c]) for c in range(self.pattern.history)
         }
@@ -182,10 +186,7 @@ class RowSolver:
         return found
 
     def _solve(self, row: Row) -> np.ndarray:
-        alpha, beta, epsilon = (
-            values[:, row.index].numpy()[:, :, None]
-            for values in (self.numbers.alpha, self.numbers.beta, self.numbers.epsilon)
-        )
+        alpha, beta, epsilon = (values[:, row.index, :, None] for values in self._coefficients)
         size = self.segment.states.shape[1]
         known = np.zeros((self.block.steps, size))
         # If only differences of columns enter, sums of differences lose less to rounding.
@@ -197,6 +198,8 @@ class RowSolver:
                 known -= alpha[:, c] * (self.x[c] if origin is None else self.x[c] - origin)
             if row.weighted:
                 known = self.system.weigh(known)
+            for c in row.phi:
+                known -= alpha[:, c] * self._multiplied(row.phi[c], self.x[c])
             for factor, slope in slopes:
                 known += factor * slope
         if row.output:
@@ -207,6 +210,15 @@ class RowSolver:
         if row.rosenbrock:
             return self._rosenbrock(row, own, known)
         return known / own
+
+    def _multiplied(self, phi: Phi, x: np.ndarray) -> np.ndarray:
+        """φ x of each step, (K, size), with the constant Jacobian of f."""
+        if self._constant is None:
+            assert self._solver is not None
+            s = self._times("f", self.pattern.base)
+            u = torch.from_numpy(np.ascontiguousarray(self.x[self.pattern.base]))
+            self._constant = self._solver.linearize(self.system.f, s, u, self.system.mass, constant=True)
+        return multiplied(self._constant, self.block, phi, x)
 
     def _newton(
         self, row: Row, alpha: np.ndarray, beta: np.ndarray, known: np.ndarray, origin: np.ndarray | None

@@ -52,6 +52,8 @@ def integrate(
             run.before = Values.at(float(outputs[0]), "began", slopes, system)
             if system.constant_jacobian and system.trials is None:
                 system.require_constant_jacobian(outputs[0], outputs[1], u0)
+            if request.method.exponential:
+                system.require_steady_part(outputs[1], u0, slopes[0])
     if len(outputs) > 1 and run.failure is None:
         if watch is not None:
             watch.begin()

@@ -11,7 +11,7 @@ from stiffml.system.state import State
 
 
 class Split(nn.Module):
-    """y' = implicit(t, y) + explicit(t, y): the stiff part and the rest, for ``arkimex-…`` methods.
+    """y' = implicit(t, y) + explicit(t, y): the stiff part and the rest, for ``arkimex-…`` and ``etd…``.
 
     Any other method takes the sum.
 
@@ -22,7 +22,7 @@ class Split(nn.Module):
     linear : bool
         Whether ``implicit`` is linear in y (its Jacobian does not depend on t or y). The system is then
         factorised once for each step size, forward and transposed; with ``batch_dims`` once for all samples
-        whose Jacobian is the same. Default False.
+        whose Jacobian is the same. ``etd…`` methods need it. Default False.
     """
 
     def __init__(

@@ -168,6 +168,15 @@ class System:
                 "leave linear out"
             )
 
+    def require_steady_part(self, later: float, u: np.ndarray, slope: np.ndarray) -> None:
+        """Raise ValueError if f, whose value at the start ``u`` is ``slope``, is another at a later time."""
+        off = np.abs(self.f.evaluate(later, u) - slope).max()
+        if off > 1e4 * torch.finfo(self.layout.dtype).eps * np.abs(slope).max():
+            raise ValueError(
+                "Split: the implicit part depends on t, and exponential methods take it as J y, J constant. "
+                "Move what depends on t to the explicit part, or use an arkimex-… method"
+            )
+
     def derivative(self, s: float, u: np.ndarray) -> np.ndarray:
         """du/ds at one state; with a singular mass matrix that of least size."""
         slope = self.f.evaluate(s, u)

@@ -13,7 +13,7 @@ from stiff_parts import SPLIT, WHOLE
 from torch import Tensor, nn
 
 import stiffml
-from stiffml import METHODS, Fixed, Grid
+from stiffml import METHODS, Fixed, Grid, Split
 
 D = torch.float64
 
@@ -47,7 +47,8 @@ def compare(func: nn.Module, within: float = 1e-10, **arguments) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method(name: str) -> None:
     method = METHODS[name]
-    for func in [WHOLE] * method.whole + [SPLIT] * method.split:
+    split = Split(SPLIT.implicit, SPLIT.explicit, linear=method.exponential)
+    for func in [WHOLE] * method.whole + [split] * method.split:
         compare(func, method=name, steps=Grid(6))
         compare(func, method=name, steps=Grid(6), stepping="sequential")
 

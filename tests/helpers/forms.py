@@ -1,4 +1,4 @@
-"""Small problems in the three forms that methods take: whole, split, and differential-algebraic."""
+"""Small problems in the forms that methods take: whole, split, with a linear part, differential-algebraic."""
 
 from __future__ import annotations
 
@@ -41,6 +41,17 @@ class Part(nn.Module):
         return self.own * torch.sin(y.flip(-1) + t) + self.shared * y**2
 
 
+class Linear(nn.Module):
+    """The linear part of a split, with eigenvalues near −15 and −2; ``shared`` is a parameter of both."""
+
+    def __init__(self, shared: nn.Parameter) -> None:
+        super().__init__()
+        self.shared, self.rates = shared, numbers(15.0, 2.0)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.shared * y.flip(-1) - self.rates * y
+
+
 class Algebraic(nn.Module):
     """Two differential equations and one for the algebraic variable z, with a parameter in each."""
 
@@ -55,7 +66,7 @@ class Algebraic(nn.Module):
 
 
 class Case:
-    """A problem in one of the three forms, and the loss that is differentiated."""
+    """A problem in one of the forms, and the loss that is differentiated."""
 
     def __init__(self, form: str, outputs: Tensor) -> None:
         self.form, self.t = form, outputs.clone().requires_grad_()
@@ -66,6 +77,9 @@ class Case:
         elif form == "split":
             shared = numbers(0.4)
             self.func = Split(Part(shared, 15.0, True), Part(shared, 0.6, False))
+        elif form == "linear":
+            shared = numbers(0.4)
+            self.func = Split(Linear(shared), Part(shared, 0.6, False), linear=True)
         else:
             self.func = Algebraic()
             mass = torch.tensor([1.0, 2.0, 0.0], dtype=torch.float64, requires_grad=True)
@@ -103,5 +117,6 @@ class Case:
 
 def forms(name: str) -> list[str]:
     method = METHODS[name]
-    allowed = {"ode": method.whole, "split": method.split, "dae": method.dae}
+    split = method.split and not method.exponential
+    allowed = {"ode": method.whole, "split": split, "linear": method.exponential, "dae": method.dae}
     return [form for form, is_allowed in allowed.items() if is_allowed]

@@ -81,6 +81,12 @@ WITH_HESSIAN_PRODUCTS = [*CLASSES.values(), "bdf2", "cn", "rosw-rodas3"]
 WITH_CHECKED_SPANS = [*BEYOND_THE_STEP, "bdf3", "rosw-rodaspr", "arkimex-5"]
 
 
+EXPONENTIAL = [name for name, method in METHODS.items() if method.exponential]
+"""Methods that need a linear part."""
+
+
 def as_taken(name: str, func: Callable) -> Callable | Split:
-    """A function as a method takes it: whole, or as the implicit part beside 0.1 y."""
+    """A function as a method takes it: whole, as the implicit part beside 0.1 y, or beside a linear part."""
+    if METHODS[name].exponential:
+        return Split(lambda t, y: -0.1 * y, func, linear=True)
     return func if METHODS[name].whole else Split(func, lambda t, y: 0.1 * y)

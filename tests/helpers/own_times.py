@@ -43,6 +43,8 @@ def times(rows=ROWS) -> Tensor:
 
 def taken(name: str, func: nn.Module):
     """A function as a method takes it."""
+    if METHODS[name].exponential:
+        return Split(lambda t, y: -y, func, linear=True)
     return func if METHODS[name].whole else Split(func, lambda t, y: 0 * y)
 
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.linalg import expm
 from torch import Tensor
 
-from stiffml.methods import ARKIMEX, BDF, DIRK, SDIRK3, Method, Rosenbrock, RungeKutta, Theta
+from stiffml.methods import ARKIMEX, BDF, DIRK, ETD, SDIRK3, Method, Rosenbrock, RungeKutta, Theta
 from stiffml.methods.tableaux import ROSENBROCK, Butcher
 
 
@@ -115,6 +116,8 @@ def _one_step(method: Method, system: System, t: float, h: float, u: np.ndarray)
     if isinstance(method, ARKIMEX | DIRK | SDIRK3):
         explicit = method.table.explicit if system.g is not None else None
         return _runge_kutta(method.table.implicit, explicit, system, t, h, u)
+    if isinstance(method, ETD):
+        return _exponential(method.order, system, t, h, u)
     raise NotImplementedError(f"no formula by hand for {method}; add one to steps_by_hand.py")
 
 
@@ -160,6 +163,36 @@ def _rosenbrock(name: str, system: System, t: float, h: float, u: np.ndarray) ->
         known = known + h * jacobian @ inner + table.gamma_sum[i] * h**2 * wrt_t
         k.append(np.linalg.solve(system.mass - h * table.gamma[i, i] * jacobian, known))
     return u + sum(b * slope for b, slope in zip(table.b, k, strict=True))
+
+
+def phi_by_expm(z: np.ndarray, highest: int) -> list[np.ndarray]:
+    """φ₀(z) … from one exponential: Sidje, ACM Trans. Math. Software 24 (1998), theorem 1."""
+    n = len(z)
+    whole = np.zeros(((highest + 1) * n, (highest + 1) * n))
+    whole[:n, :n] = z
+    whole[: highest * n, n:] += np.eye(highest * n)
+    return [expm(whole)[:n, k * n : (k + 1) * n] for k in range(highest + 1)]
+
+
+def _exponential(order: int, system: System, t: float, h: float, u: np.ndarray) -> np.ndarray:
+    """Cox & Matthews, J. Comput. Phys. 176 (2002), eqs. 20 to 25; what f has besides J u is explicit."""
+    jacobian = system.jacobian(t, u)
+
+    def rest(s: float, x: np.ndarray) -> np.ndarray:
+        return system.slope(s, x) - jacobian @ x + system.slope(s, x, explicit=True)
+
+    e, one, two, three = phi_by_expm(h * jacobian, 3)
+    first = rest(t, u)
+    if order == 2:
+        a = e @ u + h * one @ first
+        return a + h * two @ (rest(t + h, a) - first)
+    half, one_half, _ = phi_by_expm(h / 2 * jacobian, 2)
+    a = half @ u + h / 2 * one_half @ first
+    second = rest(t + h / 2, a)
+    b = e @ u + h * one @ (2 * second - first)
+    third = rest(t + h, b)
+    weights = (one - 3 * two + 4 * three, 4 * two - 8 * three, 4 * three - two)
+    return e @ u + h * sum(w @ g for w, g in zip(weights, (first, second, third), strict=True))
 
 
 def _bdf(order: int, system: System, times: np.ndarray, u0: np.ndarray) -> np.ndarray:

@@ -87,7 +87,7 @@ def test_afterwards(method: str, checkpoints, network: SmallNetwork, start: Tens
 
 # A method's own interpolant.
 
-FORM = {"ode": Form(), "split": Form(split=True), "dae": Form(mass=True)}
+FORM = {"ode": Form(), "split": Form(split=True), "linear": Form(split=True), "dae": Form(mass=True)}
 
 
 def own() -> list:

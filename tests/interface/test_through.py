@@ -33,7 +33,8 @@ KEPT = [0, 2, 4]
 
 
 def parts(network: SmallNetwork, name: str):
-    return network if METHODS[name].whole else Split(lambda t, y: -y, network)
+    linear = METHODS[name].exponential
+    return network if METHODS[name].whole else Split(lambda t, y: -y, network, linear=linear)
 
 
 @pytest.mark.parametrize(

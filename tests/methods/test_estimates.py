@@ -101,7 +101,7 @@ def test_the_rows_give_the_estimates_that_petsc_has(method: str, monkeypatch: py
     require_agreement(*followed(monkeypatch, method, **arguments), method)
 
 
-@pytest.mark.parametrize("method", ADAPTIVE_SPLIT)
+@pytest.mark.parametrize("method", [name for name in ADAPTIVE_SPLIT if name in BY_PETSC])
 def test_so_of_additive_methods(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With an explicit part that matters as much as the implicit one."""
 

@@ -122,7 +122,7 @@ def test_gradient_with_components_by_index(name: str) -> None:
     found = []
     for part in (whole, one_by_one):
         y0 = torch.ones(3, dtype=D, requires_grad=True)
-        func = part if method.whole else Split(lambda t, y: -y, part)
+        func = part if method.whole else Split(lambda t, y: -y, part, linear=method.exponential)
         y = odeint(func, y0, times(0, 0.4, 1), method=name, steps=Grid(3))
         (gradient,) = torch.autograd.grad(y[-1].sum(), y0)
         found += [torch.cat([y.detach().reshape(-1), gradient])]

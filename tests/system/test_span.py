@@ -53,14 +53,18 @@ def forms(func) -> dict[str, object]:
     def nothing(t: Tensor, y: Tensor) -> Tensor:
         return 0 * y
 
-    return {"whole": func, "implicit": Split(func, nothing), "explicit": Split(nothing, func)}
+    splits = {"implicit": Split(func, nothing), "explicit": Split(nothing, func)}
+    return {"whole": func, **splits, "linear": Split(nothing, func, linear=True)}
 
 
 FORMS = [
     pytest.param(name, form, id=f"{name}-{form}")
     for name, method in METHODS.items()
-    for form, able in (("whole", method.whole), ("implicit", method.split), ("explicit", method.split))
-    if able
+    for form in (
+        ["linear"]
+        if method.exponential
+        else ["whole"] * method.whole + ["implicit", "explicit"] * method.split
+    )
 ]
 
 

@@ -48,7 +48,7 @@ def _found(func, name: str, ends: tuple[float, ...], **arguments) -> list[Tensor
     y0 = torch.tensor([0.5, 0.3], dtype=D, requires_grad=True)
     t = times(*ends).requires_grad_()
     if not METHODS[name].whole:
-        func = Split(lambda t, y: -y, func)
+        func = Split(lambda t, y: -y, func, linear=METHODS[name].exponential)
     y = odeint(func, y0, t, method=name, params=[k], **{"steps": Grid(6), **arguments})
     weights = torch.linspace(1, 2, y.numel(), dtype=D).view(y.shape)
     return [y.detach(), *torch.autograd.grad((weights * y).sum(), [t, y0, k])]

@@ -21,6 +21,7 @@ from stiffml.interface.own_times.times import OwnTimes, own_times
 from stiffml.interface.own_times.together import are_together, near_states
 from stiffml.interface.tolerances import newton_limits, tolerances_of
 from stiffml.linear.choice import Wanted, choose
+from stiffml.linear.dense.exponential import Exponentials
 from stiffml.linear.dense.lu import DenseLU
 from stiffml.methods import METHODS, Method, resolve
 from stiffml.parameters.passed import collected, in_forward_mode, require_reverse_mode
@@ -270,7 +271,7 @@ def _solver(
     wanted = Wanted(arguments.linear, arguments.jacobian, method, system.constant_jacobian, limits, {})
     with torch.inference_mode(False), torch.no_grad():
         solver = choose(wanted, system.f, system.mass, s0, u0)
-    if not isinstance(solver, DenseLU):
+    if not isinstance(solver, DenseLU | Exponentials):
         raise _not_taken(
             "linear",
             f"it needs a dense Jacobian of a sample, not {solver.description}; leave linear and "

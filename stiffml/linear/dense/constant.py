@@ -39,7 +39,7 @@ class ConstantJacobian:
     """
 
     def __init__(self, samples: int, evaluate: Callable[[], np.ndarray]) -> None:
-        self._samples = samples
+        self.samples = samples
         self.blocks = evaluate()
         self.is_shared = len(self.blocks) == 1
         self._factors: dict[str, _OneLU | _BlocksLU] = {}
@@ -60,7 +60,7 @@ class ConstantJacobian:
         if self.is_shared:
             rows = v.reshape(-1, blocks.shape[-1]) @ (blocks[0] if transpose else blocks[0].T)
         else:
-            rows = v.reshape(-1, self._samples, 1, blocks.shape[-1])
+            rows = v.reshape(-1, self.samples, 1, blocks.shape[-1])
             rows = rows @ (blocks if transpose else blocks.swapaxes(1, 2))
         return rows.reshape(v.shape)
 

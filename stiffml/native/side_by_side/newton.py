@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from stiffml.discretization.equations import Block, Row
+from stiffml.discretization.equations import Block
 from stiffml.discretization.interpolation import lagrange_rows
+from stiffml.discretization.row import Row
 from stiffml.discretization.trajectory import Segment
 from stiffml.errors import Status
 from stiffml.linear.dense.blocks import BlockLU, shift_

@@ -54,6 +54,10 @@ class Linearization(ABC):
         """J_kᵀ w, of a w (size,) with which a sweep has ∂f/∂θ multiplied as well."""
         return self.apply(k, w, transpose=True)
 
+    def phi(self, order: int, size: float, v: np.ndarray, transpose: bool = False) -> np.ndarray:
+        """φ_order(size·J) v, or its transpose times v; where J is the same at all states."""
+        raise NotImplementedError("φ-functions are of a constant Jacobian")
+
     def correct(self, k: int, a: float, b: float, residual: np.ndarray, rtol: float) -> np.ndarray:
         """The x of (a·M − b·J_k) x = residual, to a relative residual ``rtol`` in the 2-norm."""
         return self.solve(k, a, b, residual)

@@ -226,7 +226,7 @@ class Combination:
             return "takes no mass matrix"
         if self.has_mass and self.is_split:
             return "needs an identity mass matrix"
-        if not self.is_split and not kind.whole:
+        if not (self.is_split or kind.whole) or (kind.exponential and self.form != "split linear"):
             return "needs Split"
         if self.is_dae and not kind.dae:
             return "singular, and .* does not integrate"
@@ -238,6 +238,8 @@ class Combination:
             return "leaves LU\\(\\) nothing to factorise"
         if self.krylov and self.jacobian == "dense":
             return "goes with linear=LU"
+        if kind.exponential and (self.krylov or self.jacobian not in ("auto", "dense")):
+            return "takes dense matrix exponentials"
         return None
 
 
@@ -324,7 +326,12 @@ def _suited(c: Combination) -> Combination:
             new["steps"] = "grid"
     elif c.has_mass and (not kind.mass or c.is_split):
         new["mass"] = "none"
-    if c.form == "whole" and not kind.whole:
+    if kind.exponential:
+        problem = c.problem if c.problem in ("forced", "field") else "forced"  # others have no linear part
+        new |= {"form": "split linear", "problem": problem, "mass": "none", "preconditioner": "none"}
+        new |= {"linear": "auto" if c.krylov else c.linear}
+        new |= {"jacobian": "auto" if c.jacobian not in ("auto", "dense") else c.jacobian}
+    elif c.form == "whole" and not kind.whole:
         new |= {"form": "split", "mass": "none", "problem": "forced" if c.is_dae else c.problem}
     return replace(c, **new)
 

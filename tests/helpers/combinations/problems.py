@@ -59,16 +59,19 @@ class Forced(Problem):
 
     start = (0.4, 0.8)
 
-    def __init__(self, mild: bool) -> None:
-        self.base = (4.0 if mild else 200.0, 0.8, 1.1, 0.6)
+    def __init__(self, mild: bool, apart: bool) -> None:
+        """``apart``: the forcing is in the other part than the decay."""
+        self.base, self._apart = (4.0 if mild else 200.0, 0.8, 1.1, 0.6), apart
 
     def stiff(self, s: Tensor, y: Tensor, p: list[Tensor], jump: Jump) -> Tensor:
-        off = y[..., 0] - self.cos(s) * jump
+        off = y[..., 0] if self._apart else y[..., 0] - self.cos(s) * jump
         return torch.stack([-p[0] * off, 0 * off], dim=-1)
 
     def rest(self, s: Tensor, y: Tensor, p: list[Tensor], jump: Jump) -> Tensor:
         a, b = y.unbind(-1)
-        return torch.stack([p[1] * b, p[3] * self.sin(2 * s) * jump + 0.3 * a**2 - p[2] * b], dim=-1)
+        forcing = p[0] * self.cos(s) * jump if self._apart else 0.0
+        slow = p[3] * self.sin(2 * s) * jump + 0.3 * a**2 - p[2] * b
+        return torch.stack([p[1] * b + forcing, slow], dim=-1)
 
     slow = 1
 
@@ -177,7 +180,7 @@ def problem_of(c: Combination) -> Problem:
     """Not stiff where the method is explicit."""
     mild = not c.kind.implicit
     kinds: dict[str, Callable[[bool], Problem]] = {
-        "forced": Forced,
+        "forced": lambda mild: Forced(mild, c.kind.exponential),
         "kinetics": Kinetics,
         "pendulum": lambda mild: Pendulum(),
         "scalar": Scalar,
