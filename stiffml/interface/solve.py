@@ -113,9 +113,9 @@ def solve(
     outputs : str
         ``"steps"``: steps end on every time of t. ``"interpolate"``: steps end on the first and the last time
         only, and the states between are interpolated (see :meth:`Solution.interpolate`). Many outputs then
-        cost no steps. ``"auto"`` (default): ``"interpolate"`` for adaptive steps of ``bosh3`` and ``dopri5``,
-        whose interpolants are as accurate as their steps; ``"steps"`` for all others. Steps recorded from
-        such a solve are repeated likewise.
+        cost no steps. ``"auto"`` (default): ``"interpolate"`` for adaptive steps of ``bosh3``, ``dopri5`` and
+        ``tsit5``, whose interpolants are as accurate as their steps; ``"steps"`` for all others. Steps
+        recorded from such a solve are repeated likewise.
     linear : str, LU, GMRES or Krylov
         How linear systems are solved: by factors of the Jacobian, or by a Krylov method with a
         preconditioner. ``"auto"`` (default): LU for up to 256 components a sample; for more it depends on the

@@ -32,7 +32,9 @@ ELSEWHERE: dict[str, tuple[str, str]] = {
     **dict.fromkeys(("heun", "heun2", "rk2"), ("midpoint", "explicit, with two stages and order 2 too")),
     **dict.fromkeys(("rk45", "ode45", "dp5", "dopri"), ("dopri5", "the same pair of Dormand and Prince")),
     **dict.fromkeys(("rk23", "ode23", "bs3"), ("bosh3", "the same pair of Bogacki and Shampine")),
-    **dict.fromkeys(("tsit5", "dop853", "dopri8", "rk8"), ("dopri5", "explicit, with an error estimate")),
+    "bs5": ("bosh5", "the same pair of Bogacki and Shampine"),
+    **dict.fromkeys(("dop853", "rk8", "dp8"), ("dopri8", "a pair of order 8 of Prince and Dormand")),
+    **{f"vern{order}": (f"verner{order}", f"a pair of Verner's of order {order}") for order in (6, 7, 8)},
 }
 """Names in other packages, in small letters and digits only: the nearest here, and a reason."""
 
