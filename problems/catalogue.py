@@ -28,6 +28,7 @@ _MODULES = {
     "ch4air": "ignition:methane",
     "akzo": "akzo:problem",
     "pendulum": "pendulum:problem",
+    "beam": "beam:problem",
     "lotka_volterra": "lotka_volterra:problem",
     "spiral": "spiral:problem",
     "burgers": "burgers:problem",

@@ -97,10 +97,12 @@ def size_of(method: Method, z: np.ndarray) -> np.ndarray:
     if method.exponential:
         return np.abs(np.exp(z))
     a, b = _coefficients(method)
-    ones = np.ones(len(b))
-    matrices = np.eye(len(b)) - z[:, None, None] * a
-    stages = np.linalg.solve(matrices, np.broadcast_to(ones, (len(z), len(b)))[..., None])[..., 0]
-    return np.abs(1 + z * (stages @ b))
+    # Stage by stage, as the matrices are triangular: large z make those of explicit methods seem singular.
+    stages = np.ones((len(z), len(b)), dtype=complex)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for i, row in enumerate(a):
+            stages[:, i] = (1 + z * (stages[:, :i] @ row[:i])) / (1 - z * row[i])
+        return np.abs(1 + z * (stages @ b))
 
 
 def _coefficients(method: Method) -> tuple[np.ndarray, np.ndarray]:

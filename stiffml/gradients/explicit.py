@@ -103,7 +103,7 @@ class ExplicitSweep:
             c = row.column
             if c == new:
                 _add(of_x, c, self._through_state(n + 1, at.get(c), of_f[c]))
-            else:
+            elif c in at:  # else it serves the estimate of the error alone
                 _add(of_x, c, self._through_stage(at.pop(c), of_f[c], steps, k, c))
             total = of_x[c]
             if total is None:

@@ -15,6 +15,7 @@ from stiffml.interface.graphs import outside_of_graphs
 from stiffml.interface.jumps import Jumps
 from stiffml.interface.solution import Solution
 from stiffml.interface.tolerances import Tolerance
+from stiffml.linear.given_jacobian import JacobianFunc
 from stiffml.linear.settings import LU, Krylov
 from stiffml.linear.sparsity import Sparsity
 from stiffml.methods import Method
@@ -49,7 +50,7 @@ class Arguments:
     guess: Solution | None = None
     outputs: str = "auto"
     linear: LU | Krylov | str = "auto"
-    jacobian: str | Sparsity = "auto"
+    jacobian: str | Sparsity | JacobianFunc = "auto"
     batch_dims: int = 0
     mass: Tensor | None = None
     make_consistent: bool = False

@@ -25,6 +25,7 @@ from stiffml.interface.output_times import increasing, merged_ends
 from stiffml.interface.planning import plan_of
 from stiffml.interface.tolerances import newton_limits, tolerances_of
 from stiffml.linear.choice import Wanted, choose
+from stiffml.linear.given_jacobian import GivenJacobian
 from stiffml.linear.krylov.solver import KrylovSolver
 from stiffml.methods import Method, resolve
 from stiffml.parameters.passed import collected, in_forward_mode, require_reverse_mode
@@ -183,6 +184,10 @@ def require_effect(arguments: Arguments, method: Method) -> None:
         is_default = wanted is None or (isinstance(wanted, str) and wanted == "auto")
         if not (method.implicit or is_default):
             raise ValueError(f"{name} has no effect with the explicit method {method}; leave it out")
+    if callable(arguments.jacobian) and flag("compile", arguments.compile):
+        raise ValueError(
+            "jacobian: with compile=True derivatives are of compiled code; leave out one of them"
+        )
     if newton is not None and not method.newton:
         kind = "method, which solves linear systems only," if method.implicit else "explicit method"
         raise ValueError(f"newton has no effect with the {kind} {method}; leave it out")
@@ -213,7 +218,8 @@ def try_out_system(
             blocks = (implicit and solver is not None and solver.uses_blocks) or (
                 narrow and not (implicit and method.newton)
             )
-            blocks = blocks and part.may_replicate
+            # A given Jacobian has a comparison of its own.
+            blocks = blocks and part.may_replicate and not isinstance(part, GivenJacobian)
             # Newton's iteration also converges with a part of the Jacobian; a Rosenbrock step needs all.
             trials.append((part, differentiated or method.time_is_state, blocks))
     kinds = [(exact, blocks) for _, exact, blocks in trials]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from stiffml.checks import described, with_numbers
 from stiffml.interface.arguments import Arguments
+from stiffml.linear.given_jacobian import GivenJacobian
 from stiffml.methods import METHODS, Method
 from stiffml.parameters.passed import collected, module_of
 from stiffml.system.derivatives.dynamics import Dynamics
@@ -46,14 +47,20 @@ def system_of(arguments: Arguments, method: Method, layout: Layout, direction: i
             )
         parts = (func.implicit, func.explicit)
         f, g = (Dynamics(part, layout, direction, parameters, space, span) for part in parts)
-        return System(f, g, constant_jacobian=func.linear)
+        return System(_with_jacobian(f, arguments), g, constant_jacobian=func.linear)
     if not method.whole:
         able = ", ".join(name for name, other in METHODS.items() if other.split and other.whole)
         raise ValueError(
             f"method: {method} is not stiffly accurate and needs Split(implicit, explicit); for a right-hand "
             f"side that is implicit as a whole use one of {able}"
         )
-    return System(Dynamics(func, layout, direction, parameters, space, span), mass=matrix)
+    f = Dynamics(func, layout, direction, parameters, space, span)
+    return System(_with_jacobian(f, arguments), mass=matrix)
+
+
+def _with_jacobian(f: Dynamics, arguments: Arguments) -> Dynamics:
+    """f, with the Jacobian that the caller gives as a function, if so."""
+    return GivenJacobian(f, arguments.jacobian) if callable(arguments.jacobian) else f
 
 
 def space_of(func: Func) -> Space:

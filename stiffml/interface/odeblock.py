@@ -15,7 +15,7 @@ from stiffml.interface.jumps import Jumps
 from stiffml.interface.solution import Solution
 from stiffml.interface.solve import odeint
 from stiffml.interface.tolerances import Tolerance
-from stiffml.linear import LU, Krylov, Sparsity
+from stiffml.linear import LU, JacobianFunc, Krylov, Sparsity
 from stiffml.methods import Method
 from stiffml.parameters.names import reached
 from stiffml.parameters.passed import collected
@@ -81,7 +81,7 @@ class ODEBlock(nn.Module):
         guess: Solution | None = None,
         outputs: str = "auto",
         linear: LU | Krylov | str = "auto",
-        jacobian: str | Sparsity = "auto",
+        jacobian: str | Sparsity | JacobianFunc = "auto",
         batch_dims: int = 0,
         mass: Tensor | None = None,
         make_consistent: bool = False,

@@ -12,7 +12,7 @@ from stiffml.interface.integrate import solved
 from stiffml.interface.jumps import Jumps
 from stiffml.interface.solution import Solution
 from stiffml.interface.tolerances import Tolerance
-from stiffml.linear import LU, Krylov, Sparsity
+from stiffml.linear import LU, JacobianFunc, Krylov, Sparsity
 from stiffml.methods import Method
 from stiffml.run.crossings import Watched
 from stiffml.run.watching import Callback
@@ -36,7 +36,7 @@ def solve(
     guess: Solution | None = None,
     outputs: str = "auto",
     linear: LU | Krylov | str = "auto",
-    jacobian: str | Sparsity = "auto",
+    jacobian: str | Sparsity | JacobianFunc = "auto",
     batch_dims: int = 0,
     mass: Tensor | None = None,
     make_consistent: bool = False,
@@ -113,17 +113,27 @@ def solve(
     outputs : str
         ``"steps"``: steps end on every time of t. ``"interpolate"``: steps end on the first and the last time
         only, and the states between are interpolated (see :meth:`Solution.interpolate`). Many outputs then
-        cost no steps. ``"auto"`` (default): ``"interpolate"`` for adaptive steps of ``bosh3`` and ``dopri5``,
-        whose interpolants are as accurate as their steps; ``"steps"`` for all others. Steps recorded from
-        such a solve are repeated likewise.
+        cost no steps. ``"auto"`` (default): ``"interpolate"`` for adaptive steps of ``bosh3``, ``dopri5`` and
+        ``tsit5``, whose interpolants are as accurate as their steps; ``"steps"`` for all others. Steps
+        recorded from such a solve are repeated likewise.
     linear : str, LU, GMRES or Krylov
         How linear systems are solved: by factors of the Jacobian, or by a Krylov method with a
         preconditioner. ``"auto"`` (default): LU for up to 256 components a sample; for more it depends on the
         structure found. ``stats.linear`` says what was chosen.
-    jacobian : str or Sparsity
+    jacobian : str, Sparsity or callable
         ``"auto"`` (default). ``"dense"``: one block a sample if ``batch_dims`` is given. ``"coloured"``: a
         sparse matrix, whose pattern is found by trying func, or given as ``Sparsity(pattern)``.
         ``"matrix-free"``: only its products.
+
+        A function: jacobian(t, y) -> ∂func/∂y at one state, taken in place of torch's in forward steps and in
+        the linear systems of the backward pass. Products with parameters and second derivatives still come
+        from torch, so that gradients stay exact. For w numbers in a sample it returns a tensor (w, w), or a
+        block for each sample, (samples, w, w) in the batch's shape; where y is one tensor also as
+        ``torch.func.jacfwd`` has it. Or a sparse matrix of torch or scipy over the whole flat state, which is
+        then factorised, or given to a Krylov method. If the method splits a ``Split`` it is that of the
+        implicit part. A product near the start and one near the end are compared with torch's; a difference
+        is an error that names row and entry. Not with ``compile=True``, explicit methods, complex states,
+        times of every sample's own, and transforms of torch.
     batch_dims : int
         How many leading dimensions of y are independent samples. Default 0. Samples that depend on each other
         are an error.
@@ -266,7 +276,7 @@ def odeint(
     guess: Solution | None = None,
     outputs: str = "auto",
     linear: LU | Krylov | str = "auto",
-    jacobian: str | Sparsity = "auto",
+    jacobian: str | Sparsity | JacobianFunc = "auto",
     batch_dims: int = 0,
     mass: Tensor | None = None,
     make_consistent: bool = False,

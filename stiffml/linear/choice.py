@@ -12,13 +12,14 @@ import torch
 from stiffml.checks import described
 from stiffml.linear.dense.exponential import Exponentials
 from stiffml.linear.dense.lu import DenseLU
+from stiffml.linear.given_jacobian import GivenJacobian, GivenSparse, JacobianFunc
 from stiffml.linear.krylov.matrix_free import JacobianOf, MatrixFree
 from stiffml.linear.krylov.preconditioning import preconditioning
 from stiffml.linear.krylov.solver import KrylovSolver
 from stiffml.linear.krylov.strengthened import Strength, StrengthenedInverse
 from stiffml.linear.preconditioners import Assembled
 from stiffml.linear.settings import GMRES, JACOBIANS, LU, Krylov
-from stiffml.linear.sparse.compression import Coloured, offered_jacobian
+from stiffml.linear.sparse.compression import LocalJacobian, offered_jacobian
 from stiffml.linear.sparse.lu import SparseJacobian, SparseLU
 from stiffml.linear.sparsity import Sparsity
 from stiffml.linear.structure import NoPatternError, Structure
@@ -63,7 +64,7 @@ class Wanted:
     """
 
     linear: LU | Krylov | str
-    jacobian: str | Sparsity
+    jacobian: str | Sparsity | JacobianFunc
     method: Method
     constant: bool
     tolerances: Tolerances | None
@@ -105,9 +106,13 @@ def _check(wanted: Wanted, f: Dynamics) -> None:
     linear, jacobian = wanted.linear, wanted.jacobian
     if not isinstance(linear, LU | Krylov) and not (isinstance(linear, str) and linear == "auto"):
         raise TypeError(f"linear must be 'auto', LU(), GMRES(…) or Krylov(name, …), not {described(linear)}")
-    if not isinstance(jacobian, Sparsity) and not (isinstance(jacobian, str) and jacobian in JACOBIANS):
+    is_name = isinstance(jacobian, str) and jacobian in JACOBIANS
+    if not (is_name or isinstance(jacobian, Sparsity) or callable(jacobian)):
         known = ", ".join(map(repr, JACOBIANS))
-        raise ValueError(f"jacobian must be one of {known} or Sparsity(pattern), not {described(jacobian)}")
+        raise ValueError(
+            f"jacobian must be one of {known}, Sparsity(pattern) or a function of (t, y), not "
+            f"{described(jacobian)}"
+        )
     if isinstance(linear, Krylov) and jacobian == "dense":
         raise ValueError("jacobian='dense' goes with linear=LU(); Krylov methods need no dense one")
     if isinstance(linear, LU) and jacobian == "matrix-free":
@@ -150,7 +155,9 @@ class _Choice:
     def __init__(self, wanted: Wanted, f: Dynamics, mass: Mass | None, s0: float, u0: np.ndarray) -> None:
         self._wanted, self._f, self._mass = wanted, f, mass
         self._s0, self._u0 = s0, u0
-        self._structure = Structure(f, s0, u0, wanted.jacobian)
+        named = "auto" if isinstance(f, GivenJacobian) else wanted.jacobian
+        assert isinstance(named, str | Sparsity)
+        self._structure = Structure(f, s0, u0, named)
         self._width = f.layout.width
 
     def without_trying(self) -> PETScSolver:
@@ -159,6 +166,8 @@ class _Choice:
 
     def solver(self) -> PETScSolver:
         linear, jacobian = self._wanted.linear, self._wanted.jacobian
+        if isinstance(self._f, GivenJacobian):
+            return self._by_given(self._f)
         if isinstance(linear, Krylov):
             sparse = jacobian not in ("auto", "matrix-free")
             return self._krylov(linear, self._structure.of_right_hand_side() if sparse else None)
@@ -175,6 +184,23 @@ class _Choice:
         if linear == "auto" and coloured.size > DIRECT:
             return self._krylov(GMRES(Assembled()), coloured)
         return SparseLU(coloured, self._f, self._mass)
+
+    def _by_given(self, f: GivenJacobian) -> PETScSolver:
+        """For a Jacobian that the caller gives as a function."""
+        linear, found = self._wanted.linear, f.check(self._s0, self._u0)
+        if isinstance(found, np.ndarray):
+            if isinstance(linear, Krylov):
+                raise ValueError(
+                    "jacobian: returned a dense matrix, which Krylov methods do not form; leave linear or "
+                    "jacobian out, or return a sparse one"
+                )
+            return self._dense()
+        given = GivenSparse(found)
+        if isinstance(linear, Krylov):
+            return self._krylov(linear, given)
+        if linear == "auto" and given.size > DIRECT:
+            return self._krylov(GMRES(Assembled()), given)
+        return SparseLU(given, f, self._mass)
 
     def _by_structure(self) -> PETScSolver:
         """For a large state, if nothing was asked for."""
@@ -201,8 +227,7 @@ class _Choice:
 
         def description() -> str:
             kept = "LU, as ILU took too many iterations," if strength.is_whole else "ilu"
-            entries = f"{len(coloured.rows)} entries from {coloured.products} products"
-            return f"gmres, matrix-free, {kept} of the Jacobian ({entries})"
+            return f"gmres, matrix-free, {kept} of the Jacobian ({coloured.description})"
 
         setting = GMRES()
         return KrylovSolver(
@@ -221,14 +246,14 @@ class _Choice:
         _require_memory(self._f.layout.samples, self._width)
         return DenseLU(self._f.layout, self._wanted.constant)
 
-    def _krylov(self, setting: Krylov, coloured: Coloured | None = None) -> PETScSolver:
+    def _krylov(self, setting: Krylov, coloured: LocalJacobian | None = None) -> PETScSolver:
         """With products of the graph of f, or of its sparse Jacobian."""
         chosen = preconditioning(setting.preconditioner, self._f, self._mass, self._structure, coloured)
         jacobian_of: JacobianOf = MatrixFree()
         product = "matrix-free"
         if coloured is not None:
             jacobian_of = partial(SparseJacobian, coloured)
-            product = f"a Jacobian of {len(coloured.rows)} entries from {coloured.products} products"
+            product = f"a Jacobian of {coloured.description}"
         return KrylovSolver(
             setting,
             self._rtol(setting),

@@ -36,7 +36,9 @@ ELSEWHERE: dict[str, tuple[str, str]] = {
         ("etd2rk", "etdrk2", "etd3rk", "etdrk3", "etdrk4", "exprk4", "lawson4", "ifrk4"),
         ("etd3", "exponential time differencing of order 3, for a linear part as Split(…, linear=True)"),
     ),
-    **dict.fromkeys(("tsit5", "dop853", "dopri8", "rk8"), ("dopri5", "explicit, with an error estimate")),
+    "bs5": ("bosh5", "the same pair of Bogacki and Shampine"),
+    **dict.fromkeys(("dop853", "rk8", "dp8"), ("dopri8", "a pair of order 8 of Prince and Dormand")),
+    **{f"vern{order}": (f"verner{order}", f"a pair of Verner's of order {order}") for order in (6, 7, 8)},
 }
 """Names in other packages, in small letters and digits only: the nearest here, and a reason."""
 

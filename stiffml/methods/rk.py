@@ -14,8 +14,15 @@ from stiffml.methods.explicit import ByTableau
 from stiffml.methods.runge_kutta_rows import stage_interpolant
 from stiffml.methods.tableaux import EXPLICIT, Butcher, Interpolation, Tableau
 
-_REAL_STABILITY = {"bosh3": 2.45, "dopri5": 3.25}
-"""Slightly less than the ends of the real stability intervals, 2.51 and 3.31."""
+_REAL_STABILITY = {
+    **{"bosh3": 2.45, "dopri5": 3.25, "tsit5": 3.44, "bosh5": 3.9},
+    **{"verner6": 4.24, "verner7": 4.54, "verner8": 4.72, "dopri8": 5.06},
+}
+"""Slightly less than the ends of these intervals: 2.51, 3.31, 3.51, 3.99; 4.32, 4.64, 4.82, 5.17."""
+
+
+CUBIC = 3
+"""The order of Hermite's interpolant, which would spoil that of methods of a higher one."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +35,16 @@ class RungeKutta(ByTableau):
     Parameters
     ----------
     name : str
-        ``euler`` (order 1), ``midpoint`` (2), ``bosh3`` (Bogacki-Shampine, 3), ``rk4`` (4),
-        ``dopri5`` (Dormand-Prince, 5). Only ``bosh3`` and ``dopri5`` have an error estimate.
+        Without an error estimate: ``euler`` (order 1), ``midpoint`` (2), ``rk4`` (4). With one: ``bosh3``
+        (Bogacki-Shampine, 3), ``dopri5`` (Dormand-Prince, 5), ``bosh5`` (Bogacki-Shampine, 5), ``verner6``,
+        ``verner7`` and ``verner8``, and two that PETSc does not have: ``tsit5`` (Tsitouras, 5), ``dopri8``
+        (Prince-Dormand, 8). ``bosh3``, ``dopri5`` and ``tsit5`` have interpolants as accurate as their steps,
+        ``dopri8`` has one of order 5.
 
     Source: Hairer, Nørsett & Wanner, Solving ODEs I, tables II.1.1, II.1.2, II.5.2; Bogacki & Shampine,
-    Appl. Math. Lett. 2 (1989). Adjoint: Hager, Numer. Math. 87 (2000), eq. 10.
+    Appl. Math. Lett. 2 (1989), Comput. Math. Appl. 32 (1996); Verner, Numer. Algorithms 53 (2010);
+    Tsitouras, Comput. Math. Appl. 62 (2011); Prince & Dormand, J. Comput. Appl. Math. 7 (1981).
+    Adjoint: Hager, Numer. Math. 87 (2000), eq. 10.
     """
 
     name: str
@@ -59,18 +71,25 @@ class RungeKutta(ByTableau):
     def real_stability(self) -> float:
         return _REAL_STABILITY.get(self.name, 0.0)
 
+    @property
+    def in_petsc(self) -> bool:
+        return bool(self.tableau.petsc_name)
+
     def petsc_options(self) -> dict[str, object]:
+        if not self.in_petsc:
+            return super().petsc_options()
         return {"ts_type": "rk", "ts_rk_type": self.tableau.petsc_name}
 
     def dense(self, form: Form) -> Dense | None:
         weights = self.tableau.interpolation
-        if weights is None and self.adaptive and self.butcher.stiffly_accurate:
+        if weights is None and self.order == CUBIC and self.adaptive and self.butcher.stiffly_accurate:
             weights = _hermite(self.butcher)
         return stage_interpolant(self.butcher, None, False, weights)
 
     @property
     def interpolates_outputs(self) -> bool:
-        return self.adaptive and self.dense(Form()) is not None
+        dense = self.dense(Form()) if self.adaptive else None
+        return dense is not None and len(dense.beta) >= self.order - 1  # the degree, which bounds the order
 
 
 def _hermite(tableau: Butcher) -> Interpolation:

@@ -1,6 +1,6 @@
-"""The tableaux of PETSc's Runge-Kutta, additive and Rosenbrock-W methods, from ``tableaux.json``.
+"""The tableaux of PETSc's Runge-Kutta, additive and Rosenbrock-W methods, from ``tableaux.json``, and others.
 
-The coefficients are PETSc's to the last bit, including misprints, so that the equations are exactly those
+PETSc's coefficients are PETSc's to the last bit, including misprints, so that the equations are exactly those
 that PETSc solves. ``tests/methods/test_tableaux.py`` lists methods that do not have the order PETSc states.
 """
 
@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 from scipy.linalg import solve_triangular
+
+from stiffml.methods.published import PUBLISHED, Published
 
 
 @dataclass(frozen=True, eq=False)
@@ -295,17 +297,33 @@ def _rosenbrock(name: str, entry: dict[str, Any]) -> Rosenbrock:
 
 _DATA = json.loads(files("stiffml.methods").joinpath("tableaux.json").read_text(encoding="utf-8"))
 
-EXPLICIT = {
-    name: _tableau(petsc_name, _DATA["rk"][petsc_name])
-    for name, petsc_name in (
-        ("euler", "1fe"),
-        ("midpoint", "2b"),
-        ("bosh3", "3bs"),
-        ("rk4", "4"),
-        ("dopri5", "5dp"),
-    )
+
+def _published(method: Published) -> Tableau:
+    a = np.zeros((len(method.b), len(method.b)))
+    for i, row in enumerate(method.rows, start=1):
+        a[i, : len(row)] = row
+    part = Butcher(a, np.array(method.b), a.sum(axis=1))
+    interpolation = Interpolation(None, method.interpolation)
+    return Tableau("", method.order, method.order, None, part, np.array(method.embedded), interpolation)
+
+
+_IN_PETSC = {
+    "euler": "1fe",
+    "midpoint": "2b",
+    "bosh3": "3bs",
+    "rk4": "4",
+    "dopri5": "5dp",
+    "bosh5": "5bs",
+    "verner6": "6vr",
+    "verner7": "7vr",
+    "verner8": "8vr",
 }
-"""The explicit methods, by their names in stiffml."""
+
+EXPLICIT = {
+    **{name: _tableau(petsc_name, _DATA["rk"][petsc_name]) for name, petsc_name in _IN_PETSC.items()},
+    **{name: _published(method) for name, method in PUBLISHED.items()},
+}
+"""The explicit methods, by their names in stiffml. Those that PETSc does not have have no name there."""
 
 DIRK = {name: _tableau(name, entry) for name, entry in _DATA["dirk"].items()}
 ARKIMEX = {name: _tableau(name, entry) for name, entry in _DATA["arkimex"].items()}

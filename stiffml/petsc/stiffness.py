@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stiffml.methods import Method
+from stiffml.methods.base import ABSCISSA_ROUNDING
 from stiffml.system.space import Space
 
 HITS, MISSES = 15, 6
@@ -29,13 +30,14 @@ class StiffnessTest:
 
     At the limit of stability the fastest mode is not damped. A combination of stages that cancels the smooth
     part of the solution then contains this mode only, so |λ| ≈ ‖Δk‖/‖ΔY‖ with Y the stages, k the slopes f(Y)
-    and Δ the combination. For ``dopri5`` it is the difference of the last two stages, both at the end of the
-    step. For other methods it combines the last four stages so that quadratic polynomials in time cancel.
+    and Δ the combination. For ``dopri5``, and others of order 5 and more, it is the difference of the last
+    two stages, both at the end of the step. For ``bosh3`` it combines all four stages so that quadratic
+    polynomials in time cancel.
 
     Parameters
     ----------
     method : Method
-        An explicit method whose last stage is the new state.
+        An explicit method with an error estimate.
     space : Space
     unit : float
         The unit of rounding of func.
@@ -53,7 +55,7 @@ class StiffnessTest:
     def __init__(self, method: Method, space: Space, unit: float) -> None:
         self._space, self._unit = space, unit
         c, self.bound = method.abscissae, method.real_stability
-        if c[-1] == c[-2]:
+        if abs(c[-1] - c[-2]) <= ABSCISSA_ROUNDING:
             self.weights = np.array([-1.0, 1.0])
         else:
             # The weights of the third divided difference on the last four abscissae.

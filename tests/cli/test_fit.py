@@ -119,7 +119,7 @@ SMALL = {"burgers": (48, 0.5), "ks": (16, 2.0), "brusselator": (3, 11.5), "gray_
 SMALL |= {"allen_cahn": (15, 10.0), "fitzhugh_nagumo": (16, 20.0)}
 """Of fields: points along an axis, and an end before which nothing is chaotic or under-resolved."""
 
-LONG = {"ch4air": "54 species"}
+LONG = {"ch4air": "54 species", "beam": "waves that BDF is unstable for"}
 
 
 SLOW = ("orego", "pollu", "vanderpol", "e5", "h2air")

@@ -39,7 +39,8 @@ PROBLEMS = {
 
 def test_which_methods_do() -> None:
     """Those that adapt their steps, and whose own interpolant has their order or one less."""
-    assert {"bosh3", "dopri5"} <= set(INTERPOLATING) <= set(ADAPTIVE_EXPLICIT)
+    assert set(INTERPOLATING) == {"bosh3", "dopri5", "tsit5"}
+    assert set(INTERPOLATING) < set(ADAPTIVE_EXPLICIT)
 
 
 @pytest.mark.parametrize("rtol", [1e-3, 1e-5, 1e-8])
@@ -57,8 +58,11 @@ def test_outputs_are_as_accurate_as_steps(name: str, problem: str, rtol: float) 
     ]
     off = float((found.y - exact[0]).abs().max())
     of_steps = float((at_ends.y - exact[1]).abs().max())
-    # At most 2.2 in these, and usually 1: the largest error is mostly that of the last steps.
-    assert off <= 2.3 * of_steps, f"{off / of_steps:.2f} times the error of steps; look at methods/rk.py"
+    # At most 2.2 in these, and usually 1: the largest error is mostly that of the last steps. Those of tsit5
+    # are more accurate than those of dopri5, its interpolant is not: at most 3.3.
+    assert off <= (3.5 if name == "tsit5" else 2.3) * of_steps, (
+        f"{off / of_steps:.2f} times the error of steps; look at methods/rk.py"
+    )
 
 
 @pytest.mark.parametrize("name", INTERPOLATING)

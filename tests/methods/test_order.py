@@ -120,6 +120,10 @@ COUNTS: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(["dirk-s212", "arkimex-3, split"], (12, 24, 48)),
     "arkimex-ars443, split": (40, 80),
     **dict.fromkeys(["dirk-657a", "dirk-es7510sa"], (12, 24, 48)),
+    # The terms of order 6 and more are of the other sign, and as large until here.
+    "bosh5": (96, 192, 384),
+    "tsit5": (24, 48, 96),
+    "verner7": (16, 32, 64),
     # Good already where a step costs most.
     **dict.fromkeys(["arkimex-4", "arkimex-5", "dirk-es325sal"], (4, 8, 16)),
     "dirk-s659a": (6, 12, 24),

@@ -29,7 +29,12 @@ from petsc4py import PETSc
 
 P = np.array([10.0, 3.0, 4.0])  # stiffness μ, amplitude a and frequency w of the forcing
 
-EXPLICIT = {"euler": "1fe", "midpoint": "2b", "bosh3": "3bs", "rk4": "4", "dopri5": "5dp"}
+EXPLICIT = {"euler": "1fe", "midpoint": "2b", "bosh3": "3bs", "rk4": "4", "dopri5": "5dp"} | {
+    "bosh5": "5bs",
+    "verner6": "6vr",
+    "verner7": "7vr",
+    "verner8": "8vr",
+}
 IMPLICIT = ("theta", "beuler", "cn")  # PETSc has the same names
 THETA = 0.55
 

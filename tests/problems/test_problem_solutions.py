@@ -14,7 +14,7 @@ from problems.checking import drifts
 from problems.solving import output_times
 from problems.trajectories import reference_trajectory
 from problems.workprecision import measure, plot
-from stiffml import Fixed
+from stiffml import Adaptive, Fixed
 
 BDF, DIRK, RTOLS = "bdf", "dirk-es648sa", (1e-6, 1e-9)
 EXACT_OR_PUBLISHED = ("prothero", "robertson", "vanderpol", "hires", "orego", "pollu", "e5_conserved", "akzo")
@@ -51,6 +51,37 @@ def test_end_values_are_met(name: str, method: str, rtol: float) -> None:
         report = problem.check(problem.solve(t, method=method, rtol=rtol, options=options))
     (comparison,) = report.comparisons
     assert comparison.error <= 100 * rtol, f"{method} at rtol {rtol:g}: {comparison}"
+
+
+@pytest.mark.parametrize(
+    ("method", "rtol"), [("rosw-rodaspr2", 1e-4), pytest.param("dopri8", 1e-9, marks=pytest.mark.sweep)]
+)
+def test_the_beam(method: str, rtol: float) -> None:
+    """Its undamped waves are not for BDF; explicit steps are as many as stability asks for."""
+    problem = problems.load("beam")
+    t, steps = torch.tensor(problem.t_span, dtype=torch.float64), Adaptive(stop_if_stiff=False)
+    with torch.no_grad():
+        report = problem.check(problem.solve(t, method=method, rtol=rtol, steps=steps))
+    (comparison,) = report.comparisons
+    assert comparison.error <= 100 * rtol, str(comparison)
+
+
+def test_the_beam_is_that_of_the_matrices() -> None:
+    """C and D by their entries, as the book has them."""
+    problem, n = problems.load("beam"), 40
+    y = 0.3 * np.random.default_rng(0).standard_normal(2 * n)
+    z, w = y[:n], y[n:]
+    turn = z[:, None] - z
+    beside = np.abs(np.arange(n)[:, None] - np.arange(n)) == 1
+    C = np.diag([1.0, *[2.0] * (n - 2), 3.0]) - beside * np.cos(turn)
+    D = -np.sin(turn) * beside
+    for t in (1.0, 4.0):
+        force = 1.5 * np.sin(t) ** 2 * (t < np.pi)
+        wide = np.array([-z[0], *z, z[-1]])
+        v = n**4 * np.diff(wide, 2) + n**2 * force * (np.cos(z) + np.sin(z))
+        expected = np.concatenate([w, C @ v + D @ np.linalg.solve(C, D @ v + w**2)])
+        found = problem.func()(torch.tensor(t, dtype=torch.float64), torch.from_numpy(y)).numpy()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13 * np.abs(expected).max())
 
 
 # E5: the published end value is wrong, and the four equations as they stand lose digits

@@ -7,7 +7,7 @@ from stiffml.compat.torchdiffeq.tableaux import TABLEAUX, Explicit
 from stiffml.compat.torchdiffeq.warning import warn_once
 from stiffml.methods import METHODS, Method, resolve
 
-ADAPTIVE = ("dopri8", "dopri5", "bosh3", "fehlberg2", "adaptive_heun")
+ADAPTIVE = ("dopri8", "dopri5", "tsit5", "bosh3", "fehlberg2", "adaptive_heun")
 
 ADAMS = ("explicit_adams", "implicit_adams", "fixed_adams")
 
@@ -26,7 +26,6 @@ REFUSED = {
     "gl4": "stiffml's bdf4, or arkimex-4 with adaptive steps",
     "gl6": "stiffml's bdf6, or dirk-657a on a fixed grid",
     "adams": "implicit_adams on a fixed grid, or dopri5",
-    "tsit5": "dopri5, of the same order",
 }
 """What to use in place of methods that stiffml does not have."""
 
@@ -47,11 +46,6 @@ def method_of(name: object) -> Method:
         return METHODS[IMPLICIT[name]]
     if name in ADAMS:
         warn_once(f"{name}: stiffml has no Adams methods; dopri5, of order 5, takes the same steps")
-        return METHODS["dopri5"]
-    if name == "dopri8":
-        warn_once(
-            "dopri8: stiffml has no method of that order; dopri5 keeps the tolerances with shorter steps"
-        )
         return METHODS["dopri5"]
     if name in REFUSED:
         raise ValueError(f"method: stiffml does not have {name}; use {REFUSED[name]}")

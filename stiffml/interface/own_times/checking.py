@@ -200,6 +200,8 @@ def _require_taken(arguments: Arguments, method: Method) -> None:
         value = getattr(arguments, name)
         if value is not DEFAULTS[name] and not (name == "options" and not value):
             raise _not_taken(name, advice)
+    if callable(arguments.jacobian):
+        raise _not_taken("jacobian", "a function of it would have to know its sample; leave it out")
     if isinstance(arguments.steps, KeptSteps):
         raise _not_taken("steps", "KeptSteps keep those of one t for all; pass Adaptive() or known steps")
     if not method.within_step:

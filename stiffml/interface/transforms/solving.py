@@ -50,6 +50,11 @@ def solved_in_transforms(arguments: Arguments, solve: Solver) -> Solution:
     if not any(map(is_wrapped, wrapped)):
         with temporarily_clear_interpreter_stack():
             return solve(arguments)
+    if callable(arguments.jacobian):
+        raise ValueError(
+            "jacobian: a function is not available within torch.vmap, torch.func and forward mode, which it "
+            "would not see; leave it out"
+        )
     lifted = _Solve(arguments, wrapped, solve)
     outputs = list(Lifted.apply(lifted, *wrapped))
     template, spec = lifted.template

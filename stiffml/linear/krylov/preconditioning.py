@@ -16,7 +16,7 @@ from stiffml.linear.inverse import ApproximateInverse
 from stiffml.linear.krylov.inverses import AssembledInverse, OwnInverse, PointBlockInverse
 from stiffml.linear.krylov.solver import MakeInverse
 from stiffml.linear.preconditioners import Assembled, PointBlock, Preconditioner
-from stiffml.linear.sparse.compression import Coloured, Compressed
+from stiffml.linear.sparse.compression import Compressed, LocalJacobian
 from stiffml.linear.sparse.matrices import Entries
 from stiffml.linear.sparsity import coordinates
 from stiffml.linear.structure import FROM_FIELD, Structure
@@ -62,7 +62,7 @@ def preconditioning(
     f: Dynamics,
     mass: Mass | None,
     structure: Structure,
-    coloured: Coloured | None,
+    coloured: LocalJacobian | None,
 ) -> Preconditioning:
     """What makes the preconditioner that a caller names.
 
@@ -109,7 +109,7 @@ def _point_block(setting: PointBlock, layout: Layout, mass: Mass | None) -> Make
 
 
 def _of_function(
-    setting: Assembled, f: Dynamics, mass: Mass | None, structure: Structure, coloured: Coloured | None
+    setting: Assembled, f: Dynamics, mass: Mass | None, structure: Structure, coloured: LocalJacobian | None
 ) -> tuple[MakeInverse, str]:
     """Assembled from the Jacobian of a function, and what that is."""
     source = setting.source
@@ -121,7 +121,7 @@ def _of_function(
         compressed = structure.of_source(of, setting.sparsity)
     entries = Entries(compressed.rows, compressed.columns, partial(compressed.values, of))
     what = f"{setting.solver} of {'the Jacobian' if source is None else _name(source)}"
-    what += f" ({len(entries.rows)} entries from {compressed.products} products)"
+    what += f" ({compressed.description})"
     return _assembled(lambda: entries, setting, f, mass, setting.constant), what
 
 

@@ -48,6 +48,11 @@ class Compressed(ABC):
         self._entries = [order[ends[g] : ends[g + 1]] for g in range(products)]
         self._places = [place[entries] for entries in self._entries]
 
+    @property
+    def description(self) -> str:
+        """How many entries there are, and where they come from, in a few words."""
+        return f"{len(self.rows)} entries from {self.products} products"
+
     def _collected(self, product: Callable[[int], np.ndarray]) -> np.ndarray:
         """(entries,) from the products by number."""
         values = np.empty(len(self.rows))
@@ -88,7 +93,27 @@ def offered_jacobian(func: object, size: int) -> Callable[[], Compressed] | None
     return field.sparse_jacobian
 
 
-class Coloured(Compressed):
+class LocalJacobian(Compressed):
+    """A Jacobian that is whole in this process.
+
+    Attributes
+    ----------
+    size : int
+        Of a state.
+    is_symmetric : bool
+        Whether the pattern is.
+    """
+
+    size: int
+    is_symmetric: bool
+
+    def matrix(self, dynamics: Dynamics, s: float, u: np.ndarray) -> csr_array:
+        """(size, size) at one state; raises as :meth:`values` does."""
+        values = self.values(dynamics, s, u)
+        return csr_array((values, (self.rows, self.columns)), shape=(self.size, self.size))
+
+
+class Coloured(LocalJacobian):
     """Rows that share no column come from one product with Jᵀ, or columns that share no row from one with J.
 
     The way that takes fewer products is used (Curtis, Powell & Reid, J. Inst. Math. Appl. 13 (1974);
@@ -99,11 +124,6 @@ class Coloured(Compressed):
     ----------
     pattern : csr_array
         (n, n)
-
-    Attributes
-    ----------
-    is_symmetric : bool
-        Whether the pattern is.
     """
 
     def __init__(self, pattern: csr_array) -> None:

@@ -11,7 +11,7 @@ from stiffml.linear.inverse import ApproximateInverse
 from stiffml.linear.non_finite import mended_values
 from stiffml.linear.operator import ShiftedOperator
 from stiffml.linear.operator_matrix import OperatorMatrix
-from stiffml.linear.sparse.compression import Coloured
+from stiffml.linear.sparse.compression import LocalJacobian
 from stiffml.petsc.formulation import Formulation
 from stiffml.petsc.library import PETSc
 from stiffml.petsc.matrix import PETScSolver, ShiftedMatrix
@@ -31,20 +31,15 @@ NOT_FINITE = "the sparse matrix a·M − b·∂f/∂y of a linear solve has infi
 class SparseJacobian:
     """J at one state as a sparse matrix."""
 
-    def __init__(self, coloured: Coloured, dynamics: Dynamics, s: float, u: np.ndarray) -> None:
-        values = coloured.values(dynamics, s, u)
-        self._set(coloured, values)
+    def __init__(self, jacobian: LocalJacobian, dynamics: Dynamics, s: float, u: np.ndarray) -> None:
+        self.matrix = jacobian.matrix(dynamics, s, u)
 
-    def _set(self, coloured: Coloured, values: np.ndarray) -> None:
-        self.matrix = csr_array(
-            (values, (coloured.rows, coloured.columns)), shape=(coloured.size, coloured.size)
-        )
-
-    def mend(self, coloured: Coloured, dynamics: Dynamics, s: float, u: np.ndarray) -> None:
+    def mend(self, dynamics: Dynamics, s: float, u: np.ndarray) -> None:
         """Take differences for the entries that are not finite."""
-        entries = coloured.rows, coloured.columns
-        values = np.asarray(self.matrix[entries]).ravel()
-        self._set(coloured, mended_values(entries, coloured.size, dynamics, s, u, values))
+        known = self.matrix.tocoo()
+        entries = known.row, known.col
+        values = mended_values(entries, len(u), dynamics, s, u, known.data)
+        self.matrix = csr_array((values, entries), shape=known.shape)
 
     def apply(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
         return (self.matrix.T if transpose else self.matrix) @ v
@@ -55,14 +50,14 @@ class SparseLU(PETScSolver):
 
     Parameters
     ----------
-    coloured : Coloured
+    coloured : LocalJacobian
         How the Jacobian is evaluated.
     dynamics : Dynamics
         The right-hand side, or its implicit part.
     mass : Mass or None
     """
 
-    def __init__(self, coloured: Coloured, dynamics: Dynamics, mass: Mass | None) -> None:
+    def __init__(self, coloured: LocalJacobian, dynamics: Dynamics, mass: Mass | None) -> None:
         self.coloured, self.dynamics = coloured, dynamics
         self.mass_matrix = eye_array(coloured.size, format="csr") if mass is None else mass.sparse()
         self.mass = mass
@@ -73,8 +68,7 @@ class SparseLU(PETScSolver):
 
     @property
     def description(self) -> str:
-        entries, products = len(self.coloured.rows), self.coloured.products
-        return f"LU of the Jacobian, sparse, {entries} entries from {products} products"
+        return f"LU of the Jacobian, sparse, {self.coloured.description}"
 
     @property
     def numbers_per_jacobian(self) -> int:
@@ -181,7 +175,7 @@ class _SparseMatrix(OperatorMatrix):
             jacobian = SparseJacobian(solver.coloured, solver.dynamics, s, u)
         if not is_finite(jacobian.matrix.data):
             self.mended += 1
-            jacobian.mend(solver.coloured, solver.dynamics, s, u)
+            jacobian.mend(solver.dynamics, s, u)
         return jacobian
 
 

@@ -109,9 +109,31 @@ def linear_of(run: Run) -> dict[str, Any]:
         chosen["linear"] = GMRES(**settings) if c.linear == "gmres" else Krylov("bcgs", **settings)
     if c.jacobian == "sparsity":
         chosen["jacobian"] = stiffml.Sparsity(pattern_of(run))
+    elif c.jacobian.startswith("given"):
+        chosen["jacobian"] = given_jacobian(run)
     elif c.jacobian != "auto":
         chosen["jacobian"] = c.jacobian
     return chosen
+
+
+def given_jacobian(run: Run) -> Callable[[Tensor, Any], Any]:
+    """∂func/∂y, of the implicit part where the method splits, with no more than autograd."""
+    func, width = (run.func.implicit if run.c.is_split else run.func), run.problem.width
+
+    def jacobian(t: Tensor, y: Any) -> Any:
+        def slopes(rows: Tensor) -> Tensor:
+            return run.as_rows(func(t, run.as_state(rows)))
+
+        rows = run.as_rows(y)
+        found = torch.autograd.functional.jacobian(slopes, rows).reshape(
+            -1, width, rows[..., 0].numel(), width
+        )
+        blocks = torch.stack([found[k, :, k] for k in range(len(found))])
+        if run.c.jacobian == "given sparse":
+            return torch.block_diag(*blocks).to_sparse()
+        return blocks.reshape(*run.c.batch, width, width)
+
+    return jacobian
 
 
 def pattern_of(run: Run) -> np.ndarray:

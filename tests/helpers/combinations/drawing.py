@@ -35,7 +35,7 @@ AXES: dict[str, tuple] = {
     "break_on_output": (False, True),
     "checkpoints": ("stages", "solutions", 1, 7, "disk"),
     "linear": ("auto", "lu", "gmres", "bcgs"),
-    "jacobian": ("auto", "dense", "coloured", "sparsity", "matrix-free"),
+    "jacobian": ("auto", "dense", "coloured", "sparsity", "matrix-free", "given", "given sparse"),
     "preconditioner": ("none", "ilu", "lu", "jacobi of a part", "points", "own"),
     "newton": ("tight", "default"),
     "entry": ("solve", "odeint", "block"),
@@ -103,7 +103,7 @@ OFTEN = {
     "break_on_output": (2, 1),
     "checkpoints": (4, 1, 1, 1, 1),
     "linear": (4, 1, 1, 1),
-    "jacobian": (4, 1, 1, 1, 1),
+    "jacobian": (4, 1, 1, 1, 1, 1, 1),
     "newton": (2, 1),
     "entry": (3, 1, 1),
     "afterwards": (2, 1),
@@ -240,6 +240,8 @@ class Combination:
             return "goes with linear=LU"
         if kind.exponential and (self.krylov or self.jacobian not in ("auto", "dense")):
             return "takes dense matrix exponentials"
+        if self.krylov and self.jacobian == "given":
+            return "Krylov methods do not form"
         return None
 
 
@@ -315,7 +317,7 @@ def _suited(c: Combination) -> Combination:
         new |= {"linear": "auto", "jacobian": "auto", "preconditioner": "none"}
     if c.linear == "lu" and c.jacobian == "matrix-free":
         new["linear"] = "auto"
-    if c.linear in ("gmres", "bcgs") and c.jacobian == "dense":
+    if c.linear in ("gmres", "bcgs") and c.jacobian in ("dense", "given"):
         new["jacobian"] = "auto"
     if c.is_dae:
         if not kind.dae:
