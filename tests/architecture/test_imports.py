@@ -20,7 +20,19 @@ PACKAGES = ("stiffml", "problems")
 LONGEST = 350
 
 ORDER: tuple[tuple[str, ...], ...] = (
-    ("checks", "display", "errors", "extras", "files", "memory", "stats", "steps", "settings", "version"),
+    (
+        "checks",
+        "display",
+        "errors",
+        "extras",
+        "files",
+        "memory",
+        "stats",
+        "steps",
+        "settings",
+        "threads",
+        "version",
+    ),
     ("discretization",),
     ("methods",),
     ("parameters", "compiled"),
