@@ -8,6 +8,7 @@ import importlib
 from stiffml.experiments.experiment import Experiment
 
 MODULES = {
+    "ignition": "stiffml.experiments.ignition",
     "pendulum": "stiffml.experiments.pendulum",
 }
 """Each has its Experiment as EXPERIMENT."""
