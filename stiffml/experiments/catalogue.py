@@ -9,6 +9,7 @@ from stiffml.experiments.experiment import Experiment
 
 MODULES = {
     "pendulum": "stiffml.experiments.pendulum",
+    "images": "stiffml.experiments.images",
     "flow": "stiffml.experiments.flow",
 }
 """Each has its Experiment as EXPERIMENT."""

@@ -165,7 +165,7 @@ def test_no_more_graphs_at_a_time_than_a_step_has_stages(name: str) -> None:
     assert Held.alive == 0
     Held.most = 0
     y[-1].sum().backward()
-    assert Held.most == evaluated(name)
+    assert 0 < Held.most <= evaluated(name)  # some stages serve the error estimate alone
 
 
 def test_graphs_are_kept_as_far_as_there_is_room() -> None:
