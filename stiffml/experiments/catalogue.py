@@ -10,6 +10,8 @@ from stiffml.experiments.experiment import Experiment
 MODULES = {
     "ignition": "stiffml.experiments.ignition",
     "pendulum": "stiffml.experiments.pendulum",
+    "images": "stiffml.experiments.images",
+    "flow": "stiffml.experiments.flow",
 }
 """Each has its Experiment as EXPERIMENT."""
 

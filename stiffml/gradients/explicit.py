@@ -5,7 +5,8 @@ With x̄ and f̄ the cotangents of a column x and of f there, from the last row 
     x̄_c += f̄_c ∂f/∂u,  dL/dθ += f̄_c ∂f/∂θ     for the unknown x_c of the row, once f̄_c is complete,
     w = x̄_c / α,   x̄_j −= α_j w,   f̄_j += β_j w     for the other columns of the row.
 
-f at the end of a step is f at the start of the next one. So its cotangent waits until both are reversed.
+Where f at the end of a step is evaluated, it is f at the start of the next one. So its cotangent waits until
+both are reversed.
 Graphs of func that the forward pass has kept are used up; without them each stage is evaluated once.
 """
 
@@ -125,6 +126,10 @@ class ExplicitSweep:
             self._pending.add(n, first)
         if slope is not None:
             self._at_states[n] = at[base], slope
+            if not pattern.evaluates_f[new]:  # the step before has no use for f there: its graph can go
+                found = self._through_state(n, None, None)
+                if found is not None:
+                    self._pending.add(n, found)
         if steps.by_times is not None and outputs is not None:
             steps.by_times.multipliers[len(pattern.step_rows) :, k] = outputs
 

@@ -134,6 +134,40 @@ def test_how_often_stages_are_evaluated(name: str, kept: Discrete, shape: str) -
         assert func.states <= width * needed + 3
 
 
+class Held:
+    """What torch keeps for one operation of a call; counts how many there are at a time."""
+
+    alive = most = 0
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        Held.alive += 1
+        Held.most = max(Held.most, Held.alive)
+
+    def __del__(self) -> None:
+        Held.alive -= 1
+
+    def there(self) -> Tensor:
+        return self.tensor
+
+
+@pytest.mark.parametrize("name", EXPLICIT)
+def test_no_more_graphs_at_a_time_than_a_step_has_stages(name: str) -> None:
+    """That of a state goes with the step that starts there, unless the step before evaluates f there too."""
+
+    def func(t: Tensor, y: Tensor) -> Tensor:
+        with torch.autograd.graph.saved_tensors_hooks(Held, Held.there):
+            return torch.sin(y)  # keeps y
+
+    y0 = start_of((500, 3)).requires_grad_()
+    kept = Discrete(checkpoints="solutions")
+    y = solve(func, y0, times(0, 1), method=name, steps=Grid(4), batch_dims=1, adjoint=kept).y
+    assert Held.alive == 0
+    Held.most = 0
+    y[-1].sum().backward()
+    assert 0 < Held.most <= evaluated(name)  # some stages serve the error estimate alone
+
+
 def test_graphs_are_kept_as_far_as_there_is_room() -> None:
     func, y0, t = Counted(20, 80), start_of((4, 20)).requires_grad_(), times(0, 1)
     gradients = []

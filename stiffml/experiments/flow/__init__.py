@@ -1,0 +1,201 @@
+"""Continuous normalizing flows: densities of two moons, rings and wines, and what a training step costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+import xarray
+from torch import Tensor
+
+from stiffml.experiments.experiment import Experiment, Finding, Form, Outcome, Report
+from stiffml.experiments.flow.data import COLUMNS, DATASETS, ROWS, Points, points, shaped_as_miniboone
+from stiffml.experiments.flow.model import TRACES, Dynamics, log_density
+from stiffml.experiments.flow.pictures import draw
+from stiffml.experiments.flow.solvers import CONTINUOUS, OURS, SOLVERS, STEP, TAPE, solver
+from stiffml.experiments.flow.training import (
+    CELLS,
+    EDGE,
+    RTOL,
+    TIGHT,
+    density,
+    likelihoods,
+    normal_likelihood,
+    round_trip,
+    samples,
+    train,
+)
+from stiffml.experiments.turns import in_turns
+
+MINIBOONE = "43 columns"
+
+
+@dataclass(frozen=True)
+class Size:
+    """``iterations`` of training by name of the data; ``widths`` of hidden layers, also of what is timed."""
+
+    iterations: dict[str, int]
+    points: int
+    widths: dict[str, int]
+    drawn: int
+    timed: tuple[str, ...]
+    repeats: int
+
+
+SIZES: dict[Form, Size] = {
+    "quick": Size({"moons": 10}, 100, {"moons": 16}, 50, ("moons",), 1),
+    "medium": Size({"moons": 150}, 300, {"moons": 32}, 300, ("moons",), 3),
+    "full": Size(
+        {"moons": 500, "rings": 500, "wine": 60},
+        300,
+        {"moons": 48, "rings": 48, "wine": 32, MINIBOONE: 2 * COLUMNS},
+        500,
+        (*DATASETS, MINIBOONE),
+        5,
+    ),
+}
+
+
+def run(form: Form, report: Report) -> Outcome:
+    size = SIZES[form]
+    work, done = len(size.iterations) + len(size.timed), 0
+
+    def tell(what: str, finished: bool = True) -> None:
+        nonlocal done
+        done += finished
+        report(done, work, what)
+
+    variables: dict[str, tuple] = {}
+    findings: list[Finding] = []
+    learned: dict[str, tuple[Dynamics, Points]] = {}
+    for name, iterations in size.iterations.items():
+        data = points(name, size.points)
+
+        def told(what: str, name: str = name) -> None:
+            tell(f"{name}: {what}", finished=False)
+
+        dynamics = train(data, size.widths[name], iterations, told)
+        learned[name] = dynamics, data
+        found, more = judged(name, dynamics, data, size.drawn)
+        variables |= found
+        findings += more
+        tell(f"{name} learned")
+    times = {}
+    for name in size.timed:
+        if name == MINIBOONE:
+            dynamics, x, method = Dynamics(COLUMNS, size.widths[name]), shaped_as_miniboone(), "rk4"
+        else:
+            (dynamics, data), method = learned[name], "dopri5"
+            x = data.seen
+        for trace in TRACES:
+            times[f"{name}, {trace}"] = of_training_step(dynamics, trace, x, method, size.repeats)
+        tell(f"{name} timed")
+    variables["seconds"] = (
+        ("case", "solver"),
+        [[taken[name] for name in SOLVERS] for taken in times.values()],
+        {"long_name": "CPU time of a training step", "units": "s"},
+    )
+    result = xarray.Dataset(
+        variables,
+        coords={"case": list(times), "solver": list(SOLVERS)},
+        attrs={
+            "seeds": "0: weights, data, noise of traces; 1: samples",
+            "tolerances": f"rtol = atol: {RTOL:g} in training and timing, {TIGHT:g} in what is reported",
+            "precision": "float64; the weights of 43 columns are those of the start",
+        },
+    )
+    return Outcome(result, (*findings, *of_times(times)))
+
+
+def judged(name: str, dynamics: Dynamics, data: Points, drawn: int) -> tuple[dict[str, tuple], list[Finding]]:
+    """Samples and density of a flow, how likely it finds unseen points, and whether it can be inverted."""
+    by = likelihoods(dynamics, data.unseen, TIGHT)
+    loose = likelihoods(dynamics, data.unseen, RTOL)
+    found: dict[str, tuple] = {}
+    for what, table in (
+        ("data", data.seen.numpy()),
+        ("samples", samples(dynamics, drawn, data.seen.shape[1])),
+    ):
+        attributes = {"long_name": f"{name}: {what}, scaled to mean 0, deviation 1", "units": "1"}
+        found[f"{name}_{what}"] = ((f"{name}_{what}_row", f"{name}_column"), table, attributes)
+    likelihood = Finding(
+        f"mean log-likelihood of unseen points, {name}",
+        float(by[OURS].mean()),
+        "nat",
+        differs=f"the normal distribution that fits best has {normal_likelihood(data):.3f}",
+    )
+    findings = [
+        likelihood,
+        *(of_likelihoods(name, *case) for case in ((loose, RTOL), (by, TIGHT))),
+        Finding(f"largest error of a round trip, {name}, rtol {TIGHT:g}", round_trip(dynamics, data.unseen)),
+    ]
+    if data.seen.shape[1] == 2:
+        values = density(dynamics)
+        told = {"long_name": f"{name}: density", "units": "1", "edge": EDGE}
+        found[f"{name}_density"] = (("vertical", "horizontal"), values, told)
+        mass = float(values.sum() * (2 * EDGE / CELLS) ** 2)
+        findings.append(Finding(f"integral of the density over the square shown, {name}", mass))
+    return found, findings
+
+
+def of_likelihoods(name: str, by: dict[str, np.ndarray], rtol: float) -> Finding:
+    off = np.abs(by[OURS] - by[TAPE])
+    missed = "; at this tolerance neither is as accurate as that" if off.mean() > 0.02 else ""
+    return Finding(
+        f"mean difference of a point's log-likelihood from torchdiffeq's, {name}, rtol {rtol:g}",
+        float(off.mean()),
+        "nat",
+        at_most=0.02,
+        differs=f"the largest is {off.max():.2g}{missed}",
+    )
+
+
+def of_training_step(learned: Dynamics, trace: str, x: Tensor, method: str, repeats: int) -> dict[str, float]:
+    """CPU time of a loss and its gradient, by solver, in turns."""
+    dynamics = Dynamics(x.shape[1], learned.hidden, trace, len(x))
+    dynamics.load_state_dict(learned.state_dict(), strict=False)
+    generator = torch.Generator().manual_seed(0)
+
+    def differentiate(name: str) -> None:
+        dynamics.draw_noise(generator)
+        dynamics.zero_grad()
+        (-log_density(dynamics, x, solver(name, method, RTOL)).mean()).backward()
+
+    return in_turns({name: partial(differentiate, name) for name in SOLVERS}, repeats)
+
+
+def of_times(times: dict[str, dict[str, float]]) -> list[Finding]:
+    found = []
+    for case, taken in times.items():
+        for other, limit in ((TAPE, 1.0), (CONTINUOUS, 0.5)):
+            ratio = taken[OURS] / taken[other]
+            why = [SHAPE] if case.startswith(MINIBOONE) else []
+            if ratio > limit:
+                why.append(WHY_MISSED[other])
+            what = f"time of a training step relative to {other}, {case} trace"
+            found.append(Finding(what, ratio, at_most=limit, differs="; ".join(why)))
+    return found
+
+
+SHAPE = (
+    f"MINIBOONE's {COLUMNS} columns, but {ROWS} rows and {2 * COLUMNS} hidden units in place of 1000 "
+    f"and {20 * COLUMNS}; rk4, steps of {STEP}"
+)
+WHY_MISSED = {
+    TAPE: "f is called as often, but stiffml searches the graph of each call for tensors that it does not "
+    "know, and runs torch's backward pass once for each call, where a tape runs it once",
+    CONTINUOUS: "an adjoint that solves backwards calls f twice as often, but its calls without a graph are "
+    "the cheaper half; here the graph of each call is searched for tensors that are not known",
+}
+
+EXPERIMENT = Experiment(
+    title="Continuous normalizing flows",
+    question="Does a flow that is trained through explicit steps give densities like torchdiffeq's, "
+    "samples like the data and a map that can be inverted, and what does a training step cost?",
+    source="Zhang & Zhao, arXiv 2206.01298: MINIBOONE and others; Grathwohl et al., arXiv 1810.01367",
+    run=run,
+    draw=draw,
+    requires=("sklearn", "torchdiffeq"),
+)
