@@ -9,6 +9,10 @@ from stiffml.experiments.experiment import Experiment
 
 MODULES = {
     "pendulum": "stiffml.experiments.pendulum",
+    "implicit_explicit": "stiffml.experiments.implicit_explicit",
+    "van_der_pol": "stiffml.experiments.van_der_pol",
+    "sinode_ks": "stiffml.experiments.sinode.ks",
+    "sinode_burgers": "stiffml.experiments.sinode.burgers",
 }
 """Each has its Experiment as EXPERIMENT."""
 
