@@ -43,7 +43,7 @@ class Size:
 SIZES = {
     "quick": Size(10.0, 100, 1.2, ATTEMPTS[2:3] + ATTEMPTS[7:8]),
     "medium": Size(30.0, 200, 2.5, ATTEMPTS),
-    "full": Size(100.0, 400, 10.0, ATTEMPTS),
+    "full": Size(100.0, 400, 5.0, ATTEMPTS),
 }
 
 
