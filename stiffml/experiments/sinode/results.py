@@ -80,6 +80,14 @@ def of_ways(data: xarray.Dataset, form: Form) -> list[Finding]:
             float(np.nanmin(loss[0]) / best),
             differs=SHORTER,
         ),
+        *(
+            Finding(
+                f"lowest validation loss over that of a state which stays as it is: {way}",
+                float(np.nanmin(one) / data.attrs["unlearned"]),
+                differs=f"{SHORTER}; at 1 and above nothing useful is learned yet",
+            )
+            for way, one in zip(data["way"].values, loss, strict=True)
+        ),
     ]
 
 
