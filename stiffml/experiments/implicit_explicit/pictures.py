@@ -49,7 +49,7 @@ def trainings(data: xarray.Dataset) -> Figure:
             transform=column[1].get_yaxis_transform(),
         )
         column[1].set_xlabel("CPU time of the training [s]")
-    panels[0, 0].set_ylim(top=min(2.0, panels[0, 0].get_ylim()[1]))
+    panels[0, 0].set_ylim(float(data["held_out"].min()) / 2, 2.0)  # what runs away would hide the rest
     panels[0, 0].set_ylabel("mean error at unseen times [ranges]")
     panels[1, 0].set_ylabel("fastest decay learned [1/s]")
     handles, labels = panels[0, 0].get_legend_handles_labels()
