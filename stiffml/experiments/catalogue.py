@@ -8,10 +8,16 @@ import importlib
 from stiffml.experiments.experiment import Experiment
 
 MODULES = {
-    "ignition": "stiffml.experiments.ignition",
-    "pendulum": "stiffml.experiments.pendulum",
+    "implicit_explicit": "stiffml.experiments.implicit_explicit",
     "images": "stiffml.experiments.images",
     "flow": "stiffml.experiments.flow",
+    "crnn": "stiffml.experiments.crnn",
+    "sinode_burgers": "stiffml.experiments.sinode.burgers",
+    "sinode_ks": "stiffml.experiments.sinode.ks",
+    "van_der_pol": "stiffml.experiments.van_der_pol",
+    "pendulum": "stiffml.experiments.pendulum",
+    "reaction_diffusion": "stiffml.experiments.reaction_diffusion",
+    "ignition": "stiffml.experiments.ignition",
 }
 """Each has its Experiment as EXPERIMENT."""
 

@@ -1,0 +1,1 @@
+"""Semi-implicit neural ODEs of two partial differential equations."""
