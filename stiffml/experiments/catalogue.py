@@ -9,6 +9,7 @@ from stiffml.experiments.experiment import Experiment
 
 MODULES = {
     "pendulum": "stiffml.experiments.pendulum",
+    "crnn": "stiffml.experiments.crnn.study",
 }
 """Each has its Experiment as EXPERIMENT."""
 
