@@ -9,6 +9,7 @@ from stiffml.experiments.experiment import Experiment
 
 MODULES = {
     "pendulum": "stiffml.experiments.pendulum",
+    "reaction_diffusion": "stiffml.experiments.reaction_diffusion.study",
     "crnn": "stiffml.experiments.crnn.study",
 }
 """Each has its Experiment as EXPERIMENT."""
