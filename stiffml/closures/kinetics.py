@@ -91,6 +91,9 @@ class CRNN(nn.Module):
     temperature : float or int or str, optional
         K of all states; or the component of the state that holds it, by name or number, whose rate is 0 here
         and whose ``size`` does not count. Default: rates do not depend on temperature.
+    reference : float, optional
+        K, where ln k is what is learned, as of :class:`Arrhenius`; for a temperature in the state, the middle
+        of those at hand: k and its activation energy are else nearly indistinguishable. Default 1000.
     components : sequence of str, optional
     conserve : mapping or array_like, optional
         As of :class:`Closure`: ν is projected on what conserves, nearest in units of ``size``, and orders
@@ -119,6 +122,7 @@ class CRNN(nn.Module):
         reactions: int,
         *,
         temperature: Any = None,
+        reference: float | None = None,
         components: Any = None,
         conserve: Any = None,
         floor: float = 1e-6,
@@ -141,8 +145,12 @@ class CRNN(nn.Module):
         self.register_buffer("basis", torch.from_numpy(constraints(rows, sizes).copy()))
         generator = torch.Generator().manual_seed(whole("seed", seed, least=0))
         self.weights = nn.Parameter(0.5 * torch.randn(r, n, generator=generator, dtype=torch.float64))
-        reference = self.fixed or 1000.0
-        self.constants = Arrhenius(np.ones(r), reference=reference)
+        if reference is not None and self.place is None:
+            raise ValueError(
+                "CRNN: reference is for a temperature that is a component of the state; leave it out"
+            )
+        at = self.fixed or (1000.0 if reference is None else number("CRNN: reference", reference, above=0))
+        self.constants = Arrhenius(np.ones(r), reference=at)
         if temperature is None or self.place is None:  # at one temperature b and E cannot be told from A
             self.constants.b.requires_grad_(False)
             self.constants.energy.requires_grad_(False)

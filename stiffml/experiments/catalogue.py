@@ -11,12 +11,12 @@ MODULES = {
     "implicit_explicit": "stiffml.experiments.implicit_explicit",
     "images": "stiffml.experiments.images",
     "flow": "stiffml.experiments.flow",
-    "crnn": "stiffml.experiments.crnn",
+    "crnn": "stiffml.experiments.crnn.study",
     "sinode_burgers": "stiffml.experiments.sinode.burgers",
     "sinode_ks": "stiffml.experiments.sinode.ks",
     "van_der_pol": "stiffml.experiments.van_der_pol",
     "pendulum": "stiffml.experiments.pendulum",
-    "reaction_diffusion": "stiffml.experiments.reaction_diffusion",
+    "reaction_diffusion": "stiffml.experiments.reaction_diffusion.study",
     "ignition": "stiffml.experiments.ignition",
 }
 """Each has its Experiment as EXPERIMENT."""

@@ -122,6 +122,18 @@ def test_a_crnn_holds_mass_action() -> None:
         np.testing.assert_allclose(model(NOW, y[1]), [-first, 1e-4 * first, 0.0], rtol=1e-12)
 
 
+def test_a_crnn_learns_its_constants_at_a_reference() -> None:
+    """ln k is that at ``reference``, whatever the energy."""
+    model = CRNN([1.0, 300.0], 1, temperature=1, reference=333.0)
+    with torch.no_grad():
+        model.weights.copy_(torch.tensor([[-1.0, 0.0]]))
+        model.constants.log_k.fill_(-2.0)
+        model.constants.energy.fill_(20.0)  # E/(R · 333 K)
+        at, warmer = model(NOW, torch.tensor([[0.5, 333.0], [0.5, 343.0]]).double())[:, 0]
+    assert float(at) == pytest.approx(-0.5 * np.exp(-2.0), rel=1e-12)
+    assert float(warmer / at) == pytest.approx(np.exp(20 * (1 - 333 / 343)), rel=1e-12)
+
+
 def test_a_crnn_conserves_and_stays_positive() -> None:
     rows = np.array([[1.0, 1.0, 2.0, 0.0], [0.0, 1.0, 1.0, 0.0]])
     model = CRNN([1.0, 1e-3, 0.5, 800.0], 5, temperature="T", components=["A", "B", "C", "T"], conserve=rows)
@@ -207,6 +219,11 @@ BAD: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "size": (lambda: CRNN([1.0, -1.0], 2), ValueError, "CRNN: size must be positive, one number for each"),
     "reactions": (lambda: CRNN([1.0], 0), ValueError, "CRNN: reactions must be at least 1"),
     "temperature": (lambda: CRNN([1.0], 1, temperature="T"), ValueError, "there is no component 'T'"),
+    "reference": (
+        lambda: CRNN([1.0], 1, reference=300.0),
+        ValueError,
+        "CRNN: reference is for a temperature that is a component",
+    ),
     "stoichiometry": (
         lambda: Reactions([[0, 0]]),
         ValueError,

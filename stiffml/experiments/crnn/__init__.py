@@ -1,0 +1,1 @@
+"""Reactions found from data alone, by chemical reaction neural networks."""

@@ -1,0 +1,1 @@
+"""The reaction of a field, learned at every point with the diffusion known."""
