@@ -17,7 +17,7 @@ import torch
 import xarray
 
 from problems.chemistry import ONE_ATMOSPHERE, ConstantPressureReactor, Mechanism, ignition_delay
-from stiffml import Newton, Recorded, Solution, solve
+from stiffml import Newton, Solution, solve
 from stiffml.experiments.experiment import Experiment, Finding, Form, Outcome, Report
 from stiffml.plotting import Figure, series, styled
 
@@ -32,7 +32,7 @@ CHANGE_HELD, CHANGE_ANEW = 1e-5, 2e-2
 """Of ln A in a difference with the steps held, and in one of Cantera's, whose delay has its own error."""
 
 
-def solved(reactor: Any, y0: torch.Tensor, end: float, steps: Recorded | None = None) -> Solution:
+def solved(reactor: Any, y0: torch.Tensor, end: float, steps: Any = None) -> Solution:
     """The solution up to ``end``, in s, with adaptive steps or given ones."""
     t, newton = torch.tensor([0.0, end], dtype=y0.dtype), Newton(rtol=1e-12)
     if steps is not None:
@@ -59,7 +59,7 @@ def by_steps_held(
                 values.append(float(solved(reactor, y0, end, steps).y[-1, 0]))
                 log_a[reaction] -= sign * CHANGE_HELD
         found.append((values[0] - values[1]) / (2 * CHANGE_HELD))
-    return log_a.grad.numpy().copy(), np.array(found)
+    return np.array(log_a.grad), np.array(found)
 
 
 class Cantera:
@@ -115,7 +115,7 @@ def run(form: Form, report: Report) -> Outcome:
     delay = ignition_delay(reactor, y0)
     delay.log().backward()
     seconds, tau = time.process_time() - began, float(delay.detach())
-    sensitivities = mechanism.log_A.grad.numpy().copy()
+    sensitivities = np.array(mechanism.log_A.grad)
     order = np.argsort(-np.abs(sensitivities))
     report(1, jobs, "all sensitivities from one gradient")
     gradient, differences = by_steps_held(reactor, y0, 0.98 * tau, order[: COMPARED[form]])

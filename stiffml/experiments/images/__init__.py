@@ -66,7 +66,7 @@ SIZES: dict[Form, Size] = {
             (8, "SqueezeNext", "rk4"),
             *((side, CONVOLUTIONAL, method) for side in WANTED for method in ("euler", "dopri5", "rk4")),
         ),
-        {8: 12, 28: 8},
+        {8: 12, 28: 24},
         None,
         METHODS,
         (1, 2, 4, 8, 16, 32),
