@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import problems
-from stiffml import METHODS
+from stiffml import METHODS, experiments
 from stiffml.cli.methods import MEANINGS, abilities, stability_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,7 +31,13 @@ ROOMS = {
 def write_all(folder: Path) -> None:
     """Write the pages; one that is as before keeps its time, so that a second build takes less."""
     folder.mkdir(exist_ok=True)
-    pages = {"methods.md": methods(), "problems.md": library(), "results.md": results(), "api.rst": api()}
+    pages = {
+        "methods.md": methods(),
+        "problems.md": library(),
+        "experiments.md": all_experiments(),
+        "results.md": results(),
+        "api.rst": api(),
+    }
     for name, text in pages.items():
         path = folder / name
         if not path.exists() or path.read_text() != text:
@@ -100,6 +107,48 @@ def library() -> str:
         equations = problem.equations.rstrip()
         parts.append(f"## {name}\n\n{problem.title}\n\n```text\n{equations}\n```\n\n{table(['', ''], known)}")
     return "\n".join(parts)
+
+
+def all_experiments() -> str:
+    """What each experiment found in its full form, beside what was published and what was wanted."""
+    parts = [
+        "# Experiments\n\nPublished experiments, each one command: `stiffml experiment NAME`, within a "
+        "minute or so, and with `--full` as below. Every number comes from a stored run in "
+        "`benchmarks/results/experiments`, with its machine and versions. What is missed stays in the table, "
+        "with the reason.\n"
+    ]
+    for name in experiments.names():
+        stored = json.loads((RESULTS / "experiments" / name / "findings.json").read_text())
+        marks = {True: "met", False: "**missed**", None: ""}
+        rows, reasons = [], []
+        for finding in map(_finding, stored["findings"]):
+            units = "" if finding.units == "1" else f" {finding.units}"
+            wanted = f"{finding.bound} {marks[finding.met]}".strip()
+            note = ""
+            if finding.differs:
+                if finding.differs not in reasons:
+                    reasons.append(finding.differs)
+                note = f"({reasons.index(finding.differs) + 1})"
+            value = "none" if math.isnan(finding.value) else f"{finding.value:.3g}{units}"
+            rows.append([finding.what, value, wanted, finding.published, note])
+        pictures = sorted((RESULTS / "experiments" / name).glob("*.png"))
+        parts += [
+            f"## {stored['title']}\n\n{stored['question']}\n\nAfter {stored['source']}. "
+            f"`{stored['command']}`, {stored['cpu_s']:.0f} s of CPU.\n",
+            table(["", "here", "wanted", "published", "note"], rows),
+            *(f"{number}. {reason}" for number, reason in enumerate(reasons, 1)),
+            "",
+            *(
+                f"![{path.stem}](../../benchmarks/results/experiments/{name}/{path.name})\n"
+                for path in pictures
+            ),
+        ]
+    return "\n".join(parts)
+
+
+def _finding(row: dict) -> experiments.Finding:
+    value = math.nan if row["value"] is None else row["value"]
+    return experiments.Finding(**{name: of for name, of in row.items() if name != "met"} | {"value": value})
 
 
 def results() -> str:

@@ -42,6 +42,12 @@ def solved(reactor: Any, y0: torch.Tensor, end: float, steps: Any = None) -> Sol
     return solve(reactor, y0, t, rtol=1e-8, atol=atol, newton=newton)
 
 
+def final(sol: Solution) -> torch.Tensor:
+    """The last temperature."""
+    assert isinstance(sol.y, torch.Tensor)
+    return sol.y[-1, 0]
+
+
 def by_steps_held(
     reactor: Any, y0: torch.Tensor, end: float, which: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -49,14 +55,14 @@ def by_steps_held(
     log_a = reactor.mechanism.log_A
     log_a.grad = None
     sol = solved(reactor, y0, end)
-    sol.y[-1, 0].backward()
+    final(sol).backward()
     steps, found = sol.steps, []
     for reaction in which.tolist():
         values = []
         for sign in (1, -1):
             with torch.no_grad():
                 log_a[reaction] += sign * CHANGE_HELD
-                values.append(float(solved(reactor, y0, end, steps).y[-1, 0]))
+                values.append(float(final(solved(reactor, y0, end, steps))))
                 log_a[reaction] -= sign * CHANGE_HELD
         found.append((values[0] - values[1]) / (2 * CHANGE_HELD))
     return np.array(log_a.grad), np.array(found)
