@@ -17,6 +17,7 @@ MODULES = {
     "van_der_pol": "stiffml.experiments.van_der_pol",
     "pendulum": "stiffml.experiments.pendulum",
     "reaction_diffusion": "stiffml.experiments.reaction_diffusion.study",
+    "theophylline": "stiffml.experiments.theophylline",
     "ignition": "stiffml.experiments.ignition",
 }
 """Each has its Experiment as EXPERIMENT."""

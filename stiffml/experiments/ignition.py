@@ -78,11 +78,10 @@ class Cantera:
         self._start = kelvin, cantera.one_atm, fuel
 
     def delay(self, reaction: int | None = None, factor: float = 1.0) -> float:
-        """τ in s, with one rate constant times ``factor``."""
+        """τ in s, with one A times ``factor``."""
         kelvin, pressure, fuel = self._start
-        self.gas.set_multiplier(1.0)
         if reaction is not None:
-            self.gas.set_multiplier(factor, reaction)
+            self._multiply(reaction, factor)
         self.gas.TP = kelvin, pressure
         self.gas.set_equivalence_ratio(1.0, fuel, "O2:1, N2:3.76")
         self.gas.TP = kelvin, pressure
@@ -94,7 +93,23 @@ class Cantera:
             network.step()
             times.append(network.time)
             kelvins.append(reactor.T)
+        if reaction is not None:
+            self._multiply(reaction, 1 / factor)
         return _steepest(np.array(times), np.array(kelvins))
+
+    def _multiply(self, number: int, factor: float) -> None:
+        """Multiply A of a reaction; that of its limit at high pressure, where it has two."""
+        reaction = self.gas.reaction(number)
+        rate = reaction.rate
+        if not isinstance(rate, self._cantera.FalloffRate):
+            self.gas.set_multiplier(self.gas.multiplier(number) * factor, number)
+            return
+        high = rate.high_rate
+        rate.high_rate = type(high)(
+            high.pre_exponential_factor * factor, high.temperature_exponent, high.activation_energy
+        )
+        reaction.rate = rate  # type: ignore[assignment]
+        self.gas.modify_reaction(number, reaction)
 
 
 def _steepest(times: np.ndarray, values: np.ndarray) -> float:
