@@ -44,7 +44,7 @@ from stiffml.system.linear_solver import LinearSolver
 from stiffml.system.state import State
 from stiffml.system.statistics import require_fixed_statistics
 from stiffml.system.system import System
-from stiffml.system.trial_memory import PassedTrials, keep, rely_on
+from stiffml.system.trial_memory import Facts, PassedTrials, keep, rely_on
 from stiffml.system.trials import try_out
 from stiffml.system.unnamed_parameters import find_parameters
 
@@ -223,14 +223,18 @@ def try_out_system(
             # Newton's iteration also converges with a part of the Jacobian; a Rosenbrock step needs all.
             trials.append((part, differentiated or method.time_is_state, blocks))
     kinds = [(exact, blocks) for _, exact, blocks in trials]
-    system.facts = (kinds, [read.values for read in system.reads], system.operations, system.used)
+    values = tuple(read.values for read in system.reads)
+    facts = system.facts = Facts(kinds, values, system.operations, system.used)
     may_rely = relies and len(trials) == len(system.parts) and may_rely_on_trials(system, plan)
 
     def make() -> None:
         with torch.inference_mode(False), torch.no_grad():
-            for part, exact, blocks in trials:
-                if try_out(part, s0, u0, exact=exact, blocks=blocks) and may_rely:
-                    keep(part, system.facts)
+            found = [try_out(part, s0, u0, exact=exact, blocks=blocks) for part, exact, blocks in trials]
+        if may_rely and any(found):
+            counted = system.counted()
+            for (part, _, _), passed in zip(trials, found, strict=True):
+                if passed:
+                    keep(part, facts, counted)
 
     passed = rely_on(system.parts, system.facts, make) if may_rely else None
     if passed is not None:

@@ -193,8 +193,9 @@ _PLAIN = frozenset((float, int, bool, str, type(None)))
 
 
 def _requires_grad(y0: object) -> bool:
-    parts = y0 if isinstance(y0, tuple) else (y0,)
-    return any(isinstance(part, Tensor) and part.requires_grad for part in parts)
+    if isinstance(y0, Tensor):
+        return y0.requires_grad
+    return isinstance(y0, tuple) and any(isinstance(part, Tensor) and part.requires_grad for part in y0)
 
 
 def _again(before: _Checked, arguments: Arguments) -> Request | None:

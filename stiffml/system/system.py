@@ -18,7 +18,7 @@ from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.mass import Mass
 from stiffml.system.space import Space
 from stiffml.system.state import Layout
-from stiffml.system.trial_memory import PassedTrials
+from stiffml.system.trial_memory import Counted, Facts, PassedTrials
 
 
 class System:
@@ -45,7 +45,7 @@ class System:
         For each part what it reads; empty likewise.
     watches : list of Watch
         For each part what sees that; empty unless the solve is remembered.
-    facts : object
+    facts : Facts or None
         What the trials of func depend on, for a comparison.
     trials : PassedTrials or None
         The trials that a solve one by one relies on and has not made.
@@ -63,7 +63,7 @@ class System:
         self.operations: list[list[type | None]] | None = None
         self.reads: list[Reached] = []
         self.watches: list[Watch] = []
-        self.facts: object = None
+        self.facts: Facts | None = None
         self.trials: PassedTrials | None = None
         self._members = Members([])
         self.mass_has_gradient = mass is not None and mass.tensor.requires_grad
@@ -72,6 +72,14 @@ class System:
         """Remember what func reads: the present parameters and buffers of its modules, and all else."""
         self.reads = [reached(part.func) for part in self.parts]
         self._members = Members([module for part in self.reads for module in part.modules])
+
+    def counted(self) -> Counted:
+        """For each part the names of whole numbers that it has raised since :meth:`keep_members`."""
+        now = [reached(part.func).values for part in self.parts]
+        return tuple(
+            frozenset(name for name, value in values.items() if _is_raised(read.values.get(name), value))
+            for read, values in zip(self.reads, now, strict=True)
+        )
 
     def keeps_members(self, reads: list[Reached], members: Members) -> None:
         """The same, for a func that is known to read what it has read before."""
@@ -183,3 +191,7 @@ class System:
         if self.mass is not None:
             slope = self.mass.solve(slope)
         return slope if self.g is None else slope + self.g.evaluate(s, u)
+
+
+def _is_raised(before: object, now: object) -> bool:
+    return type(before) is int and type(now) is int and now > before

@@ -5,7 +5,8 @@ mode of a module, by a variable of a closure, or because a parameter that hid a 
 So trials that were passed are remembered only
 
 - as long as what the function reads besides tensors is the same (see
-  :class:`stiffml.parameters.names.Reached`), and so are the operations in its graph at the start;
+  :class:`stiffml.parameters.names.Reached`), and so are the operations in its graph at the start; numbers
+  that it has raised itself while it was tried out, as those who count calls do, may go on growing;
 - for ``SOLVES`` solves;
 - for solves whose own iteration shows whether the Jacobian is right: its changes in f are compared with those
   by the Jacobian. If they differ, the trials are repeated in that very solve. ``UNSEEN`` solves in a row that
@@ -21,8 +22,9 @@ Forgotten is what belongs to a function that no longer exists.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -45,6 +47,44 @@ UNSEEN = 4
 """Solves in a row that may rely on them without a look at the Jacobian."""
 
 
+Counted = tuple[frozenset[str], ...]
+"""For each part of a system the names of whole numbers that it has raised itself."""
+
+
+class Facts(NamedTuple):
+    """What trials depend on.
+
+    Attributes
+    ----------
+    kinds : object
+        What is tried out.
+    values : tuple of mapping
+        For each part, by name, what it reads besides tensors.
+    operations, used : object
+        As of a system.
+    """
+
+    kinds: object
+    values: tuple[Mapping[str, object], ...]
+    operations: object
+    used: object
+
+    def hold(self, now: Facts, counted: Counted) -> bool:
+        """Whether they are the same ``now``, but for numbers that were ``counted``."""
+        if (self.kinds, self.operations, self.used) != (now.kinds, now.operations, now.used):
+            return False
+        if len(self.values) != len(now.values):
+            return False
+        parts = zip(self.values, now.values, counted, strict=True)
+        return all(_without(before, names) == _without(after, names) for before, after, names in parts)
+
+
+def _without(values: Mapping[str, object], names: frozenset[str]) -> Mapping[str, object]:
+    if not names:
+        return values
+    return {name: value for name, value in values.items() if name not in names or type(value) is not int}
+
+
 def _key(part: Dynamics) -> object:
     return "trials passed", type(part), part.layout
 
@@ -53,7 +93,8 @@ def _key(part: Dynamics) -> object:
 class _Passed:
     """Trials of a function: what they depended on, what they found, how many solves may rely on them yet."""
 
-    facts: object
+    facts: Facts
+    counted: Counted
     batching: Batching | None
     left: int = SOLVES
     unseen: int = UNSEEN
@@ -116,8 +157,10 @@ class PassedTrials:
         time = torch.full((len(states),), s, dtype=torch.float64)
         try:
             with part.uncounted(), np.errstate(all="ignore"):
-                slopes, blocks = (v.numpy() for v in part.values_and_blocks(time, torch.from_numpy(states)))
-                first, second = (At(*values) for values in zip(states, slopes, blocks, strict=True))
+                values, jacobians = part.values_and_blocks(time, torch.from_numpy(states))
+                slopes, blocks = values.numpy(), jacobians.numpy()
+                first = At(states[0], slopes[0], blocks[0])
+                second = At(states[1], slopes[1], blocks[1])
                 return is_explained(first, second, part.eps) if is_finite(slopes) else None
         except Exception:  # the user's function may raise anything, and says no more than that
             return None
@@ -133,16 +176,24 @@ class OutdatedError(Exception):
     """A batch of states has turned out wrong during a solve, which must be made again with trials."""
 
 
-def rely_on(parts: Sequence[Dynamics], facts: object, repeat: Callable[[], object]) -> PassedTrials | None:
+def rely_on(
+    parts: Sequence[Dynamics], facts: Facts | None, repeat: Callable[[], object]
+) -> PassedTrials | None:
     """The trials that all parts of a system have passed; what was found by them is taken over.
 
     None if there is a part that has not. ``repeat`` makes them.
     """
+    if facts is None:
+        return None
     found: list[_Passed] = []
     for part in parts:
         passed = remembered(part.func).get(_key(part))
-        if not isinstance(passed, _Passed) or passed.facts != facts or not passed.left or passed.unseen <= 0:
+        if not isinstance(passed, _Passed) or not passed.left or passed.unseen <= 0:
             return None
+        if passed.facts is not facts:
+            if not passed.facts.hold(facts, passed.counted):
+                return None
+            passed.facts = facts  # which solves like this one need not compare again
         found.append(passed)
     for part, passed in zip(parts, found, strict=True):
         passed.left -= 1
@@ -150,6 +201,6 @@ def rely_on(parts: Sequence[Dynamics], facts: object, repeat: Callable[[], objec
     return PassedTrials(parts, found, repeat)
 
 
-def keep(dynamics: Dynamics, facts: object) -> None:
+def keep(dynamics: Dynamics, facts: Facts, counted: Counted) -> None:
     """Remember that a function has passed its trials."""
-    remembered(dynamics.func)[_key(dynamics)] = _Passed(facts, dynamics.batching)
+    remembered(dynamics.func)[_key(dynamics)] = _Passed(facts, counted, dynamics.batching)

@@ -66,6 +66,26 @@ def test_they_are_made_once_and_again_after_a_while() -> None:
     assert dear == [0, SOLVES + 1], f"{calls}: look at rely_on in trial_memory.py"
 
 
+class Counting(Func):
+    """The same, with a count of its own calls, and one number that changes otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nfe, self.level = 0, 1
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        self.nfe += 1
+        return self.level * super().forward(t, y)
+
+
+def test_counters_of_calls_are_no_change() -> None:
+    func = Counting()
+    first, *others = (iterate(func) for _ in range(4))
+    assert max(others) < first, f"{first}, {others}: look at System.counted"
+    func.level = 2
+    assert iterate(func) > max(others), "another number that changes is a change"
+
+
 def test_solves_that_show_nothing_are_few_in_a_row() -> None:
     """With the solution as a guess there is one evaluation, so that no change of f can be compared."""
     func, y0 = Func(), torch.tensor([1.0, 0.3], dtype=D)
