@@ -374,7 +374,7 @@ assert ringing["bdf"] > 5 * ringing["bdf2"]
 # method likes:
 
 t = robertson.times(60, first=1e-4)
-arguments = dict(method="bdf2", rtol=RTOL_OF_TRAP, outputs="interpolate")
+arguments = dict(method="bdf3", rtol=RTOL_OF_TRAP, outputs="interpolate")
 good = robertson.solve(t, **arguments)  # atol from the problem: rtol times what counts, by component
 bad = robertson.solve(t, atol=1e-6, **arguments)
 print("atol by component:", [f"{a:.0e}" for a in robertson.atol(RTOL_OF_TRAP).tolist()])

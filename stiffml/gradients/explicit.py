@@ -23,7 +23,7 @@ from stiffml.discretization.trajectory import Segment
 from stiffml.gradients.sweep import Pending
 from stiffml.gradients.times import AtNodes, TimeGradient
 from stiffml.native.replay import Replay
-from stiffml.run.same_function import F_RTOL, STATE_RTOL, Values
+from stiffml.run.same_function import F_RTOL, Values, state_rtol
 from stiffml.system.derivatives.joint import Graphed, Joint, KeptGraphs
 
 
@@ -165,7 +165,10 @@ class ExplicitSweep:
             if row.column == new:
                 slope = max(abs(ends - begins) * np.abs(at[c].slope).max() for c in row.beta)
                 self._note(
-                    bool(np.abs(x.pop() - end).max() <= F_RTOL * slope + STATE_RTOL * np.abs(end).max())
+                    bool(
+                        np.abs(x.pop() - end).max()
+                        <= F_RTOL * slope + state_rtol(self._f) * np.abs(end).max()
+                    )
                 )
                 x.append(end)
             if not pattern.evaluates_f[row.column]:

@@ -104,7 +104,7 @@ class SameFunc:
             now, u = at.slopes[node], at.nodes.u.numpy()[node]
             off = np.abs(now - slopes.values).max(axis=1, initial=0)
             # NaN compares as false.
-            same = same and bool((node >= 0).all() and (off <= allowed_change(now, u)).all())
+            same = same and bool((node >= 0).all() and (off <= allowed_change(now, u, system.f)).all())
         if not same:
             self.require()
         self._is_known = True

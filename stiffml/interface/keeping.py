@@ -63,7 +63,8 @@ def solve_on_kept_steps(solve_once: Callable[[Arguments], Solved], arguments: Ar
         _charge(solution, before)
     if counts and failure is None:
         assert isinstance(solution.steps, Recorded)  # of one t for all samples
-        kept.choose(reason, key, solution.steps.ends, _states(solution), _error(solution, arguments))
+        aim, error = resolve(arguments.method).aim, _error(solution, arguments)
+        kept.choose(reason, key, solution.steps.ends, _states(solution), error, aim)
     return solution, failure
 
 

@@ -115,6 +115,11 @@ class Method(ABC):
         """The factor by which adaptive steps stay below the size whose estimated error is the tolerance."""
         return 0.9
 
+    @property
+    def aim(self) -> float:
+        """The estimated errors of adaptive steps, relative to those that a safety factor of 0.9 leaves."""
+        return 1.0
+
     def growth_limit(self, runs: int = 1) -> Growth:
         """How much longer the steps of adaptive runs side by side may become."""
         return Growth(self.growth, runs=runs)

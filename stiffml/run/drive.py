@@ -159,6 +159,9 @@ class Drive:
                 if uncut and size < proposal:
                     # The step was shortened only to land on an output: the longer proposal is still good.
                     suggestion = max(suggestion, proposal)
+                if uncut and blurred:
+                    # What happens within one spacing of time shorter steps would not show either.
+                    suggestion = max(suggestion, LEAST_SPACINGS * np.spacing(abs(self._start)))
                 wanted = suggestion if uncut else taken
                 if not landed and wanted < max(minimum, LEAST_SPACINGS * np.spacing(abs(self._start))):
                     if self.stepper.cut_by is None:

@@ -96,7 +96,7 @@ class Values:
         """The largest change of f if it exceeds what is allowed, else None."""
         off = float(np.abs(_reduced(slope, part) - before).max())
         largest = [part.space.max(value) for value in (off, _largest(slope), _largest(u))]
-        allowed = F_RTOL * largest[1] + STATE_RTOL * largest[2]
+        allowed = F_RTOL * largest[1] + state_rtol(part) * largest[2]
         if part.largest > KEPT:
             allowed += 10 * torch.finfo(part.layout.dtype).eps * np.sqrt(part.largest) * largest[1]
         return None if largest[0] <= allowed else off
@@ -116,9 +116,18 @@ class Values:
         )
 
 
-def allowed_change(slopes: np.ndarray, u: np.ndarray) -> np.ndarray:
+def state_rtol(part: Dynamics) -> float:
+    """By how much f may differ relative to its state: in single precision by some roundings of that.
+
+    They are multiplied by the derivatives of f, which are large where it is stiff.
+    """
+    return max(STATE_RTOL, 32 * torch.finfo(part.layout.dtype).eps)
+
+
+def allowed_change(slopes: np.ndarray, u: np.ndarray, part: Dynamics) -> np.ndarray:
     """(M,) by how much values of f (M, size) at states u (M, size) may differ from those of the run."""
-    return F_RTOL * np.abs(slopes).max(axis=1, initial=0) + STATE_RTOL * np.abs(u).max(axis=1, initial=0)
+    of_slopes, of_states = (np.abs(values).max(axis=1, initial=0) for values in (slopes, u))
+    return F_RTOL * of_slopes + state_rtol(part) * of_states
 
 
 def _largest(v: np.ndarray) -> float:

@@ -41,9 +41,9 @@ class KeptSteps:
 
     The first solve with this object as ``steps`` chooses the steps. Later ones take the same, with the last
     solution as first guess, and so are solved for all at once where ``stepping`` allows. After each, the
-    errors of all steps are estimated from its states. If one exceeds the tolerance ``bound`` times, or after
-    ``renew`` solves, steps are chosen anew, and that solution is returned. So no solution has a step whose
-    estimated error is larger. The solution and its gradient do not depend on the guess beyond Newton's
+    errors of all steps are estimated from its states. If one exceeds what was aimed at ``bound`` times, or
+    after ``renew`` solves, steps are chosen anew, and that solution is returned. So no solution has a step
+    whose estimated error is larger. The solution and its gradient do not depend on the guess beyond Newton's
     tolerance.
 
     Several solves in an iteration take an object each. Under ``torch.no_grad()`` the steps are used, but
@@ -57,8 +57,9 @@ class KeptSteps:
     renew : int
         Solves after which steps are chosen anew, the first included. Default 25.
     bound : float
-        Largest estimated error of a step, in the norm in which adaptive steps have at most 1; times its value
-        for the steps as they were chosen, where that is larger than 1. Default 3.
+        Largest estimated error of a step, in the norm in which adaptive steps have at most 1, over what they
+        aim at, which is 1, and for BDF about a third; or over its value for the steps as they were chosen,
+        where that is larger. Default 3.
 
     Attributes
     ----------
@@ -105,7 +106,7 @@ class KeptSteps:
         self._states: Fractions = ()
         self._age = 0
         self._cut = False
-        self._least = 1.0  # the error of the steps as they were chosen
+        self._least = 1.0  # the error of the steps as they were chosen, or what they aim at
         self.error = 0.0
 
     @property
@@ -116,7 +117,7 @@ class KeptSteps:
     @property
     def largest_error(self) -> float:
         """The error up to which steps are kept."""
-        return self.bound * max(1.0, self._least)
+        return self.bound * self._least
 
     def reason(self, key: Key, counts: bool) -> str:
         """Why steps must be chosen before a solve; empty if it can take those that are kept.
@@ -147,10 +148,12 @@ class KeptSteps:
         """The steps that are kept, with the last solution."""
         return Held(self._ends, self._states, isinstance(self.steps, Adaptive))
 
-    def choose(self, reason: str, key: Key, ends: Fractions, states: Fractions, error: float) -> None:
-        """Keep the steps of a solve that has chosen them, with its states and its error."""
+    def choose(
+        self, reason: str, key: Key, ends: Fractions, states: Fractions, error: float, aim: float
+    ) -> None:
+        """Keep the steps of a solve that has chosen them, its states, its error and its aim."""
         self.renewals[reason] += 1
-        self._key, self._ends, self._age, self._least = key, ends, 0, error
+        self._key, self._ends, self._age, self._least = key, ends, 0, max(aim, error)
         self.take(states, error)
         try:
             Recorded(ends)

@@ -15,7 +15,7 @@ from combinations.drawing import ARGUMENTS, AXES, draw
 
 from stiffml import METHODS, solve
 
-QUICK, MANY = range(60), range(2000, 3000)
+QUICK, MANY = range(60), range(3000, 4000)
 
 
 @pytest.mark.parametrize("seed", QUICK)

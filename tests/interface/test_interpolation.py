@@ -102,6 +102,8 @@ def test_which_methods_have_one() -> None:
     assert names == {
         "bosh3",
         "dopri5",
+        "dopri8",
+        "tsit5",
         "rosw-ra34pw2",
         *(f"arkimex-{name}" for name in ("2c", "2d", "2e", "3", "4", "5")),
     }

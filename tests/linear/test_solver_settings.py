@@ -38,7 +38,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "linear as a class": ({"linear": GMRES}, "linear must be 'auto', LU"),
     "no linear": ({"linear": None}, "linear must be 'auto', LU"),
-    "an unknown jacobian": ({"jacobian": "sparse"}, r"jacobian must be one of .* or Sparsity\(pattern\)"),
+    "an unknown jacobian": (
+        {"jacobian": "sparse"},
+        r"jacobian must be one of .*Sparsity\(pattern\) or a function",
+    ),
     "no jacobian": ({"jacobian": None}, "jacobian must be one of"),
     "a bare pattern": ({"jacobian": np.eye(10)}, r"jacobian must be one of .*Sparsity\(pattern\)"),
     "a bare tensor": ({"jacobian": torch.eye(10)}, r"jacobian must be one of .*Sparsity\(pattern\)"),
