@@ -34,7 +34,7 @@ def system_of(arguments: Arguments, method: Method, layout: Layout, direction: i
     parameters = parameters_of(func, arguments.params)
     matrix = None if mass is None else _mass(mass, layout, method)
     space = space_of(func)
-    if method.exponential and not (isinstance(func, Split) and func.linear):
+    if method.exponential and not isinstance(func, Split):
         raise ValueError(
             f"method: {method} needs Split(implicit, explicit, linear=True), with an implicit part that is "
             "linear in y; for others use arkimex-3"
@@ -47,7 +47,7 @@ def system_of(arguments: Arguments, method: Method, layout: Layout, direction: i
             )
         parts = (func.implicit, func.explicit)
         f, g = (Dynamics(part, layout, direction, parameters, space, span) for part in parts)
-        return System(_with_jacobian(f, arguments), g, constant_jacobian=func.linear)
+        return System(_with_jacobian(f, arguments), g, constant_jacobian=func.linear or method.exponential)
     if not method.whole:
         able = ", ".join(name for name, other in METHODS.items() if other.split and other.whole)
         raise ValueError(

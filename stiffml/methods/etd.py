@@ -28,11 +28,12 @@ class ETD(OneStep):
         order 3:  a = u₀ + h/2 φ₁(hJ/2) F,  b = u₀ + h φ₁ (F + 2gₐ − 2g₀),
                   u₁ = u₀ + h φ₁ F + h φ₂ (−3g₀ + 4gₐ − g_b) + 4h φ₃ (g₀ − 2gₐ + g_b)
 
-    The right-hand side is ``Split(implicit=f, explicit=g, linear=True)``, f linear in y and without t. A step
-    takes ``order`` evaluations of g and no linear system; the φ_k are dense matrices, computed once for each
-    step size and kept. Decaying modes of J vanish as in the differential equation, however fast (L-stable);
-    where g is zero, steps of any size are exact. g itself must not be stiff. Errors of adaptive steps are
-    differences to a result of one order less: a for order 2; u₀ + h φ₁ F + 2h φ₂ (gₐ − g₀) for order 3.
+    The right-hand side is ``Split(implicit=f, explicit=g, linear=True)``, f linear in y and without t, which
+    is tried out. A step takes ``order`` evaluations of g and no linear system; the φ_k are dense matrices,
+    computed once for each step size and kept. Decaying modes of J vanish as in the differential equation,
+    however fast (L-stable); where g is zero, steps of any size are exact. g itself must not be stiff. Errors
+    of adaptive steps are differences to a result of one order less: a for order 2; u₀ + h φ₁ F + 2h φ₂ (gₐ −
+    g₀) for order 3.
 
     The adjoint of a step multiplies by the transposed φ_k. Parameters of f get exact gradients through the
     derivative of the φ_k; sensitivities and second derivatives are for f without parameters.

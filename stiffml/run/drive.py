@@ -155,15 +155,14 @@ class Drive:
                 if not uncut:
                     self._count_stalled(taken)
                 landed = lands and uncut
-                suggestion = self.stepper.next_size
+                suggestion, least = self.stepper.next_size, LEAST_SPACINGS * np.spacing(abs(self._start))
                 if uncut and size < proposal:
                     # The step was shortened only to land on an output: the longer proposal is still good.
                     suggestion = max(suggestion, proposal)
-                if uncut and blurred:
-                    # What happens within one spacing of time shorter steps would not show either.
-                    suggestion = max(suggestion, LEAST_SPACINGS * np.spacing(abs(self._start)))
+                if uncut and blurred:  # what happens within one spacing shorter steps would not show either
+                    suggestion = max(suggestion, least)
                 wanted = suggestion if uncut else taken
-                if not landed and wanted < max(minimum, LEAST_SPACINGS * np.spacing(abs(self._start))):
+                if not landed and wanted < max(minimum, least):
                     if self.stepper.cut_by is None:
                         raise self._stop(Status.STEP_TOO_SMALL, size=taken)
                     raise self._stop(*self._why_cut(self.stepper.cut_by), size=taken)

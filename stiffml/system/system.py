@@ -172,8 +172,8 @@ class System:
         differences = (changes[1] - changes[0], changes[2] + 2 * changes[0])
         if not all([largest(difference) <= tolerance for difference in differences]):
             raise ValueError(
-                "Split: linear=True, but the implicit part is not linear in y with a constant Jacobian; "
-                "leave linear out"
+                "Split: the implicit part is not linear in y with a constant Jacobian, as linear=True says "
+                "and exponential methods need; leave linear out, and take arkimex-… where you have etd…"
             )
 
     def require_steady_part(self, later: float, u: np.ndarray, slope: np.ndarray) -> None:

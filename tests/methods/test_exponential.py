@@ -216,7 +216,6 @@ def test_kuramoto_sivashinsky_in_long_steps() -> None:
 WHOLE = "needs Split\\(implicit, explicit, linear=True\\)"
 REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "whole": (decay, {}, WHOLE),
-    "not said to be linear": (Split(decay, nothing), {}, WHOLE),
     "not linear": (Split(lambda t, y: -(y**2), nothing, linear=True), {}, "not linear in y"),
     "forced": (
         Split(lambda t, y: -2 * (y - torch.cos(t)), nothing, linear=True),
@@ -229,6 +228,15 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "newton": (Split(decay, nothing, linear=True), {"newton": Newton()}, "newton has no effect"),
     "at once": (Split(decay, nothing, linear=True), {"stepping": "all-at-once"}, "nothing to iterate"),
 }
+
+
+@pytest.mark.parametrize("method", EXPONENTIAL)
+def test_a_part_that_is_linear_need_not_be_said_to_be(method: str) -> None:
+    found = [
+        solve(Split(decay, nothing, linear=said), Y0[0], times(0, 1), method=method, steps=Grid(2)).y
+        for said in (True, False)
+    ]
+    assert torch.equal(*found)
 
 
 @pytest.mark.parametrize("kind", REFUSED)

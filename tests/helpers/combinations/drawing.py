@@ -226,8 +226,10 @@ class Combination:
             return "takes no mass matrix"
         if self.has_mass and self.is_split:
             return "needs an identity mass matrix"
-        if not (self.is_split or kind.whole) or (kind.exponential and self.form != "split linear"):
+        if not (self.is_split or kind.whole):
             return "needs Split"
+        if kind.exponential and self.form == "split":
+            return "not linear in y|depends on t"
         if self.is_dae and not kind.dae:
             return "singular, and .* does not integrate"
         if self.mixes_rows and kind.explicit_first_stage:
@@ -268,6 +270,8 @@ def _sensible(c: Combination) -> Combination:
         new["form"] = "split"  # no part of theirs is linear
     if c.problem == "kinetics" and c.form == "split linear":
         new["form"] = "split"
+    if c.kind.exponential and c.problem in ("forced", "field") and c.form == "split":
+        new["form"] = "split linear"  # as it would be taken
     if c.problem == "field":
         new |= {"equal_start": False}
         if c.style == "single":
