@@ -156,8 +156,7 @@ class Drive:
                     self._count_stalled(taken)
                 landed = lands and uncut
                 suggestion, least = self.stepper.next_size, LEAST_SPACINGS * np.spacing(abs(self._start))
-                if uncut and size < proposal:
-                    # The step was shortened only to land on an output: the longer proposal is still good.
+                if uncut and size < proposal:  # only to land on an output: the longer proposal is still good
                     suggestion = max(suggestion, proposal)
                 if uncut and blurred:  # what happens within one spacing shorter steps would not show either
                     suggestion = max(suggestion, least)
