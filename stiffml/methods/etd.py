@@ -22,7 +22,7 @@ from stiffml.methods.base import OneStep, stage_times
 class ETD(OneStep):
     """Exponential Runge-Kutta steps for y' = J y + g(t, y), of order 2 or 3; J y is solved exactly.
 
-    With F = J u₀ + g(t₀, u₀), g₀ = g(t₀, u₀), gₓ = g at the stage x and φ_k = φ_k(hJ):
+    With F = J u₀ + g(t₀, u₀), g₀ = g(t₀, u₀), gₓ = g at the stage x and φ_k = φ_k(hJ)::
 
         order 2:  a = u₀ + h φ₁ F,  u₁ = a + h φ₂ (gₐ − g₀)
         order 3:  a = u₀ + h/2 φ₁(hJ/2) F,  b = u₀ + h φ₁ (F + 2gₐ − 2g₀),
