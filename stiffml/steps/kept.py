@@ -58,7 +58,7 @@ class KeptSteps:
         Solves after which steps are chosen anew, the first included. Default 25.
     bound : float
         Largest estimated error of a step, in the norm in which adaptive steps have at most 1, over what they
-        aim at, which is 1, and for BDF about a third; or over its value for the steps as they were chosen,
+        aim at, which is 1, and for BDF two thirds; or over its value for the steps as they were chosen,
         where that is larger. Default 3.
 
     Attributes
