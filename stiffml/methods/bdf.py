@@ -68,9 +68,9 @@ class BDF(Method):
 
     @property
     def safety(self) -> float:
-        # Steps aim at a third of the tolerance: the errors of multistep methods add up over steps of about the
-        # same size, and a rejected step costs more than somewhat shorter ones. CVODE aims at a sixth (BIAS2),
-        # but such steps stay in the region where BDF5 is unstable, over which longer ones leap.
+        # Steps aim at a third of the tolerance: the errors of multistep methods add up over steps of about
+        # the same size, and a rejected step costs more than somewhat shorter ones. CVODE aims at a sixth
+        # (BIAS2), but such steps stay in the region where BDF5 is unstable, over which longer ones leap.
         return 3 ** (-1 / (self.order + 1))
 
     @property
