@@ -113,15 +113,15 @@ class Cantera:
 
 
 def _steepest(times: np.ndarray, values: np.ndarray) -> float:
-    """The time of the steepest rise, by a polynomial of fourth degree through the steps around it."""
+    """The time of the steepest rise, by a polynomial of fifth degree through the steps around it."""
     slopes = np.diff(values) / np.diff(times)
     at = int(np.argmax(slopes))
     near = slice(max(at - 3, 0), at + 5)
     middle, width = times[at], times[near][-1] - times[near][0]
-    cubic = np.polynomial.Polynomial.fit((times[near] - middle) / width, values[near], 5)
-    curvature = cubic.deriv(2).roots()
-    real = curvature[np.abs(curvature.imag) < 1e-9].real
-    steepest = real[np.argmax(cubic.deriv()(real) * (np.abs(real) < 0.6))]
+    curve = np.polynomial.Polynomial.fit((times[near] - middle) / width, values[near], 5)
+    bends = curve.deriv(2).roots()
+    real = bends[np.abs(bends.imag) < 1e-9].real
+    steepest = real[np.argmax(curve.deriv()(real) * (np.abs(real) < 0.6))]
     return float(middle + width * steepest)
 
 

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from stiffml.experiments.catalogue import load
-from stiffml.experiments.experiment import Form, Outcome, Report
+from stiffml.experiments.experiment import Experiment, Form, Outcome, Report
 from stiffml.extras import to_install
 from stiffml.files import save_atomically, save_netcdf, save_picture
 from stiffml.threads import one_thread
@@ -56,7 +56,7 @@ def run(name: str, form: Form = "quick", folder: Path | None = None, report: Rep
         outcome = experiment.run(form, report or _silent)
     spent = {"wall_s": time.perf_counter() - began, "cpu_s": time.process_time() - cpu}
     if folder is not None:
-        _store(name, form, outcome, spent, folder)
+        _store(name, experiment, form, outcome, spent, folder)
     return outcome
 
 
@@ -64,8 +64,9 @@ def _silent(done: int, of: int, what: str) -> None:
     pass
 
 
-def _store(name: str, form: Form, outcome: Outcome, spent: dict[str, float], folder: Path) -> None:
-    experiment = load(name)
+def _store(
+    name: str, experiment: Experiment, form: Form, outcome: Outcome, spent: dict[str, float], folder: Path
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     origin = {"title": experiment.title, "source": experiment.source, "form": form}
     save_netcdf(folder / DATA, outcome.data.assign_attrs({**origin, **outcome.data.attrs}))

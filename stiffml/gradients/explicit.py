@@ -164,12 +164,8 @@ class ExplicitSweep:
             x.append(column / alpha[row.column])
             if row.column == new:
                 slope = max(abs(ends - begins) * np.abs(at[c].slope).max() for c in row.beta)
-                self._note(
-                    bool(
-                        np.abs(x.pop() - end).max()
-                        <= F_RTOL * slope + state_rtol(self._f) * np.abs(end).max()
-                    )
-                )
+                allowed = F_RTOL * slope + state_rtol(self._f) * np.abs(end).max()
+                self._note(bool(np.abs(x.pop() - end).max() <= allowed))
                 x.append(end)
             if not pattern.evaluates_f[row.column]:
                 continue

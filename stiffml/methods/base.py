@@ -118,7 +118,7 @@ class Method(ABC):
     @property
     def aim(self) -> float:
         """The estimated errors of adaptive steps, relative to those that a safety factor of 0.9 leaves."""
-        return 1.0
+        return (self.safety / 0.9) ** (self.order + 1)
 
     def growth_limit(self, runs: int = 1) -> Growth:
         """How much longer the steps of adaptive runs side by side may become."""

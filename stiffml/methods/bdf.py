@@ -74,10 +74,6 @@ class BDF(Method):
         return 3 ** (-1 / (self.order + 1))
 
     @property
-    def aim(self) -> float:
-        return (self.safety / super().safety) ** (self.order + 1)
-
-    @property
     def jump(self) -> float:
         # A jump by a ratio r multiplies rounding errors of states by r^order; this allows a factor of 100.
         return 100 ** (1 / self.order)

@@ -86,11 +86,6 @@ class Callbacks:
             does_nothing = type(matrix).release_jacobian is ShiftedMatrix.release_jacobian
             self._leave_jacobian = None if does_nothing else matrix.release_jacobian
 
-    def leave(self) -> None:
-        """Leave the matrix and the equations at the end of a run, or before new ones."""
-        if self._iterates and hasattr(self, "test"):
-            self.test.release()
-
     def start_slope_is_solved_for(self, solves: int) -> None:
         """Announce that the solve after ``solves`` solves is for the slope of an explicit first stage."""
         self._solves_at_start = solves

@@ -55,6 +55,7 @@ class TimeStepper:
         self.callbacks = Callbacks(task, self.problem, self.guards, self.stiffness)
         self.tolerances = task.tolerances
         self.matrix: ShiftedMatrix | None = None
+        self._test: SNESTest | None = None
         self.ts: Any = None
         self.options = options_of(task, self.guards)
         try:
@@ -94,14 +95,14 @@ class TimeStepper:
         ts.setIFunction(callbacks.ifunction, work)
         ts.setIJacobian(callbacks.ijacobian, matrix.mat, matrix.mat)
         snes = ts.getSNES()
-        test: SNESTest | None = None
+        test = self._test = None
         if task.method.newton:
             space = task.system.space
             searches = self.options.get("snes_linesearch_type") != "basic"
             may = task.tolerances is not None and matrix.can_keep and not searches
             lags = may and any(name.lstrip("-").startswith("snes_lag") for name in task.options)
             matrix.keeps = may and not lags and may_keep(task)
-            test = SNESTest(
+            test = self._test = SNESTest(
                 task.newton,
                 space,
                 space.sum(self.problem.size),
@@ -131,7 +132,8 @@ class TimeStepper:
             self.ts.destroy()
         if self.matrix is not None:
             self.matrix.close()
-        self.callbacks.leave()
+        if self._test is not None:
+            self._test.release()
 
     def close(self) -> None:
         """Free the TS and its matrix, and remove the options. Calling it again has no effect."""

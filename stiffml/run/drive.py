@@ -158,8 +158,6 @@ class Drive:
                 suggestion, least = self.stepper.next_size, LEAST_SPACINGS * np.spacing(abs(self._start))
                 if uncut and size < proposal:  # only to land on an output: the longer proposal is still good
                     suggestion = max(suggestion, proposal)
-                if uncut and blurred:  # what happens within one spacing shorter steps would not show either
-                    suggestion = max(suggestion, least)
                 wanted = suggestion if uncut else taken
                 if not landed and wanted < max(minimum, least):
                     if self.stepper.cut_by is None:

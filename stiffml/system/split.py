@@ -22,7 +22,7 @@ class Split(nn.Module):
     linear : bool
         Whether ``implicit`` is linear in y (its Jacobian does not depend on t or y). The system is then
         factorised once for each step size, forward and transposed; with ``batch_dims`` once for all samples
-        whose Jacobian is the same. ``etd…`` methods need it. Default False.
+        whose Jacobian is the same. ``etd…`` methods take it to be so, and try it out. Default False.
     """
 
     def __init__(

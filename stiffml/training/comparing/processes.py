@@ -10,6 +10,7 @@ from contextlib import contextmanager, nullcontext
 from multiprocessing import get_context
 from pathlib import Path
 
+from stiffml.threads import SAID
 from stiffml.training.comparing.training import Task, train
 
 
@@ -51,9 +52,8 @@ def _require_portable(task: Task) -> None:
 @contextmanager
 def _pool(jobs: int):
     """Processes with one thread each. They begin anew: a copy of this one would share PETSc's state."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
+    before = {name: os.environ.get(name) for name in SAID}
+    os.environ.update(dict.fromkeys(SAID, "1"))
     try:
         with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
             yield pool
