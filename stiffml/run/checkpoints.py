@@ -48,6 +48,11 @@ class Checkpoints(ABC):
         return None
 
     @property
+    def stages(self) -> np.ndarray | None:
+        """(steps, stages, size) those of all steps, if they are kept in memory; else None."""
+        return None
+
+    @property
     @abstractmethod
     def end(self) -> np.ndarray | None:
         """(size,) the last state; None if it would have to be recomputed."""

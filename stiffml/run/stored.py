@@ -101,7 +101,7 @@ class InMemory(_EveryState):
 
     @property
     def stages(self) -> np.ndarray | None:
-        """(steps, stages, size) if they are kept."""
+        """(steps, stages, size) those of all steps, if they are kept; else None."""
         return None if self._stages is None else self._stages.rows
 
     def segment(self, replay: StepSolver, first: int, last: int) -> Segment:

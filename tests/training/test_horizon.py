@@ -11,12 +11,14 @@ from torch import nn
 from stiffml import Grid
 from stiffml.methods import resolve
 from stiffml.training import GrowingHorizon, LevenbergMarquardt, Run, Runs, fit
-from stiffml.training.lm.intervals import Interval, up_to
+from stiffml.training.lm.intervals import Interval, up_to, whole
 from stiffml.training.lm.levenberg_marquardt import TrialError
 from stiffml.training.lm.one_by_one import OneByOne
 from stiffml.training.lm.residuals import Residuals, rearranged
+from stiffml.training.lm.together import Together
 
 RATE = 1e2
+LOOK_AT = "look at Together.assembled in stiffml/training/lm/together.py"
 
 
 class Switch(nn.Module):
@@ -70,6 +72,28 @@ def test_a_neighbour_begins_from_states_and_stages(method: str) -> None:
     problem, theta = residuals.of(up_to(RUNS, 3)), residuals.vector.read()
     point = problem.begin(theta, None)
     assert problem.evaluate(theta, point).solved.iterations <= 1 + resolve(method).starts_with_half_step
+
+
+@pytest.mark.parametrize("method", NEWTON_WHOLE)
+def test_what_steps_found_one_by_one_is_a_guess_with_stages(method: str, monkeypatch) -> None:
+    """Where no other guess leads to the trajectories, nothing but the last update is left to do."""
+    runs = Runs([RUNS[0], Run("b", TIMES[:6], np.full((6, 1), -1.1))], ["y"], initial="known")
+    residuals = Residuals(Switch(), runs, np.ones(1), {"method": method, "steps": Grid(20)})
+    solve = Together.solve
+
+    def only_from_stages(engine, groups, starts, paths, near=None):
+        if near is None:
+            raise FloatingPointError("no guess without stages leads anywhere")
+        return solve(engine, groups, starts, paths, near)
+
+    monkeypatch.setattr(Together, "solve", only_from_stages)
+    found = residuals.of(whole(runs)).begin(residuals.vector.read(), None).solved
+    # What a step's iteration leaves, some 1e-6, grows a hundredfold across the jump: 1e-4, 1e-8, 1e-16.
+    assert found.iterations <= 4, LOOK_AT
+    monkeypatch.setattr(Together, "solve", solve)
+    expected = [residuals.of((i,)).begin(residuals.vector.read(), None) for i in whole(runs)]
+    for own, alone in zip(found.outputs, expected, strict=True):
+        np.testing.assert_allclose(own, alone.solved.outputs[0], atol=1e-7, err_msg=LOOK_AT)
 
 
 def test_a_horizon_ends_where_something_is_observed() -> None:

@@ -146,10 +146,10 @@ class IntervalResiduals:
         """The point at parameters (size,), where there is no neighbouring one.
 
         The iteration begins from the vectors of a rung that had them as unknowns, ``held``, where there are
-        some, else from ``paths``, else from the observations, then from the
-        starts of the intervals, then from the states that a solve step by step finds. A path that ends before
-        its interval is continued step by step: a constant is no guess where times span decades, and may lead
-        to another solution of the steps, or to none.
+        some, else from ``paths``, else from the observations, then from the starts of the intervals, then
+        from the states and stages that a solve step by step finds. A path that ends before its interval is
+        continued step by step: a constant is no guess where times span decades, and may lead to another
+        solution of the steps, or to none.
 
         Raises
         ------
@@ -170,10 +170,10 @@ class IntervalResiduals:
                 continue
         starts = [self._of.start_of(theta, interval)[0] for interval in self.intervals]
         found = [
-            path_of(self._step_by_step(interval, times, start))
+            self._step_by_step(interval, times, start)
             for interval, times, start in zip(self.intervals, self._times, starts, strict=True)
         ]
-        return self._evaluate(theta, found)
+        return self._evaluate(theta, list(map(path_of, found)), self._engine.assembled(self._groups, found))  # type: ignore[arg-type]
 
     def _continued(self, theta: np.ndarray, paths: Sequence[Path]) -> list[Path]:
         """The paths up to the ends of the intervals."""

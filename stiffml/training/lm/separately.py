@@ -73,6 +73,10 @@ class Separately(ABC):
         solutions = self._solutions(groups, starts)
         return SolvedSeparately(groups, starts, self._outputs(solutions, groups), solutions)
 
+    def assembled(self, groups: Sequence[np.ndarray], solutions: Sequence[Solution]) -> None:
+        """None: each solve begins anew."""
+        return None
+
     def solutions_of(self, solved: SolvedSeparately) -> Sequence[Solution]:
         """What is differentiated; solved again where only outputs were kept."""
         return solved.solutions or self._solutions(solved.times, solved.starts)

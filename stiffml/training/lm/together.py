@@ -20,7 +20,9 @@ from stiffml.discretization.trajectory import Segment, Trajectories, Trajectory
 from stiffml.gradients.directions import Units
 from stiffml.gradients.linearized import curvatures_of
 from stiffml.gradients.tangent import TangentSweep, linearize_both
+from stiffml.interface.solution import Solution
 from stiffml.native.replay import Replay
+from stiffml.run.record import Run
 from stiffml.run.request import Request
 from stiffml.run.schedule import scheduled, step_ends
 from stiffml.stats import spend
@@ -231,6 +233,29 @@ class Together:
             states, stages = vectors["states"], vectors["stages"]
             segments.append(Segment(trajectories, 0, len(states) - 1, 0, states, stages))
         return Solved(list(groups), segments, 0)
+
+    def assembled(self, groups: Sequence[Group], solutions: Sequence[Solution]) -> Solved | None:
+        """Solutions of each interval, step by step, as one of the groups; None if stages were not kept."""
+        vectors = []
+        for group in groups:
+            runs = [solutions[number].pieces[0].tape.run for number in group.which]
+            states = [run.checkpoints.states for run in runs]
+            stages = [self._stages_of(run) for run in runs]
+            if any(own is None for own in (*states, *stages)):
+                return None
+            # A row of zeros stands between trajectories.
+            padded = [np.pad(own, ((0, 1), (0, 0), (0, 0))) for own in stages if own is not None]
+            halves = {
+                f"half {i}": run.trajectory.half[1] for i, run in enumerate(runs) if run.trajectory.half
+            }
+            whole = np.concatenate([own for own in states if own is not None])
+            vectors.append({"states": whole, "stages": np.concatenate(padded)[:-1], **halves})
+        return self.restored(groups, vectors)
+
+    def _stages_of(self, run: Run) -> np.ndarray | None:
+        if len(self._method.kept_stages(self._system.form)):
+            return run.checkpoints.stages
+        return np.zeros((run.trajectory.n_steps, 0, self._system.layout.size))
 
     def tangents(self, solved: Solved, starts: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The derivatives (rows, size, P) of the states at the rows of each interval.
