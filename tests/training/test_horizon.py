@@ -74,7 +74,7 @@ def test_a_neighbour_begins_from_states_and_stages(method: str) -> None:
     assert problem.evaluate(theta, point).solved.iterations <= 1 + resolve(method).starts_with_half_step
 
 
-@pytest.mark.parametrize("method", NEWTON_WHOLE)
+@pytest.mark.parametrize("method", [m for m in NEWTON_WHOLE if m != "dirk-s212"])  # it has to cut a step
 def test_what_steps_found_one_by_one_is_a_guess_with_stages(method: str, monkeypatch) -> None:
     """Where no other guess leads to the trajectories, nothing but the last update is left to do."""
     runs = Runs([RUNS[0], Run("b", TIMES[:6], np.full((6, 1), -1.1))], ["y"], initial="known")
@@ -94,6 +94,14 @@ def test_what_steps_found_one_by_one_is_a_guess_with_stages(method: str, monkeyp
     expected = [residuals.of((i,)).begin(residuals.vector.read(), None) for i in whole(runs)]
     for own, alone in zip(found.outputs, expected, strict=True):
         np.testing.assert_allclose(own, alone.solved.outputs[0], atol=1e-7, err_msg=LOOK_AT)
+
+
+def test_steps_that_were_cut_are_no_solution_of_the_steps_asked_for() -> None:
+    residuals = residuals_of("dirk-s212")
+    problem = residuals.of(whole(RUNS))
+    cut = problem._step_by_step(problem.intervals[0], problem._times[0], np.array([-1.0]))
+    assert cut.stats.accepted > 20 * (len(TIMES) - 1), "this step exists: take another method"
+    assert residuals.engine.assembled(problem._groups, [cut]) is None
 
 
 def test_a_horizon_ends_where_something_is_observed() -> None:

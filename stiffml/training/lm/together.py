@@ -235,13 +235,18 @@ class Together:
         return Solved(list(groups), segments, 0)
 
     def assembled(self, groups: Sequence[Group], solutions: Sequence[Solution]) -> Solved | None:
-        """Solutions of each interval, step by step, as one of the groups; None if stages were not kept."""
+        """Solutions of each interval, step by step, as one of the groups.
+
+        None if stages were not kept, or a step that does not exist was cut.
+        """
         vectors = []
         for group in groups:
             runs = [solutions[number].pieces[0].tape.run for number in group.which]
             states = [run.checkpoints.states for run in runs]
             stages = [self._stages_of(run) for run in runs]
-            if any(own is None for own in (*states, *stages)):
+            wanted = [part.n_steps for part in group.trajectories.parts]
+            cut = wanted != [run.trajectory.n_steps for run in runs]
+            if cut or any(own is None for own in (*states, *stages)):
                 return None
             # A row of zeros stands between trajectories.
             padded = [np.pad(own, ((0, 1), (0, 0), (0, 0))) for own in stages if own is not None]
