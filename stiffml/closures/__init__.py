@@ -6,7 +6,6 @@ features what the network sees. :func:`missing_rate` finds from data where and h
 
 from stiffml.closures.closure import Closure
 from stiffml.closures.features import Features, LinearFeatures, LogFeatures
-from stiffml.closures.from_data import closure_for
 from stiffml.closures.heads import Head, Linear, ProductionLoss, Reactions, Relaxation, Sinh
 from stiffml.closures.hybrid import Hybrid, Positive
 from stiffml.closures.kinetics import CRNN, Arrhenius
@@ -34,7 +33,6 @@ __all__ = [
     "Relaxation",
     "Sinh",
     "StableLinear",
-    "closure_for",
     "match_rates",
     "missing_rate",
     "mlp",

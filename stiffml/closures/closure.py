@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from stiffml.checks import described
 from stiffml.closures.components import invariant_rows, magnitudes, named, places
-from stiffml.closures.features import Features, LinearFeatures
-from stiffml.closures.heads import Head, Setting, Sinh
+from stiffml.closures.features import Features, LinearFeatures, LogFeatures
+from stiffml.closures.heads import Head, Reactions, Setting, Sinh
+from stiffml.closures.known_and_missing import Known, KnownAndMissing
+from stiffml.closures.matching import match_rates
 from stiffml.closures.networks import mlp
-
-Known = Callable[[Tensor, Tensor], Tensor]
+from stiffml.closures.preparing import FLOOR, RIDGES, sizes_of, suggested
+from stiffml.training import Preparable, Runs
 
 GAIN = 1e-2
 """Of the last layer of a network that is made: a fit begins near the known part, whose solution exists.
@@ -24,7 +26,7 @@ From weights of size 1 the first solves of a fit failed on POLLU with most heads
 """
 
 
-class Closure(nn.Module):
+class Closure(KnownAndMissing, Preparable):
     """f(t, y) = known(t, y) + scale · head(network(features(t, y))), as ``func`` of a solve.
 
     States y are (…, n) with any leading dimensions, t one number or one for each along the first of them.
@@ -35,28 +37,35 @@ class Closure(nn.Module):
     scale times the length of the head's numbers, however large the others are. Known and missing part
     conserve each by itself; what the known part does is left as it is.
 
+    Without ``typical`` a closure is not complete before it has seen data: :func:`stiffml.training.fit`, or
+    :meth:`prepare`, then takes from the runs what was left out.
+
     Parameters
     ----------
     known : callable, nn.Module or None
         known(t, y) -> dy/dt in the shape of y; a module becomes a submodule. None where nothing is known.
     network : nn.Module or sequence of int
         From features (…, ``features.count``) to the head's numbers; or the widths of the hidden layers of an
-        :func:`mlp` that is made to fit, and drawn from ``seed`` with the small ``gain`` 1e-2.
-    typical : array_like
-        (n,) typical magnitude of each component, such as ``problem.scale``.
-    scale : array_like
+        :func:`mlp` that is made to fit, and drawn from ``seed`` with the small ``gain`` 1e-2. Default
+        ``()``, no hidden layer: with logarithms and reactions rates are then products of powers.
+    typical : array_like, optional
+        (n,) typical magnitude of each component, such as ``problem.scale``. Default: from data.
+    scale : array_like, optional
         Of the missing rates: one number, or (n,) of which those of ``where`` count. :func:`missing_rate`
-        finds it from data, :func:`rate_scale` is range/t_end. Default ``typical``, that is 1 per unit of
-        time.
+        finds it from data, :func:`rate_scale` is range/t_end. Default: from data, or ``typical`` where that
+        is given, which is 1 per unit of time.
     where : sequence of str or int, optional
-        Components that the missing part acts on, by name or number from 0. Default: all.
+        Components that the missing part acts on, by name or number from 0. Default: from data, or all where
+        ``typical`` is given. Name them where data are noisy.
     components : sequence of str, optional
-        Names of the n components. Default y1, y2, …
+        Names of the n components. Default: those of the data, or y1, y2, … where ``typical`` is given.
     head : Head
-        ``Linear()``, ``Sinh()`` (default), ``ProductionLoss()``, ``Reactions()`` or ``Relaxation()``; see
-        the heads for what holds with each.
+        ``Linear()``, ``Sinh()``, ``ProductionLoss()``, ``Reactions()`` or ``Relaxation()``; see the heads
+        for what holds with each. Default ``Sinh()`` where ``typical`` is given, else ``Reactions(shift=0)``,
+        which needs components of one unit.
     features : Features
-        Default ``LinearFeatures(typical)``.
+        Default ``LinearFeatures(typical)`` where ``typical`` is given, else logarithms of what is in
+        ``where``.
     conserve : mapping or array_like, optional
         ``problem.invariants``, or rows (m, n): the missing part leaves all sums w·y as they are.
     seed : int
@@ -89,9 +98,9 @@ class Closure(nn.Module):
     def __init__(
         self,
         known: Known | None,
-        network: nn.Module | Sequence[int],
+        network: nn.Module | Sequence[int] = (),
         *,
-        typical: Any,
+        typical: Any = None,
         scale: Any = None,
         where: Any = None,
         components: Sequence[str] | None = None,
@@ -103,33 +112,103 @@ class Closure(nn.Module):
         super().__init__()
         if known is not None and not callable(known):
             raise TypeError(f"known must be callable as known(t, y), or None, not {described(known)}")
-        typical = magnitudes("typical", typical)
-        count = len(typical)
-        self.components = named(components, count)
-        chosen = list(places("where", where, self.components))
-        self.where = tuple(self.components[i] for i in chosen)
-        sizes = _scales(typical.numpy() if scale is None else scale, count, chosen, self.components)
-        head = Sinh() if head is None else head
-        if not isinstance(head, Head):
+        if not isinstance(network, nn.Module) and (
+            isinstance(network, str) or not isinstance(network, Sequence)
+        ):
+            raise TypeError(
+                f"network must be a torch.nn.Module or the widths of hidden layers, not {described(network)}"
+            )
+        if head is not None and not isinstance(head, Head):
             raise TypeError(
                 f"head must be Linear(), Sinh(), ProductionLoss(), Reactions() or Relaxation(), not "
                 f"{described(head)}"
             )
-        self.known = known
+        self.known, self.conserve, self.seed = known, conserve, seed
+        self._left_out: dict[str, Any] | None = None
+        if typical is None:
+            self._left_out = {
+                **{"network": network, "scale": scale, "where": where, "components": components},
+                **{"head": head, "features": features},
+            }
+            return
+        typical = magnitudes("typical", typical)
+        names = named(components, len(typical))
+        chosen = list(places("where", where, names))
+        sizes = _scales(typical.numpy() if scale is None else scale, len(typical), chosen, names)
+        features = _features(features, typical)
+        self._complete(network, typical, sizes, chosen, names, Sinh() if head is None else head, features)
+
+    def _complete(
+        self,
+        network: nn.Module | Sequence[int],
+        typical: Tensor,
+        sizes: np.ndarray,
+        chosen: list[int],
+        components: tuple[str, ...],
+        head: Head,
+        features: Features,
+    ) -> None:
+        self.components, count = components, len(components)
+        self.where = tuple(components[i] for i in chosen)
         self.register_buffer("typical", typical)
-        self.features = _features(features, typical)
-        rows = invariant_rows(conserve, count)[:, chosen]
+        self.features = features
+        rows = invariant_rows(self.conserve, count)[:, chosen]
         self.rates = head.rates(Setting(self.where, sizes, rows))
         if np.linalg.matrix_rank(rows) == len(chosen):
             raise ValueError(
                 f"conserve leaves nothing to {', '.join(self.where)}: any rate of these changes a sum; "
                 "name more components in where"
             )
-        self.network = _network(network, self.features.count, self.rates.outputs, seed)
+        self.network = _network(network, self.features.count, self.rates.outputs, self.seed)
         # Where the rate of each component stands among those of the missing part; one beyond for a zero.
         back = [chosen.index(i) if i in chosen else len(chosen) for i in range(count)]
         self.register_buffer("places", torch.tensor(chosen), persistent=False)
         self.register_buffer("back", torch.tensor(back), persistent=False)
+
+    def prepare(self, runs: Runs) -> dict[str, Any]:
+        """Take what was left out from runs, and match the network's rates to what ``known`` lacks there.
+
+        :func:`missing_rate` says where something is missing, and how much; :func:`match_rates` gives the
+        network weights with which a fit of trajectories can begin. A closure that is complete, such as one
+        that was given ``typical``, stays as it is. :func:`stiffml.training.fit` calls this by itself.
+
+        Parameters
+        ----------
+        runs : Runs
+            With all components observed, though not at all times.
+
+        Returns
+        -------
+        dict
+            Arguments of a fit that suit what was prepared; none where the closure was complete.
+
+        Raises
+        ------
+        ValueError
+            If nothing seems to be missing and ``where`` is not given, or for what does not fit.
+        """
+        given = self._left_out
+        if given is None:
+            return {}
+        if given["components"] is not None and tuple(given["components"]) != runs.components:
+            raise ValueError(f"runs have components {runs.components}, the closure {given['components']}")
+        found = sizes_of(self.known, runs, given["where"], given["scale"])
+        chosen, typical = list(found.where), magnitudes("typical", found.typical)
+        features, head = given["features"], given["head"]
+        if features is None:
+            features = LogFeatures(typical, linear=False, floor=FLOOR, of=chosen)
+        self._complete(
+            given["network"],
+            typical,
+            _scales(found.scale, len(typical), chosen, runs.components),
+            chosen,
+            runs.components,
+            Reactions(shift=0.0) if head is None else head,
+            _features(features, typical),
+        )
+        self._left_out = None
+        match_rates(self, runs, ridges=RIDGES)
+        return suggested(runs)
 
     @property
     def reactions(self) -> tuple[str, ...]:
@@ -138,6 +217,11 @@ class Closure(nn.Module):
 
     def missing(self, t: Tensor, y: Tensor) -> Tensor:
         """The missing part of dy/dt, in the shape of y."""
+        if self._left_out is not None:
+            raise RuntimeError(
+                "this Closure has not seen data: pass it to stiffml.training.fit, call prepare(runs), or "
+                "give it typical=…"
+            )
         if y.shape[-1] != len(self.components):
             raise ValueError(
                 f"y must have {len(self.components)} components in its last dimension, "
@@ -149,11 +233,9 @@ class Closure(nn.Module):
             return rates
         return torch.cat([rates, torch.zeros_like(rates[..., :1])], dim=-1).index_select(-1, self.back)
 
-    def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        missing = self.missing(t, y)
-        return missing if self.known is None else self.known(t, y) + missing
-
     def extra_repr(self) -> str:
+        if self._left_out is not None:
+            return "what is left out is taken from data"
         return f"{len(self.components)} components, missing in {', '.join(self.where)}"
 
 
@@ -188,10 +270,6 @@ def _features(features: Features | None, typical: Tensor) -> Features:
 def _network(network: Any, count: int, outputs: int, seed: int) -> nn.Module:
     """The network, which must take and give the right numbers; made, where widths are given."""
     if not isinstance(network, nn.Module):
-        if isinstance(network, str) or not isinstance(network, Sequence):
-            raise TypeError(
-                f"network must be a torch.nn.Module or the widths of hidden layers, not {described(network)}"
-            )
         return mlp([count, *network, outputs], seed=seed, gain=GAIN)
     first = next(network.parameters(), torch.zeros(0, dtype=torch.float64))
     if first.dtype is not torch.float64:

@@ -13,7 +13,7 @@ from torch.func import functional_call, jacrev, vmap
 
 from stiffml.checks import described, number, whole
 from stiffml.closures.balances import Balances
-from stiffml.closures.closure import Closure
+from stiffml.closures.known_and_missing import KnownAndMissing
 from stiffml.display import readable
 from stiffml.errors import SolveError
 from stiffml.interface.solve import odeint
@@ -55,7 +55,7 @@ class Matched:
 
 
 def match_rates(
-    closure: Closure,
+    closure: KnownAndMissing,
     runs: Runs,
     *,
     ridges: Sequence[float] = (10.0, 1.0, 0.1),
@@ -116,7 +116,7 @@ def match_rates(
     >>> bool((model.missing(torch.tensor(0.0), y) + 2 * y).abs().max() < 0.1), found.ridge
     (True, 0.1)
     """
-    if not isinstance(closure, Closure):
+    if not isinstance(closure, KnownAndMissing):
         raise TypeError(f"closure must be a Closure, not {described(closure)}")
     if not isinstance(runs, Runs):
         raise TypeError(f"runs must be Runs, not {described(runs)}")
@@ -153,7 +153,7 @@ def _minimised(
     return state.theta, float(np.sqrt(np.mean(state.point.residuals**2)))
 
 
-def _error(closure: Closure, runs: Runs, spread: np.ndarray) -> float:
+def _error(closure: KnownAndMissing, runs: Runs, spread: np.ndarray) -> float:
     """The mean error of trajectories at the data, in units of ranges; inf if one cannot be solved."""
     most = max(map(len, runs))
     times = torch.from_numpy(np.stack([np.pad(run.times, (0, most - len(run)), mode="edge") for run in runs]))
@@ -184,7 +184,7 @@ def _ranges(runs: Runs) -> np.ndarray:
 class _Missing(nn.Module):
     """(t, y) -> the closure's rates, as a module."""
 
-    def __init__(self, closure: Closure) -> None:
+    def __init__(self, closure: KnownAndMissing) -> None:
         super().__init__()
         self.closure = closure
 
@@ -206,7 +206,7 @@ class _Point:
 class _Matching:
     """Differences of the closure's rates from those that data lack, for Levenberg-Marquardt."""
 
-    def __init__(self, closure: Closure, runs: Runs, resolution: float) -> None:
+    def __init__(self, closure: KnownAndMissing, runs: Runs, resolution: float) -> None:
         self._network, self._missing = closure.network, _Missing(closure)
         self._of = [closure.components.index(name) for name in closure.where]
         known = closure.known if closure.known is not None else lambda t, y: torch.zeros_like(y)

@@ -39,7 +39,7 @@ def fit(
     *,
     validate: Runs | None = None,
     optimizer: str | torch.optim.Optimizer | Make = "lm",
-    method: str | Method = "sdirk3",
+    method: str | Method | None = None,
     steps: Steps | KeptSteps | None = None,
     strategy: Strategy | None = None,
     levenberg_marquardt: LevenbergMarquardt | None = None,
@@ -88,7 +88,9 @@ def fit(
         ``"lm"`` (default); ``"adam"``, ``"adamw"``, ``"sgd"`` (with momentum 0.9), ``"lbfgs"`` (with a line
         search); an optimizer over the model's parameters; or a function that makes one of parameters.
     method : str or Method
-        Default ``"sdirk3"``, L-stable.
+        Default ``"sdirk3"``, L-stable, or what a model suggests that takes something from data
+        (:class:`Preparable`), such as a ``Closure`` without ``typical``; so are the defaults of ``steps``
+        and, for ``"lm"``, of ``strategy`` and ``levenberg_marquardt``.
     steps : Steps
         Default ``Grid()``, one step between observations. Known steps of small systems are solved all at
         once, from the states of the iteration before; any other runs are solved one by one, or in one call
@@ -166,17 +168,21 @@ def fit(
     >>> result = fit(lambda seed: Network(seed), runs, target=1e-5, attempts=8)  # doctest: +SKIP
     >>> print(result.report())  # doctest: +SKIP
     """
-    restarts = Restarts(model, whole("seed", seed, least=0))
+    require_runs(data, validate)
+    with one_thread():
+        restarts = Restarts(model, whole("seed", seed, least=0), data)
     attempts = whole("attempts", attempts)
     if attempts > 1:
         restarts.require_possible()
-    require_runs(data, validate)
     by_lm = isinstance(optimizer, str) and optimizer == "lm"
     if by_lm and isinstance(steps, KeptSteps):
         raise ValueError("steps: KeptSteps are for an optimizer of torch; pass the steps that they choose")
     kept = steps if isinstance(steps, KeptSteps) else None
     taken = steps.steps if isinstance(steps, KeptSteps) else steps
-    solving, equations = solving_arguments(arguments, method, Grid() if taken is None else taken)
+    suggested = {"method": "sdirk3", "steps": Grid(), **restarts.suggested}
+    method = suggested["method"] if method is None else method
+    taken = suggested["steps"] if taken is None else taken
+    solving, equations = solving_arguments(arguments, method, taken)
     sizes, known_noise = scale_of(scale, data)
     if report is not None and not callable(report):
         raise TypeError(f"report must be callable as report(progress), not {described(report)}")
@@ -208,6 +214,9 @@ def fit(
             attempts=attempts,
             seconds=seconds,
         )
+        strategy = suggested.get("strategy") if strategy is None else strategy
+        if levenberg_marquardt is None:
+            levenberg_marquardt = suggested.get("levenberg_marquardt")
         with _threads(asked.residuals.model):
             result = fit_by_levenberg_marquardt(asked, goal, strategy, levenberg_marquardt, bounds)
     else:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 
 from stiffml.checks import described
+from stiffml.training.data import Runs
+from stiffml.training.preparable import Preparable
 
 Factory = Callable[[int], nn.Module]
 """seed -> a model with weights drawn by it."""
@@ -25,10 +28,17 @@ class Restarts:
         A model, or seed -> model.
     seed : int
         The factory's first, also of torch's random numbers while parameters are reset.
+    data : Runs
+        Which models that take something from data take it from.
+
+    Attributes
+    ----------
+    suggested : dict
+        Arguments of a fit that suit the model, see :class:`Preparable`.
     """
 
-    def __init__(self, model: nn.Module | Factory, seed: int) -> None:
-        self.seed, self._factory = seed, None
+    def __init__(self, model: nn.Module | Factory, seed: int, data: Runs) -> None:
+        self.seed, self._factory, self._data = seed, None, data
         if not isinstance(model, nn.Module):
             if not callable(model):
                 raise TypeError(
@@ -38,6 +48,7 @@ class Restarts:
             if not isinstance(model, nn.Module):
                 raise TypeError(f"model: the function must return a torch.nn.Module, not {described(model)}")
         self.model = model
+        self.suggested = self._prepared(model)
 
     def require_possible(self) -> None:
         """Raise ValueError if the model cannot get other weights."""
@@ -59,12 +70,17 @@ class Restarts:
             return
         seed = self.seed + ATTEMPT * attempt
         if self._factory is not None:
-            self.model.load_state_dict(self._factory(seed).state_dict())
+            made = self._factory(seed)
+            self._prepared(made)
+            self.model.load_state_dict(made.state_dict())
             return
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for module in self._resettable():
                 module.reset_parameters()  # type: ignore[operator]
+
+    def _prepared(self, model: nn.Module) -> dict[str, Any]:
+        return model.prepare(self._data) if isinstance(model, Preparable) else {}
 
     def _resettable(self) -> list[nn.Module]:
         """The modules that reset themselves, without those inside of others that do."""

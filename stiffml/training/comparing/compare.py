@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
@@ -168,13 +169,18 @@ def _budget(iterations: Any, seconds: Any) -> tuple[float, float]:
 
 def _require_possible(model: Any, data: Any, validate: Any) -> None:
     require_runs(data, validate)
-    Restarts(model, 0)
+    _prepared(model, data)
     for run in data:
         if (run.y0_noise > 0).any():
             raise ValueError(
                 f"data: run {run.name} begins with values that are not known, and compare solves models "
                 "again from them; pass data.with_initial('known'), or use fit"
             )
+
+
+def _prepared(model: nn.Module | Factory, data: Runs) -> nn.Module:
+    """The model as trainings begin with it; the one given stays as it is."""
+    return Restarts(copy.deepcopy(model), 0, data).model
 
 
 def _methods(methods: Any, steps: Any) -> dict[str, dict[str, Any]]:
@@ -241,7 +247,7 @@ def _config(
     model: Any, data: Runs, validate: Runs | None, budget: tuple[float, float], arguments: Mapping[str, Any]
 ) -> dict[str, str]:
     """What all trainings of a folder have in common, as texts."""
-    kind = Restarts(model, 0).model
+    kind = _prepared(model, data)
     shapes = {name: list(p.shape) for name, p in kind.named_parameters()}
     texts = {
         "model": f"{type(kind).__name__} {shapes}",

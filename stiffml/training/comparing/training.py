@@ -214,8 +214,8 @@ def _anew(task: Task, model: nn.Module) -> nn.Module | Factory:
 def _beginning(task: Task) -> nn.Module:
     """The model with the weights of the seed."""
     if not isinstance(task.model, nn.Module):
-        return Restarts(task.model, task.seed).model
-    restarts = Restarts(copy.deepcopy(task.model), 0)
+        return Restarts(task.model, task.seed, task.data).model
+    restarts = Restarts(copy.deepcopy(task.model), 0, task.data)
     restarts.reset(task.seed)
     return restarts.model
 

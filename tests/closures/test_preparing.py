@@ -1,0 +1,157 @@
+"""Closures that take from data what was left out: found, named, matched, and fitted by a plain call."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import stiffml
+from stiffml.closures import Closure, Linear, mlp
+from stiffml.training import LevenbergMarquardt, Run, Runs, Whole, compare, fit
+
+NAMES = ["A", "B", "C", "D"]
+SUM = np.ones((1, 4))
+TIMES = torch.linspace(0, 2, 41, dtype=torch.float64)
+
+
+def rates(y: Tensor, k: float) -> Tensor:
+    """A → B at 1, B + B → C at k, D does nothing."""
+    a, b = y[..., 0], y[..., 1]
+    return torch.stack([-a, a - 2 * k * b**2, 2 * k * b**2, 0 * a], dim=-1)
+
+
+def whole(t: Tensor, y: Tensor) -> Tensor:
+    return rates(y, 1.5)
+
+
+def known(t: Tensor, y: Tensor) -> Tensor:
+    return rates(y, 0.0)
+
+
+def solved(func, y0: Tensor) -> Tensor:
+    with torch.no_grad():
+        return stiffml.odeint(func, y0, TIMES, method="bdf", rtol=1e-8, atol=1e-11).transpose(0, 1)
+
+
+def starts(seed: int, count: int) -> Tensor:
+    draws = np.random.default_rng(seed).uniform(0.5, 1.5, (count, 4)) * [1.0, 0.3, 0.1, 1.0]
+    return torch.from_numpy(draws)
+
+
+def data(count: int = 6, every: int = 1) -> Runs:
+    y = solved(whole, starts(0, count)).numpy()[:, ::every]
+    runs = [Run(f"{i}", TIMES.numpy()[::every], one) for i, one in enumerate(y)]
+    return Runs(runs, NAMES, initial="known")
+
+
+def off(func) -> Tensor:
+    """(4, times, 4) errors at starts not seen, in units of the ranges; those of A and D are 0 / 0."""
+    y0 = starts(1, 4)
+    truth, found = solved(whole, y0), solved(func, y0)
+    return (found - truth).abs() / (truth.amax(dim=(0, 1)) - truth.amin(dim=(0, 1)))
+
+
+@pytest.mark.parametrize("network", [(), (4,)])
+def test_the_missing_reaction_is_found(network: tuple[int, ...]) -> None:
+    """The rate is of second order: powers hold it exactly, but for the trapezoidal rule of the matching."""
+    model = Closure(known, network, conserve=SUM)
+    assert model.prepare(data())["method"] == "bdf"
+    assert model.where == ("B", "C")
+    assert model.reactions == ("B <=> C",)
+    assert off(known)[..., 1:3].max() > 0.3
+    assert off(model)[..., 1:3].max() < 0.02
+    sums = solved(model, starts(1, 4)).sum(dim=-1)
+    assert ((sums - sums[:, :1]).abs() < 1e-12 * sums).all()
+
+
+def test_a_plain_fit_does_all_of_it() -> None:
+    """What is left is the error of BDF's steps between observations, which the fit makes up for."""
+    result = fit(Closure(known, conserve=SUM), data())
+    assert result.error < 1e-4
+    assert off(result.model)[..., 1:3].max() < 3e-3
+
+
+def test_a_fit_may_be_asked_for_something_else() -> None:
+    """What a closure suggests holds only where nothing else is asked for."""
+    settings = LevenbergMarquardt(ridge=1e-2)
+    result = fit(
+        Closure(known, conserve=SUM),
+        data(2, 4),
+        method="sdirk3",
+        strategy=Whole(last=2),
+        levenberg_marquardt=settings,
+    )
+    assert result.history.sizes["iteration"] <= 3
+    assert result.error < 1e-2
+
+
+def test_every_attempt_is_prepared() -> None:
+    """A function of a seed makes closures that have not seen data."""
+    made = []
+
+    def model(seed: int) -> Closure:
+        made.append(Closure(known, (3,), conserve=SUM, seed=seed))
+        return made[-1]
+
+    result = fit(model, data(2, 4), attempts=2, target=1e-12)
+    assert len(result.attempts) == 2
+    assert [one.where for one in made] == [("B", "C")] * 2
+    errors = [attempt.error for attempt in result.attempts]
+    assert max(errors) < 1e-2, "an attempt began with weights that were not matched"
+
+
+def test_optimizers_of_torch_and_comparisons_prepare_too(tmp_path) -> None:
+    model = Closure(known, conserve=SUM)
+    result = fit(model, data(2, 4), optimizer="adam", iterations=2)
+    assert result.model is model
+    assert model.where == ("B", "C")
+    fresh = Closure(known, conserve=SUM)
+    found = compare(
+        fresh,
+        data(2, 4),
+        methods=["bdf"],
+        optimizers=["adam"],
+        seeds=1,
+        iterations=2,
+        folder=tmp_path / "runs",
+    )
+    assert float(found.data["error"].isel(method=0, optimizer=0, seed=0)[-1]) < 0.1
+    with pytest.raises(RuntimeError, match="has not seen data"):
+        fresh(TIMES[0], starts(0, 1)[0])
+
+
+def test_what_is_given_stays() -> None:
+    runs = data(2, 4)
+    model = Closure(known, where=["A", 1, "C"], scale=0.7, head=Linear(), conserve=SUM)
+    model.prepare(runs)
+    assert model.where == ("A", "B", "C")
+    assert model.rates.scale.tolist() == [0.7] * 3
+    assert model.reactions == ()
+    assert model.prepare(runs) == {}, "it is complete"
+    own = mlp([2, 5, 2], seed=1)
+    assert Closure(known, own, conserve=SUM).prepare(runs)
+    complete = Closure(known, [4], typical=np.ones(4), components=NAMES, conserve=SUM)
+    before = [p.clone() for p in complete.parameters()]
+    assert complete.prepare(runs) == {}
+    assert all(torch.equal(a, b) for a, b in zip(before, complete.parameters(), strict=True))
+
+
+def test_nothing_missing_is_said() -> None:
+    still = Runs([Run("still", np.arange(5.0), np.ones((5, 2)))], ["A", "B"])
+    with pytest.raises(ValueError, match="the data show nothing that known lacks"):
+        fit(Closure(lambda t, y: torch.zeros_like(y)), still)
+    with pytest.raises(ValueError, match="missing_rate.* finds no scale"):
+        fit(Closure(lambda t, y: torch.zeros_like(y), where=["A"]), still)
+
+
+def test_other_components_and_no_data_are_refused() -> None:
+    model = Closure(known, components=["A", "B", "C", "X"], conserve=SUM)
+    assert "taken from data" in repr(model)
+    with pytest.raises(ValueError, match="runs have components"):
+        model.prepare(data(2, 4))
+    with pytest.raises(RuntimeError, match=r"fit, call prepare\(runs\), or give it typical"):
+        stiffml.solve(model, starts(0, 1)[0], TIMES)
+    with pytest.raises(ValueError, match="network must take 2 features"):
+        Closure(known, mlp([3, 5, 2], seed=1), conserve=SUM).prepare(data(2, 4))
