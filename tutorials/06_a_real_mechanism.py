@@ -292,13 +292,15 @@ plt.show()
 # temperatures that were not seen:
 
 
-def with_rates(rates, kelvins):
+copy = mechanism.perturbed(seed=0, sigma=0.0)
+other = ConstantPressureReactor(copy)  # compiled once: its rate constants are arguments
+
+
+def with_rates(log_A, log_A_low, kelvins):
     """Delays, elements' largest drift along a run, with other rate constants."""
     with torch.no_grad():
-        copy = mechanism.perturbed(seed=0, sigma=0.0)
-        for name, value in rates.items():
-            getattr(copy, name).copy_(value)
-        other = ConstantPressureReactor(copy)
+        copy.log_A.copy_(log_A)
+        copy.log_A_low.copy_(log_A_low)
         found = torch.stack([ignition_delay(other, y0, compile=True) for y0 in state(*kelvins)])
         y = solved(other, state(kelvins[-1])[0], np.linspace(0, 5 * float(found[-1]), 50), compile=True).y
         elements = copy.element_mass_fractions(y[:, 1:])
@@ -307,9 +309,9 @@ def with_rates(rates, kelvins):
 
 everywhere = [*FITTED, *UNSEEN]
 begin = model.reactor.mechanism
-true, _ = with_rates({}, everywhere)
-before, _ = with_rates({"log_A": begin.log_A, "log_A_low": begin.log_A_low}, everywhere)
-after, drift = with_rates(model.rates(), everywhere)
+true, _ = with_rates(mechanism.log_A, mechanism.log_A_low, everywhere)
+before, _ = with_rates(begin.log_A, begin.log_A_low, everywhere)
+after, drift = with_rates(*model.rates().values(), everywhere)
 figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.2), width_ratios=(1, 1.2))
 for found, label, colour in ((before, "perturbed", "C4"), (after, "fitted", "C0")):
     off = 100 * (found / true - 1).abs()
