@@ -7,8 +7,6 @@ each adjoint or for each parameter, whichever are fewer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 
@@ -25,10 +23,9 @@ from stiffml.gradients.sweep import Pending
 from stiffml.gradients.tangent import linearize_both
 from stiffml.gradients.tape import Tape
 from stiffml.gradients.transposed import factored_anew, sweep_at_once
-from stiffml.linear.dense.lu import DenseBlocks
+from stiffml.native.replay import Replay
 from stiffml.system.derivatives.curvature import Curvature
 from stiffml.system.derivatives.dynamics import Dynamics
-from stiffml.system.system import System
 
 
 def adjoints_at_once(
@@ -46,29 +43,25 @@ def adjoints_at_once(
     found = np.zeros((count, units.count))
     longest = max(1, min(longest_segment(replay), SEGMENT_NUMBERS // (8 * count * system.f.largest)))
     for segment in tape.checkpoints.segments(replay, last_state(readings), longest):
-        equations = replay.equations(segment)
-        curvatures = curvatures_of(equations, system.f)
-        blocks = as_blocks(*linearize_both(equations, replay), curvatures)
-        if blocks is None:
+        if not reverse_for_many(replay.equations(segment), replay, pending, units, found):
             return None
-        _reverse_segment(equations, system, *blocks, curvatures, pending, units, found)
     start = pending.pop(0, np.zeros((size, count)))
     return start.T, found
 
 
-def _reverse_segment(
-    equations: Equations,
-    system: System,
-    f: DenseBlocks,
-    g: DenseBlocks | None,
-    curvatures: Sequence[Curvature | None],
-    pending: Pending,
-    units: Units,
-    found: np.ndarray,
-) -> None:
-    """Reverse a segment, with (size, R) for each state in ``pending``, and add to ``found`` (R, P)."""
-    count = len(found)
-    factored = factored_anew(equations, system, f, g, curvatures, columns=count)
+def reverse_for_many(
+    equations: Equations, replay: Replay, pending: Pending, units: Units, found: np.ndarray
+) -> bool:
+    """Reverse a segment, with (size, R) for each state in ``pending``, and add to ``found`` (R, P).
+
+    False, without having done so, if the Jacobians are not small dense blocks.
+    """
+    count, system = len(found), replay.system
+    curvatures = curvatures_of(equations, system.f)
+    blocks = as_blocks(*linearize_both(equations, replay), curvatures)
+    if blocks is None:
+        return False
+    factored = factored_anew(equations, system, *blocks, curvatures, columns=count)
     swept = sweep_at_once(equations, system, factored, pending, columns=(count,))
     _add_to_parameters(system.f, equations.f_nodes, swept.f, units, found)
     if system.g is not None and swept.g is not None:
@@ -77,6 +70,7 @@ def _reverse_segment(
         if curvature is not None:
             of_rows = {row.index: multipliers[row.index] for row in block.pattern.step_rows if row.rosenbrock}
             _add_through_brackets(curvature, of_rows, len(block.pattern.rows), units, found)
+    return True
 
 
 def _add_to_parameters(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -110,34 +111,36 @@ def _of_piece(piece: Piece, wanted: Sequence[Tensor]) -> Tensor:
     through = [_rows(a, wanted) for a in (u0, *parameters)]
     positions = tuple(position for position, rows in enumerate(through[1:]) if rows is not None)
     columns = Columns(through[0] is not None, positions)
-    numbers, total = columns.numbers(tape), sum(p.numel() for p in wanted)
-    used = [rows for rows in through if rows is not None]
+    total, used = sum(p.numel() for p in wanted), [rows for rows in through if rows is not None]
+    size = tape.replay.system.layout.size
     if not used:
-        return torch.zeros(len(tape.run.in_time), tape.replay.system.layout.size, total, dtype=torch.float64)
+        return torch.zeros(len(tape.run.in_time), size, total, dtype=torch.float64)
     with torch.inference_mode(False), torch.no_grad(), tape.at_work():
         tape.require_same_func()
         with explained(tape):
             found = output_jacobian(tape, columns)
         require_finite([found], tape)
-    found = found[tape.run.in_time]
-    if len(used) == 1 and numbers == [total] and _is_identity(used[0]):
+    found, numbers = found[tape.run.in_time], columns.numbers(tape)
+    if len(used) == 1 and numbers == [total] and used[0] == 0:
         return found
-    return found @ torch.cat(used)
+    whole = found.new_zeros(len(found), size, total)
+    for part, rows in zip(found.split(numbers, dim=2), used, strict=True):
+        if isinstance(rows, int):
+            whole[..., rows : rows + part.shape[-1]] += part
+        else:
+            whole += part @ rows
+    return whole
 
 
-def _rows(tensor: Tensor, wanted: Sequence[Tensor]) -> Tensor | None:
-    """The derivative of an input of a run by all that is wanted, (numbers, columns); None for zero."""
+def _rows(tensor: Tensor, wanted: Sequence[Tensor]) -> Tensor | int | None:
+    """The derivative of an input of a run by all that is wanted, (numbers, columns).
+
+    For one that is wanted itself its first column; None for zero.
+    """
     if tensor.grad_fn is None:
-        if not any(tensor is p for p in wanted):
-            return None
-        units = torch.eye(tensor.numel(), dtype=torch.float64)
-        parts = [units if tensor is p else units.new_zeros(tensor.numel(), p.numel()) for p in wanted]
-        return torch.cat(parts, dim=1)
+        firsts = np.cumsum([0, *(p.numel() for p in wanted)])
+        return next((int(first) for p, first in zip(wanted, firsts, strict=False) if tensor is p), None)
     if all(g is None for g in _vjp(tensor.reshape(-1)[0], wanted)):
         return None
     rows = [_gradients(tensor, i, wanted) for i in range(tensor.numel())]
     return torch.stack(rows).to("cpu", torch.float64)
-
-
-def _is_identity(rows: Tensor) -> bool:
-    return rows.shape[0] == rows.shape[1] and bool((rows == torch.eye(len(rows))).all())

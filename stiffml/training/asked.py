@@ -21,6 +21,7 @@ from stiffml.steps import Adaptive, Steps
 from stiffml.training.data import Runs
 from stiffml.training.folder import RunFolder
 from stiffml.training.lm.residuals import Residuals
+from stiffml.training.lm.vector import FittedVector
 from stiffml.training.recording import Recording, summary_writer
 from stiffml.training.restarts import Restarts
 
@@ -147,13 +148,14 @@ def with_newton(solving: dict[str, Any], scale: np.ndarray, model: nn.Module) ->
     return {**solving, "newton": Newton(rtol=RELATIVE, atol=torch.from_numpy(ABSOLUTE * scale))}
 
 
-def bounds_of(bounds: Any, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def bounds_of(bounds: Any, vector: FittedVector) -> tuple[np.ndarray, np.ndarray]:
     """(size,) low and high of all numbers, from bounds by the name of a parameter or of one number of it."""
-    low, high = np.full(len(names), -np.inf), np.full(len(names), np.inf)
+    low, high = np.full(len(vector), -np.inf), np.full(len(vector), np.inf)
     if bounds is None:
         return low, high
     if not isinstance(bounds, Mapping):
         raise TypeError(f"bounds must be a mapping of names to (low, high), not {described(bounds)}")
+    names = vector.names
     for key, pair in bounds.items():
         own = [i for i, name in enumerate(names) if name == key or name.rpartition("[")[0] == key]
         if not own:

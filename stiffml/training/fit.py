@@ -65,7 +65,9 @@ def fit(
 
     By default by Levenberg-Marquardt from exact sensitivities, on a ladder: first from observation to
     observation, then over longer and longer intervals (``strategy``). One iteration solves all intervals of
-    all runs at once, and gets the derivatives by all parameters from the same matrix. A solve that fails is a
+    all runs at once, and gets the derivatives by all parameters from the same matrix: by tangents, or, of
+    networks with more weights than a run has observations, by adjoints. Its cost then grows with the number
+    of weights, not with their square or cube: tens of thousands are no obstacle. A solve that fails is a
     rejected step.
 
     By an optimizer of torch, on whole runs or a strategy too, with minibatches, a schedule and others as

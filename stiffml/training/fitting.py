@@ -21,6 +21,12 @@ from stiffml.training.result import Result
 from stiffml.training.starts import start_of, units_of
 from stiffml.training.trouble import ADVICE, TrainingError
 
+DETERMINED = 2_000
+"""Numbers up to which their covariance is computed: it has their square."""
+
+ROOM = 400_000_000
+"""Derivatives of a Jacobian at most: 3.2 GB."""
+
 
 def fit_by_levenberg_marquardt(
     asked: Asked,
@@ -51,7 +57,8 @@ def fit_by_levenberg_marquardt(
             "strategy: FullSpace needs known steps, such as steps=Grid(), of an implicit method, for up to "
             "32 components; take GrowingHorizon() or Whole() for other solves"
         )
-    low, high = bounds_of(bounds, vector.names)
+    _require_room(residuals.runs, len(vector))
+    low, high = bounds_of(bounds, vector)
     weight = vector.weight.copy()
     weight[: vector.of_model] = settings.ridge
     iteration = Iteration(settings, vector.centre, weight, low, high)
@@ -91,8 +98,10 @@ def fit_by_levenberg_marquardt(
     if now.best is None or now.best_theta is None or now.best_point is None:
         raise TrainingError(_lost(climb))
     point = residuals.of(climb.rungs[-1].intervals).restored(now.best_point)
-    matrix, right = iteration.linear(now.best_theta, point)
-    found: Covariance = covariance(vector.names, now.best_theta, matrix, right, asked.known_noise)
+    found: Covariance | None = None
+    if len(vector) <= DETERMINED:
+        matrix, right = iteration.linear(now.best_theta, point)
+        found = covariance(vector.names, now.best_theta, matrix, right, asked.known_noise)
     return Result(
         model=residuals.model,
         error=now.best.error,
@@ -107,6 +116,17 @@ def fit_by_levenberg_marquardt(
         validate=asked.validate,
         equations=asked.equations,
     )
+
+
+def _require_room(runs: Runs, count: int) -> None:
+    """Raise ValueError where the Jacobian would have more than some GB, which no wait would show."""
+    observed = sum(int(run.mask.sum()) for run in runs)
+    if observed * count > ROOM:
+        raise ValueError(
+            f"optimizer: 'lm' would need derivatives of {observed} observations by {count} parameters, "
+            f"{8e-9 * observed * count:.0f} GB; take optimizer='adam' or 'lbfgs', with "
+            "FirstOrder(batch=…) for minibatches, or fewer observations"
+        )
 
 
 def default_strategy(runs: Runs) -> Strategy:

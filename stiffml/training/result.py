@@ -63,7 +63,7 @@ class Result:
     initial : dict of str to ndarray
         By run, its initial state (components,), with the fitted values in it.
     covariance : Covariance or None
-        Of all that was fitted; None with a first-order optimizer.
+        Of all that was fitted; None with a first-order optimizer, and for more than 2 000 numbers.
     """
 
     model: nn.Module
@@ -193,7 +193,9 @@ class Result:
         >>> axes.fill_between(band.times, band.low[:, 0], band.high[:, 0], alpha=0.3)  # doctest: +SKIP
         """
         if self.covariance is None:
-            raise ValueError("band: a first-order optimizer has no covariance; fit with optimizer='lm'")
+            raise ValueError(
+                "band: this fit has no covariance, which optimizer='lm' finds for up to 2 000 numbers"
+            )
         if run not in self.initial:
             raise ValueError(f"run: none of those fitted to is {run!r}; they are {', '.join(self.initial)}")
         level = number("level", level, above=0)

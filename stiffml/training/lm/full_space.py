@@ -25,9 +25,10 @@ import torch
 from scipy.sparse import block_diag, csr_array, diags_array
 
 from stiffml.training.lm.bordered import Bordered, Rows
+from stiffml.training.lm.damped import DIAGONAL
 from stiffml.training.lm.defects import Defects
 from stiffml.training.lm.intervals import Interval
-from stiffml.training.lm.levenberg_marquardt import DIAGONAL, Iteration, TrialError
+from stiffml.training.lm.levenberg_marquardt import Iteration, TrialError
 from stiffml.training.lm.residuals import IntervalResiduals, Path, Residuals
 from stiffml.training.lm.together import Group, Solved, Together
 

@@ -1,11 +1,8 @@
 """The Levenberg-Marquardt iteration for least squares, with bounds, priors and robust losses.
 
-It minimises  ½ Σ ρ(r²) + ½ Σ (w (θ − c))²  over θ in a box. Each step solves
-
-    min |K δ + r|² + λ |D δ|²,   D² = diag(KᵀK) + ε tr(KᵀK),
-
-with K the Jacobian of all residuals. A step that cannot be evaluated, or that raises the cost, is rejected: λ
-grows, which shortens the next one. An accepted step lowers λ.
+It minimises  ½ Σ ρ(r²) + ½ Σ (w (θ − c))²  over θ in a box. Each step is a damped one of
+:mod:`stiffml.training.lm.damped`. One that cannot be evaluated, or that raises the cost, is rejected: the
+damping λ grows, which shortens the next one. An accepted step lowers λ.
 
 Sources: D. W. Marquardt, J. SIAM 11 (1963) 431; J. J. Moré, Lecture Notes in Math. 630 (1978) 105; robust
 losses as in B. Triggs et al., Bundle adjustment (2000); bounds by projection, C. Kanzow, N. Yamashita &
@@ -18,17 +15,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-from scipy.linalg import lapack
 
 from stiffml.checks import described, number, whole
 from stiffml.display import readable
+from stiffml.training.lm.damped import DampedSystem, Tall, Wide
 from stiffml.training.lm.losses import LOSSES
 
 FLOOR, CEILING = 1e-13, 1e16
 """Least and largest damping."""
-
-DIAGONAL = 1e-8
-"""ε: how much of the trace is added to the diagonal, so that parameters without effect are damped too."""
 
 ACCELERATION = 1.5
 """By how much λ grows faster with each rejected trial of a step; small λ would need many otherwise."""
@@ -70,19 +64,6 @@ class Problem(Protocol):
         TrialError
             If there are no residuals.
         """
-
-
-class DampedSystem(Protocol):
-    """Steps of one linearisation for any damping.
-
-    ``steepest``: the largest cosine between the residuals and a column of the Jacobian.
-    """
-
-    @property
-    def steepest(self) -> float: ...
-
-    def step(self, damping: float) -> tuple[np.ndarray, float]:
-        """The step (size,), and by how much it lowers half the sum of squares of the linearisation."""
 
 
 @dataclass
@@ -260,7 +241,8 @@ class Iteration:
 
     def linear(self, theta: np.ndarray, point: Point) -> tuple[np.ndarray, np.ndarray]:
         """(m, size) and (m,): the Jacobian and the residuals with their losses, and those of the prior."""
-        return self._weighted(theta, point)
+        size, residuals = self._robust(point.residuals)
+        return self._with_prior(size[:, None] * point.jacobian(), residuals, theta)
 
     def free(self, theta: np.ndarray, gradient: np.ndarray) -> np.ndarray:
         """Which numbers may move: not those at a bound that the gradient would lead beyond."""
@@ -268,22 +250,25 @@ class Iteration:
         return np.flatnonzero(~outward)
 
     def _damped(self, theta: np.ndarray, point: Any) -> DampedSystem:
-        matrix, right = self._weighted(theta, point)
-        return _Damped(matrix, right, self.free(theta, matrix.T @ right))
+        size, residuals = self._robust(point.residuals)
+        jacobian, away = size[:, None] * point.jacobian(), theta - self.centre
+        free = self.free(theta, jacobian.T @ residuals + self.weight**2 * away)
+        if len(jacobian) < len(theta):
+            return Wide(jacobian, residuals, self.weight, away, free)
+        return Tall(*self._with_prior(jacobian, residuals, theta), free)
 
     def _cost(self, theta: np.ndarray, point: Point) -> float:
         value = LOSSES[self.settings.loss]((point.residuals / self.settings.width) ** 2)[0]
         prior = self.weight * (theta - self.centre)
         return float(0.5 * self.settings.width**2 * value.sum() + 0.5 * prior @ prior)
 
-    def _weighted(self, theta: np.ndarray, point: Point) -> tuple[np.ndarray, np.ndarray]:
-        size, residuals = self._robust(point.residuals)
-        jacobian = size[:, None] * point.jacobian()
+    def _with_prior(
+        self, jacobian: np.ndarray, residuals: np.ndarray, theta: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         held = np.zeros((len(self._held), len(theta)))
         held[np.arange(len(self._held)), self._held] = self.weight[self._held]
-        return np.concatenate([jacobian, held]), np.concatenate(
-            [residuals, (self.weight * (theta - self.centre))[self._held]]
-        )
+        prior = (self.weight * (theta - self.centre))[self._held]
+        return np.concatenate([jacobian, held]), np.concatenate([residuals, prior])
 
     def _robust(self, residuals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(m,) factors of the rows of the Jacobian, and residuals, whose squares are locally the loss."""
@@ -294,40 +279,6 @@ class Iteration:
         # Second derivative of ρ(r²)/2 along r, kept positive.
         size = np.sqrt(np.maximum(first + 2 * second * z, 1e-3 * first))
         return size, first / size * residuals
-
-
-class _Damped:
-    """Steps of one linearisation for any damping, by orthogonal factors, not by normal equations."""
-
-    def __init__(self, matrix: np.ndarray, right: np.ndarray, free: np.ndarray) -> None:
-        self._free, self._count = free, matrix.shape[1]
-        matrix = matrix[:, free]
-        squares = (matrix**2).sum(axis=0)
-        lengths = np.sqrt(squares) * np.linalg.norm(right)
-        slopes = np.abs(matrix.T @ right) / np.where(lengths > 0, lengths, 1)
-        self.steepest = float(np.max(slopes, initial=0))
-        self._scale = np.sqrt(squares + DIAGONAL * squares.sum() + np.finfo(float).tiny)
-        scaled = matrix / self._scale
-        if len(scaled) > scaled.shape[1]:
-            q, scaled = np.linalg.qr(scaled)
-            right = q.T @ right
-        self._matrix, self._right = scaled, right
-
-    def step(self, damping: float) -> tuple[np.ndarray, float]:
-        """The step, and by how much it lowers half the sum of squares of the linearisation."""
-        rows, size = self._matrix.shape
-        step = np.zeros(self._count)
-        if not size:
-            return step, 0.0
-        stacked = np.zeros((rows + size, size), order="F")
-        stacked[:rows] = self._matrix
-        stacked[rows + np.arange(size), np.arange(size)] = np.sqrt(damping)
-        right = np.concatenate([-self._right, np.zeros(size)])
-        _, found, _ = lapack.dgels(stacked, right, lwork=64 * (rows + 2 * size), overwrite_a=True)
-        scaled = found[:size]
-        step[self._free] = scaled / self._scale
-        left = self._right + self._matrix @ scaled
-        return step, 0.5 * float(self._right @ self._right - left @ left)
 
 
 def _stuck(steepest: float, failures: list[TrialError], failed: int) -> str:

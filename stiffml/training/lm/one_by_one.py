@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from stiffml.gradients.jacobian import Columns, output_jacobian
 from stiffml.interface.arguments import Arguments
 from stiffml.interface.integrate import solved
 from stiffml.interface.solution import Solution
@@ -31,11 +32,29 @@ class OneByOne(Separately):
     def _outputs(self, solutions: list[Solution], times: Sequence[np.ndarray]) -> list[np.ndarray]:
         return list(map(outputs_of, solutions))
 
-    def tangents(self, solution: SolvedSeparately, starts: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def derivatives(self, solution: SolvedSeparately, starts: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [
-            with_starts(changes(one, self._parameters, 1, bool(change.any())), change, self.count)
+            with_starts(self._changes(one, bool(change.any())), change, self.count)
             for one, change in zip(self.solutions_of(solution), starts, strict=True)
         ]
+
+    def _changes(self, solution: Solution, by_start: bool) -> np.ndarray:
+        """See ``changes``; by adjoints where they are fewer than the parameters."""
+        assert isinstance(solution.y, torch.Tensor)
+        if solution.y.numel() >= self.count:
+            return changes(solution, self._parameters, 1, by_start)
+        piece = solution.pieces[0]
+        tape = piece.tape.with_readings(piece.tape.run.readings)
+        position = {id(p): i for i, p in enumerate(tape.replay.system.parameters)}
+        used = [p for p in self._parameters if id(p) in position]  # the others have no effect
+        columns = Columns(by_start, tuple(position[id(p)] for p in used))
+        with torch.inference_mode(False), torch.no_grad(), tape.at_work():
+            found = output_jacobian(tape, columns)[tape.run.in_time].numpy()
+        rows, size, _ = found.shape
+        start, *parts = np.split(found, np.cumsum([size * by_start, *(p.numel() for p in used)])[:-1], axis=2)
+        known = dict(zip(map(id, used), parts, strict=True))
+        of_each = [known.get(id(p), np.zeros((rows, size, p.numel()))) for p in self._parameters]
+        return np.concatenate([*of_each, start], axis=2)
 
 
 def one_solution(arguments: Arguments, times: np.ndarray, start: np.ndarray, graph: bool = False) -> Solution:

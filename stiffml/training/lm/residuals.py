@@ -27,6 +27,9 @@ from stiffml.training.lm.vector import FittedVector
 Path = tuple[np.ndarray, np.ndarray]
 """Times (k,) and states (k, size)."""
 
+SMALL = 2_000
+"""Parameters up to which all runs are solved in one call, and differentiated by tangents."""
+
 
 class Residuals:
     """The residuals of a model along runs, for any set of intervals of them.
@@ -82,7 +85,9 @@ class Residuals:
         if possible and not (system.mass is not None and system.mass.singular):
             return Together(request, [position[id(p)] for p in self.vector.parameters])
         first = self.runs[0]
-        if takes_batch(self.arguments, first.times, first.y0):
+        # Those of a large network are differentiated by adjoints, which are of one run.
+        is_small = len(self.vector) <= SMALL
+        if is_small and takes_batch(self.arguments, first.times, first.y0):
             return SideBySide(self.arguments, self.vector.parameters)
         return OneByOne(self.arguments, self.vector.parameters)
 
@@ -220,8 +225,8 @@ class IntervalResiduals:
         """(m, size) the derivatives of the residuals at a point."""
         self._of.vector.write(theta)
         changes = [self._of.start_of(theta, interval)[1] for interval in self.intervals]
-        tangents = self._engine.tangents(solved, changes)
-        parts = zip(tangents, self._factors, self.counts, strict=True)
+        derivatives = self._engine.derivatives(solved, changes)
+        parts = zip(derivatives, self._factors, self.counts, strict=True)
         return np.concatenate([(dy * factor[:, :, None])[counts] for dy, factor, counts in parts])
 
     def kept(self, point: SolvedPoint) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class SideBySide(Separately):
         values = outputs_of(solutions[0])  # (n, intervals, size), the last row of each repeated
         return [values[: len(own), i] for i, own in enumerate(times)]
 
-    def tangents(self, solution: SolvedSeparately, starts: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def derivatives(self, solution: SolvedSeparately, starts: Sequence[np.ndarray]) -> list[np.ndarray]:
         (of_all,) = self.solutions_of(solution)
         count, size = len(starts), len(solution.starts[0])
         by_start = any(change.any() for change in starts)

@@ -17,8 +17,10 @@ from stiffml.all_at_once.guess import interpolated
 from stiffml.all_at_once.solve import solve_segment
 from stiffml.discretization.equations import Equations
 from stiffml.discretization.trajectory import Segment, Trajectories, Trajectory
+from stiffml.gradients.adjoints_at_once import reverse_for_many
 from stiffml.gradients.directions import Units
 from stiffml.gradients.linearized import curvatures_of
+from stiffml.gradients.sweep import Pending
 from stiffml.gradients.tangent import TangentSweep, linearize_both
 from stiffml.interface.solution import Solution
 from stiffml.native.replay import Replay
@@ -262,26 +264,64 @@ class Together:
             return run.checkpoints.stages
         return np.zeros((run.trajectory.n_steps, 0, self._system.layout.size))
 
-    def tangents(self, solved: Solved, starts: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def derivatives(self, solved: Solved, starts: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The derivatives (rows, size, P) of the states at the rows of each interval.
 
         ``starts`` are those of the initial states, (P, size), by all that is fitted: the parameters first.
+        By adjoints where they are fewer than the tangents, which large networks have many of.
         """
-        directions = self.units(len(starts[0]))
         found: dict[int, np.ndarray] = {}
         with self._spending(), torch.inference_mode(False), torch.no_grad():
             for group, segment in zip(solved.groups, solved.segments, strict=True):
-                at_start = np.concatenate([starts[number] for number in group.which], axis=1)
-                replay = Replay(segment.trajectory, self._method, self._system, self.request.solver)
-                sweep = TangentSweep(replay, at_start, directions)
-                equations = Equations(segment, replay.blocks(segment))
-                f, g = linearize_both(equations, replay)
-                sweep.segment(equations, f, g, curvatures_of(equations, self._system.f))
-                for number, rows in zip(group.which, group.rows, strict=True):
-                    found[number] = np.stack([sweep.states[row].T for row in rows.tolist()])
+                numbers = max(map(len, group.rows)) * segment.states.shape[1]
+                way = self._adjoints if numbers < len(starts[0]) else self._tangents
+                found |= way(group, segment, starts)
         return [found[number] for number in range(len(starts))]
+
+    def _tangents(
+        self, group: Group, segment: Segment, starts: Sequence[np.ndarray]
+    ) -> dict[int, np.ndarray]:
+        at_start = np.concatenate([starts[number] for number in group.which], axis=1)
+        replay = Replay(segment.trajectory, self._method, self._system, self.request.solver)
+        sweep = TangentSweep(replay, at_start, self.units(len(starts[0])))
+        equations = Equations(segment, replay.blocks(segment))
+        f, g = linearize_both(equations, replay)
+        sweep.segment(equations, f, g, curvatures_of(equations, self._system.f))
+        found = {}
+        for number, rows in zip(group.which, group.rows, strict=True):
+            found[number] = np.stack([sweep.states[row].T for row in rows.tolist()])
+        return found
+
+    def _adjoints(
+        self, group: Group, segment: Segment, starts: Sequence[np.ndarray]
+    ) -> dict[int, np.ndarray]:
+        found, units = {}, self.units(len(starts[0]))
+        begins = segment.trajectory.starts.tolist()
+        for number, part, begin, rows in zip(group.which, _parts(segment), begins, group.rows, strict=True):
+            own, size = _segment_of(segment, part, begin), segment.states.shape[1]
+            replay = Replay(part, self._method, self._system, self.request.solver)
+            count = len(rows) * size
+            pending = Pending()
+            for k, state in enumerate((rows - begin).tolist()):
+                pending.add(state, np.eye(size, count, k * size))
+            by_parameters = np.zeros((count, len(starts[number])))
+            equations = Equations(own, replay.blocks(own))
+            is_small = reverse_for_many(equations, replay, pending, units, by_parameters)
+            assert is_small, "steps are solved together where Jacobians are small dense blocks"
+            at_start = pending.pop(0, np.zeros((size, count)))
+            total = by_parameters + at_start.T @ starts[number].T
+            found[number] = total.reshape(len(rows), size, -1)
+        return found
 
 
 def _parts(segment: Segment) -> tuple[Trajectory, ...]:
     assert isinstance(segment.trajectory, Trajectories)
     return segment.trajectory.parts
+
+
+def _segment_of(segment: Segment, part: Trajectory, begin: int) -> Segment:
+    """The steps of one trajectory, whose first state has the number ``begin``."""
+    assert segment.stages is not None
+    steps = part.n_steps
+    states, stages = segment.states[begin : begin + steps + 1], segment.stages[begin : begin + steps]
+    return Segment(part, 0, steps, 0, states, stages)

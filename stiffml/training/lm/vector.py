@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,8 +22,6 @@ class FittedVector:
 
     Attributes
     ----------
-    names : list of str
-        Of all numbers, such as ``"k"``, ``"layer.weight[0, 1]"``, ``"y0 of exp00: A"``.
     parameters : list of Tensor
     learned : list of dict
         For each run from components to positions among all numbers.
@@ -36,14 +35,14 @@ class FittedVector:
         if not named:
             raise ValueError("model has no parameters that require gradients, so there is nothing to fit")
         self.parameters: list[Tensor] = list(named.values())
-        self.names = [name for key, p in named.items() for name in _entries(key, p)]
-        self.of_model = len(self.names)
+        self.of_model = sum(p.numel() for p in self.parameters)
         self.learned: list[dict[int, int]] = []
+        self._named, self._of_runs = named, list[str]()
         centre, weight = [], []
         for run in runs:
             unknown = np.flatnonzero(run.y0_noise > 0).tolist()
-            self.learned.append({c: len(self.names) + i for i, c in enumerate(unknown)})
-            self.names += [f"y0 of {run.name}: {components[c]}" for c in unknown]
+            self.learned.append({c: len(self) + i for i, c in enumerate(unknown)})
+            self._of_runs += [f"y0 of {run.name}: {components[c]}" for c in unknown]
             centre += [run.y0[c] for c in unknown]
             weight += [0.0 if np.isinf(run.y0_noise[c]) else 1 / run.y0_noise[c] for c in unknown]
         self._initial = np.array(centre)
@@ -51,7 +50,12 @@ class FittedVector:
         self.centre, self.weight = np.concatenate([none, centre]), np.concatenate([none, weight])
 
     def __len__(self) -> int:
-        return len(self.names)
+        return self.of_model + len(self._of_runs)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Of all numbers, such as ``"k"``, ``"layer.weight[0, 1]"``, ``"y0 of exp00: A"``."""
+        return [*(name for key, p in self._named.items() for name in _entries(key, p)), *self._of_runs]
 
     def read(self) -> np.ndarray:
         """(size,) the present parameters of the model, and the initial values that the runs begin with."""

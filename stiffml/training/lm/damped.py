@@ -1,0 +1,126 @@
+"""Damped steps of one linearisation of least squares, for any damping.
+
+With the Jacobian K (m, P) of residuals r, and a prior with residuals w (θ − c), a step solves
+
+    min |K δ + r|² + |w (δ + θ − c)|² + λ |D δ|²,   D² = diag(KᵀK + w²) + ε tr(KᵀK + w²).
+
+Where there are more residuals than unknowns that is done by orthogonal factors. Else, with H = w² + λ D²
+diagonal and μ = K δ + r,
+
+    (I + K H⁻¹ Kᵀ) μ = r − K H⁻¹ w² (θ − c),   δ = − H⁻¹ (Kᵀ μ + w² (θ − c)),
+
+whose matrix is (m, m) only: the cost grows with P, not with its cube.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve, lapack
+
+DIAGONAL = 1e-8
+"""ε: how much of the trace is added to the diagonal, so that parameters without effect are damped too."""
+
+
+class DampedSystem(Protocol):
+    """Steps of one linearisation for any damping.
+
+    ``steepest``: the largest cosine between the residuals and a column of the Jacobian.
+    """
+
+    @property
+    def steepest(self) -> float: ...
+
+    def step(self, damping: float) -> tuple[np.ndarray, float]:
+        """The step (size,), and by how much it lowers half the sum of squares of the linearisation."""
+
+
+class Tall:
+    """By orthogonal factors of all rows, those of the prior among them, not by normal equations.
+
+    Parameters
+    ----------
+    matrix, right : ndarray
+        (m, size) and (m,): Jacobian and residuals, with rows and residuals of the prior.
+    free : ndarray
+        Which numbers may move.
+    """
+
+    def __init__(self, matrix: np.ndarray, right: np.ndarray, free: np.ndarray) -> None:
+        self._free, self._count = free, matrix.shape[1]
+        matrix = matrix[:, free]
+        squares = (matrix**2).sum(axis=0)
+        self.steepest = _steepest(matrix.T @ right, squares, np.linalg.norm(right))
+        self._scale = _scale(squares)
+        scaled = matrix / self._scale
+        if len(scaled) > scaled.shape[1]:
+            q, scaled = np.linalg.qr(scaled)
+            right = q.T @ right
+        self._matrix, self._right = scaled, right
+
+    def step(self, damping: float) -> tuple[np.ndarray, float]:
+        rows, size = self._matrix.shape
+        step = np.zeros(self._count)
+        if not size:
+            return step, 0.0
+        stacked = np.zeros((rows + size, size), order="F")
+        stacked[:rows] = self._matrix
+        stacked[rows + np.arange(size), np.arange(size)] = np.sqrt(damping)
+        right = np.concatenate([-self._right, np.zeros(size)])
+        _, found, _ = lapack.dgels(stacked, right, lwork=64 * (rows + 2 * size), overwrite_a=True)
+        scaled = found[:size]
+        step[self._free] = scaled / self._scale
+        left = self._right + self._matrix @ scaled
+        return step, 0.5 * float(self._right @ self._right - left @ left)
+
+
+class Wide:
+    """By a system of as many unknowns as there are residuals, for more parameters than these.
+
+    Parameters
+    ----------
+    matrix, right : ndarray
+        (m, size) and (m,): Jacobian and residuals, without those of the prior.
+    weight, away : ndarray
+        (size,) of the prior: w and θ − c.
+    free : ndarray
+        Which numbers may move.
+    """
+
+    def __init__(
+        self, matrix: np.ndarray, right: np.ndarray, weight: np.ndarray, away: np.ndarray, free: np.ndarray
+    ) -> None:
+        self._free, self._count = free, matrix.shape[1]
+        self._matrix = matrix = matrix if len(free) == self._count else matrix[:, free]
+        self._right, self._weight, self._away = right, weight[free] ** 2, away[free]
+        squares = np.einsum("ij,ij->j", matrix, matrix) + self._weight
+        self._pull = self._weight * self._away
+        self._cost = float(right @ right + self._pull @ self._away)
+        whole = np.sqrt(right @ right + (weight * away) @ (weight * away))
+        self.steepest = _steepest(matrix.T @ right + self._pull, squares, whole)
+        self._square = _scale(squares) ** 2
+
+    def step(self, damping: float) -> tuple[np.ndarray, float]:
+        step, matrix = np.zeros(self._count), self._matrix
+        if not len(self._free):
+            return step, 0.0
+        inverse = 1 / (self._weight + damping * self._square)
+        half = matrix * np.sqrt(inverse)
+        system = half @ half.T
+        system[np.diag_indices_from(system)] += 1.0
+        multipliers = cho_solve(cho_factor(system), self._right - matrix @ (inverse * self._pull))
+        found = -inverse * (matrix.T @ multipliers + self._pull)
+        step[self._free] = found
+        left, away = self._right + matrix @ found, self._away + found
+        return step, 0.5 * (self._cost - float(left @ left + self._weight @ away**2))
+
+
+def _steepest(slopes: np.ndarray, squares: np.ndarray, size: float | np.floating) -> float:
+    lengths = np.sqrt(squares) * size
+    return float(np.max(np.abs(slopes) / np.where(lengths > 0, lengths, 1), initial=0))
+
+
+def _scale(squares: np.ndarray) -> np.ndarray:
+    """(free,) D, from the sums of squares of the columns."""
+    return np.sqrt(squares + DIAGONAL * squares.sum() + np.finfo(float).tiny)
