@@ -55,8 +55,9 @@ class Closure(KnownAndMissing, Preparable):
         finds it from data, :func:`rate_scale` is range/t_end. Default: from data, or ``typical`` where that
         is given, which is 1 per unit of time.
     where : sequence of str or int, optional
-        Components that the missing part acts on, by name or number from 0. Default: from data, or all where
-        ``typical`` is given. Name them where data are noisy.
+        Components that the missing part acts on, by name or number from 0. Default: all where ``typical`` is
+        given, else those in which data show that something is missing, and where ``conserve`` asks for
+        partners of these, those in which noise could hide it.
     components : sequence of str, optional
         Names of the n components. Default: those of the data, or y1, y2, … where ``typical`` is given.
     head : Head
@@ -192,7 +193,7 @@ class Closure(KnownAndMissing, Preparable):
             return {}
         if given["components"] is not None and tuple(given["components"]) != runs.components:
             raise ValueError(f"runs have components {runs.components}, the closure {given['components']}")
-        found = sizes_of(self.known, runs, given["where"], given["scale"])
+        found = sizes_of(self.known, runs, given["where"], given["scale"], self.conserve)
         chosen, typical = list(found.where), magnitudes("typical", found.typical)
         features, head = given["features"], given["head"]
         if features is None:

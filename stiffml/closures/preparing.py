@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.linalg import null_space
 
-from stiffml.closures.components import places
+from stiffml.closures.components import invariant_rows, places
 from stiffml.closures.known_and_missing import Known
-from stiffml.closures.missing import missing_rate
+from stiffml.closures.missing import MissingRate, missing_rate
 from stiffml.training.data import Runs
 from stiffml.training.lm.ladder import Whole
 from stiffml.training.lm.levenberg_marquardt import LevenbergMarquardt
@@ -28,6 +29,9 @@ PRIOR, PRIOR_OF_NOISE = 1e-4, 0.3
 """Ridges of the fit of trajectories, with residuals in units of the ranges, or of the noise."""
 
 ITERATIONS, TOLERANCE = 40, 1e-4
+
+STILL = 1e-9
+"""Part of a component in directions of length 1 that conserve, below which it cannot change."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,11 @@ class Sizes:
     where: tuple[int, ...]
 
 
-def sizes_of(known: Known | None, runs: Runs, where: Any, scale: Any) -> Sizes:
+def sizes_of(known: Known | None, runs: Runs, where: Any, scale: Any, conserve: Any) -> Sizes:
     """What runs say; ``where`` and ``scale`` as they are given, if they are.
+
+    Components that the data name need partners where sums are conserved: HNO3 cannot change alone if nitrogen
+    is not lost. Where those do not show, because noise hides them, all that it could hide are taken.
 
     Raises
     ------
@@ -63,6 +70,7 @@ def sizes_of(known: Known | None, runs: Runs, where: Any, scale: Any) -> Sizes:
         if where is None:
             named = zip(found.components, found.scale.tolist(), strict=True)
             where = [name for name, size in named if size > SHARE * largest and name in found.where]
+            where += _partners(found, where, invariant_rows(conserve, len(found.components)))
             if not where:
                 raise ValueError(
                     "the data show nothing that known lacks; name components in where, or see "
@@ -74,6 +82,24 @@ def sizes_of(known: Known | None, runs: Runs, where: Any, scale: Any) -> Sizes:
             scale = torch.where(found.scale > 0, found.scale, found.scale.max())
     typical = np.nanmax(np.abs(runs.values), axis=0)
     return Sizes(np.where(typical > 0, typical, 1.0), scale, places("where", where, runs.components))
+
+
+def _partners(found: MissingRate, where: list[str], rows: np.ndarray) -> list[str]:
+    """Components that must change with those in ``where`` for sums to hold, as far as they could be hidden.
+
+    ``rows`` (m, n): the conserved sums.
+    """
+    at = [found.components.index(name) for name in where]
+    moves = null_space(rows[:, at]) if at else np.zeros((0, 0))
+    added: list[str] = []
+    for i, of_i in zip(at, moves, strict=True):
+        if np.abs(of_i).max(initial=0) > STILL or not rows[:, i].any():
+            continue
+        for j, name in enumerate(found.components):
+            together = (rows[:, i] != 0) & (rows[:, j] != 0)
+            if name not in (*where, *added) and together.any() and found.limit[j] >= found.scale[i]:
+                added.append(name)
+    return added
 
 
 def suggested(runs: Runs) -> dict[str, Any]:

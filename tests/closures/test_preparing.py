@@ -155,3 +155,25 @@ def test_other_components_and_no_data_are_refused() -> None:
         stiffml.solve(model, starts(0, 1)[0], TIMES)
     with pytest.raises(ValueError, match="network must take 2 features"):
         Closure(known, mlp([3, 5, 2], seed=1), conserve=SUM).prepare(data(2, 4))
+
+
+def test_partners_that_noise_hides_are_taken() -> None:
+    """C shows what it gains; B, which turns over fast, does not show what it loses, and D is not in the sum."""
+    t = TIMES.numpy()
+    gained = 0.3 * (1 - np.exp(-t))
+    b = np.full_like(t, 2.0) - gained
+    runs = Runs(
+        [Run("a", t, np.stack([b, gained, np.ones_like(t)], axis=1))],
+        ["B", "C", "D"],
+        initial="known",
+        noise={"B": 0.02, "C": 1e-4, "D": 0.02},
+    )
+
+    def turnover(t: Tensor, y: Tensor) -> Tensor:
+        drift = 1e3 * (1.7 + 0.3 * torch.exp(-t) - y[..., 0])  # errors of B make ± 20 of it
+        return torch.stack([drift, 0 * y[..., 1], 0 * y[..., 2]], dim=-1)
+
+    for conserve, where in (([[1.0, 1.0, 0.0]], ("B", "C")), (None, ("C",))):
+        model = Closure(turnover, conserve=conserve, head=Linear())
+        model.prepare(runs)
+        assert model.where == where
