@@ -158,7 +158,7 @@ def test_other_components_and_no_data_are_refused() -> None:
 
 
 def test_partners_that_noise_hides_are_taken() -> None:
-    """C shows what it gains; B, which turns over fast, does not show what it loses, and D is not in the sum."""
+    """C shows what it gains; B turns over fast and does not show what it loses; D is in no sum."""
     t = TIMES.numpy()
     gained = 0.3 * (1 - np.exp(-t))
     b = np.full_like(t, 2.0) - gained
