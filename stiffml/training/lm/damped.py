@@ -9,7 +9,8 @@ diagonal and μ = K δ + r,
 
     (I + K H⁻¹ Kᵀ) μ = r − K H⁻¹ w² (θ − c),   δ = − H⁻¹ (Kᵀ μ + w² (θ − c)),
 
-whose matrix is (m, m) only: the cost grows with P, not with its cube.
+whose matrix is (m, m) only: the cost grows with P, not with its cube. With few parameters orthogonal factors
+cost little, and keep more digits at small λ.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from scipy.linalg import cho_factor, cho_solve, lapack
 
 DIAGONAL = 1e-8
 """ε: how much of the trace is added to the diagonal, so that parameters without effect are damped too."""
+
+MANY = 300
+"""Parameters from which the small system is solved, where residuals are fewer."""
 
 
 class DampedSystem(Protocol):

@@ -18,7 +18,7 @@ import numpy as np
 
 from stiffml.checks import described, number, whole
 from stiffml.display import readable
-from stiffml.training.lm.damped import DampedSystem, Tall, Wide
+from stiffml.training.lm.damped import MANY, DampedSystem, Tall, Wide
 from stiffml.training.lm.losses import LOSSES
 
 FLOOR, CEILING = 1e-13, 1e16
@@ -253,7 +253,7 @@ class Iteration:
         size, residuals = self._robust(point.residuals)
         jacobian, away = size[:, None] * point.jacobian(), theta - self.centre
         free = self.free(theta, jacobian.T @ residuals + self.weight**2 * away)
-        if len(jacobian) < len(theta):
+        if len(jacobian) < len(theta) > MANY:
             return Wide(jacobian, residuals, self.weight, away, free)
         return Tall(*self._with_prior(jacobian, residuals, theta), free)
 

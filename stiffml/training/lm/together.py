@@ -33,6 +33,9 @@ from stiffml.steps import Adaptive
 NUMBERS = 4_000_000
 """Largest number of float64 values in the matrix or the tangents of a group of intervals (32 MB)."""
 
+MANY = 50_000
+"""Tangents times rows of an interval from which adjoints are faster: each interval has a sweep of its own."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -268,13 +271,14 @@ class Together:
         """The derivatives (rows, size, P) of the states at the rows of each interval.
 
         ``starts`` are those of the initial states, (P, size), by all that is fitted: the parameters first.
-        By adjoints where they are fewer than the tangents, which large networks have many of.
+        By adjoints where they are fewer than the tangents, and there are many of these in long intervals.
         """
         found: dict[int, np.ndarray] = {}
         with self._spending(), torch.inference_mode(False), torch.no_grad():
             for group, segment in zip(solved.groups, solved.segments, strict=True):
-                numbers = max(map(len, group.rows)) * segment.states.shape[1]
-                way = self._adjoints if numbers < len(starts[0]) else self._tangents
+                rows, size = max(map(len, group.rows)), segment.states.shape[1]
+                few = rows * size < len(starts[0]) and rows * len(starts[0]) >= MANY
+                way = self._adjoints if few else self._tangents
                 found |= way(group, segment, starts)
         return [found[number] for number in range(len(starts))]
 
