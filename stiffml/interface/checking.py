@@ -46,7 +46,7 @@ from stiffml.system.statistics import require_fixed_statistics
 from stiffml.system.system import System
 from stiffml.system.trial_memory import Facts, PassedTrials, keep, rely_on
 from stiffml.system.trials import try_out
-from stiffml.system.unnamed_parameters import find_parameters
+from stiffml.system.unnamed_parameters import find_parameters, note_operations
 
 OUTPUTS = ("auto", "steps", "interpolate")
 
@@ -93,6 +93,9 @@ def check(arguments: Arguments) -> Request:
     # Before any other call of func, which may keep what it computes: that must have a graph.
     if torch.is_grad_enabled() or in_forward_mode():
         find_parameters(system, float(times[0]), u0)
+        system.keep_members()
+    elif method.implicit and not torch.is_inference_mode_enabled():  # its Jacobians call func that way too
+        note_operations(system, float(times[0]), u0)
         system.keep_members()
     if flag("compile", arguments.compile):
         with torch.inference_mode(False), torch.no_grad():
@@ -153,7 +156,7 @@ def with_outputs_chosen(arguments: Arguments) -> Arguments:
         on_steps = 0 if is_new else int(ends_of_steps(_all_ends(arguments), False).sum()) - 1
         if is_new or (isinstance(steps, Recorded) and len(steps.ends) < on_steps):
             chosen = "interpolate"
-    return dataclasses.replace(arguments, outputs=chosen)
+    return arguments.having(outputs=chosen)
 
 
 def _all_ends(arguments: Arguments) -> np.ndarray:
@@ -255,7 +258,7 @@ def may_rely_on_trials(system: System, plan: Plan | None) -> bool:
 
     These show that the Jacobian is right, but for wide systems, which therefore rely on trials less often.
     """
-    return system.used is not None and (plan is not None or not system.space.is_distributed)
+    return system.operations is not None and (plan is not None or not system.space.is_distributed)
 
 
 def relying_on(trials: PassedTrials, system: System, plan: Plan | None) -> Plan | None:

@@ -10,7 +10,7 @@ from stiffml.all_at_once.guess import interpolated
 from stiffml.checks import described
 from stiffml.discretization.trajectory import Trajectories
 from stiffml.interface.arguments import Arguments
-from stiffml.interface.planning import FEW, STEPPINGS, WIDEST, obstacle_to_plan
+from stiffml.interface.planning import STEPPINGS, WIDEST, obstacle_to_plan
 from stiffml.interface.solution import Solution
 from stiffml.methods import Method
 from stiffml.native.compiled_run.qualifying import obstacle_of
@@ -49,7 +49,7 @@ def are_together(
     longest = max(map(len, steps))
     if stepping == "all-at-once":
         return longest > 0
-    if longest < FEW or not method.newton or system.constant_jacobian:
+    if not longest or not method.newton or system.constant_jacobian:
         return False
     # Each sample by itself in C costs less.
     return bool(obstacle_of(system, method, adaptive=False))
