@@ -18,7 +18,8 @@ from stiffml.discretization.dense_output import Queries, with_outputs
 from stiffml.discretization.equations import Block, Equations
 from stiffml.discretization.trajectory import Segment, Trajectories, Trajectory
 from stiffml.errors import ReplayError
-from stiffml.methods import Method
+from stiffml.methods import Method, RungeKutta
+from stiffml.native.explicit_step import explicit_step
 from stiffml.native.rounding import Rounding
 from stiffml.native.rows import NotConvergedError, RowSolver
 from stiffml.run.stepping import StepSolver
@@ -130,6 +131,11 @@ class Replay(StepSolver):
 
     def step(self, step: int, states: np.ndarray, with_half: bool = False) -> Segment:
         segment = Segment(self.trajectory, step, step + 1, step + 2 - len(states), states)
+        if isinstance(self.method, RungeKutta):
+            begin, end = self.trajectory.times[step : step + 2].tolist()
+            again = explicit_step(self.method).again
+            stages, states[-1] = again(self.system.f, begin, states[-2], end - begin)
+            return dataclasses.replace(segment, stages=stages)
         (block,) = self.blocks(segment)
         rows = self._rows(block, segment)
         with self._repeating(segment):
