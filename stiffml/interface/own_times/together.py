@@ -20,6 +20,9 @@ from stiffml.system.linear_solver import LinearSolver
 from stiffml.system.state import Layout
 from stiffml.system.system import System
 
+FEW = 4
+"""Steps of each sample that are as well taken side by side."""
+
 
 def are_together(
     arguments: Arguments,
@@ -49,7 +52,7 @@ def are_together(
     longest = max(map(len, steps))
     if stepping == "all-at-once":
         return longest > 0
-    if not longest or not method.newton or system.constant_jacobian:
+    if longest < FEW or not method.newton or system.constant_jacobian:
         return False
     # Each sample by itself in C costs less.
     return bool(obstacle_of(system, method, adaptive=False))
