@@ -39,6 +39,8 @@ from stiffml.steps.landings import ends_of_steps
 from stiffml.system.bounds import bounds_of
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.derivatives.jacobian import NARROW
+from stiffml.system.function.batching import Func
+from stiffml.system.function.cache import remembered
 from stiffml.system.function.span import Span
 from stiffml.system.linear_solver import LinearSolver
 from stiffml.system.state import State
@@ -94,7 +96,7 @@ def check(arguments: Arguments) -> Request:
     if torch.is_grad_enabled() or in_forward_mode():
         find_parameters(system, float(times[0]), u0)
         system.keep_members()
-    elif method.implicit and not torch.is_inference_mode_enabled():  # its Jacobians call func that way too
+    elif method.implicit and _comes_again(arguments.func):  # its Jacobians call func that way too
         note_operations(system, float(times[0]), u0)
         system.keep_members()
     if flag("compile", arguments.compile):
@@ -135,6 +137,16 @@ def check(arguments: Arguments) -> Request:
         has_callback=arguments.callback is not None,
         is_differentiated=is_differentiated((t, y0), system),
     )
+
+
+def _comes_again(func: Func) -> bool:
+    """Whether a function has come before, so that what is noted of it may be of use."""
+    if torch.is_inference_mode_enabled():
+        return False
+    known = remembered(func)
+    came = "came" in known
+    known["came"] = True
+    return came
 
 
 def require_callables(arguments: Arguments) -> None:

@@ -16,8 +16,9 @@ what :func:`check` finds by calling func is taken for granted either:
 - y0 has the same layout and is finite.
 - The trials of func are remembered, or made, as for any solve (see :mod:`stiffml.system.trial_memory`).
 
-Solves without gradients are kinds of their own. Those of explicit methods, which are checked as quickly as
-they could be recalled, are not remembered.
+Solves without gradients are kinds of their own, from the second of a function on: what they note costs as
+much as it saves once. Those of explicit methods, which are checked as quickly as they could be recalled, are
+not remembered.
 
 Any difference is followed by a full check, and so are ``SOLVES`` solves without one. Forgotten is what
 belongs to a function that no longer exists, and all but the last ``KEPT`` kinds of solves of a function.

@@ -126,9 +126,9 @@ def test_an_initial_state_that_is_not_finite_is_an_error(bad: float) -> None:
 def test_modes_of_torch(checks: list[int]) -> None:
     func = Func()
     run(func), run(func)
-    for mode, times in ((torch.no_grad, 1), (torch.inference_mode, 2)):
+    for mode, times in ((torch.no_grad, 2), (torch.inference_mode, 4)):
         before = len(checks)
-        for _ in range(2):
+        for _ in range(4):
             with mode():
                 assert not run(func).y.requires_grad
         assert len(checks) == before + times
