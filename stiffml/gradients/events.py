@@ -58,10 +58,12 @@ def moved_with_end(u: Tensor, end: Tensor, tape: Tape) -> Tensor:
     Outputs inside the last step, and the state at its end, depend on that end. The gradient of the run itself
     holds it constant. ``end`` () is the time of the event, differentiable.
     """
+    if not end.requires_grad:
+        return u
     readings, trajectory, system = tape.readings, tape.replay.trajectory, tape.replay.system
     last = trajectory.n_steps
     moving = [k for k, reading in enumerate(readings) if reading.end == last]
-    if not moving or not end.requires_grad:
+    if not moving:
         return u
     with torch.no_grad():
         tangents = end_time_tangents(tape)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 from stiffml.discretization.interpolation import Reading
 from stiffml.gradients.hooks import without_hooks
@@ -47,6 +48,10 @@ class Tape:
         assert not self.readings
         return dataclasses.replace(self, replay=with_read_outputs(self.replay, readings), readings=readings)
 
+    def read_later(self, readings: Callable[[], Sequence[Reading]]) -> Tape:
+        """As :meth:`with_readings`, but the readings are made when derivatives first ask for them."""
+        return _ReadLater(self, readings)
+
     def require_same_func(self) -> None:
         """Raise ReplayError if ``func`` has changed since the run."""
         run, system = self.run, self.replay.system
@@ -62,3 +67,23 @@ class Tape:
         system = self.replay.system
         with system.as_it_was(), without_hooks(system.parameters), without_autocast():
             yield
+
+
+class _ReadLater(Tape):
+    """A tape whose readings, and the rows of its steps for these, are made when first asked for."""
+
+    def __init__(self, tape: Tape, readings: Callable[[], Sequence[Reading]]) -> None:
+        vars(self).update(run=tape.run, stats=tape.stats, _tape=tape, _read=readings)
+
+    @cached_property
+    def _whole(self) -> Tape:
+        made: Tape = vars(self)["_tape"].with_readings(vars(self)["_read"]())
+        return made
+
+    @property
+    def replay(self) -> Replay:  # type: ignore[override]
+        return self._whole.replay
+
+    @property
+    def readings(self) -> Sequence[Reading]:  # type: ignore[override]
+        return self._whole.readings

@@ -69,6 +69,13 @@ class Arguments:
     progress: bool = False
     throw: bool = True
 
+    def having(self, **changes: Any) -> Arguments:
+        """These arguments with others for some: as ``dataclasses.replace``, in a tenth of the time."""
+        made = object.__new__(type(self))
+        vars(made).update(vars(self))
+        vars(made).update(changes)
+        return made
+
 
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(Arguments) if field.kw_only}
 """The options, with their defaults."""

@@ -39,6 +39,8 @@ from stiffml.steps.landings import ends_of_steps
 from stiffml.system.bounds import bounds_of
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.derivatives.jacobian import NARROW
+from stiffml.system.function.batching import Func
+from stiffml.system.function.cache import remembered
 from stiffml.system.function.span import Span
 from stiffml.system.linear_solver import LinearSolver
 from stiffml.system.state import State
@@ -46,7 +48,7 @@ from stiffml.system.statistics import require_fixed_statistics
 from stiffml.system.system import System
 from stiffml.system.trial_memory import Facts, PassedTrials, keep, rely_on
 from stiffml.system.trials import try_out
-from stiffml.system.unnamed_parameters import find_parameters
+from stiffml.system.unnamed_parameters import find_parameters, note_operations
 
 OUTPUTS = ("auto", "steps", "interpolate")
 
@@ -94,6 +96,9 @@ def check(arguments: Arguments) -> Request:
     if torch.is_grad_enabled() or in_forward_mode():
         find_parameters(system, float(times[0]), u0)
         system.keep_members()
+    elif method.implicit and _comes_again(arguments.func):  # its Jacobians call func that way too
+        note_operations(system, float(times[0]), u0)
+        system.keep_members()
     if flag("compile", arguments.compile):
         with torch.inference_mode(False), torch.no_grad():
             system.compile(u0)
@@ -134,6 +139,16 @@ def check(arguments: Arguments) -> Request:
     )
 
 
+def _comes_again(func: Func) -> bool:
+    """Whether a function has come before, so that what is noted of it may be of use."""
+    if torch.is_inference_mode_enabled():
+        return False
+    known = remembered(func)
+    came = "came" in known
+    known["came"] = True
+    return came
+
+
 def require_callables(arguments: Arguments) -> None:
     func = arguments.func
     if not callable(func):
@@ -153,7 +168,7 @@ def with_outputs_chosen(arguments: Arguments) -> Arguments:
         on_steps = 0 if is_new else int(ends_of_steps(_all_ends(arguments), False).sum()) - 1
         if is_new or (isinstance(steps, Recorded) and len(steps.ends) < on_steps):
             chosen = "interpolate"
-    return dataclasses.replace(arguments, outputs=chosen)
+    return arguments.having(outputs=chosen)
 
 
 def _all_ends(arguments: Arguments) -> np.ndarray:
@@ -255,7 +270,7 @@ def may_rely_on_trials(system: System, plan: Plan | None) -> bool:
 
     These show that the Jacobian is right, but for wide systems, which therefore rely on trials less often.
     """
-    return system.used is not None and (plan is not None or not system.space.is_distributed)
+    return system.operations is not None and (plan is not None or not system.space.is_distributed)
 
 
 def relying_on(trials: PassedTrials, system: System, plan: Plan | None) -> Plan | None:

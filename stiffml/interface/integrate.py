@@ -69,7 +69,8 @@ def _solved(arguments: Arguments) -> Solution:
         return _solved_in_form(arguments, form, y0)
     flag("throw", arguments.throw)
     t, params = times_of_samples("t", arguments.t), collected(arguments.params)
-    arguments = dataclasses.replace(arguments, t=t, params=params)
+    if t is not arguments.t or params is not arguments.params:
+        arguments = arguments.having(t=t, params=params)
     if isinstance(arguments.func, CompiledModule):
         arguments = dataclasses.replace(arguments, func=arguments.func.func, compile=True)
     arguments = with_outputs_chosen(arguments)

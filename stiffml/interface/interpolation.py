@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from stiffml.gradients.events import moved_with_end
 from stiffml.gradients.linearized import longest_segment
 from stiffml.gradients.tape import Tape
 from stiffml.interface.piece import Piece
+from stiffml.run.between import states_between
 from stiffml.run.dense_output import reader_for
 from stiffml.system.state import State
 
@@ -38,13 +40,15 @@ def interpolate(pieces: Sequence[Piece], t: Tensor) -> State:
         raise ValueError(f"t[{at}] = {float(t[at]):.17g} lies outside the span [{low:.17g}, {high:.17g}]")
     # Two pieces meet at a breakpoint. A time there belongs to the first, since algebraic variables may jump.
     which = np.clip(np.searchsorted([span[0] for span in spans], s, side="left") - 1, 0, None)
+    if not which.any():
+        return system.layout.unflatten(interpolated_piece(pieces[0], t, s))
     rows: list[Tensor] = []
-    order: list[int] = []
+    order: list[np.ndarray] = []
     for number in np.unique(which):
         mine = np.flatnonzero(which == number)
         rows.append(interpolated_piece(pieces[number], t[torch.from_numpy(mine)], s[mine]))
-        order += mine.tolist()
-    return system.layout.unflatten(torch.cat(rows)[torch.from_numpy(np.argsort(order))])
+        order.append(mine)
+    return system.layout.unflatten(torch.cat(rows)[torch.from_numpy(np.argsort(np.concatenate(order)))])
 
 
 def step_times(pieces: Sequence[Piece]) -> Tensor:
@@ -73,30 +77,32 @@ def _own_starts(pieces: Sequence[Piece]) -> list[tuple[int, Piece]]:
 def read_values(tape: Tape, s: np.ndarray) -> np.ndarray:
     """The states (n, size) of one run at the times s (n,) in solver time."""
     with tape.at_work():
-        return np.stack([reading.value for reading in _readings(tape, s)])
+        return _states(tape, s)
 
 
-def _all_states(tape: Tape) -> tuple[list[Reading], np.ndarray]:
+def _all_states(tape: Tape) -> tuple[Tape, np.ndarray]:
     replay, last = tape.replay, tape.replay.trajectory.n_steps
     parts = [tape.checkpoints.start[None].copy()]
     for segment in tape.checkpoints.forwards(replay, last, longest_segment(replay)):
         begin = segment.first - segment.origin
         parts.append(segment.states[begin + 1 : begin + 1 + segment.last - segment.first].copy())
-    return Reading.of_states(range(last + 1)), np.concatenate(parts)
+    return tape.with_readings(Reading.of_states(range(last + 1))), np.concatenate(parts)
 
 
 def interpolated_piece(piece: Piece, t: Tensor, s: np.ndarray) -> Tensor:
     """The states (n, size) of one run at the times t (n,), which are ``s`` in solver time."""
 
-    def read(tape: Tape) -> tuple[list[Reading], np.ndarray]:
-        readings = _readings(tape, s)
-        return readings, np.stack([reading.value for reading in readings])
+    def read(tape: Tape) -> tuple[Tape, np.ndarray]:
+        return tape.read_later(partial(_readings, tape, s)), _states(tape, s)
 
     return _of_piece(piece, t, read)
 
 
-def _of_piece(piece: Piece, t: Tensor, read: Callable[[Tape], tuple[list[Reading], np.ndarray]]) -> Tensor:
-    """What is read from a run (n, size), with gradients. ``t`` are the times of readings between steps."""
+def _of_piece(piece: Piece, t: Tensor, read: Callable[[Tape], tuple[Tape, np.ndarray]]) -> Tensor:
+    """What is read from a run (n, size), with gradients. ``t`` are the times of readings between steps.
+
+    ``read`` takes the tape of the run, and returns that with the readings and their values.
+    """
     tapes: list[Tape] = []
 
     @torch.inference_mode(False)
@@ -105,9 +111,9 @@ def _of_piece(piece: Piece, t: Tensor, read: Callable[[Tape], tuple[list[Reading
         with piece.tape.at_work():
             if _needs_func(piece.tape):
                 piece.tape.require_same_func()
-            readings, values = read(piece.tape)
-        tapes.append(piece.tape.with_readings(readings))
-        return tapes[0], values
+            tape, values = read(piece.tape)
+        tapes.append(tape)
+        return tape, values
 
     t_ends, u0, *parameters = piece.inputs
     u = Integrate.apply(compute, t_ends, t, u0, *parameters)
@@ -124,7 +130,19 @@ def _needs_func(tape: Tape) -> bool:
     return has_own or tape.checkpoints.takes_again
 
 
+def _states(tape: Tape, s: np.ndarray) -> np.ndarray:
+    return states_between(s, tape.replay, tape.checkpoints, longest_segment(tape.replay))
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
 def _readings(tape: Tape, s: np.ndarray) -> list[Reading]:
+    """For derivatives of these states."""
+    with tape.at_work():
+        return _read(tape, s)
+
+
+def _read(tape: Tape, s: np.ndarray) -> list[Reading]:
     replay, checkpoints = tape.replay, tape.checkpoints
     reader = reader_for(s, replay)
     reader.read(0, checkpoints.start.copy())

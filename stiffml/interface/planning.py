@@ -27,9 +27,6 @@ STEPPINGS = ("auto", "sequential", "all-at-once")
 WIDEST = 32
 """Components of a sample for which known steps are solved together from a guess: it takes few iterations."""
 
-FEW = 4
-"""Steps that are as well taken one by one."""
-
 
 def plan_of(
     arguments: Arguments,
@@ -63,7 +60,7 @@ def plan_of(
         return None
     assert not isinstance(steps, Adaptive)
     ends, is_output, ramp_steps = all_ends(steps, outputs, method)
-    if stepping == "auto" and (len(ends) < FEW or not method.newton or system.constant_jacobian):
+    if stepping == "auto" and (not method.newton or system.constant_jacobian):
         # Explicit steps need no iteration, and those that are linear one system a stage.
         return None
     start = start_of(arguments, steps, ends, system)

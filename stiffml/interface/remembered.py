@@ -16,6 +16,10 @@ what :func:`check` finds by calling func is taken for granted either:
 - y0 has the same layout and is finite.
 - The trials of func are remembered, or made, as for any solve (see :mod:`stiffml.system.trial_memory`).
 
+Solves without gradients are kinds of their own, from the second of a function on: what they note costs as
+much as it saves once. Those of explicit methods, which are checked as quickly as they could be recalled, are
+not remembered.
+
 Any difference is followed by a full check, and so are ``SOLVES`` solves without one. Forgotten is what
 belongs to a function that no longer exists, and all but the last ``KEPT`` kinds of solves of a function.
 """
@@ -109,7 +113,7 @@ def recall(arguments: Arguments) -> Request | None:
 def remember(arguments: Arguments, request: Request) -> None:
     """Keep the result of a full check for solves to come, if there may be such."""
     kind, system = _kind(arguments), request.system
-    if kind is None or system.used is None or system.space.is_distributed:
+    if kind is None or system.operations is None or system.space.is_distributed:
         return
     tensors = (*system.f.parameters, *arguments.params)
     numbers = system.layout.size * (1 if request.plan is None else len(request.plan.ends))
@@ -150,7 +154,7 @@ def _kind(arguments: Arguments) -> object | None:
     """
     given = vars(arguments)
     t, y0, method, steps, linear, newton, adjoint, params = map(given.__getitem__, _LOOKED_INTO)
-    if not torch.is_grad_enabled() or torch.is_inference_mode_enabled() or in_forward_mode():
+    if torch.is_inference_mode_enabled() or in_forward_mode():
         return None
     if any(map(operator.is_not, map(given.__getitem__, LEFT_OUT), _LEFT)):
         return None
@@ -170,6 +174,7 @@ def _kind(arguments: Arguments) -> object | None:
     if not _PLAIN.issuperset(kinds):
         return None
     kind = (
+        torch.is_grad_enabled(),
         id(t),
         tuple((id(tensor), tensor.requires_grad) for tensor in params),
         _requires_grad(y0),

@@ -68,10 +68,11 @@ def solve(
         tensors that require them and that func uses at y0. func is only called for times from t[0] to t[-1]:
         methods with stages beyond their step (not ``Method.within_step``) extrapolate it in time. It is
         called a few times near y0 before the solve begins, to try out what the solve relies on. Solves that
-        may be differentiated remember that for the same ``func`` for up to 32 of them, as long as its
-        modules, their modes, its attributes and the operations in its graph are the same, and Newton's
-        iteration all at once, or else a look at the last state, confirms its Jacobian. A function or partial
-        made anew is the same if its code, its defaults, and the objects and numbers in its closure are.
+        may be differentiated, and those of implicit methods, remember that for the same ``func`` for up to 32
+        of them, as long as its modules, their modes, its attributes and the operations in its graph are the
+        same, and Newton's iteration all at once, or else a look at the last state, confirms its Jacobian. A
+        function or partial made anew is the same if its code, its defaults, and the objects and numbers in
+        its closure are.
     y0 : Tensor, array, or tensors in a tuple, named tuple, list or dictionary, which may be nested
         Initial state, any shape, float64, float32, complex128 or complex64. func, events and results have its
         structure, with tensors for arrays. A complex state is solved as pairs of reals: real and imaginary

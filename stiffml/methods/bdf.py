@@ -100,6 +100,8 @@ class BDF(Method):
 
     def _known(self, step: int) -> list[int]:
         """The states that a step of a single trajectory starts from, newest last."""
+        if step >= self.order - 1:  # most steps, at once
+            return list(range(step + 1 - self.order, step + 1))
         (group,) = self._groups(np.array([step]), np.zeros(1, dtype=int), 0)
         return group.known[0].tolist()
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from stiffml.discretization.estimates import scaled
 from stiffml.errors import Status
-from stiffml.methods.base import ABSCISSA_ROUNDING
 from stiffml.methods.rk import RungeKutta
+from stiffml.native.explicit_step import explicit_step
 from stiffml.petsc.stiffness import StiffnessTest
 from stiffml.run.controller import Controller
 from stiffml.run.stepping import Counts, Stepper, Task
@@ -32,21 +32,15 @@ class ExplicitStepper(Stepper):
         self._task, self._system, self._tolerances = task, task.system, task.tolerances
         method = task.method
         assert isinstance(method, RungeKutta)
-        tableau, explicit = method.tableau, method.tableau.explicit
-        assert explicit is not None
-        count = explicit.stages
-        self._rows = [explicit.a[i, :i] for i in range(count)]
-        self._c = [1.0 if abs(c - 1) <= ABSCISSA_ROUNDING else c for c in explicit.c.tolist()]
-        self._last_is_new = explicit.stiffly_accurate
-        self._weights = explicit.b
+        self._rows = rows = explicit_step(method)
+        self._inner, self._last_is_new = rows.inner, rows.last_is_new
         self._error_weights = None
         if task.tolerances is not None:
-            assert tableau.embedded is not None
-            self._error_weights = explicit.b - tableau.embedded
+            embedded = method.tableau.embedded
+            assert embedded is not None
+            self._error_weights = rows.weights - embedded
             self._controller = Controller(method.estimate_order - 1, largest=LARGEST_FACTOR)
-        # The stages whose slopes make the new state; one more is the new state itself.
-        self._inner = count - int(self._last_is_new)
-        self._slopes = np.empty((count, task.u0.size))
+        self._slopes = np.empty((len(rows.c), task.u0.size))
         self._time, self._state = task.s0, task.u0
         self._stages: list[np.ndarray] = []
         self._next_size = task.largest
@@ -151,13 +145,13 @@ class ExplicitStepper(Stepper):
             self._first, self._first_graph = self._slope(self._time, u)
         k[0], graphs, stages = self._first, [self._first_graph], [u]
         for i in range(1, self._inner):
-            stages.append(_advanced(u, size, self._rows[i], k[:i]))
-            slope, graph = self._slope(self._time + self._c[i] * size, stages[i])
+            stages.append(self._rows.stage(i, u, size, k))
+            slope, graph = self._slope(self._time + self._rows.c[i] * size, stages[i])
             if not every(is_finite(slope)):
                 return Status.NON_FINITE, math.inf, slope
             k[i] = slope
             graphs.append(graph)
-        new = _advanced(u, size, self._weights[: self._inner], k[: self._inner])
+        new = self._rows.end(u, size, k)
         end, error = self._time + size, 0.0
         if not every(is_finite(new)):
             return Status.NON_FINITE, math.inf, None
@@ -215,10 +209,3 @@ class ExplicitStepper(Stepper):
 
     def close(self) -> None:
         self._stages, self._first_graph = [], None
-
-
-def _advanced(u: np.ndarray, size: float, weights: np.ndarray, slopes: np.ndarray) -> np.ndarray:
-    """u + size Σ weights slopes, with one new vector: memory for a large one costs more than its sum."""
-    new = (size * weights) @ slopes
-    new += u
-    return new

@@ -18,7 +18,8 @@ from stiffml.discretization.dense_output import Queries, with_outputs
 from stiffml.discretization.equations import Block, Equations
 from stiffml.discretization.trajectory import Segment, Trajectories, Trajectory
 from stiffml.errors import ReplayError
-from stiffml.methods import Method
+from stiffml.methods import Method, RungeKutta
+from stiffml.native.explicit_step import explicit_step
 from stiffml.native.rounding import Rounding
 from stiffml.native.rows import NotConvergedError, RowSolver
 from stiffml.run.stepping import StepSolver
@@ -101,6 +102,20 @@ class Replay(StepSolver):
                 found.update(self._rows(block, equations.segment).outputs())
         return found
 
+    def between(self, segment: Segment, steps: np.ndarray, s: np.ndarray) -> np.ndarray:
+        dense = self.method.dense(self.system.form)
+        assert dense is not None
+        found = np.empty((len(s), segment.states.shape[1]))
+        for block in self.method.blocks(segment, self.system.form):
+            mine = np.flatnonzero(np.isin(steps, block.which))
+            which, row = np.unique(steps[mine], return_inverse=True)
+            if len(which):
+                of_block = np.searchsorted(block.which, which)
+                part = Block(block.scheme, which, block.known[of_block], block.times.numpy()[of_block])
+                with self._repeating(segment):
+                    found[mine] = self._rows(part, segment).between(dense, row, s[mine])
+        return found
+
     def errors(self, segment: Segment) -> np.ndarray:
         """The estimated errors (steps, size) of the steps of a segment; NaN for steps without an estimate.
 
@@ -130,6 +145,11 @@ class Replay(StepSolver):
 
     def step(self, step: int, states: np.ndarray, with_half: bool = False) -> Segment:
         segment = Segment(self.trajectory, step, step + 1, step + 2 - len(states), states)
+        if isinstance(self.method, RungeKutta):
+            begin, end = self.trajectory.times[step : step + 2].tolist()
+            again = explicit_step(self.method).again
+            stages, states[-1] = again(self.system.f, begin, states[-2], end - begin)
+            return dataclasses.replace(segment, stages=stages[None])
         (block,) = self.blocks(segment)
         rows = self._rows(block, segment)
         with self._repeating(segment):

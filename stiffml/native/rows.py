@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from stiffml.discretization.dense_output import Dense
 from stiffml.discretization.equations import Block, Equations
 from stiffml.discretization.numbering import half_step, is_half
 from stiffml.discretization.row import Phi, Row
@@ -140,6 +141,31 @@ class RowSolver:
         self._recall()
         for row, numbers in zip(self.pattern.output_rows, self.block.outputs.T, strict=True):
             yield from zip(numbers.tolist(), self._solve(row), strict=True)
+
+    def between(self, dense: Dense, row: np.ndarray, s: np.ndarray) -> np.ndarray:
+        """(Q, size) the interpolant at times ``s`` (Q,) in the steps ``row`` (Q,) of the block.
+
+        Stages that the segment does not have are solved for.
+        """
+        pattern, times = self.pattern, self.block.times.numpy()
+        if self.segment.stages is None and len(pattern.stages):
+            self.stages()
+            self.x[pattern.new] = Equations(self.segment, [self.block]).column(self.block, pattern.new)
+        else:
+            self._recall()
+        begin, end = times[row, pattern.base], times[row, pattern.history]
+        theta = (s - begin) / (end - begin)
+        powers = np.stack([theta**j for j in range(1, len(dense.alpha) + 1)], axis=-1)
+        alpha, beta, epsilon = (powers @ values for values in (dense.alpha, dense.beta, dense.epsilon))
+        alpha[:, pattern.base] -= 1
+        found = np.zeros((len(s), self.segment.states.shape[1]))
+        for c in np.flatnonzero(alpha.any(axis=0)).tolist():
+            found -= alpha[:, c, None] * np.take(self.x[c], row, axis=0)
+        for name, values in (("f", beta), ("g", epsilon)):
+            for c in np.flatnonzero(values.any(axis=0)).tolist():
+                slopes = np.take(self._value(name, c), row, axis=0)
+                found += ((end - begin) * values[:, c])[:, None] * slopes
+        return found
 
     def errors(self) -> np.ndarray:
         """The estimated errors (K, size) of the steps of an estimate; the segment must have its stages."""

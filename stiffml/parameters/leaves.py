@@ -87,6 +87,27 @@ def roots(begin: Iterable[Tensor | Node], known: Container[Origin] = (), since: 
     return found
 
 
+def comes_from(tensor: Tensor, leaves: Iterable[Tensor]) -> bool:
+    """Whether a tensor was computed from no other leaves than these; all are looked for at every call.
+
+    As :func:`roots` would tell, but for what else that says, in half of its time.
+    """
+    known = set(map(id, leaves))
+    if tensor.grad_fn is None:
+        return not tensor.requires_grad or id(tensor) in known
+    seen, waiting = set[Node](), [tensor.grad_fn]
+    while waiting:
+        for node, _ in waiting.pop().next_functions:
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            if type(node) is not _ACCUMULATES:
+                waiting.append(node)
+            elif id(node.variable) not in known:  # type: ignore[attr-defined]
+                return False
+    return True
+
+
 def ancestors(node: Node) -> Iterator[Origin]:
     """All tensors that the result of ``node`` was computed from."""
     seen: set[Node] = {node}

@@ -302,5 +302,9 @@ class StepSolver(ABC):
         """
 
     @abstractmethod
+    def between(self, segment: Segment, steps: np.ndarray, s: np.ndarray) -> np.ndarray:
+        """The states (Q, size) at times ``s`` (Q,) in some ``steps`` (Q,), by the method's interpolant."""
+
+    @abstractmethod
     def outputs(self, segment: Segment) -> dict[int, np.ndarray]:
         """The outputs (size,) inside the steps of a segment, by number."""

@@ -45,12 +45,13 @@ class Thinned(Checkpoints):
         self._expected = expected_steps
         self._planned = set() if expected_steps is None else _positions(expected_steps, slots)
         self._snapshots: dict[int, np.ndarray] = {}
+        # The states of a snapshot, and one more: the reversal begins with the last step, where that begins.
         self._recent: list[np.ndarray] = []
         self._stride = 1
         self._count = 0
 
     def append(self, state: np.ndarray, stages: np.ndarray | None) -> None:
-        self._recent = [*self._recent[-(self._history - 1) :], state] if self._history > 1 else [state]
+        self._recent = [*self._recent[-self._history :], state]
         n, self._count = self._count, self._count + 1
         if self._expected is not None and n > self._expected + math.isqrt(2 * self._expected):
             # Steps were cut, so their number is unknown now. One slot after the last planned snapshot is
@@ -59,14 +60,18 @@ class Thinned(Checkpoints):
             self._thin()
         if self._expected is not None:
             if n in self._planned:
-                self._snapshots[n] = np.array(self._recent)
+                self._snapshots[n] = self._snapshot()
         elif n % self._stride == 0:
             room = self._slots if self._stride == 1 else self._most
             if len(self._snapshots) >= room:
                 self._thin()
                 room = self._most
             if n % self._stride == 0 and len(self._snapshots) < room:
-                self._snapshots[n] = np.array(self._recent)
+                self._snapshots[n] = self._snapshot()
+
+    def _snapshot(self) -> np.ndarray:
+        """The last states, from which the next step starts."""
+        return np.array(self._recent[-self._history :])
 
     def _thin(self) -> None:
         """Double the distance of snapshots until fewer than ``_most`` are left."""
@@ -152,15 +157,13 @@ class Thinned(Checkpoints):
         segment: Segment | None = None
         for action in _schedule(end - begin, free):
             if isinstance(action, Forward):
-                for n in range(begin + action.n0, begin + action.n1):
-                    if n == begin + action.n0 and action.write_ics and n not in stored:
-                        stored[n] = work[:-1].copy()
-                    taken = _step(replay, n, work, known)
-                    if action.write_adj_deps:
-                        segment = taken
-                    else:
-                        work = _with_room(taken.states[-self._history :])
-                    del taken
+                first, target = begin + action.n0, begin + action.n1
+                if action.write_ics and first not in stored:
+                    stored[first] = work[:-1].copy()
+                if action.write_adj_deps:
+                    segment = _step(replay, first, work, known)  # of one step, as in every such schedule
+                else:
+                    work = self._advanced(replay, work, first, target, known)
             elif isinstance(action, Copy | Move):
                 n = begin + action.n
                 work = _with_room(stored.pop(n) if isinstance(action, Move) else stored[n])
@@ -171,6 +174,18 @@ class Thinned(Checkpoints):
                 segment, work = None, snapshot
             elif isinstance(action, EndReverse):
                 return
+
+    def _advanced(
+        self, replay: StepSolver, work: np.ndarray, first: int, target: int, known: dict[int, np.ndarray]
+    ) -> np.ndarray:
+        """``work``, as in :meth:`_gap`, after the steps from ``first`` to ``target``, if they are needed."""
+        ahead = [known.get(n) for n in range(target + 1 - self._history, target + 1)]
+        there = [state for state in ahead if state is not None]
+        if len(there) == len(ahead):
+            return _with_room(np.array(there))
+        for n in range(first, target):
+            work = _with_room(_step(replay, n, work, known).states[-self._history :])
+        return work
 
     def _taken_again(
         self, replay: StepSolver, snapshot: np.ndarray, begin: int, end: int, known: dict[int, np.ndarray]

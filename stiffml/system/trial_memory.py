@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -64,7 +65,7 @@ class Facts(NamedTuple):
         As of a system.
     """
 
-    kinds: object
+    kinds: Sequence[tuple[bool, bool]]
     values: tuple[Mapping[str, object], ...]
     operations: object
     used: object
@@ -85,8 +86,9 @@ def _without(values: Mapping[str, object], names: frozenset[str]) -> Mapping[str
     return {name: value for name, value in values.items() if name not in names or type(value) is not int}
 
 
-def _key(part: Dynamics) -> object:
-    return "trials passed", type(part), part.layout
+def _key(part: Dynamics, facts: Facts) -> object:
+    """Solves with and without gradients have trials of their own, each of which may follow the other."""
+    return "trials passed", type(part), part.layout, facts.used is None, *facts.kinds
 
 
 @dataclass
@@ -124,7 +126,7 @@ class PassedTrials:
         self._are_made = True
         before = [part.batching for part in self._parts]
         for part in self._parts:
-            remembered(part.func).pop(_key(part), None)
+            remembered(part.func).pop(_key(part, self._passed[0].facts), None)
             part.batching = None  # so that it is tried out too
         with torch.enable_grad():  # as it was when they were passed
             self._repeat()
@@ -145,8 +147,7 @@ class PassedTrials:
         if not all(part.may_replicate and part.layout.width <= NARROW for part in self._parts):
             self.count(seen=False)
             return
-        signs = random_signed(np.random.default_rng(0), u.size)
-        states = np.stack([u, u + NEAR * signs * typical_sizes(u)])
+        states = np.stack([u, u + NEAR * _signs(u.size) * typical_sizes(u)])
         found = [self._is_right(part, s, states) for part in self._parts]
         self.count(seen=None not in found)
         if False in found and self.repeat():
@@ -172,6 +173,12 @@ class PassedTrials:
                 passed.unseen = UNSEEN if seen else passed.unseen - 1
 
 
+@lru_cache(maxsize=16)
+def _signs(size: int) -> np.ndarray:
+    """(size,) how far each component is moved, the same in each look; not to be written to."""
+    return random_signed(np.random.default_rng(0), size)
+
+
 class OutdatedError(Exception):
     """A batch of states has turned out wrong during a solve, which must be made again with trials."""
 
@@ -187,7 +194,7 @@ def rely_on(
         return None
     found: list[_Passed] = []
     for part in parts:
-        passed = remembered(part.func).get(_key(part))
+        passed = remembered(part.func).get(_key(part, facts))
         if not isinstance(passed, _Passed) or not passed.left or passed.unseen <= 0:
             return None
         if passed.facts is not facts:
@@ -203,4 +210,4 @@ def rely_on(
 
 def keep(dynamics: Dynamics, facts: Facts, counted: Counted) -> None:
     """Remember that a function has passed its trials."""
-    remembered(dynamics.func)[_key(dynamics)] = _Passed(facts, counted, dynamics.batching)
+    remembered(dynamics.func)[_key(dynamics, facts)] = _Passed(facts, counted, dynamics.batching)

@@ -65,14 +65,23 @@ def find_parameters(system: System, s: float, u: np.ndarray) -> None:
     system.operations = [part.operations for part in by_part]
 
 
+def note_operations(system: System, s: float, u: np.ndarray) -> None:
+    """Note the operations of a system's parts at the start, (size,), for solves without gradients to come."""
+    since = next_node()
+    values = _values(system, s, u, remember=True)
+    system.operations = [roots([value], (), since).operations for value in values] or None
+
+
 def finds_the_same(system: System, s: float, u: np.ndarray) -> bool:
     """Whether a system still has the parameters, and the operations at the start, that it is said to have.
 
-    ``u`` (size,) is the start. The values of its parts there are kept for the solve.
+    Of a solve without gradients the operations count. ``u`` (size,) is the start. The values of its parts
+    there are kept for the solve.
     """
-    assert system.used is not None
     assert system.operations is not None
     since, values = next_node(), _values(system, s, u, remember=True)
+    if system.used is None:
+        return [roots([value], (), since).operations for value in values] == system.operations
     parameters = system.f.parameters
     position = {origin(tensor): i for i, tensor in enumerate(parameters)}
     if len(values) != len(system.used):

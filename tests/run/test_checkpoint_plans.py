@@ -10,6 +10,7 @@ import pytest
 import torch
 from checkpoint_schedules import Forward, Revolve
 from small_problems import times
+from torch import nn
 
 from stiffml import METHODS, Discrete, Grid, Newton, solve
 from stiffml.native.replay import Replay
@@ -49,11 +50,11 @@ def actions(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 def least(steps: int, slots: int) -> int:
     """Steps that must be taken again, by the dynamic programming of Revolve.
 
-    Not counted are those that are taken to be differentiated, since it is known where they lead. Those after
-    the last snapshot are: what lies between has been forgotten until the backward pass begins.
+    Not counted are those that are taken to be differentiated, since it is known where they lead, and those of
+    the run, all but the last.
     """
     total = sum(action.n1 - action.n0 for action in Revolve(steps, slots) if isinstance(action, Forward))
-    return total - steps - (steps - 1) + steps - max(thinned._positions(steps, slots)) - 1
+    return total - steps - (steps - 1)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,24 @@ def test_no_more_steps_than_the_best_schedule_needs(method: str, kept: int, take
     steps = solution.stats.accepted
     most = least(steps, kept // METHODS[method].history)  # multistep formulas keep several states each time
     assert len(taken_again) <= most, f"{len(taken_again)} of {steps} steps, {most} would do; look at Thinned"
+
+
+@pytest.mark.parametrize("kept", [2, 3, 6])
+@pytest.mark.parametrize("method", ["euler", "rk4", "dopri5", "dopri8"])
+def test_explicit_steps_taken_again_evaluate_each_stage_once(
+    method: str, kept: int, taken_again: list[int]
+) -> None:
+    """The stages of the steps of the run, bit for bit, and one more evaluation of each with its graph."""
+    func = nn.Linear(40, 40, dtype=torch.float64)
+    y0, ends, found = torch.linspace(-1, 1, 40, dtype=torch.float64).requires_grad_(), times(0, 1), []
+    for checkpoints in ("solutions", kept):
+        given = {"method": method, "steps": Grid(32), "adjoint": Discrete(checkpoints=checkpoints)}
+        solution = solve(lambda t, y: torch.tanh(func(y)) * torch.cos(t), y0, ends, **given)
+        found.append(torch.autograd.grad((solution.y[-1] ** 2).sum(), [y0, *func.parameters()]))
+    stages = METHODS[method].butcher.stages - METHODS[method].butcher.stiffly_accurate
+    assert len(taken_again) == least(32, kept)
+    assert solution.stats.adjoint.rhs_evals == stages * (32 + len(taken_again))
+    torch.testing.assert_close(*found, rtol=1e-13, atol=1e-14)
 
 
 @pytest.mark.parametrize("steps", [100, 1000, 10_000])

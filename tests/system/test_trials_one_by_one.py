@@ -42,7 +42,7 @@ WAYS: dict[str, dict] = {
     "known": {"method": "cn", "steps": Grid(), "stepping": "sequential"},
     "fixed": {"method": "bdf3", "steps": Fixed(0.05), "stepping": "sequential"},
     "stages": {"method": "dirk-es325sal", "steps": Grid(), "stepping": "sequential"},
-    "few": {"method": "beuler", "t": T[:2], "steps": Grid()},
+    "few": {"method": "beuler", "t": T[:2], "steps": Grid(), "stepping": "sequential"},
     "adaptive": {"method": "bdf", "rtol": 1e-5},
     "native": {"method": "sdirk3", "steps": Adaptive(max_steps=500)},
     "explicit": {"method": "dopri5", "rtol": 1e-5},

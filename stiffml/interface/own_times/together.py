@@ -10,7 +10,7 @@ from stiffml.all_at_once.guess import interpolated
 from stiffml.checks import described
 from stiffml.discretization.trajectory import Trajectories
 from stiffml.interface.arguments import Arguments
-from stiffml.interface.planning import FEW, STEPPINGS, WIDEST, obstacle_to_plan
+from stiffml.interface.planning import STEPPINGS, WIDEST, obstacle_to_plan
 from stiffml.interface.solution import Solution
 from stiffml.methods import Method
 from stiffml.native.compiled_run.qualifying import obstacle_of
@@ -19,6 +19,9 @@ from stiffml.system.derivatives.jacobian import NARROW
 from stiffml.system.linear_solver import LinearSolver
 from stiffml.system.state import Layout
 from stiffml.system.system import System
+
+FEW = 4
+"""Steps of each sample that are as well taken side by side."""
 
 
 def are_together(

@@ -32,10 +32,9 @@ def is_explained(before: At, after: At, eps: float) -> bool | None:
     sizes = np.abs(after.blocks)
     noise = NOISE * eps * (sizes @ np.abs(after.u).reshape(shape) + np.abs(after.slope).reshape(shape))
     off = (0.5 * (after.blocks + before.blocks)) @ moved - change
-    axes = tuple(range(len(shape) - 2))
-    off, size, noise, change = (
-        np.sqrt((part**2).mean(axis=axes)) for part in (off, sizes @ np.abs(moved), noise, change)
-    )
+    axes = tuple(range(1, len(shape) - 1))
+    parts = np.stack([off, sizes @ np.abs(moved), noise, change])
+    off, size, noise, change = np.sqrt((parts**2).mean(axis=axes))
     if not (off <= MISFIT * size + noise).all():
         return False
     return True if (np.maximum(size, change) > 10 * noise).any() else None

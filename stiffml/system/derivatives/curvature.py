@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stiffml.system.derivatives.dynamics import Dynamics
-from stiffml.system.derivatives.jacobian import NARROW
+from stiffml.system.derivatives.jacobian import NARROW, WORTH_REPLICATING
 from stiffml.system.derivatives.products import Derivative, added, derivative
 
 
@@ -48,12 +48,19 @@ class Curvature:
         self._large = dynamics.is_large
         narrow = dynamics.layout.width <= NARROW and not dynamics.space.is_distributed
         if narrow and not self._large:  # as one matrix, for all steps at once
-            self.blocks = {
-                row: dynamics.directional_blocks(
-                    s, u, torch.from_numpy(y), torch.from_numpy(tau[:, row])
-                ).numpy()
-                for row, y in directions.items()
-            }
+            self.blocks = {}
+            # All rows in one call where calls cost more than arithmetic.
+            rows, width = list(directions), dynamics.layout.width
+            together = len(rows) if u.numel() * width * len(rows) <= WORTH_REPLICATING else 1
+            for begin in range(0, len(rows), together):
+                self.blocks |= self._blocks_of(rows[begin : begin + together])
+
+    def _blocks_of(self, rows: list[int]) -> dict[int, np.ndarray]:
+        count = len(rows)
+        y = torch.from_numpy(np.concatenate([self._directions[row] for row in rows]))
+        tau = torch.from_numpy(np.concatenate([self._tau[:, row] for row in rows]))
+        found = self.dynamics.directional_blocks(self.s.repeat(count), self.u.repeat(count, 1), y, tau)
+        return dict(zip(rows, found.numpy().reshape(count, len(self.s), *found.shape[1:]), strict=True))
 
     @property
     def rows(self) -> list[int]:

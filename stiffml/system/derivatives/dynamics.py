@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.parameters.leaves import origin, roots
+from stiffml.parameters.leaves import comes_from, origin, roots
 from stiffml.system.derivatives.jacobian import NARROW, WithJacobian
 from stiffml.system.derivatives.products import Derivative, added, derivative, gradient
 from stiffml.system.function.batching import Batching
@@ -61,10 +61,23 @@ class Dynamics(WithJacobian):
         """Whether it is known, without a call of the function, that it has the derivatives of the run."""
         return False
 
+    def knows(self, slopes: Tensor, leaves: Sequence[Tensor]) -> bool:
+        """Whether ``slopes`` are seen to depend on no leaves but these and parameters; if func makes leaves,
+        true.
+
+        False if parameters are no leaves, which takes another look.
+        """
+        if self.makes_leaves:
+            return True
+        known = (*leaves, *self.parameters)
+        return all(one.grad_fn is None for one in known) and comes_from(slopes, known)
+
     def require_known(self, slopes: Tensor, s: Tensor, u: Tensor, leaves: Sequence[Tensor]) -> None:
         """Raise ValueError if ``slopes``, f at K states, depend on other leaves than these and parameters."""
+        if self.knows(slopes, leaves):
+            return
         names = {origin(tensor) for tensor in (*leaves, *self.parameters)}
-        found = {} if self.makes_leaves else roots([slopes], names).leaves
+        found = roots([slopes], names).leaves
         if not found:
             return
         # Leaves that func makes itself are new objects in another call.

@@ -78,7 +78,8 @@ class Graphed:
             else:
                 leaf, value, self.slope = f.called_with_leaf(s, u)
                 self._leaves, self._direction = [leaf], f.direction
-        f.require_known(value, torch.tensor([s]), torch.from_numpy(u)[None], self._leaves)
+        if not f.knows(value, self._leaves):
+            f.require_known(value, torch.tensor([s]), torch.from_numpy(u)[None], self._leaves)
         self._like = value.device, value.dtype
         # Of the value only the edge where its graph begins is kept.
         self._edge: GradientEdge | None = get_gradient_edge(value) if value.requires_grad else None

@@ -17,6 +17,8 @@ ATTEMPTS = ((1e-2, 1.0), (1e-2, -1.0), (1e-4, 1.0), (1e-4, -1.0), (1e-7, 1.0), (
 def typical_sizes(u: np.ndarray) -> np.ndarray:
     """(size,) the sizes of the components; for those that are zero, the middle of the other sizes."""
     size = np.abs(u)
+    if size.all():
+        return size
     nonzero = size[size > 0]
     middle = np.sqrt(nonzero.min()) * np.sqrt(nonzero.max()) if nonzero.size else 1.0
     return np.where(size > 0, size, middle)
