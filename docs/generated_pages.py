@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import typing
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -22,10 +23,15 @@ ROOMS = {
     "stiffml.closures": "Closures",
     "stiffml.diagnostics": "Diagnostics",
     "stiffml.distributed": "Many processes",
+    "stiffml.compat.torchdiffeq": "torchdiffeq's interface",
     "problems": "Problems",
     "problems.chemistry": "Mechanisms",
+    "stiffml.experiments": "Published experiments",
 }
 """The rooms with public names, in the order of the page."""
+
+EXAMPLES_BEGIN = (ROOT / "docs" / "examples_begin.py").read_text().partition("\n\n")[2]
+"""What examples take for granted."""
 
 
 def write_all(folder: Path) -> None:
@@ -46,7 +52,9 @@ def write_all(folder: Path) -> None:
 
 def api() -> str:
     """Every public name, room by room."""
-    parts, seen = ["API", "===", ""], set()
+    begin = [f"   {line}".rstrip() for line in EXAMPLES_BEGIN.splitlines()]
+    parts = ["API", "===", "", "Examples take for granted what begins so::", "", *begin, ""]
+    seen = set()
     for name, title in ROOMS.items():
         room = importlib.import_module(name)
         parts += [
@@ -61,11 +69,17 @@ def api() -> str:
         ]
         for public in sorted(room.__all__, key=str.lower):
             thing = getattr(room, public)
-            if callable(thing) and id(thing) not in seen:  # a name of two rooms is shown in the first
+            # A name of two rooms is shown in the first.
+            if callable(thing) and not is_alias(thing) and id(thing) not in seen:
                 parts.append(f"   {public}")
                 seen.add(id(thing))
         parts.append("")
     return "\n".join(parts)
+
+
+def is_alias(thing: object) -> bool:
+    """Whether a name only stands for other types, such as ``Literal["a", "b"]``."""
+    return typing.get_origin(thing) is not None
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -62,8 +62,8 @@ def register(problem: Source) -> Source:
     ValueError
         For a name of the library, or one that ends in .py.
 
-    Example
-    -------
+    Examples
+    --------
     >>> import numpy as np, problems
     >>> @problems.register
     ... def decay():
@@ -97,6 +97,14 @@ def unregister(name: str) -> None:
     ------
     ValueError
         If none was by this name.
+
+    Examples
+    --------
+    >>> import problems
+    >>> mine = problems.register(problems.Problem("mine", lambda t, y, p: -y, np.ones(1), (0.0, 1.0)))
+    >>> problems.unregister("mine")
+    >>> "mine" in problems.names()
+    False
     """
     if name not in _OWN:
         raise ValueError(f"no problem {name!r} was registered; those are {', '.join(_OWN) or 'none'}")
@@ -104,7 +112,14 @@ def unregister(name: str) -> None:
 
 
 def names() -> tuple[str, ...]:
-    """The names :func:`load` knows: those of the library, and those registered."""
+    """The names :func:`load` knows: those of the library, and those registered.
+
+    Examples
+    --------
+    >>> import problems
+    >>> problems.names()[:3]
+    ('prothero', 'robertson', 'robertson_dae')
+    """
     return (*_MODULES, *_OWN)
 
 
@@ -129,6 +144,13 @@ def load(name: str, *, size: int | None = None, **values: Any) -> Problem:
         For a file that raises, that defines no problem, or whose right-hand side fails at the initial state.
     FileNotFoundError
         For the path of a file that does not exist, and for a mechanism where Cantera is not installed.
+
+    Examples
+    --------
+    >>> import problems
+    >>> problem = problems.load("vanderpol", eps=1e-3)
+    >>> problem.y0, problem.t_span, problem.parameters["eps"].value
+    (array([2., 0.]), (0.0, 2.0), 0.001)
     """
     if not isinstance(name, str | Path):
         known = ", ".join(names())

@@ -54,6 +54,14 @@ class Report:
         The component that leaves its bounds furthest, as a share of its largest value; empty if none does.
     share : float
         That share.
+
+    Examples
+    --------
+    >>> import problems
+    >>> problem = problems.load("robertson")
+    >>> report = problem.check(problem.solve(rtol=1e-6))
+    >>> report.digits > 4, sorted(report.drifts), report.excess
+    (True, ['A + B + C'], 0.0)
     """
 
     problem: str
@@ -65,6 +73,7 @@ class Report:
 
     @property
     def digits(self) -> float | None:
+        """The fewest digits at any reference; None without one."""
         return min((comparison.digits for comparison in self.comparisons), default=None)
 
     @property

@@ -111,6 +111,15 @@ def save_dataset(data: xarray.Dataset, path: str | Path) -> None:
     ------
     OSError
         If it cannot be written; the message has the path, and the old file stays as it was.
+
+    Examples
+    --------
+    >>> import os, tempfile, problems
+    >>> data = problems.load("robertson").dataset(5, rtol=1e-4)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     problems.save_dataset(data, os.path.join(folder, "robertson.nc"))
+    ...     problems.load_dataset(os.path.join(folder, "robertson.nc")).equals(data)
+    True
     """
     from stiffml.files import save_netcdf
 
@@ -119,7 +128,22 @@ def save_dataset(data: xarray.Dataset, path: str | Path) -> None:
 
 
 def load_dataset(path: str | Path) -> xarray.Dataset:
-    """Read what :func:`save_dataset` wrote, into memory."""
+    """Read what :func:`save_dataset` wrote, into memory.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+
+    Examples
+    --------
+    >>> import os, tempfile, problems
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "decay.nc")
+    ...     problems.save_dataset(stiffml.solve(func, y0, t).to_xarray(), path)
+    ...     dict(problems.load_dataset(path).state.sizes)
+    {'time': 2, 'state_dim0': 2}
+    """
     import xarray
 
     return xarray.load_dataset(checked_path("path", path), engine="h5netcdf")

@@ -18,7 +18,24 @@ Rhs = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
 @readable
 @dataclass(frozen=True)
 class Parts:
-    """A right-hand side as implicit(t, y, p) + explicit(t, y, p); ``linear``: the first is linear in y."""
+    """A right-hand side as implicit(t, y, p) + explicit(t, y, p).
+
+    Parameters
+    ----------
+    implicit, explicit : callable
+        (t, y, p) -> a part of dy/dt, in torch, batched over leading dimensions of y.
+    linear : bool
+        Whether the first is linear in y. Default False.
+
+    Examples
+    --------
+    >>> import problems
+    >>> parts = problems.Parts(implicit=lambda t, y, p: -1e3 * y, explicit=lambda t, y, p: y.sin())
+    >>> rhs = lambda t, y, p: parts.implicit(t, y, p) + parts.explicit(t, y, p)
+    >>> problem = problems.Problem("split", rhs, np.ones(1), (0.0, 1.0), parts=parts)
+    >>> problem.solve(method="arkimex-3", rtol=1e-4).success
+    True
+    """
 
     implicit: Rhs
     explicit: Rhs

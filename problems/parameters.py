@@ -18,7 +18,21 @@ Values = Mapping[str, Any]
 class Parameter:
     """A named constant of a problem: value (a number or an array), units, and what it is.
 
-    ``initial`` marks a constant that only the initial state depends on. It cannot be trained through rhs.
+    Parameters
+    ----------
+    value : float or array_like
+    units, description : str
+        Default ``"1"`` and none.
+    initial : bool
+        Whether only the initial state depends on it. It cannot be trained through rhs then. Default False.
+
+    Examples
+    --------
+    >>> import problems
+    >>> problems.Parameter(0.04, "1/s", "slow reaction").value
+    0.04
+    >>> problems.load("robertson").parameters["k1"].value
+    0.04
     """
 
     value: Any

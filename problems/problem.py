@@ -87,11 +87,54 @@ class Problem(Definition):
         return solve(self, t, method=method, rtol=rtol, atol=atol, split=split, bounds=bounds, **arguments)
 
     def check(self, solution: Solution) -> Report:
-        """Digits against the references, drift of the invariants, excess over the bounds."""
+        """Digits against the references, drift of the invariants, excess over the bounds; prints as a table.
+
+        Examples
+        --------
+        >>> import problems
+        >>> problem = problems.load("robertson")
+        >>> report = problem.check(problem.solve(rtol=1e-6))
+        >>> report.digits > 4
+        True
+        """
         return check(self, solution)
 
     def dataset(self, n: int, **arguments: Any) -> xarray.Dataset:
-        """Observations at ``n`` times after the start."""
+        """Observations at the start and at ``n`` later times, to learn from; equal arguments give equal data.
+
+        Parameters
+        ----------
+        n : int
+            Times after the start, spread over the span as ``time_grid`` says.
+        noise : float
+            Standard deviation of normal errors, in units of ``scale``. Default 0.
+        seed : int
+            Of noise and sampler. Default 0.
+        trajectories, sampler : int and callable
+            How many trajectories, and sampler(rng) -> the initial state of each. Default: one, from y0.
+        times : Tensor
+            (n + 1,) in place of those of ``n``, the start first.
+        method, rtol : str and float
+            Of the solves. Default ``"bdf"`` and 1e-9.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``state`` and ``observed``, the same with noise, over ([trajectory,] time, component [, grid]);
+            ``stiffml.training.data.from_xarray`` makes runs of it.
+
+        Raises
+        ------
+        ValueError
+            For arguments out of range, or trajectories without a sampler.
+
+        Examples
+        --------
+        >>> import problems
+        >>> data = problems.load("robertson").dataset(10, noise=0.01, rtol=1e-4)
+        >>> dict(data.state.sizes)
+        {'time': 11, 'component': 3}
+        """
         return make_dataset(self, n, **arguments)
 
     def plot(self, solution: Solution) -> Figure:
@@ -101,7 +144,14 @@ class Problem(Definition):
         return plot(self, solution)
 
     def eigenvalues(self, t: float | None = None, y: np.ndarray | None = None) -> np.ndarray:
-        """Eigenvalues of ∂rhs/∂y at (t, y), by default the start."""
+        """(size,) complex eigenvalues of ∂rhs/∂y at (t, y), by default the start.
+
+        Examples
+        --------
+        >>> import problems
+        >>> problems.load("robertson").eigenvalues().real.round(2)  # at the initial state
+        array([-0.04,  0.  ,  0.  ])
+        """
         t = self.t_span[0] if t is None else number("t", t)
         y = self.y0 if y is None else array("y", y)
         if y.shape != self.y0.shape:

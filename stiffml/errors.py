@@ -30,6 +30,12 @@ class Status(enum.Enum):
 
     ``SUCCESS``: at the last output time. ``EVENT``: at the event. ``STOPPED``: the callback ended
     it. All others are failures.
+
+    Examples
+    --------
+    >>> sol = stiffml.solve(lambda t, y: y**2, y0, 2 * t, throw=False)
+    >>> sol.status is stiffml.Status.SUCCESS, sol.status.name
+    (False, 'STEP_TOO_SMALL')
     """
 
     SUCCESS = "success"
@@ -79,6 +85,15 @@ class SolveError(RuntimeError):
         What to try.
     solution : Solution or None
         The outputs reached before the failure.
+
+    Examples
+    --------
+    >>> explosion = lambda t, y: y**2  # 1/(1 - t)
+    >>> try:
+    ...     stiffml.solve(explosion, y0, 2 * t)
+    ... except stiffml.SolveError as error:
+    ...     print(error.status.name, round(error.t, 3))
+    STEP_TOO_SMALL 1.0
     """
 
     def __init__(

@@ -40,6 +40,18 @@ class Newton:
         float32 resolves.
     max_iterations : int
         Iterations after which the stage has failed and the step is cut. Default 15.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For tolerances that are not positive, or another number of iterations than a positive whole one.
+
+    Examples
+    --------
+    >>> newton = stiffml.Newton(rtol=1e-12, atol=1e-14)
+    >>> y = stiffml.odeint(func, y0, t, method="beuler", steps=stiffml.Grid(), newton=newton)
+    >>> y[-1, 0].item()  # 1/(1 + h), to rounding
+    0.5
     """
 
     rtol: float | None = None
@@ -87,6 +99,26 @@ class Disk:
     """Keep checkpoints in a file in ``folder``, which must exist.
 
     The file has no name. It is deleted with the last reference to the solution, or when the process ends.
+
+    Parameters
+    ----------
+    folder : str or os.PathLike
+        Room for all states is needed there: steps times the bytes of a state.
+
+    Raises
+    ------
+    TypeError
+        For what is no path.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> start = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     y = stiffml.odeint(func, start, t, adjoint=stiffml.Discrete(checkpoints=stiffml.Disk(folder)))
+    ...     y[-1, 0].backward()
+    >>> start.grad[0]
+    tensor(0.3679, dtype=torch.float64)
     """
 
     folder: str | os.PathLike[str]
@@ -124,6 +156,14 @@ class Discrete:
     ------
     ValueError
         For anything else.
+
+    Examples
+    --------
+    >>> start = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    >>> y = stiffml.odeint(func, start, t, rtol=1e-4, adjoint=stiffml.Discrete(checkpoints=20))
+    >>> y[-1, 0].backward()
+    >>> start.grad[0]  # dy/dy0 is exp(-1)
+    tensor(0.3679, dtype=torch.float64)
     """
 
     checkpoints: str | int | Disk = "stages"

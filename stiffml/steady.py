@@ -44,6 +44,12 @@ class SteadyState:
         The largest absolute value of func there.
     steps : int
         Euler steps taken.
+
+    Examples
+    --------
+    >>> found = stiffml.steady_state(lambda t, y: 3 - y, y0)
+    >>> found.y, found.residual < 1e-12
+    (tensor([3., 3.], dtype=torch.float64), True)
     """
 
     y: State
@@ -105,7 +111,7 @@ def steady_state(
     >>> k = torch.tensor([2.0, 1.0], dtype=torch.float64, requires_grad=True)
     >>> net = lambda t, y: torch.stack([k[1] * y[1] - k[0] * y[0], k[0] * y[0] - k[1] * y[1]])
     >>> stiffml.steady_state(net, torch.tensor([3.0, 0.0], dtype=torch.float64)).y
-    tensor([1., 2.], dtype=torch.float64, grad_fn=<...>)
+    tensor([1.0000, 2.0000], dtype=torch.float64, grad_fn=<...>)
     """
     if not callable(func):
         raise TypeError(f"func must be callable as func(t, y), not {described(func)}")

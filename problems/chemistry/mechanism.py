@@ -39,6 +39,16 @@ class Mechanism(IdealGas):
         Which reactions those are (indices from 0), and ``rates.stoichiometry`` (k, n).
     equations : tuple of str
         The reactions, as the file writes them.
+
+    Examples
+    --------
+    >>> from problems.chemistry import Mechanism
+    >>> mechanism = Mechanism.from_yaml("h2o2.yaml")  # one of Cantera's, or the path of a file
+    >>> mechanism.n_species, mechanism.n_reactions, mechanism.equations[2]
+    (10, 29, 'O + H2 <=> H + OH')
+    >>> Y = mechanism.premixed(1.0, "H2")  # stoichiometric with air
+    >>> round(mechanism.mean_molecular_weight(Y).item(), 2)  # kg/kmol
+    20.91
     """
 
     log_A: Tensor
@@ -81,6 +91,7 @@ class Mechanism(IdealGas):
 
     @property
     def n_reactions(self) -> int:
+        """How many reactions there are."""
         return len(self.equations)
 
     # Parts and variants: copies, whose rate parameters have the values that these have now.
@@ -95,8 +106,8 @@ class Mechanism(IdealGas):
         ValueError
             For a reaction that is not there; the message has the nearest.
 
-        Example
-        -------
+        Examples
+        --------
         >>> from problems.chemistry import Mechanism
         >>> mechanism = Mechanism.from_yaml("h2o2.yaml")
         >>> mechanism.n_reactions, mechanism.without("H+HO2 <=> 2OH").n_reactions

@@ -50,6 +50,16 @@ class ConstantPressureReactor(_Reactor):
     mechanism : Mechanism
     pressure : float or Tensor
         Pa; a tensor (…) gives each state its own.
+
+    Examples
+    --------
+    >>> from problems.chemistry import ConstantPressureReactor, Mechanism
+    >>> mechanism = Mechanism.from_yaml("h2o2.yaml")
+    >>> reactor = ConstantPressureReactor(mechanism, pressure=101325.0)
+    >>> start = reactor.state(1200.0, mechanism.premixed(1.0, "H2"))
+    >>> sol = stiffml.solve(reactor, start, torch.tensor([0.0, 1e-3]).double())
+    >>> reactor.components[0], bool(sol.y[-1, 0] > 2500)  # K, burnt
+    ('T', True)
     """
 
     def __init__(self, mechanism: Mechanism, pressure: float | Tensor = 101325.0) -> None:
@@ -57,6 +67,7 @@ class ConstantPressureReactor(_Reactor):
 
     @property
     def pressure(self) -> Tensor:
+        """Pa, () or one for each state."""
         return self._constant
 
     def forward(self, t: Tensor, y: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -75,6 +86,15 @@ class ConstantVolumeReactor(_Reactor):
     mechanism : Mechanism
     density : float or Tensor
         kg/m³, as from ``mechanism.density(T, p, Y)``; a tensor (…) gives each state its own.
+
+    Examples
+    --------
+    >>> from problems.chemistry import ConstantVolumeReactor, Mechanism
+    >>> mechanism = Mechanism.from_yaml("h2o2.yaml")
+    >>> T, Y = torch.tensor(1000.0).double(), mechanism.premixed(1.0, "H2")
+    >>> reactor = ConstantVolumeReactor(mechanism, mechanism.density(T, 101325.0, Y))
+    >>> reactor(t[0], reactor.state(T, Y)).shape, reactor.components[1]  # dT/dt in K/s, dY/dt in 1/s
+    (torch.Size([11]), 'H2')
     """
 
     def __init__(self, mechanism: Mechanism, density: float | Tensor) -> None:
@@ -82,6 +102,7 @@ class ConstantVolumeReactor(_Reactor):
 
     @property
     def density(self) -> Tensor:
+        """kg/m³, () or one for each state."""
         return self._constant
 
     def forward(self, t: Tensor, y: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Tensor:

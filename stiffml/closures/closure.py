@@ -77,8 +77,8 @@ class Closure(KnownAndMissing, Preparable):
     TypeError, ValueError
         For arguments that do not fit; by name, with the widths that a network needs.
 
-    Example
-    -------
+    Examples
+    --------
     >>> import torch, stiffml
     >>> from stiffml.closures import Closure, Reactions
     >>> decay = lambda t, y: torch.stack([-y[..., 0], y[..., 0], 0 * y[..., 0]], dim=-1)

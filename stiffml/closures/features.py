@@ -23,6 +23,18 @@ class Features(nn.Module, abc.ABC):
     ----------
     count : int
         Of numbers for each state.
+
+    Examples
+    --------
+    >>> from stiffml.closures.features import Features
+    >>> class Squares(Features):
+    ...     def __init__(self, typical):
+    ...         super().__init__(typical, blocks=2, time=None, of=None)  # blocks of n numbers each
+    ...
+    ...     def of_state(self, z):
+    ...         return [z, z**2]
+    >>> Squares([1.0, 1e-4])(t[0], torch.tensor([0.5, 1e-4]).double())
+    tensor([0.5000, 1.0000, 0.2500, 1.0000], dtype=torch.float64)
     """
 
     typical: Tensor
@@ -65,6 +77,12 @@ class LinearFeatures(Features):
         Numbers of the components that are shown. Default: all. Of a reaction that is missing, what determines
         its rate is what it consumes, and that lacks something: showing only ``Closure(where=…)`` leaves fewer
         weights that data do not determine. On POLLU rates at states never seen were then 5 times as accurate.
+
+    Examples
+    --------
+    >>> from stiffml.closures import LinearFeatures
+    >>> LinearFeatures([1.0, 1e-4], time=10.0)(torch.tensor(5.0), torch.tensor([0.5, 1e-4]).double())
+    tensor([0.5000, 1.0000, 0.5000], dtype=torch.float64)
     """
 
     def __init__(self, typical: Any, *, time: float | None = None, of: Sequence[int] | None = None) -> None:
@@ -90,8 +108,8 @@ class LogFeatures(Features):
     linear : bool
         Whether z is among the features. Default True.
 
-    Example
-    -------
+    Examples
+    --------
     >>> import torch
     >>> from stiffml.closures import LogFeatures
     >>> features = LogFeatures([1.0, 1e-4])

@@ -59,10 +59,20 @@ class Rates(nn.Module, abc.ABC):
 
 
 class Head(abc.ABC):
-    """A way from numbers to rates."""
+    """A way from numbers to rates.
+
+    Examples
+    --------
+    >>> from stiffml.closures import Closure, Head, Linear, Sinh
+    >>> isinstance(Sinh(), Head), isinstance(Linear(), Head)
+    (True, True)
+    >>> Closure(None, [4], typical=[1.0, 1.0], head=Sinh())(t[0], y0).shape
+    torch.Size([2])
+    """
 
     @abc.abstractmethod
-    def rates(self, setting: Setting) -> Rates: ...
+    def rates(self, setting: Setting) -> Rates:
+        """The module rates(v, z) -> (…, k) of numbers v and states z = y/typical, for a closure."""
 
 
 def _exponential(v: Tensor, shift: float, limit: float) -> Tensor:
@@ -83,7 +93,14 @@ class _Projected(Rates):
 
 @dataclass(frozen=True)
 class Linear(Head):
-    """rate = scale · v. With scale = range/t_end it is the equation scaling of Kim et al. (2021)."""
+    """rate = scale · v. With scale = range/t_end it is the equation scaling of Kim et al. (2021).
+
+    Examples
+    --------
+    >>> from stiffml.closures import Linear
+    >>> Linear()(torch.tensor([-1.0, 2.0]), y0)  # the numbers themselves, in units of the scale
+    tensor([-1.,  2.])
+    """
 
     def __call__(self, v: Tensor, z: Tensor) -> Tensor:
         return v
@@ -100,6 +117,12 @@ class Sinh(Head):
     ----------
     c : float
         Default 1.
+
+    Examples
+    --------
+    >>> from stiffml.closures import Sinh
+    >>> Sinh()(torch.tensor([-7.0, 0.1, 7.0]), torch.ones(3))
+    tensor([-5.4832e+02,  1.0017e-01,  5.4832e+02])
     """
 
     c: float = 1.0
@@ -129,6 +152,13 @@ class ProductionLoss(Head):
         The largest size of v, which is limit · tanh(v/limit) in these formulas: production is then bounded
         and losses are linear, so that no solution runs away in finite time, whatever the weights. Default 12,
         rates up to 8 000 times the scale; take 6 where the scale is known well.
+
+    Examples
+    --------
+    >>> from stiffml.closures import ProductionLoss
+    >>> v = torch.tensor([3.0, 3.0 + np.log(2)]).double()  # one component: production 1, loss 2 z
+    >>> ProductionLoss(limit=1e6)(v, torch.tensor([0.25]).double())  # 1 − 2/4
+    tensor([0.5000], dtype=torch.float64)
     """
 
     shift: float = 3.0
@@ -164,8 +194,8 @@ class Relaxation(Head):
     fast : sequence of str or int, optional
         Names of fast components, or their numbers among those of ``where``. Default: all.
 
-    Example
-    -------
+    Examples
+    --------
     >>> import torch, stiffml
     >>> from stiffml.closures import Closure, LinearFeatures, Relaxation
     >>> slow_only = LinearFeatures([1.0, 1.0], of=[0])
@@ -232,6 +262,16 @@ class Reactions(Head):
         Default 12.
     most : int
         Reactions to be found at most, else ValueError. Default 100.
+
+    Examples
+    --------
+    >>> from stiffml.closures import Closure, Reactions
+    >>> model = Closure(None, [4], typical=np.ones(3), components=["A", "B", "C"],
+    ...                 conserve=[[1.0, 1.0, 1.0]], head=Reactions())
+    >>> model.reactions
+    ('A <=> B', 'A <=> C', 'B <=> C')
+    >>> bool(model(t[0], torch.tensor([1.0, 0.5, 0.0]).double()).sum().abs() < 1e-15)
+    True
     """
 
     stoichiometry: Any = None

@@ -23,8 +23,8 @@ class Positive(nn.Module):
         Of some: ln k is then low + (high − low) · sigmoid(x) of the logarithms of the bounds, and x is
         learned.
 
-    Example
-    -------
+    Examples
+    --------
     >>> from stiffml.closures import Positive
     >>> k = Positive({"k1": 0.04, "k2": 3e7}, bounds={"k2": (1e6, 1e9)})
     >>> {name: f"{value.item():.6g}" for name, value in k().items()}
@@ -92,8 +92,8 @@ class Hybrid(nn.Module):
     TypeError, ValueError
         For constants that are not positive or outside their bounds, or a name in two mappings.
 
-    Example
-    -------
+    Examples
+    --------
     >>> import torch, stiffml
     >>> from stiffml.closures import Hybrid, mlp
     >>> def rhs(t, y, p):

@@ -32,8 +32,8 @@ class Arrhenius(nn.Module):
     reference : float
         K; the middle of the temperatures at hand. Default 1000.
 
-    Example
-    -------
+    Examples
+    --------
     >>> import torch
     >>> from stiffml.closures import Arrhenius
     >>> k = Arrhenius([1e10], E=8.31446e4)
@@ -103,8 +103,8 @@ class CRNN(nn.Module):
     seed : int
         ν begins normal with deviation 0.5, ln k at 0, activation energies at 0.
 
-    Example
-    -------
+    Examples
+    --------
     >>> import torch
     >>> from stiffml.closures import CRNN
     >>> model = CRNN(torch.ones(3), 2, conserve=torch.ones(1, 3))

@@ -46,6 +46,14 @@ class Matched:
         For each the mean error of trajectories at the data, in units of ranges; inf where one is not solved.
     ridge : float
         The one whose weights the closure has.
+
+    Examples
+    --------
+    >>> from stiffml.closures import Closure, match_rates
+    >>> model = Closure(None, [4], typical=[1.0], components=["A"])
+    >>> found = match_rates(model, runs, ridges=(1.0, 0.1), iterations=5)
+    >>> found.ridges, found.ridge in found.ridges
+    ((1.0, 0.1), True)
     """
 
     ridges: tuple[float, ...]
@@ -103,8 +111,8 @@ def match_rates(
     Gradient matching: J. M. Varah, A spline least squares method for numerical parameter estimation in
     differential equations, SIAM J. Sci. Stat. Comput. 3 (1982) 28.
 
-    Example
-    -------
+    Examples
+    --------
     >>> import numpy as np, torch
     >>> from stiffml.closures import Closure, match_rates
     >>> from stiffml.training.data import Run, Runs

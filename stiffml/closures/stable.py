@@ -27,8 +27,8 @@ class StableLinear(nn.Module):
     rates : array_like
         (n,) or one number, positive: the rates at which components decay at first, 1 per unit of time.
 
-    Example
-    -------
+    Examples
+    --------
     >>> import torch, stiffml
     >>> from stiffml.closures import Closure, Linear, StableLinear
     >>> model = StableLinear([1.0, 1.0], rates=[1.0, 1e4]).split(

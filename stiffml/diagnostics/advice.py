@@ -50,6 +50,13 @@ class Advice:
         latter is NaN.
     reasons : tuple of str
         In words.
+
+    Examples
+    --------
+    >>> from stiffml.diagnostics import advise, stiffness
+    >>> advice = advise(stiffness(stiffml.solve(func, y0, 10 * t)))
+    >>> advice.verdict, advice.methods[0]
+    ('stiff', 'rosw-ra34pw2')
     """
 
     verdict: str
@@ -86,6 +93,12 @@ def advise(found: xarray.Dataset) -> Advice:
     Returns
     -------
     Advice
+
+    Examples
+    --------
+    >>> from stiffml.diagnostics import advise, stiffness
+    >>> advise(stiffness(stiffml.solve(lambda t, y: -y, y0, t))).verdict
+    'not stiff'
     """
     implicit, explicit = float(found.attrs["steps"]), float(found.attrs["explicit_steps"])
     unknowns, dae = int(found.attrs["unknowns"]), int(found.attrs["algebraic"]) > 0

@@ -26,6 +26,13 @@ def describe_stiffness(found: xarray.Dataset) -> str:
 
     A row for up to 5 times: how many modes of each kind, the fastest decay time, and the components that take
     part in the fastest mode by more than a tenth. Of a batch the sample that is stiffest.
+
+    Examples
+    --------
+    >>> from stiffml.diagnostics import describe_stiffness, stiffness
+    >>> found = stiffness(stiffml.solve(func, y0, t), names=["slow", "fast"])
+    >>> print(describe_stiffness(found).splitlines()[-1])
+               1         0.001  1/1/0/0/0/0                  fast
     """
     sample = ""
     if "sample" in found.dims:
@@ -80,6 +87,14 @@ def describe_gradient(found: xarray.Dataset) -> str:
     A row for each range of |hλ|: how much of the gradient came by such modes, and the medians over steps and
     modes of what steps pass on, of their response to the mode's rate, and of that to a forcing. Shares are
     parts of the gradient's size, with their sign; for up to 8 parameters those of each follow.
+
+    Examples
+    --------
+    >>> from stiffml.diagnostics import describe_gradient, gradient_by_mode
+    >>> k = torch.tensor([1.0, 1000.0], dtype=torch.float64, requires_grad=True)
+    >>> sol = stiffml.solve(lambda t, y: -k * y, y0, t, method="cn", steps=stiffml.Grid(4))
+    >>> print(describe_gradient(gradient_by_mode(sol, lambda y: y[-1].sum())).splitlines()[0])
+    gradient by mode, Theta(theta=0.5): 4 steps
     """
     z, share = sizes_of(found), shares_of(found)
     lines = [

@@ -43,6 +43,12 @@ class GradientCheck:
         a wrong one, inf if the remainder is only rounding.
     error : float
         Relative difference between g·d and central differences.
+
+    Examples
+    --------
+    >>> check = stiffml.check_gradients(func, y0, t, method="cn", steps=stiffml.Grid(4))["y0"]
+    >>> check.ok, check.error < 1e-6
+    (True, True)
     """
 
     name: str
@@ -51,13 +57,21 @@ class GradientCheck:
 
     @property
     def ok(self) -> bool:
+        """Whether the rate is at least 1.9 and the error at most 1e-6."""
         return self.rate >= 1.9 and self.error <= 1e-6
 
 
 @printed
 @dataclass(frozen=True)
 class GradientReport:
-    """The checks of all inputs; prints as a table."""
+    """The checks of all inputs; prints as a table.
+
+    Examples
+    --------
+    >>> report = stiffml.check_gradients(func, y0, t, method="cn", steps=stiffml.Grid(4))
+    >>> [check.name for check in report.checks]
+    ['y0', 't']
+    """
 
     checks: tuple[GradientCheck, ...]
 
@@ -110,6 +124,12 @@ def check_gradients(
     GradientReport
         Has a check ``y0`` (``y0[i]`` for a tuple), a check ``t``, and one for each parameter by its name.
         Parameters that were not passed are named as in :func:`stiffml.sensitivities`.
+
+    Examples
+    --------
+    >>> report = stiffml.check_gradients(func, y0, t, method="cn", steps=stiffml.Grid(4))
+    >>> report.ok, round(report["y0"].rate, 2)
+    (True, 2.0)
     """
     extra = collected(params)
     asked = Arguments(func, y0, t, params=extra, **arguments)

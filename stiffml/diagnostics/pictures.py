@@ -39,6 +39,12 @@ def plot_stiffness(found: xarray.Dataset) -> Figure:
     ----------
     found : xarray.Dataset
         Of :func:`stiffness`.
+
+    Examples
+    --------
+    >>> from stiffml.diagnostics import plot_stiffness, stiffness
+    >>> figure = plot_stiffness(stiffness(stiffml.solve(func, y0, t)))
+    >>> figure.savefig("stiffness.png")  # doctest: +SKIP
     """
     from stiffml.plotting import Figure
 
@@ -125,6 +131,14 @@ def plot_gradient_by_mode(found: xarray.Dataset) -> Figure:
     ----------
     found : xarray.Dataset
         Of :func:`gradient_by_mode`.
+
+    Examples
+    --------
+    >>> from stiffml.diagnostics import gradient_by_mode, plot_gradient_by_mode
+    >>> k = torch.tensor([1.0, 1000.0], dtype=torch.float64, requires_grad=True)
+    >>> sol = stiffml.solve(lambda t, y: -k * y, y0, t, method="cn", steps=stiffml.Grid(4))
+    >>> figure = plot_gradient_by_mode(gradient_by_mode(sol, lambda y: y[-1].sum()))
+    >>> figure.savefig("modes.png")  # doctest: +SKIP
     """
     from stiffml.plotting import Figure
 

@@ -87,7 +87,10 @@ def stiffness(
 
     Examples
     --------
-    >>> found = diagnostics.stiffness(stiffml.solve(func, y0, t, method="bdf"))  # doctest: +SKIP
+    >>> from stiffml import diagnostics
+    >>> found = diagnostics.stiffness(stiffml.solve(func, y0, t, method="bdf"), names=["slow", "fast"])
+    >>> found.re.values[-1], float(found.stiffness[-1])  # λ, and the fastest decay times the span
+    (array([-1000.,    -1.]), 1000.0)
     >>> print(diagnostics.advise(found))  # doctest: +SKIP
     >>> diagnostics.plot_stiffness(found).savefig("stiffness.png")  # doctest: +SKIP
     """

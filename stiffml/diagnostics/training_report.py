@@ -71,6 +71,13 @@ class TrainingReport:
         Why whole runs could not be solved; residuals are then those from one row to the next. Else empty.
     notes : tuple of str
         What to change, in words; empty if nothing stands out.
+
+    Examples
+    --------
+    >>> from stiffml.diagnostics import training_step
+    >>> report = training_step(Decay(), runs, check=False)
+    >>> report.worst[:2], report.stopped  # run and time of the largest residual
+    (('a', 0.5), '')
     """
 
     rms: float
@@ -150,7 +157,11 @@ def training_step(
 
     Examples
     --------
-    >>> print(diagnostics.training_step(network, runs))  # doctest: +SKIP
+    >>> from stiffml.diagnostics import training_step
+    >>> report = training_step(Decay(k=2.0), runs, check=False)
+    >>> bool(report.rms > 5), round(report.rates["A"], 1)  # the model is 2/3 as fast as the data
+    (True, 0.7)
+    >>> print(report)  # doctest: +SKIP
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a module, not {type(model).__name__}; make it from its seed first")

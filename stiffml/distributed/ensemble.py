@@ -53,6 +53,8 @@ class Ensemble(nn.Module):
     for each other no longer than torch.distributed lets them: half an hour, unless ``init_process_group`` was
     called before with another ``timeout``.
 
+    ``forward(y0)`` returns what the module returns for the whole y0, (batch, …) or a tuple of such tensors.
+
     Parameters
     ----------
     module : nn.Module
@@ -63,7 +65,12 @@ class Ensemble(nn.Module):
     params : iterable of Tensor
         Tensors besides the module's own that need gradients, such as those in ``params`` of an ODEBlock.
 
-    ``forward(y0)`` returns what the module returns for the whole y0, (batch, …) or a tuple of such tensors.
+    Examples
+    --------
+    >>> from stiffml.distributed import Ensemble
+    >>> layer = Ensemble(stiffml.ODEBlock(func, t, batch_dims=1))
+    >>> layer(torch.ones(6, 2).double()).shape  # in one process as in many
+    torch.Size([2, 6, 2])
     """
 
     def __init__(self, module: nn.Module, dim: int = 1, params: Iterable[Tensor] = ()) -> None:

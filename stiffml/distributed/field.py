@@ -63,6 +63,17 @@ class Field:
         Sums and decisions over all parts of a state.
     decomposition : Decomposition
         Which process holds which points.
+
+    Examples
+    --------
+    >>> from stiffml.distributed import Field
+    >>> field = Field((64,), species=1)
+    >>> u0 = field.create(lambda x: torch.sin(2 * torch.pi * x))
+    >>> def diffusion(t, y):  # with one ghost point at each side
+    ...     return 64**2 * (y[..., 2:] + y[..., :-2] - 2 * y[..., 1:-1])
+    >>> sol = stiffml.solve(field.rhs(diffusion), u0, 0.01 * t, method="bdf")
+    >>> sol.y.shape, bool(field.sum(sol.y[-1].abs()) < 0.7 * field.sum(u0.abs()))
+    (torch.Size([2, 1, 64]), True)
     """
 
     def __init__(

@@ -24,7 +24,14 @@ MODULES = {
 
 
 def names() -> tuple[str, ...]:
-    """The names of all experiments."""
+    """The names of all experiments.
+
+    Examples
+    --------
+    >>> from stiffml import experiments
+    >>> "crnn" in experiments.names()
+    True
+    """
     return tuple(MODULES)
 
 
@@ -35,6 +42,12 @@ def load(name: str) -> Experiment:
     ------
     ValueError
         If there is none.
+
+    Examples
+    --------
+    >>> from stiffml import experiments
+    >>> experiments.load("van_der_pol").source
+    'C. Fronk & L. Petzold, arXiv 2410.05592 (implicit methods) and 2412.01181 (exponential ones)'
     """
     if name not in MODULES:
         near = difflib.get_close_matches(name, MODULES, 1)

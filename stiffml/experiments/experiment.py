@@ -36,6 +36,12 @@ class Finding:
         The number that the source gives, as text; "" for none.
     differs : str
         In what the set-up differs from the published one, or why a bound is missed.
+
+    Examples
+    --------
+    >>> from stiffml.experiments import Finding
+    >>> Finding("mean error", 2e-6, at_most=1e-5).met, Finding("mean error", 2e-6, at_most=1e-6).met
+    (True, False)
     """
 
     what: str
@@ -71,6 +77,14 @@ class Outcome:
     data : xarray.Dataset
         All that the pictures show, with names, units and attributes.
     findings : tuple of Finding
+
+    Examples
+    --------
+    >>> import xarray
+    >>> from stiffml.experiments import Finding, Outcome
+    >>> outcome = Outcome(xarray.Dataset({"error": 2e-6}), (Finding("mean error", 2e-6, at_most=1e-5),))
+    >>> [finding.met for finding in outcome.findings]
+    [True]
     """
 
     data: xarray.Dataset
@@ -95,6 +109,12 @@ class Experiment:
         ``draw(data)`` makes the pictures from the data of an outcome, by name.
     requires : tuple of str
         Packages that stiffml itself does not need, by the names that they are imported by.
+
+    Examples
+    --------
+    >>> from stiffml import experiments
+    >>> experiments.load("crnn").title
+    'Reactions from noisy concentrations: chemical reaction neural networks'
     """
 
     title: str

@@ -46,6 +46,14 @@ def run(name: str, form: Form = "quick", folder: Path | None = None, report: Rep
         If there is no such experiment.
     ImportError
         If a package that it needs is missing.
+
+    Examples
+    --------
+    >>> from stiffml import experiments
+    >>> outcome = experiments.run("crnn", form="quick", folder="runs/crnn")  # doctest: +SKIP
+    >>> outcome.findings  # doctest: +SKIP
+    >>> experiments.FORMS
+    ('quick', 'medium', 'full')
     """
     experiment = load(name)
     missing = [package for package in experiment.requires if importlib.util.find_spec(package) is None]

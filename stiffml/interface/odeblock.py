@@ -44,6 +44,9 @@ class Keeper(nn.Module):
 class ODEBlock(nn.Module):
     """A layer that integrates its input through the times t.
 
+    ``forward(y0)`` returns the states at all times, (n, \\*y0.shape). With ``steps=KeptSteps(…)`` the steps
+    and the solution that are kept are part of the block's ``state_dict``, and a copy of the block has a copy.
+
     Parameters
     ----------
     func : callable or nn.Module
@@ -59,10 +62,11 @@ class ODEBlock(nn.Module):
         the block has copies of its tensors, except those that a plain function (a lambda, say) reads: a copy
         of a function is that function, which reads the same tensors.
 
-    steps : KeptSteps
-        Its steps and its solution are part of the block's ``state_dict``, and a copy of the block has a copy.
-
-    ``forward(y0)`` returns the states at all times, (n, *y0.shape).
+    Examples
+    --------
+    >>> block = stiffml.ODEBlock(func, torch.linspace(0, 1, 5).double(), method="bdf", rtol=1e-8)
+    >>> block(y0).shape
+    torch.Size([5, 2])
     """
 
     t: Tensor

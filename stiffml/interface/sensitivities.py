@@ -38,6 +38,12 @@ class Sensitivities:
     solution : Solution
     wrt : dict of str to Tensor or tuple of Tensor
         dY/dp by the name of p, (n, \\*y0.shape, \\*p.shape); for a tuple state a tuple of such tensors.
+
+    Examples
+    --------
+    >>> found = stiffml.sensitivities(func, y0.clone().requires_grad_(), t, ["y0"], rtol=1e-9)
+    >>> found.solution.y.shape, found.wrt["y0"].shape
+    (torch.Size([2, 2]), torch.Size([2, 2, 2]))
     """
 
     solution: Solution
@@ -80,6 +86,13 @@ def sensitivities(
     NotImplementedError
         With breakpoints, jumps or an event, for y0 of a field over several processes, and with
         make_consistent if every sample has times of its own.
+
+    Examples
+    --------
+    >>> k = torch.nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
+    >>> found = stiffml.sensitivities(lambda t, y: -k * y, y0, t, rtol=1e-9)
+    >>> found.wrt["k"][-1, 0]  # d/dk exp(-k) is -exp(-2)
+    tensor(-0.1353, dtype=torch.float64)
     """
     wrt = None if wrt is None else texts("wrt", wrt)
     extra = collected(params)

@@ -58,6 +58,14 @@ class Solution:
         Names and units, of solutions of a problem of the library or one's own.
     form : Form or None
         The form of states that are neither a real tensor nor a tuple of them; for stiffml's own use.
+
+    Examples
+    --------
+    >>> sol = stiffml.solve(func, y0, t)
+    >>> sol.t, sol.y.shape, sol.success
+    (tensor([0., 1.], dtype=torch.float64), torch.Size([2, 2]), True)
+    >>> len(sol.step_times) == sol.stats.accepted + 1  # the start and the ends of all steps
+    True
     """
 
     t: Tensor
@@ -103,21 +111,27 @@ class Solution:
     def interpolate(self, t: Tensor) -> State:
         """The solution at any times of the span, (n, \\*y0.shape), differentiable, also with respect to t.
 
-        Parameters
-        ----------
-        t : Tensor
-            (n,) times, in any order. If every sample has times of its own, (\\*batch, n) times too.
-
         Some methods have an interpolant of their own: ``dopri5`` (Hairer, Nørsett & Wanner, Solving ODEs I,
         section II.6), ``rosw-ra34pw2``, and ``arkimex-2c 2d 2e 3 4 5`` without a mass matrix. For BDF it is
         the polynomial that the formula of the step is made from. For other methods it is the polynomial
         through the ends of nearby steps; its degree is the method's order, at most 5. The interpolant is
         continuous, but its derivative jumps at the ends of steps.
 
+        Parameters
+        ----------
+        t : Tensor
+            (n,) times, in any order. If every sample has times of its own, (\\*batch, n) times too.
+
         Raises
         ------
         ValueError
             For times outside the span that was integrated, or a solution without steps.
+
+        Examples
+        --------
+        >>> sol = stiffml.solve(func, y0, t)
+        >>> sol.interpolate(torch.tensor([0.25, 0.5], dtype=torch.float64))[:, 0]  # exp(-0.25), exp(-0.5)
+        tensor([0.7788, 0.6065], dtype=torch.float64)
         """
         return self.interpolant(t)
 
@@ -134,6 +148,12 @@ class Solution:
         """The states at :attr:`step_times`, (steps + 1, \\*y0.shape), differentiable.
 
         States that were not kept are computed again.
+
+        Examples
+        --------
+        >>> sol = stiffml.solve(func, y0, t, method="cn", steps=stiffml.Grid(4))
+        >>> sol.step_states()[:, 0]
+        tensor([1.0000, 0.7778, 0.6049, 0.4705, 0.3660], dtype=torch.float64)
         """
         self._require_one_time("step_states")
         found = step_states(self.pieces)
@@ -144,6 +164,12 @@ class Solution:
 
         What ``torch.autograd.grad(y[i].flatten()[j], inputs)`` gives, for all outputs i and components j at
         once: exact to rounding, with the steps held fixed. For least squares.
+
+        The steps are differentiated forwards, once for each number in y0 and parameters, or backwards, once
+        for each number in Y, whichever are fewer. Where Jacobians are small dense blocks, all steps of a
+        segment are solved for at once with all right-hand sides, and the derivatives of func by parameters of
+        modules are evaluated at all of them in one call. With respect to times and breakpoints, and after an
+        event, it is one gradient for each number in Y.
 
         Parameters
         ----------
@@ -166,18 +192,14 @@ class Solution:
         NotImplementedError
             For a field that is spread over processes.
 
-        The steps are differentiated forwards, once for each number in y0 and parameters, or backwards, once
-        for each number in Y, whichever are fewer. Where Jacobians are small dense blocks, all steps of a
-        segment are solved for at once with all right-hand sides, and the derivatives of func by parameters of
-        modules are evaluated at all of them in one call. With respect to times and breakpoints, and after an
-        event, it is one gradient for each number in Y.
-
         Examples
         --------
-        >>> sol = stiffml.solve(net, y0, t)
-        >>> p = list(net.parameters())
-        >>> J = torch.cat([j.flatten(2) for j in sol.jacobian(p)], dim=2)  # (n, size, numbers)
-        >>> step = torch.linalg.lstsq(J.flatten(0, 1), (data - sol.y).flatten()).solution  # Gauss-Newton
+        >>> k = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+        >>> sol = stiffml.solve(lambda t, y: -k * y, y0, t, rtol=1e-9)
+        >>> sol.jacobian(k)[-1]  # d/dk exp(-k) is -exp(-2)
+        tensor([-0.1353, -0.1353], dtype=torch.float64)
+        >>> J = sol.jacobian([k])[0].reshape(-1, 1)  # rows: all outputs; columns: all numbers in parameters
+        >>> step = torch.linalg.lstsq(J, (0.1 - sol.y).detach().reshape(-1, 1)).solution  # Gauss-Newton
         """
         form = self.form
         if form is None:
@@ -203,6 +225,12 @@ class Solution:
             Names of the last dimension's components; they become the coordinate ``component``.
         units : str, optional
             Units of y.
+
+        Examples
+        --------
+        >>> data = stiffml.solve(func, y0, t).to_xarray(names=["slow", "fast"], units="mol/L")
+        >>> dict(data.state.sizes), round(float(data.state.sel(component="slow")[-1]), 4)
+        ({'time': 2, 'component': 2}, 0.3679)
         """
         self._require_one_time("to_xarray")
         names = None if names is None else texts("names", names)
@@ -221,6 +249,11 @@ class Solution:
 
         Axes are logarithmic where decades matter; a complex component has two panels, of its real and its
         imaginary part.
+
+        Examples
+        --------
+        >>> figure = stiffml.solve(func, y0, t).plot(["slow", "fast"])
+        >>> figure.savefig("decay.png")  # doctest: +SKIP
         """
         from stiffml.interface.dense import dense
         from stiffml.plotting import plot_states

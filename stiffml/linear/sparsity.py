@@ -26,6 +26,12 @@ class Sparsity:
     ------
     ValueError
         Unless it is a square matrix.
+
+    Examples
+    --------
+    >>> pattern = stiffml.Sparsity(np.eye(2))  # component i depends on itself only
+    >>> stiffml.solve(func, y0, t, jacobian=pattern).y[-1, 0]
+    tensor(0.3679, dtype=torch.float64)
     """
 
     def __init__(self, pattern: Any) -> None:

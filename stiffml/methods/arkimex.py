@@ -26,9 +26,23 @@ class ARKIMEX(DiagonallyImplicit):
     name : str
         PETSc's name, such as ``3`` or ``ars443``.
 
-    Source: Kennedy & Carpenter, Appl. Numer. Math. 44 (2003) for ``3 4 5``; Ascher, Ruuth & Spiteri, Appl.
+    Raises
+    ------
+    ValueError
+        For an unknown name; the message lists the known ones.
+
+    References
+    ----------
+    Kennedy & Carpenter, Appl. Numer. Math. 44 (2003) for ``3 4 5``; Ascher, Ruuth & Spiteri, Appl.
     Numer. Math. 25 (1997) for ``ars…``; Giraldo, Kelly & Constantinescu, SIAM J. Sci. Comput. 35 (2013) for
     ``2c 2d 2e``; Pareschi & Russo, J. Sci. Comput. 25 (2005) for ``prssp2 l2 a2``.
+
+    Examples
+    --------
+    >>> split = stiffml.Split(lambda t, y: -1e3 * y, lambda t, y: 1e3 * torch.cos(t) + 0 * y)
+    >>> sol = stiffml.solve(split, y0, t, method=stiffml.ARKIMEX("4"))  # or method="arkimex-4"
+    >>> sol.y[-1]  # cos(1) + sin(1)/1000, but for 1e-6
+    tensor([0.5411, 0.5411], dtype=torch.float64)
     """
 
     name: str

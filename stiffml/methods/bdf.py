@@ -39,7 +39,20 @@ class BDF(Method):
         1 to 6, default 5. Orders 1 and 2 are A-stable. Orders 3 to 6 are A(α)-stable with α = 86°, 73°, 52°,
         18°: high orders suit decaying modes, not oscillating ones.
 
-    Source: Hairer & Wanner, Solving ODEs II, section V.1; the start: PETSc, src/ts/impls/bdf/bdf.c.
+    Raises
+    ------
+    ValueError
+        For another order.
+
+    References
+    ----------
+    Hairer & Wanner, Solving ODEs II, section V.1; the start: PETSc, src/ts/impls/bdf/bdf.c.
+
+    Examples
+    --------
+    >>> sol = stiffml.solve(func, y0, t, method=stiffml.BDF(2), steps=stiffml.Fixed(0.01))  # or "bdf2"
+    >>> sol.y[-1, 0]  # exp(-1) is 0.36788
+    tensor(0.3679, dtype=torch.float64)
     """
 
     order: int = 5

@@ -82,8 +82,20 @@ class DIRK(DiagonallyImplicit):
         entries, the order, the order of the error estimate, the number of stages; a for A-stable, l for
         L-stable, sa for stiffly accurate.
 
-    Source: Kennedy & Carpenter, Diagonally Implicit Runge-Kutta Methods (NASA/TM-2016-219173); Al Jahdali et
+    Raises
+    ------
+    ValueError
+        For an unknown name; the message lists the known ones.
+
+    References
+    ----------
+    Kennedy & Carpenter, Diagonally Implicit Runge-Kutta Methods (NASA/TM-2016-219173); Al Jahdali et
     al., arXiv 2205.13399 for the higher orders. Adjoint: Hager, Numer. Math. 87 (2000), eq. 10.
+
+    Examples
+    --------
+    >>> stiffml.odeint(func, y0, t, method=stiffml.DIRK("es324sal"))[-1, 0]  # or "dirk-es324sal"
+    tensor(0.3679, dtype=torch.float64)
     """
 
     name: str

@@ -48,8 +48,8 @@ class ETD(OneStep):
     ValueError
         For another order.
 
-    Example
-    -------
+    Examples
+    --------
     >>> import torch, stiffml
     >>> split = stiffml.Split(lambda t, y: -1e4 * y, lambda t, y: 1e4 * torch.cos(t) + 0 * y, linear=True)
     >>> t = torch.tensor([0.0, 1.0], dtype=torch.float64)
@@ -58,7 +58,9 @@ class ETD(OneStep):
     >>> round(float(y[-1]), 4)
     0.5404
 
-    Source: Cox & Matthews, J. Comput. Phys. 176 (2002), eqs. 20 to 25: ETD2RK and ETD3RK. Stiff orders:
+    References
+    ----------
+    Cox & Matthews, J. Comput. Phys. 176 (2002), eqs. 20 to 25: ETD2RK and ETD3RK. Stiff orders:
     Hochbruck & Ostermann, Acta Numerica 19 (2010), section 2.
     """
 

@@ -24,8 +24,16 @@ class SDIRK3(DiagonallyImplicit):
     It is stiffly accurate, with γ on the whole diagonal. The embedded solution of order 2 leaves out the
     last stage. PETSc does not have this method.
 
-    Source: Alexander, SIAM J. Numer. Anal. 14 (1977), theorem 5. Adjoint: Hager, Numer. Math. 87 (2000),
+    References
+    ----------
+    Alexander, SIAM J. Numer. Anal. 14 (1977), theorem 5. Adjoint: Hager, Numer. Math. 87 (2000),
     eq. 10.
+
+    Examples
+    --------
+    >>> y = stiffml.odeint(func, y0, t, method=stiffml.SDIRK3(), steps=stiffml.Fixed(0.05))  # or "sdirk3"
+    >>> y[-1, 0], bool(y[-1, 1].abs() < 1e-12)  # the fast component has gone
+    (tensor(0.3679, dtype=torch.float64), True)
     """
 
     stepper = "native"

@@ -41,10 +41,14 @@ class Crossing:
 
     Examples
     --------
+    >>> def fall(t, y):
+    ...     return torch.stack([y[1], torch.full_like(y[1], -9.81)])  # height, speed
     >>> floor = stiffml.Crossing(lambda t, y: y[0], "falling")
     >>> top = stiffml.Crossing(lambda t, y: y[1], "falling", terminal=False)
-    >>> sol = stiffml.solve(fall, y0, t, event=[floor, top])
-    >>> sol.event.t, sol.events[1].t
+    >>> start = torch.tensor([0.0, 9.81], dtype=torch.float64)
+    >>> sol = stiffml.solve(fall, start, 5 * t, event=[floor, top])
+    >>> sol.event.t, sol.events[1].t  # back after 2 s, at the top after 1 s
+    (tensor(2.0000, dtype=torch.float64), tensor([1.0000], dtype=torch.float64))
     """
 
     function: EventFunc
@@ -82,6 +86,13 @@ class Events:
         (k,) the times in their order, differentiable.
     y : Tensor or tuple of Tensor
         (k, \\*y0.shape) the states there, differentiable.
+
+    Examples
+    --------
+    >>> half = stiffml.Crossing(lambda t, y: y[0] - 0.5, terminal=False)
+    >>> sol = stiffml.solve(func, y0, t, event=half)
+    >>> sol.events[0].t, sol.events[0].y.shape
+    (tensor([0.6931], dtype=torch.float64), torch.Size([1, 2]))
     """
 
     t: Tensor
@@ -101,6 +112,12 @@ class Event:
         The state there, in the form of y0, differentiable.
     number : int
         Which of the event functions it was.
+
+    Examples
+    --------
+    >>> sol = stiffml.solve(func, y0, t, event=lambda t, y: y[0] - 0.5)
+    >>> sol.event.t, sol.event.y[0]  # ln 2, 0.5
+    (tensor(0.6931, dtype=torch.float64), tensor(0.5000, dtype=torch.float64))
     """
 
     t: Tensor

@@ -49,6 +49,13 @@ class KeptSteps:
     Several solves in an iteration take an object each. Under ``torch.no_grad()`` the steps are used, but
     nothing of the object changes: an evaluation does not disturb a training.
 
+    All of it is in :meth:`state_dict`, for a training that is resumed to the same result. An ``ODEBlock``
+    with ``steps=kept`` has it in its own.
+
+    Steps belong to the times (``t``, ``through``, ``breakpoints``), the shape and dtype of y0, the method and
+    the tolerances they were chosen for. A solve with others is an error that names what differs;
+    :meth:`reset` begins anew.
+
     Parameters
     ----------
     steps : Adaptive, Fixed or Grid
@@ -72,18 +79,15 @@ class KeptSteps:
     error : float
         The largest estimated error of the last solve, in that norm.
 
-    Example
-    -------
+    Examples
+    --------
     >>> kept = stiffml.KeptSteps(stiffml.Adaptive(), renew=25, bound=3)
-    >>> for _ in range(300):
-    ...     loss(stiffml.solve(func, y0, t, steps=kept)).backward()
-
-    All of it is in :meth:`state_dict`, for a training that is resumed to the same result. An ``ODEBlock``
-    with ``steps=kept`` has it in its own.
-
-    Steps belong to the times (``t``, ``through``, ``breakpoints``), the shape and dtype of y0, the method and
-    the tolerances they were chosen for. A solve with others is an error that names what differs;
-    :meth:`reset` begins anew.
+    >>> rate = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    >>> for _ in range(30):  # a training
+    ...     sol = stiffml.solve(lambda t, y: -rate * y, y0, t, steps=kept)
+    ...     sol.y[-1, 0].backward()
+    >>> dict(kept.renewals)
+    {'first': 1, 'age': 1}
     """
 
     def __init__(

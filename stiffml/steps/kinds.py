@@ -39,6 +39,17 @@ class Adaptive:
         its steps short (Hairer & Wanner, Solving ODEs II, section IV.2) and more than 10 000 steps remain.
         Default True. False: it goes on up to ``max_steps``. Implicit methods ignore it, and so do samples
         with times of their own, which go on.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For numbers out of range, or a ``minimum`` above ``maximum``.
+
+    Examples
+    --------
+    >>> sol = stiffml.solve(func, y0, t, steps=stiffml.Adaptive(maximum=0.1))
+    >>> bool(sol.step_times.diff().max() < 0.1 + 1e-12)
+    True
     """
 
     initial: float | None = None
@@ -61,7 +72,23 @@ class Adaptive:
 
 @dataclass(frozen=True)
 class Fixed:
-    """Equal steps in every output interval: as few as possible with a size of at most ``h``."""
+    """Equal steps in every output interval: as few as possible with a size of at most ``h``.
+
+    Parameters
+    ----------
+    h : float
+        In the units of t, positive.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For anything else.
+
+    Examples
+    --------
+    >>> stiffml.solve(func, y0, t, method="cn", steps=stiffml.Fixed(0.3)).step_times
+    tensor([0.0000, 0.2500, 0.5000, 0.7500, 1.0000], dtype=torch.float64)
+    """
 
     h: float
 
@@ -75,12 +102,29 @@ class Fixed:
             return np.maximum(1.0, np.ceil(np.diff(times) / (self.h * (1 + 1e-9))))
 
     def fractions(self, times: np.ndarray) -> Fractions:
+        """(steps,) for each interval between times the ends of its steps, as fractions in (0, 1]."""
         return tuple(np.arange(1, n + 1) / n for n in self.counts(times).astype(int))
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Exactly ``substeps`` equal steps in every output interval."""
+    """Exactly ``substeps`` equal steps in every output interval.
+
+    Parameters
+    ----------
+    substeps : int
+        Default 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what is no positive whole number.
+
+    Examples
+    --------
+    >>> stiffml.solve(func, y0, t, method="cn", steps=stiffml.Grid(4)).step_times
+    tensor([0.0000, 0.2500, 0.5000, 0.7500, 1.0000], dtype=torch.float64)
+    """
 
     substeps: int = 1
 
@@ -92,6 +136,7 @@ class Grid:
         return np.full(len(times) - 1, float(self.substeps))
 
     def fractions(self, times: np.ndarray) -> Fractions:
+        """(steps,) for each interval between times the ends of its steps, as fractions in (0, 1]."""
         ends = np.arange(1, self.substeps + 1) / self.substeps
         return (ends,) * (len(times) - 1)
 
@@ -115,6 +160,15 @@ class Recorded:
     ------
     TypeError, ValueError
         For anything else; the message names the interval and the entry, both counted from 0.
+
+    Examples
+    --------
+    >>> chosen = stiffml.solve(func, y0, t)
+    >>> again = stiffml.solve(func, 2 * y0, t, steps=chosen.steps)
+    >>> bool((again.step_times == chosen.step_times).all())
+    True
+    >>> stiffml.solve(func, y0, t, method="cn", steps=stiffml.Recorded([[0.1, 0.5, 1.0]])).step_times
+    tensor([0.0000, 0.1000, 0.5000, 1.0000], dtype=torch.float64)
     """
 
     ends: Fractions
@@ -138,6 +192,7 @@ class Recorded:
         return np.array([len(ends) for ends in self.ends], dtype=float)
 
     def fractions(self, times: np.ndarray) -> Fractions:
+        """(steps,) for each interval between times the ends of its steps, as fractions in (0, 1]."""
         intervals = len(times) - 1
         if len(self.ends) != intervals:
             raise ValueError(

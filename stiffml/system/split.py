@@ -23,6 +23,17 @@ class Split(nn.Module):
         Whether ``implicit`` is linear in y (its Jacobian does not depend on t or y). The system is then
         factorised once for each step size, forward and transposed; with ``batch_dims`` once for all samples
         whose Jacobian is the same. ``etd…`` methods take it to be so, and try it out. Default False.
+
+    Raises
+    ------
+    TypeError
+        For a part that cannot be called.
+
+    Examples
+    --------
+    >>> split = stiffml.Split(implicit=lambda t, y: -1e3 * y, explicit=lambda t, y: y.sin(), linear=True)
+    >>> bool(stiffml.odeint(split, y0, t, method="arkimex-3")[-1].abs().max() < 1e-6)
+    True
     """
 
     def __init__(

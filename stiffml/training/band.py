@@ -33,6 +33,13 @@ class Band:
     low, high : ndarray
         (n, components) the interval at each time and component by itself, by Student's distribution.
     level : float
+
+    Examples
+    --------
+    >>> from stiffml.training import fit
+    >>> band = fit(Decay(), runs, steps=stiffml.Grid(10)).band("a", [0.0, 0.5])
+    >>> [f"{x:.4f}" for x in (band.low[1, 0], band.y[1, 0], band.high[1, 0])]  # exp(−1.5) is 0.2231
+    ['0.2120', '0.2231', '0.2343']
     """
 
     times: np.ndarray

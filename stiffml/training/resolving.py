@@ -144,6 +144,13 @@ class Report:
         The mean absolute residual of the fit, with its own steps.
     unseen : bool
         Whether the runs were not fitted to.
+
+    Examples
+    --------
+    >>> from stiffml.training import fit
+    >>> report = fit(Decay(), runs[:1], steps=stiffml.Grid(10)).report(runs[1:])  # of a run not fitted to
+    >>> report.runs, report.unseen, bool(report.mean < 1e-3)
+    (('b',), True, True)
     """
 
     runs: tuple[str, ...]

@@ -64,6 +64,13 @@ class Result:
         By run, its initial state (components,), with the fitted values in it.
     covariance : Covariance or None
         Of all that was fitted; None with a first-order optimizer, and for more than 2 000 numbers.
+
+    Examples
+    --------
+    >>> from stiffml.training import fit
+    >>> result = fit(Decay(), runs, steps=stiffml.Grid(10))
+    >>> round(result.model.k.item(), 3), bool(result.error < 1e-3), result.failures
+    (3.0, True, [])
     """
 
     model: nn.Module
@@ -115,6 +122,13 @@ class Result:
             Default: those to validate on, or else those fitted to.
         rtol, atol : float
             Default 1e-7, and 1e-10 of the smallest scale.
+
+        Examples
+        --------
+        >>> from stiffml.training import fit
+        >>> again = fit(Decay(), runs, steps=stiffml.Grid(10)).resolved()
+        >>> [one.run.name for one in again], bool(abs(again[0].y - exact).max() < 1e-4)
+        (['a', 'b'], True)
         """
         runs = (self.data if self.validate is None else self.validate) if runs is None else runs
         if not isinstance(runs, Runs):
@@ -149,6 +163,13 @@ class Result:
             (n, components) -> (n,). Reported is the largest change along any run.
         rtol, atol : float
             As for :meth:`resolved`.
+
+        Examples
+        --------
+        >>> from stiffml.training import fit
+        >>> report = fit(Decay(), runs[:1], steps=stiffml.Grid(10)).report(runs[1:])
+        >>> report.components, bool(report.errors.max() < 1e-3)
+        (('A',), True)
         """
         found = self.resolved(runs, rtol=rtol, atol=atol)
         return Report(
@@ -187,10 +208,13 @@ class Result:
         ValueError
             For another run, times that do not begin with the run's, or a fit without a covariance.
 
-        Example
-        -------
-        >>> band = result.band("exp00", np.linspace(0, 10, 200))  # doctest: +SKIP
+        Examples
+        --------
+        >>> from stiffml.training import fit
+        >>> band = fit(Decay(), runs, steps=stiffml.Grid(10)).band("a", np.linspace(0, 2, 200))
         >>> axes.fill_between(band.times, band.low[:, 0], band.high[:, 0], alpha=0.3)  # doctest: +SKIP
+        >>> band.y.shape, bool((band.high >= band.low).all())
+        ((200, 1), True)
         """
         if self.covariance is None:
             raise ValueError(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
-import importlib
-import pkgutil
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +12,7 @@ import torch
 import xarray
 
 import problems
-import stiffml.training.data
+import stiffml
 from stiffml.training.data import Forcing, Run, Runs, from_xarray, read_netcdf
 
 NAN = float("nan")
@@ -43,21 +40,6 @@ def same(a: Runs, b: Runs) -> None:
         if one.forcing and other.forcing:
             np.testing.assert_array_equal(one.forcing.times, other.forcing.times)
             np.testing.assert_array_equal(one.forcing.values, other.forcing.values)
-
-
-MODULES = ["collocation", *(f"data.{m.name}" for m in pkgutil.iter_modules(stiffml.training.data.__path__))]
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_examples_in_docstrings(module: str) -> None:
-    found = doctest.testmod(importlib.import_module(f"stiffml.training.{module}"))
-    assert not found.failed
-
-
-def test_there_are_examples() -> None:
-    finder = doctest.DocTestFinder(exclude_empty=True)
-    modules = [importlib.import_module(f"stiffml.training.{name}") for name in MODULES]
-    assert sum(len(test.examples) > 0 for module in modules for test in finder.find(module)) >= 8
 
 
 def test_access() -> None:

@@ -62,8 +62,8 @@ def odeint(
     Returns
     -------
     Tensor or tuple of Tensor
-        (n, *y0.shape), differentiable with respect to y0, t and all that func uses. With ``event_fn``: the
-        time of the event, and (2, *y0.shape), y0 and the state there.
+        (n, \\*y0.shape), differentiable with respect to y0, t and all that func uses. With ``event_fn``: the
+        time of the event, and (2, \\*y0.shape), y0 and the state there.
 
     Raises
     ------
@@ -71,6 +71,17 @@ def odeint(
         For wrong arguments, and methods that stiffml does not have.
     SolveError
         If the solve stops early.
+
+    Examples
+    --------
+    >>> from stiffml.compat.torchdiffeq import odeint
+    >>> odeint(lambda t, y: -y, y0, t, method="dopri5", rtol=1e-8)[-1, 0]
+    tensor(0.3679, dtype=torch.float64)
+    >>> odeint(func, y0, t, method="bdf")[-1, 0]  # one of stiffml's own, for what is stiff
+    tensor(0.3679, dtype=torch.float64)
+    >>> grid = {"step_size": 0.1}
+    >>> odeint(lambda t, y: -y, y0, t, method="rk4", options=grid)[-1, 0]
+    tensor(0.3679, dtype=torch.float64)
     """
     call = call_of(func, y0, t, rtol, atol, method, options)
     if event_fn is not None:
@@ -98,6 +109,11 @@ def odeint_adjoint(
 
     It keeps the states of the steps and no graphs of func, which is evaluated again in the backward pass.
 
+    func may have ``callback_step_adjoint``, ``callback_accept_step_adjoint`` and
+    ``callback_reject_step_adjoint``. The first two are called in the backward pass for each step of the run,
+    from the last to the first, with the end of the step, the state there and the size of the step. None is
+    rejected there.
+
     Parameters
     ----------
     adjoint_rtol, adjoint_atol, adjoint_method, adjoint_options
@@ -107,10 +123,13 @@ def odeint_adjoint(
         Tensors that get a gradient, zero if nothing depends on them. Default: the parameters of func. Other
         tensors that func uses get their gradient too.
 
-    func may have ``callback_step_adjoint``, ``callback_accept_step_adjoint`` and
-    ``callback_reject_step_adjoint``. The first two are called in the backward pass for each step of the run,
-    from the last to the first, with the end of the step, the state there and the size of the step. None is
-    rejected there.
+    Examples
+    --------
+    >>> from stiffml.compat.torchdiffeq import odeint_adjoint
+    >>> model = Decay()
+    >>> odeint_adjoint(model, y0, t, method="dopri5")[-1, 0].backward()
+    >>> model.k.grad  # d/dk exp(−k) is −exp(−2)
+    tensor(-0.1353, dtype=torch.float64)
     """
     given = {"rtol": adjoint_rtol, "atol": adjoint_atol, "method": adjoint_method, "options": adjoint_options}
     useless = [f"adjoint_{name}" for name, value in given.items() if value is not None]
@@ -143,7 +162,7 @@ def odeint_event(
     odeint_interface: Callable[..., Any] = odeint,
     **kwargs: Any,
 ) -> tuple[Tensor, Any]:
-    """The time of an event and (2, *y0.shape), y0 and the state there, with gradients through the event.
+    """The time of an event and (2, \\*y0.shape), y0 and the state there, with gradients through the event.
 
     Parameters
     ----------
@@ -157,6 +176,13 @@ def odeint_event(
         :func:`odeint` (default) or :func:`odeint_adjoint`.
     **kwargs
         Further arguments of that.
+
+    Examples
+    --------
+    >>> from stiffml.compat.torchdiffeq import odeint_event
+    >>> when, states = odeint_event(lambda t, y: -y, y0, t[0], event_fn=lambda t, y: y[0] - 0.5)
+    >>> when, states[-1, 0]  # ln 2, 0.5
+    (tensor(0.6931, dtype=torch.float64), tensor(0.5000, dtype=torch.float64))
     """
     begin = torch.as_tensor(t0).reshape(1)
     t = torch.cat([begin, begin.detach() + (-1 if reverse_time else 1)])
@@ -176,7 +202,14 @@ def odeint_dense(
 ) -> Callable[[Tensor], Any]:
     """The solution from t0 to t1 as a function of time, differentiable.
 
-    It takes times of any shape and returns (*shape, *y0.shape). The method must have adaptive steps.
+    It takes times of any shape and returns (\\*shape, \\*y0.shape). The method must have adaptive steps.
+
+    Examples
+    --------
+    >>> from stiffml.compat.torchdiffeq import odeint_dense
+    >>> solution = odeint_dense(lambda t, y: -y, y0, t[0], t[1])
+    >>> solution(torch.tensor(0.5).double())[0]  # exp(−1/2)
+    tensor(0.6065, dtype=torch.float64)
     """
     t = torch.stack([torch.as_tensor(t0).reshape(()), torch.as_tensor(t1).reshape(())])
     call = call_of(func, y0, t, rtol, atol, method, options)

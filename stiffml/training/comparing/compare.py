@@ -108,10 +108,12 @@ def compare(
     ValueError, TypeError, FileExistsError
         For a wrong argument, or a folder that holds another comparison.
 
-    Example
-    -------
-    >>> found = compare(Network, train, validate=unseen, methods=["cn", "dopri5"], seconds=60,
-    ...                 folder="runs/compare")  # doctest: +SKIP
+    Examples
+    --------
+    >>> from stiffml.training import compare
+    >>> found = compare(Decay(), runs, methods=["cn", "dopri5"], optimizers=["lm"], seeds=1, iterations=5)
+    >>> found.summary().own_error.shape  # of (method, optimizer, seed)
+    (2, 1, 1)
     >>> print(found.table())  # doctest: +SKIP
     >>> found.write_report("report.html")  # doctest: +SKIP
     """

@@ -34,6 +34,14 @@ class Comparison:
         ``reason``, empty unless the training could not go on. With ``iteration``: ``loss``, ``norm``,
         ``failures`` and costs of each iteration. With ``snapshot``, weights looked at after ``at``
         iterations: ``error``, ``held_out``, ``stiffness``, ``explicit_steps``. NaN after the end.
+
+    Examples
+    --------
+    >>> from stiffml.training import compare
+    >>> found = compare(Decay(), runs, methods=["cn"], optimizers=["lm"], seeds=1, iterations=3)
+    >>> dict(found.data.sizes)["method"], found.summary().iterations.item()
+    (1, 3.0)
+    >>> found.save("runs/compare")  # doctest: +SKIP
     """
 
     data: xarray.Dataset

@@ -39,6 +39,16 @@ class Batch:
         (runs, k)
     forcing_times, forcing : Tensor or None
         (runs, m) and (m, runs, k), padded likewise; None without forcing.
+
+    Examples
+    --------
+    >>> a, b = Run("a", [0, 1, 4], [[1.0], [0.6], [0.1]]), Run("b", [0, 2], [[2.0], [1.0]])
+    >>> batch = Runs([a, b], ["A"]).padded()
+    >>> batch.times, batch.lengths
+    (tensor([[0., 1., 4.],
+            [0., 2., 2.]], dtype=torch.float64), tensor([3, 2]))
+    >>> y = stiffml.odeint(lambda t, y: -y / 2, batch.y0, batch.times, batch_dims=1)  # (n, runs, components)
+    >>> loss = (batch.weights * (y - batch.values) ** 2).sum()  # of observations only
     """
 
     names: tuple[str, ...]
@@ -173,6 +183,13 @@ class Minibatches:
         Whether the order is random. Default true.
     dtype, device
         Of the tensors. Default float64, on the CPU.
+
+    Examples
+    --------
+    >>> for batch in runs.minibatches(1, seed=0):
+    ...     print(batch.names)
+    ('a',)
+    ('b',)
     """
 
     def __init__(

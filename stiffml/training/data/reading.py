@@ -33,6 +33,8 @@ def from_xarray(
 ) -> Runs:
     """Runs from a Dataset: of :meth:`Runs.to_xarray`, of ``problem.dataset(…)``, or any other over time.
 
+    Units are those of the coordinate ``units``, or of the attribute.
+
     Parameters
     ----------
     data : xarray.Dataset
@@ -46,15 +48,13 @@ def from_xarray(
     noise, initial
         As for :class:`Runs`. Default noise: the variable ``noise`` over components, if there is one.
 
-    Units are those of the coordinate ``units``, or of the attribute.
-
     Raises
     ------
     TypeError, ValueError
         For names that the Dataset does not have, or what :class:`Runs` refuses.
 
-    Example
-    -------
+    Examples
+    --------
     >>> import problems
     >>> from stiffml.training.data import from_xarray
     >>> data = problems.load("robertson").dataset(20, noise=0.01, rtol=1e-4)
@@ -113,8 +113,8 @@ def read_netcdf(path: str | Path, *, noise: Any = None, initial: Any = None, **n
     ValueError
         If it is no netCDF file, is truncated, or holds no runs.
 
-    Example
-    -------
+    Examples
+    --------
     >>> import os, tempfile
     >>> from stiffml.training.data import Run, Runs, read_netcdf
     >>> runs = Runs([Run("a", [0.0, 1.0], [[1.0], [0.5]])], ["A"])

@@ -25,6 +25,14 @@ class Forcing:
         (m, k), complete.
     names : tuple of str
         Of the k columns.
+
+    Examples
+    --------
+    >>> from stiffml.training.data import Forcing
+    >>> heating = Forcing([0.0, 60.0], [[300.0], [360.0]], ("T",))  # K, linear over a minute
+    >>> heated = Run("a", [0.0, 30.0], [[1.0], [0.2]], forcing=heating)
+    >>> Runs([heated], ["A"]).padded().forcing_at(30.0)
+    tensor([[330.]], dtype=torch.float64)
     """
 
     times: np.ndarray
@@ -76,8 +84,8 @@ class Run:
     source : str
         The run that this one is a window of. Default: its own name.
 
-    Example
-    -------
+    Examples
+    --------
     >>> run = Run("a", [0, 1, 3], [[2.0, float("nan")], [1.0, 0.5], [0.4, 0.9]])
     >>> run.y0, run.y0_noise
     (array([2. , 0.5]), array([inf, inf]))

@@ -51,8 +51,8 @@ class Runs(Sequence[Run]):
     TypeError, ValueError
         For runs that do not fit together; the message names the run.
 
-    Example
-    -------
+    Examples
+    --------
     >>> from stiffml.training.data import Run, Runs
     >>> a = Run("a", [0.0, 1.0, 4.0], [[1.0], [0.6], [0.1]])
     >>> b = Run("b", [0.0, 2.0], [[2.0], [float("nan")]])
@@ -94,10 +94,12 @@ class Runs(Sequence[Run]):
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Of the runs, in their order."""
         return tuple(run.name for run in self)
 
     @property
     def components(self) -> tuple[str, ...]:
+        """Their names, in the order of the state."""
         return self.labels.components
 
     @property
@@ -171,8 +173,8 @@ class Runs(Sequence[Run]):
             For a component that there is not, a value to be known that is missing, or one to be measured
             without ``noise``.
 
-        Example
-        -------
+        Examples
+        --------
         >>> from stiffml.training.data import Run, Runs
         >>> runs = Runs([Run("a", [0.0, 1.0], [[1.1, 0.0], [0.6, 0.5]])], ["A", "B"])
         >>> run = runs.with_initial({"A": "measured", "B": 0.0}, noise={"A": 0.1})[0]
@@ -202,6 +204,8 @@ class Runs(Sequence[Run]):
     ) -> tuple[Runs, Runs]:
         """The runs in two parts, to train on and to validate on; no observation is in both.
 
+        Windows of one run stay together; by time, split before cutting them.
+
         Parameters
         ----------
         by : str
@@ -216,12 +220,19 @@ class Runs(Sequence[Run]):
         at : float
             The first time to validate on, in place of ``fraction``.
 
-        Windows of one run stay together; by time, split before cutting them.
-
         Raises
         ------
         ValueError
             If a part would be empty, or for a name that no run has.
+
+        Examples
+        --------
+        >>> train, validate = runs.split(fraction=0.5, seed=0)
+        >>> len(train), len(validate)
+        (1, 1)
+        >>> early, late = runs.split("time", at=1.0)
+        >>> float(early[0].times[-1]), float(late[0].times[0])
+        (0.75, 1.0)
         """
         train, rest = splitting.parts(self._runs, self.noise, by, fraction, seed, validate, at)
         return self._with(train), self._with(rest)
@@ -245,6 +256,12 @@ class Runs(Sequence[Run]):
         ------
         ValueError
             If there is no window.
+
+        Examples
+        --------
+        >>> windows = runs.windows(4, stride=4)  # of 9 times, 8 intervals, in 2 runs
+        >>> windows.names, len(windows[0])
+        (('a[0:5]', 'a[4:9]', 'b[0:5]', 'b[4:9]'), 5)
         """
         return self._with(splitting.windows(self._runs, self.noise, length, stride))
 
@@ -273,7 +290,15 @@ class Runs(Sequence[Run]):
         save_netcdf(checked_path("path", path), self.to_xarray())
 
     def to_pandas(self) -> pandas.DataFrame:
-        """A table with the columns ``run``, ``time``, and one for each component and input."""
+        """A table with the columns ``run``, ``time``, and one for each component and input.
+
+        Examples
+        --------
+        >>> runs.to_pandas().head(2)
+          run  time         A
+        0   a  0.00  1.000000
+        1   a  0.25  0.472367
+        """
         import pandas
 
         tables = [

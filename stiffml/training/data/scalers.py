@@ -19,6 +19,13 @@ class Scaler(nn.Module, abc.ABC):
 
     ``scaler(x)`` and ``scaler.inverse(z)`` take any leading dimensions, (…, components); ``derivative`` is
     dz/dx at x, and ``inverse_derivative`` dx/dz at z.
+
+    Examples
+    --------
+    >>> from stiffml.training.data import Range, Scaler
+    >>> scaler = Range.fit(runs)
+    >>> isinstance(scaler, Scaler), float(scaler.inverse(scaler(torch.tensor([0.5]).double())))
+    (True, 0.5)
     """
 
     @classmethod
@@ -30,13 +37,16 @@ class Scaler(nn.Module, abc.ABC):
     def forward(self, x: Tensor) -> Tensor: ...
 
     @abc.abstractmethod
-    def inverse(self, z: Tensor) -> Tensor: ...
+    def inverse(self, z: Tensor) -> Tensor:
+        """x of z, (…, components)."""
 
     @abc.abstractmethod
-    def derivative(self, x: Tensor) -> Tensor: ...
+    def derivative(self, x: Tensor) -> Tensor:
+        """dz/dx at x, (…, components)."""
 
     @abc.abstractmethod
-    def inverse_derivative(self, z: Tensor) -> Tensor: ...
+    def inverse_derivative(self, z: Tensor) -> Tensor:
+        """dx/dz at z, (…, components)."""
 
     def _keep(self, **buffers: Any) -> None:
         for name, value in buffers.items():
@@ -81,6 +91,13 @@ class MinMax(_Affine):
     """z = (x − min)/(max − min), from 0 to 1 on the data it was fitted to.
 
     A component that is constant, or was never observed, keeps its scale.
+
+    Examples
+    --------
+    >>> from stiffml.training.data import MinMax
+    >>> scaler = MinMax.fit(np.array([[10.0], [30.0]]))
+    >>> scaler(torch.tensor([[10.0], [20.0], [30.0]]).double()).flatten()
+    tensor([0.0000, 0.5000, 1.0000], dtype=torch.float64)
     """
 
     @classmethod
@@ -95,6 +112,13 @@ class Standard(_Affine):
     """z = (x − mean)/(standard deviation).
 
     A component that is constant, or was never observed, keeps its scale.
+
+    Examples
+    --------
+    >>> from stiffml.training.data import Standard
+    >>> scaler = Standard.fit(np.array([[10.0], [30.0]]))  # mean 20, standard deviation 10
+    >>> scaler(torch.tensor([[10.0], [20.0], [30.0]]).double()).flatten()
+    tensor([-1.,  0.,  1.], dtype=torch.float64)
     """
 
     @classmethod
@@ -113,6 +137,13 @@ class Range(_Affine):
     ----------
     scale : array_like
         (components,) or one number; positive.
+
+    Examples
+    --------
+    >>> from stiffml.training.data import Range
+    >>> scaler = Range.fit(np.array([[10.0], [30.0]]))
+    >>> scaler(torch.tensor([[0.0], [20.0]]).double()).flatten()
+    tensor([0., 1.], dtype=torch.float64)
     """
 
     def __init__(self, scale: Any) -> None:
@@ -133,6 +164,12 @@ class Log(Scaler):
     ----------
     floor : array_like
         (components,) or one number; positive. What lies below is noise or nothing.
+
+    Examples
+    --------
+    >>> from stiffml.training.data import Log
+    >>> Log(1e-6)(torch.tensor([1.0, 1e-3, 0.0]).double())
+    tensor([  0.0000,  -6.9078, -13.8155], dtype=torch.float64)
     """
 
     floor: Tensor
@@ -168,6 +205,12 @@ class ASinh(Scaler):
     ----------
     scale : array_like
         (components,) or one number; positive.
+
+    Examples
+    --------
+    >>> from stiffml.training.data import ASinh
+    >>> ASinh(1e-3)(torch.tensor([-1.0, 0.0, 1e-3, 1.0]).double())
+    tensor([-7.6009,  0.0000,  0.8814,  7.6009], dtype=torch.float64)
     """
 
     scale: Tensor
@@ -198,8 +241,8 @@ class ASinh(Scaler):
 class Chain(Scaler):
     """One scaler after another.
 
-    Example
-    -------
+    Examples
+    --------
     >>> import torch
     >>> from stiffml.training.data import Chain, Log, MinMax
     >>> scaler = Chain.fit(torch.tensor([[1e-4], [1.0]], dtype=torch.float64), Log, MinMax)

@@ -26,8 +26,8 @@ class Scaling(nn.Module):
     state, time : Scaler
         That of the state over its components, that of time of single numbers.
 
-    Example
-    -------
+    Examples
+    --------
     >>> import torch
     >>> from stiffml.training.data import Run, Runs, Scaling
     >>> runs = Runs([Run("a", [0.0, 10.0], [[0.0, 3e-5], [2.0, 1e-5]])], ["A", "B"])
@@ -76,6 +76,14 @@ class Scaled(nn.Module):
         net(τ, z) -> dz/dτ, in the shape of z.
     scaling : Scaling
         Saved with the network in ``state_dict``.
+
+    Examples
+    --------
+    >>> from stiffml.training.data import Scaled, Scaling
+    >>> network = Decay(1.0)  # dz/dτ = −z, in units of the data's ranges: 1 for A and 2 for time
+    >>> model = Scaled(network, Scaling.fit(runs))
+    >>> model(torch.tensor(0.0), torch.tensor([1.0]).double())  # −1/2 in units of the data
+    tensor([-0.5000], dtype=torch.float64, grad_fn=<DivBackward0>)
     """
 
     def __init__(self, net: Callable[[Tensor, Tensor], Tensor], scaling: Scaling) -> None:

@@ -32,6 +32,8 @@ def read_csv(
 ) -> Runs:
     """Runs from a CSV file: a line of names, then a row for each time of each run, in any order.
 
+    Empty fields, NA and NaN are missing values.
+
     Parameters
     ----------
     path : str or Path
@@ -46,8 +48,6 @@ def read_csv(
         As of :func:`from_pandas`: ``columns``, ``inputs``, ``weights``, ``units``, ``time_units``, ``noise``,
         ``initial``, ``start``.
 
-    Empty fields, NA and NaN are missing values.
-
     Raises
     ------
     OSError
@@ -55,8 +55,8 @@ def read_csv(
     ValueError
         If one is no table, and as :func:`from_pandas`.
 
-    Example
-    -------
+    Examples
+    --------
     >>> import os, tempfile
     >>> from stiffml.training.data import read_csv
     >>> text = "exp,t,A,B,T\\nx,0,1.0,,300\\nx,2,0.6,0.4,300\\ny,0,2.0,0.0,350\\n"
@@ -122,8 +122,8 @@ def from_pandas(
         For a column that there is not (the message has the nearest names), two rows of one run at one time, a
         missing time, an input that varies, or a field that is no number.
 
-    Example
-    -------
+    Examples
+    --------
     >>> import pandas
     >>> from stiffml.training.data import from_pandas
     >>> frame = pandas.DataFrame({"t": [1.0, 0.0], "A": [0.5, 1.0]})

@@ -45,8 +45,8 @@ class FirstOrder:
         Checks in a row that do not lower what is checked by the tolerance of the strategy, after which a rung
         ends. Default: it ends after its iterations.
 
-    Example
-    -------
+    Examples
+    --------
     >>> import torch
     >>> from stiffml.training import FirstOrder
     >>> cosine = lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 500)

@@ -35,6 +35,16 @@ class Covariance:
         freedom.
     freedom : int
         Degrees of freedom, m − rank.
+
+    Examples
+    --------
+    >>> from stiffml.training import fit
+    >>> found = fit(Decay(), runs, steps=stiffml.Grid(10)).covariance
+    >>> found.names, found.rank, found.undetermined
+    (('k',), 1, ())
+    >>> low, high = found.intervals(0.95)["k"]
+    >>> bool(low < 3 < high)
+    True
     """
 
     names: tuple[str, ...]

@@ -31,6 +31,13 @@ class Strategy(ABC):
         A rung ends after three iterations that lower the cost by less than this fraction.
     last_tolerance : float
         The same of the last rung.
+
+    Examples
+    --------
+    >>> from stiffml.training import MultipleShooting, Strategy
+    >>> strategy = MultipleShooting(lengths=(1, 4), iterations=20, last=100)
+    >>> isinstance(strategy, Strategy), len(strategy.rungs(runs))  # 1, 4 and whole runs
+    (True, 3)
     """
 
     iterations: int = 80
@@ -58,7 +65,15 @@ class Strategy(ABC):
 @readable
 @dataclass(frozen=True)
 class Whole(Strategy):
-    """Whole trajectories from the beginning: for models that are near the data, such as rate constants."""
+    """Whole trajectories from the beginning: for models that are near the data, such as rate constants.
+
+    Examples
+    --------
+    >>> from stiffml.training import Whole, fit
+    >>> result = fit(Decay(), runs, strategy=Whole(last=50))
+    >>> round(result.model.k.item(), 1)
+    3.0
+    """
 
     def _before(self, runs: Sequence[Run], longest: int) -> list[Rung]:
         return []
@@ -81,6 +96,13 @@ class MultipleShooting(Strategy):
     ----------
     H. G. Bock, Recent advances in parameter identification techniques for ODE (1983), here without unknown
     states between the intervals.
+
+    Examples
+    --------
+    >>> from stiffml.training import MultipleShooting, fit
+    >>> result = fit(Decay(), runs, strategy=MultipleShooting(lengths=(1, 4)))
+    >>> round(result.model.k.item(), 1)
+    3.0
     """
 
     lengths: tuple[int, ...] = (1, 2, 4, 8, 16)
@@ -114,6 +136,13 @@ class GrowingHorizon(Strategy):
         Default 2. Longer extensions more often lead to where no trajectory exists: a model that was fitted
         up to a time holds for a while beyond it, not for long. With 1, parameters that the first observation
         does not determine may run away.
+
+    Examples
+    --------
+    >>> from stiffml.training import GrowingHorizon, fit
+    >>> result = fit(Decay(), runs, strategy=GrowingHorizon(rows=4))
+    >>> round(result.model.k.item(), 1)
+    3.0
     """
 
     rows: int = 2
@@ -154,6 +183,15 @@ class FullSpace(Strategy):
     ----------
     J. O. Ramsay, G. Hooker, D. Campbell & J. Cao, Parameter estimation for differential equations, J. R.
     Stat. Soc. B 69 (2007) 741, for the weight that grows.
+
+    Examples
+    --------
+    >>> from stiffml.training import FullSpace, fit
+    >>> noisy = exact + 0.01 * np.random.default_rng(0).standard_normal(exact.shape)
+    >>> noisy[3] = np.nan  # a gap
+    >>> result = fit(Decay(), Runs([Run("a", times, noisy)], ["A"], noise=0.01), strategy=FullSpace())
+    >>> bool(abs(result.model.k.item() - 3) < 0.2)
+    True
     """
 
     weights: tuple[float, ...] = tuple(10.0 ** (k / 2) for k in range(13))

@@ -130,6 +130,13 @@ class LevenbergMarquardt:
         From which size on residuals are outliers, in units of their scale. Default 1.
     ridge : float
         Weight of a prior at 0 on the parameters of the model: residuals ridge·θ. Default 0.
+
+    Examples
+    --------
+    >>> from stiffml.training import LevenbergMarquardt, fit
+    >>> robust = LevenbergMarquardt(loss="huber", width=3.0)  # outliers are beyond three times the noise
+    >>> round(fit(Decay(), runs, levenberg_marquardt=robust).model.k.item(), 1)
+    3.0
     """
 
     damping: float = 1e-2
