@@ -59,6 +59,9 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "abort_on_example_error": True,
     "matplotlib_animations": False,
+    "write_computation_times": False,
+    "reset_modules": ("matplotlib", "generated_pages.say_where_a_lesson_is"),
+    "first_notebook_cell": '# Open this in the folder "tutorials" of the source.\n__file__ = "lesson"',
 }
 
 html_theme = "pydata_sphinx_theme"
@@ -66,6 +69,21 @@ html_title = "stiffml"
 html_static_path = ["_static"]
 html_css_files = ["stiffml.css"]
 html_show_sourcelink = False
+# Pages without pages below them have no list of these at their side.
+html_sidebars = {
+    page: []
+    for page in (
+        "index",
+        "start",
+        "faq",
+        "changelog",
+        "citing",
+        "when_not",
+        "generated/problems",
+        "generated/experiments",
+        "generated/results",
+    )
+}
 html_theme_options = {
     "show_prev_next": True,
     "navigation_with_keys": False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import json
 import math
@@ -30,7 +31,8 @@ ROOMS = {
 }
 """The rooms with public names, in the order of the page."""
 
-EXAMPLES_BEGIN = (ROOT / "docs" / "examples_begin.py").read_text().partition("\n\n")[2]
+_BEGIN = (ROOT / "docs" / "examples_begin.py").read_text()
+EXAMPLES_BEGIN = _BEGIN.partition("\n\n")[2].replace("  # noqa: F401", "")
 """What examples take for granted."""
 
 
@@ -43,6 +45,7 @@ def write_all(folder: Path) -> None:
         "experiments.md": all_experiments(),
         "results.md": results(),
         "api.rst": api(),
+        **{f"api.{room}.rst": text for room, text in rooms().items()},
     }
     for name, text in pages.items():
         path = folder / name
@@ -51,15 +54,38 @@ def write_all(folder: Path) -> None:
 
 
 def api() -> str:
-    """Every public name, room by room."""
+    """The page of the reference: its rooms, and what their examples take for granted."""
     begin = [f"   {line}".rstrip() for line in EXAMPLES_BEGIN.splitlines()]
-    parts = ["API", "===", "", "Examples take for granted what begins so::", "", *begin, ""]
-    seen = set()
+    pages = [f"   api.{name}" for name in ROOMS]
+    return "\n".join(
+        [
+            "API",
+            "===",
+            "",
+            "Every public name, room by room.",
+            "",
+            ".. toctree::",
+            "   :maxdepth: 1",
+            "",
+            *pages,
+            "",
+            "Examples take for granted what begins so::",
+            "",
+            *begin,
+            "",
+        ]
+    )
+
+
+def rooms() -> dict[str, str]:
+    """For each room the page of its public names."""
+    found, seen = {}, set()
     for name, title in ROOMS.items():
         room = importlib.import_module(name)
-        parts += [
-            title,
-            "-" * len(title),
+        heading = f"{title}: {name}"
+        parts = [
+            heading,
+            "=" * len(heading),
             "",
             f".. currentmodule:: {name}",
             "",
@@ -73,8 +99,13 @@ def api() -> str:
             if callable(thing) and not is_alias(thing) and id(thing) not in seen:
                 parts.append(f"   {public}")
                 seen.add(id(thing))
-        parts.append("")
-    return "\n".join(parts)
+        found[name] = "\n".join([*parts, ""])
+    return found
+
+
+def say_where_a_lesson_is(conf: object, file: str) -> None:
+    """Let a lesson find the files beside it: the gallery runs it without the ``__file__`` of a script."""
+    builtins.__file__ = file  # type: ignore[attr-defined]
 
 
 def is_alias(thing: object) -> bool:

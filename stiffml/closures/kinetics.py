@@ -76,6 +76,8 @@ class Arrhenius(nn.Module):
 class CRNN(nn.Module):
     """A chemical reaction neural network: each hidden unit is a reaction, dy_i/dt = size_i Σ_r ν_ri rate_r.
 
+    ::
+
         rate_r = exp(ln k_r(T) + Σ_i o_ri ln max(y_i/size_i, floor))
 
     of W. Ji & S. Deng, Autonomous discovery of unknown reaction pathways from data by chemical reaction

@@ -241,8 +241,6 @@ def solve(
     methods, sparse Jacobians, a number of checkpoints or such on disk, a mass matrix for each sample, or
     methods with stages beyond their step.
 
-        sol = solve(func, y0, torch.tensor([[0.0, 0.1, 0.3], [0.0, 2.0, 2.0]]), batch_dims=1)
-
     Within ``torch.vmap``, the transforms of ``torch.func`` and forward-mode differentiation the outputs and
     an event are those of an operation of torch. A batch is solved sample by sample, with steps of its own for
     each; ``stats`` and ``steps`` are those of the last solve, and ``interpolate`` is not available. Tensors
@@ -269,6 +267,13 @@ def solve(
     >>> sol.y[-1, 0].backward()
     >>> k.grad[0]  # −exp(−1)
     tensor(-0.3679, dtype=torch.float64)
+
+    Two samples with times of their own; the shorter one repeats its last time.
+
+    >>> own = torch.tensor([[0.0, 0.1, 0.3], [0.0, 2.0, 2.0]], dtype=torch.float64)
+    >>> stiffml.solve(lambda t, y: -y, torch.ones(2, 1).double(), own, batch_dims=1).y[:, :, 0].T
+    tensor([[1.0000, 0.9048, 0.7408],
+            [1.0000, 0.1353, 0.1353]], dtype=torch.float64)
     """
     return solved(Arguments(**locals()))  # the only local variables are the arguments
 

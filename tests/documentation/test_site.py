@@ -1,0 +1,34 @@
+"""The site is built without a warning, a lesson run for it as the gallery runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.sweep
+def test_the_site_with_a_lesson(tmp_path: Path) -> None:
+    pytest.importorskip("sphinx_gallery")
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "STIFFML_TUTORIALS": "quick",
+    }
+    one = "sphinx_gallery_conf.filename_pattern=/01_"
+    command = [sys.executable, "-m", "sphinx", "-W", "-n", "-q", "-D", one, "-b", "html", "docs"]
+    run = subprocess.run(
+        [*command, str(tmp_path)], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+    lesson = (tmp_path / "learn" / "01_what_stiffness_does.html").read_text()
+    assert "_images/sphx_glr_01_what_stiffness_does_001.png" in lesson, "its pictures are not there"
+    assert "<blockquote>" not in "".join(
+        path.read_text() for path in (tmp_path / "generated" / "api").iterdir()
+    ), "an indented line of a docstring that no :: comes before"
