@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from problems.chemistry.mechanism import Mechanism
 from problems.chemistry.units import GAS_CONSTANT
+from stiffml.checks import described
 
 
 class _Reactor(nn.Module):
@@ -32,7 +33,18 @@ class _Reactor(nn.Module):
         return ("T", *self.mechanism.species)
 
     def state(self, T: float | Tensor, Y: Tensor) -> Tensor:
-        """(…, 1 + k) from T (…) or a number in K, and mass fractions Y (…, k)."""
+        """(…, 1 + k) from T (…) or a number in K, and mass fractions Y (…, k).
+
+        Raises
+        ------
+        TypeError
+            For proportions such as ``{"H2": 1}`` in place of mass fractions.
+        """
+        if not isinstance(Y, Tensor):
+            raise TypeError(
+                "Y must be a tensor of mass fractions, as mechanism.mass_fractions(moles) and "
+                f"mechanism.premixed(phi, fuel) return them, not {described(Y)}"
+            )
         T = torch.as_tensor(T, dtype=Y.dtype).unsqueeze(-1)
         shape = torch.broadcast_shapes(T.shape[:-1], Y.shape[:-1])
         return torch.cat([T.expand(*shape, 1), Y.expand(*shape, -1)], dim=-1)

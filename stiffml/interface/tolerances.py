@@ -52,7 +52,7 @@ def _resolved(rtol: float | np.ndarray, dtype: torch.dtype) -> float | np.ndarra
         _WARNED.add(least)
         warnings.warn(
             f"rtol = {least:g} is below what float32 resolves, and {resolution:.1e} is used in its place; "
-            "for smaller errors pass y0 as float64",
+            "for smaller errors pass y0 as float64, or to a fit model.double()",
             stacklevel=2,
         )
     return max(rtol, resolution) if isinstance(rtol, float) else np.maximum(rtol, resolution)

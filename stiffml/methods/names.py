@@ -51,10 +51,16 @@ FAMILIES = (
 
 def unknown(name: str, known: Collection[str]) -> str:
     """The message for a name that is not among the ``known``."""
+    hint = hint_for(name, known)
+    return f"method: unknown name {name!r}. {hint}Families: {FAMILIES}; stiffml.METHODS has all"
+
+
+def hint_for(name: str, known: Collection[str]) -> str:
+    """A sentence with the name that was probably meant, and a space after it; empty if there is none."""
     plain = re.sub(r"[^a-z0-9]", "", name.lower())
     close = difflib.get_close_matches(name.lower(), known, n=1)
     hint = f"Did you mean {close[0]!r}? " if close else ""
     if plain in ELSEWHERE:
         nearest, reason = ELSEWHERE[plain]
         hint = f"The nearest here is {nearest!r}: {reason}. "
-    return f"method: unknown name {name!r}. {hint}Families: {FAMILIES}; stiffml.METHODS has all"
+    return hint

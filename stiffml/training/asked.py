@@ -86,7 +86,10 @@ def require_runs(data: Any, validate: Any) -> None:
         if runs is None and name == "validate":
             continue
         if not isinstance(runs, Runs):
-            raise TypeError(f"{name} must be Runs, not {described(runs)}")
+            raise TypeError(
+                f"{name} must be Runs, as read_csv(path, time=…, run=…) and from_xarray(…) make them, not "
+                f"{described(runs)}"
+            )
         if runs.inputs or runs[0].forcing is not None:
             raise ValueError(
                 f"{name}: runs have inputs or forcing, which a model func(t, y) does not see; make inputs "

@@ -88,7 +88,7 @@ def fit(
         To compare attempts by, solved with tight tolerances, and for the report.
     optimizer : str, torch.optim.Optimizer or callable
         ``"lm"`` (default); ``"adam"``, ``"adamw"``, ``"sgd"`` (with momentum 0.9), ``"lbfgs"`` (with a line
-        search); an optimizer over the model's parameters; or a function that makes one of parameters.
+        search), in any case; an optimizer over the model's parameters; or a function that makes one of them.
     method : str or Method
         Default ``"sdirk3"``, L-stable, or what a model suggests that takes something from data
         (:class:`Preparable`), such as a ``Closure`` without ``typical``; so are the defaults of ``steps``
@@ -186,6 +186,8 @@ def fit(
     attempts = whole("attempts", attempts)
     if attempts > 1:
         restarts.require_possible()
+    if isinstance(optimizer, str):
+        optimizer = optimizer.lower()
     by_lm = isinstance(optimizer, str) and optimizer == "lm"
     if by_lm and isinstance(steps, KeptSteps):
         raise ValueError("steps: KeptSteps are for an optimizer of torch; pass the steps that they choose")

@@ -25,6 +25,12 @@ MAX_STEPS = 20_000
 RTOL, ATOL = 1e-7, 1e-10
 """Tolerances with which fitted models are solved again; atol in units of the scale."""
 
+TOO_LONG = 1.2
+"""A model solved again is as far from its data as the fit had it, unless the fit's steps had errors."""
+
+NOTICED = 0.01
+"""In units of the scale, which is the noise or the range: what is less matters to few."""
+
 POINTS = 150
 """Points of a line in a picture, on either kind of axis."""
 
@@ -183,6 +189,11 @@ class Report:
             numbers = (f"{value:.2e}".rjust(w) for value, w in zip(row, columns, strict=True))
             lines.append("  ".join([name.ljust(width), *numbers]))
         lines += [f"drift of {name}: {value:.1e}" for name, value in self.drift.items()]
+        if not self.unseen and self.mean > max(TOO_LONG * self.training, NOTICED):
+            lines += [
+                "The steps of the fit are too long: what it found fits them better than the equations.",
+                "Take shorter ones, such as steps=Grid(4), or adaptive ones, as least_squares does.",
+            ]
         lines += [f"{name} stopped early: {message}" for name, message in self.messages.items()]
         return "\n".join(lines)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +45,7 @@ class Restarts:
                 raise TypeError(
                     f"model must be a torch.nn.Module, or a function of a seed, not {described(model)}"
                 )
+            _require_one_argument(model)
             self._factory, model = model, model(seed)
             if not isinstance(model, nn.Module):
                 raise TypeError(f"model: the function must return a torch.nn.Module, not {described(model)}")
@@ -91,3 +93,19 @@ class Restarts:
                 found.append(module)
                 inside |= {id(part) for part in module.modules()}
         return found
+
+
+def _require_one_argument(factory: Factory) -> None:
+    """Raise TypeError for what takes no seed: a class without one, or a function of t and y."""
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):  # of C, say: nothing is known
+        return
+    try:
+        signature.bind(0)
+    except TypeError:
+        raise TypeError(
+            f"model must be a torch.nn.Module, such as {getattr(factory, '__name__', 'Model')}(), or a "
+            f"function of a seed that returns one; this takes {signature}. A function of t and y alone has "
+            "no parameters to be fitted: write a module whose forward(self, t, y) it is"
+        ) from None

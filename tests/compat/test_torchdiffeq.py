@@ -308,8 +308,10 @@ def test_every_name_is_taken_or_says_what_to_use() -> None:
     for name, advice in REFUSED.items():
         with pytest.raises(ValueError, match=f"method: stiffml does not have {name}; use {advice}"):
             ours.odeint(Field(), Y0, times(0, 1), method=name)
-    with pytest.raises(ValueError, match="unknown name 'doprri5'; known are dopri8, dopri5"):
+    with pytest.raises(ValueError, match=r"'doprri5'\. Did you mean 'dopri5'\? Known are dopri8, dopri5"):
         ours.odeint(Field(), Y0, times(0, 1), method="doprri5")
+    with pytest.raises(ValueError, match=r"'RK45'\. The nearest here is 'dopri5'"):
+        ours.odeint(Field(), Y0, times(0, 1), method="RK45")
     with pytest.warns(UserWarning, match="options: step_size have no effect with dopri5, which knows"):
         ours.odeint(Field(), Y0, times(0, 1), options={"step_size": 0.1})
     func = Field()

@@ -227,3 +227,9 @@ def test_a_peak_needs_three_times() -> None:
         peak_time(torch.arange(4), torch.zeros(3))
     with pytest.raises(ValueError, match="not all finite"):
         peak_time(torch.arange(3), torch.tensor([0.0, float("nan"), 0.0]))
+
+
+def test_proportions_are_no_mass_fractions() -> None:
+    reactor = ConstantPressureReactor(mechanism("h2o2.yaml"))
+    with pytest.raises(TypeError, match=r"Y must be a tensor of mass fractions, as mechanism.mass_fractions"):
+        reactor.state(1000.0, {"H2": 1.0})  # type: ignore[arg-type]

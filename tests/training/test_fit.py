@@ -240,6 +240,35 @@ def test_models_in_single_precision_fit_too() -> None:
     np.testing.assert_allclose(result.model.rates, RATES, rtol=1e-2)
 
 
+class Rate(nn.Module):
+    """A decay with one constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.k = nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
+
+    def forward(self, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return -self.k * y
+
+
+def test_steps_too_long_for_what_was_found_are_said_in_the_report() -> None:
+    """One step between observations of a decay that is done in two of them: what is fitted is the step."""
+    times = np.linspace(0, 4, 5)
+    data = Runs([Run("a", times, np.exp(-2 * times)[:, None])], ["A"], initial="known")
+    long, short = (fit(Rate(), data, method="beuler", steps=Grid(n)) for n in (1, 100))
+    assert "Take shorter ones, such as steps=Grid(4)" in str(long.report())
+    assert "Take shorter ones" not in str(short.report())
+    assert abs(short.model.k.item() - 2) < 0.05 < abs(long.model.k.item() - 2)
+
+
+def test_names_of_optimizers_may_have_any_case() -> None:
+    times = np.linspace(0, 2, 5)
+    data = Runs([Run("a", times, np.exp(-2 * times)[:, None])], ["A"], initial="known")
+    for names, more in ((("Adam", "adam"), {"iterations": 3}), (("LM", "lm"), {})):
+        one, other = (fit(Rate(), data, optimizer=name, **more).model.k.item() for name in names)
+        assert one == other != 1
+
+
 WRONG: list[tuple[dict, type[Exception], str]] = [
     ({"optimizer": "newton"}, ValueError, "optimizer must be one of lm, adam, adamw"),
     ({"iterations": 5}, ValueError, "iterations is for an optimizer of torch"),
@@ -268,5 +297,11 @@ def test_models_that_cannot_begin_anew_are_refused() -> None:
         fit(Rising(0.0), RISING, attempts=2)
     with pytest.raises(TypeError, match="must return a torch"):
         fit(lambda seed: seed, RISING)
+    with pytest.raises(TypeError, match=r"or a function of a seed.*this takes \(t, y\)"):
+        fit(lambda t, y: -y, RISING)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"such as Linear\(\), .*this takes \(in_features"):
+        fit(torch.nn.Linear, RISING)
+    with pytest.raises(TypeError, match=r"data must be Runs, as read_csv\(path"):
+        fit(Rising(0.0), "runs.csv")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="inputs or forcing"):
         fit(Rising(0.0), Runs([Run("a", [0, 1], [[1.0], [1.0]], inputs={"T": 300.0})], ["A"]))

@@ -42,6 +42,12 @@ def same(a: Runs, b: Runs) -> None:
             np.testing.assert_array_equal(one.forcing.values, other.forcing.values)
 
 
+def test_noise_is_one_number_or_goes_by_name() -> None:
+    for wrong in ([0.1, 0.2], (0.1,), np.array([1, 2])):
+        with pytest.raises(TypeError, match=r'noise must be one number, or a mapping by name, \{"A": …'):
+            Runs([Run("a", [0.0], [[1.0]])], ["A"], noise=wrong)
+
+
 def test_access() -> None:
     runs = small()
     assert runs["b"] is runs[1] is runs[-1]

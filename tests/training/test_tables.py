@@ -105,6 +105,12 @@ def test_fields_of_laboratories(tmp_path: Path) -> None:
         ("exp,t,A\nx,,1\n", {}, r"time: t is missing in row 1"),
         ("exp,t,A\nx,0,1\n,1,1\n", {}, r"run: exp is missing in row 2"),
         ("exp,t,A\nx,0,1\nx,1,high\n", {}, r"columns: A holds 'high' in row 2, which is no finite number"),
+        ("exp,t,A\nx,0,1\nx,1,high\n", {}, r"no finite number$"),
+        (
+            "exp,t,A\nx,0,1\n",
+            {"run": None},
+            r"'x' in row 1, .* If it names the runs, pass run=\"exp\"",
+        ),
         ("exp,t,A\nx,0,inf\n", {}, r"columns: A holds 'inf' in row 1"),
         ("exp,t,A,A\nx,0,1,2\n", {}, r"columns must differ, but A is there more than once"),
         ("exp,t,A,T\nx,0,1,3\nx,1,1,4\n", {"inputs": ["T"]}, r"inputs: T is both 3 and 4 of run x"),

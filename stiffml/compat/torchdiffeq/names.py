@@ -6,6 +6,7 @@ from stiffml.checks import described
 from stiffml.compat.torchdiffeq.tableaux import TABLEAUX, Explicit
 from stiffml.compat.torchdiffeq.warning import warn_once
 from stiffml.methods import METHODS, Method, resolve
+from stiffml.methods.names import hint_for
 
 ADAPTIVE = ("dopri8", "dopri5", "tsit5", "bosh3", "fehlberg2", "adaptive_heun")
 
@@ -49,8 +50,12 @@ def method_of(name: object) -> Method:
         return METHODS["dopri5"]
     if name in REFUSED:
         raise ValueError(f"method: stiffml does not have {name}; use {REFUSED[name]}")
-    known = ", ".join((*ADAPTIVE, *FIXED, SCIPY))
-    raise ValueError(f"method: unknown name {described(name)}; known are {known}, and all of stiffml.METHODS")
+    own = (*ADAPTIVE, *FIXED, SCIPY)
+    nearest = hint_for(name, (*own, *METHODS))
+    raise ValueError(
+        f"method: unknown name {described(name)}. {nearest}Known are {', '.join(own)}, and all of "
+        "stiffml.METHODS"
+    )
 
 
 def is_fixed(name: object) -> bool:

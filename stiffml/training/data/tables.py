@@ -249,9 +249,12 @@ def _column(argument: str, frame: pandas.DataFrame, column: str) -> np.ndarray:
         wrong = (np.isnan(found) & ~missing.to_numpy()) | np.isinf(found)
     if wrong.any():
         place = int(np.argmax(wrong))
+        hint = ""
+        if argument == "columns" and np.isnan(found).all():  # not a number in any row
+            hint = f'. If it names the runs, pass run="{column}"; else say with columns= which to read'
         raise ValueError(
             f"{argument}: {column} holds {described(fields.iloc[place])} in row {place + 1}, which is "
-            "no finite number"
+            f"no finite number{hint}"
         )
     return found
 
