@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,25 @@ def test_the_readme_is_short_and_says_what_its_example_prints(capsys) -> None:
     assert said is not None
     numbers = [[float(x) for x in re.findall(r"-?\d+\.\d+(?:e-?\d+)?", of)] for of in (printed, said[1])]
     assert numbers[0] == pytest.approx(numbers[1], rel=1e-4)
+
+
+def test_numbers_of_the_readme_are_those_that_were_measured() -> None:
+    def of(name: str) -> list[dict[str, Any]]:
+        return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())["bounds"]
+
+    seeds, unseen, seconds = (bound["value"] for bound in of("fits_robertson_40"))
+    own, _, compiled, with_gradient = (1 / bound["value"] for bound in of("own_steps"))
+    in_c = {f"{bound['value']:.1f}" for bound in of("compiled_steps")}
+    assert (seeds, unseen) == (1, 1)
+    said = [
+        f"through {len(set(map(repr, stiffml.METHODS.values())))} implicit and explicit methods",
+        f"a median of {seconds:.1f} s",
+        f"take 1/{own:.0f} of the time",
+        f"compiled 1/{float(f'{compiled:.2g}'):.0f}, with gradients 1/{float(f'{with_gradient:.2g}'):.0f} ",
+        f"takes {' '.join(in_c)} times as long",
+    ]
+    text = " ".join(PAGES["README.md"].split())
+    assert [words for words in said if words not in text] == []
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:

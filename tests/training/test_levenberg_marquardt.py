@@ -150,3 +150,16 @@ def test_a_state_goes_on_as_if_it_had_not_been_stored() -> None:
 def test_settings_are_checked(argument: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(argument))):
         LevenbergMarquardt(**argument)
+
+
+@pytest.mark.parametrize("loss", ["squares", "soft-l1", "huber"])
+def test_a_trial_that_runs_away_is_rejected_in_silence(loss: str) -> None:
+    """Steps are ten times too long at first, to where squares of residuals are infinite."""
+
+    def r(theta: np.ndarray) -> np.ndarray:
+        return np.where(np.abs(theta) < 2, theta - 1, 1e200)
+
+    problem = Problem(r, lambda theta: np.array([[0.1]]))
+    with np.errstate(all="raise", under="ignore"):
+        state = minimise(problem, np.zeros(1), LevenbergMarquardt(loss=loss))
+    assert abs(state.theta[0] - 1) < 1e-3

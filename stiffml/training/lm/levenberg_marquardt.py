@@ -264,6 +264,7 @@ class Iteration:
             return Wide(jacobian, residuals, self.weight, away, free)
         return Tall(*self._with_prior(jacobian, residuals, theta), free)
 
+    @np.errstate(over="ignore", invalid="ignore")  # of a trial that runs away: not less
     def _cost(self, theta: np.ndarray, point: Point) -> float:
         value = LOSSES[self.settings.loss]((point.residuals / self.settings.width) ** 2)[0]
         prior = self.weight * (theta - self.centre)
