@@ -173,6 +173,8 @@ def _from_library(name: str) -> Problem:
     if name not in _MODULES:
         close = difflib.get_close_matches(name, names(), n=1)
         meant = f" Did you mean {close[0]!r}?" if close else ""
+        if Path(name).suffix:  # of a file
+            meant = " A file of your own is one in Python that defines problem, or for a fit model and data."
         raise ValueError(f"no problem {name!r}.{meant} Known: {', '.join(names())}")
     module, function = _MODULES[name].split(":")
     return getattr(importlib.import_module(f"problems.library.{module}"), function)()

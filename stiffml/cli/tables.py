@@ -50,7 +50,14 @@ def read_table(
     more.setdefault("time", next(name for name in header if name != more.get("run")))
     if components is not None:
         more.setdefault("columns", list(components))
-    return read_csv(path, **more)
+    try:
+        return read_csv(path, **more)
+    except ValueError as error:
+        if '"known"' in str(error) and "initial" not in (reading or {}):
+            raise ValueError(
+                f'{error}. In the file that defines the model: reading = {{"initial": "learned"}}'
+            ) from error
+        raise
 
 
 def _header(path: Path, separator: str) -> list[str]:

@@ -265,3 +265,11 @@ def test_mistakes_are_explained(
     text = run("fit", *arguments, "--out", "run", status=2, width=300)
     assert message in " ".join(text.split())
     assert not (lab / "run").exists()
+
+
+def test_a_start_that_is_missing_says_what_to_write_where(lab: Path) -> None:
+    header, first, *rest = (lab / "lab.csv").read_text().splitlines()
+    cut = first.split(",")
+    (lab / "gap.csv").write_text("\n".join([header, ",".join([*cut[:-1], ""]), *rest]))
+    text = run("fit", lab / "my.py", "--data", lab / "gap.csv", status=2, width=400)
+    assert 'In the file that defines the model: reading = {"initial": "learned"}' in text

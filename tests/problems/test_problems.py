@@ -157,6 +157,8 @@ def test_initial_states_that_depend_on_parameters_follow() -> None:
 
 
 def test_unknown_names() -> None:
+    with pytest.raises(ValueError, match=r"no problem 'mine\.csv'\. A file of your own is one in Python"):
+        problems.load("mine.csv")
     with pytest.raises(ValueError, match=r"no problem 'robertsen'\. Did you mean 'robertson'"):
         problems.load("robertsen")
     with pytest.raises(ValueError, match="vanderpol has no parameter mu; it has eps"):
