@@ -93,6 +93,10 @@ def register(problem: Source) -> Source:
 def unregister(name: str) -> None:
     """Forget a problem that was registered.
 
+    Parameters
+    ----------
+    name : str
+
     Raises
     ------
     ValueError

@@ -107,6 +107,11 @@ def solution_dataset(problem: Definition, t: np.ndarray, y: np.ndarray) -> xarra
 def save_dataset(data: xarray.Dataset, path: str | Path) -> None:
     """Write a netCDF file; an old file is replaced only by a complete new one.
 
+    Parameters
+    ----------
+    data : xarray.Dataset
+    path : str or Path
+
     Raises
     ------
     OSError
@@ -129,6 +134,14 @@ def save_dataset(data: xarray.Dataset, path: str | Path) -> None:
 
 def load_dataset(path: str | Path) -> xarray.Dataset:
     """Read what :func:`save_dataset` wrote, into memory.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    xarray.Dataset
 
     Raises
     ------

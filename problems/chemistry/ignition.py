@@ -116,6 +116,18 @@ def ignition_delay(
 def peak_time(times: Tensor, values: Tensor) -> Tensor:
     """Where values (n, …) at increasing times (n,) have their maximum, by the parabola through three of them.
 
+    Parameters
+    ----------
+    times : Tensor
+        (n,), at least 3, increasing, in any unit.
+    values : Tensor
+        (n, …)
+
+    Returns
+    -------
+    Tensor
+        (…), in the unit of times, differentiable by values.
+
     Raises
     ------
     NotIgnitedError

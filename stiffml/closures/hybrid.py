@@ -81,11 +81,13 @@ class Hybrid(nn.Module):
     rhs : callable
         rhs(t, y, p) -> dy/dt, as of the problems library.
     constants : mapping of str to float
-        Positive, and learned: see :class:`Positive`, also for ``bounds``.
+        Positive, and learned by their logarithms: see :class:`Positive`.
     fixed : mapping of str to float or Tensor, optional
         Other entries of p; they stay as they are.
     networks : mapping of str to nn.Module, optional
         Further entries of p.
+    bounds : mapping of str to (low, high), optional
+        Of some constants, as of :class:`Positive`.
 
     Raises
     ------

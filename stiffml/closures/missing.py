@@ -156,6 +156,11 @@ def rate_scale(runs: Runs) -> Tensor:
     It is right for components that change over the whole run, and far too small for fast ones: see
     :func:`missing_rate`.
 
+    Parameters
+    ----------
+    runs : Runs
+        t_end is the longest of them.
+
     Raises
     ------
     ValueError

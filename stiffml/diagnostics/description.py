@@ -27,6 +27,11 @@ def describe_stiffness(found: xarray.Dataset) -> str:
     A row for up to 5 times: how many modes of each kind, the fastest decay time, and the components that take
     part in the fastest mode by more than a tenth. Of a batch the sample that is stiffest.
 
+    Parameters
+    ----------
+    found : xarray.Dataset
+        Of :func:`stiffness`.
+
     Examples
     --------
     >>> from stiffml.diagnostics import describe_stiffness, stiffness
@@ -87,6 +92,11 @@ def describe_gradient(found: xarray.Dataset) -> str:
     A row for each range of |hλ|: how much of the gradient came by such modes, and the medians over steps and
     modes of what steps pass on, of their response to the mode's rate, and of that to a forcing. Shares are
     parts of the gradient's size, with their sign; for up to 8 parameters those of each follow.
+
+    Parameters
+    ----------
+    found : xarray.Dataset
+        Of :func:`gradient_by_mode`.
 
     Examples
     --------

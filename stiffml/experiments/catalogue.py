@@ -38,6 +38,15 @@ def names() -> tuple[str, ...]:
 def load(name: str) -> Experiment:
     """The experiment of that name.
 
+    Parameters
+    ----------
+    name : str
+        One of :func:`names`.
+
+    Returns
+    -------
+    Experiment
+
     Raises
     ------
     ValueError

@@ -95,6 +95,8 @@ class GMRES(Krylov):
     ----------
     restart : int
         Vectors kept before the iteration starts afresh; they bound its memory. Default 30.
+    preconditioner, rtol, adjoint_rtol, max_iterations
+        As of :class:`Krylov`.
 
     Examples
     --------

@@ -116,6 +116,8 @@ def odeint_adjoint(
 
     Parameters
     ----------
+    func, y0, t, rtol, atol, method, options, event_fn
+        As of :func:`odeint`.
     adjoint_rtol, adjoint_atol, adjoint_method, adjoint_options
         Without effect: no differential equation is solved backwards, and no error made in it. A warning says
         so where one is given.
@@ -171,7 +173,9 @@ def odeint_event(
     event_fn : callable
         event_fn(t, y) -> tensor, of which one element changes its sign.
     reverse_time : bool
-        Whether time decreases.
+        Whether time decreases. Default False.
+    func, y0
+        As of :func:`odeint`.
     odeint_interface : callable
         :func:`odeint` (default) or :func:`odeint_adjoint`.
     **kwargs
@@ -203,6 +207,18 @@ def odeint_dense(
     """The solution from t0 to t1 as a function of time, differentiable.
 
     It takes times of any shape and returns (\\*shape, \\*y0.shape). The method must have adaptive steps.
+
+    Parameters
+    ----------
+    t0, t1 : Tensor
+        () where the solution begins and ends.
+    func, y0, rtol, atol, method, options
+        As of :func:`odeint`.
+
+    Returns
+    -------
+    callable
+        t -> the state there. Times outside of t0 and t1 are an error.
 
     Examples
     --------

@@ -104,7 +104,15 @@ def from_xarray(
 def read_netcdf(path: str | Path, *, noise: Any = None, initial: Any = None, **names: Any) -> Runs:
     """Runs from a netCDF file, such as :meth:`Runs.to_netcdf` writes.
 
-    Other arguments are those of :func:`from_xarray`.
+    Parameters
+    ----------
+    path : str or Path
+    noise, initial, **names
+        As of :func:`from_xarray`.
+
+    Returns
+    -------
+    Runs
 
     Raises
     ------

@@ -92,6 +92,11 @@ class MinMax(_Affine):
 
     A component that is constant, or was never observed, keeps its scale.
 
+    Parameters
+    ----------
+    offset, scale : array_like
+        (components,) or one number: the smallest, and the range, positive; :meth:`fit` finds them.
+
     Examples
     --------
     >>> from stiffml.training.data import MinMax
@@ -112,6 +117,11 @@ class Standard(_Affine):
     """z = (x − mean)/(standard deviation).
 
     A component that is constant, or was never observed, keeps its scale.
+
+    Parameters
+    ----------
+    offset, scale : array_like
+        (components,) or one number: mean and deviation, positive; :meth:`fit` finds them.
 
     Examples
     --------
@@ -240,6 +250,11 @@ class ASinh(Scaler):
 
 class Chain(Scaler):
     """One scaler after another.
+
+    Parameters
+    ----------
+    *scalers : Scaler
+        The first sees the data. ``Chain.fit(data, Log, MinMax)`` fits kinds of scalers one after the other.
 
     Examples
     --------

@@ -67,6 +67,11 @@ class Strategy(ABC):
 class Whole(Strategy):
     """Whole trajectories from the beginning: for models that are near the data, such as rate constants.
 
+    Parameters
+    ----------
+    iterations, last, tolerance, last_tolerance
+        As of :class:`Strategy`. Default 80, 300, 1e-3 and 1e-6.
+
     Examples
     --------
     >>> from stiffml.training import Whole, fit
@@ -91,6 +96,8 @@ class MultipleShooting(Strategy):
     ----------
     lengths : tuple of int
         Increasing.
+    iterations, last, tolerance, last_tolerance
+        As of :class:`Strategy`. Default 80, 300, 1e-3 and 1e-6.
 
     References
     ----------
@@ -136,6 +143,8 @@ class GrowingHorizon(Strategy):
         Default 2. Longer extensions more often lead to where no trajectory exists: a model that was fitted
         up to a time holds for a while beyond it, not for long. With 1, parameters that the first observation
         does not determine may run away.
+    iterations, last, tolerance, last_tolerance
+        As of :class:`Strategy`. Default 60, 400, 1e-3 and 1e-6.
 
     Examples
     --------
@@ -178,6 +187,8 @@ class FullSpace(Strategy):
         Increasing. Default 1 to 1e6 by factors of √10: at first a step may be off by as much as the
         observations, in units of the scale. The units of the defects are renewed with each weight, so that
         many weights with few iterations each reach more than few weights with many.
+    iterations, last, tolerance, last_tolerance
+        As of :class:`Strategy`. Default 25, 300, 1e-3 and 1e-6.
 
     References
     ----------
