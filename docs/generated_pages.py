@@ -51,6 +51,10 @@ def write_all(folder: Path) -> None:
         path = folder / name
         if not path.exists() or path.read_text() != text:
             path.write_text(text)
+    listed = {f"{room}.{line.strip()}" for room, text in rooms().items() for line in text.splitlines()}
+    for page in (folder / "api").glob("*.rst"):
+        if page.stem not in listed:  # of a name that was there at an earlier build
+            page.unlink()
 
 
 def api() -> str:

@@ -14,8 +14,8 @@ class Preparable(abc.ABC):
     :func:`stiffml.training.fit` and :func:`stiffml.training.compare` call ``prepare`` with the data before
     anything else.
 
-    Example
-    -------
+    Examples
+    --------
     >>> import numpy as np, torch
     >>> from stiffml.training import Preparable, Run, Runs, fit
     >>> class Decay(torch.nn.Module, Preparable):
