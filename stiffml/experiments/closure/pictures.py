@@ -94,14 +94,17 @@ def of_ignition(data: xarray.Dataset) -> Figure:
     for number, (name, delays) in enumerate(cases.items()):
         error = abs(delays / true - 1).fillna(NONE).max("seed")
         look = {**series(number), "ls": "", "ms": 8}
+        left.plot([], [], label=name, **{**look, "mfc": "none"})
         for kind, fill in KINDS.items():
             which = data["kind"].values == kind
-            label = f"{name}: {kind}" if which.any() else None
-            left.plot(data["temperature"][which], error[which], fillstyle=fill, label=label, **look)
+            left.plot(data["temperature"][which], error[which], fillstyle=fill, **look)
+    for kind, fill in KINDS.items():
+        if kind in data["kind"].values:
+            left.plot([], [], "o", color=DATA, ms=8, fillstyle=fill, label=f"temperature {kind}")
     limit(left, pressures.DELAY)
     left.set(yscale="log", xlabel="temperature at the start [K]", ylabel="error of the ignition delay")
     left.set_title("hydrogen at 1 atm")
-    left.legend(fontsize=7, ncols=2)
+    left.legend(fontsize=8, ncols=2, loc="upper right")
     for row in range(data.sizes["unseen_temperature"]):
         t, rate = data["rate_time"][row], data["rate_true"][row]
         right.loglog(t, rate, color=DATA, lw=4, alpha=0.35, label=None if row else "true")
@@ -152,6 +155,7 @@ def of_pressures(data: xarray.Dataset) -> Figure:
     right.axvline(1.0, color=DATA, lw=1, ls=":")
     right.set_xticks(data["pressure"].values, [f"{p:g}" for p in data["pressure"].values])
     right.minorticks_off()
+    right.set_ylim(top=5 * NONE)  # room for the legend
     right.set(xlabel="pressure [atm]", ylabel="largest error of a delay,\nunseen temperatures")
     right.legend(fontsize=8)
     return figure

@@ -21,6 +21,7 @@ SETUPS: Mapping[str, tuple[tuple[int, ...], float]] = {
 """Hidden layers, and the noise of the data in ranges."""
 
 ERROR, DRIFT = 1e-2, 1e-12
+NEAR = "the error is below that at starts as near as those of the data alone"
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,11 @@ def findings(data: xarray.Dataset, full: bool) -> list[Finding]:
                 float(one["pollu_error_matched"].max()),
             ),
         ]
-        for factor, far in zip(data["factor"].values, one["pollu_error_far"].values, strict=True):
-            found.append(Finding(f"POLLU, {name}: from starts within a factor of {factor:g}", float(far)))
+        if data.sizes["factor"]:
+            good = one["factor"].where(one["pollu_error_far"] <= ERROR).max()
+            factors = ", ".join(f"{factor:g}" for factor in data["factor"].values)
+            what = f"POLLU, {name}: of {factors}, the largest factor of starts with errors below {ERROR:g}"
+            found.append(Finding(what, float(good), differs=NEAR if good.isnull() else ""))
     drift, seconds = float(data["pollu_drift"].max()), float(data["pollu_seconds"].max())
     return [
         *found,
