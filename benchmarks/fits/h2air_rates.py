@@ -17,7 +17,7 @@ What decided:
 - Six steps between observations. With one step of sdirk3 at each of three times as many times, what the steps
   get wrong was learned, and delays were 0.05 to 0.07 % off.
 - A weak prior at the perturbed start (ridge 1e-3 on the change of log A, in units of relative residuals): not
-  all 29 constants are determined by these runs. Some stay 0.1 to 0.6 off: 2 O + M, O + H + M, H + 2 O2 (one
+  all 29 constants are determined by these runs. Some stay 0.1 to 0.8 off: 2 O + M, O + H + M, H + 2 O2 (one
   of four that make HO2 in nearly the same way), H + O2 + N2, and H + O2 + AR without argon. Delays do not
   depend on them.
 """
