@@ -441,5 +441,5 @@ assert abs(z[0] - 1e-3) < 1e-12
 #
 #    *Answer.* It ends with a ``TrainingError``: an interval could not be solved, as Newton's iteration does
 #    not get through an ignition in one step. The message proposes ``Grid(2)``, among others. The lesson has
-#    four; with six, at a third more times, the stored fits of ``benchmarks/fits/h2air_rates.py`` come to
-#    delays that are 0.002 to 0.008 % off. What a step gets wrong is learned.
+#    four; with six, between 60 times, the stored fits of ``benchmarks/fits/h2air_rates.py`` come to delays
+#    that are at most 0.003 % off. What a step gets wrong is learned.

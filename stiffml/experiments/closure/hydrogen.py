@@ -4,6 +4,11 @@ The closure is of species alone: the heat of what it makes and consumes follows 
 then conserved as elements are. Reactions are learned among the species that lack a twentieth, in moles, of
 what the species lacks that lacks most. Elements leave one reaction to H, HO2 and OH. Its rate per mass is
 proportional to what it consumes, times a function of the temperature and of these species.
+
+The reaction is the same whatever the times of the observations: 75, 150 or 300 in a run, evenly chosen, or
+those of BDF's own steps. Steps of sdirk3 between them are what is learned with it: from 75 times delays at
+unseen temperatures are 0.3 % off, from 150 0.02 %, from 300 0.006 %. The start decides how long a fit takes:
+10 to 20 s from rates matched to the data, 45 s from rates near 0.
 """
 
 from __future__ import annotations
