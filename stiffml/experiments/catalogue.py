@@ -12,6 +12,7 @@ MODULES = {
     "images": "stiffml.experiments.images",
     "flow": "stiffml.experiments.flow",
     "crnn": "stiffml.experiments.crnn.study",
+    "closure": "stiffml.experiments.closure.study",
     "sinode_burgers": "stiffml.experiments.sinode.burgers",
     "sinode_ks": "stiffml.experiments.sinode.ks",
     "van_der_pol": "stiffml.experiments.van_der_pol",
