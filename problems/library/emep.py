@@ -175,7 +175,7 @@ def problem() -> Problem:
         components=SPECIES,
         units="molecules/cm3",
         time_units="s",
-        breakpoints=tuple(hour * HOUR for hour in hours if 4 < hour < 116),
+        breakpoints=tuple(hour * HOUR for hour in hours if 4 <= hour <= 116),
         bounds=(0.0, 1e15),
         scale=_SCALE,
         threshold=1e-5 * _SCALE,  # NO and OH fall by a thousand at night, and their digits count

@@ -156,7 +156,7 @@ V1, V2   0 to 5 V: up 5–10, down 15–20, period 20 ns;  up 15–20, down 35�
         components=tuple(f"U{node}" for node in range(1, 15)),
         units="V",
         time_units="ns",
-        breakpoints=tuple(5.0 * ramp for ramp in range(1, 16)),
+        breakpoints=tuple(5.0 * ramp for ramp in range(1, 17)),
         scale=np.array([5, 5, 2.5, 2.5, 5, 5, 5, 2.5, 2.5, 5, 5e-3, 5, 2.5, 2.5]),
         references=(published("nand", rtol_valid=2e-11),),
         stiffness="eigenvalues down to -2.2e4/ns, over 80 ns; the inputs bend every 5 ns, and currents where "
