@@ -44,6 +44,7 @@ def write_all(folder: Path) -> None:
         "problems.md": library(),
         "experiments.md": all_experiments(),
         "results.md": results(),
+        "defaults.md": defaults(),
         "api.rst": api(),
         **{f"api.{room}.rst": text for room, text in rooms().items()},
     }
@@ -223,3 +224,36 @@ def results() -> str:
         command = stored.get("command", "")
         parts.append(f"## {path.stem}\n\n`{command}`\n\n{table(['what', 'measured', 'asked', ''], rows)}")
     return "\n".join(parts)
+
+
+def defaults() -> str:
+    """Each method against the cheapest at equal digits, on all small problems of the library."""
+    stored = json.loads((RESULTS / "defaults.json").read_text())
+    parts = [
+        "# Small systems, all methods\n\nCPU time divided by that of the cheapest method at equal digits, "
+        "median over problems: 1 is the best. In brackets: on how many problems a method failed, took too "
+        "long, or found no digit; where that is most, there is no median. `f` is the same ratio by "
+        "evaluations, at five digits. Methods are in the order of their means at 3 to 6 digits.\n",
+        f"`{stored['command']}`; the script's docstring says what is measured.\n",
+        "![Time by digits](../../benchmarks/results/defaults.png)\n",
+    ]
+    for mode, found in stored["summary"].items():
+        tolerances = list(dict.fromkeys(at for of in found["methods"].values() for at in of["rtol"]))
+        rows = [
+            [
+                f"`{name}`",
+                str(of["problems"]),
+                *(_ratio(of["rtol"].get(at), of["failed_by_rtol"].get(at)) for at in tolerances),
+                _ratio(of["evaluations"].get("5"), 0),
+            ]
+            for name, of in found["methods"].items()
+        ]
+        head = ["method", "problems", *(f"rtol {float(at):g}" for at in tolerances), "f"]
+        names = ", ".join(found["problems"])
+        parts.append(f"## {mode.capitalize()}\n\nOn {names}.\n\n{table(head, rows)}")
+    return "\n".join(parts)
+
+
+def _ratio(median: float | None, failed: int | None) -> str:
+    text = "" if median is None else f"{median:.2f}"
+    return f"{text} ({failed})".strip() if failed else text

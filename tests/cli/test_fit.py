@@ -119,7 +119,12 @@ SMALL = {"burgers": (48, 0.5), "ks": (16, 2.0), "brusselator": (3, 11.5), "gray_
 SMALL |= {"allen_cahn": (15, 10.0), "fitzhugh_nagumo": (16, 20.0)}
 """Of fields: points along an axis, and an end before which nothing is chaotic or under-resolved."""
 
-LONG = {"ch4air": "54 species", "beam": "waves that BDF is unstable for"}
+LONG = {
+    "ch4air": "54 species",
+    "beam": "waves that BDF is unstable for",
+    "emep": "66 species, 12 breakpoints",
+}
+LONG |= {"nand": "3 500 steps of 150 operations, 15 breakpoints"}
 
 
 SLOW = ("orego", "pollu", "vanderpol", "e5", "h2air")

@@ -46,6 +46,19 @@ def test_every_bound_is_shown_with_what_was_measured(pages: ModuleType) -> None:
     assert text.count("**missed**") == missed
 
 
+def test_every_measured_method_is_shown_with_its_ratios(pages: ModuleType) -> None:
+    stored = json.loads((pages.RESULTS / "defaults.json").read_text())["summary"]
+    by_mode = pages.defaults().split("## ")[1:]
+    for text, (mode, found) in zip(by_mode, stored.items(), strict=True):
+        assert text.startswith(mode.capitalize())
+        lines = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
+        for name, of in found["methods"].items():
+            shown = [f"{ratio:.2f}" for ratio in of["rtol"].values() if ratio is not None]
+            assert [cell.split(" ")[0] for cell in lines[name].split(" | ")[2:-1] if "." in cell] == shown, (
+                name
+            )
+
+
 def test_every_public_name_is_in_the_reference(pages: ModuleType) -> None:
     lines = {line.strip() for line in pages.api().splitlines()}
     assert lines >= {f"api.{name}" for name in pages.ROOMS}
@@ -64,7 +77,7 @@ def test_pages_that_are_as_before_keep_their_time(pages: ModuleType, tmp_path: P
     (tmp_path / "api").mkdir()
     for name in ("stiffml.solve", "stiffml.gone"):
         (tmp_path / "api" / f"{name}.rst").write_text("")
-    assert len(before) == 5 + len(pages.ROOMS)
+    assert len(before) == 6 + len(pages.ROOMS)
     pages.write_all(tmp_path)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.is_file()} == before
     assert [path.stem for path in (tmp_path / "api").iterdir()] == ["stiffml.solve"]
