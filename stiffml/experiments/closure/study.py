@@ -20,7 +20,7 @@ SIZES: Mapping[Form, tuple[starts.Size, pressures.Size]] = {
             unseen=(1250.0,),
             outside=(),
             points=75,
-            pressures=(0.5, 1.0),
+            pressures=(1.0,),
             iterations=2,
             ridges=(1.0,),
         ),
