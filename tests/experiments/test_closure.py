@@ -13,6 +13,7 @@ pytest.importorskip("casadi")
 
 from problems.chemistry import ConstantPressureReactor, Mechanism
 from problems.trajectories import reference_trajectory
+from stiffml.closures.preparing import sizes_of
 from stiffml.experiments.closure import hydrogen, ignitions, pollu, pressures
 
 STATES = ignitions.EVERY
@@ -111,3 +112,12 @@ def test_a_model_without_delay_is_wrong_without_bound() -> None:
     )
     error = pressures.error_of(data, "unseen", "delay_closure")
     np.testing.assert_allclose(error.values, [[0.1, np.inf]])
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+def test_the_species_that_two_reactions_change_are_named(noise: float) -> None:
+    """Under noise NO and NO2 do not show, but HNO3 does, whose nitrogen must come from somewhere."""
+    runs = pollu.observed(pollu.exact(pollu.starts(12, 0)), noise)
+    found = sizes_of(pollu.LACKING, runs, None, None, pollu.POLLU.invariants)
+    names = [pollu.POLLU.components[i] for i in sorted(found.where)]
+    assert names == ["NO2", "NO", "OH", "MEO2", "C2O3", "CO2", "HNO3"]
