@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -54,12 +54,19 @@ class _Within(nn.Module):
     def __init__(self, func: Func, jumps: tuple[float, float]) -> None:
         super().__init__()
         self.func: Any = func
+        self._jumps = jumps
         self._ends = {dtype: _inside(jumps, dtype) for dtype in (torch.float32, torch.float64)}
 
     @property
     def field(self) -> Any:
         """The field of func, if func belongs to one."""
         return self.func.field
+
+    @property
+    def kept_with(self) -> tuple[Any, Hashable]:
+        """Findings, such as the compiled form, serve the next solve with these jumps."""
+        func, key = getattr(self.func, "kept_with", (self.func, None))
+        return func, ("between", self._jumps, key)
 
     def forward(self, t: Tensor, y: State) -> State:
         # The derivative with respect to t is that of func on this side of the jump. The time is exactly the

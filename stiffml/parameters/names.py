@@ -77,7 +77,9 @@ def _visit(thing: object, name: str, depth: int, found: Reached, seen: set[int],
             if module is not thing:
                 seen.add(id(module))
             found.modules.append(module)
-            _note(found, f"{name}.{path}", (id(module), type(module), module.training))
+            # What stands for a function in one solve is made anew for the next.
+            which = 0 if hasattr(type(module), "kept_with") else id(module)
+            _note(found, f"{name}.{path}", (which, type(module), module.training))
             own = {} if is_torchs(module) else own_attributes(module)
             for key, part in {**module._parameters, **module._buffers, **own}.items():
                 parts[f"{path}.{key}" if path else key] = part
