@@ -146,7 +146,7 @@ def solve_segment(
     kept, slopes = None, None
     if update <= NEAR_SOLUTION:
         # Rosenbrock rows have derivatives of J besides, which the reverse sweep needs anew.
-        is_there = update <= AT_SOLUTION and not topology.brackets
+        is_there = update <= min(AT_SOLUTION, limits.rtol) and not topology.brackets
         kept = Kept(structure, equations.slopes_at(x), equations.last if is_there else None)
         at_end = [part.of(end) for part in kept.slopes]
         there = [value for value in at_end if value is not None]

@@ -111,16 +111,16 @@ def bounds(case: Case, what: str, outputs: Tensor, name: str) -> Tensor:
         # A zero of a singular matrix is not to be moved; along it the multiplier of the algebraic equation
         # amplifies rounding by 1/step.
         return torch.where(case.mass[0] != 0, 1e-12, 1e-11)
-    # Steps of order 5 that grow from one output to the next multiply rounding: 7e-13 was seen, and another
-    # processor rounds otherwise.
-    multiplied = what == "t" and outputs is MANY and name in ("bdf", "bdf5")
-    return torch.tensor(2e-12 if multiplied else 1e-12)
+    # Steps of order 4 and 5 that grow from one output to the next multiply rounding, whichever of them are
+    # taken again: 1.1e-12 was seen, and another processor rounds otherwise.
+    multiplied = what == "t" and outputs is MANY and name in ("bdf", "bdf4", "bdf5")
+    return torch.tensor(3e-12 if multiplied else 1e-12)
 
 
 @pytest.mark.parametrize("name", ["cn", "bdf3", "dirk-es213sal"])
 def test_steps_are_taken_again_no_more_than_needed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Backwards, where a step leads is known from the step after it, and so are all but one of the states
-    that a multistep method starts from."""
+    that a multistep method starts from. The last step starts from a state that is kept."""
     taken = []
     step = Replay.step
 
@@ -133,7 +133,7 @@ def test_steps_are_taken_again_no_more_than_needed(name: str, monkeypatch: pytes
     solution = case.solve(name, Fixed(0.05), adjoint=Discrete(1))
     case.gradients(solution)
     first = solution.stats.accepted - METHODS[name].history
-    assert len(taken) == first * (first + 1) // 2, (
+    assert len(taken) == first * (first - 1) // 2, (
         f"{name}: {len(taken)} steps were taken again with one checkpoint; look at checkpoints.py"
     )
 

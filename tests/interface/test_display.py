@@ -130,6 +130,7 @@ EXAMPLES |= {type(method): lambda method=method: method for method in stiffml.ME
 
 WITHOUT_EXAMPLE = {
     "Strategy": "abstract",
+    "Preparable": "abstract",
     "Head": "abstract",
     "Features": "abstract",
     "Status": "an enumeration",

@@ -55,7 +55,7 @@ class Labels:
             if (np.isnan(value) | ((value > 0) & np.isfinite(value))).all():
                 return value
             raise ValueError(f"noise must be positive, or NaN where it is not known, not {value}")
-        if isinstance(value, list | tuple | np.ndarray) and np.ndim(value):
+        if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim):
             example = ", ".join(f'"{c}": …' for c in self.components[:2])
             raise TypeError(f"noise must be one number, or a mapping by name, {{{example}}}, not {value}")
         by_name = named("noise", value, self.components)
