@@ -13,7 +13,7 @@ demo: ## fit a neural ODE to Robertson's problem and draw the result
 test: ## run the tests
 	$(PYTHON) environment/bootstrap.py --extras test
 	.venv/bin/python -m pytest -n 2 -m "not sweep and not alone"
-	.venv/bin/python -m pytest -m alone
+	.venv/bin/python -m pytest -m "alone and not sweep"
 
 sweep: ## run the tests that take long, and record the result
 	$(PYTHON) environment/bootstrap.py --extras test

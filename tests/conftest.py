@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
 import signal
@@ -17,6 +18,15 @@ from stiffml import solve
 torch.set_num_threads(1)
 
 _numbers = itertools.count()
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported and collected by now stays: no collection of garbage has to look at it again.
+
+    Tests that look for what is left behind collect garbage many times, and that took most of their time.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

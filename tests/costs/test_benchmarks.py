@@ -89,6 +89,7 @@ def test_million(tmp_path: Path) -> None:
         assert bound["met"], f"{bound}; look at linear/krylov/, then at gradients/sweep.py"
 
 
+@pytest.mark.alone
 def test_ranks(tmp_path: Path) -> None:
     if importlib.util.find_spec("mpi4py") is None or not (
         Path(sys.executable).with_name("mpiexec").exists() or shutil.which("mpiexec")

@@ -52,6 +52,7 @@ def launch(launcher: str, count: int, *arguments: str) -> tuple[int, str, str]:
 VALUES = ("uneven_shares", "one_sample", "tuple_state", "training")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("launcher", "count", "checks"),
     [("mpiexec", 1, VALUES), ("mpiexec", 2, ["all"]), ("torchrun", 2, ["all"])],
@@ -71,6 +72,7 @@ SAID = {
 }
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("launcher", "count", "how", "checks"),
     [

@@ -13,6 +13,8 @@ from field_script import CASES, waves
 
 from stiffml.distributed.field import Field
 
+pytestmark = pytest.mark.alone  # several processes wait for one another
+
 SCRIPT = Path(__file__).parents[1] / "helpers" / "field_script.py"
 LAUNCHER = Path(sys.executable).with_name("mpiexec")
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.alone  # several processes wait for one another
+
 SCRIPT = Path(__file__).parents[1] / "helpers" / "field_parameters_script.py"
 MPIEXEC = Path(sys.executable).with_name("mpiexec")
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.alone  # several processes wait for one another
+
 SCRIPT = Path(__file__).parents[1] / "helpers" / "field_solve_script.py"
 MPIEXEC = Path(sys.executable).with_name("mpiexec")
 TOGETHER = 1e-10
