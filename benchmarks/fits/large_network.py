@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -83,13 +84,14 @@ def measured(seed: int, train: Runs, unseen: Runs) -> dict:
             other = adamw(seed, train, rate, seconds)
             row[name] = {"unseen": other.report(unseen).mean, "iterations": other.history.sizes["iteration"]}
         except TrainingError as error:
-            row[name] = {"unseen": float("inf"), "outcome": str(error)}
+            row[name] = {"unseen": None, "outcome": str(error)}
     print(row, flush=True)
     return row
 
 
 def bounds_of(rows: list[dict]) -> list[Bound]:
-    best = [min(row[f"AdamW {rate:g}"]["unseen"] for rate in RATES) for row in rows]
+    found = [[row[f"AdamW {rate:g}"]["unseen"] for rate in RATES] for row in rows]
+    best = [min(float("inf") if one is None else one for one in of_seed) for of_seed in found]
     return [
         Bound("largest training error", max(row["training"] for row in rows), TARGET),
         Bound("largest error at unseen times", max(row["unseen"] for row in rows), UNSEEN),
@@ -112,7 +114,7 @@ def draw(result: dict, path: Path) -> None:
     seconds = [row["cpu_s"] for row in rows]
     panel.plot(seconds, [row["unseen"] for row in rows], "o", label="Levenberg-Marquardt")
     for rate, marker in zip(RATES, "x+", strict=True):
-        values = [row[f"AdamW {rate:g}"]["unseen"] for row in rows]
+        values = [row[f"AdamW {rate:g}"]["unseen"] or np.nan for row in rows]
         panel.plot(seconds, values, marker, label=f"AdamW, learning rate {rate:g}, as long")
     panel.axhline(UNSEEN, color="#888888", lw=1)
     panel.set(yscale="log", xlabel="seconds of CPU", ylabel="mean error at times never seen")
