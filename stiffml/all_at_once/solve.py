@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from stiffml.all_at_once.in_c.steps import StepsInC
 
 AT_SOLUTION = 1e-10
-"""The last update, relative to the components, up to which Jacobians before it are those of the solution."""
+"""The last update, relative to the components, up to which Jacobians before it are those of the solution.
+
+Or the tolerance of Newton's iteration, where that is smaller: gradients are then as accurate as the steps.
+"""
 
 NEAR_SOLUTION = 1e-6
 """That up to which the values of f follow from the Jacobians before it: the error is of second order."""

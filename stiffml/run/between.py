@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from stiffml.discretization.interpolation import STENCIL_BOUND, Stencil
+from stiffml.discretization.interpolation import STENCIL_BOUND, Stencil, lagrange_rows
 from stiffml.discretization.numbering import HALF
 from stiffml.discretization.trajectory import Segment, Trajectory, times_at
 from stiffml.run.checkpoints import Checkpoints
@@ -97,17 +97,6 @@ class _Polynomials:
             held = np.concatenate([held, self._trajectory.half[1][None]])
             rows = np.where(numbers == HALF, len(held) - 1, rows)
         found = np.zeros((len(s), held.shape[1]))
-        for row, weight in zip(rows.T, _lagrange(times, s, at), strict=True):
+        for row, weight in zip(rows.T, lagrange_rows(times[at], s).T, strict=True):
             found += weight[:, None] * np.take(held, row[at], axis=0)
         return found
-
-
-def _lagrange(times: np.ndarray, s: np.ndarray, at: np.ndarray) -> Iterator[np.ndarray]:
-    """The values (q,) at ``s`` (q,) of each Lagrange basis polynomial on the times in rows ``at`` (q,)."""
-    away = s - times.T[:, at]
-    for i in range(times.shape[1]):
-        weight = np.ones_like(s)
-        for j in range(times.shape[1]):
-            if j != i:
-                weight *= away[j] / (times[:, i] - times[:, j])[at]
-        yield weight
