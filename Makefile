@@ -55,6 +55,7 @@ bench-peers: ## compare with other tools, which get an environment of their own,
 	$(PYTHON) benchmarks/peers/environment.py
 	.venv/bin/python benchmarks/peers/brusselator.py
 	.venv/bin/python benchmarks/peers/small/compare.py
+	.venv/bin/python benchmarks/peers/small/compare.py --functions eager
 	.venv/bin/python benchmarks/peers/small/ensembles.py
 	.venv/bin/python benchmarks/peers/explicit/compare.py
 

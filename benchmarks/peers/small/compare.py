@@ -1,21 +1,23 @@
 """stiffml, diffrax, tinydiffeq and CVODE on small stiff systems: time by achieved error.
 
-    python benchmarks/peers/small/compare.py [--only NAME …] [--repeats 10]
+    python benchmarks/peers/small/compare.py [--functions compiled|eager] [--only NAME …] [--repeats 10]
 
-The systems are in systems.py: Robertson's reaction to 1e2 and 1e5 s, van der Pol's oscillator, HIRES and
-POLLU. `make bench-peers` installs what is needed first. Every side gets the same numbers and the same
-tolerances (rtol, and atol = rtol times a threshold of each component), works in float64, and runs in turns
-on the same core, each in a process of its own; their right-hand sides are compared first. Functions are
-compiled: stiffml's with compile=True, those of JAX ahead of time; CVODE calls a Python function. Compiling
-is not timed but told; the first run of everything is dropped. Times are medians. "Gradient" is the loss
-together with its gradient by y0 and all constants.
+The systems are in systems.py: Robertson's reaction to 1e2 and 1e5 s, van der Pol's oscillator, HIRES, POLLU,
+and hydrogen that ignites in air. `make bench-peers` installs what is needed first. Every side gets the same
+numbers and the same tolerances (rtol, and atol = rtol times a threshold of each component), works in float64,
+and runs in turns on the same core, each in a process of its own; their right-hand sides are compared first.
+With compiled functions, stiffml's are so by compile=True, those of JAX ahead of time; CVODE calls a Python
+function on numpy arrays. With eager ones stiffml calls a torch module, and so do CVODE and scipy's Radau and
+BDF. Compiling is not timed but told; the first run of everything is dropped. Times are medians of CPU time,
+which neighbours on the machine disturb less. "Gradient" is the loss together with its gradient by y0 and all
+constants.
 
 Errors are those of reference.py, which solves with scipy's Radau: for forward runs the largest error at an
 output, relative to the component's largest size; for gradients the largest error of an entry times its input,
 relative to the largest such. Ratios are at equal achieved error: every solver runs at the cheapest of the
 scanned tolerances at which its error is at most 1e-5.
 
-Writes benchmarks/results/peers_small.json and peers_small.png.
+Writes benchmarks/results/peers_small.json and .png, or peers_small_eager.json and .png.
 """
 
 from __future__ import annotations
@@ -30,13 +32,15 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 HERE = Path(__file__).resolve().parent
 sys.path[1:1] = [str(HERE.parent), str(HERE.parents[1])]
 
 from measuring import RESULTS, machine, store  # noqa: E402
 from picture import draw  # noqa: E402
 from reference import Reference, reference_of  # noqa: E402
-from systems import System, save, systems  # noqa: E402
+from systems import NAMES, System, save, system_of  # noqa: E402
 from worker import Worker  # noqa: E402
 
 PEERS = HERE.parents[2] / ".venv-peers/bin/python"
@@ -45,6 +49,14 @@ KEPT = (1e-7, 1e-3)
 """Only runs with such errors are timed."""
 TOLERANCES = [10 ** (-k / 4) for k in range(10, 41)]
 KINDS = ("forward", "gradient")
+OWN = Path(sys.executable)
+SIDES = {
+    "compiled": {"stiffml": OWN, "jax": PEERS, "sundials": PEERS},
+    "eager": {"stiffml": OWN, "torch": OWN},
+}
+"""The sides of a comparison, and the interpreters that they run in."""
+ROUNDING = 1e-9
+"""The largest difference of right-hand sides at the start: sums that cancel there."""
 
 
 @dataclass
@@ -97,20 +109,19 @@ class Case:
         }
 
 
-def compared(system: System, repeats: int) -> dict:
+def compared(system: System, functions: str, repeats: int) -> dict:
     """The rows of one system."""
     reference = reference_of(system)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "definition.npz"
-        save(path, system, reference.scale)
-        pythons = {"stiffml": Path(sys.executable), "jax": PEERS, "sundials": PEERS}
+        save(path, system, reference.scale, functions == "compiled")
         workers = {
             side: Worker(python, HERE / f"{side}_side.py", path, Path(folder))
-            for side, python in pythons.items()
+            for side, python in SIDES[functions].items()
         }
-        wanted = system.rhs(0.0, system.y0.tolist(), system.p.tolist())
+        wanted = system.slopes(0.0, system.y0, system.p)
         for side, worker in workers.items():
-            if any(abs(a - b) > 1e-12 * abs(b) for a, b in zip(worker.about["rhs"], wanted, strict=True)):
+            if not np.allclose(worker.about["rhs"], wanted, ROUNDING, 1e-15 * np.abs(wanted).max()):
                 raise SystemExit(f"{side} has another right-hand side of {system.name}")
         cases = [
             Case(side, solver, rtol)
@@ -161,18 +172,18 @@ def table(result: dict) -> str:
     return "\n".join(lines)
 
 
-def main(only: list[str], repeats: int, folder: Path) -> None:
+def main(functions: str, only: list[str], repeats: int, folder: Path) -> None:
     result = {
         "command": shlex.join(["python", "benchmarks/peers/small/compare.py", *sys.argv[1:]]),
         "machine": {**machine(), "one of": os.cpu_count()},
+        "functions": functions,
         "target": TARGET,
         "repeats": repeats,
         "systems": {},
     }
-    for name, system in systems().items():
-        if not only or name in only:
-            result["systems"][name] = compared(system, repeats)
-            store(result, draw, folder, "peers_small")
+    for name in only or NAMES:
+        result["systems"][name] = compared(system_of(name), functions, repeats)
+        store(result, draw, folder, "peers_small" if functions == "compiled" else "peers_small_eager")
     print(table(result))
 
 
@@ -180,8 +191,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="*", default=[], choices=list(systems()))
+    parser.add_argument("--only", nargs="*", default=[], choices=NAMES)
+    parser.add_argument("--functions", default="compiled", choices=SIDES)
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--out", type=Path, default=RESULTS)
     asked = parser.parse_args()
-    main(asked.only, asked.repeats, asked.out)
+    main(asked.functions, asked.only, asked.repeats, asked.out)

@@ -46,6 +46,6 @@ def draw(result: dict, path: Path) -> None:
     for axis in axes.flat:
         entries |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
     figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=5, fontsize=8)
-    figure.suptitle("Small stiff systems, compiled functions: time by achieved error, one core")
+    figure.suptitle(f"Small stiff systems, {result['functions']} functions: time by achieved error, one core")
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -8,7 +8,6 @@ import numpy as np
 from scipy.integrate import solve_ivp
 from systems import System
 
-RTOL = 1e-11
 MOVED = 1e-3
 """Inputs are moved by so much, relatively: then differences of fourth order are off by 1e-8, of which as much
 is rounding and tolerance as truncation."""
@@ -45,15 +44,15 @@ def reference_of(system: System) -> Reference:
     sizes = np.where(inputs != 0, np.abs(inputs), np.concatenate([system.threshold, np.ones(len(system.p))]))
 
     def states_of(moved: np.ndarray) -> np.ndarray:
-        y0, p = moved[:n], moved[n:].tolist()
+        y0, p = moved[:n], moved[n:]
         solution = solve_ivp(
-            lambda t, y: np.array(system.rhs(t, y.tolist(), p)),
+            lambda t, y: system.slopes(t, y, p),
             (system.t[0], system.t[-1]),
             y0,
             method="Radau",
             t_eval=system.t,
-            rtol=RTOL,
-            atol=RTOL * system.threshold,
+            rtol=system.reference_rtol,
+            atol=system.reference_rtol * system.threshold,
             jac=lambda t, y: _jacobian(system, t, y, p),
         )
         if not solution.success:
@@ -75,11 +74,11 @@ def reference_of(system: System) -> Reference:
     return Reference(states, scale, np.array(gradient), sizes)
 
 
-def _jacobian(system: System, t: float, y: np.ndarray, p: list[float]) -> np.ndarray:
+def _jacobian(system: System, t: float, y: np.ndarray, p: np.ndarray) -> np.ndarray:
     """By complex steps, which are exact here."""
     columns = []
     for i in range(len(y)):
         moved = y.astype(complex)
         moved[i] += 1e-30j
-        columns.append(np.imag(system.rhs(t, moved.tolist(), p)) / 1e-30)
+        columns.append(np.imag(system.slopes(t, moved, p)) / 1e-30)
     return np.array(columns).T

@@ -1,17 +1,19 @@
 """The small stiff systems that all sides solve, as equations that each side reads as its own. Only numpy.
 
 A right-hand side is a function of (t, y, p) → list of components, where y and p are sequences of numbers:
-floats, tensors or traced arrays. So every side evaluates the same operations.
+floats, tensors or traced arrays. So every side evaluates the same operations. That of hydrogen in air is one
+of arrays, with constants that are handed on; see hydrogen.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hydrogen import constants, slopes
 
 Rhs = Callable[[Any, Sequence[Any], Sequence[Any]], list]
 
@@ -23,21 +25,33 @@ class System:
     Attributes
     ----------
     name, title : str
-    rhs : callable
-        (t, y, p) -> list of components.
+    rhs : callable or None
+        (t, y, p) -> list of components; None if it is hydrogen's, which has ``constants``.
     y0, p, t : ndarray
         (n,), (parameters,), (outputs,); the first output is the start.
     threshold : ndarray
         (n,) absolute tolerances are rtol times this.
+    constants : dict of str to ndarray
+        Of hydrogen's right-hand side.
+    reference_rtol : float
+        Of the reference solution. One to 1e-11 takes 7 s for hydrogen, and its gradient 160 of them.
     """
 
     name: str
     title: str
-    rhs: Rhs
+    rhs: Rhs | None
     y0: np.ndarray
     p: np.ndarray
     t: np.ndarray
     threshold: np.ndarray
+    constants: Mapping[str, np.ndarray] = field(default_factory=dict)
+    reference_rtol: float = 1e-11
+
+    def slopes(self, t: float, y: np.ndarray, p: np.ndarray) -> np.ndarray:
+        """The right-hand side of numpy arrays, real or complex."""
+        if self.rhs is None:
+            return slopes(np, self.constants, y, p)
+        return np.array(self.rhs(t, y.tolist(), p.tolist()))
 
 
 def robertson(t: Any, y: Sequence[Any], p: Sequence[Any]) -> list:
@@ -112,8 +126,29 @@ def _decades(first: float, last: float, count: int) -> np.ndarray:
     return np.concatenate([[0.0], np.geomspace(first, last, count)])
 
 
-def systems() -> dict[str, System]:
-    """All systems by name."""
+NAMES = ("robertson-100", "robertson-1e5", "van-der-pol", "hires", "pollu", "h2air")
+
+
+def system_of(name: str) -> System:
+    """One system by its name; hydrogen's needs stiffml."""
+    return _of_hydrogen(constants()) if name == "h2air" else _by_components()[name]
+
+
+def _of_hydrogen(found: Mapping[str, np.ndarray]) -> System:
+    return System(
+        "h2air",
+        "H2/air",
+        None,
+        found["y0"],
+        np.zeros(len(found["log_A"])),
+        np.linspace(0, 1e-3, 21),
+        np.array([1.0, *[1e-9] * (len(found["y0"]) - 1)]),
+        found,
+        reference_rtol=1e-9,
+    )
+
+
+def _by_components() -> dict[str, System]:
     rates = np.array([0.04, 1e4, 3e7])
     start, small = np.array([1.0, 0.0, 0.0]), np.array([1e-2, 1e-6, 1e-2])
     polluted = {"NO": 0.2, "O3": 0.04, "HCHO": 0.1, "CO": 0.3, "ALD": 0.01, "SO2": 0.007}
@@ -155,12 +190,16 @@ def systems() -> dict[str, System]:
     return {system.name: system for system in found}
 
 
-def save(path: Path, system: System, scale: np.ndarray) -> None:
-    """Write down which system is to be solved, and the scale (n,) of the states in the loss."""
-    np.savez(path, name=system.name, scale=scale)
+def save(path: Path, system: System, scale: np.ndarray, compiled: bool) -> None:
+    """Write down what is to be solved: the system with its constants, and the scale (n,) of the states in the
+    loss; and whether stiffml compiles its function."""
+    handed = {f"of {name}": value for name, value in system.constants.items()}
+    np.savez(path, name=system.name, scale=scale, compiled=compiled, **handed)
 
 
-def load(path: str) -> tuple[System, np.ndarray]:
-    """The system and the scale that :func:`save` wrote."""
+def load(path: str) -> tuple[System, np.ndarray, bool]:
+    """The system, the scale, and whether to compile, as :func:`save` wrote them."""
     with np.load(path) as file:
-        return systems()[str(file["name"])], file["scale"]
+        found = {name.removeprefix("of "): file[name] for name in file.files if name.startswith("of ")}
+        name, scale, compiled = str(file["name"]), file["scale"], bool(file["compiled"])
+    return _of_hydrogen(found) if found else _by_components()[name], scale, compiled
