@@ -39,7 +39,8 @@ class Stats:
     at_once : int
         Steps that were solved for together with others.
     in_c : int
-        Steps that compiled code took without Python in between, see ``compile``.
+        Steps that compiled code took with nothing of Python in between but func, and nothing at all where
+        func is compiled too, see ``compile``.
     rhs_evals, jacobians : int
         Evaluations of f and of ∂f/∂y.
     newton_iterations : int

@@ -48,8 +48,9 @@ def compile(
     STIFFML_CACHE or ``~/.cache/stiffml``. When it is made, its values and derivatives are compared with those
     of torch, and its values at the start and at the end of each solve.
 
-    With a dense Jacobian of up to 64 components a sample, PETSc's steps are then taken in C, all of them in
-    one call, unless there is an event, ``bounds`` or ``options``, or checkpoints are few or on disk.
+    With a dense Jacobian of up to 64 components a sample, PETSc's steps are taken in C, all of them in one
+    call, unless there is an event, ``bounds``, a ``callback`` or ``options``, or checkpoints are few or on
+    disk. Where ``func`` is not compiled, C calls it; of explicit methods only compiled ones are taken in C.
     ``Solution.stats.in_c`` counts these steps. They are the steps that Python would take. If such a run fails
     it is taken again from Python, from the start, and ``Solution.stats.given_up`` says why.
 

@@ -1,4 +1,7 @@
-"""When Newton's iteration goes on with an earlier Jacobian, and when it takes a new one."""
+"""When Newton's iteration goes on with an earlier Jacobian, and when it takes a new one.
+
+``petsc/compiled_run/keeping.c`` has the same rules for runs in C.
+"""
 
 from __future__ import annotations
 

@@ -186,7 +186,6 @@ FROM_PYTHON: dict[str, dict] = {
     "coloured": {"jacobian": "coloured"},
     "all at once": {"steps": Grid(6)},
     "sdirk3": {"method": "sdirk3"},
-    "not compiled": {"compile": False},
 }
 
 
@@ -197,6 +196,16 @@ def test_what_is_not_taken_in_c(what: str) -> None:
     assert found.stats.in_c == 0
     assert found.stats.accepted > 0
     assert found.stats.given_up == ""
+
+
+def test_a_large_state_is_not_taken_in_c() -> None:
+    """Its values are not remembered, and memory counts for more than calls."""
+    y0, t = torch.ones(600_000, 1, dtype=D), torch.tensor([0.0, 0.1], dtype=D)
+    with torch.no_grad():
+        found = solve(
+            lambda t, y: -y, y0, t, method="beuler", steps=Grid(2), stepping="sequential", batch_dims=1
+        )
+    assert found.stats.in_c == 0
 
 
 def test_a_compiled_module_is_taken_in_c_too() -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 import stiffml
 from stiffml import Adaptive, Discrete, Grid, KeptSteps, Solution, SolveError, Status, solve
 from stiffml.interface import watching
+from stiffml.petsc.compiled_run import nonstop
 from stiffml.run.watching import Watch
 
 T = times(0, 0.5, 1.3, 2)
@@ -169,6 +170,7 @@ def test_a_limit_that_is_not_reached_and_wrong_ones() -> None:
 def test_progress_is_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Lines where there is no terminal; intervals between outputs count alike."""
     monkeypatch.setattr(watching, "LINES", -1.0)
+    monkeypatch.setattr(nonstop, "INTERRUPTIBLE", 0.0)  # C comes back after every step
     solution = solve(circle, Y0, times(0, 1e-3, 1.0), progress=True)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == solution.stats.accepted

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from methods import ADAPTIVE, ADAPTIVE_SPLIT, EVERY_KIND, as_taken
+from runs_in_c import in_python
 from torch import Tensor
 
 from stiffml import METHODS, Newton, Solution, Split, solve
@@ -55,7 +56,8 @@ def followed(monkeypatch: pytest.MonkeyPatch, method: str, **arguments) -> tuple
 
     monkeypatch.setattr(PETScStepper, "step", step)
     tolerances = {"rtol": TOLERANCES.rtol, "atol": TOLERANCES.atol}
-    return solve(method=method, **tolerances, **arguments), steps
+    with in_python():
+        return solve(method=method, **tolerances, **arguments), steps
 
 
 def errors_of(solution: Solution) -> np.ndarray:

@@ -67,7 +67,7 @@ def test_the_users_exception_keeps_its_context() -> None:
 
 
 def test_an_interrupt_anywhere_in_the_solver_arrives_as_itself(monkeypatch) -> None:
-    """Ctrl-C may strike in Python code that PETSc calls, outside of func."""
+    """Ctrl-C may strike in Python code that PETSc calls, outside of func; a callback keeps the run from C."""
     from stiffml.petsc.convergence import SNESTest
 
     def interrupted(*args):
@@ -76,7 +76,7 @@ def test_an_interrupt_anywhere_in_the_solver_arrives_as_itself(monkeypatch) -> N
     with monkeypatch.context() as patch:
         patch.setattr(SNESTest, "_judge", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            solve(decay, Y0, T)
+            solve(decay, Y0, T, callback=lambda t, y, h: None)
 
 
 def test_no_options_are_left_behind() -> None:

@@ -8,12 +8,19 @@ import numpy as np
 import torch
 from scipy.linalg import lapack
 
+from stiffml.compiled.factors import WIDEST, Factors, has_factors
 from stiffml.linear.dense.blocks import BlockLU, shift_
 from stiffml.linear.non_finite import finite_blocks
 from stiffml.petsc.formulation import Formulation
 from stiffml.petsc.library import PETSc
 from stiffml.petsc.matrix import ShiftedMatrix
 from stiffml.system.derivatives.graph import Array
+
+
+def _in_c(problem: Formulation) -> bool:
+    """Whether the factors are those of runs in C, so that watching a run from Python does not change it."""
+    return problem.width <= WIDEST and has_factors()
+
 
 _SLOPE_SHIFT = 1e15
 """Above this, PETSc is solving for the slope at the start, and scales the matrix afterwards."""
@@ -86,7 +93,7 @@ class _SingleMatrix(DenseMatrix):
             pc.setType(PETSc.PC.Type.LU)  # options that only PETSc's own factors have
             return
         pc.setType(PETSc.PC.Type.PYTHON)
-        pc.setPythonContext(_SinglePC(self.mat))
+        pc.setPythonContext(_SinglePCInC(self.mat) if _in_c(self._problem) else _SinglePC(self.mat))
 
     def _release(self) -> None:
         pass  # the matrix is filled in the same place again
@@ -112,13 +119,28 @@ class _SinglePC:
         y.array_w[:] = lapack.dgetrs(self._lu, self._pivots, x.array_r)[0]
 
 
+class _SinglePCInC:
+    """The same with factors by C."""
+
+    def __init__(self, matrix) -> None:
+        self._matrix = matrix
+
+    def setUp(self, pc) -> None:
+        self._factors = Factors(np.array(self._matrix.getDenseArray(readonly=True), order="C")[None])
+
+    def apply(self, pc, x, y) -> None:
+        solution = x.array_r.copy()
+        self._factors.solve(solution)
+        y.setArray(solution)
+
+
 class _BlockMatrix(DenseMatrix):
     """A shell matrix and the preconditioner that solves with it exactly, all samples in one call."""
 
     def __init__(self, problem: Formulation) -> None:
         super().__init__(problem)
         self._operator = _BlockOperator(problem.samples, problem.width)
-        self._pc = _BlockPC(self._operator)
+        self._pc = _BlockPCInC(self._operator) if _in_c(problem) else _BlockPC(self._operator)
         size = (problem.size, problem.size)
         self.mat = PETSc.Mat().createPython(size, self._operator, comm=PETSc.COMM_SELF)
         self.mat.setUp()
@@ -131,7 +153,8 @@ class _BlockMatrix(DenseMatrix):
         self._operator.is_multiplied_with = ksp.getType() != PETSc.KSP.Type.PREONLY
 
     def _release(self) -> None:
-        self._operator.blocks = self._pc.lu = None
+        self._operator.blocks = None
+        self._pc.release()
 
     def _set(self, shift: float, jacobian: np.ndarray) -> None:
         self._operator.blocks = shift_(torch.from_numpy(jacobian), shift, self._mass, 1.0)
@@ -173,13 +196,38 @@ class _BlockPC:
 
     def __init__(self, operator: _BlockOperator) -> None:
         self._operator = operator
-        self.lu: BlockLU | None = None
+        self._lu: BlockLU | None = None
+
+    def release(self) -> None:
+        """Free the factors."""
+        self._lu = None
 
     def setUp(self, pc) -> None:
-        self.lu = BlockLU(self._operator.to_be_factorised())
-        self.lu.spoil_singular()  # Newton reports it as a failure of the step
+        self._lu = BlockLU(self._operator.to_be_factorised())
+        self._lu.spoil_singular()  # Newton reports it as a failure of the step
 
     def apply(self, pc, x, y) -> None:
-        assert self.lu is not None
+        assert self._lu is not None
         rhs = torch.from_numpy(x.array_r.copy()).view(self._operator.shape)
-        y.setArray(self.lu.solve(rhs).numpy().ravel())
+        y.setArray(self._lu.solve(rhs).numpy().ravel())
+
+
+class _BlockPCInC:
+    """The same with factors by C."""
+
+    def __init__(self, operator: _BlockOperator) -> None:
+        self._operator = operator
+        self._factors: Factors | None = None
+
+    def release(self) -> None:
+        """Free the factors."""
+        self._factors = None
+
+    def setUp(self, pc) -> None:
+        self._factors = Factors(self._operator.to_be_factorised().contiguous().numpy())
+
+    def apply(self, pc, x, y) -> None:
+        assert self._factors is not None
+        solution = x.array_r.copy()
+        self._factors.solve(solution)
+        y.setArray(solution)

@@ -2,7 +2,7 @@
 
 static PetscErrorCode make_part(struct run *r, struct part *p, const struct function *of) {
   p->of = *of;
-  if (!of->values) return PETSC_SUCCESS;
+  if (!IS_THERE(*of)) return PETSC_SUCCESS;
   PetscErrorCode code = enough(&p->u, r->size);
   if (!code) code = enough(&p->slope, r->size);
   if (!code) code = enough(&p->blocks, r->size * r->task.width);
@@ -18,6 +18,7 @@ static PetscErrorCode attach_implicit(struct run *r) {
   PetscCall(enough(&r->factors, r->length * r->rows));
   PetscCall(enough(&r->wrt_time, r->size));
   PetscCall(enough(&r->zeros, r->size));
+  PetscCall(enough(&r->kept_blocks, r->task.keeps ? r->size * r->task.width : 0));
   r->pivots = calloc(r->length, sizeof *r->pivots);
   if (!r->pivots) PetscFunctionReturn(PETSC_ERR_MEM);
   PetscCall(MatCreateShell(PetscObjectComm((PetscObject)r->ts), (PetscInt)r->length, (PetscInt)r->length,
@@ -56,7 +57,7 @@ static PetscErrorCode attach(struct run *r) {
   if (!r->output_steps) PetscFunctionReturn(PETSC_ERR_MEM);
   if (k->newton_atol) memcpy(r->atol, k->newton_atol, r->size * sizeof *r->atol);
   if (k->implicit) PetscCall(attach_implicit(r));
-  if (!k->implicit || k->g.values) {
+  if (!k->implicit || IS_THERE(k->g)) {
     Vec slope;
     PetscCall(VecDuplicate(r->u, &slope));
     PetscCall(TSSetRHSFunction(r->ts, slope, rhsfunction, r));
@@ -70,7 +71,7 @@ EXPORT void stiffml_end(struct run *r) {
   if (!r) return;
   MatDestroy(&r->matrix);
   void *held[] = {r->f.u, r->f.slope, r->f.blocks, r->f.one, r->g.u, r->g.slope, r->g.blocks, r->g.one, r->factors, r->pivots,
-                  r->wrt_time, r->zeros, r->work, r->second, r->atol, r->floor, r->half, r->before, r->recent,
+                  r->wrt_time, r->zeros, r->kept_blocks, r->work, r->second, r->atol, r->floor, r->half, r->before, r->recent,
                   r->ends.rows, r->sizes.rows, r->states.rows, r->stages.rows, r->output_steps};
   for (size_t i = 0; i < sizeof held / sizeof *held; i++) free(held[i]);
   free(r);
@@ -88,6 +89,7 @@ EXPORT struct run *stiffml_begin(const struct task *task, TS ts) {
   r->now = task->start;
   r->proposal = task->first;
   r->expects_jacobian = r->needed = 1;
+  r->keeping.wants_new = r->keeping.is_new = 1;
   r->wants_half = task->half_step;
   r->last_taken = INFINITY;
   PetscErrorCode code = PetscPushErrorHandler(PetscReturnErrorHandler, NULL);

@@ -14,17 +14,26 @@ typedef int (*Blocks)(int64_t, int64_t, int64_t, const double *, const double *,
 typedef int (*Push)(int64_t, int64_t, const double *, const double *, const double *, const double *,
                     const double *, double *);
 
-/* A compiled function: f, or the explicit part g. */
+/* Asks Python for what belongs to a solver time and the state ``asked``; 1 if it has failed. */
+typedef int (*Ask)(double, int64_t);
+enum asking { VALUE = 0, VALUE_BEFORE_BLOCKS = 1, BLOCKS = 2, BY_TIME = 3 };
+
+/* f, or the explicit part g: compiled, or a function of Python's. */
 struct function {
   Values values;
   Blocks blocks;
   Push push;        /* for methods that need the derivative by time */
   const double *p;
   int64_t samples;  /* states of the compiled code in one state */
+  Ask ask;          /* of a function that is not compiled; these are what it reads and writes */
+  double *asked, *slope, *jacobian, *by_time;
+  int64_t *is_asked; /* and not answered */
 };
 
+#define IS_THERE(function) ((function).values || (function).ask)
+
 struct task {
-  struct function f, g; /* g.values is NULL where there is none */
+  struct function f, g; /* g is not there where it has neither code nor a function of Python's */
   /* The equations: M u' = f(s, u), with the functions' own time direction*s, within begin and end. */
   int64_t samples, width, time_is_state, direction;
   double begin, end, rounding;
@@ -43,7 +52,7 @@ struct task {
   /* Newton's iteration. atol is (size,), or NULL: 1 % of rtol at the start of each step. */
   double newton_rtol, eps;
   const double *newton_atol, *signs; /* (4, size) of +1 and -1 */
-  int64_t max_iterations;
+  int64_t max_iterations, keeps;     /* whether iterations go on with earlier Jacobians */
   /* The course: times to end steps on, and either adaptive steps or steps known in advance. */
   double start, first, minimum;
   int64_t max_steps, max_cuts, outputs, adaptive;
@@ -76,6 +85,12 @@ struct growing {
   int64_t count, room;
 };
 
+/* When an earlier Jacobian serves: the state of ``KeptJacobian`` in run/kept_jacobian.py. */
+struct keeping {
+  int64_t wants_new, is_exact, iterations, is_new, solves, has_failed, pause, is_under_way;
+  double rate, share;
+};
+
 struct run {
   struct task task;
   struct taken taken;
@@ -86,7 +101,8 @@ struct run {
   int64_t size, rows, length; /* of a state; components of a sample, and of all, in PETSc's vectors */
   /* The matrix shift*M - J, and its factors. */
   Mat matrix;
-  double *factors;
+  double *factors, *kept_blocks;
+  struct keeping keeping;
   int32_t *pivots;
   double *wrt_time, *zeros, *work, *second;
   int64_t has_factors;

@@ -21,7 +21,7 @@ static PetscErrorCode append(struct growing *g, const double *row, int64_t width
 static PetscErrorCode prepare(struct run *r, double size) {
   const struct task *k = &r->task;
   PetscFunctionBeginUser;
-  if (k->explicit_first_stage && !r->g.of.values && size > MUCH_LONGER * r->last_taken) {
+  if (k->explicit_first_stage && !IS_THERE(r->g.of) && size > MUCH_LONGER * r->last_taken) {
     PetscCall(TSRestartStep(r->ts));
     r->solves_at_start = r->solves;
   }
@@ -72,7 +72,7 @@ static PetscErrorCode look_ahead(struct run *r, const double *x) {
   PetscFunctionBeginUser;
   PetscCall(slope_at(r, r->now, x, k->both_at_once && !k->newton));
   int finite = is_finite(r->f.slope, r->size);
-  if (r->g.of.values) {
+  if (IS_THERE(r->g.of)) {
     PetscCall(evaluate(r, &r->g, r->now, x, 0));
     finite = finite && is_finite(r->g.slope, r->size);
   }

@@ -1,4 +1,5 @@
 /* f and its Jacobian at the vectors of PETSc. For Rosenbrock methods time is the last component of a sample. */
+#define SLOPE_SHIFT 1e15 /* above it PETSc solves for the slope at the start, and scales the matrix afterwards */
 
 /* f at a time within the span and the state p->u, times ``weight``, added to what is there. */
 static int add_value(const struct run *r, struct part *p, double s, double weight, int with_blocks) {
@@ -28,9 +29,21 @@ static int add_beyond(const struct run *r, struct part *p, double s, int with_bl
   return 0;
 }
 
+/* What a function of Python's has at a state (size,); it remembers by itself what it was asked last. */
+static PetscErrorCode ask(const struct run *r, struct part *p, double s, const double *u, enum asking what) {
+  memcpy(p->of.asked, u, r->size * sizeof *u);
+  *p->of.is_asked = 1;
+  return p->of.ask(s, what) || *p->of.is_asked ? PETSC_ERR_USER : PETSC_SUCCESS;
+}
+
 /* The value at a state (size,), remembered; with_blocks: its Jacobian will be wanted there too. */
 static PetscErrorCode evaluate(struct run *r, struct part *p, double s, const double *u, int with_blocks) {
   const struct task *k = &r->task;
+  if (p->of.ask) {
+    PetscErrorCode code = ask(r, p, s, u, with_blocks ? VALUE_BEFORE_BLOCKS : VALUE);
+    if (!code) memcpy(p->slope, p->of.slope, r->size * sizeof *p->slope);
+    return code;
+  }
   double nearest = s < k->begin ? k->begin : s > k->end ? k->end : s;
   int beyond = k->degree && fabs(s - nearest) > k->rounding;
   if (!beyond) s = nearest;
@@ -48,6 +61,11 @@ static PetscErrorCode evaluate(struct run *r, struct part *p, double s, const do
 
 /* The Jacobian at a state: blocks (samples, width, width) of f. */
 static PetscErrorCode linearise(struct run *r, double s, const double *u) {
+  if (r->f.of.ask) {
+    PetscErrorCode asked = ask(r, &r->f, s, u, BLOCKS);
+    if (!asked) memcpy(r->f.blocks, r->f.of.jacobian, r->size * r->task.width * sizeof *r->f.blocks);
+    return asked;
+  }
   PetscErrorCode code = evaluate(r, &r->f, s, u, 1);
   if (code || r->f.has_blocks) return code;
   r->f.is_known = 0;
@@ -86,7 +104,7 @@ static double weighed(const struct task *k, int64_t q, int64_t i, const double *
 
 static double right_time(struct run *r, double s) {
   /* PETSc solves for the first slope of methods with an explicit first stage at a time it never set. */
-  int at_start = r->task.explicit_first_stage && !r->g.of.values && r->solves == r->solves_at_start;
+  int at_start = r->task.explicit_first_stage && !IS_THERE(r->g.of) && r->solves == r->solves_at_start;
   return at_start ? r->now : s;
 }
 
@@ -123,34 +141,40 @@ static PetscErrorCode ifunction(TS ts, PetscReal s, Vec u, Vec change, Vec resid
   PetscFunctionReturn(PETSC_SUCCESS);
 }
 
-/* The matrix shift*M - J. */
-static PetscErrorCode ijacobian(TS ts, PetscReal s, Vec u, Vec change, PetscReal shift, Mat a, Mat b,
-                                void *context) {
-  struct run *r = context;
+/* The derivative of f by time, in the solver's time, into ``wrt_time``. */
+static PetscErrorCode differentiate_by_time(struct run *r, double s, const double *state) {
   const struct task *k = &r->task;
-  const PetscScalar *x;
-  int64_t w = k->width, n = r->rows;
-  PetscFunctionBeginUser;
-  s = right_time(r, s);
-  r->linearised_at = s;
-  r->shift = shift;
-  r->has_factors = 0;
-  PetscCall(VecGetArrayRead(u, &x));
-  const double *state = state_of(r, x, &s, r->work);
-  PetscCall(linearise(r, s, state));
-  r->f.has_blocks = 0; /* each Jacobian serves once, as in Python */
-  if (!is_finite(r->f.blocks, r->size * w)) give_up(r, "a derivative of f is not finite");
-  if (k->time_is_state) {
-    double t = k->direction * s, along = k->direction;
-    if (s < k->begin || s > k->end) give_up(r, "a derivative by time is wanted beyond the span");
-    if (r->f.of.push(1, r->f.of.samples, &t, state, r->f.of.p, &along, r->zeros, r->wrt_time))
-      PetscFunctionReturn(PETSC_ERR_MEM);
-    r->f.evaluations++;
-    if (!is_finite(r->wrt_time, r->size)) give_up(r, "the derivative of f by time is not finite");
+  double t = k->direction * s, along = 1;
+  if (r->f.of.ask) {
+    PetscErrorCode code = ask(r, &r->f, s, state, BY_TIME);
+    if (!code) memcpy(r->wrt_time, r->f.of.by_time, r->size * sizeof *r->wrt_time);
+    return code;
   }
-  PetscCall(VecRestoreArrayRead(u, &x));
+  if (s < k->begin || s > k->end) give_up(r, "a derivative by time is wanted beyond the span");
+  if (r->f.of.push(1, r->f.of.samples, &t, state, r->f.of.p, &along, r->zeros, r->wrt_time)) return PETSC_ERR_MEM;
+  r->f.evaluations++;
+  return PETSC_SUCCESS;
+}
+
+/* J, and the derivative by time, at a vector. */
+static PetscErrorCode derivatives_at(struct run *r, double s, const double *vector) {
+  const double *state = state_of(r, vector, &s, r->work);
+  PetscErrorCode code = linearise(r, s, state);
+  if (code) return code;
+  r->f.has_blocks = 0; /* each Jacobian serves once, as in Python, or is kept elsewhere */
+  if (!is_finite(r->f.blocks, r->size * r->task.width)) give_up(r, "a derivative of f is not finite");
+  if (!r->task.time_is_state) return PETSC_SUCCESS;
+  code = differentiate_by_time(r, s, state);
+  if (!code && !is_finite(r->wrt_time, r->size)) give_up(r, "the derivative of f by time is not finite");
+  return code;
+}
+
+/* The matrix shift*M - J, of J in ``blocks``. */
+static void fill(struct run *r, double shift, const double *blocks) {
+  const struct task *k = &r->task;
+  int64_t w = k->width, n = r->rows;
   for (int64_t q = 0; q < k->samples; q++) {
-    const double *block = r->f.blocks + q * w * w, *m = k->mass;
+    const double *block = blocks + q * w * w, *m = k->mass;
     double *into = r->factors + q * n * n;
     if (m) m += (k->masses == 1 ? 0 : q) * (k->mass_is_diagonal ? w : w * w);
     for (int64_t i = 0; i < w; i++) {
@@ -158,14 +182,36 @@ static PetscErrorCode ijacobian(TS ts, PetscReal s, Vec u, Vec change, PetscReal
         double weight = !m ? i == j : !k->mass_is_diagonal ? m[i * w + j] : i == j ? m[i] : 0;
         into[i * n + j] = shift * weight - block[i * w + j];
       }
-      /* the functions' own time runs by direction, and so do their values */
-      if (k->time_is_state) into[i * n + w] = -k->direction * r->wrt_time[q * w + i];
+      if (k->time_is_state) into[i * n + w] = -r->wrt_time[q * w + i];
     }
     if (k->time_is_state) {
       memset(into + w * n, 0, w * sizeof *into);
       into[w * n + w] = shift;
     }
   }
+}
+
+static PetscErrorCode ijacobian(TS ts, PetscReal s, Vec u, Vec change, PetscReal shift, Mat a, Mat b,
+                                void *context) {
+  struct run *r = context;
+  const PetscScalar *x;
+  const double *blocks = r->f.blocks;
+  PetscFunctionBeginUser;
+  s = right_time(r, s);
+  int is_same = shift == r->shift && shift < SLOPE_SHIFT && r->has_factors;
+  r->linearised_at = s;
+  r->shift = shift;
+  if (follows(r)) {
+    if (is_same) PetscFunctionReturn(PETSC_SUCCESS);
+    blocks = r->kept_blocks;
+  } else {
+    PetscCall(VecGetArrayRead(u, &x));
+    PetscCall(derivatives_at(r, s, x));
+    PetscCall(VecRestoreArrayRead(u, &x));
+    is_renewed(r);
+  }
+  r->has_factors = 0;
+  fill(r, shift, blocks);
   PetscCall(MatAssemblyBegin(b, MAT_FINAL_ASSEMBLY));
   PetscCall(MatAssemblyEnd(b, MAT_FINAL_ASSEMBLY));
   PetscFunctionReturn(PETSC_SUCCESS);
@@ -174,7 +220,7 @@ static PetscErrorCode ijacobian(TS ts, PetscReal s, Vec u, Vec change, PetscReal
 /* The explicit part: g of a split problem, f of an explicit method. */
 static PetscErrorCode rhsfunction(TS ts, PetscReal s, Vec u, Vec slope, void *context) {
   struct run *r = context;
-  struct part *p = r->g.of.values ? &r->g : &r->f;
+  struct part *p = IS_THERE(r->g.of) ? &r->g : &r->f;
   const PetscScalar *x;
   PetscScalar *into;
   PetscFunctionBeginUser;

@@ -13,11 +13,12 @@ ARRIVED, ON_THE_WAY, AT_STEP_LIMIT, GIVEN_UP = range(4)
 
 
 class FunctionStruct(ctypes.Structure):
-    """A compiled function."""
+    """A compiled function, or one that Python is asked for."""
 
     _fields_ = (
         *((name, _POINTER) for name in ("values", "blocks", "push", "p")),
         ("samples", _INT),
+        *((name, _POINTER) for name in ("ask", "asked", "slope", "jacobian", "by_time", "is_asked")),
     )
 
 
@@ -40,7 +41,7 @@ class TaskStruct(ctypes.Structure):
         *((name, _POINTER) for name in ("combination", "atol")),
         *((name, _DOUBLE) for name in ("stability", "rtol", "newton_rtol", "eps")),
         *((name, _POINTER) for name in ("newton_atol", "signs")),
-        ("max_iterations", _INT),
+        *((name, _INT) for name in ("max_iterations", "keeps")),
         *((name, _DOUBLE) for name in ("start", "first", "minimum")),
         *((name, _INT) for name in ("max_steps", "max_cuts", "outputs", "adaptive")),
         *((name, _POINTER) for name in ("output", "end_of", "ends")),

@@ -12,19 +12,22 @@ from stiffml.compiled.refusal import NotCompilableError
 from stiffml.petsc.compiled_run.interface import TakenStruct, TaskStruct
 from stiffml.petsc.library import PETSc, folders
 
-PARTS = ("course.h", "stiffness.c", "equations.c", "matrix.c", "newton.c", "drive.c", "begin.c")
+PARTS = ("course.h", "stiffness.c", "keeping.c", "equations.c", "matrix.c", "newton.c", "drive.c", "begin.c")
 
 
 @cache
 def library() -> ctypes.PyDLL | NotCompilableError:
     """The library; or why there is none, so that it is tried once.
 
-    Its calls keep Python's lock, since PETSc must not be called from two threads at once.
+    Its calls keep Python's lock, since PETSc must not be called from two threads at once. Solves that did not
+    ask for anything compiled come here too, so nothing that goes wrong is an error.
     """
     try:
         return _loaded()
     except NotCompilableError as error:
         return error
+    except OSError as error:
+        return NotCompilableError(f"the library of steps cannot be made: {error}")
 
 
 def _loaded() -> ctypes.PyDLL:

@@ -80,8 +80,11 @@ static PetscErrorCode judge(struct run *r, SNES snes, PetscInt iteration, SNESCo
     square += scaled * scaled;
   }
   double size = sqrt(square / r->size), contraction = size / r->previous;
+  enum judged kept = judge_kept(r, size, r->previous);
   r->previous = size;
-  if (size <= 1)
+  if (kept)
+    *reason = kept == GOOD ? SNES_CONVERGED_SNORM_RELATIVE : SNES_CONVERGED_ITERATING;
+  else if (size <= 1)
     *reason = SNES_CONVERGED_SNORM_RELATIVE;
   else if (iteration > 1) {
     if (contraction < 1 && size * contraction / (1 - contraction) <= 1)
@@ -100,6 +103,7 @@ static PetscErrorCode judge(struct run *r, SNES snes, PetscInt iteration, SNESCo
 static PetscErrorCode test(SNES snes, PetscInt iteration, PetscReal xnorm, PetscReal gnorm, PetscReal fnorm,
                            SNESConvergedReason *reason, void *context) {
   struct run *r = context;
+  int64_t keeps = r->task.keeps;
   PetscFunctionBeginUser;
   if (!isfinite(fnorm))
     *reason = SNES_DIVERGED_FUNCTION_NANORINF;
@@ -108,17 +112,28 @@ static PetscErrorCode test(SNES snes, PetscInt iteration, PetscReal xnorm, Petsc
   else {
     r->previous = INFINITY;
     r->is_estimated = 0;
+    begins(r);
     if (r->has_floor)
       for (int64_t i = 0; i < r->size; i++) r->floor[i] *= FLOOR_DECAY;
     *reason = fnorm == 0 ? SNES_CONVERGED_FNORM_ABS : SNES_CONVERGED_ITERATING;
   }
   if (*reason == SNES_CONVERGED_ITERATING) {
     r->expects_jacobian = iteration + 1 < r->needed;
-    if (iteration >= r->task.max_iterations) r->solves++;
+    /* Iterations with a kept Jacobian do not count. */
+    if (iteration - (keeps ? r->keeping.iterations : 0) >= r->task.max_iterations) {
+      r->solves++;
+      if (keeps) {
+        *reason = SNES_DIVERGED_MAX_IT;
+        PetscFunctionReturn(PETSC_SUCCESS);
+      }
+    }
+    if (keeps) r->expects_jacobian = r->expects_jacobian && r->keeping.is_exact;
   } else {
     r->needed = iteration > 1 ? iteration : 1;
     r->expects_jacobian = 1;
     r->solves++;
+    if (*reason > 0) has_converged(r);
+    if (keeps) r->expects_jacobian = r->keeping.wants_new;
   }
   PetscFunctionReturn(PETSC_SUCCESS);
 }

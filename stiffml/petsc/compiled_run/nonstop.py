@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from stiffml.petsc.compiled_run.asking import Asked
 from stiffml.petsc.compiled_run.interface import (
     ARRIVED,
     AT_STEP_LIMIT,
@@ -25,6 +26,7 @@ from stiffml.petsc.formulation import Formulation, TimeAsState
 from stiffml.petsc.library import PETSc
 from stiffml.petsc.stiffness import StiffnessTest
 from stiffml.petsc.time_stepper import new_ts, options_of, set_tolerances
+from stiffml.run.kept_jacobian import may_keep
 from stiffml.run.nonstop import Course, Taken
 from stiffml.run.stepping import Counts, Task
 from stiffml.steps import Adaptive
@@ -51,6 +53,7 @@ class _Run:
         self._task, self._course = task, course
         self._library: Any = library()
         self._kept: list[np.ndarray] = []  # what C reads
+        self._asked: list[Asked] = []
         self._run = None
         problem = (TimeAsState if task.method.time_is_state else Formulation)(task.system)
         guards = not task.method.implicit and task.tolerances is not None
@@ -69,19 +72,19 @@ class _Run:
         if task.tolerances:
             set_tolerances(ts, u, problem.tolerances(task.tolerances))
         ts.setSolution(u)
-        self._struct = self._task_struct(guards)
+        self._struct = self._task_struct(problem, guards)
         self._run = self._library.stiffml_begin(ctypes.byref(self._struct), ts.handle)
         if self._run is None:
             raise MemoryError("no memory for a run in C")
         ts.setFromOptions()
 
-    def _task_struct(self, guards: bool) -> TaskStruct:
+    def _task_struct(self, problem: Formulation, guards: bool) -> TaskStruct:
         task, course, system, method = self._task, self._course, self._task.system, self._task.method
         layout, form, size = system.layout, system.form, task.u0.size
         kept, growth = method.kept_stages(form), method.growth_limit()
         struct = TaskStruct(
-            f=self._function(system.f, method.time_is_state),
-            g=FunctionStruct() if system.g is None else self._function(system.g, False),
+            f=self._function(system.f, problem),
+            g=FunctionStruct() if system.g is None else self._function(system.g, problem),
             samples=layout.samples,
             width=layout.width,
             time_is_state=method.time_is_state,
@@ -116,6 +119,7 @@ class _Run:
         if method.newton:
             newton = task.newton
             struct.newton_rtol, struct.max_iterations = newton.rtol, newton.max_iterations
+            struct.keeps = task.tolerances is not None and may_keep(task)
             struct.signs = self._numbers(_signs(size))
             if newton.atol is not None:
                 struct.newton_atol = self._numbers(np.broadcast_to(newton.atol, size))
@@ -136,11 +140,15 @@ class _Run:
             struct.ends = self._kept_at(np.diff(np.flatnonzero(is_output) + 1, prepend=0).astype(np.int64))
         return struct
 
-    def _function(self, part: Dynamics, by_time: bool) -> FunctionStruct:
+    def _function(self, part: Dynamics, problem: Formulation) -> FunctionStruct:
+        if not part.is_compiled:
+            asked = Asked(part, problem)
+            self._asked.append(asked)
+            return asked.struct
         from stiffml.system.derivatives.compiled_dynamics import CompiledDynamics  # imports casadi
 
         assert isinstance(part, CompiledDynamics)
-        code = part.compiled.code
+        code, by_time = part.compiled.code, part is self._task.system.f and problem.time_is_state
         return FunctionStruct(
             values=code.loop("values"),
             blocks=code.loop("blocks"),
@@ -163,6 +171,8 @@ class _Run:
         while ended == ON_THE_WAY and not out_of_time:
             left = INTERRUPTIBLE if watch is None else min(INTERRUPTIBLE, max(watch.left, 0.0))
             ended = self._library.stiffml_go(self._run, left)
+            for asked in self._asked:
+                asked.require_no_failure()
             found: TakenStruct = self._library.stiffml_taken(self._run).contents
             if watch is not None and found.steps > shown:
                 last = found.steps - 1
@@ -179,13 +189,14 @@ class _Run:
     def _copied(self, found: TakenStruct) -> Taken:
         task, system, count = self._task, self._task.system, found.steps
         kept, size = len(task.method.kept_stages(system.form)), task.u0.size
-        ends, states = copied(found.ends, count), copied(found.states, count, size)
+        ends, sizes = copied(found.ends, count), copied(found.sizes, count)
+        states = copied(found.states, count, size)
         if count:
             for part, evaluations in zip(system.parts, (found.rhs_evals, found.g_evals), strict=False):
                 part.stepped(evaluations, found.jacobians if part is system.f else 0, ends[-1], states[-1])
         return Taken(
             ends=ends,
-            sizes=copied(found.sizes, count),
+            sizes=sizes,
             states=states,
             stages=copied(found.stages, count, kept, size) if kept else None,
             output_steps=copied(found.output_steps, found.reached + 1, dtype=np.int64).tolist(),
@@ -196,7 +207,7 @@ class _Run:
                 krylov_iterations=found.krylov_iterations,
                 in_c=count,
             ),
-            wanted=found.wanted,
+            wanted=found.wanted if isinstance(self._course.steps, Adaptive) or not count else sizes[-1],
         )
 
     def close(self) -> None:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from stiffml.compiled.factors import WIDEST
 from stiffml.compiled.refusal import NotCompilableError
 from stiffml.petsc.compiled_run.library import library
 from stiffml.run.request import Request
 from stiffml.system.derivatives.dynamics import Dynamics
 
-WIDEST = 64
-"""Components of a sample up to which the matrices of C are as fast as those of LAPACK, or matter little."""
-
 
 def obstacle(request: Request) -> str:
     """Why the steps of a run are taken in Python; empty if they are taken in C."""
     method, system, solver = request.method, request.system, request.solver
-    if not all(part.is_compiled for part in system.parts):
-        return "a function is not compiled"
-    if not method.in_petsc:
-        return "PETSc does not have the method"
     if request.plan is not None:
         return "all steps are solved for at once"
+    is_compiled = all(part.is_compiled for part in system.parts)
+    if not is_compiled and (not method.implicit or any(part.is_compiled for part in system.parts)):
+        return "a function is not compiled"
+    if system.space.is_distributed or system.f.is_large:
+        return "the state is large, or spread over processes"
+    if not method.in_petsc:
+        return "PETSc does not have the method"
     if request.events or request.bounds is not None:
         return "events and bounds are looked for between steps"
     if request.has_callback:
@@ -36,7 +37,7 @@ def obstacle(request: Request) -> str:
         return f"samples have more than {WIDEST} components"
     if system.constant_jacobian:
         return "the Jacobian is constant"
-    if method.time_is_state and not _knows_derivative_by_time(system.f):
+    if is_compiled and method.time_is_state and not _knows_derivative_by_time(system.f):
         return "the derivative by time is not compiled"
     made = library()
     return str(made) if isinstance(made, NotCompilableError) else ""
