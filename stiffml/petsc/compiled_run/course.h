@@ -14,8 +14,7 @@ typedef int (*Blocks)(int64_t, int64_t, int64_t, const double *, const double *,
 typedef int (*Push)(int64_t, int64_t, const double *, const double *, const double *, const double *,
                     const double *, double *);
 
-/* Asks Python for what belongs to a solver time and the state ``asked``; 1 if it has failed. */
-typedef int (*Ask)(double, int64_t);
+/* What Python is asked for. */
 enum asking { VALUE = 0, VALUE_BEFORE_BLOCKS = 1, BLOCKS = 2, BY_TIME = 3 };
 
 /* f, or the explicit part g: compiled, or a function of Python's. */
@@ -25,12 +24,17 @@ struct function {
   Push push;        /* for methods that need the derivative by time */
   const double *p;
   int64_t samples;  /* states of the compiled code in one state */
-  Ask ask;          /* of a function that is not compiled; these are what it reads and writes */
+  /* Of a function that is not compiled: what is called, by these functions of Python's. It reads the next three,
+     of which the first is the solver's time, and writes one of the last. */
+  void *python;
+  void *(*call)(void *, void *);
+  void (*release)(void *);
+  double *time;
+  int64_t *what;
   double *asked, *slope, *jacobian, *by_time;
-  int64_t *is_asked; /* and not answered */
 };
 
-#define IS_THERE(function) ((function).values || (function).ask)
+#define IS_THERE(function) ((function).values || (function).python)
 
 struct task {
   struct function f, g; /* g is not there where it has neither code nor a function of Python's */

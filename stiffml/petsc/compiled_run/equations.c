@@ -31,15 +31,19 @@ static int add_beyond(const struct run *r, struct part *p, double s, int with_bl
 
 /* What a function of Python's has at a state (size,); it remembers by itself what it was asked last. */
 static PetscErrorCode ask(const struct run *r, struct part *p, double s, const double *u, enum asking what) {
+  *p->of.time = s;
+  *p->of.what = what;
   memcpy(p->of.asked, u, r->size * sizeof *u);
-  *p->of.is_asked = 1;
-  return p->of.ask(s, what) || *p->of.is_asked ? PETSC_ERR_USER : PETSC_SUCCESS;
+  void *none = p->of.call(p->of.python, NULL);
+  if (!none) return PETSC_ERR_USER; /* an exception, which Python raises when it is back there */
+  p->of.release(none);
+  return PETSC_SUCCESS;
 }
 
 /* The value at a state (size,), remembered; with_blocks: its Jacobian will be wanted there too. */
 static PetscErrorCode evaluate(struct run *r, struct part *p, double s, const double *u, int with_blocks) {
   const struct task *k = &r->task;
-  if (p->of.ask) {
+  if (p->of.python) {
     PetscErrorCode code = ask(r, p, s, u, with_blocks ? VALUE_BEFORE_BLOCKS : VALUE);
     if (!code) memcpy(p->slope, p->of.slope, r->size * sizeof *p->slope);
     return code;
@@ -61,7 +65,7 @@ static PetscErrorCode evaluate(struct run *r, struct part *p, double s, const do
 
 /* The Jacobian at a state: blocks (samples, width, width) of f. */
 static PetscErrorCode linearise(struct run *r, double s, const double *u) {
-  if (r->f.of.ask) {
+  if (r->f.of.python) {
     PetscErrorCode asked = ask(r, &r->f, s, u, BLOCKS);
     if (!asked) memcpy(r->f.blocks, r->f.of.jacobian, r->size * r->task.width * sizeof *r->f.blocks);
     return asked;
@@ -145,7 +149,7 @@ static PetscErrorCode ifunction(TS ts, PetscReal s, Vec u, Vec change, Vec resid
 static PetscErrorCode differentiate_by_time(struct run *r, double s, const double *state) {
   const struct task *k = &r->task;
   double t = k->direction * s, along = 1;
-  if (r->f.of.ask) {
+  if (r->f.of.python) {
     PetscErrorCode code = ask(r, &r->f, s, state, BY_TIME);
     if (!code) memcpy(r->wrt_time, r->f.of.by_time, r->size * sizeof *r->wrt_time);
     return code;

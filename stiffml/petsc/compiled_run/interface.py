@@ -18,7 +18,9 @@ class FunctionStruct(ctypes.Structure):
     _fields_ = (
         *((name, _POINTER) for name in ("values", "blocks", "push", "p")),
         ("samples", _INT),
-        *((name, _POINTER) for name in ("ask", "asked", "slope", "jacobian", "by_time", "is_asked")),
+        ("python", ctypes.py_object),
+        *((name, _POINTER) for name in ("call", "release", "time", "what")),
+        *((name, _POINTER) for name in ("asked", "slope", "jacobian", "by_time")),
     )
 
 

@@ -53,7 +53,6 @@ class _Run:
         self._task, self._course = task, course
         self._library: Any = library()
         self._kept: list[np.ndarray] = []  # what C reads
-        self._asked: list[Asked] = []
         self._run = None
         problem = (TimeAsState if task.method.time_is_state else Formulation)(task.system)
         guards = not task.method.implicit and task.tolerances is not None
@@ -142,9 +141,7 @@ class _Run:
 
     def _function(self, part: Dynamics, problem: Formulation) -> FunctionStruct:
         if not part.is_compiled:
-            asked = Asked(part, problem)
-            self._asked.append(asked)
-            return asked.struct
+            return Asked(part, problem).struct()
         from stiffml.system.derivatives.compiled_dynamics import CompiledDynamics  # imports casadi
 
         assert isinstance(part, CompiledDynamics)
@@ -171,8 +168,6 @@ class _Run:
         while ended == ON_THE_WAY and not out_of_time:
             left = INTERRUPTIBLE if watch is None else min(INTERRUPTIBLE, max(watch.left, 0.0))
             ended = self._library.stiffml_go(self._run, left)
-            for asked in self._asked:
-                asked.require_no_failure()
             found: TakenStruct = self._library.stiffml_taken(self._run).contents
             if watch is not None and found.steps > shown:
                 last = found.steps - 1
