@@ -17,13 +17,13 @@ from stiffml.petsc.matrix import ShiftedMatrix
 from stiffml.system.derivatives.graph import Array
 
 
+_SLOPE_SHIFT = 1e15
+"""Above this, PETSc is solving for the slope at the start, and scales the matrix afterwards."""
+
+
 def _in_c(problem: Formulation) -> bool:
     """Whether the factors are those of runs in C, so that watching a run from Python does not change it."""
     return problem.width <= WIDEST and has_factors()
-
-
-_SLOPE_SHIFT = 1e15
-"""Above this, PETSc is solving for the slope at the start, and scales the matrix afterwards."""
 
 
 class DenseMatrix(ShiftedMatrix):
