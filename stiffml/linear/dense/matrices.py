@@ -16,7 +16,6 @@ from stiffml.petsc.library import PETSc
 from stiffml.petsc.matrix import ShiftedMatrix
 from stiffml.system.derivatives.graph import Array
 
-
 _SLOPE_SHIFT = 1e15
 """Above this, PETSc is solving for the slope at the start, and scales the matrix afterwards."""
 
