@@ -24,6 +24,7 @@ ROOMS = {
     "stiffml.closures": "Closures",
     "stiffml.diagnostics": "Diagnostics",
     "stiffml.distributed": "Many processes",
+    "stiffml.plotting": "Figures",
     "stiffml.compat.torchdiffeq": "torchdiffeq's interface",
     "problems": "Problems",
     "problems.chemistry": "Mechanisms",
