@@ -94,6 +94,6 @@ def test_what_a_band_needs() -> None:
 
 
 def test_the_room_is_imported_without_what_takes_long_to_import() -> None:
-    """scipy.stats takes as long as all of scipy that is needed; a quantile of Student's is in scipy.special."""
+    """scipy.stats takes as long as the rest of scipy; a quantile of Student's is in scipy.special too."""
     script = "import sys, stiffml.training; assert 'scipy.stats' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)
