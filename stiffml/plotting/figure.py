@@ -49,9 +49,10 @@ class Figure(matplotlib.figure.Figure):
 
     Parameters
     ----------
-    *args, **arguments
-        As for ``matplotlib.figure.Figure``, of which it has all methods. The layout is ``"constrained"``
-        unless ``layout`` is given.
+    *args
+        As for ``matplotlib.figure.Figure``, of which it has all methods.
+    **arguments
+        Likewise. The layout is ``"constrained"`` unless ``layout`` is given.
 
     Examples
     --------
