@@ -11,6 +11,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import generated_pages  # noqa: E402
+import problem_pictures  # noqa: E402
 
 import stiffml  # noqa: E402
 
@@ -55,6 +56,8 @@ sphinx_gallery_conf = {
     "examples_dirs": [str(HERE.parent / "tutorials")],
     "gallery_dirs": ["learn"],
     "filename_pattern": r"/\d\d_",
+    "doc_module": ("stiffml", "problems"),  # lessons link to the reference, and the reference to lessons
+    "backreferences_dir": "generated/lessons_by_name",
     "within_subsection_order": "FileNameSortKey",
     "remove_config_comments": True,
     "download_all_examples": False,
@@ -94,6 +97,7 @@ html_theme_options = {
 
 
 generated_pages.write_all(HERE / "generated")
+problem_pictures.draw_all(HERE / "generated" / "pictures")
 
 
 def keep_bars(app, what, name, obj, options, lines: list[str]) -> None:

@@ -24,6 +24,7 @@ ROOMS = {
     "stiffml.closures": "Closures",
     "stiffml.diagnostics": "Diagnostics",
     "stiffml.distributed": "Many processes",
+    "stiffml.plotting": "Figures",
     "stiffml.compat.torchdiffeq": "torchdiffeq's interface",
     "problems": "Problems",
     "problems.chemistry": "Mechanisms",
@@ -155,7 +156,11 @@ def library() -> str:
         ]
         known = [(what, " ".join(str(value).split())) for what, value in facts if value]
         equations = problem.equations.rstrip()
-        parts.append(f"## {name}\n\n{problem.title}\n\n```text\n{equations}\n```\n\n{table(['', ''], known)}")
+        picture = f"![{problem.title or name}](pictures/{name}.png)"
+        facts_known = table(["", ""], known)
+        parts.append(
+            f"## {name}\n\n{problem.title}\n\n```text\n{equations}\n```\n\n{facts_known}\n{picture}\n"
+        )
     return "\n".join(parts)
 
 

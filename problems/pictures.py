@@ -13,7 +13,8 @@ from problems.checking import require_solution
 from problems.definition import Definition
 from stiffml import Solution
 from stiffml.interface.dense import dense
-from stiffml.plotting import DATA, Figure, logarithmic_from, plot_states, positions
+from stiffml.plotting import DATA, Figure, plot_states
+from stiffml.plotting.axes import logarithmic_from, positions
 from stiffml.plotting.states import MOST
 
 SNAPSHOTS = 4

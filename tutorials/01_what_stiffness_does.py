@@ -523,7 +523,7 @@ assert largest_y1 < -3000
 
 # %%
 # The copied value breaks a law of its own equations, in the third digit of y2, and its y1 is three thousand
-# orders of magnitude too large. It was computed in good faith and with tight RTOLS_OF_E5, and it has about
+# orders of magnitude too large. It was computed in good faith and with tight tolerances, and it has about
 # as many right digits as the runs of ``e5`` that you have just seen. No tolerance would have told its
 # authors. The conservation law does, in one subtraction.
 #
@@ -549,10 +549,10 @@ print(f"e5_conserved: {last.digits:.1f} digits, drift {last.invariant_drift:.1e}
 #    from 2.6e3 per second at 10 s on. The steps are 3.3 / ``|λ|``, whatever the tolerance, each of six
 #    evaluations.
 #
-# 2. Give the solve with ``atol=1e-6`` the default ``bdf`` instead of ``bdf2``, and then ``rosw-ra34pw2``. Do
+# 2. Give the solve with ``atol=1e-6`` the default ``bdf`` instead of ``bdf3``, and then ``rosw-ra34pw2``. Do
 #    they run away, too? How wrong are they in B, and would a check have told you?
 #
-#    *Answer.* They do not, and that is worse. ``bdf`` is wrong by 7 % in B, ``rosw-ra34pw2`` by up to 56 %.
+#    *Answer.* They do not, and that is worse. ``bdf`` is wrong by 3 % in B, ``rosw-ra34pw2`` by up to 56 %.
 #    The sum is kept to 1e-13 and no bound is broken. Only another tolerance or method tells: the two differ.
 #
 # 3. Solve Prothero and Robinson's problem on its exact solution (``problems.load("prothero")``) with
@@ -567,5 +567,5 @@ print(f"e5_conserved: {last.digits:.1f} digits, drift {last.invariant_drift:.1e}
 #    y2 − y3 − y4 over the whole span. When is the difference made? Is it a matter of BDF?
 #
 #    *Answer.* It grows with the concentrations, until 1e3 to 1e4 s, and stays as it is from then on: 2e-23
-#    with ``rosw-ra34pw2``, 2e-25 with ``dirk-es325sal``, 2e-26 with ``bdf``. So it is a matter of rounding
+#    with ``rosw-ra34pw2``, 3e-25 with ``dirk-es325sal``, 2e-25 with ``bdf``. So it is a matter of rounding
 #    in f, and not of the method.

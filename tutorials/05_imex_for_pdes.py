@@ -258,7 +258,7 @@ for (key, method), order in orders.items():
 
 # %%
 # Read the upper pictures by their slopes. ``arkimex-3`` has 2.8, ``arkimex-4`` 3.5 to 3.8. ``arkimex-5`` has
-# 4.1 to 4.4 and not 5, as the order of a Runge-Kutta method is lower on stiff components than on smooth ones
+# 4.1 to 4.5 and not 5, as the order of a Runge-Kutta method is lower on stiff components than on smooth ones
 # (``docs/orders.md`` has it for all methods); its first point for Burgers is missing, because that run blew
 # up. Read the lower pictures by columns: to the left of ``rk4`` there is only IMEX. The two points of ``rk4``
 # are at 95 and 40 % of its limit. They are level because they show the error of the reference, 1e-9, and not

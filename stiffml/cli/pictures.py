@@ -59,7 +59,8 @@ def _resolved(chosen: SetUp, result: Result) -> list[tuple[Any, bool]]:
 
 def picture(chosen: SetUp, result: Result, seconds: float, other: tuple[Any, Any] | None) -> Figure:
     """Observations as points, the model solved again as lines; the errors on the way in the last panel."""
-    from stiffml.plotting import DATA, FIT, Figure, spans_decades
+    from stiffml.plotting import DATA, FIT, Figure
+    from stiffml.plotting.axes import spans_decades
 
     data = chosen.data
     shown = min(len(data.components), MOST)

@@ -65,7 +65,7 @@ def plot_stiffness(found: xarray.Dataset) -> Figure:
 
 def _axis(found: xarray.Dataset) -> tuple[np.ndarray, str, dict[str, Any]]:
     """What time is drawn as: itself, or logarithmic from the second point on where it spans decades."""
-    from stiffml.plotting import spans_decades
+    from stiffml.plotting.axes import spans_decades
 
     t, units = found["time"].values, found["time"].attrs["units"]
     label = "time" if units == "1" else f"time [{units}]"

@@ -45,7 +45,24 @@ PANEL: dict[Any, Any] = {
 
 
 class Figure(matplotlib.figure.Figure):
-    """A figure whose panels have the common style; a notebook shows it, without pyplot."""
+    """A figure whose panels have the common style; a notebook shows it, without pyplot.
+
+    Parameters
+    ----------
+    *args
+        As for ``matplotlib.figure.Figure``, of which it has all methods.
+    **arguments
+        Likewise. The layout is ``"constrained"`` unless ``layout`` is given.
+
+    Examples
+    --------
+    >>> from stiffml.plotting import Figure, series
+    >>> figure = Figure(figsize=(6.4, 3.2))
+    >>> panel = figure.subplots()
+    >>> for number, rate in enumerate([1, 1000]):
+    ...     _ = panel.loglog(times[1:], np.exp(-rate * times[1:]), **series(number))
+    >>> figure.savefig("decay.png")
+    """
 
     def __init__(self, *args: Any, **arguments: Any) -> None:
         super().__init__(*args, **{"layout": "constrained", **arguments})
@@ -62,7 +79,27 @@ class Figure(matplotlib.figure.Figure):
 
 
 def series(number: int) -> dict[str, Any]:
-    """The colour, marker and stroke of a line among others, distinct without colour too."""
+    """The colour, marker and stroke of a line among others, distinct without colour too.
+
+    Colours are those of M. Okabe and K. Ito, *Color universal design* (2002), which colour-blind people can
+    tell.
+
+    Parameters
+    ----------
+    number : int
+        0 for the first line. There are seven colours with a marker each; 28 lines differ.
+
+    Returns
+    -------
+    dict
+        For ``panel.plot`` of matplotlib: ``color``, ``marker``, ``ls``, ``lw`` and ``ms`` (in points).
+
+    Examples
+    --------
+    >>> from stiffml.plotting import series
+    >>> series(1)
+    {'color': '#d55e00', 'marker': 's', 'ls': '--', 'lw': 1.5, 'ms': 5}
+    """
     colour, marker = SERIES[number % len(SERIES)]
     stroke = STROKES[(number % len(SERIES) + number // len(SERIES)) % len(STROKES)]
     return {"color": colour, "marker": marker, "ls": stroke, "lw": 1.5, "ms": 5}
@@ -70,7 +107,21 @@ def series(number: int) -> dict[str, Any]:
 
 @contextmanager
 def styled(dark: bool = False) -> Iterator[None]:
-    """Figures made within the block are for a light or a dark page."""
+    """Figures made within the block are for a light or a dark page.
+
+    Parameters
+    ----------
+    dark : bool
+        Whether the page is dark. Default False.
+
+    Examples
+    --------
+    >>> from stiffml.plotting import Figure, styled
+    >>> with styled(dark=True):
+    ...     figure = Figure()
+    >>> tuple(round(255 * float(part)) for part in figure.get_facecolor()[:3])
+    (22, 24, 27)
+    """
     ink = "#e8e8e8" if dark else "#1c1c1c"
     names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     paper = {name: PAPER[dark] for name in ("figure.facecolor", "axes.facecolor", "savefig.facecolor")}

@@ -35,7 +35,7 @@ def plot_states(
     Parameters
     ----------
     time : ndarray
-        (n,)
+        (n,), in the units that ``time_label`` says.
     values : ndarray
         (n, components)
     names : sequence of str, optional
@@ -47,7 +47,24 @@ def plot_states(
     first : float, optional
         Where a logarithmic axis of time begins, if there shall be one in any case.
     floors : ndarray, optional
-        (components,), magnitudes below which digits do not count.
+        (components,), magnitudes below which digits do not count. Default None: all do.
+
+    Returns
+    -------
+    Figure
+        Of up to four panels a row.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many names as components.
+
+    Examples
+    --------
+    >>> from stiffml.plotting import plot_states
+    >>> figure = plot_states(times, exact, ["A"], "time [s]", joined=False)
+    >>> [panel.get_title() for panel in figure.axes]
+    ['A']
     """
     shown = min(values.shape[1], MOST)
     if names is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
+from scipy.special import stdtrit
 from torch import Tensor, nn
 
 from stiffml.display import readable
@@ -88,7 +88,7 @@ def band_of(
         columns[..., position] = by_start[..., component]
     variance = np.einsum("nci,ij,ncj->nc", columns, covariance.matrix, columns)
     errors, values = np.sqrt(np.maximum(variance, 0)), _array(y)
-    factor = stats.t.ppf(0.5 + level / 2, covariance.freedom) if covariance.freedom > 0 else np.inf
+    factor = stdtrit(covariance.freedom, 0.5 + level / 2) if covariance.freedom > 0 else np.inf
     return Band(times, values, errors, values - factor * errors, values + factor * errors, level)
 
 

@@ -214,7 +214,8 @@ def draw(
     resolved: Sequence[Resolved], components: Sequence[str], labels: Sequence[str], time_units: str
 ) -> Figure:
     """The runs solved again as lines, what was observed as points, a panel for each component, at most 16."""
-    from stiffml.plotting import DATA, FIT, Figure, spans_decades
+    from stiffml.plotting import DATA, FIT, Figure
+    from stiffml.plotting.axes import spans_decades
 
     shown = min(len(components), 16)
     columns = min(shown, 4)

@@ -20,6 +20,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 def pages() -> ModuleType:
     sys.path.insert(0, str(DOCS))
     try:
+        importlib.import_module("problem_pictures")
         return importlib.import_module("generated_pages")
     finally:
         sys.path.remove(str(DOCS))
@@ -32,6 +33,14 @@ def test_every_method(pages: ModuleType) -> None:
 def test_every_problem(pages: ModuleType) -> None:
     text = pages.library()
     assert [name for name in problems.names() if f"## {name}\n" not in text] == []
+    assert [name for name in problems.names() if f"(pictures/{name}.png)" not in text] == []
+
+
+def test_a_problem_is_drawn(pages: ModuleType, tmp_path: Path) -> None:
+    drawn = importlib.import_module("problem_pictures")
+    assert set(drawn.METHODS) <= set(problems.names())
+    drawn.draw("robertson", tmp_path / "robertson.png")
+    assert (tmp_path / "robertson.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_every_bound_is_shown_with_what_was_measured(pages: ModuleType) -> None:

@@ -29,6 +29,9 @@ def test_the_site_with_a_lesson(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
     lesson = (tmp_path / "learn" / "01_what_stiffness_does.html").read_text()
     assert "_images/sphx_glr_01_what_stiffness_does_001.png" in lesson, "its pictures are not there"
+    assert "generated/api/stiffml.solve.html" in lesson, "its code does not link to the reference"
+    solve = (tmp_path / "generated" / "api" / "stiffml.solve.html").read_text()
+    assert "learn/01_what_stiffness_does.html" in solve, "the reference does not link to its lessons"
     assert "<blockquote>" not in "".join(
         path.read_text() for path in (tmp_path / "generated" / "api").iterdir()
     ), "an indented line of a docstring that no :: comes before"

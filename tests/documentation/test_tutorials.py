@@ -85,6 +85,15 @@ def test_tutorial_begins_with_a_title(path: Path) -> None:
 
 
 @each_tutorial
+def test_tutorial_says_at_the_top_what_it_gives_and_takes(path: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+    assert "After this you will be able to\n\n* " in docstring
+    words = " ".join(docstring.split())
+    assert re.search(r"minute on one core", words), "how long it takes"
+    assert re.search(r"\bseeds?\b|random", words.lower()), "what is random, and from which seed"
+
+
+@each_tutorial
 def test_tutorial_alternates_text_and_code(path: Path) -> None:
     parts = cells(path)
     assert len(parts) >= 8
@@ -130,3 +139,5 @@ def test_tutorial_ends_with_exercises(path: Path) -> None:
     numbers = [int(match) for match in re.findall(r"^(\d+)\. ", "\n".join(rest), flags=re.MULTILINE)]
     assert numbers == list(range(1, len(numbers) + 1))
     assert 3 <= len(numbers) <= 6
+    exercises = re.split(r"^\d+\. ", "\n".join(rest), flags=re.MULTILINE)[1:]
+    assert [one.count("*Answer.*") for one in exercises] == [1] * len(numbers)

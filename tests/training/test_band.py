@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from decays import RATES, TIMES, Chain, chain_runs, exact
@@ -88,3 +91,9 @@ def test_what_a_band_needs() -> None:
     adam = fit(Chain(*RATES), chain_runs(), optimizer="adam", iterations=1, steps=Grid(2))
     with pytest.raises(ValueError, match="optimizer='lm'"):
         adam.band("a", TIMES)
+
+
+def test_the_room_is_imported_without_what_takes_long_to_import() -> None:
+    """scipy.stats takes as long as the rest of scipy; a quantile of Student's is in scipy.special too."""
+    script = "import sys, stiffml.training; assert 'scipy.stats' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)

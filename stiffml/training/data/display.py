@@ -77,7 +77,8 @@ def draw(runs: Sequence[Run], labels: Labels) -> Figure:
     """Points over time, one panel a component."""
     from matplotlib import colormaps
 
-    from stiffml.plotting import Figure, number_every_column
+    from stiffml.plotting import Figure
+    from stiffml.plotting.axes import number_every_column
 
     shown = min(len(labels.components), _PANELS)
     columns = min(shown, 4)

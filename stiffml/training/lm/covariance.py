@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from stiffml.display import Table, printed
 
@@ -74,7 +74,7 @@ class Covariance:
         """Of each number, by name, the confidence interval by Student's distribution, linearised."""
         if not 0 < level < 1:
             raise ValueError(f"level must lie between 0 and 1, not {level}")
-        factor = stats.t.ppf(0.5 + level / 2, self.freedom) if self.freedom > 0 else np.inf
+        factor = stdtrit(self.freedom, 0.5 + level / 2) if self.freedom > 0 else np.inf
         half = factor * self.errors
         pairs = zip(self.values - half, self.values + half, strict=True)
         return dict(zip(self.names, ((float(a), float(b)) for a, b in pairs), strict=True))
