@@ -4,8 +4,8 @@ Usage: plain.py [hydrogen|pollu …]. One thread is asked for by OMP_NUM_THREADS
 
 hydrogen  H2/air without H + HO2 <=> 2 OH: 4 runs of 150 times from 1 000 to 1 400 K; delays at 4 other
           temperatures against those of the whole mechanism, and the drift of its elements.
-pollu     POLLU without k9 and k14: 12 runs of 20 times, starts spread by half, exact and with noise of 1 % of
-          the ranges; mean errors at 4 other starts, worst species, and the drift of nitrogen, sulphur, carbon.
+pollu     POLLU without k9 and k14: 12 runs of 20 times, starts spread by half, exact and with 1 % of the
+          ranges as noise; mean errors at 4 other starts, worst species; the drift of N, S and C.
 
 Each without hidden layers, where rates are powers, and with one.
 """
