@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stiffml.checks import described
+from stiffml.closures.alone import OF_RATES, alone, suggested_alone
 from stiffml.closures.components import invariant_rows, magnitudes, named, places
 from stiffml.closures.features import Features, LinearFeatures, LogFeatures
 from stiffml.closures.heads import Head, Reactions, Setting, Sinh
@@ -43,7 +44,10 @@ class Closure(KnownAndMissing, Preparable):
     Parameters
     ----------
     known : callable, nn.Module or None
-        known(t, y) -> dy/dt in the shape of y; a module becomes a submodule. None where nothing is known.
+        known(t, y) -> dy/dt in the shape of y; a module becomes a submodule. None where nothing is known:
+        then, if nothing but the widths of a network is given, and some components settle within the first
+        interval of the data, these relax to what the network says of the others (``Relaxation``), and a fit
+        takes a growing horizon.
     network : nn.Module or sequence of int
         From features (…, ``features.count``) to the head's numbers; or the widths of the hidden layers of an
         :func:`mlp` that is made to fit, and drawn from ``seed`` with the small ``gain`` 1e-2. Default
@@ -199,6 +203,21 @@ class Closure(KnownAndMissing, Preparable):
             return {}
         if given["components"] is not None and tuple(given["components"]) != runs.components:
             raise ValueError(f"runs have components {runs.components}, the closure {given['components']}")
+        said = any(given[name] is not None for name in ("scale", "where", "head", "features"))
+        if (
+            self.known is None
+            and self.conserve is None
+            and not said
+            and isinstance(given["network"], Sequence)
+        ):
+            parts = alone(runs, given["network"], self.seed)
+            if parts is not None:
+                every = list(range(len(runs.components)))
+                network, typical, scale, head, features = parts
+                self._complete(network, typical, scale, every, runs.components, head, features)
+                self._left_out = None
+                match_rates(self, runs, **OF_RATES)
+                return suggested_alone()
         found = sizes_of(self.known, runs, given["where"], given["scale"], self.conserve)
         chosen, typical = list(found.where), magnitudes("typical", found.typical)
         features, head = given["features"], given["head"]
