@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping
 
 import torch
@@ -12,11 +13,14 @@ from problems.chemistry.units import GAS_CONSTANT
 from stiffml.checks import described
 
 
-class _Reactor(nn.Module):
+class _Reactor(nn.Module, abc.ABC):
     """A mechanism with one quantity held constant. The equations use ``factor`` divided by that quantity."""
 
     _constant: Tensor
     _factor: Tensor
+
+    dependent = ("T",)
+    """What follows from the other components: see :meth:`follow`."""
 
     def __init__(self, mechanism: Mechanism, name: str, value: float | Tensor, factor: float) -> None:
         super().__init__()
@@ -31,6 +35,36 @@ class _Reactor(nn.Module):
     def components(self) -> tuple[str, ...]:
         """Names of the components of the state."""
         return ("T", *self.mechanism.species)
+
+    @property
+    def invariants(self) -> dict[str, Tensor]:
+        """By element, (1 + k) weights of a sum that reactions conserve: kmol of its atoms in a kg."""
+        gas = self.mechanism
+        atoms = gas.composition * gas.inverse_weights
+        rows = zip(gas.elements, torch.cat([torch.zeros_like(atoms[:, :1]), atoms], dim=1), strict=True)
+        return {element: row for element, row in rows if bool(row.any())}
+
+    def follow(self, t: Tensor, y: Tensor, rates: Tensor) -> Tensor:
+        """(…, 1 + k) rates, with that of T for which those of the species release or take heat.
+
+        Parameters
+        ----------
+        t, y : Tensor
+            Of which the state y counts.
+        rates : Tensor
+            (…, 1 + k) dy/dt of further reactions, such as a closure has learned; that of T is replaced.
+        """
+        gas = self.mechanism
+        T, moles = _split(gas, y)
+        heat, enthalpy, _ = gas.thermodynamics.mixture(T, gas.thermodynamics.basis(T))
+        change = rates[..., 1:]
+        slope = self._slope(T, heat, enthalpy, moles, change * gas.inverse_weights)
+        return torch.cat([slope, change], dim=-1)
+
+    @staticmethod
+    @abc.abstractmethod
+    def _slope(T: Tensor, heat: Tensor, enthalpy: Tensor, moles: Tensor, source: Tensor) -> Tensor:
+        """dT/dt (…, 1) of changes of moles, from cp/R and h/RT of the species."""
 
     def state(self, T: float | Tensor, Y: Tensor) -> Tensor:
         """(…, 1 + k) from T (…) or a number in K, and mass fractions Y (…, k).
@@ -72,6 +106,9 @@ class ConstantPressureReactor(_Reactor):
     >>> sol = stiffml.solve(reactor, start, torch.tensor([0.0, 1e-3]).double())
     >>> reactor.components[0], bool(sol.y[-1, 0] > 2500)  # K, burnt
     ('T', True)
+    >>> hydrogen = sol.y @ reactor.invariants["H"]  # kmol of its atoms in a kg
+    >>> bool((hydrogen[1] / hydrogen[0] - 1).abs() < 1e-12)
+    True
     """
 
     def __init__(self, mechanism: Mechanism, pressure: float | Tensor = 101325.0) -> None:
@@ -85,6 +122,10 @@ class ConstantPressureReactor(_Reactor):
     def forward(self, t: Tensor, y: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
         """dy/dt; ``parameters`` holds rate parameters to use in place of the mechanism's own."""
         return constant_pressure(self.mechanism, self._factor, y, parameters)
+
+    @staticmethod
+    def _slope(T: Tensor, heat: Tensor, enthalpy: Tensor, moles: Tensor, source: Tensor) -> Tensor:
+        return _isobaric(T, heat, enthalpy, moles, source)
 
 
 class ConstantVolumeReactor(_Reactor):
@@ -123,8 +164,12 @@ class ConstantVolumeReactor(_Reactor):
         T, moles = _split(mechanism, y)
         heat, enthalpy, source = mechanism.source(T, moles / self._factor, parameters)
         source = source * self._factor
-        slope = -T * _dot(enthalpy - 1, source) / _dot(heat - 1, moles)  # u/RT = h/RT - 1, cv/R = cp/R - 1
+        slope = self._slope(T, heat, enthalpy, moles, source)
         return torch.cat([slope, source * mechanism.molecular_weights], dim=-1)
+
+    @staticmethod
+    def _slope(T: Tensor, heat: Tensor, enthalpy: Tensor, moles: Tensor, source: Tensor) -> Tensor:
+        return -T * _dot(enthalpy - 1, source) / _dot(heat - 1, moles)  # u/RT = h/RT - 1, cv/R = cp/R - 1
 
 
 def constant_pressure(
@@ -135,8 +180,12 @@ def constant_pressure(
     volume = T * moles.sum(dim=-1, keepdim=True) * factor  # m³/kg
     heat, enthalpy, source = mechanism.source(T, moles / volume, parameters)
     source = source * volume
-    slope = -T * _dot(enthalpy, source) / _dot(heat, moles)
+    slope = _isobaric(T, heat, enthalpy, moles, source)
     return torch.cat([slope, source * mechanism.molecular_weights], dim=-1)
+
+
+def _isobaric(T: Tensor, heat: Tensor, enthalpy: Tensor, moles: Tensor, source: Tensor) -> Tensor:
+    return -T * _dot(enthalpy, source) / _dot(heat, moles)
 
 
 def _split(mechanism: Mechanism, y: Tensor) -> tuple[Tensor, Tensor]:

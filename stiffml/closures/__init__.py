@@ -9,6 +9,7 @@ from stiffml.closures.features import Features, LinearFeatures, LogFeatures
 from stiffml.closures.heads import Head, Linear, ProductionLoss, Reactions, Relaxation, Sinh
 from stiffml.closures.hybrid import Hybrid, Positive
 from stiffml.closures.kinetics import CRNN, Arrhenius
+from stiffml.closures.known_and_missing import WithDependent
 from stiffml.closures.matching import Matched, match_rates
 from stiffml.closures.missing import MissingRate, missing_rate, rate_scale
 from stiffml.closures.networks import MLP, mlp
@@ -33,6 +34,7 @@ __all__ = [
     "Relaxation",
     "Sinh",
     "StableLinear",
+    "WithDependent",
     "match_rates",
     "missing_rate",
     "mlp",

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from stiffml.checks import described
+from stiffml.closures.alone import OF_RATES, alone, suggested_alone
 from stiffml.closures.components import invariant_rows, magnitudes, named, places
 from stiffml.closures.features import Features, LinearFeatures, LogFeatures
 from stiffml.closures.heads import Head, Reactions, Setting, Sinh
-from stiffml.closures.known_and_missing import Known, KnownAndMissing
+from stiffml.closures.known_and_missing import Known, KnownAndMissing, WithDependent, dependent_of
 from stiffml.closures.matching import match_rates
 from stiffml.closures.networks import mlp
 from stiffml.closures.preparing import FLOOR, RIDGES, sizes_of, suggested
@@ -43,7 +44,10 @@ class Closure(KnownAndMissing, Preparable):
     Parameters
     ----------
     known : callable, nn.Module or None
-        known(t, y) -> dy/dt in the shape of y; a module becomes a submodule. None where nothing is known.
+        known(t, y) -> dy/dt in the shape of y; a module becomes a submodule. None where nothing is known:
+        then, if nothing but the widths of a network is given, and some components settle within the first
+        interval of the data, these relax to what the network says of the others (``Relaxation``), and a fit
+        takes a growing horizon.
     network : nn.Module or sequence of int
         From features (…, ``features.count``) to the head's numbers; or the widths of the hidden layers of an
         :func:`mlp` that is made to fit, and drawn from ``seed`` with the small ``gain`` 1e-2. Default
@@ -57,7 +61,9 @@ class Closure(KnownAndMissing, Preparable):
     where : sequence of str or int, optional
         Components that the missing part acts on, by name or number from 0. Default: all where ``typical`` is
         given, else those in which data show that something is missing, and where ``conserve`` asks for
-        partners of these, those in which noise could hide it.
+        partners of these, those in which errors could hide it. In any case without what ``known`` says to be
+        dependent (:class:`WithDependent`): a reactor's temperature follows from the species that are named.
+        Only where it is named itself is it learned like any other.
     components : sequence of str, optional
         Names of the n components. Default: those of the data, or y1, y2, … where ``typical`` is given.
     head : Head
@@ -66,9 +72,10 @@ class Closure(KnownAndMissing, Preparable):
         which needs components of one unit.
     features : Features
         Default ``LinearFeatures(typical)`` where ``typical`` is given, else logarithms of what is in
-        ``where``.
+        ``where`` and of what is dependent.
     conserve : mapping or array_like, optional
-        ``problem.invariants``, or rows (m, n): the missing part leaves all sums w·y as they are.
+        ``problem.invariants``, ``reactor.invariants``, or rows (m, n): the missing part leaves all sums w·y
+        as they are.
     seed : int
         Of a network given by widths.
 
@@ -134,7 +141,8 @@ class Closure(KnownAndMissing, Preparable):
             return
         typical = magnitudes("typical", typical)
         names = named(components, len(typical))
-        chosen = list(places("where", where, names))
+        follow = dependent_of(known, names) if where is None else ()
+        chosen = [i for i in places("where", where, names) if i not in follow]
         sizes = _scales(typical.numpy() if scale is None else scale, len(typical), chosen, names)
         features = _features(features, typical)
         self._complete(network, typical, sizes, chosen, names, Sinh() if head is None else head, features)
@@ -151,6 +159,8 @@ class Closure(KnownAndMissing, Preparable):
     ) -> None:
         self.components, count = components, len(components)
         self.where = tuple(components[i] for i in chosen)
+        follow = dependent_of(self.known, components)
+        self._follows = bool(follow) and not set(follow) & set(chosen)
         self.register_buffer("typical", typical)
         self.features = features
         rows = invariant_rows(self.conserve, count)[:, chosen]
@@ -193,11 +203,27 @@ class Closure(KnownAndMissing, Preparable):
             return {}
         if given["components"] is not None and tuple(given["components"]) != runs.components:
             raise ValueError(f"runs have components {runs.components}, the closure {given['components']}")
+        said = any(given[name] is not None for name in ("scale", "where", "head", "features"))
+        if (
+            self.known is None
+            and self.conserve is None
+            and not said
+            and isinstance(given["network"], Sequence)
+        ):
+            parts = alone(runs, given["network"], self.seed)
+            if parts is not None:
+                every = list(range(len(runs.components)))
+                network, typical, scale, head, features = parts
+                self._complete(network, typical, scale, every, runs.components, head, features)
+                self._left_out = None
+                match_rates(self, runs, **OF_RATES)
+                return suggested_alone()
         found = sizes_of(self.known, runs, given["where"], given["scale"], self.conserve)
         chosen, typical = list(found.where), magnitudes("typical", found.typical)
         features, head = given["features"], given["head"]
         if features is None:
-            features = LogFeatures(typical, linear=False, floor=FLOOR, of=chosen)
+            shown = sorted({*chosen, *dependent_of(self.known, runs.components)})
+            features = LogFeatures(typical, linear=False, floor=FLOOR, of=shown)
         self._complete(
             given["network"],
             typical,
@@ -230,9 +256,11 @@ class Closure(KnownAndMissing, Preparable):
             )
         z = (y / self.typical).index_select(-1, self.places)
         rates = self.rates(self.network(self.features(t, y)), z)
-        if len(self.where) == len(self.components):
-            return rates
-        return torch.cat([rates, torch.zeros_like(rates[..., :1])], dim=-1).index_select(-1, self.back)
+        if len(self.where) < len(self.components):
+            rates = torch.cat([rates, torch.zeros_like(rates[..., :1])], dim=-1).index_select(-1, self.back)
+        if self._follows and isinstance(self.known, WithDependent):
+            return self.known.follow(t, y, rates)
+        return rates
 
     def extra_repr(self) -> str:
         if self._left_out is not None:

@@ -19,6 +19,7 @@ from stiffml.errors import SolveError
 from stiffml.interface.solve import odeint
 from stiffml.steps import Adaptive
 from stiffml.training.data import Run, Runs
+from stiffml.training.data.ranges import ranges_of
 from stiffml.training.lm.levenberg_marquardt import Iteration, LevenbergMarquardt
 
 _TOLERANCE = 1e-4
@@ -135,7 +136,7 @@ def match_rates(
         raise ValueError("match_rates: ridges must hold at least one")
     iterations = whole("match_rates: iterations", iterations)
     problem = _Matching(closure, runs, number("match_rates: resolution", resolution, above=0))
-    spread = _ranges(runs)
+    spread = ranges_of(runs.values)
     found: list[tuple[float, float, np.ndarray]] = []
     theta = problem.read()
     for ridge in ridges:
@@ -182,11 +183,6 @@ def _error(closure: KnownAndMissing, runs: Runs, spread: np.ndarray) -> float:
 
 def _start(run: Run) -> Tensor:
     return torch.from_numpy(np.where(np.isnan(run.y0), run.values[0], run.y0))
-
-
-def _ranges(runs: Runs) -> np.ndarray:
-    found = np.nanmax(runs.values, axis=0) - np.nanmin(runs.values, axis=0)
-    return np.where(found > 0, found, 1.0)
 
 
 class _Missing(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,12 @@ from stiffml.training.data import Runs
 
 _SURE = 3.0
 """Rates count as found from this many times the least that errors let be seen."""
+
+_SURE_OF_PARTS = 10.0
+"""The same in parts of runs, of which there are many."""
+
+_LEAST, _PARTS = 8, 32
+"""Intervals of a part of a run at least, and parts of a run at most."""
 
 
 @printed
@@ -80,10 +86,14 @@ def missing_rate(known: Callable[[Tensor, Tensor], Tensor], runs: Runs) -> Missi
     missing in their own derivative, but in this balance: −known(t, y) of what was observed is then the
     source. It may be thousands of times range/t_end, and a closure scaled by that could not reach it.
 
+    What is missing only in a part of a run, such as an ignition, is hidden among intervals in which much less
+    would show. So where whole runs show nothing, halves, quarters, … of each run are looked at, of 8
+    intervals at least. Those parts count in which one component is ten times its limit; the scale of each is
+    that of the part in which it is largest.
+
     Limits: a component that changes much within single intervals may be named where nothing is missing, since
-    the rule's error is only estimated. What is missing only in a small part of a run, such as an ignition, is
-    found in runs cut to that part: s is one number for all intervals. All components must be observed, and as
-    accurately as the balance needs: where known has ∂known_i/∂y_j, an error of y_j adds that times the error.
+    the rule's error is only estimated. All components must be observed, and as accurately as the balance
+    needs: where known has ∂known_i/∂y_j, an error of y_j adds that times the error.
     A transient shorter than the first interval is not seen. Runs with forcing are refused, since ``known``
     does not see it.
 
@@ -129,7 +139,35 @@ def missing_rate(known: Callable[[Tensor, Tensor], Tensor], runs: Runs) -> Missi
             scale[c], limit[c] = _likeliest(d[:, c], e[:, c])
             if scale[c] > _SURE * limit[c] or np.isnan(runs.noise[c]):
                 break
+    if (scale <= _SURE * limit).all():
+        scale, limit = _in_parts(found) or (scale, limit)
     return MissingRate(runs.components, torch.from_numpy(scale), torch.from_numpy(limit))
+
+
+def _in_parts(found: Sequence[Balances]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Scales and limits (n,) from parts of runs in which some component shows; None if none does."""
+    seen = []  # (2, n), by part
+    for d, e in _parts(found):
+        here = np.array([_likeliest(*column) for column in zip(d.T, e.T, strict=True)]).T
+        if (here[0] > _SURE_OF_PARTS * here[1]).any():
+            seen.append(here)
+    if not seen:
+        return None
+    scales, limits = np.stack(seen, axis=1)
+    scales = np.where(scales > _SURE * limits, scales, 0.0)
+    best = np.where(scales.any(axis=0), scales.argmax(axis=0), limits.argmax(axis=0))
+    of = np.arange(len(best))
+    return scales[best, of], limits[best, of]
+
+
+def _parts(found: Sequence[Balances]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Differences and errors (m, n) in overlapping parts of each run."""
+    for d, e in (one.joined(1) for one in found if len(one.times) > 1):
+        length = len(d) // 2
+        while length >= max(_LEAST, len(d) // _PARTS):
+            for first in range(0, len(d) - length + 1, length // 2):
+                yield d[first : first + length], e[first : first + length]
+            length //= 2
 
 
 def _likeliest(d: np.ndarray, e: np.ndarray) -> tuple[float, float]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.linalg import null_space
 
+from stiffml.closures.balances import Balances
 from stiffml.closures.components import invariant_rows, places
-from stiffml.closures.known_and_missing import Known
+from stiffml.closures.known_and_missing import Known, dependent_of
 from stiffml.closures.missing import MissingRate, missing_rate
+from stiffml.closures.partners import Balance, hidden_partners, moves
 from stiffml.training.data import Runs
 from stiffml.training.lm.ladder import Whole
 from stiffml.training.lm.levenberg_marquardt import LevenbergMarquardt
@@ -29,9 +31,6 @@ PRIOR, PRIOR_OF_NOISE = 1e-4, 0.3
 """Ridges of the fit of trajectories, with residuals in units of the ranges, or of the noise."""
 
 ITERATIONS, TOLERANCE = 40, 1e-4
-
-STILL = 1e-9
-"""Part of a component in directions of length 1 that conserve, below which it cannot change."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,11 @@ class Sizes:
 def sizes_of(known: Known | None, runs: Runs, where: Any, scale: Any, conserve: Any) -> Sizes:
     """What runs say; ``where`` and ``scale`` as they are given, if they are.
 
-    Components that the data name need partners where sums are conserved: HNO3 cannot change alone if nitrogen
-    is not lost. Where those do not show, because noise hides them, all that it could hide are taken.
+    A component counts by its content of conserved sums, which are taken to be in one unit, such as atoms:
+    of H + HO2 <=> 2 OH the hydrogen atoms are a thirtieth by mass, and as many by number. Components that the
+    data name need partners where sums are conserved: HNO3 cannot change alone if nitrogen is not lost. Where
+    those do not show, because errors hide them, all that these could hide are taken; where that is not
+    enough, those with which the rates that are missing balance best.
 
     Raises
     ------
@@ -65,48 +67,57 @@ def sizes_of(known: Known | None, runs: Runs, where: Any, scale: Any, conserve: 
         If they show nothing that is missing.
     """
     if where is None or scale is None:
-        found = missing_rate((lambda t, y: torch.zeros_like(y)) if known is None else known, runs)
-        largest = float(found.scale.max())
+        physics = (lambda t, y: torch.zeros_like(y)) if known is None else known
+        found = missing_rate(physics, runs)
+        rows = invariant_rows(conserve, len(found.components))
+        content = _content(rows, dependent_of(known, runs.components))
         if where is None:
-            named = zip(found.components, found.scale.tolist(), strict=True)
-            where = [name for name, size in named if size > SHARE * largest and name in found.where]
-            where += _partners(found, where, invariant_rows(conserve, len(found.components)))
-            if not where:
+            at = _shown(found, content)
+            if not at:
                 raise ValueError(
                     "the data show nothing that known lacks; name components in where, or see "
                     "missing_rate(known, runs) for what could have been seen"
                 )
+            lacking = [Balances.of(physics, run, runs).joined(1) for run in runs]
+            d, e = (np.concatenate([pair[i] for pair in lacking]) for i in (0, 1))
+            balance = Balance(d, e, rows, content)
+            if np.isnan(runs.noise).any():
+                at = balance.needed(at)
+            else:
+                at += hidden_partners(found, at, rows, content)
+            if not moves(rows, at).all():
+                at += balance.partners(at)
+            where = at
         if scale is None:
+            scale = found.scale.numpy()
+            largest = float((content * scale).max())
             if not largest > 0:
                 raise ValueError("missing_rate(known, runs) finds no scale of what is missing; pass scale=…")
-            scale = torch.where(found.scale > 0, found.scale, found.scale.max())
+            scale = np.where(scale > 0, scale, largest / np.where(content > 0, content, 1.0))
     typical = np.nanmax(np.abs(runs.values), axis=0)
     return Sizes(np.where(typical > 0, typical, 1.0), scale, places("where", where, runs.components))
 
 
-def _partners(found: MissingRate, where: list[str], rows: np.ndarray) -> list[str]:
-    """Components that must change with those in ``where`` for sums to hold, as far as they could be hidden.
+def _content(rows: np.ndarray, dependent: Sequence[int]) -> np.ndarray:
+    """(n,) of what the sums (m, n) conserve in one unit of each; 1 outside of sums, 0 if dependent."""
+    found = np.abs(rows).max(axis=0, initial=0.0)
+    found = np.where(found > 0, found, 1.0)
+    found[list(dependent)] = 0.0
+    return found
 
-    ``rows`` (m, n): the conserved sums.
-    """
-    at = [found.components.index(name) for name in where]
-    moves = null_space(rows[:, at]) if at else np.zeros((0, 0))
-    added: list[str] = []
-    for i, of_i in zip(at, moves, strict=True):
-        if np.abs(of_i).max(initial=0) > STILL or not rows[:, i].any():
-            continue
-        for j, name in enumerate(found.components):
-            together = (rows[:, i] != 0) & (rows[:, j] != 0)
-            if name not in (*where, *added) and together.any() and found.limit[j] >= found.scale[i]:
-                added.append(name)
-    return added
+
+def _shown(found: MissingRate, content: np.ndarray) -> list[int]:
+    """Components that lack something."""
+    scale = content * found.scale.numpy()
+    shown = [name in found.where for name in found.components]
+    return np.flatnonzero(shown & (scale > SHARE * scale.max())).tolist()
 
 
 def suggested(runs: Runs) -> dict[str, Any]:
     """Arguments of a fit for a model whose trajectories are near the data already.
 
-    Adaptive steps, because one step between observations is far off where these are coarse, and a fit makes
-    up for that with wrong rates; whole trajectories from the beginning.
+    BDF, which takes a ramp of small steps between observations, because one step is far off where these are
+    coarse, and a fit makes up for that with wrong rates; whole trajectories from the beginning.
     """
     known_noise = bool((np.nan_to_num(runs.noise) > 0).all())
     return {

@@ -10,6 +10,7 @@ from stiffml.training.fit import fit, least_squares
 from stiffml.training.lm.covariance import Covariance
 from stiffml.training.lm.ladder import FullSpace, GrowingHorizon, MultipleShooting, Strategy, Whole
 from stiffml.training.lm.levenberg_marquardt import LevenbergMarquardt
+from stiffml.training.lm.profile import Profile
 from stiffml.training.preparable import Preparable
 from stiffml.training.resolving import Report
 from stiffml.training.result import Result
@@ -26,6 +27,7 @@ __all__ = [
     "LevenbergMarquardt",
     "MultipleShooting",
     "Preparable",
+    "Profile",
     "Report",
     "Result",
     "Run",

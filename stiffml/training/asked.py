@@ -19,6 +19,7 @@ from stiffml.methods import Method, resolve
 from stiffml.settings import Newton
 from stiffml.steps import Adaptive, Steps
 from stiffml.training.data import Runs
+from stiffml.training.data.ranges import ranges_of
 from stiffml.training.folder import RunFolder
 from stiffml.training.lm.residuals import Residuals
 from stiffml.training.lm.vector import FittedVector
@@ -105,13 +106,8 @@ def require_runs(data: Any, validate: Any) -> None:
 def scale_of(scale: Any, data: Runs) -> tuple[np.ndarray, bool]:
     """(components,) the units of residuals, and whether these are the noise of all components."""
     if scale is None:
-        values = data.values
-        seen = ~np.isnan(values)
-        columns = zip(values.T, seen.T, strict=True)
-        ranges = np.array([np.ptp(column[here]) if here.any() else 0.0 for column, here in columns])
-        ranges[ranges == 0] = 1.0
         known = ~np.isnan(data.noise) & (np.nan_to_num(data.noise) > 0)
-        return np.where(known, data.noise, ranges), bool(known.all())
+        return np.where(known, data.noise, ranges_of(data.values)), bool(known.all())
     try:
         found = np.broadcast_to(np.asarray(scale, dtype=float), (len(data.components),)).copy()
     except (TypeError, ValueError) as error:

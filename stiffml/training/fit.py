@@ -108,7 +108,7 @@ def fit(
         of torch.
     scale : array_like
         (components,) or a number: in whose units residuals are. Default: the noise where it is known, else
-        the range of each component.
+        the range of each component, or its size where it does not change.
     bounds : mapping of str to (low, high)
         Of parameters, by their names in the model; ``"k[0]"`` is one number of k.
     target : float

@@ -16,6 +16,7 @@ from stiffml.training.lm.climb import Climb, Goal
 from stiffml.training.lm.covariance import Covariance, covariance
 from stiffml.training.lm.ladder import FullSpace, GrowingHorizon, MultipleShooting, Strategy
 from stiffml.training.lm.levenberg_marquardt import Iteration, LevenbergMarquardt
+from stiffml.training.lm.profile import Profiler
 from stiffml.training.resolving import ATOL, RTOL, mean_of, resolve
 from stiffml.training.result import Result
 from stiffml.training.starts import start_of, units_of
@@ -99,9 +100,12 @@ def fit_by_levenberg_marquardt(
         raise TrainingError(_lost(climb))
     point = residuals.of(climb.rungs[-1].intervals).restored(now.best_point)
     found: Covariance | None = None
+    profiler: Profiler | None = None
     if len(vector) <= DETERMINED:
         matrix, right = iteration.linear(now.best_theta, point)
         found = covariance(vector.names, now.best_theta, matrix, right, asked.known_noise)
+        problem = residuals.of(climb.rungs[-1].intervals)
+        profiler = Profiler(problem, iteration, now.best_theta, point, found, vector.write)
     return Result(
         model=residuals.model,
         error=now.best.error,
@@ -112,6 +116,7 @@ def fit_by_levenberg_marquardt(
         scale=residuals.scale,
         initial=initial_states(asked, now.best_theta),
         covariance=found,
+        profiler=profiler,
         data=residuals.runs,
         validate=asked.validate,
         equations=asked.equations,

@@ -15,6 +15,7 @@ from stiffml.training.band import Band, band_of
 from stiffml.training.data import Runs
 from stiffml.training.data.run import increasing
 from stiffml.training.lm.covariance import Covariance
+from stiffml.training.lm.profile import Profile, Profiler
 from stiffml.training.resolving import (
     ATOL,
     MAX_STEPS,
@@ -85,6 +86,7 @@ class Result:
     data: Runs = field(repr=False)
     validate: Runs | None = field(repr=False, default=None)
     equations: Mapping[str, Any] = field(repr=False, default_factory=dict)
+    profiler: Profiler | None = field(repr=False, default=None, compare=False)
 
     def _rows(self) -> list[tuple[str, str]]:
         rows = [
@@ -108,6 +110,46 @@ class Result:
 
     def _table(self) -> Table:
         return (), self._rows()
+
+    def profile(self, name: str, *, level: float = 0.95, points: int = 12) -> Profile:
+        """The profile likelihood of one number: how the misfit rises where it is held and all others fitted.
+
+        Its interval holds where the model bends, unlike that of ``covariance``, and shows on which side a
+        number is not determined at all. From the fit outwards, each value takes a fit of the others, which
+        begins with those of the value before.
+
+        Parameters
+        ----------
+        name : str
+            As in ``covariance.names``: ``"k"``, ``"layer.weight[0, 1]"``, ``"y0 of exp00: A"``.
+        level : float
+            Of the interval. Default 0.95.
+        points : int
+            Values on each side, at most; it ends before where the misfit has risen well above the level.
+            Default 12, which reach 64 standard errors.
+
+        Raises
+        ------
+        ValueError
+            For an unknown name, or a fit by an optimizer of torch or without a covariance.
+
+        References
+        ----------
+        A. Raue et al., Structural and practical identifiability analysis of partially observed dynamical
+        models by exploiting the profile likelihood, Bioinformatics 25 (2009) 1923.
+
+        Examples
+        --------
+        >>> from stiffml.training import fit
+        >>> low, high = fit(Decay(), runs, steps=stiffml.Grid(10)).profile("k").interval
+        >>> low < 3 < high
+        True
+        """
+        if self.profiler is None:
+            raise ValueError(
+                "profile: this fit has no covariance; it needs optimizer='lm' and at most 2 000 numbers"
+            )
+        return self.profiler.profile(name, level, points)
 
     def resolved(self, runs: Runs | None = None, *, rtol: float = RTOL, atol: float = ATOL) -> list[Resolved]:
         """The model solved again with BDF and adaptive steps of tight tolerances, at the times of runs.

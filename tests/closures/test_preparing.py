@@ -177,3 +177,50 @@ def test_partners_that_noise_hides_are_taken() -> None:
         model = Closure(turnover, conserve=conserve, head=Linear())
         model.prepare(runs)
         assert model.where == where
+
+
+def settling() -> Runs:
+    """A decays over the run; B is 1000 (A − B) and C 2000 (A² − C), which start at 0."""
+    t = torch.linspace(0, 2, 21, dtype=torch.float64)
+
+    def func(t: Tensor, y: Tensor) -> Tensor:
+        a, b, c = y.unbind(-1)
+        return torch.stack([-a, 1e3 * (a - b), 2e3 * (a**2 - c)], dim=-1)
+
+    with torch.no_grad():
+        y = stiffml.odeint(
+            func, torch.tensor([1.0, 0.0, 0.0]).double(), t, method="bdf", rtol=1e-9, atol=1e-12
+        )
+    return Runs([Run("a", t, y)], ["A", "B", "C"], initial="known")
+
+
+def test_where_nothing_is_known_fast_components_settle_at_what_slow_ones_say() -> None:
+    model = Closure(None, [6], seed=1)
+    result = fit(model, settling())
+    assert model.features.count == 1  # of A alone
+    assert (model.rates.scale[1:] == 150.0 / 0.1 * model.typical[1:]).all()
+    assert result.error < 2e-3
+    fine = torch.linspace(0, 2, 101, dtype=torch.float64)
+    with torch.no_grad():
+        y = stiffml.odeint(model, torch.tensor([1.0, 0.0, 0.0]).double(), fine, rtol=1e-7, atol=1e-10)
+    a = torch.exp(-fine)
+    exact = torch.stack([a, a, a**2], dim=1)[1:]  # but for 1/1000
+    assert (y[1:] - exact).abs().max() < 1e-2
+
+
+def test_what_is_said_is_not_taken_from_data() -> None:
+    """With a head, a scale, sums or a network of one's own a closure is what it was asked to be."""
+    for given in (
+        {"head": Linear()},
+        {"scale": 1.0},
+        {"where": ["A", "B", "C"]},
+        {"conserve": np.ones((1, 3))},
+    ):
+        model = Closure(None, [4], **given)
+        model.prepare(settling())
+        assert type(model.rates).__name__ != "_Relaxing"
+    every = Closure(None, [4])
+    t = np.linspace(0, 2, 21)
+    slow = np.stack([np.exp(-t), 1 - np.exp(-t)], axis=1)  # nothing settles within an interval
+    every.prepare(Runs([Run("a", t, slow)], ["A", "B"], initial="known"))
+    assert type(every.rates).__name__ == "_Reacting"

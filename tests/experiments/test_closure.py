@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 import xarray
-from torch import Tensor, nn
+from torch import Tensor
 
 pytest.importorskip("cantera")
 pytest.importorskip("casadi")
 
 from problems.chemistry import ConstantPressureReactor, Mechanism
 from problems.trajectories import reference_trajectory
+from stiffml.closures import Closure, Reactions
 from stiffml.closures.preparing import sizes_of
 from stiffml.experiments.closure import hydrogen, ignitions, pollu, pressures
 
@@ -33,17 +34,6 @@ def test_as_much_happens_between_any_two_times() -> None:
     np.testing.assert_allclose(np.sort(factors)[2:], factors.max(), rtol=0.01)
 
 
-class Missing(nn.Module):
-    """What a mechanism lacks, in place of a closure that has learned it."""
-
-    def __init__(self, whole: ConstantPressureReactor, lacking: ConstantPressureReactor) -> None:
-        super().__init__()
-        self.whole, self.lacking = whole, lacking
-
-    def missing(self, t: Tensor, y: Tensor) -> Tensor:
-        return self.whole(t, y) - self.lacking(t, y)
-
-
 def burning(gas: Mechanism) -> Tensor:
     """(10, 11) states with something of every species."""
     y = ignitions.fresh(gas, STATES)
@@ -52,16 +42,24 @@ def burning(gas: Mechanism) -> Tensor:
     return y + 1e-2 * some
 
 
-def test_the_heat_of_what_is_learned() -> None:
-    """Where a closure says what is missing of species, the temperature follows, as in the whole mechanism."""
-    gas = Mechanism.from_yaml("h2o2.yaml")
-    whole, lacking = ConstantPressureReactor(gas), ConstantPressureReactor(gas.without(hydrogen.MISSING))
-    model = hydrogen.Completed(lacking, Missing(whole, lacking))  # type: ignore[arg-type]
+def test_a_closure_at_another_pressure() -> None:
+    gas = Mechanism.from_yaml("h2o2.yaml").without(hydrogen.MISSING)
+    reactor = ConstantPressureReactor(gas)
+    closure = Closure(
+        reactor,
+        typical=np.ones(11),
+        where=["H", "OH", "HO2"],
+        components=reactor.components,
+        head=Reactions(),
+        conserve=reactor.invariants,
+    )
     y, t = burning(gas), torch.zeros((), dtype=torch.float64)
-    assert ((whole(t, y) - lacking(t, y))[:, 0].abs() > 1e4).all()  # K/s: there is something to follow
-    torch.testing.assert_close(model(t, y), whole(t, y), rtol=1e-9, atol=0.0)
-    without = hydrogen.Completed(lacking, model.closure, density=0.0)
-    torch.testing.assert_close(without(t, y), lacking(t, y), rtol=1e-12, atol=0.0)
+    change = closure.missing(t, y)
+    assert (change[:, 0].abs() > 0).all()  # the temperature follows
+    for density in (0.0, 3.0):
+        model = hydrogen.At(ignitions.reactor_at(gas, 2.0), closure, density)
+        expected = ignitions.reactor_at(gas, 2.0)(t, y) + density * change
+        torch.testing.assert_close(model(t, y), expected, rtol=1e-12, atol=0.0)
 
 
 def test_rates_of_two_molecules_go_with_the_density() -> None:
@@ -80,11 +78,13 @@ def test_rates_of_two_molecules_go_with_the_density() -> None:
 @pytest.mark.parametrize("points", [60, 150])
 def test_the_missing_reaction_is_found_whatever_the_times(points: int) -> None:
     whole = ignitions.reactor_at(ignitions.mechanism())
-    runs = ignitions.observed(whole, (1133.0,), points)
-    assert [len(run) for run in runs] == [points]
-    model = hydrogen.matched(runs, (), 0, (1.0,))
-    assert model.closure.where == ("H", "OH", "HO2")
-    (reaction,) = model.closure.reactions
+    runs = ignitions.observed(whole, (1133.0, 1267.0), points)
+    assert [len(run) for run in runs] == [points, points]
+    reactor = ConstantPressureReactor(Mechanism.from_yaml("h2o2.yaml").without(hydrogen.MISSING))
+    model = Closure(reactor, conserve=reactor.invariants)
+    model.prepare(runs)
+    assert model.where == ("H", "OH", "HO2")
+    (reaction,) = model.reactions
     assert "HO2" in reaction
 
 

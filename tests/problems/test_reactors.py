@@ -233,3 +233,20 @@ def test_proportions_are_no_mass_fractions() -> None:
     reactor = ConstantPressureReactor(mechanism("h2o2.yaml"))
     with pytest.raises(TypeError, match=r"Y must be a tensor of mass fractions, as mechanism.mass_fractions"):
         reactor.state(1000.0, {"H2": 1.0})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [ConstantPressureReactor, ConstantVolumeReactor])
+def test_sums_and_heat_of_further_reactions(kind: type) -> None:
+    """The temperature's rate is that for which the enthalpy, or the energy, stays as it is."""
+    gas = mechanism("h2o2.yaml")
+    T, _, Y = map(torch.from_numpy, random_states(5, gas.n_species))
+    reactor = kind(gas, 2.0e5 if kind is ConstantPressureReactor else 0.3)
+    y = reactor.state(T, Y)
+    rates = reactor(NOW, y)
+    other = torch.cat([torch.full_like(rates[:, :1], 7.0), rates[:, 1:]], dim=1)
+    torch.testing.assert_close(reactor.follow(NOW, y, other), rates, rtol=1e-9, atol=0.0)
+    assert reactor.dependent == ("T",)
+    assert set(reactor.invariants) == set(gas.elements)
+    for row in reactor.invariants.values():
+        assert row[0] == 0
+        assert (rates @ row).abs().max() <= 1e-10 * (rates.abs() @ row).max()

@@ -29,7 +29,7 @@ LONG = 5.0
 """A run lasts so many delays."""
 
 FLOOR = 1e-3
-"""Changes and residuals are relative to y plus this fraction of the component's largest value."""
+"""Changes are relative to y plus this fraction of the component's largest value."""
 
 FINE = 4000
 """Times among which those of observations are chosen."""
@@ -109,12 +109,8 @@ def observed(
         t = np.concatenate([[0.0], delay * np.geomspace(FLOOR, LONG, FINE)])
         t = evenly(t, states(reactor, row, t).numpy(), points)
         found.append((t, states(reactor, row, t).numpy()))
-    largest = scale_of([y for _, y in found])
     return Runs(
-        [
-            Run(f"{T:g} K", t, y, y0=y[0], weights=(np.abs(y) / largest + FLOOR) ** -2.0)
-            for T, (t, y) in zip(temperatures, found, strict=True)
-        ],
+        [Run(f"{T:g} K", t, y, y0=y[0]) for T, (t, y) in zip(temperatures, found, strict=True)],
         reactor.components,
         units=("K", *["1"] * (y0.shape[1] - 1)),
         time_units="s",

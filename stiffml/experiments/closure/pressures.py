@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -36,8 +34,7 @@ class Size:
     outside: tuple[float, ...] = ignitions.OUTSIDE
     points: int = 150
     pressures: tuple[float, ...] = (0.2, 0.5, 1.0, 2.0, 5.0)
-    iterations: int = 15
-    ridges: tuple[float, ...] = (1.0, 0.1)
+    iterations: int = 40
 
 
 def learned(size: Size, tell: Tell) -> xarray.Dataset:
@@ -55,17 +52,16 @@ def learned(size: Size, tell: Tell) -> xarray.Dataset:
     for place, name in enumerate(names):
         for seed in range(size.seeds):
             at = place, seed
-            began = time.process_time()
-            model = hydrogen.matched(runs, LAWS[name], seed, size.ridges)
-            begun = copy.deepcopy(model)
-            hydrogen.fit_trajectories(model, runs, size.iterations)
-            seconds[at] = time.process_time() - began
-            matched[at], fitted[at] = (ignitions.delays(hydrogen.at(one, 1.0), y0) for one in (begun, model))
+            found = hydrogen.learned(runs, LAWS[name], seed, size.iterations)
+            model, seconds[at] = found.fitted, found.seconds
+            matched[at], fitted[at] = (
+                ignitions.delays(hydrogen.at(one, 1.0), y0) for one in (found.matched, model)
+            )
             drift[at] = ignitions.element_drift(hydrogen.at(model, 1.0), whole.mechanism, y0[unseen], ends)
             if seed == 0:
                 models.append(model)
                 rates.append(hydrogen.rates_along(along, whole, model))
-            tell(f"hydrogen, {name}, seed {seed}: {', '.join(model.closure.reactions)}")
+            tell(f"hydrogen, {name}, seed {seed}: {', '.join(model.reactions)}")
     true, lacking = (np.empty((len(size.pressures), len(temperatures))) for _ in range(2))
     closure, density = (np.empty((len(names), *true.shape)) for _ in range(2))
     for column, atmospheres in enumerate(size.pressures):

@@ -22,7 +22,6 @@ SIZES: Mapping[Form, tuple[starts.Size, pressures.Size]] = {
             points=75,
             pressures=(1.0,),
             iterations=2,
-            ridges=(1.0,),
         ),
     ),
     "medium": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -26,10 +27,16 @@ class Dynamics(WithJacobian):
         Whether func is known to make tensors that require gradients anew in each call.
     is_compiled : bool
         Whether values and first derivatives come from compiled code.
+    agreed : dict
+        By positions of parameters, how many Jacobians by these were right, as far as some were compared.
     """
 
     makes_leaves = False
     is_compiled = False
+
+    @cached_property
+    def agreed(self) -> dict[tuple[int, ...], int]:
+        return {}
 
     @property
     def is_reversed_by_stages(self) -> bool:

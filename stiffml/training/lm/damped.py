@@ -23,6 +23,9 @@ from scipy.linalg import cho_factor, cho_solve, lapack
 DIAGONAL = 1e-8
 """ε: how much of the trace is added to the diagonal, so that parameters without effect are damped too."""
 
+BLOCK = 16
+"""Columns that LAPACK turns at a time."""
+
 MANY = 300
 """Parameters from which the small system is solved, where residuals are fewer."""
 
@@ -58,24 +61,30 @@ class Tall:
         self.steepest = _steepest(matrix.T @ right, squares, np.linalg.norm(right))
         self._scale = _scale(squares)
         scaled = matrix / self._scale
-        if len(scaled) > scaled.shape[1]:
-            q, scaled = np.linalg.qr(scaled)
-            right = q.T @ right
-        self._matrix, self._right = scaled, right
+        self._is_tall = len(scaled) >= scaled.shape[1]
+        self._q, triangle = np.linalg.qr(scaled if self._is_tall else scaled.T)
+        self._triangle = np.asfortranarray(triangle)
+        self._right = self._q.T @ right if self._is_tall else right
 
     def step(self, damping: float) -> tuple[np.ndarray, float]:
-        rows, size = self._matrix.shape
-        step = np.zeros(self._count)
+        step, size = np.zeros(self._count), len(self._triangle)
         if not size:
             return step, 0.0
-        stacked = np.zeros((rows + size, size), order="F")
-        stacked[:rows] = self._matrix
-        stacked[rows + np.arange(size), np.arange(size)] = np.sqrt(damping)
-        right = np.concatenate([-self._right, np.zeros(size)])
-        _, found, _ = lapack.dgels(stacked, right, lwork=64 * (rows + 2 * size), overwrite_a=True)
-        scaled = found[:size]
+        # [R; √λ I] = Q [T; 0]: both blocks are triangular, which takes a fraction of the work of full ones.
+        below = np.asfortranarray(np.sqrt(damping) * np.eye(size))
+        triangle, reflectors, factors, _ = lapack.dtpqrt(size, min(BLOCK, size), self._triangle, below)
+
+        def turned(top: np.ndarray, trans: str) -> np.ndarray:
+            none = np.zeros((size, 1))
+            return lapack.dtpmqrt(size, reflectors, factors, top[:, None], none, trans=trans)[0][:, 0]
+
+        if self._is_tall:  # the least squares of R y + r and √λ y
+            found = lapack.dtrtrs(triangle, turned(-self._right, "T"))[0]
+            scaled, left = found, self._right + self._triangle @ found
+        else:  # the least y, √λ e with Rᵀ y + √λ e + r = 0, of which the step is Q y
+            found = turned(lapack.dtrtrs(triangle, -self._right, trans=1)[0], "N")
+            scaled, left = self._q @ found, self._right + self._triangle.T @ found
         step[self._free] = scaled / self._scale
-        left = self._right + self._matrix @ scaled
         return step, 0.5 * float(self._right @ self._right - left @ left)
 
 

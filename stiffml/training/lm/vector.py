@@ -66,11 +66,10 @@ class FittedVector:
         """Set the parameters of the model; what is not finite is refused."""
         if not np.isfinite(theta).all():
             raise FloatingPointError("parameters that are not finite")
-        at = 0
+        parts = torch.from_numpy(theta[: self.of_model]).split([p.numel() for p in self.parameters])
         with torch.no_grad():
-            for p in self.parameters:
-                p.copy_(torch.from_numpy(theta[at : at + p.numel()].reshape(p.shape)))
-                at += p.numel()
+            for p, part in zip(self.parameters, parts, strict=True):
+                p.copy_(part.view_as(p))
 
     def starts(
         self, theta: np.ndarray, run: int, state: np.ndarray, learned: bool
