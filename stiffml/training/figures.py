@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,5 +43,6 @@ def draw_history(history: xarray.Dataset) -> Figure:
     if (values[np.isfinite(values)] > 0).any():
         panel.set_yscale("log")
     panel.set_xlabel("iteration; lines: a new rung" if len(set(history["rung"].values)) > 1 else "iteration")
-    panel.set_ylabel(f"{history[name].attrs['long_name']} [1]")
+    panel.xaxis.get_major_locator().set_params(integer=True)
+    panel.set_ylabel("\n".join(textwrap.wrap(history[name].attrs["long_name"], 36)))
     return figure
