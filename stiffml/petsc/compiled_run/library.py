@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import sys
-import warnings
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +17,7 @@ PARTS = ("course.h", "stiffness.c", "keeping.c", "equations.c", "matrix.c", "new
 
 @cache
 def library() -> ctypes.PyDLL | NotCompilableError:
-    """The library; or, after one warning, why there is none. It is tried once.
+    """The library; or why there is none, so that it is tried once.
 
     Its calls keep Python's lock, since PETSc must not be called from two threads at once. Solves that did not
     ask for anything compiled come here too, so nothing that goes wrong is an error.
@@ -26,11 +25,6 @@ def library() -> ctypes.PyDLL | NotCompilableError:
     try:
         return _loaded()
     except NotCompilableError as error:
-        warnings.warn(
-            f"compile: the steps are taken from Python, which is slower, because {error}. "
-            "Install PETSc with its headers; numbers are the same without.",
-            stacklevel=2,
-        )
         return error
     except OSError as error:
         return NotCompilableError(f"the library of steps cannot be made: {error}")
