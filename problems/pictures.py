@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from problems.checking import require_solution
 from problems.definition import Definition
 from stiffml import Solution
+from stiffml.display import with_units
 from stiffml.interface.dense import dense
 from stiffml.plotting import DATA, Figure, plot_states
 from stiffml.plotting.axes import logarithmic_from, positions
@@ -43,14 +44,11 @@ def plot(problem: Definition, solution: Solution) -> Figure:
 
 def _labels(problem: Definition) -> list[str]:
     units = [problem.units_of(i) for i in range(len(problem.components))]
-    return [
-        name if unit == "1" else f"{name} [{unit}]"
-        for name, unit in zip(problem.components, units, strict=True)
-    ]
+    return [with_units(name, unit) for name, unit in zip(problem.components, units, strict=True)]
 
 
 def _time_label(problem: Definition) -> str:
-    return "time" if problem.time_units == "1" else f"time [{problem.time_units}]"
+    return with_units("time", problem.time_units)
 
 
 def _first(problem: Definition, times: np.ndarray, states: np.ndarray) -> float | None:
@@ -88,8 +86,8 @@ def _components(problem: Definition, times: np.ndarray, states: np.ndarray, join
         for panel, i in zip(figure.axes, shown, strict=True):
             if compared[i] or reference.y[i] == 0:
                 mark = _mark(panel, reference.t, float(reference.y[i]))
-                if mark.get_marker() == "o":
-                    handles[f"reference: {reference.source}"] = mark
+                below = mark.get_marker() == "v"
+                handles["reference, below the axis" if below else f"reference: {reference.source}"] = mark
     width = round(12 * figure.get_figwidth())
     figure.legend(
         list(handles.values()),

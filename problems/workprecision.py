@@ -20,6 +20,7 @@ from problems.references import Reference
 from problems.solving import solve
 from problems.trajectories import RTOL, RTOL_FIELD, reference_trajectory
 from stiffml.checks import number
+from stiffml.display import with_units
 
 if TYPE_CHECKING:
     import xarray
@@ -239,9 +240,7 @@ def plot(data: xarray.Dataset) -> Figure:
         for index, method in enumerate(data["method"].values):
             one = data.sel({"method": method})
             panel.plot(one[cost], one["digits"], label=str(method), **series(index))
-        unit = data[cost].attrs["units"]
-        label = data[cost].attrs["long_name"]
-        panel.set(xscale="log", xlabel=label if unit == "1" else f"{label} [{unit}]")
+        panel.set(xscale="log", xlabel=with_units(data[cost].attrs["long_name"], data[cost].attrs["units"]))
         panel.grid(alpha=0.25, which="both")
     panels[0].set_ylabel(f"digits at t = {data.attrs['t']:g}")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False)

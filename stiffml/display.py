@@ -27,6 +27,11 @@ Table = tuple[Sequence[str], Iterable[Sequence[str]]]
 Kind = TypeVar("Kind", bound=type)
 
 
+def with_units(name: str, units: str) -> str:
+    """``name [units]``; the name alone for a number without units, ``"1"``."""
+    return name if units == "1" else f"{name} [{units}]"
+
+
 def short(value: object) -> str:
     """A value in a few words: numbers of small arrays, the shape of others, texts cut."""
     if isinstance(value, Tensor | np.ndarray):

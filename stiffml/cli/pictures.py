@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stiffml.cli.asked import SetUp
+from stiffml.display import with_units
 from stiffml.interface.labels import shared_units
 
 if TYPE_CHECKING:
@@ -87,7 +88,9 @@ def picture(chosen: SetUp, result: Result, seconds: float, other: tuple[Any, Any
             label = {"label": "model"} if number == 0 else {}
             panel.plot(t[first:], y[first:, c], color=FIT, lw=1.6, **label)
         name = data.components[c]
-        panel.set(title=f"{name} [{data.units_of(name)}]", xlabel=f"time [{data.labels.time_units}]")
+        panel.set(
+            title=with_units(name, data.units_of(name)), xlabel=with_units("time", data.labels.time_units)
+        )
         if logarithmic:
             panel.set_xscale("log")
     panels[0].legend(frameon=False)

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from stiffml.cli.screen import Settings, Size, console, explained, load
+from stiffml.display import with_units
 
 if TYPE_CHECKING:
     from problems import Problem
@@ -104,9 +105,7 @@ def _detail(problem: Problem) -> None:
 
 
 def _eigenvalues(problem: Problem) -> None:
-    table = Table(
-        f"t{'' if problem.time_units == '1' else f' [{problem.time_units}]'}", "eigenvalues", box=None
-    )
+    table = Table(with_units("t", problem.time_units), "eigenvalues", box=None)
     states = [(problem.t_span[0], problem.y0), *((r.t, r.y) for r in problem.references)]
     for t, y in states:
         values = problem.eigenvalues(t, y)

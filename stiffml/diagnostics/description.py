@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stiffml.diagnostics.eigen import KINDS
+from stiffml.display import with_units
 
 if TYPE_CHECKING:
     import xarray
@@ -47,7 +48,7 @@ def describe_stiffness(found: xarray.Dataset) -> str:
             f", sample {number}, the stiffest of {found.sizes['sample']}",
         )
     units = found["time"].attrs["units"]
-    units = "" if units == "1" else f" [{units}]"
+    units = with_units("", units)
     chosen = np.unique(np.linspace(0, found.sizes["time"] - 1, SHOWN).round().astype(int))
     head = f"{'time' + units:>12} {'decay' + units:>13}  {'fast/slow/osc/grow/zero/inf':27}  fastest mode"
     lines = [f"eigenvalues along {found.attrs['method']}{sample}", head]

@@ -8,6 +8,7 @@ import numpy as np
 
 from stiffml.diagnostics.description import shares_of, sizes_of
 from stiffml.diagnostics.eigen import KINDS
+from stiffml.display import with_units
 
 if TYPE_CHECKING:
     import xarray
@@ -68,7 +69,7 @@ def _axis(found: xarray.Dataset) -> tuple[np.ndarray, str, dict[str, Any]]:
     from stiffml.plotting.axes import spans_decades
 
     t, units = found["time"].values, found["time"].attrs["units"]
-    label = "time" if units == "1" else f"time [{units}]"
+    label = with_units("time", units)
     if spans_decades(t):
         return np.where(t > 0, t, np.nan), label, {"xscale": "log"}
     return t, label, {}
@@ -94,7 +95,7 @@ def _draw_rates(panel: Axes, found: xarray.Dataset, x: np.ndarray) -> None:
             label="1 / explicit step",
         )
     units = found["re"].attrs["units"]
-    panel.set(yscale="log", ylabel="rate" if units == "1" else f"rate [{units}]")
+    panel.set(yscale="log", ylabel=with_units("rate", units))
     panel.legend(frameon=False, fontsize=8, ncols=2)
     hidden = int((found["kind"].values == KINDS.index("zero")).sum(axis=1).max())
     infinite = int(found.attrs["algebraic"])

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from stiffml.checks import described, texts
-from stiffml.display import Table, printed, short, table
+from stiffml.display import Table, printed, short, table, with_units
 from stiffml.errors import Status
 from stiffml.interface.forms.form import Form, real_parts
 from stiffml.interface.interpolation import step_states, step_times
@@ -265,7 +265,7 @@ class Solution:
         label = "time"
         if self.labels is not None:
             names = self.labels.components if names is None and not self.labels.grid else names
-            label = f"time [{self.labels.time_units}]" if self.labels.time_units != "1" else label
+            label = with_units(label, self.labels.time_units)
         return plot_states(times, states, names, label, joined=joined)
 
     def _require_one_time(self, name: str) -> None:

@@ -35,6 +35,9 @@ _REASONS = PETSc.SNES.ConvergedReason
 NOT_FINITE = getattr(_REASONS, "DIVERGED_FUNCTION_NANORINF", None) or _REASONS.DIVERGED_FNORM_NAN
 """Why Newton's iteration ends where f is not finite; before PETSc 3.25 it has another name."""
 
+MAX_REJECTIONS = "ts_max_step_rejections" if PETSc.Sys.getVersion() >= (3, 25, 0) else "ts_max_reject"
+"""The option for how often a step may be rejected."""
+
 
 def folders() -> list[str]:
     """The folders in which this PETSc says that it is."""
@@ -43,4 +46,4 @@ def folders() -> list[str]:
     return [f"{base}/{arch}", base] if arch else [base]
 
 
-__all__ = ["NOT_FINITE", "PETSc", "folders"]
+__all__ = ["MAX_REJECTIONS", "NOT_FINITE", "PETSc", "folders"]

@@ -9,7 +9,7 @@ import numpy as np
 from stiffml.petsc.callbacks import Callbacks
 from stiffml.petsc.convergence import SNESTest
 from stiffml.petsc.formulation import Formulation, TimeAsState
-from stiffml.petsc.library import PETSc
+from stiffml.petsc.library import MAX_REJECTIONS, PETSc
 from stiffml.petsc.matrix import PETScSolver, ShiftedMatrix
 from stiffml.petsc.options import ScopedOptions
 from stiffml.petsc.rounding import rounding_of_updates
@@ -173,7 +173,7 @@ def options_of(task: Task, guards: bool) -> ScopedOptions:
         **method.petsc_options(),
         "ts_adapt_type": "basic" if task.tolerances else "none",
         "ts_adapt_scale_solve_failed": task.shrink,
-        "ts_max_step_rejections": 0 if guards else task.max_cuts,
+        MAX_REJECTIONS: 0 if guards else task.max_cuts,
         # After a failed solve PETSc's Rosenbrock methods keep an old Jacobian and never renew it.
         "ts_max_snes_failures": "unlimited" if method.newton else 1,
         "ts_exact_final_time": "stepover",

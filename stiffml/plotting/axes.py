@@ -47,7 +47,9 @@ class Scale:
             panel.set_yscale("log")
             panel.set_ylim(self.smallest / 2, 3 * largest)
         if self.name == "symlog":
-            panel.set_yscale("symlog", linthresh=self.smallest)
+            # Zero has room for its number between those of the smallest powers of ten.
+            decades = max(4.0, float(np.log10(largest / self.smallest)))
+            panel.set_yscale("symlog", linthresh=self.smallest, linscale=decades / 4)
             locator = SymmetricalLogLocator(base=10, linthresh=self.smallest)
             locator.set_params(numticks=TICKS)
             panel.yaxis.set_major_locator(locator)

@@ -77,7 +77,7 @@ class Watch:
         Stopped
             If it wants no more steps.
         TypeError
-            If it returns anything but True, False or None.
+            If it returns anything but True, False or None; a tensor of one bool is as good.
         """
         if self._callback is None:
             return
@@ -85,6 +85,8 @@ class Watch:
         t = torch.tensor(system.f.span.own_time(direction * s), dtype=layout.dtype, device=layout.device)
         y = layout.unflatten(torch.tensor(u, dtype=layout.dtype, device=layout.device))  # a copy
         answer = self._callback(t, y, direction * size)
+        if isinstance(answer, torch.Tensor) and answer.dtype == torch.bool and answer.numel() == 1:
+            answer = bool(answer)  # as of t > 3, or y[0] < 0
         if not isinstance(answer, bool | np.bool_ | None):
             raise TypeError(
                 f"callback must return True to end the solve, False or None to go on, not {described(answer)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ def save_figures(folder: Path, result: Result) -> None:
 
 def draw_history(history: xarray.Dataset) -> Figure:
     """The loss or the error over iterations, with the beginnings of rungs as lines, and failures below."""
+    from matplotlib.ticker import MaxNLocator
+
     from stiffml.plotting import DATA, FIT, Figure
 
     name = "loss" if "loss" in history else "error"
@@ -42,5 +45,6 @@ def draw_history(history: xarray.Dataset) -> Figure:
     if (values[np.isfinite(values)] > 0).any():
         panel.set_yscale("log")
     panel.set_xlabel("iteration; lines: a new rung" if len(set(history["rung"].values)) > 1 else "iteration")
-    panel.set_ylabel(f"{history[name].attrs['long_name']} [1]")
+    panel.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    panel.set_ylabel("\n".join(textwrap.wrap(history[name].attrs["long_name"], 36)))
     return figure

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from stiffml.display import Table, printed
+from stiffml.display import Table, printed, with_units
 from stiffml.errors import SolveError
 from stiffml.interface.solution import Solution
 from stiffml.interface.solve import solve
@@ -228,11 +228,14 @@ def draw(
             continue
         for one in resolved:
             first = 1 if logarithmic else 0
-            panel.plot(one.run.times[first:], one.run.values[first:, c], ".", color=DATA, ms=4)
             t, y = one.line
-            panel.plot(t[first:], y[first:, c], color=FIT, lw=1.2)
+            drawn = [
+                *panel.plot(one.run.times[first:], one.run.values[first:, c], ".", color=DATA, ms=4),
+                *panel.plot(t[first:], y[first:, c], color=FIT, lw=1.2),
+            ]
         panel.set_title(labels[c], fontsize=10)
-        panel.set_xlabel(f"time [{time_units}]")
+        panel.set_xlabel(with_units("time", time_units))
         if logarithmic:
             panel.set_xscale("log")
+    figure.legend(drawn, ["data", "model"], loc="outside lower center", ncols=2, frameon=False, fontsize=10)
     return figure

@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from stiffml.checks import number
-from stiffml.display import Table, printed, short, table
+from stiffml.display import Table, printed, short, table, with_units
 from stiffml.training.band import Band, band_of
 from stiffml.training.data import Runs
 from stiffml.training.data.run import increasing
@@ -282,5 +282,5 @@ class Result:
 
     def plot(self, runs: Runs | None = None) -> Figure:
         """Observations as points, the model solved again as lines, a panel for each component, at most 16."""
-        labels = [f"{name} [{self.data.units_of(name)}]" for name in self.data.components]
+        labels = [with_units(name, self.data.units_of(name)) for name in self.data.components]
         return draw(self.resolved(runs), self.data.components, labels, self.data.labels.time_units)

@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 from leftovers import nothing_left_behind
-from runs_in_c import both, require_same
+from runs_in_c import both, require_library, require_same
 from torch import Tensor
 
 from stiffml import Adaptive, Grid, Split, solve
@@ -33,6 +33,7 @@ def decay(t: Tensor, y: Tensor) -> Tensor:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("part", ["f", "g"])
 def test_an_exception_at_any_call_passes_unchanged(method: str, part: str) -> None:
+    require_library()
     if part == "g" and method != "arkimex-3":
         pytest.skip("has no explicit part")
     calls, last = 0, 10**9
@@ -100,6 +101,7 @@ def test_what_strikes_outside_of_func_arrives_as_itself(
 @pytest.mark.parametrize("method", ["cn", "rosw-ra34pw2"])
 def test_a_function_that_solves_itself(method: str) -> None:
     """A run in C within a run in C."""
+    require_library()
     rest, in_c = torch.tensor([0.3, -0.2], dtype=D), 0
 
     def func(t: Tensor, y: Tensor) -> Tensor:
@@ -135,6 +137,8 @@ def test_c_asks_for_the_same_calls(method: str) -> None:
 
 
 def test_a_run_and_its_function_go_without_the_collector() -> None:
+    require_library()
+
     class Func:
         def __call__(self, t: Tensor, y: Tensor) -> Tensor:
             return decay(t, y)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from methods import ADAPTIVE, EVERY_KIND, WITH_INTERPOLATION
-from runs_in_c import both, compare, require_same
+from runs_in_c import both, compare, require_library, require_same
 from stiff_parts import SPLIT, WHOLE
 from torch import Tensor, nn
 
@@ -156,6 +156,7 @@ def test_parameters_that_change() -> None:
 
 def test_two_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of two threads take turns with each step."""
+    require_library()
     monkeypatch.setattr(nonstop, "INTERRUPTIBLE", 0.0)
     t, results = torch.tensor([0.0, 0.2, 3.0], dtype=D), {}
     jobs = {"a": (WHOLE, start(), "bdf3"), "b": (ROBERTSON, start().abs(), "rosw-ra34pw2")}
@@ -209,6 +210,7 @@ def test_a_large_state_is_not_taken_in_c() -> None:
 
 
 def test_a_compiled_module_is_taken_in_c_too() -> None:
+    require_library()
     rate = stiffml.compile(WHOLE, start())
     found = solve(rate, start(), T, method="bdf3", rtol=1e-4)
     assert found.stats.in_c == found.stats.accepted > 0

@@ -6,13 +6,14 @@ import _thread
 import gc
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from leftovers import nothing_left_behind
-from runs_in_c import both, in_python, require_same
+from runs_in_c import both, in_python, require_library, require_same
 from torch import Tensor
 
 from stiffml import Adaptive, Fixed, Grid, Newton, SolveError, Status, solve
@@ -104,6 +105,7 @@ def test_a_value_that_is_not_finite_on_the_way_is_passed(monkeypatch: pytest.Mon
 
 
 def test_an_explicit_run_that_overflows_is_taken_again() -> None:
+    require_library()
     y0, steps = torch.tensor([1.0], dtype=D), Adaptive()
     messages = []
     for _ in range(2):
@@ -168,6 +170,7 @@ def test_nothing_leaks() -> None:
             for method in ("bdf2", "rosw-ra34pw2"):
                 solve(forced, y0, t, method=method, batch_dims=1, steps=Grid(3), **arguments)
 
+    require_library()
     arguments: dict[str, Any] = {"stepping": "sequential", "compile": True}
     t, y0 = torch.tensor([0.0, 0.2], dtype=D), torch.ones(30, 1, dtype=D)
     assert solve(forced, y0, t, batch_dims=1, steps=Grid(3), **arguments).stats.in_c > 0
@@ -183,12 +186,45 @@ def test_without_a_library_of_steps_python_takes_them(monkeypatch: pytest.Monkey
     why = NotCompilableError("the headers of PETSc were not found")
     monkeypatch.setattr("stiffml.petsc.compiled_run.qualifying.library", lambda: why)
     y0, t = torch.ones(1, dtype=D), torch.tensor([0.0, 0.2], dtype=D)
-    found = solve(forced, y0, t, compile=True)
+    with pytest.warns(UserWarning, match="taken from Python"):
+        found = solve(forced, y0, t, compile=True)
     assert found.stats.in_c == 0
     assert found.stats.accepted > 0
 
 
+def test_headers_that_are_missing_are_said_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """To those who ask for compiled functions."""
+    monkeypatch.setattr(glue, "_loaded_petsc", lambda: tmp_path / "lib" / "libpetsc.so")
+    monkeypatch.setattr(glue, "folders", lambda: [str(tmp_path)])
+    why = glue.library.__wrapped__()
+    assert isinstance(why, NotCompilableError)
+    monkeypatch.setattr("stiffml.petsc.compiled_run.qualifying.library", lambda: why)
+    y0, t = torch.ones(1, dtype=D), torch.tensor([0.0, 0.2], dtype=D)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        solve(forced, y0, t, compile=False)
+        assert not said
+        solve(forced, y0, t, compile=True)
+        solve(forced, y0, t, compile=True)
+    (warning,) = said
+    assert "taken from Python" in str(warning.message)
+    assert "the headers of PETSc were not found in" in str(warning.message)
+
+
+def test_headers_lie_beside_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whatever folder petsc4py was built with."""
+    (tmp_path / "include").mkdir()
+    for name in ("petscts.h", "mpi.h"):
+        (tmp_path / "include" / name).touch()
+    monkeypatch.setattr(glue, "_loaded_petsc", lambda: tmp_path / "lib" / "libpetsc.so")
+    monkeypatch.setattr(glue, "folders", lambda: ["/gone"])
+    first, *_, library = glue.compiler_flags()
+    assert first == f"-I{tmp_path.resolve() / 'include'}"
+    assert library == str(tmp_path / "lib" / "libpetsc.so")
+
+
 def test_the_headers_that_are_asked_for_exist() -> None:
+    require_library()
     *folders, petsc = glue.compiler_flags()
     assert [Path(folder.removeprefix("-I")).is_dir() for folder in folders] == [True] * len(folders)
     assert Path(petsc).is_file()

@@ -15,6 +15,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "environment" / "bootstrap.py"
 @pytest.fixture
 def bootstrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script, with a folder of two wheels that were made here."""
+    monkeypatch.syspath_prepend(SCRIPT.parent)
     spec = importlib.util.spec_from_file_location("bootstrap_script", SCRIPT)
     assert spec is not None
     assert spec.loader is not None

@@ -84,7 +84,7 @@ def test_a_callback_at_the_event_and_at_the_last_output() -> None:
     assert heard.seen[-1][0] == solution.event.t.item() == solution.step_times[-1].item()
     assert torch.equal(heard.seen[-1][1], solution.event.y)
     assert torch.equal(solution.step_states()[-1], solution.event.y)
-    stopped = solve(circle, Y0, T, callback=lambda t, y, h: bool(t == T[-1]))
+    stopped = solve(circle, Y0, T, callback=lambda t, y, h: t == T[-1])  # a tensor of one bool
     assert (stopped.status, len(stopped.t)) == (Status.STOPPED, len(T))
 
 

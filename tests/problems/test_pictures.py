@@ -80,6 +80,8 @@ def test_a_reference_below_the_axis_is_an_arrowhead() -> None:
     problem = problems.load("e5")  # y1 and y4 end at 0
     figure = problem.plot(problem.solve())
     assert [panel.lines[1].get_marker() for panel in figure.axes] == ["v", "o", "o", "v"]
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "reference, below the axis" in texts
 
 
 def test_fields_are_drawn_between_steps_and_colours_are_not_spent_on_the_start() -> None:

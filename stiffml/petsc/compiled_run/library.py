@@ -56,24 +56,32 @@ def compiler_flags() -> list[str]:
     NotCompilableError
         If its headers or its library cannot be found.
     """
+    loaded = _loaded_petsc()
     # Naming the loaded library makes the linker note its name, by which the loader finds that very one.
-    return [*(f"-I{folder}" for folder in _headers()), str(_loaded_petsc())]
+    return [*(f"-I{folder}" for folder in _headers(loaded)), str(loaded)]
 
 
-def _headers() -> list[str]:
-    """The include folders of PETSc and of its MPI."""
-    found = [f"{folder}/include" for folder in folders()]
-    for folder in folders():
+def _headers(loaded: Path) -> list[str]:
+    """The include folders of PETSc and of its MPI.
+
+    petsc4py names the folder that it was built with, which may be gone; the library that it has loaded lies
+    beside the headers of the same installation.
+    """
+    bases = list(dict.fromkeys([str(loaded.resolve().parent.parent), str(loaded.parent.parent), *folders()]))
+    found = [f"{base}/include" for base in bases]
+    for base in bases:
         try:
-            lines = (Path(folder) / "lib/petsc/conf/petscvariables").read_text().splitlines()
+            lines = (Path(base) / "lib/petsc/conf/petscvariables").read_text().splitlines()
         except OSError:
             continue
-        words = [word for line in lines if line.startswith("PETSC_CC_INCLUDES =") for word in line.split()]
-        found += [word[2:] for word in words if word.startswith("-I/")]
+        # The second is what the compiler of MPI adds by itself.
+        named = [line for line in lines if line.startswith(("PETSC_CC_INCLUDES =", "MPICC_SHOW ="))]
+        found += [word[2:] for line in named for word in line.split() if word.startswith("-I/")]
     found.append(f"{sys.prefix}/include")
     present = [folder for folder in dict.fromkeys(found) if Path(folder).is_dir()]
-    if not any((Path(folder) / "petscts.h").is_file() for folder in present):
-        raise NotCompilableError("the headers of PETSc were not found")
+    for header, whose in (("petscts.h", "PETSc"), ("mpi.h", "MPI")):
+        if not any((Path(folder) / header).is_file() for folder in present):
+            raise NotCompilableError(f"the headers of {whose} were not found in {', '.join(found)}")
     return present
 
 

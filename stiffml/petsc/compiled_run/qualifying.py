@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from functools import cache
+
 from stiffml.compiled.factors import WIDEST
 from stiffml.compiled.refusal import NotCompilableError
 from stiffml.petsc.compiled_run.library import library
@@ -40,7 +43,21 @@ def obstacle(request: Request) -> str:
     if is_compiled and method.time_is_state and not _knows_derivative_by_time(system.f):
         return "the derivative by time is not compiled"
     made = library()
-    return str(made) if isinstance(made, NotCompilableError) else ""
+    if not isinstance(made, NotCompilableError):
+        return ""
+    if is_compiled:
+        _warn_once(made)
+    return str(made)
+
+
+@cache
+def _warn_once(reason: NotCompilableError) -> None:
+    """Tell those who have asked for compiled functions, not those who would only have been faster."""
+    warnings.warn(
+        f"compile: the steps are taken from Python, which is slower, because {reason}. "
+        "Install PETSc with its headers, and a C compiler; numbers are the same without.",
+        stacklevel=2,
+    )
 
 
 def _knows_derivative_by_time(f: Dynamics) -> bool:

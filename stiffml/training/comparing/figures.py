@@ -7,7 +7,7 @@ import xarray
 
 from stiffml.plotting import PAPER, SERIES, STROKES, Figure, styled
 
-POINTS = 60
+POINTS = 300
 """Of a line over iterations, evenly by decades."""
 
 ERROR = "mean error, solved again"
@@ -118,7 +118,7 @@ def _draw(
 def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """At most some hundred points, evenly by decades."""
     count = int(np.isfinite(x).sum())
-    chosen = np.unique(np.geomspace(1, max(count, 1), 5 * POINTS).round().astype(int)) - 1
+    chosen = np.unique(np.geomspace(1, max(count, 1), POINTS).round().astype(int)) - 1
     return x[chosen], y[chosen]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from stiffml.files import save_atomically
 from stiffml.training.comparing.dataset import summary
-from stiffml.training.comparing.figures import TITLES, figures
+from stiffml.training.comparing.figures import POINTS, TITLES, figures
 from stiffml.training.comparing.tables import Row, rows, shortened, text
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ def _page(data: xarray.Dataset, notes: Sequence[str]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{html.escape(data.attrs['title'])}</title><style>{STYLE}</style></head><body>"
         f"<h1>{html.escape(data.attrs['title'])}</h1>{words}<h2>Medians over the seeds</h2>{_table(found)}"
-        f'<h2>Figures</h2><p class="soft">Thick lines are medians over seeds, thin ones the seeds. A '
+        f'<h2>Figures</h2><p class="soft">Thick lines are medians over seeds, thin ones the seeds, '
+        f"at up to {POINTS} places, evenly by decades. A "
         "cross is where a training could not go on.</p>"
         f'<div class="figures">{pictures}</div><h2>How each training ended</h2>{outcomes}</body></html>\n'
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stiffml.display import with_units
 from stiffml.training.data.labels import Labels, shortened
 from stiffml.training.data.run import Run
 
@@ -43,7 +44,7 @@ def as_html(runs: Sequence[Run], labels: Labels) -> str:
 
 def _heading(runs: Sequence[Run], labels: Labels) -> str:
     units = {labels.units_of(name) for name in labels.components}
-    unit = f" [{_short(units.pop())}]" if len(units) == 1 else ""
+    unit = with_units("", _short(units.pop())) if len(units) == 1 else ""
     count = _count(len(runs), "run")
     if any(run.source != run.name for run in runs):
         count = f"{_count(len(runs), 'window')} of {_count(len({run.source for run in runs}), 'run')}"
@@ -52,8 +53,8 @@ def _heading(runs: Sequence[Run], labels: Labels) -> str:
 
 def _table(runs: Sequence[Run], labels: Labels) -> list[list[str]]:
     inputs = list(runs[0].inputs)[:3]
-    head = ["run", "times", f"from … to [{_short(labels.time_units)}]", "observed"]
-    head += [_short(f"{name} [{labels.units_of(name)}]") for name in inputs]
+    head = ["run", "times", with_units("from … to", _short(labels.time_units)), "observed"]
+    head += [_short(with_units(name, labels.units_of(name))) for name in inputs]
     rows = [head]
     for run in runs[:_ROWS]:
         seen = f"{run.mask.sum()} of {run.mask.size}"
@@ -96,13 +97,13 @@ def draw(runs: Sequence[Run], labels: Labels) -> Figure:
         for run, colour in zip(runs, colours, strict=True):
             panel.plot(run.times, run.values[:, index], ".", color=colour, ms=4, label=_short(run.name))
         name = labels.components[index]
-        panel.set_title(f"{_short(name)} [{labels.units_of(name)}]", fontsize=10)
+        panel.set_title(with_units(_short(name), labels.units_of(name)), fontsize=10)
         if decades and times[0] == 0:
             panel.set_xscale("symlog", linthresh=10 ** np.floor(np.log10(positive[0])), linscale=0.8)
             panel.set_xlim(left=-0.1 * positive[0])
         elif decades:
             panel.set_xscale("log")
-    number_every_column(panels[:shown], columns, f"time [{labels.time_units}]")
+    number_every_column(panels[:shown], columns, with_units("time", labels.time_units))
     if 1 < len(runs) <= _NAMED:
         figure.legend(
             *panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8
