@@ -66,6 +66,11 @@ def at(model: Completed, atmospheres: float, density: float = 1.0) -> Completed:
     return Completed(reactor, model.closure, ignitions.argument(density))
 
 
+def without(model: Completed, atmospheres: float) -> ConstantPressureReactor:
+    """The reactor whose mechanism lacks the reaction, at this pressure."""
+    return ignitions.reactor_at(model.reactor.mechanism, atmospheres)
+
+
 def matched(runs: Runs, hidden: Sequence[int], seed: int, ridges: Sequence[float]) -> Completed:
     """With a closure whose rates are those that the mechanism lacks in the data; nothing is solved for that.
 
@@ -89,7 +94,7 @@ def matched(runs: Runs, hidden: Sequence[int], seed: int, ridges: Sequence[float
         conserve=torch.cat([torch.zeros(len(atoms), 1), atoms], dim=1)[atoms.sum(dim=1) > 0],
         seed=seed,
     )
-    match_rates(closure, runs, ridges=ridges)
+    match_rates(closure, runs, ridges=ridges, compile=True)
     return Completed(reactor, closure)
 
 
