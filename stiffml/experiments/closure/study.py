@@ -12,7 +12,7 @@ from stiffml.experiments.experiment import Experiment, Form, Outcome, Report
 
 SIZES: Mapping[Form, tuple[starts.Size, pressures.Size]] = {
     "quick": (
-        starts.Size(setups=1, runs=6, unseen=1, spreads=(), iterations=1),
+        starts.Size(setups=1, runs=5, unseen=1, spreads=(), iterations=1),
         pressures.Size(
             laws=1,
             seeds=1,
