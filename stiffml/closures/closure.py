@@ -176,7 +176,7 @@ class Closure(KnownAndMissing, Preparable):
         self.register_buffer("places", torch.tensor(chosen), persistent=False)
         self.register_buffer("back", torch.tensor(back), persistent=False)
 
-    def prepare(self, runs: Runs) -> dict[str, Any]:
+    def prepare(self, runs: Runs, *, compile: bool = False) -> dict[str, Any]:
         """Take what was left out from runs, and match the network's rates to what ``known`` lacks there.
 
         :func:`missing_rate` says where something is missing, and how much; :func:`match_rates` gives the
@@ -187,6 +187,8 @@ class Closure(KnownAndMissing, Preparable):
         ----------
         runs : Runs
             With all components observed, though not at all times.
+        compile : bool
+            For the solves of :func:`match_rates`. Default False.
 
         Returns
         -------
@@ -216,7 +218,7 @@ class Closure(KnownAndMissing, Preparable):
                 network, typical, scale, head, features = parts
                 self._complete(network, typical, scale, every, runs.components, head, features)
                 self._left_out = None
-                match_rates(self, runs, **OF_RATES)
+                match_rates(self, runs, **OF_RATES, compile=compile)
                 return suggested_alone()
         found = sizes_of(self.known, runs, given["where"], given["scale"], self.conserve)
         chosen, typical = list(found.where), magnitudes("typical", found.typical)
@@ -234,7 +236,7 @@ class Closure(KnownAndMissing, Preparable):
             _features(features, typical),
         )
         self._left_out = None
-        match_rates(self, runs, ridges=RIDGES)
+        match_rates(self, runs, ridges=RIDGES, compile=compile)
         return suggested(runs)
 
     @property

@@ -70,6 +70,7 @@ def match_rates(
     ridges: Sequence[float] = (10.0, 1.0, 0.1),
     iterations: int = 60,
     resolution: float = 0.01,
+    compile: bool = False,
 ) -> Matched:
     """Fit a closure's network to the rates that its known part lacks at the data: where a fit begins.
 
@@ -97,6 +98,9 @@ def match_rates(
         With each ridge, at most. Default 60.
     resolution : float
         Accuracy of rates that is enough, in units of the closure's scale. Default 0.01.
+    compile : bool
+        Whether the closure is compiled to C for the solves that compare ridges, as by ``solve``. Default
+        False.
 
     Returns
     -------
@@ -142,7 +146,7 @@ def match_rates(
     for ridge in ridges:
         theta, misfit = _minimised(problem, theta, ridge, iterations)
         problem.write(theta)
-        found.append((_error(closure, runs, spread), misfit, theta))
+        found.append((_error(closure, runs, spread, compile), misfit, theta))
     best = min(range(len(found)), key=lambda i: (found[i][0], i))
     problem.write(found[best][2])
     return Matched(ridges, tuple(one[1] for one in found), tuple(one[0] for one in found), ridges[best])
@@ -162,7 +166,7 @@ def _minimised(
     return state.theta, float(np.sqrt(np.mean(state.point.residuals**2)))
 
 
-def _error(closure: KnownAndMissing, runs: Runs, spread: np.ndarray) -> float:
+def _error(closure: KnownAndMissing, runs: Runs, spread: np.ndarray, compile: bool) -> float:
     """The mean error of trajectories at the data, in units of ranges; inf if one cannot be solved."""
     most = max(map(len, runs))
     times = torch.from_numpy(np.stack([np.pad(run.times, (0, most - len(run)), mode="edge") for run in runs]))
@@ -171,7 +175,15 @@ def _error(closure: KnownAndMissing, runs: Runs, spread: np.ndarray) -> float:
     try:
         with torch.no_grad():
             solved = odeint(
-                closure, starts, times, batch_dims=1, method="bdf", rtol=_RTOL, atol=atol, steps=steps
+                closure,
+                starts,
+                times,
+                batch_dims=1,
+                method="bdf",
+                rtol=_RTOL,
+                atol=atol,
+                steps=steps,
+                compile=compile,
             )
     except (SolveError, ValueError):  # also rates that are not finite at the start
         return float("inf")

@@ -19,6 +19,7 @@ MODULES = {
     "pendulum": "stiffml.experiments.pendulum",
     "reaction_diffusion": "stiffml.experiments.reaction_diffusion.study",
     "theophylline": "stiffml.experiments.theophylline",
+    "puromycin": "stiffml.experiments.puromycin",
     "ignition": "stiffml.experiments.ignition",
 }
 """Each has its Experiment as EXPERIMENT."""

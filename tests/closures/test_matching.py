@@ -68,6 +68,16 @@ def test_rates_of_states_never_seen() -> None:
     assert abs(float(missing.sum())) < 1e-15, "match_rates must leave the sums alone"
 
 
+def test_a_compiled_closure_is_matched_alike() -> None:
+    """The solves that compare ridges end within their tolerances, 1e-4, of those by torch."""
+    pytest.importorskip("casadi")
+    found = [
+        match_rates(closure(), observed(), ridges=(1.0, 0.1), compile=compile) for compile in (False, True)
+    ]
+    assert found[0].ridge == found[1].ridge
+    np.testing.assert_allclose(found[1].errors, found[0].errors, rtol=1e-3, atol=1e-5)
+
+
 def test_a_closure_before_is_far_away() -> None:
     """What the test above finds is not there before."""
     y = torch.tensor([0.7, 0.014, 0.1], dtype=torch.float64)

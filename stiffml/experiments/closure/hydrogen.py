@@ -44,6 +44,11 @@ class At(nn.Module):
         super().__init__()
         self.reactor, self.closure, self.density = reactor, closure, density
 
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Names of the components of the state."""
+        return self.reactor.components
+
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         return self.reactor(t, y) + self.density * self.closure.missing(t, y)
 
@@ -73,7 +78,7 @@ def learned(runs: Runs, hidden: Sequence[int], seed: int, iterations: int) -> Le
     began = time.process_time()
     reactor = ConstantPressureReactor(Mechanism.from_yaml("h2o2.yaml").without(MISSING))
     matched = Closure(reactor, hidden, conserve=reactor.invariants, seed=seed)
-    suited = matched.prepare(runs)
+    suited = matched.prepare(runs, compile=True)
     fitted = copy.deepcopy(matched)
     fit(fitted, runs, **{**suited, "strategy": Whole(last=iterations, last_tolerance=1e-4)})
     return Learned(matched, fitted, time.process_time() - began)

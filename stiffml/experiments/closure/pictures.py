@@ -28,7 +28,9 @@ NONE = 10.0
 
 def draw(data: xarray.Dataset) -> dict[str, Figure]:
     with styled():
-        figures = {"pollu": of_starts(data), "hydrogen": of_ignition(data), "pressures": of_pressures(data)}
+        figures = {"pollu": of_starts(data), "hydrogen": of_ignition(data)}
+        if data.sizes["pressure"] > 1:
+            figures["pressures"] = of_pressures(data)
         if data.sizes["factor"]:
             figures["pollu_further"] = of_further_starts(data)
     return figures

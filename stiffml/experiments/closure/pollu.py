@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,9 @@ from stiffml.closures import Closure
 from stiffml.training import Run, Runs, Whole, fit
 
 POLLU = problems.load("pollu")
-LACKING = POLLU.make(k9=0.0, k14=0.0).func()
+FUNC, LACKING = POLLU.func(), POLLU.make(k9=0.0, k14=0.0).func()
+"""One of each, so that it is compiled once."""
+
 TIMES = POLLU.times(20).numpy()
 
 RTOL, ATOL, MOST = 1e-8, 1e-16, 5000
@@ -29,10 +30,20 @@ EXACT = 1e-10
 
 @dataclass(frozen=True)
 class Learned:
-    """A closure ``matched`` to rates in data, and then ``fitted`` to runs, in ``seconds`` of CPU in all."""
+    """A closure fitted to runs, and how near it was before: ``matched`` to the rates in the data.
 
-    matched: Closure
-    fitted: Closure
+    Attributes
+    ----------
+    closure : Closure
+        Fitted.
+    matched : ndarray
+        (count, times, 20) its solutions before the fit.
+    seconds : float
+        Of CPU, of matching and fitting.
+    """
+
+    closure: Closure
+    matched: np.ndarray
     seconds: float
 
 
@@ -48,7 +59,9 @@ def exact(y0: np.ndarray) -> np.ndarray:
     """(count, times, 20) of POLLU from starts (count, 20), to about 1e-9."""
     t, atol = torch.from_numpy(TIMES), EXACT * ATOL / RTOL
     with torch.no_grad():
-        y = odeint(POLLU.func(), torch.from_numpy(y0), t, batch_dims=1, method="bdf", rtol=EXACT, atol=atol)
+        y = odeint(
+            FUNC, torch.from_numpy(y0), t, batch_dims=1, method="bdf", rtol=EXACT, atol=atol, compile=True
+        )
     assert isinstance(y, Tensor)
     return y.transpose(0, 1).numpy()
 
@@ -68,18 +81,22 @@ def observed(y: np.ndarray, noise: float) -> Runs:
     return Runs(found, POLLU.components, units="ppm", time_units="min", initial="known", **given)
 
 
-def learned(y: np.ndarray, hidden: Sequence[int], noise: float, iterations: int) -> Learned:
-    """A closure from observations of solutions (count, times, 20).
+def learned(
+    y: np.ndarray, hidden: Sequence[int], noise: float, iterations: int, unseen: np.ndarray
+) -> Learned:
+    """A closure from observations of solutions (count, times, 20), tried at ``unseen`` starts (count, 20).
 
     Without hidden layers its rates are powers of concentrations, as by mass action, whose orders are learned.
     """
     data = observed(y, noise)
     began = time.process_time()
-    matched = Closure(LACKING, hidden, conserve=POLLU.invariants)
-    suited = matched.prepare(data)
-    fitted = copy.deepcopy(matched)
-    fit(fitted, data, **{**suited, "strategy": Whole(last=iterations, last_tolerance=1e-4)})
-    return Learned(matched, fitted, time.process_time() - began)
+    closure = Closure(LACKING, hidden, conserve=POLLU.invariants)
+    suited = closure.prepare(data, compile=True)
+    seconds = time.process_time() - began
+    matched = solved(closure, unseen)
+    began = time.process_time()
+    fit(closure, data, **{**suited, "strategy": Whole(last=iterations, last_tolerance=1e-4)})
+    return Learned(closure, matched, seconds + time.process_time() - began)
 
 
 def solved(model: nn.Module, y0: np.ndarray) -> np.ndarray:
@@ -90,7 +107,14 @@ def solved(model: nn.Module, y0: np.ndarray) -> np.ndarray:
         try:
             with torch.no_grad():
                 y = odeint(
-                    model, start, torch.from_numpy(TIMES), method="bdf", rtol=RTOL, atol=ATOL, steps=steps
+                    model,
+                    start,
+                    torch.from_numpy(TIMES),
+                    method="bdf",
+                    rtol=RTOL,
+                    atol=ATOL,
+                    steps=steps,
+                    compile=True,
                 )
         except SolveError:
             continue

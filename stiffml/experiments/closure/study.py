@@ -12,14 +12,14 @@ from stiffml.experiments.experiment import Experiment, Form, Outcome, Report
 
 SIZES: Mapping[Form, tuple[starts.Size, pressures.Size]] = {
     "quick": (
-        starts.Size(setups=1, runs=2, unseen=1, spreads=(), iterations=1),
+        starts.Size(setups=1, runs=5, unseen=1, spreads=(), iterations=1),
         pressures.Size(
             laws=1,
             seeds=1,
             fitted=(1133.0,),
             unseen=(1250.0,),
             outside=(),
-            points=75,
+            points=100,
             pressures=(1.0,),
             iterations=2,
         ),

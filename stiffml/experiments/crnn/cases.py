@@ -71,6 +71,18 @@ class Case:
         energies = torch.tensor(self.energies, dtype=torch.float64) / GAS_CONSTANT
         return k * torch.exp(energies * (1 / self.middle - 1 / T.unsqueeze(-1))) if self.temperatures else k
 
+    def times(self, points: int) -> np.ndarray:
+        """(points + 1,) of observations."""
+        return np.linspace(0.0, self.span, points + 1)
+
+    def starts(self, count: int, random: np.random.Generator) -> np.ndarray:
+        """(count, components)"""
+        y0 = np.zeros((count, len(self.components)))
+        y0[:, :2] = random.uniform(self.low, self.high, (count, 2))
+        if self.temperatures:
+            y0[:, -1] = random.uniform(self.temperatures[0], self.temperatures[-1], count)
+        return y0
+
     def rhs(self, t: Tensor, y: Tensor) -> Tensor:
         """dy/dt, which is what a fit does not know."""
         nu = torch.tensor(self.stoichiometry, dtype=torch.float64)
@@ -115,13 +127,8 @@ run's own."""
 
 def solved(case: Case, count: int, seed: int, points: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Times (n,) and states (count, n, components) without errors, from random starts."""
-    random = np.random.default_rng(seed)
-    y0 = np.zeros((count, len(case.components)))
-    y0[:, :2] = random.uniform(case.low, case.high, (count, 2))
-    if case.temperatures:
-        y0[:, -1] = random.uniform(case.temperatures[0], case.temperatures[-1], count)
-    times = np.linspace(0.0, case.span, (points or case.points) + 1)
-    return times, trajectories(case.rhs, y0, times)
+    times = case.times(points or case.points)
+    return times, trajectories(case.rhs, case.starts(count, np.random.default_rng(seed)), times)
 
 
 def trajectories(func: Callable[..., Any], y0: np.ndarray, times: np.ndarray) -> np.ndarray:
