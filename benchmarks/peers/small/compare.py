@@ -23,6 +23,7 @@ Writes benchmarks/results/peers_small.json and .png, or peers_small_eager.json a
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import statistics
@@ -173,17 +174,22 @@ def table(result: dict) -> str:
 
 
 def main(functions: str, only: list[str], repeats: int, folder: Path) -> None:
+    command = shlex.join(["python", "benchmarks/peers/small/compare.py", *sys.argv[1:]])
+    stored = "peers_small" if functions == "compiled" else "peers_small_eager"
+    path, systems = folder / f"{stored}.json", {}
+    if only and path.exists():  # the others stay as they were measured
+        systems = json.loads(path.read_text())["systems"]
     result = {
-        "command": shlex.join(["python", "benchmarks/peers/small/compare.py", *sys.argv[1:]]),
+        "command": command,  # the last one; each system has its own
         "machine": {**machine(), "one of": os.cpu_count()},
         "functions": functions,
         "target": TARGET,
-        "repeats": repeats,
-        "systems": {},
+        "systems": systems,
     }
     for name in only or NAMES:
-        result["systems"][name] = compared(system_of(name), functions, repeats)
-        store(result, draw, folder, "peers_small" if functions == "compiled" else "peers_small_eager")
+        found = compared(system_of(name), functions, repeats)
+        systems[name] = {"command": command, "repeats": repeats, **found}
+        store(result, draw, folder, stored)
     print(table(result))
 
 

@@ -61,6 +61,7 @@ def reference_of(system: System) -> Reference:
 
     states = states_of(inputs)
     scale = np.abs(states).max(axis=0)
+    scale = np.where(scale > 0, scale, 1.0)  # argon is not in the mixture
 
     def loss(i: int, by: float) -> float:
         moved = inputs.copy()
