@@ -68,8 +68,11 @@ KEPT = 8
 LARGEST = 1_000_000
 """Numbers in the states of all steps of a remembered solve: large ones have their memory checked."""
 
+MOST_TOLERANCES = 1000
+"""Numbers in a tolerance by component of a remembered solve."""
+
 COMPARED = ("rtol", "atol", "stepping", "outputs", "jacobian", "batch_dims", "compile", "max_seconds")
-"""Arguments that are numbers or strings."""
+"""Arguments that are numbers or strings; the first two may be tensors of numbers."""
 
 LOOKED_AT = ("method", "steps", "guess", "linear", "params", "adjoint", "newton", "throw")
 """Further arguments that a remembered solve may have. All others must be left at their default."""
@@ -170,6 +173,7 @@ def _kind(arguments: Arguments) -> object | None:
     if isinstance(steps, Recorded):
         which = (tuple(map(id, steps.ends)), isinstance(steps, Held) and steps.adaptive)
     values = [*map(given.__getitem__, COMPARED)]
+    values[:2] = map(_as_numbers, values[:2])
     kinds = (*map(type, values),)
     if not _PLAIN.issuperset(kinds):
         return None
@@ -192,9 +196,17 @@ def _kind(arguments: Arguments) -> object | None:
     return kind
 
 
+def _as_numbers(tolerance: object) -> object:
+    """A tolerance by component as bytes with its type and shape; any other as it is."""
+    if isinstance(tolerance, Tensor) and not tolerance.requires_grad and tolerance.numel() <= MOST_TOLERANCES:
+        numbers = tolerance.cpu().numpy()
+        return f"{tolerance.dtype} {numbers.shape}".encode() + numbers.tobytes()
+    return tolerance
+
+
 _LOOKED_INTO = ("t", "y0", "method", "steps", "linear", "newton", "adjoint", "params")
 _LEFT = [DEFAULTS[name] for name in LEFT_OUT]
-_PLAIN = frozenset((float, int, bool, str, type(None)))
+_PLAIN = frozenset((float, int, bool, str, bytes, type(None)))
 
 
 def _requires_grad(y0: object) -> bool:

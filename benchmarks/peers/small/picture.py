@@ -31,8 +31,18 @@ def draw(result: dict, path: Path) -> None:
                     line = "-" if side == "stiffml" else "--"
                     label = f"stiffml {solver}" if side == "stiffml" else solver
                     axis.plot(
-                        *zip(*points, strict=True), line, marker=MARKERS[number], ms=4, lw=1, label=label
+                        *zip(*points, strict=True),
+                        line,
+                        color=f"C{number}",
+                        marker=MARKERS[number],
+                        ms=4,
+                        lw=1,
+                        label=label,
                     )
+            if not axis.lines:
+                axis.text(
+                    0.5, 0.5, "no run is within 1e-3\nof the reference", ha="center", transform=axis.transAxes
+                )
             axis.axvline(result["target"], color="black", linestyle=":", linewidth=1)
             axis.set(xscale="log", yscale="log")
             axis.grid(alpha=0.3)
