@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import inspect
 import json
 import math
 import typing
@@ -106,6 +107,17 @@ def rooms() -> dict[str, str]:
                 parts.append(f"   {public}")
                 seen.add(id(thing))
         found[name] = "\n".join([*parts, ""])
+    return found
+
+
+def classes() -> dict[str, str]:
+    """The public classes by their short names: where the reference has them."""
+    found: dict[str, str] = {}
+    for room in ROOMS:
+        module = importlib.import_module(room)
+        for name in module.__all__:
+            if inspect.isclass(getattr(module, name)):
+                found.setdefault(name, f"{room}.{name}")
     return found
 
 
