@@ -67,7 +67,7 @@ def addresses() -> dict[str, tuple[str, str]]:
 
 
 def entries(project: str) -> list[str]:
-    """The lines of its inventory: name, domain:role, priority, address (``$`` is the name), title or ``-``."""
+    """The lines of its inventory: name, domain:role, priority, address (``$`` is the name), title."""
     text = (INVENTORIES / f"{project}.txt").read_text()
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
