@@ -83,7 +83,6 @@ html_sidebars = {
         "citing",
         "when_not",
         "generated/problems",
-        "generated/experiments",
         "generated/results",
     )
 }
