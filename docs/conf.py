@@ -11,6 +11,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import generated_pages  # noqa: E402
+import outside_names  # noqa: E402
 import problem_pictures  # noqa: E402
 
 import stiffml  # noqa: E402
@@ -40,17 +41,14 @@ autodoc_inherit_docstrings = False  # what torch says of forward is not about th
 autodoc_typehints = "none"  # types are in the docstrings, with shapes and units
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
-numpydoc_xref_param_type = False
 
-# The names of other projects that docstrings link to. Their inventories are on the network, and the site is
-# built without one; so these few are listed here, and shown without a link.
-nitpick_ignore_regex = [
-    (r"py:.*", r"(torch|numpy|np|xarray|matplotlib|rich|typer|mpi4py|collections|pathlib|typing)(\..*)?"),
-    (
-        r"py:.*",
-        r"(int|float|bool|str|dict|list|tuple|object|callable|Path|Tensor|nn\.Module|ndarray|array_like)",
-    ),
-]
+# Types of parameters link to what they name, here and in other projects. A word with a capital or a dot that
+# leads nowhere is a warning, unless outside_names.WITHOUT_PAGE has the reason.
+intersphinx_mapping = outside_names.write_all(HERE / "generated" / "inventories")
+numpydoc_xref_param_type = True
+numpydoc_xref_aliases = outside_names.ALIASES | generated_pages.classes()
+numpydoc_xref_ignore = outside_names.prose(HERE.parent / "stiffml", HERE.parent / "problems")
+nitpick_ignore = [("py:obj", name) for name in outside_names.WITHOUT_PAGE]
 
 sphinx_gallery_conf = {
     "examples_dirs": [str(HERE.parent / "tutorials")],
@@ -85,7 +83,6 @@ html_sidebars = {
         "citing",
         "when_not",
         "generated/problems",
-        "generated/experiments",
         "generated/results",
     )
 }

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import inspect
 import json
-import math
 import typing
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import problems
-from stiffml import METHODS, experiments
-from stiffml.cli.methods import MEANINGS, abilities, stability_text
+import experiment_pages
+from markdown_tables import RESULTS, ROOT, table
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
+import problems
+from stiffml import METHODS
+from stiffml.cli.methods import MEANINGS, abilities, stability_text
 
 ROOMS = {
     "stiffml": "Solving",
@@ -43,7 +42,8 @@ def write_all(folder: Path) -> None:
     pages = {
         "methods.md": methods(),
         "problems.md": library(),
-        "experiments.md": all_experiments(),
+        "experiments.md": experiment_pages.all_experiments(),
+        **experiment_pages.own_pages(),
         "results.md": results(),
         "defaults.md": defaults(),
         "api.rst": api(),
@@ -109,6 +109,17 @@ def rooms() -> dict[str, str]:
     return found
 
 
+def classes() -> dict[str, str]:
+    """The public classes by their short names: where the reference has them."""
+    found: dict[str, str] = {}
+    for room in ROOMS:
+        module = importlib.import_module(room)
+        for name in module.__all__:
+            if inspect.isclass(getattr(module, name)):
+                found.setdefault(name, f"{room}.{name}")
+    return found
+
+
 def say_where_a_lesson_is(conf: object, file: str) -> None:
     """Let a lesson find the files beside it: the gallery runs it without the ``__file__`` of a script."""
     builtins.__file__ = file  # type: ignore[attr-defined]
@@ -117,13 +128,6 @@ def say_where_a_lesson_is(conf: object, file: str) -> None:
 def is_alias(thing: object) -> bool:
     """Whether a name only stands for other types, such as ``Literal["a", "b"]``."""
     return typing.get_origin(thing) is not None
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    return "\n".join([line(head), line("---" for _ in head), *(line(row) for row in rows)]) + "\n"
 
 
 def methods() -> str:
@@ -162,48 +166,6 @@ def library() -> str:
             f"## {name}\n\n{problem.title}\n\n```text\n{equations}\n```\n\n{facts_known}\n{picture}\n"
         )
     return "\n".join(parts)
-
-
-def all_experiments() -> str:
-    """What each experiment found in its full form, beside what was published and what was wanted."""
-    parts = [
-        "# Experiments\n\nPublished experiments, each one command: `stiffml experiment NAME`, within a "
-        "minute or so, and with `--full` as below. Every number comes from a stored run in "
-        "`benchmarks/results/experiments`, with its machine and versions. What is missed stays in the table, "
-        "with the reason.\n"
-    ]
-    for name in experiments.names():
-        stored = json.loads((RESULTS / "experiments" / name / "findings.json").read_text())
-        marks = {True: "met", False: "**missed**", None: ""}
-        rows, reasons = [], []
-        for finding in map(_finding, stored["findings"]):
-            units = "" if finding.units == "1" else f" {finding.units}"
-            wanted = f"{finding.bound} {marks[finding.met]}".strip()
-            note = ""
-            if finding.differs:
-                if finding.differs not in reasons:
-                    reasons.append(finding.differs)
-                note = f"({reasons.index(finding.differs) + 1})"
-            value = "none" if math.isnan(finding.value) else f"{finding.value:.3g}{units}"
-            rows.append([finding.what, value, wanted, finding.published, note])
-        pictures = sorted((RESULTS / "experiments" / name).glob("*.png"))
-        parts += [
-            f"## {stored['title']}\n\n{stored['question']}\n\nAfter {stored['source']}. "
-            f"`{stored['command']}`, {stored['cpu_s']:.0f} s of CPU.\n",
-            table(["", "here", "wanted", "published", "note"], rows),
-            *(f"{number}. {reason}" for number, reason in enumerate(reasons, 1)),
-            "",
-            *(
-                f"![{path.stem}](../../benchmarks/results/experiments/{name}/{path.name})\n"
-                for path in pictures
-            ),
-        ]
-    return "\n".join(parts)
-
-
-def _finding(row: dict) -> experiments.Finding:
-    value = math.nan if row["value"] is None else row["value"]
-    return experiments.Finding(**{name: of for name, of in row.items() if name != "met"} | {"value": value})
 
 
 def results() -> str:

@@ -86,7 +86,7 @@ def test_pages_that_are_as_before_keep_their_time(pages: ModuleType, tmp_path: P
     (tmp_path / "api").mkdir()
     for name in ("stiffml.solve", "stiffml.gone"):
         (tmp_path / "api" / f"{name}.rst").write_text("")
-    assert len(before) == 6 + len(pages.ROOMS)
+    assert len(before) == 8 + len(pages.ROOMS)
     pages.write_all(tmp_path)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.is_file()} == before
     assert [path.stem for path in (tmp_path / "api").iterdir()] == ["stiffml.solve"]

@@ -32,6 +32,8 @@ def test_the_site_with_a_lesson(tmp_path: Path) -> None:
     assert "generated/api/stiffml.solve.html" in lesson, "its code does not link to the reference"
     solve = (tmp_path / "generated" / "api" / "stiffml.solve.html").read_text()
     assert "learn/01_what_stiffness_does.html" in solve, "the reference does not link to its lessons"
+    assert "docs.pytorch.org/docs/stable/tensors.html#torch.Tensor" in solve, "types do not link to torch"
+    assert "docs.pytorch.org/docs/stable/generated/torch.tensor.html" in lesson, "nor does code"
     assert "<blockquote>" not in "".join(
         path.read_text() for path in (tmp_path / "generated" / "api").iterdir()
     ), "an indented line of a docstring that no :: comes before"
