@@ -95,6 +95,31 @@ def test_wrong_arguments_are_errors_still(wrong: dict, error: type[Exception]) -
         run(func, **wrong)
 
 
+@pytest.mark.parametrize("name", ["rtol", "atol"])
+def test_tolerances_by_component(name: str, checks: list[int]) -> None:
+    """Equal numbers are the same tolerance, whichever tensor has them; another type or shape is another."""
+    func, values = Func(), torch.tensor([1e-3, 1e-6], dtype=D)
+    same = values.clone()
+
+    def taken(tolerance: Tensor, func: Func = func) -> Tensor:
+        tolerances: dict = {"rtol": 1e-4, "atol": 1e-5, name: tolerance}
+        return solve(func, Y0, T, method="bdf3", **tolerances).y.detach()
+
+    first = taken(values)
+    for _ in range(3):
+        assert torch.equal(taken(values.clone()), first)
+    assert len(checks) == 1
+    values.mul_(1e-2)
+    finer = taken(values)
+    assert len(checks) == 2
+    assert not torch.equal(finer, first)
+    assert torch.equal(taken(same), first), "what is remembered shares numbers with the caller's tensor"
+    assert torch.equal(finer, taken(values, fresh(func)))
+    before = len(checks)
+    taken(values.flip(0)), taken(values.float())
+    assert len(checks) == before + 2
+
+
 def test_times_changed_in_place_are_noticed(checks: list[int]) -> None:
     func, t = Func(), T.clone()
     run(func, t=t), run(func, t=t)
