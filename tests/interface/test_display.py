@@ -105,6 +105,7 @@ EXAMPLES: dict[type, Callable[[], Any]] = {
     training.Report: lambda: result().report(),
     training.Covariance: lambda: result().covariance,
     training.Band: lambda: result().band("one", T.numpy()),
+    training.Profile: lambda: training.Profile(LONG[0], T.numpy(), T.numpy(), 0.95, (-1e-9, np.inf), (1.0,)),
     training.Collocation: lambda: training.collocate(runs()[:2]),
     training.Comparison: compared,
     diagnostics.Advice: lambda: diagnostics.advise(diagnostics.stiffness(library("hires")[1], points=5)),

@@ -147,7 +147,8 @@ def test_a_value_that_is_not_finite_halves_a_step_asked_for(method: str) -> None
         solution = solve(module, **arguments)
         assert module.struck == 1
         stats = solution.stats
-        mended = stats.mended_jacobians or method.startswith("rosw")  # ∂f/∂t is not counted
+        # ∂f/∂t is not counted; and a run that C gives up is taken again without the mishap.
+        mended = stats.mended_jacobians or method.startswith("rosw") or stats.given_up
         assert stats.accepted > asked or mended, f"not halved at call {at}"
         torch.testing.assert_close(solution.y, clean.y, rtol=2e-2, atol=2e-2)
     module.arm(0)

@@ -129,9 +129,9 @@ def read_netcdf(path: str | Path, *, noise: Any = None, initial: Any = None, **n
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     runs.to_netcdf(os.path.join(folder, "runs.nc"))
     ...     read_netcdf(os.path.join(folder, "runs.nc"))
-    1 run of A [1]
-      run  times  from … to [1]  observed
-      a        2          0 … 1    2 of 2
+    1 run of A
+      run  times  from … to  observed
+      a        2      0 … 1    2 of 2
     """
     import xarray
 

@@ -65,7 +65,7 @@ def read_csv(
     ...     with open(path, "w") as file:
     ...         _ = file.write(text)
     ...     read_csv(path, run="exp", time="t", inputs=["T"], units={"T": "K"}, time_units="s")
-    2 runs of A, B [1]
+    2 runs of A, B
       run  times  from … to [s]  observed  T [K]
       x        2          0 … 2    3 of 4    300
       y        1          0 … 0    2 of 2    350

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from stiffml.checks import number, whole
 from stiffml.display import readable
@@ -84,7 +84,7 @@ class Profiler:
             raise ValueError(f"name: there is no {name!r}; known are {', '.join(names[:12])}")
         at = names.index(name)
         # As of the linearised intervals: where the model is linear both are the same.
-        wanted = float(stats.t.ppf(0.5 + level / 2, self.covariance.freedom)) ** 2
+        wanted = float(stdtrit(self.covariance.freedom, 0.5 + level / 2)) ** 2
         sides = [self._side(at, sign, wanted, points) for sign in (-1, 1)]
         self.write(self.theta)
         (below, _), (above, _) = sides
