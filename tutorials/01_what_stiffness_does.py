@@ -539,6 +539,17 @@ last = conserved.check(runs["e5_conserved"][-1])
 print(f"e5_conserved: {last.digits:.1f} digits, drift {last.invariant_drift:.1e}")
 
 # %%
+# Sources
+# -------
+#
+# * C. F. Curtiss, J. O. Hirschfelder, Integration of stiff equations, PNAS 38 (1952) 235, where the word is
+#   from.
+# * H. H. Robertson, The solution of a set of reaction rate equations, in J. Walsh (ed.), Numerical
+#   Analysis: An Introduction, Academic Press, 1966, 178.
+# * E. Hairer, G. Wanner, Solving Ordinary Differential Equations II, 2nd edition, Springer, 1996: stability
+#   regions in IV.2 and IV.3, BDF in V.1.
+#
+# %%
 # Exercises
 # ---------
 #

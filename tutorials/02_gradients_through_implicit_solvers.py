@@ -710,6 +710,16 @@ for gradient in gradients.values():
 #   only a few parameters.
 
 # %%
+# Sources
+# -------
+#
+# * E. Hairer, G. Wanner, Solving Ordinary Differential Equations II, 2nd edition, Springer, 1996: van der
+#   Pol's equation in chapter VI.
+# * R. T. Q. Chen, Y. Rubanova, J. Bettencourt, D. Duvenaud, Neural ordinary differential equations, NeurIPS
+#   2018, arXiv 1806.07366: the continuous adjoint.
+# * H. Zhang, W. Zhao, PNODE, arXiv 2206.01298: discrete adjoints of implicit time steppers.
+#
+# %%
 # Exercises
 # ---------
 #

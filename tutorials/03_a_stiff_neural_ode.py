@@ -423,6 +423,18 @@ assert np.abs(again.y - again.run.values).max() < 5e-3
 #   known physics, as in the next tutorial.
 
 # %%
+# Sources
+# -------
+#
+# * H. Zhang, W. Zhao, PNODE, arXiv 2206.01298: the set-up, and its training by AdamW.
+# * D. W. Marquardt, An algorithm for least-squares estimation of nonlinear parameters, SIAM J. Appl. Math.
+#   11 (1963) 431.
+# * H. G. Bock, Recent advances in parameter identification techniques for O.D.E., in Numerical Treatment of
+#   Inverse Problems in Differential and Integral Equations, Birkhäuser, 1983, 95: multiple shooting.
+# * S. Kim, W. Ji, S. Deng, Y. Ma, C. Rackauckas, Stiff neural ordinary differential equations, Chaos 31
+#   (2021) 093122.
+#
+# %%
 # Exercises
 # ---------
 #

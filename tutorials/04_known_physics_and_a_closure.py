@@ -328,6 +328,15 @@ assert outside[1.5][0] < 2e-2
 # * Judge it at starts it has not seen, and say how far they were from those it has.
 
 # %%
+# Sources
+# -------
+#
+# * J. G. Verwer, Gauss-Seidel iteration for stiff ODEs from chemical kinetics, SIAM J. Sci. Comput. 15
+#   (1994) 1243: POLLU.
+# * C. Rackauckas et al., Universal differential equations for scientific machine learning, arXiv
+#   2001.04385: known physics with a network in it.
+#
+# %%
 # Exercises
 # ---------
 #

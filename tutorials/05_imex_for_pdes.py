@@ -505,6 +505,14 @@ assert bills["rk4"][0] < 2 * bills["arkimex-3"][0]
 # * Gradients are exact, over chaos too. Windows must be short against the time in which solutions part.
 
 # %%
+# Sources
+# -------
+#
+# * C. A. Kennedy, M. H. Carpenter, Additive Runge-Kutta schemes for convection-diffusion-reaction
+#   equations, Appl. Numer. Math. 44 (2003) 139: ``arkimex-3``, ``-4`` and ``-5``.
+# * H. Zhang, Y. Liu, R. Maulik, semi-implicit neural ODEs, arXiv 2412.11301.
+#
+# %%
 # Exercises
 # ---------
 #

@@ -422,6 +422,15 @@ assert abs(z[0] - 1e-3) < 1e-12
 # * Before you blame an optimiser, look at where the gradient comes from.
 
 # %%
+# Sources
+# -------
+#
+# * G. P. Smith et al., GRI-Mech 3.0: the rates of Cantera's ``h2o2.yaml`` and ``gri30.yaml``.
+# * D. G. Goodwin et al., Cantera: an object-oriented software toolkit for chemical kinetics,
+#   thermodynamics, and transport processes.
+# * Fronk and Petzold, arXiv 2508.01519: gradients that vanish with fast modes.
+#
+# %%
 # Exercises
 # ---------
 #

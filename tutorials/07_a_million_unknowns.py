@@ -397,6 +397,16 @@ assert large["cases"][-1]["peak_states"] < 500
 # * Checkpoints trade time for memory; two processes are nearly twice as fast.
 
 # %%
+# Sources
+# -------
+#
+# * E. Hairer, G. Wanner, Solving Ordinary Differential Equations II, 2nd edition, Springer, 1996: the
+#   Brusselator with diffusion in IV.10.
+# * Y. Saad, Iterative Methods for Sparse Linear Systems, 2nd edition, SIAM, 2003: GMRES and
+#   preconditioners.
+# * S. Balay et al., PETSc/TAO Users Manual, Argonne National Laboratory.
+#
+# %%
 # Exercises
 # ---------
 #

@@ -38,6 +38,13 @@ def code(cell: str) -> str:
     return cell[len(re.match(r"(#.*\n?)*", cell).group()) :]
 
 
+@each_tutorial
+def test_sources_are_cited(path: Path) -> None:
+    (found,) = (text(cell) for cell in cells(path) if text(cell).startswith("Sources\n"))
+    assert found.count("\n* ") >= 2
+    assert re.search(r"\d{4}|GRI-Mech", found), "no year, and no number of a preprint"
+
+
 def test_there_are_tutorials() -> None:
     assert TUTORIALS
 
