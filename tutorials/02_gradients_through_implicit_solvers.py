@@ -727,7 +727,7 @@ for gradient in gradients.values():
 #    two halves is left?
 #
 #    *Answer.* The half that belongs to the end of the step: (I − h J_{n+1})ᵀ μ = λ_{n+1}, g += h
-#    f_θ(u_{n+1})ᵀ μ, and λ_n = μ. With ten steps it agrees with stiffml's to 1e-8.
+#    f_θ(u_{n+1})ᵀ μ, and λ_n = μ. With ten steps it agrees with stiffml's to rounding, 2e-14.
 #
 # 2. Leave the times before 0.1 s out of the data. Which constants, or which combination of them, can you
 #    still tell? (Look at the eigenvectors of JᵀJ.)

@@ -261,7 +261,7 @@ assert all(row[1] <= TARGET for row in rows)
 
 # %%
 # All get there. (Over twenty seeds, in ``benchmarks/results/fits_robertson_40.json``: 20 of 20 with a median
-# of 5.8 s and at most 21 s, eight of them at the first attempt.) But look at the squares: all of them stop
+# of 3.6 s and at most 15 s, eight of them at the first attempt.) But look at the squares: all of them stop
 # at the same error, far above the circles. We come to that, after a word on cost.
 #
 # The fitted network is stiff
@@ -441,7 +441,7 @@ assert np.abs(again.y - again.run.values).max() < 5e-3
 # 1. Fit on, to a mean error of 1e-6 (``target=1e-6``, and ``MultipleShooting(last=1000)`` as strategy, since
 #    the last rung has 300 iterations otherwise). What does it cost, and what does it buy at unseen times?
 #
-#    *Answer.* With seed 1 it takes 1090 iterations in place of 154, and 12 s. At unseen times the error goes
+#    *Answer.* With seed 1 it takes 1090 iterations in place of 154, and 6 s. At unseen times the error goes
 #    from 8.32e-4 to 8.23e-4: nothing is bought. With four steps between observations and seed 3 it goes to
 #    5.0e-5, again the error of these steps.
 #
