@@ -197,11 +197,15 @@ def _kind(arguments: Arguments) -> object | None:
 
 
 def _as_numbers(tolerance: object) -> object:
-    """A tolerance by component as bytes with its type and shape; any other as it is."""
-    if isinstance(tolerance, Tensor) and not tolerance.requires_grad and tolerance.numel() <= MOST_TOLERANCES:
-        numbers = tolerance.cpu().numpy()
-        return f"{tolerance.dtype} {numbers.shape}".encode() + numbers.tobytes()
-    return tolerance
+    """A tolerance by component as bytes with its type and shape; any other, also a wrong one, as it is."""
+    if type(tolerance) is not Tensor or tolerance.layout is not torch.strided or tolerance.requires_grad:
+        return tolerance
+    if tolerance.device.type != "cpu" or tolerance.dtype not in (torch.float64, torch.float32):
+        return tolerance
+    if tolerance.numel() > MOST_TOLERANCES:
+        return tolerance
+    numbers = tolerance.numpy()
+    return f"{tolerance.dtype} {numbers.shape}".encode() + numbers.tobytes()
 
 
 _LOOKED_INTO = ("t", "y0", "method", "steps", "linear", "newton", "adjoint", "params")
