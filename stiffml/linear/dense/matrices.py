@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -92,7 +94,9 @@ class _SingleMatrix(DenseMatrix):
             pc.setType(PETSc.PC.Type.LU)  # options that only PETSc's own factors have
             return
         pc.setType(PETSc.PC.Type.PYTHON)
-        pc.setPythonContext(_SinglePCInC(self.mat) if _in_c(self._problem) else _SinglePC(self.mat))
+        pc.setPythonContext(
+            _PCInC(partial(_by_rows, self.mat)) if _in_c(self._problem) else _SinglePC(self.mat)
+        )
 
     def _release(self) -> None:
         pass  # the matrix is filled in the same place again
@@ -118,19 +122,33 @@ class _SinglePC:
         y.array_w[:] = lapack.dgetrs(self._lu, self._pivots, x.array_r)[0]
 
 
-class _SinglePCInC:
-    """The same with factors by C."""
+class _PCInC:
+    """The same with factors by C, of one matrix or of the blocks of all samples.
 
-    def __init__(self, matrix) -> None:
-        self._matrix = matrix
+    ``blocks``: returns a copy (count, w, w) of them, stored by rows.
+    """
+
+    def __init__(self, blocks: Callable[[], np.ndarray]) -> None:
+        self._blocks = blocks
+        self._factors: Factors | None = None
+
+    def release(self) -> None:
+        """Free the factors."""
+        self._factors = None
 
     def setUp(self, pc) -> None:
-        self._factors = Factors(np.array(self._matrix.getDenseArray(readonly=True), order="C")[None])
+        self._factors = Factors(self._blocks())
 
     def apply(self, pc, x, y) -> None:
+        assert self._factors is not None
         solution = x.array_r.copy()
         self._factors.solve(solution)
         y.setArray(solution)
+
+
+def _by_rows(matrix) -> np.ndarray:
+    """(1, w, w) a copy of a PETSc dense matrix."""
+    return np.array(matrix.getDenseArray(readonly=True), order="C")[None]
 
 
 class _BlockMatrix(DenseMatrix):
@@ -139,7 +157,7 @@ class _BlockMatrix(DenseMatrix):
     def __init__(self, problem: Formulation) -> None:
         super().__init__(problem)
         self._operator = _BlockOperator(problem.samples, problem.width)
-        self._pc = _BlockPCInC(self._operator) if _in_c(problem) else _BlockPC(self._operator)
+        self._pc = _PCInC(self._operator.by_rows) if _in_c(problem) else _BlockPC(self._operator)
         size = (problem.size, problem.size)
         self.mat = PETSc.Mat().createPython(size, self._operator, comm=PETSc.COMM_SELF)
         self.mat.setUp()
@@ -180,6 +198,10 @@ class _BlockOperator:
         self.blocks = None
         return blocks
 
+    def by_rows(self) -> np.ndarray:
+        """The same, stored by rows."""
+        return self.to_be_factorised().contiguous().numpy()
+
     def mult(self, mat, x, y) -> None:
         assert self.blocks is not None
         product = self.blocks @ torch.from_numpy(x.array_r.copy()).view(self.shape)
@@ -209,24 +231,3 @@ class _BlockPC:
         assert self._lu is not None
         rhs = torch.from_numpy(x.array_r.copy()).view(self._operator.shape)
         y.setArray(self._lu.solve(rhs).numpy().ravel())
-
-
-class _BlockPCInC:
-    """The same with factors by C."""
-
-    def __init__(self, operator: _BlockOperator) -> None:
-        self._operator = operator
-        self._factors: Factors | None = None
-
-    def release(self) -> None:
-        """Free the factors."""
-        self._factors = None
-
-    def setUp(self, pc) -> None:
-        self._factors = Factors(self._operator.to_be_factorised().contiguous().numpy())
-
-    def apply(self, pc, x, y) -> None:
-        assert self._factors is not None
-        solution = x.array_r.copy()
-        self._factors.solve(solution)
-        y.setArray(solution)

@@ -1,11 +1,5 @@
-/* When Newton's iteration goes on with an earlier Jacobian, the same as in run/kept_jacobian.py. */
-#define KEPT_FAST 0.3
-#define KEPT_EXACT 1e-5
-#define KEPT_MOST 8
-#define KEPT_SLOW 4
-#define KEPT_OLDEST 50
-#define KEPT_USELESS 0.5
-#define KEPT_PAUSE 50
+/* When Newton's iteration goes on with an earlier Jacobian, the same as in run/kept_jacobian.py,
+   which has the numbers KEPT_…: library.py defines them. */
 
 enum judged { BY_OTHER_RULES = 0, GOOD = 1, GOES_ON = 2 };
 

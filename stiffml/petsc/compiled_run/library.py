@@ -11,6 +11,18 @@ from stiffml.compiled.cache import GROWTH, LU, library_of
 from stiffml.compiled.refusal import NotCompilableError
 from stiffml.petsc.compiled_run.interface import TakenStruct, TaskStruct
 from stiffml.petsc.library import PETSc, folders
+from stiffml.run import kept_jacobian
+
+_KEPT = {
+    "FAST": kept_jacobian.FAST,
+    "EXACT": kept_jacobian.EXACT,
+    "MOST": kept_jacobian.MOST_KEPT,
+    "SLOW": kept_jacobian.SLOW,
+    "OLDEST": kept_jacobian.OLDEST,
+    "USELESS": kept_jacobian.USELESS,
+    "PAUSE": kept_jacobian.PAUSE,
+}
+"""The numbers of the rules by which Jacobians are kept, for ``keeping.c``."""
 
 PARTS = ("course.h", "stiffness.c", "keeping.c", "equations.c", "matrix.c", "newton.c", "drive.c", "begin.c")
 
@@ -34,6 +46,7 @@ def _loaded() -> ctypes.PyDLL:
     here = Path(__file__).parent
     # The version is part of the text, and by that of the name in the cache.
     about = f"/* PETSc {PETSc.Sys.getVersionInfo()}, integers of {PETSc.IntType().itemsize} bytes */\n"
+    about += "".join(f"#define KEPT_{name} {value!r}\n" for name, value in _KEPT.items())
     text = about + "\n".join(path.read_text() for path in (LU, GROWTH, *map(here.joinpath, PARTS)))
     try:
         found = ctypes.PyDLL(str(library_of(text, compiler_flags())))
