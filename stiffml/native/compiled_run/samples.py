@@ -62,6 +62,7 @@ class _Runs:
             struct.newton_atol = arrays.numbers(_rows(newton.atol, work))
         if isinstance(steps, Adaptive):
             struct.max_steps, struct.rtol = steps.max_steps, work.tolerances.rtol
+            struct.safety = work.method.safety(work.tolerances.rtol)
             struct.minimum, struct.maximum = steps.minimum or 0.0, steps.maximum or np.inf
             struct.atol = arrays.numbers(_rows(work.tolerances.atol, work))
             struct.first = arrays.numbers(first_sizes(work))
