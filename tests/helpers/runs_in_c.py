@@ -29,7 +29,10 @@ def require_library() -> None:
 @contextmanager
 def in_python() -> Iterator[None]:
     """Steps are taken from Python within this."""
-    with patch("stiffml.interface.steppers.obstacle", lambda request: "told so"):
+    with (
+        patch("stiffml.interface.steppers.obstacle", lambda request: "told so"),
+        patch("stiffml.native.compiled_run.alone.obstacle", lambda request: "told so"),
+    ):
         yield
 
 
@@ -76,8 +79,9 @@ def compare(
         weight = torch.linspace(0.3, 1.0, solution.y.numel(), dtype=torch.float64).view(solution.y.shape)
         return solution, torch.autograd.grad((solution.y * weight).sum(), inputs, allow_unused=True)
 
-    # Of explicit methods only compiled functions are taken in C.
-    for compiled in (True, False) if METHODS[arguments["method"]].implicit else (True,):
+    # Of explicit methods, and of those that PETSc does not have, only compiled functions are taken in C.
+    method = METHODS[arguments["method"]]
+    for compiled in (True, False) if method.implicit and method.in_petsc else (True,):
         (found, gradients), (wanted, others) = both(lambda: solved(compiled))  # noqa: B023
         require_same(found, wanted, within, ends)
         if not compiled:

@@ -86,7 +86,9 @@ class Drive:
             mine, segment, block, order = attempt
             which = active[mine]
             weights = self._newton_weights(which)
-            rows = SideBySide(block, segment, work.system, work.solver, work.newton.max_iterations, weights)
+            rows = SideBySide(
+                block, segment, work.system, work.solver, work.newton.max_iterations, weights, work.left
+            )
             new = rows.solve()
             self._iterations += rows.iterations
             self._mended += rows.mended
