@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -10,16 +10,28 @@ from stiffml.training.lm.levenberg_marquardt import TrialError
 from stiffml.training.lm.separately import Path
 from stiffml.training.lm.subspace import Products
 
-if TYPE_CHECKING:
-    from stiffml.training.lm.residuals import IntervalResiduals
+
+class Derivatives(Protocol):
+    """The derivatives of the residuals of a problem at its points."""
+
+    @property
+    def by_products(self) -> bool:
+        """Whether they are to be had as products only."""
+
+    def jacobian(self, theta: np.ndarray, solved: Any) -> np.ndarray:
+        """(m, size)"""
+
+    def along(self, theta: np.ndarray, solved: Any, v: np.ndarray) -> np.ndarray:
+        """(m,) the product with ``v`` (size,)."""
+
+    def back(self, theta: np.ndarray, solved: Any, w: np.ndarray) -> np.ndarray:
+        """(size,) the product of the transpose with ``w`` (m,)."""
 
 
 class SolvedPoint:
     """Residuals (m,) at ``theta`` (size,), with the solution that they are of."""
 
-    def __init__(
-        self, problem: IntervalResiduals, theta: np.ndarray, residuals: np.ndarray, solved: Any
-    ) -> None:
+    def __init__(self, problem: Derivatives, theta: np.ndarray, residuals: np.ndarray, solved: Any) -> None:
         self._problem, self.theta, self.residuals, self.solved = problem, theta, residuals, solved
         self._jacobian: np.ndarray | None = None
 

@@ -27,7 +27,7 @@ PROBES = 8
 """Products from which the squares of columns are estimated."""
 
 MOST, ROOM = 80, 400_000_000
-"""Dimensions of the space at most; each takes a product with K and one with Kᵀ. And numbers in its directions."""
+"""Dimensions of the space at most, of which each takes two products; and numbers in its directions."""
 
 ENOUGH, WINDOW = 1e-2, 4
 """The space is large enough for a damping if its last ``WINDOW`` dimensions add so little of the gain."""
