@@ -72,8 +72,9 @@ class Rounding:
         FloatingPointError
             If the update is not finite: the iteration has diverged.
         """
-        # Both tests communicate, so every process must run both.
-        large_ones, small_ones = self._large_ones_reached(update, x), self._small_ones_reached(update, x)
+        # Both tests communicate, so every process must run both. What is not finite is told by the first.
+        with np.errstate(over="ignore", invalid="ignore"):
+            large_ones, small_ones = self._large_ones_reached(update, x), self._small_ones_reached(update, x)
         return large_ones and small_ones
 
     def _small_ones_reached(self, update: np.ndarray, x: np.ndarray) -> bool:

@@ -7,7 +7,7 @@ import torch
 from runs_in_c import both, compare, require_same
 from torch import Tensor, nn
 
-from stiffml import Adaptive, Discrete, Fixed, Newton, Status, solve
+from stiffml import Adaptive, Discrete, Fixed, Grid, Newton, Status, solve
 
 D = torch.float64
 ATOL = torch.tensor([1e-6, 1e-10, 1e-6], dtype=D)
@@ -76,6 +76,15 @@ def test_a_failure_is_told_as_by_python() -> None:
     assert not found.success
     assert found.message == wanted.message
     assert found.stats.given_up
+
+
+def test_known_steps_that_are_cut() -> None:
+    newton = Newton(rtol=1e-9, max_iterations=4)
+    arguments = {"method": "sdirk3", "steps": Grid(3), "stepping": "sequential", "newton": newton}
+    found, wanted = both(lambda: solve(Robertson(), Y0, T, compile=True, **arguments))
+    assert wanted.stats.rejected > 0, "nothing was cut: the test shows nothing"
+    assert found.stats.accepted == wanted.stats.accepted
+    assert torch.equal(found.y, wanted.y)
 
 
 def test_a_callback_sees_every_step() -> None:

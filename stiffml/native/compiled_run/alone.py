@@ -35,6 +35,8 @@ def taken_in_c(task: Task, course: Course) -> Taken:
     reason, (trajectory,) = int(runs.reason[0]), taken.trajectories.parts
     if reason == LEFT_TO_PYTHON or (taken.failures and REASONS[reason] is not REASONS[5]):
         return Taken.none("a step has failed, which is told where steps are taken one by one")
+    if taken.counts.rejected and not isinstance(course.steps, Adaptive):
+        return Taken.none("a known step was cut, where parts of steps are taken one by one")
     steps = trajectory.n_steps
     return Taken(
         ends=trajectory.times[1:],
