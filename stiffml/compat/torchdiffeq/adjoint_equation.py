@@ -14,7 +14,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from stiffml.compat.torchdiffeq.call import Call
+from stiffml.compat.torchdiffeq.call import FORWARD, Call
 from stiffml.compat.torchdiffeq.scipy_solver import by_scipy
 
 SolveBack = Callable[[Callable[[Tensor, Any], Any], Any, Tensor], Any]
@@ -96,6 +96,10 @@ def _augmented(call: Call, count: int, params: Sequence[Tensor]) -> Callable[[Te
         gradients = [torch.zeros_like(i) if g is None else g for g, i in zip(found, inputs, strict=True)]
         return (torch.zeros_like(parts[0]), *(slope.detach() for slope in slopes), *gradients)
 
+    for name in FORWARD:  # called with steps of the augmented system, by methods that call any
+        callback = getattr(call.func, f"{name}_adjoint", None)
+        if callable(callback):
+            setattr(augmented, name, callback)
     return augmented
 
 
