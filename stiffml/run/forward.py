@@ -99,6 +99,7 @@ def _task(request: Request, u0: np.ndarray, watch: Watch | None, slopes: Sequenc
         slopes=() if method.implicit else slopes,  # which steps of other methods would hold for nothing
         keeps_stages=keeps and not by_stages,
         graphs=request.adjoint.graphs if keeps and by_stages and not request.t.requires_grad else 0.0,
+        is_differentiated=request.is_differentiated,
     )
 
 
