@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 from builder import CONSTRAINTS, HERE, RECIPE, Builder, constrained, create, minutes, pip, python_of, say
+from requirement import add_requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 STAMP = "stiffml-environment"
@@ -134,12 +135,18 @@ def origin() -> dict[str, object]:
 
 
 def leave_wheels(folder: Path) -> None:
-    """Copy the wheels of PETSc and petsc4py to ``folder``, with a note of what they are made of and for."""
+    """Copy the wheels of PETSc and petsc4py to ``folder``, with a note of what they are made of and for.
+
+    That of PETSc asks for its MPI there, so that pip installs both without this script.
+    """
     found = petsc_wheels()
     folder.mkdir(parents=True, exist_ok=True)
     for wheel in found:
         partial = folder / f"{wheel.name}.partial"
-        shutil.copy(wheel, partial)
+        if wheel.name.startswith("petsc-"):
+            add_requirement(wheel, partial, f"mpich=={RECIPE['mpich']}")
+        else:
+            shutil.copy(wheel, partial)
         partial.replace(folder / wheel.name)
         say(f"{folder / wheel.name}, {wheel.stat().st_size / 2**20:.0f} MB")
     (folder / ORIGIN).write_text(json.dumps(origin(), indent=2) + "\n")

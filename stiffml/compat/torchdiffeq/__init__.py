@@ -15,8 +15,11 @@ Names, arguments, methods and options are those of torchdiffeq 0.2.5. What diffe
   the adjoint are called for the same steps from the last to the first, with the end of the step and the state
   there.
 - The time of an event is found to rounding, not to ``atol``.
-- ``explicit_adams``, ``implicit_adams`` and ``fixed_adams`` take the same steps by ``dopri5``, which a
-  warning says.
+- ``explicit_adams``, ``implicit_adams`` and ``fixed_adams`` take the same steps by ``dopri5``; methods with
+  coupled stages of later versions, ``radauIIA3``, ``gl4``, ``radauIIA5`` and ``gl6``, by a diagonally
+  implicit one of the same order. A warning says which.
+- ``scipy_solver`` has gradients with ``odeint_adjoint``, as there: those of the adjoint equation, for y0, t
+  and the parameters, solved with ``adjoint_rtol``, ``adjoint_atol``, ``adjoint_method``, ``adjoint_options``.
 - stiffml's own methods are there too: ``method="bdf"`` for a stiff problem.
 """
 

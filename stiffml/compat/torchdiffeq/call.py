@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from stiffml.checks import described, times
-from stiffml.compat.torchdiffeq.names import ADAMS, SCIPY, is_fixed
+from stiffml.compat.torchdiffeq.names import SCIPY, is_fixed
 from stiffml.settings import Discrete
 
 OF_GRID = {"step_size", "grid_constructor", "interp", "perturb", "norm"}
-OF_ADAMS = {"max_order", "max_iters", "implicit"}
 OF_ADAPTIVE = {
     *("first_step", "safety", "ifactor", "dfactor", "max_num_steps", "dtype", "norm", "min_step", "max_step"),
     *("step_t", "jump_t", "grid_points", "eps", "step_locations", "jump_locations"),
@@ -119,6 +118,16 @@ def _positive(tolerance: Any) -> Any:
     return 1e-290 if tolerance == 0 else tolerance
 
 
+def split_like(flat: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
+    """Flattened states (…, size) as parts in the shapes and types of ``leaves``; some may be complex."""
+    parts = flat.split([leaf.numel() for leaf in leaves], dim=-1)
+    pairs = [
+        (part.real if part.is_complex() and not leaf.is_complex() else part, leaf)
+        for part, leaf in zip(parts, leaves, strict=True)
+    ]
+    return [part.reshape((*part.shape[:-1], *leaf.shape)).to(leaf) for part, leaf in pairs]
+
+
 def call_of(
     func: Callable[[Tensor, Any], Any],
     y0: Any,
@@ -158,8 +167,6 @@ def call_of(
 def _known(method: Any) -> set[str]:
     if method == SCIPY:
         return OF_SCIPY
-    if method in ADAMS:
-        return OF_GRID | OF_ADAMS
     return OF_GRID if is_fixed(method) else OF_ADAPTIVE
 
 

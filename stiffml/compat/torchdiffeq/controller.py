@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from stiffml.compat.torchdiffeq.call import Call
+from stiffml.compat.torchdiffeq.call import Call, split_like
 from stiffml.methods.tableaux import Butcher, Tableau
 
 Norm = Callable[[Any], Any]
@@ -54,9 +54,7 @@ class Controller:
             float(options.get(name, usual)) for name, usual in (("min_step", 0.0), ("max_step", math.inf))
         )
         self._limit = float(options.get("max_num_steps", math.inf))
-        leaves, self._spec = tree_flatten(call.y0)
-        self._shapes = [leaf.shape for leaf in leaves]
-        self._like = leaves[0]
+        self._leaves, self._spec = tree_flatten(call.y0)
         self._atol, self._rtol = call.flat_tolerances()
         assert self.tableau.explicit is not None
         assert self.tableau.embedded is not None
@@ -128,14 +126,14 @@ class Controller:
 
     def _ratio(self, error: Tensor, old: Tensor, new: Tensor) -> float:
         allowed = self._atol + self._rtol * torch.maximum(old.abs(), new.abs())
-        return abs(float(self._norm(self._tree((error / allowed).to(self._like.dtype)))))
+        return abs(float(self._norm(self._tree(error / allowed))))
 
     def _first(self, s: float, y: Tensor, slope: Tensor) -> float:
         """The size of the first step."""
         scale = self._atol + self._rtol * y.abs()
 
         def norm(v: Tensor) -> float:
-            return abs(float(self._norm(self._tree((v / scale).to(self._like.dtype)))))
+            return abs(float(self._norm(self._tree(v / scale))))
 
         d0, d1 = norm(y), norm(slope)
         h0 = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
@@ -154,9 +152,7 @@ class Controller:
         return flat.to(torch.complex128 if flat.is_complex() else torch.float64)
 
     def _tree(self, flat: Tensor) -> Any:
-        parts = flat.to(self._like.dtype).split([shape.numel() for shape in self._shapes])
-        shaped = [part.reshape(shape) for part, shape in zip(parts, self._shapes, strict=True)]
-        return tree_unflatten(shaped, self._spec)
+        return tree_unflatten(split_like(flat, self._leaves), self._spec)
 
     def _tell(self, name: str, s: float, y: Tensor, size: float) -> None:
         callback = self.call.callbacks.get(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from stiffml.compat.torchdiffeq.adaptive import adaptive_solution, adaptively
+from stiffml.compat.torchdiffeq.adjoint_equation import by_adjoint_equation, seminorm
 from stiffml.compat.torchdiffeq.backward import AtBackward, adjoint_callbacks
 from stiffml.compat.torchdiffeq.call import DEFAULT_RTOL, Call, Taken, call_of
 from stiffml.compat.torchdiffeq.events import until_event
@@ -120,10 +122,11 @@ def odeint_adjoint(
         As of :func:`odeint`.
     adjoint_rtol, adjoint_atol, adjoint_method, adjoint_options
         Without effect: no differential equation is solved backwards, and no error made in it. A warning says
-        so where one is given.
+        so where one is given. They are for ``scipy_solver``, whose steps have no derivatives: there the
+        adjoint equation is solved, by default with rtol, atol, method and options of the solve.
     adjoint_params : iterable of Tensor
         Tensors that get a gradient, zero if nothing depends on them. Default: the parameters of func. Other
-        tensors that func uses get their gradient too.
+        tensors that func uses get their gradient too, except with ``scipy_solver``.
 
     Examples
     --------
@@ -135,7 +138,7 @@ def odeint_adjoint(
     """
     given = {"rtol": adjoint_rtol, "atol": adjoint_atol, "method": adjoint_method, "options": adjoint_options}
     useless = [f"adjoint_{name}" for name, value in given.items() if value is not None]
-    if useless:
+    if useless and method != SCIPY:
         warn_once(
             f"odeint_adjoint: {', '.join(useless)} without effect: gradients are those of the steps taken, "
             "and no differential equation is solved backwards"
@@ -146,12 +149,31 @@ def odeint_adjoint(
     call = call_of(func, y0, t, rtol, atol, method, options, params, Discrete("solutions"))
     if event_fn is not None:
         return _to(t, *until_event(call, event_fn))
+    if method == SCIPY and len(call.t) > 1:
+        if adjoint_params is None and not isinstance(func, nn.Module):
+            raise ValueError(
+                "adjoint_params: scipy_solver has gradients for y0, t and these tensors alone; pass them, or "
+                "() for none, if func is not a torch.nn.Module"
+            )
+        return by_adjoint_equation(call, _backwards(call, given))
     taken = _solved(call)
     leaves, spec = tree_flatten(taken.y)
     if not torch.is_grad_enabled() or not any(leaf.requires_grad for leaf in leaves):
         return taken.y
     found = AtBackward.apply(adjoint_callbacks(call, taken), len(leaves), *leaves, *params)
     return tree_unflatten(list(found), spec)
+
+
+def _backwards(call: Call, given: Mapping[str, Any]) -> Callable[..., Any]:
+    """The solve of the adjoint equation: as the call, but for what is ``given`` for it."""
+    own = {"rtol": call.rtol, "atol": call.atol, "method": call.method}
+    chosen = {name: own[name] if given[name] is None else given[name] for name in own}
+    options = dict(call.options if chosen["method"] == call.method else {})
+    if given["options"] is not None:
+        options = dict(given["options"])
+    if options.get("norm") == "seminorm":
+        options["norm"] = seminorm(len(tree_flatten(call.y0)[0]))
+    return functools.partial(odeint, **chosen, options=options)
 
 
 def odeint_event(

@@ -1,4 +1,4 @@
-"""``scipy_solver``: the methods of scipy.integrate.solve_ivp, which have no gradients."""
+"""``scipy_solver``: the methods of scipy.integrate.solve_ivp, without gradients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from stiffml.compat.torchdiffeq.call import Call, Taken
+from stiffml.compat.torchdiffeq.call import Call, Taken, split_like
 
 
 @torch.no_grad()
@@ -17,15 +17,12 @@ def by_scipy(call: Call) -> Taken:
     from scipy.integrate import solve_ivp  # slow to import
 
     leaves, spec = tree_flatten(call.y0)
-    like, sizes = leaves[0], [leaf.numel() for leaf in leaves]
 
     def flat(tree: Any) -> np.ndarray:
         return torch.cat([leaf.detach().cpu().reshape(-1) for leaf in spec.flatten_up_to(tree)]).numpy()
 
     def tree(values: np.ndarray) -> Any:
-        parts = torch.from_numpy(np.ascontiguousarray(values)).to(like).split(sizes, dim=-1)
-        shaped = [p.reshape((*p.shape[:-1], *leaf.shape)) for p, leaf in zip(parts, leaves, strict=True)]
-        return tree_unflatten(shaped, spec)
+        return tree_unflatten(split_like(torch.from_numpy(np.ascontiguousarray(values)), leaves), spec)
 
     options = {name: call.options[name] for name in ("min_step", "max_step") if name in call.options}
     solver = call.options.get("solver", "LSODA")

@@ -1,13 +1,16 @@
-"""The explicit Runge-Kutta methods of torchdiffeq that stiffml does not have under a name of its own."""
+"""The Runge-Kutta methods of torchdiffeq that stiffml does not have under a name of its own."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
-from stiffml.discretization.equations import Form
+from stiffml.discretization.equations import Form, Scheme
+from stiffml.methods.dirk import DiagonallyImplicit
 from stiffml.methods.explicit import ByTableau
+from stiffml.methods.runge_kutta_rows import kept_stages, stage_scheme
 from stiffml.methods.tableaux import Butcher, Tableau
 
 
@@ -39,6 +42,32 @@ class Explicit(ByTableau):
     @property
     def real_stability(self) -> float:
         return 1.95  # slightly less than 2, the end of the interval of Heun's methods of order 2
+
+
+@dataclass(frozen=True)
+class ImplicitMidpoint(DiagonallyImplicit):
+    """M(Y − u₀) = h/2 f(t₀ + h/2, Y), u₁ = u₀ + h M⁻¹ f(t₀ + h/2, Y); order 2, A-stable.
+
+    Source: Hairer & Wanner, Solving ODEs II, table IV.5.1 (Gauss' method of order 2).
+    """
+
+    stepper = "native"
+
+    @property
+    def table(self) -> Tableau:
+        half = np.array([0.5])
+        return Tableau("", 2, 2, Butcher(half[None], np.ones(1), half), None, None, None)
+
+    def scheme(self, form: Form) -> Scheme:
+        return _midpoint(form.mass)
+
+    def kept_stages(self, form: Form) -> range:
+        return kept_stages(self.implicit_part)
+
+
+@cache
+def _midpoint(mass: bool) -> Scheme:
+    return stage_scheme(ImplicitMidpoint().implicit_part, mass=mass)
 
 
 def _tableau(

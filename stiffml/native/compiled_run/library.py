@@ -39,7 +39,10 @@ def _loaded() -> ctypes.CDLL:
     found.stiffml_samples_collect.argtypes = [batch, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
     found.stiffml_samples_collect.restype = None
     task, back = ctypes.POINTER(TaskStruct), ctypes.POINTER(BackwardsStruct)
-    found.stiffml_samples_reverse.argtypes = [task, back, ctypes.c_int64]
-    found.stiffml_samples_reverse.restype = ctypes.c_int
     found.stiffml_samples_end.argtypes, found.stiffml_samples_end.restype = [batch], None
+    found.stiffml_reversal_begin.argtypes = [task, back, ctypes.c_int64]
+    found.stiffml_reversal_begin.restype = reversal = ctypes.c_void_p
+    found.stiffml_reversal_go.argtypes = [reversal, ctypes.c_double]
+    found.stiffml_reversal_go.restype = ctypes.c_int
+    found.stiffml_reversal_end.argtypes, found.stiffml_reversal_end.restype = [reversal], None
     return found

@@ -130,32 +130,42 @@ static int reverse_step(struct sweep *s, int64_t first, int64_t m) {
   return 0;
 }
 
-/* Reverse a sample; not zero if C cannot. */
-static int reverse_sample(struct sweep *s, int64_t sample) {
-  const struct task *k = s->w->task;
-  const struct backwards *b = s->b;
-  int64_t n = k->width, first = b->at[sample], last = b->at[sample + 1] - 1 - first;
+/* The reverse sweeps of all samples, and how far each has come. */
+struct reversal {
+  struct task task;
+  struct backwards b;
+  struct worker *workers;
+  struct sweep *sweeps;
+  int64_t threads, *left; /* (samples,) steps that are still to be reversed; -1 before the first */
+  double *halves;         /* (samples, width) the cotangents of half steps */
+  double deadline;
+  atomic_llong next;
+  atomic_int failed;
+};
+
+/* Reverse a sample up to the deadline; not zero if C cannot. */
+static int reverse_sample(struct sweep *s, struct reversal *of, int64_t sample) {
+  const struct task *k = &of->task;
+  const struct backwards *b = &of->b;
+  int64_t n = k->width, first = b->at[sample], *left = &of->left[sample];
   struct run *r = s->w->run;
   r->states = (double *)b->states + first * n;
   r->times = (double *)b->times + first;
   r->half = k->half + sample * n;
   r->half_time = k->half_time[sample];
   s->to_p = b->wrt_p + sample * b->parameters;
-  memset(s->half, 0, n * sizeof(double));
-  while (last > 0 && is_zero(b->cotangents + (first + last) * n, n)) last--;
-  for (int64_t m = last - 1; m >= 0; m--)
-    if (reverse_step(s, first, m)) return 1;
+  s->half = of->halves + sample * n;
+  if (*left < 0) {
+    *left = b->at[sample + 1] - 1 - first;
+    while (*left > 0 && is_zero(b->cotangents + (first + *left) * n, n)) --*left;
+  }
+  while (*left > 0) {
+    if (reverse_step(s, first, *left - 1)) return 1;
+    --*left;
+    if (seconds() > of->deadline) return 0;
+  }
   return 0;
 }
-
-struct reversal {
-  struct task task;
-  const struct backwards *b;
-  struct worker *workers;
-  struct sweep *sweeps;
-  atomic_llong next;
-  atomic_int failed;
-};
 
 struct reverse_start {
   struct reversal *of;
@@ -171,7 +181,9 @@ static void *reverse_work(void *given) {
   while (!atomic_load(&of->failed)) {
     int64_t i = atomic_fetch_add(&of->next, 1);
     if (i >= of->task.samples) break;
-    if (reverse_sample(s, i)) atomic_store(&of->failed, 1);
+    if (!of->left[i]) continue;
+    if (reverse_sample(s, of, i)) atomic_store(&of->failed, 1);
+    if (seconds() > of->deadline) break;
   }
   atomic_fetch_add((_Atomic int64_t *)&of->task.counts[2], run.values);
   atomic_fetch_add((_Atomic int64_t *)&of->task.counts[3], run.jacobians);
@@ -182,41 +194,64 @@ static int make_sweep(struct sweep *s, struct worker *w, const struct backwards 
   int64_t n = w->task->width, columns = w->task->bdf ? 10 : w->task->table.columns;
   s->w = w;
   s->b = b;
-  s->x = enough(2 * columns * n + 4 * n + b->parameters, sizeof(double));
+  s->x = enough(2 * columns * n + 3 * n + b->parameters, sizeof(double));
   if (!s->x) return 1;
   s->f = s->x + columns * n;
-  s->half = s->f + columns * n;
-  s->total = s->half + n;
+  s->total = s->f + columns * n;
   s->through = s->total + n;
   s->one = s->through + n;
   s->wrt_p = s->one + n;
   return 0;
 }
 
-/* Reverse all samples on so many threads; not zero if C cannot: a value is not finite, or there is no memory. */
-EXPORT int stiffml_samples_reverse(const struct task *task, const struct backwards *b, int64_t threads) {
-  struct reversal of = {.task = *task, .b = b};
-  pthread_t handles[threads];
-  struct reverse_start starts[threads];
+EXPORT void stiffml_reversal_end(struct reversal *of) {
+  if (!of) return;
+  for (int64_t i = 0; of->workers && of->sweeps && i < of->threads; i++) {
+    free_worker(&of->workers[i]);
+    free(of->sweeps[i].x);
+  }
+  free(of->workers);
+  free(of->sweeps);
+  free(of->left);
+  free(of->halves);
+  free(of);
+}
+
+/* The reversal of all samples on so many threads; arrays must outlive it; NULL without memory. */
+EXPORT struct reversal *stiffml_reversal_begin(const struct task *task, const struct backwards *b,
+                                               int64_t threads) {
+  struct reversal *of = calloc(1, sizeof *of);
+  if (!of) return NULL;
+  of->task = *task;
+  of->b = *b;
+  of->threads = threads;
+  of->workers = enough(threads, sizeof *of->workers);
+  of->sweeps = enough(threads, sizeof *of->sweeps);
+  of->left = enough(task->samples, sizeof *of->left);
+  of->halves = enough(task->samples * task->width, sizeof *of->halves);
+  int failed = !of->workers || !of->sweeps || !of->left || !of->halves;
+  for (int64_t i = 0; i < threads && !failed; i++)
+    failed = make_worker(&of->workers[i], &of->task) || make_sweep(&of->sweeps[i], &of->workers[i], &of->b);
+  for (int64_t i = 0; i < task->samples && !failed; i++) of->left[i] = -1;
+  if (!failed) return of;
+  stiffml_reversal_end(of);
+  return NULL;
+}
+
+/* Reverse for so many seconds, or to the end; returns whether there is more to do, or -1 if C cannot: a value
+   is not finite. */
+EXPORT int stiffml_reversal_go(struct reversal *of, double most) {
+  pthread_t handles[of->threads];
+  struct reverse_start starts[of->threads];
   int64_t begun = 1;
-  of.workers = enough(threads, sizeof *of.workers);
-  of.sweeps = enough(threads, sizeof *of.sweeps);
-  int failed = !of.workers || !of.sweeps;
-  for (int64_t i = 0; i < threads && !failed; i++) {
-    failed = make_worker(&of.workers[i], &of.task) || make_sweep(&of.sweeps[i], &of.workers[i], b);
-    starts[i] = (struct reverse_start){&of, i};
-  }
-  if (!failed) {
-    while (begun < threads && !pthread_create(&handles[begun], NULL, reverse_work, &starts[begun])) begun++;
-    reverse_work(&starts[0]);
-    for (int64_t i = 1; i < begun; i++) pthread_join(handles[i], NULL);
-    failed = atomic_load(&of.failed);
-  }
-  for (int64_t i = 0; of.workers && of.sweeps && i < threads; i++) {
-    free_worker(&of.workers[i]);
-    free(of.sweeps[i].x);
-  }
-  free(of.workers);
-  free(of.sweeps);
-  return failed;
+  of->deadline = seconds() + most;
+  atomic_store(&of->next, 0);
+  for (int64_t i = 0; i < of->threads; i++) starts[i] = (struct reverse_start){of, i};
+  while (begun < of->threads && !pthread_create(&handles[begun], NULL, reverse_work, &starts[begun])) begun++;
+  reverse_work(&starts[0]);
+  for (int64_t i = 1; i < begun; i++) pthread_join(handles[i], NULL);
+  if (atomic_load(&of->failed)) return -1;
+  for (int64_t i = 0; i < of->task.samples; i++)
+    if (of->left[i]) return 1;
+  return 0;
 }

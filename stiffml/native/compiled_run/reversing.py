@@ -11,9 +11,10 @@ from torch import Tensor
 
 from stiffml.discretization.trajectory import Trajectories
 from stiffml.methods import Method
-from stiffml.native.compiled_run.interface import BackwardsStruct
+from stiffml.native.compiled_run.interface import BackwardsStruct, TaskStruct
 from stiffml.native.compiled_run.library import library
 from stiffml.native.compiled_run.qualifying import obstacle_of
+from stiffml.native.compiled_run.samples import INTERRUPTIBLE
 from stiffml.native.compiled_run.task import Arrays, task_of
 from stiffml.system.system import System
 
@@ -84,9 +85,7 @@ def reversed_in_c(
             cotangents=arrays.kept(cotangents),
             wrt_p=arrays.kept(wrt_p),
         )
-        found: Any = library()
-        threads = min(torch.get_num_threads(), last - first)
-        if found.stiffml_samples_reverse(ctypes.byref(struct), ctypes.byref(back), threads):
+        if not _reversed(struct, back, min(torch.get_num_threads(), last - first)):
             return None
         total += wrt_p.sum(axis=0)
     u0 = cotangents[starts[:-1]]
@@ -98,3 +97,17 @@ def reversed_in_c(
         for parameter, place in zip(f.parameters, places, strict=True)
     ]
     return Reversed(u0, grads)
+
+
+def _reversed(struct: TaskStruct, back: BackwardsStruct, threads: int) -> bool:
+    """Reverse the samples of a task; whether C could. Python notices interrupts every now and then."""
+    found: Any = library()
+    reversal = found.stiffml_reversal_begin(ctypes.byref(struct), ctypes.byref(back), threads)
+    if reversal is None:
+        return False
+    try:
+        while (state := found.stiffml_reversal_go(reversal, INTERRUPTIBLE)) > 0:
+            pass
+    finally:
+        found.stiffml_reversal_end(reversal)
+    return bool(state == 0)
