@@ -34,10 +34,10 @@ def fitted(case: Case, size: Size, number: int) -> tuple[Result, str]:
     start = np.array(case.rates) * np.exp(OFF * random.standard_normal(len(case.rates)))
     if case is robertson.ROBERTSON:
         values = robertson.noisy(exact, NOISE, 100 + number)
-        model = robertson.Reactions(robertson.TRUE, start)
-        return robertson.refined(case, model, times, values, exact[:, 0], size.iterations), ""
+        reactions = robertson.Reactions(robertson.TRUE, start)
+        return robertson.refined(case, reactions, times, values, exact[:, 0], size.iterations), ""
     model = network(case, 0)
-    nu = np.zeros(tuple(model.weights.shape))
+    nu = np.zeros(model.weights.shape)
     nu[:, : len(case.species)] = case.stoichiometry
     with torch.no_grad():
         model.weights.copy_(torch.from_numpy(nu))

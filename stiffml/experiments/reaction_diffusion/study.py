@@ -81,11 +81,11 @@ def run(form: Form, report: Report) -> Outcome:
     report(1, parts, "data")
 
     models = [Model(size.points, seed) for seed in range(size.seeds)]
-    left, spent, fields = [], {}, []
+    left, fields, spent = [], [], {"rates": 0.0}
     for seed, model in enumerate(models):
         began = time.process_time()
         left.append(match_rates(model, seen, size.spacing, size.rates))
-        spent["rates"] = max(spent.get("rates", 0.0), time.process_time() - began)
+        spent["rates"] = max(spent["rates"], time.process_time() - began)
         fields.append(solved(model, seen[0], others))
         report(2 + seed, parts, f"rates, seed {seed}")
     began, model = time.process_time(), models[0]
