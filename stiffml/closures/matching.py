@@ -211,6 +211,8 @@ class _Missing(nn.Module):
 class _Point:
     """Residuals (m,) at weights (size,)."""
 
+    products = None
+
     def __init__(self, problem: _Matching, theta: np.ndarray) -> None:
         self._problem, self._theta = problem, torch.from_numpy(theta)
         self.residuals = problem.residuals(self._theta)

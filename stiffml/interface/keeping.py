@@ -63,7 +63,9 @@ def solve_on_kept_steps(solve_once: Callable[[Arguments], Solved], arguments: Ar
         _charge(solution, before)
     if counts and failure is None:
         assert isinstance(solution.steps, Recorded)  # of one t for all samples
-        aim, error = resolve(arguments.method).aim, _error(solution, arguments)
+        layout = solution.pieces[0].tape.replay.system.layout
+        tolerances = tolerances_of(arguments.rtol, arguments.atol, arguments.y0, layout)
+        aim, error = resolve(arguments.method).aim(tolerances.rtol), _error(solution, arguments)
         kept.choose(reason, key, solution.steps.ends, _states(solution), error, aim)
     return solution, failure
 

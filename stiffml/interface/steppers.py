@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from stiffml.all_at_once.stepper import AllAtOnceStepper
+from stiffml.native.compiled_run import alone
 from stiffml.native.explicit import ExplicitStepper
 from stiffml.native.replay import Replay
 from stiffml.native.stepper import NativeStepper
 from stiffml.petsc.compiled_run.nonstop import taken_in_c
 from stiffml.petsc.compiled_run.qualifying import obstacle
 from stiffml.petsc.stepper import PETScStepper
+from stiffml.run.nonstop import Nonstop
 from stiffml.run.request import Request
 from stiffml.run.solvers import Solvers
 from stiffml.run.stepping import Stepper, Task
@@ -32,7 +34,14 @@ STEPPERS: dict[str, Callable[[Task], Stepper]] = {
 def solvers_for(request: Request) -> Solvers:
     """Who takes the steps of a run, and who takes recorded ones again."""
     stepper = STEPPERS[request.method.stepper] if request.plan is None else _all_at_once
-    return Solvers(stepper, Replay, None if obstacle(request) else taken_in_c)
+    return Solvers(stepper, Replay, _nonstop(request))
+
+
+def _nonstop(request: Request) -> Nonstop | None:
+    """Code in C that takes all steps of a run; None if there is none for it."""
+    if not obstacle(request):
+        return taken_in_c
+    return None if alone.obstacle(request) else alone.taken_in_c
 
 
 def _all_at_once(task: Task) -> Stepper:

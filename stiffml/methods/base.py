@@ -110,15 +110,13 @@ class Method(ABC):
         """The ratio by which adaptive steps may grow from one to the next for long."""
         return math.inf
 
-    @property
-    def safety(self) -> float:
+    def safety(self, rtol: float | np.ndarray) -> float:
         """The factor by which adaptive steps stay below the size whose estimated error is the tolerance."""
         return 0.9
 
-    @property
-    def aim(self) -> float:
+    def aim(self, rtol: float | np.ndarray) -> float:
         """The estimated errors of adaptive steps, relative to those that a safety factor of 0.9 leaves."""
-        return (self.safety / 0.9) ** (self.order + 1)
+        return (self.safety(rtol) / 0.9) ** (self.order + 1)
 
     def growth_limit(self, runs: int = 1) -> Growth:
         """How much longer the steps of adaptive runs side by side may become."""

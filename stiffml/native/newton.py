@@ -75,8 +75,8 @@ class NewtonTest:
         FloatingPointError
             If the update is not finite.
         """
-        scaled = (update / (self._rtol * np.abs(x) + self._atol)).ravel()
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is told below
+            scaled = (update / (self._rtol * np.abs(x) + self._atol)).ravel()
             square = float(scaled @ scaled)
         size = math.sqrt(self._space.sum(square) / self._count)
         self.sizes.append(size)

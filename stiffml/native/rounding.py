@@ -33,8 +33,8 @@ class Rounding:
     ----------
     system : System
     start : ndarray
-        (…, size) the first iterate. Its rounding errors remain in the result, even where the result is near
-        zero.
+        (…, size) the first iterate, or the size of what the equation begins with. Its rounding errors
+        remain in the result, even where the result is near zero.
     contraction : float
         Relative tolerance of an iterative linear solver; it is made smaller where the next update can then
         be the last one. Default 0, for direct solvers.

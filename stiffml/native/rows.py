@@ -82,7 +82,7 @@ class RowSolver:
     solver : LinearSolver or None
         None for explicit methods.
     test : callable
-        Takes the first iterate (K, size) of a Newton iteration and returns its stopping test.
+        Takes the size (K, size) of what a Newton iteration begins with and returns its stopping test.
     linearized : Dynamics, optional
         Supplies the Jacobians for Newton's iteration. Default f.
     last : LastJacobian, optional
@@ -254,7 +254,7 @@ class RowSolver:
         x = start = np.array(self.x[row.column - 1])
         solver, last, factors = self._solver, self._last, None
         assert solver is not None
-        test = self._test(x)
+        test = self._test(self._largest_of(row, x))
         if last is not None and last.jacobian is not None:
             factors = last.jacobian.factors(alpha, beta)
         for _ in range(test.limit):
@@ -283,6 +283,16 @@ class RowSolver:
                 x = start
             del update
         raise NotConvergedError(s, u.numpy(), None)
+
+    def _largest_of(self, row: Row, start: np.ndarray) -> np.ndarray:
+        """(K, size) the largest |x| among ``start`` and the columns that a row begins with.
+
+        Their rounding errors remain in its solution, also where that is zero.
+        """
+        largest = np.abs(start)
+        for c in {self.pattern.base, *row.alpha} if self.pattern.differences else row.alpha:
+            np.maximum(largest, np.abs(self.x[c]), out=largest)
+        return largest
 
     def _rosenbrock(self, row: Row, alpha: np.ndarray, known: np.ndarray) -> np.ndarray:
         """Solve (α M − J) y = known + τ ∂f/∂s for y (K, size), with J and ∂f/∂s at the old state."""

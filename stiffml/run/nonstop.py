@@ -10,6 +10,7 @@ import numpy as np
 from stiffml.discretization.interpolation import Reader
 from stiffml.discretization.trajectory import Growing
 from stiffml.run.record import Run
+from stiffml.run.request import Request
 from stiffml.run.stepping import Counts, Task
 from stiffml.steps import Adaptive
 
@@ -80,6 +81,28 @@ class Taken:
 Nonstop = Callable[[Task, Course], Taken]
 """Takes the steps of a task to the end of its course, or as many as ``Adaptive.max_steps``, or as the
 watch of the task allows."""
+
+
+def obstacle_to_any(request: Request) -> str:
+    """Why no code may take the steps of a run all by itself; empty if such code may."""
+    system, solver = request.system, request.solver
+    if request.plan is not None:
+        return "all steps are solved for at once"
+    if system.space.is_distributed or system.f.is_large:
+        return "the state is large, or spread over processes"
+    if request.events or request.bounds is not None:
+        return "events and bounds are looked for between steps"
+    if request.has_callback:
+        return "a callback looks at every step"
+    if not isinstance(request.tolerances.rtol, float):
+        return "rtol differs between components"
+    if request.options:
+        return "it has options of PETSc"
+    if request.adjoint.checkpoints not in ("stages", "solutions"):
+        return "not all states are kept in memory"
+    if solver is not None and not solver.uses_blocks:
+        return "the Jacobian is not dense"
+    return "the Jacobian is constant" if system.constant_jacobian else ""
 
 
 def keep(taken: Taken, run: Run, outputs: Growing, reader: Reader | None) -> None:

@@ -25,9 +25,6 @@ from stiffml.training.trouble import ADVICE, TrainingError
 DETERMINED = 2_000
 """Numbers up to which their covariance is computed: it has their square."""
 
-ROOM = 400_000_000
-"""Derivatives of a Jacobian at most: 3.2 GB."""
-
 
 def fit_by_levenberg_marquardt(
     asked: Asked,
@@ -58,7 +55,11 @@ def fit_by_levenberg_marquardt(
             "strategy: FullSpace needs known steps, such as steps=Grid(), of an implicit method, for up to "
             "32 components; take GrowingHorizon() or Whole() for other solves"
         )
-    _require_room(residuals.runs, len(vector))
+    if isinstance(strategy, FullSpace) and residuals.by_products:
+        raise ValueError(
+            f"strategy: FullSpace needs a matrix of the derivatives by {len(vector)} parameters, which would "
+            "not fit into memory; take MultipleShooting(), GrowingHorizon() or Whole(), or fewer observations"
+        )
     low, high = bounds_of(bounds, vector)
     weight = vector.weight.copy()
     weight[: vector.of_model] = settings.ridge
@@ -123,17 +124,6 @@ def fit_by_levenberg_marquardt(
     )
 
 
-def _require_room(runs: Runs, count: int) -> None:
-    """Raise ValueError where the Jacobian would have more than some GB, which no wait would show."""
-    observed = sum(int(run.mask.sum()) for run in runs)
-    if observed * count > ROOM:
-        raise ValueError(
-            f"optimizer: 'lm' would need derivatives of {observed} observations by {count} parameters, "
-            f"{8e-9 * observed * count:.0f} GB; take optimizer='adam' or 'lbfgs', with "
-            "FirstOrder(batch=…) for minibatches, or fewer observations"
-        )
-
-
 def default_strategy(runs: Runs) -> Strategy:
     """Multiple shooting needs complete observations."""
     complete = all(run.mask[1:].all() for run in runs)
@@ -143,7 +133,7 @@ def default_strategy(runs: Runs) -> Strategy:
 def initial_states(asked: Asked, theta: np.ndarray) -> dict[str, np.ndarray]:
     """By run, its initial state (components,) with the fitted values."""
     vector, runs = asked.residuals.vector, asked.residuals.runs
-    return {run.name: vector.starts(theta, i, run.y0, True)[0] for i, run in enumerate(runs)}
+    return {run.name: vector.starts(theta, i, run.y0, True) for i, run in enumerate(runs)}
 
 
 def judged_error(asked: Asked, theta: np.ndarray) -> float:

@@ -52,6 +52,7 @@ class _Solved:
 
     residuals: np.ndarray
     matrix: np.ndarray
+    products: None = None
 
     def jacobian(self) -> np.ndarray:
         return self.matrix

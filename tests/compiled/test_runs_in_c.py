@@ -186,7 +186,6 @@ FROM_PYTHON: dict[str, dict] = {
     "krylov": {"linear": stiffml.GMRES()},
     "coloured": {"jacobian": "coloured"},
     "all at once": {"steps": Grid(6)},
-    "sdirk3": {"method": "sdirk3"},
 }
 
 

@@ -40,6 +40,21 @@ def test_no_estimate_is_zero_on_a_linear_problem(name: str) -> None:
     )
 
 
+def test_errors_of_bdf2_follow_the_tolerance() -> None:
+    """All errors of its steps have one sign here, and there are many; y(4) is y = (t + 6)(t² − 4)."""
+
+    def cubic(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return (3 * t**2 + 12 * t - 4) * torch.ones_like(y)
+
+    y0, t = torch.tensor([-120.0], dtype=D), torch.tensor([-8.0, 4.0], dtype=D)
+    ratios = []
+    for rtol in (1e-4, 1e-6, 1e-8):
+        y = solve(cubic, y0, t, method="bdf2", rtol=rtol, atol=rtol).y
+        ratios.append(abs(y[-1].item() / 120 - 1) / rtol)
+    assert max(ratios) < 2 * min(ratios), f"errors over tolerances {ratios}: look at BDF.safety"
+    assert max(ratios) < 10, f"errors over tolerances {ratios}: look at BDF.safety"
+
+
 @pytest.mark.parametrize("name", [n for n, t in ROSENBROCK.items() if t.embedded is not None])
 def test_stability_functions_of_both_results(name: str) -> None:
     """What ``estimates_linear`` says, from values of both stability functions; and both are consistent."""

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from decays import Chain, chain_runs
+from large_networks import Net, relaxing
 from methods import NEWTON_WHOLE
 from torch import nn
 
 from stiffml import Grid, Newton
-from stiffml.closures import mlp
-from stiffml.training import LevenbergMarquardt, Run, Runs, fit
+from stiffml.training import LevenbergMarquardt, fit
 from stiffml.training.lm.damped import Tall, Wide
 from stiffml.training.lm.intervals import shot
 from stiffml.training.lm.one_by_one import OneByOne
@@ -52,7 +52,7 @@ def test_adjoints_are_tangents(method: str, length: int) -> None:
     theta, engine = residuals.vector.read(), residuals.engine
     problem = residuals.of(shot(runs, length))
     point = problem.begin(theta, None)
-    starts = [residuals.start_of(theta, interval)[1] for interval in problem.intervals]
+    starts = [residuals.change_of(interval) for interval in problem.intervals]
     with torch.no_grad():
         for group, segment in zip(point.solved.groups, point.solved.segments, strict=True):
             expected = engine._tangents(group, segment, starts)
@@ -87,27 +87,6 @@ def test_one_by_one_too(by_start: bool) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-10 * np.abs(expected).max())
 
 
-class Net(nn.Module):
-    """Some thousands of weights for two components."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = mlp([2, 60, 60, 2], seed=0, gain=0.1)
-
-    def forward(self, t, y):
-        return 20 * torch.sinh(self.net(y))
-
-
-def relaxing() -> Runs:
-    """The fast component follows cos 2b, from −2 times that; closed forms where b = exp(−t/2)."""
-    t = np.concatenate([[0.0], np.geomspace(0.01, 5, 14)])
-    runs = []
-    for number, start in enumerate((1.0, 0.6)):
-        b = start * np.exp(-t / 2)
-        runs.append(Run(f"{number}", t, np.stack([np.cos(2 * b) + 0.5 * np.exp(-50 * t), b], axis=1)))
-    return Runs(runs, ["a", "b"], initial="known")
-
-
 @pytest.mark.parametrize("ridge", [0.0, 1e-4])
 def test_a_network_of_thousands_of_weights(ridge: float) -> None:
     """With their cube a single step of the iteration would take minutes."""
@@ -119,16 +98,3 @@ def test_a_network_of_thousands_of_weights(ridge: float) -> None:
     assert result.history.sizes["iteration"] < 200
     assert result.covariance is None
     assert "covariance" not in str(result)
-
-
-def test_a_jacobian_without_room_is_refused() -> None:
-    class Huge(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weights = nn.Parameter(torch.zeros(20_000_000))
-
-        def forward(self, t, y):
-            return -y.double() + 0 * self.weights[0]
-
-    with pytest.raises(ValueError, match=r"by 20000000 parameters, 10 GB; take optimizer='adam'"):
-        fit(Huge(), relaxing())

@@ -19,6 +19,7 @@ LOOK_AT = "look at stiffml/training/lm/levenberg_marquardt.py"
 class At:
     residuals: np.ndarray
     matrix: np.ndarray
+    products: None = None
 
     def jacobian(self) -> np.ndarray:
         return self.matrix

@@ -91,8 +91,9 @@ static void keep(struct worker *w, double target, double factor) {
   if (k->adaptive) {
     double last = k->output[k->output_at[w->sample + 1] - 1], first = k->output[k->output_at[w->sample]];
     double suggestion = fmin(fmin(last - first, k->maximum), w->h * fmin(r->cuts ? 1 : INFINITY, factor));
-    /* A step that was shortened only to land on an output: the longer proposal is still good. */
-    if (w->h < r->proposal) suggestion = fmax(suggestion, r->proposal);
+    /* A step that was shortened only to land on an output, not by rounding of its ends: the longer proposal is
+       still good. */
+    if (w->h < r->proposal * (1 - 1e-9)) suggestion = fmax(suggestion, r->proposal);
     r->proposal = next_size(r->last_sizes, k->growing, k->growth, k->most_growth, w->h, suggestion,
                             r->cuts > 0);
   } else

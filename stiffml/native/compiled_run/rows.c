@@ -73,7 +73,7 @@ static enum reason newton(struct worker *w, int64_t column, double a, double b, 
   double before = INFINITY, *f = w->slope, *moved = w->error, *update = w->update;
   guess(w, column, x);
   double start = largest(x, n);
-  int fresh = !(w->has_factors && w->factors_alpha == a && w->factors_beta == b);
+  int fresh = k->renews || !(w->has_factors && w->factors_alpha == a && w->factors_beta == b);
   for (int64_t iteration = 0; iteration < k->max_iterations; iteration++) {
     if (slope_at(w, w->s[column], x, f, fresh ? w->jacobian : NULL)) return LEFT_TO_PYTHON;
     if (fresh) {
@@ -98,11 +98,12 @@ static enum reason newton(struct worker *w, int64_t column, double a, double b, 
     if (!isfinite(size)) return is_finite(f, n) ? LINEAR_FAILED : NON_FINITE;
     double contraction = isinf(before) ? INFINITY : size / before; /* of the first update nothing is known */
     double lost = ROUNDING_UNITS * k->eps * fmax(largest(x, n), start);
-    if (size <= 1 || (contraction > 0.3 && largest(update, n) <= lost) ||
-        (contraction < 1 && size * contraction <= 1 - contraction))
+    double left = fresh ? 1 : k->left;
+    if (size <= left || (contraction > 0.3 && largest(update, n) <= lost) ||
+        (contraction < 1 && size * contraction <= left * (1 - contraction)))
       return GOOD;
     before = size;
-    fresh = isfinite(contraction) && contraction > SLOW;
+    fresh = k->renews || (isfinite(contraction) && contraction > SLOW);
   }
   return NEWTON_FAILED;
 }

@@ -41,9 +41,9 @@ struct task {
   double growth, most_growth; /* see methods/growth.py */
   int64_t growing;            /* so many of the last steps count */
   /* Newton's iteration. newton_atol is (samples, width), or NULL: 1 % of rtol at the start of each step. */
-  double safety, newton_rtol, eps;
+  double safety, newton_rtol, left, eps; /* left: see native/side_by_side/work.py */
   const double *newton_atol;
-  int64_t max_iterations;
+  int64_t max_iterations, renews; /* renews: whether each iteration takes a new Jacobian */
   /* Steps: adaptive, with tolerances and the sizes of the first ones, or known by their ends. */
   int64_t adaptive, max_steps;
   double rtol, minimum, maximum;

@@ -28,17 +28,21 @@ def taken_in_c(work: Work) -> Taken:
 
     On as many threads as torch uses, ``torch.get_num_threads()``.
     """
-    runs = _Runs(work)
+    runs = Runs(work)
     taken = runs.taken()
     left = np.flatnonzero(runs.reason == LEFT_TO_PYTHON).tolist()
     return taken.with_others(left, Drive(work.of(left)).run()) if left else taken
 
 
-class _Runs:
-    """The task of all samples in C's form, with the arrays that C reads and writes."""
+class Runs:
+    """The task of all samples in C's form, with the arrays that C reads and writes.
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
+    ``first`` (samples,) are the sizes of the first adaptive steps, which are found if they are not given.
+    ``renews``: whether each of Newton's iterations takes a new Jacobian.
+    """
+
+    def __init__(self, work: Work, first: np.ndarray | None = None, renews: bool = False) -> None:
+        self._work, self._first, self._renews = work, first, renews
         samples, width = work.u0.shape
         self._arrays = Arrays()
         lengths = np.array([len(times) for times in work.outputs])
@@ -55,6 +59,7 @@ class _Runs:
         samples, adaptive = len(work.u0), isinstance(steps, Adaptive)
         struct = task_of(arrays, work.system, work.method, samples, adaptive, keeps_stages=True)
         struct.newton_rtol, struct.max_iterations = newton.rtol, newton.max_iterations
+        struct.renews, struct.left = self._renews, work.left
         struct.start = arrays.numbers(work.u0)
         struct.output = arrays.numbers(np.concatenate(work.outputs))
         struct.output_at = arrays.kept(self._output_at)
@@ -62,9 +67,10 @@ class _Runs:
             struct.newton_atol = arrays.numbers(_rows(newton.atol, work))
         if isinstance(steps, Adaptive):
             struct.max_steps, struct.rtol = steps.max_steps, work.tolerances.rtol
+            struct.safety = work.method.safety(work.tolerances.rtol)
             struct.minimum, struct.maximum = steps.minimum or 0.0, steps.maximum or np.inf
             struct.atol = arrays.numbers(_rows(work.tolerances.atol, work))
-            struct.first = arrays.numbers(first_sizes(work))
+            struct.first = arrays.numbers(first_sizes(work) if self._first is None else self._first)
             struct.end_at = arrays.kept(np.zeros(samples + 1, dtype=np.int64))
         else:
             struct.end = arrays.numbers(np.concatenate([*steps, np.empty(0)]))

@@ -47,7 +47,6 @@ def task_of(
         growth=growth.ratio,
         most_growth=growth.largest,
         growing=growth.steps,
-        safety=method.safety,
         eps=f.eps,
         adaptive=adaptive,
     )

@@ -86,7 +86,9 @@ class Drive:
             mine, segment, block, order = attempt
             which = active[mine]
             weights = self._newton_weights(which)
-            rows = SideBySide(block, segment, work.system, work.solver, work.newton.max_iterations, weights)
+            rows = SideBySide(
+                block, segment, work.system, work.solver, work.newton.max_iterations, weights, work.left
+            )
             new = rows.solve()
             self._iterations += rows.iterations
             self._mended += rows.mended
@@ -108,7 +110,7 @@ class Drive:
             with np.errstate(over="ignore", invalid="ignore"):
                 errors = scaled(rows.errors_found(), new, self._past.states[samples, -1], tolerances)
                 norms = np.sqrt(np.mean(errors**2, axis=1))
-            factors = Controller(order - 1, work.method.safety).factors(norms)
+            factors = Controller(order - 1, work.method.safety(tolerances.rtol)).factors(norms)
             for k in np.flatnonzero(~np.isfinite(norms)).tolist():
                 rows.failed[k] = rows.failed[k] or Status.NON_FINITE
             for k in np.flatnonzero(norms > 1).tolist():

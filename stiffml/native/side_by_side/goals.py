@@ -92,9 +92,10 @@ class Chosen(Goals):
     def took(self, samples: np.ndarray, sizes: np.ndarray, factors: np.ndarray) -> None:
         grows = np.where(self.cuts[samples] > 0, 1.0, np.inf)
         suggestion = np.minimum(self._largest[samples], sizes * np.minimum(grows, factors))
-        # A step that was shortened only to land on an output: the longer proposal is still good.
+        # A step that was shortened only to land on an output: the longer proposal is still good. One that is
+        # shorter by rounding of its ends is not such a step.
         before = self.proposals[samples]
-        suggestion = np.where(sizes < before, np.maximum(suggestion, before), suggestion)
+        suggestion = np.where(sizes < before * (1 - 1e-9), np.maximum(suggestion, before), suggestion)
         self.proposals[samples] = self._growth.after(samples, sizes, suggestion, self.cuts[samples] > 0)
         self.cuts[samples] = 0
 

@@ -40,6 +40,8 @@ class SideBySide(RowSolver):
     limit : int
         Most iterations.
     weights : callable
+    left : float
+        What an iteration with an earlier Jacobian may leave, in these sizes; with new ones it is 1.
 
     Attributes
     ----------
@@ -59,9 +61,10 @@ class SideBySide(RowSolver):
         solver: LinearSolver | None,
         limit: int,
         weights: Weights,
+        left: float,
     ) -> None:
         super().__init__(block, segment, system, solver, _no_test)
-        self._limit, self._weights = limit, weights
+        self._limit, self._weights, self._left = limit, weights, left
         self.failed: list[Status | None] = [None] * block.steps
         self.iterations = self.mended = 0
         self.update = np.zeros((block.steps, segment.states.shape[1]))
@@ -120,8 +123,9 @@ class SideBySide(RowSolver):
                 largest = np.maximum(np.abs(x[rows]).max(axis=1), start[rows])
                 lost = ROUNDING_UNITS * f.eps * largest
                 is_rounding = (contraction > 0.3) & (np.abs(update).max(axis=1) <= lost)
-                done = (size <= 1) | is_rounding
-                done |= (contraction < 1) & (size * contraction <= 1 - contraction)
+                left = np.where(is_fresh, 1.0, self._left)
+                done = (size <= left) | is_rounding
+                done |= (contraction < 1) & (size * contraction <= left * (1 - contraction))
             finite = np.isfinite(size)
             for k in rows[~finite]:
                 self._fail(int(k), Status.NON_FINITE if not np.isfinite(slopes[rows == k]).all() else None, x)

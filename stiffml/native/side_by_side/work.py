@@ -12,6 +12,7 @@ from stiffml.discretization.estimates import scaled
 from stiffml.discretization.trajectory import Trajectories
 from stiffml.errors import Status
 from stiffml.methods import Method
+from stiffml.run.kept_jacobian import EXACT
 from stiffml.run.record import Failure
 from stiffml.run.stepping import Counts
 from stiffml.settings import NewtonLimits, Tolerances
@@ -51,6 +52,14 @@ class Work:
     steps: Adaptive | Sequence[np.ndarray]
     tolerances: Tolerances
     newton: NewtonLimits
+
+    @property
+    def left(self) -> float:
+        """What Newton's iteration with an earlier Jacobian may leave, in its weights.
+
+        Those of known steps are near rounding, those of adaptive ones are a part of their tolerances.
+        """
+        return EXACT if isinstance(self.steps, Adaptive) else 1.0
 
     def of(self, samples: Sequence[int]) -> Work:
         """The same for some of the samples."""

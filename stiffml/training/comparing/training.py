@@ -134,7 +134,7 @@ class _Watch:
         if state is not None:
             self.norms[row.rung] = len(state.point.residuals)
             try:
-                slope = state.point.jacobian().T @ state.point.residuals
+                slope = state.point.slopes(state.point.residuals)
                 norm = 2 * float(np.linalg.norm(slope)) / self.norms[row.rung]
             except (TrialError, AttributeError):  # no derivative there, or none by the weights alone
                 pass

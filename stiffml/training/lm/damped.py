@@ -58,8 +58,8 @@ class Tall:
         self._free, self._count = free, matrix.shape[1]
         matrix = matrix[:, free]
         squares = (matrix**2).sum(axis=0)
-        self.steepest = _steepest(matrix.T @ right, squares, np.linalg.norm(right))
-        self._scale = _scale(squares)
+        self.steepest = steepest_of(matrix.T @ right, squares, np.linalg.norm(right))
+        self._scale = scale_of(squares)
         scaled = matrix / self._scale
         self._is_tall = len(scaled) >= scaled.shape[1]
         self._q, triangle = np.linalg.qr(scaled if self._is_tall else scaled.T)
@@ -111,8 +111,8 @@ class Wide:
         self._pull = self._weight * self._away
         self._cost = float(right @ right + self._pull @ self._away)
         whole = np.sqrt(right @ right + (weight * away) @ (weight * away))
-        self.steepest = _steepest(matrix.T @ right + self._pull, squares, whole)
-        self._square = _scale(squares) ** 2
+        self.steepest = steepest_of(matrix.T @ right + self._pull, squares, whole)
+        self._square = scale_of(squares) ** 2
 
     def step(self, damping: float) -> tuple[np.ndarray, float]:
         step, matrix = np.zeros(self._count), self._matrix
@@ -129,11 +129,11 @@ class Wide:
         return step, 0.5 * (self._cost - float(left @ left + self._weight @ away**2))
 
 
-def _steepest(slopes: np.ndarray, squares: np.ndarray, size: float | np.floating) -> float:
+def steepest_of(slopes: np.ndarray, squares: np.ndarray, size: float | np.floating) -> float:
     lengths = np.sqrt(squares) * size
     return float(np.max(np.abs(slopes) / np.where(lengths > 0, lengths, 1), initial=0))
 
 
-def _scale(squares: np.ndarray) -> np.ndarray:
+def scale_of(squares: np.ndarray) -> np.ndarray:
     """(free,) D, from the sums of squares of the columns."""
     return np.sqrt(squares + DIAGONAL * squares.sum() + np.finfo(float).tiny)

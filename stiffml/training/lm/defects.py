@@ -16,7 +16,7 @@ from stiffml.all_at_once.structure import Structure
 from stiffml.discretization.trajectory import Segment, Trajectories
 from stiffml.gradients.directions import Units
 from stiffml.run.request import Request
-from stiffml.training.lm.together import Group
+from stiffml.training.lm.differentiated import Group
 
 Path = tuple[np.ndarray, np.ndarray]
 """Times (k,) and states (k, size)."""

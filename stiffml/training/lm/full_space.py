@@ -27,10 +27,11 @@ from scipy.sparse import block_diag, csr_array, diags_array
 from stiffml.training.lm.bordered import Bordered, Rows
 from stiffml.training.lm.damped import DIAGONAL
 from stiffml.training.lm.defects import Defects
+from stiffml.training.lm.differentiated import Group, Solved
 from stiffml.training.lm.intervals import Interval
 from stiffml.training.lm.levenberg_marquardt import Iteration, TrialError
 from stiffml.training.lm.residuals import IntervalResiduals, Path, Residuals
-from stiffml.training.lm.together import Group, Solved, Together
+from stiffml.training.lm.together import Together
 
 
 class FullSpaceResiduals(IntervalResiduals):
@@ -131,7 +132,7 @@ class FullSpaceResiduals(IntervalResiduals):
 
     def _at(self, numbers: np.ndarray, theta: np.ndarray) -> FullSpacePoint:
         self._of.vector.write(theta)
-        starts = [self._of.start_of(theta, interval)[0] for interval in self.intervals]
+        starts = [self._of.start_of(theta, interval) for interval in self.intervals]
         parts = self._split(numbers)
         defects, segments = [], []
         for group, rows, x in zip(self._grouped, self._defects, parts, strict=True):
@@ -152,12 +153,12 @@ class FullSpaceResiduals(IntervalResiduals):
     def linear(self, point: FullSpacePoint) -> tuple[csr_array, np.ndarray]:
         """∂R/∂x (unknowns, unknowns), and ∂R/∂θ (unknowns, P)."""
         self._of.vector.write(point.theta)
-        moved = [self._of.start_of(point.theta, interval) for interval in self.intervals]
+        begins = [self._of.start_of(point.theta, interval) for interval in self.intervals]
+        moved = [self._of.change_of(interval) for interval in self.intervals]
         found = []
         with torch.inference_mode(False), torch.no_grad(), np.errstate(all="ignore"):
             for group, rows, x in zip(self._grouped, self._defects, self._split(point.numbers), strict=True):
-                own = [moved[number] for number in group.which]
-                starts, changes = [start for start, _ in own], [change for _, change in own]
+                starts, changes = ([of[number] for number in group.which] for of in (begins, moved))
                 rows.residual(starts, x)
                 found.append(rows.derivatives(starts, x, changes, self._units))
         by_x = csr_array(block_diag([by_x for by_x, _ in found], format="csr"))
@@ -177,7 +178,7 @@ class FullSpaceResiduals(IntervalResiduals):
         starts = []
         for interval, factors, counts in zip(self.intervals, self._factors, self.counts, strict=True):
             change = np.zeros((*counts.shape, len(point.theta)))
-            change[0] = factors[0, :, None] * self._of.start_of(point.theta, interval)[1].T
+            change[0] = factors[0, :, None] * self._of.change_of(interval).T
             starts.append(change[counts])
         return Rows(point.residuals, self._selected, np.concatenate(starts)), defects
 

@@ -20,6 +20,7 @@ from stiffml.checks import described, number, whole
 from stiffml.display import readable
 from stiffml.training.lm.damped import MANY, DampedSystem, Tall, Wide
 from stiffml.training.lm.losses import LOSSES
+from stiffml.training.lm.subspace import Products, Subspace
 
 FLOOR, CEILING = 1e-13, 1e16
 """Least and largest damping."""
@@ -48,6 +49,10 @@ class Point(Protocol):
     @property
     def residuals(self) -> np.ndarray:
         """(m,)"""
+
+    @property
+    def products(self) -> Products | None:
+        """The Jacobian by its products, where it is too large for a matrix."""
 
     def jacobian(self) -> np.ndarray:
         """(m, size)"""
@@ -258,7 +263,12 @@ class Iteration:
 
     def _damped(self, theta: np.ndarray, point: Any) -> DampedSystem:
         size, residuals = self._robust(point.residuals)
-        jacobian, away = size[:, None] * point.jacobian(), theta - self.centre
+        away, products = theta - self.centre, point.products
+        if products is not None:
+            slopes = products.back(size * residuals)
+            free = self.free(theta, slopes + self.weight**2 * away)
+            return Subspace(products, size, residuals, self.weight, away, free, slopes)
+        jacobian = size[:, None] * point.jacobian()
         free = self.free(theta, jacobian.T @ residuals + self.weight**2 * away)
         if len(jacobian) < len(theta) > MANY:
             return Wide(jacobian, residuals, self.weight, away, free)

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from stiffml.gradients.adjoint import reverse
+from stiffml.gradients.directions import Along
 from stiffml.gradients.jacobian import Columns, output_jacobian
 from stiffml.interface.arguments import Arguments
 from stiffml.interface.integrate import solved
+from stiffml.interface.sensitivities import tangents_of
 from stiffml.interface.solution import Solution
 from stiffml.training.lm.separately import (
     Path,
@@ -55,6 +58,39 @@ class OneByOne(Separately):
         known = dict(zip(map(id, used), parts, strict=True))
         of_each = [known.get(id(p), np.zeros((rows, size, p.numel()))) for p in self._parameters]
         return np.concatenate([*of_each, start], axis=2)
+
+    def along(
+        self, solved: SolvedSeparately, v: np.ndarray, starts: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        """The derivatives (rows, size) of each interval along ``v`` (count,) and ``starts``, (size,) each."""
+        parts = torch.from_numpy(v).split([p.numel() for p in self._parameters])
+        moves = {id(p): part.view_as(p).to(p) for p, part in zip(self._parameters, parts, strict=True)}
+        found = []
+        for solution, start in zip(self.solutions_of(solved), starts, strict=True):
+            piece = solution.pieces[0]
+            direction = [moves.get(id(p)) for p in piece.tape.replay.system.parameters]
+            found.append(tangents_of(piece, start[None], Along([direction]))[:, 0].numpy())
+        return found
+
+    def back(
+        self, solved: SolvedSeparately, cotangents: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """The gradients (count,) of Σ ⟨cotangent, outputs⟩, and (size,) of each interval by its start."""
+        found, by_start = np.zeros(self.count), []
+        first = np.cumsum([0, *(p.numel() for p in self._parameters)]).tolist()
+        place = {id(p): slice(a, b) for p, a, b in zip(self._parameters, first, first[1:], strict=False)}
+        for solution, cotangent in zip(self.solutions_of(solved), cotangents, strict=True):
+            piece = solution.pieces[0]
+            run, tape = piece.tape.run, piece.tape.with_readings(piece.tape.run.readings)
+            of_readings = torch.zeros(len(run.readings), cotangent.shape[1], dtype=torch.float64)
+            of_readings[run.in_time] = torch.from_numpy(cotangent)
+            with torch.inference_mode(False), torch.no_grad(), tape.at_work():
+                gradients = reverse(tape, of_readings)
+            by_start.append(gradients.u0.double().cpu().numpy())
+            for p, gradient in zip(tape.replay.system.parameters, gradients.parameters, strict=True):
+                if gradient is not None and id(p) in place:
+                    found[place[id(p)]] += gradient.detach().cpu().double().numpy().ravel()
+        return found, by_start
 
 
 def one_solution(arguments: Arguments, times: np.ndarray, start: np.ndarray, graph: bool = False) -> Solution:

@@ -21,6 +21,7 @@ from stiffml.training.lm.intervals import Interval, filled
 from stiffml.training.lm.levenberg_marquardt import TrialError
 from stiffml.training.lm.one_by_one import OneByOne, one_solution, path_of
 from stiffml.training.lm.side_by_side import SideBySide, takes_batch
+from stiffml.training.lm.solved_point import SolvedPoint
 from stiffml.training.lm.together import Together
 from stiffml.training.lm.vector import FittedVector
 
@@ -29,6 +30,10 @@ Path = tuple[np.ndarray, np.ndarray]
 
 SMALL = 2_000
 """Parameters up to which all runs are solved in one call, and differentiated by tangents."""
+
+
+ROOM = 400_000_000
+"""Derivatives in a matrix at most: 3.2 GB."""
 
 
 class Residuals:
@@ -51,6 +56,8 @@ class Residuals:
         The arguments of a solve.
     together : bool
         Whether all steps of all runs are solved at once.
+    by_products : bool
+        Whether derivatives are too many for a matrix, and are to be had by its products only.
     engine : Together, SideBySide or OneByOne
         What solves intervals: all steps at once where they are known; step by step for all intervals in one
         call, where the model takes a batch; or one interval after the other.
@@ -64,6 +71,7 @@ class Residuals:
         times = torch.from_numpy(np.unique(runs.times))
         self.arguments = Arguments(model, y0, times, **arguments)
         self._filled = [filled(run) for run in runs]
+        self.by_products = sum(int(run.mask.sum()) for run in runs) * len(self.vector) > ROOM
         self.engine = self._engine()
 
     @property
@@ -86,7 +94,7 @@ class Residuals:
             return Together(request, [position[id(p)] for p in self.vector.parameters])
         first = self.runs[0]
         # Those of a large network are differentiated by adjoints, which are of one run.
-        is_small = len(self.vector) <= SMALL
+        is_small = len(self.vector) <= SMALL and not self.by_products
         if is_small and takes_batch(self.arguments, first.times, first.y0):
             return SideBySide(self.arguments, self.vector.parameters)
         return OneByOne(self.arguments, self.vector.parameters)
@@ -107,10 +115,18 @@ class Residuals:
         """(rows, components) the observations, gaps filled by straight lines."""
         return self._filled[interval.run][interval.first : interval.last + 1]
 
-    def start_of(self, theta: np.ndarray, interval: Interval) -> tuple[np.ndarray, np.ndarray]:
-        """The state at which an interval starts, and its derivative (size, components) by all numbers."""
+    def start_of(self, theta: np.ndarray, interval: Interval) -> np.ndarray:
+        """The state (components,) at which an interval starts."""
         state = self._filled[interval.run][interval.first]
         return self.vector.starts(theta, interval.run, state, interval.first == 0)
+
+    def change_of(self, interval: Interval) -> np.ndarray:
+        """Its derivative (size, components) by all numbers."""
+        return self.vector.changes(interval.run, len(self.scale), interval.first == 0)
+
+    def learned_by(self, interval: Interval) -> dict[int, int]:
+        """From components of that state, if they are fitted, to their positions among all numbers."""
+        return self.vector.learned[interval.run] if interval.first == 0 else {}
 
 
 class IntervalResiduals:
@@ -133,7 +149,8 @@ class IntervalResiduals:
             (times, residuals.filled(i)) for times, i in zip(self._times, intervals, strict=True)
         ]
         self._engine = residuals.engine
-        self._groups = residuals.engine.groups(self._times, len(residuals.vector))
+        columns = 1 if residuals.by_products else len(residuals.vector)
+        self._groups = residuals.engine.groups(self._times, columns)
 
     def evaluate(self, theta: np.ndarray, near: SolvedPoint) -> SolvedPoint:
         """The point at parameters (size,); Newton's iteration begins from the states of ``near``.
@@ -173,7 +190,7 @@ class IntervalResiduals:
                 return self._evaluate(theta, None if guess is None else self._continued(theta, guess))
             except TrialError:
                 continue
-        starts = [self._of.start_of(theta, interval)[0] for interval in self.intervals]
+        starts = [self._of.start_of(theta, interval) for interval in self.intervals]
         found = [
             self._step_by_step(interval, times, start)
             for interval, times, start in zip(self.intervals, self._times, starts, strict=True)
@@ -203,7 +220,7 @@ class IntervalResiduals:
     def _evaluate(self, theta: np.ndarray, paths: Sequence[Path] | None, near: Any = None) -> SolvedPoint:
         try:
             self._of.vector.write(theta)
-            starts = [self._of.start_of(theta, interval)[0] for interval in self.intervals]
+            starts = [self._of.start_of(theta, interval) for interval in self.intervals]
             return self._point(theta, self._engine.solve(self._groups, starts, paths, near))  # type: ignore[arg-type]
         except Exception as error:  # func may raise whatever it likes far from the data
             raise TrialError(
@@ -224,10 +241,45 @@ class IntervalResiduals:
     def jacobian(self, theta: np.ndarray, solved: Any) -> np.ndarray:
         """(m, size) the derivatives of the residuals at a point."""
         self._of.vector.write(theta)
-        changes = [self._of.start_of(theta, interval)[1] for interval in self.intervals]
+        changes = [self._of.change_of(interval) for interval in self.intervals]
         derivatives = self._engine.derivatives(solved, changes)
         parts = zip(derivatives, self._factors, self.counts, strict=True)
         return np.concatenate([(dy * factor[:, :, None])[counts] for dy, factor, counts in parts])
+
+    @property
+    def by_products(self) -> bool:
+        """As of the residuals."""
+        return self._of.by_products
+
+    def along(self, theta: np.ndarray, solved: Any, v: np.ndarray) -> np.ndarray:
+        """(m,) the product of the derivatives at a point with ``v`` (size,)."""
+        assert not isinstance(self._engine, SideBySide)
+        self._of.vector.write(theta)
+        starts = np.zeros((len(self.intervals), len(self._of.scale)))
+        for start, interval in zip(starts, self.intervals, strict=True):
+            for component, position in self._of.learned_by(interval).items():
+                start[component] = v[position]
+        found = self._engine.along(solved, v[: self._engine.count], list(starts))
+        parts = zip(found, self._factors, self.counts, strict=True)
+        return np.concatenate([(dy * factor)[counts] for dy, factor, counts in parts])
+
+    def back(self, theta: np.ndarray, solved: Any, w: np.ndarray) -> np.ndarray:
+        """(size,) the product of their transpose with ``w`` (m,)."""
+        assert not isinstance(self._engine, SideBySide)
+        self._of.vector.write(theta)
+        cotangents, first = [], 0
+        for factor, counts in zip(self._factors, self.counts, strict=True):
+            rows = np.zeros(counts.shape)
+            rows[counts] = w[first : first + counts.sum()]
+            first += int(counts.sum())
+            cotangents.append(rows * factor)
+        by_model, by_start = self._engine.back(solved, cotangents)
+        found = np.zeros(len(self._of.vector))
+        found[: len(by_model)] = by_model
+        for gradient, interval in zip(by_start, self.intervals, strict=True):
+            for component, position in self._of.learned_by(interval).items():
+                found[position] += gradient[component]
+        return found
 
     def kept(self, point: SolvedPoint) -> dict[str, Any]:
         """What :meth:`restored` needs."""
@@ -237,41 +289,6 @@ class IntervalResiduals:
         """The point with the very states that were kept."""
         self._of.vector.write(kept["theta"])
         return self._point(kept["theta"], self._engine.restored(self._groups, kept["solved"]))  # type: ignore[arg-type]
-
-
-class SolvedPoint:
-    """Residuals (m,) at ``theta`` (size,), with the solution that they are of."""
-
-    def __init__(
-        self, problem: IntervalResiduals, theta: np.ndarray, residuals: np.ndarray, solved: Any
-    ) -> None:
-        self._problem, self.theta, self.residuals, self.solved = problem, theta, residuals, solved
-        self._jacobian: np.ndarray | None = None
-
-    @property
-    def numbers(self) -> np.ndarray:
-        """(size,) what the iteration moves: ``theta``."""
-        return self.theta
-
-    @property
-    def paths(self) -> list[Path]:
-        """For each interval the times and states of its steps."""
-        return self.solved.paths
-
-    def jacobian(self) -> np.ndarray:
-        """(m, size)
-
-        Raises
-        ------
-        TrialError
-            If it is not finite.
-        """
-        if self._jacobian is None:
-            found = self._problem.jacobian(self.theta, self.solved)
-            if not np.isfinite(found).all():
-                raise TrialError("a derivative with respect to the parameters is not finite")
-            self._jacobian = found
-        return self._jacobian
 
 
 def rearranged(

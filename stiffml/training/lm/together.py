@@ -6,87 +6,26 @@ times, whose rows are one system (:mod:`stiffml.all_at_once`). The checks of a s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from stiffml.all_at_once.guess import interpolated
 from stiffml.all_at_once.solve import solve_segment
-from stiffml.discretization.equations import Equations
 from stiffml.discretization.trajectory import Segment, Trajectories, Trajectory
-from stiffml.gradients.adjoints_at_once import reverse_for_many
-from stiffml.gradients.directions import Units
-from stiffml.gradients.linearized import curvatures_of
-from stiffml.gradients.sweep import Pending
-from stiffml.gradients.tangent import TangentSweep, linearize_both
 from stiffml.interface.solution import Solution
-from stiffml.native.replay import Replay
 from stiffml.run.record import Run
-from stiffml.run.request import Request
 from stiffml.run.schedule import scheduled, step_ends
-from stiffml.stats import spend
 from stiffml.steps import Adaptive
+from stiffml.training.lm.differentiated import Differentiated, Group, Solved, parts_of
 
 NUMBERS = 4_000_000
 """Largest number of float64 values in the matrix or the tangents of a group of intervals (32 MB)."""
 
-MANY = 50_000
-"""Tangents times rows of an interval from which adjoints are faster: each interval has a sweep of its own."""
 
-
-@dataclass(frozen=True)
-class Group:
-    """Intervals that are solved together.
-
-    Attributes
-    ----------
-    which : list of int
-        Their numbers.
-    trajectories : Trajectories
-    rows : list of ndarray
-        For each the numbers of the states at its rows.
-    """
-
-    which: list[int]
-    trajectories: Trajectories
-    rows: list[np.ndarray]
-
-
-@dataclass(frozen=True)
-class Solved:
-    """Groups and the segments that solve them.
-
-    ``iterations``: of Newton.
-    """
-
-    groups: list[Group]
-    segments: list[Segment]
-    iterations: int
-
-    @property
-    def outputs(self) -> list[np.ndarray]:
-        """For each interval the states (rows, size) at its rows."""
-        found: dict[int, np.ndarray] = {}
-        for group, segment in zip(self.groups, self.segments, strict=True):
-            for number, rows in zip(group.which, group.rows, strict=True):
-                found[number] = segment.states[rows]
-        return [found[number] for number in range(len(found))]
-
-    @property
-    def paths(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For each interval the times (steps + 1,) and states (steps + 1, size) of all its steps."""
-        found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        for group, segment in zip(self.groups, self.segments, strict=True):
-            ends = [*group.trajectories.starts[1:].tolist(), len(segment.states)]
-            for number, begin, end in zip(group.which, group.trajectories.starts.tolist(), ends, strict=True):
-                found[number] = group.trajectories.times[begin:end], segment.states[begin:end]
-        return [found[number] for number in range(len(found))]
-
-
-class Together:
+class Together(Differentiated):
     """The solver of intervals for one request, whose steps must be known.
 
     Parameters
@@ -96,18 +35,6 @@ class Together:
     wanted : sequence of int
         The positions of the parameters of the system that are fitted, in their order.
     """
-
-    def __init__(self, request: Request, wanted: Sequence[int]) -> None:
-        assert not isinstance(request.steps, Adaptive)
-        self.request, self._system, self._method = request, request.system, request.method
-        sizes = [request.system.parameters[position].numel() for position in wanted]
-        firsts = np.cumsum([0, *sizes]).tolist()
-        self._first = dict(zip(wanted, firsts, strict=False))
-        self.count = firsts[-1]
-
-    def units(self, count: int) -> Units:
-        """The directions of all parameters that are fitted, among ``count``."""
-        return Units(self._first, count)
 
     def groups(self, times: Sequence[np.ndarray], columns: int) -> list[Group]:
         """Group intervals with these times (rows,) for ``columns`` tangents, as many as fit into memory."""
@@ -124,17 +51,6 @@ class Together:
             for part, new in zip(found[-1], (number, trajectory, rows), strict=True):
                 part.append(new)  # type: ignore[attr-defined]
         return [self._group(*parts) for parts in found]
-
-    @contextmanager
-    def _spending(self, steps: int = 0) -> Iterator[None]:
-        """Counts what the block costs."""
-        system = self._system
-        before = system.rhs_evals, system.f.jacobians
-        try:
-            yield
-        finally:
-            evaluations, jacobians = system.rhs_evals - before[0], system.f.jacobians - before[1]
-            spend(accepted=steps, rhs_evals=evaluations, jacobians=jacobians)
 
     def _planned(self, times: np.ndarray) -> tuple[Trajectory, np.ndarray]:
         outputs = self._system.direction * times
@@ -223,7 +139,7 @@ class Together:
         for segment in solved.segments:
             assert segment.stages is not None
             vectors = {"states": segment.states, "stages": segment.stages}
-            vectors |= {f"half {i}": part.half[1] for i, part in enumerate(_parts(segment)) if part.half}
+            vectors |= {f"half {i}": part.half[1] for i, part in enumerate(parts_of(segment)) if part.half}
             found.append(vectors)
         return found
 
@@ -266,66 +182,3 @@ class Together:
         if len(self._method.kept_stages(self._system.form)):
             return run.checkpoints.stages
         return np.zeros((run.trajectory.n_steps, 0, self._system.layout.size))
-
-    def derivatives(self, solved: Solved, starts: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The derivatives (rows, size, P) of the states at the rows of each interval.
-
-        ``starts`` are those of the initial states, (P, size), by all that is fitted: the parameters first.
-        By adjoints where they are fewer than the tangents, and there are many of these in long intervals.
-        """
-        found: dict[int, np.ndarray] = {}
-        with self._spending(), torch.inference_mode(False), torch.no_grad():
-            for group, segment in zip(solved.groups, solved.segments, strict=True):
-                rows, size = max(map(len, group.rows)), segment.states.shape[1]
-                few = rows * size < len(starts[0]) and rows * len(starts[0]) >= MANY
-                way = self._adjoints if few else self._tangents
-                found |= way(group, segment, starts)
-        return [found[number] for number in range(len(starts))]
-
-    def _tangents(
-        self, group: Group, segment: Segment, starts: Sequence[np.ndarray]
-    ) -> dict[int, np.ndarray]:
-        at_start = np.concatenate([starts[number] for number in group.which], axis=1)
-        replay = Replay(segment.trajectory, self._method, self._system, self.request.solver)
-        sweep = TangentSweep(replay, at_start, self.units(len(starts[0])))
-        equations = Equations(segment, replay.blocks(segment))
-        f, g = linearize_both(equations, replay)
-        sweep.segment(equations, f, g, curvatures_of(equations, self._system.f))
-        found = {}
-        for number, rows in zip(group.which, group.rows, strict=True):
-            found[number] = np.stack([sweep.states[row].T for row in rows.tolist()])
-        return found
-
-    def _adjoints(
-        self, group: Group, segment: Segment, starts: Sequence[np.ndarray]
-    ) -> dict[int, np.ndarray]:
-        found, units = {}, self.units(len(starts[0]))
-        begins = segment.trajectory.starts.tolist()
-        for number, part, begin, rows in zip(group.which, _parts(segment), begins, group.rows, strict=True):
-            own, size = _segment_of(segment, part, begin), segment.states.shape[1]
-            replay = Replay(part, self._method, self._system, self.request.solver)
-            count = len(rows) * size
-            pending = Pending()
-            for k, state in enumerate((rows - begin).tolist()):
-                pending.add(state, np.eye(size, count, k * size))
-            by_parameters = np.zeros((count, len(starts[number])))
-            equations = Equations(own, replay.blocks(own))
-            is_small = reverse_for_many(equations, replay, pending, units, by_parameters)
-            assert is_small, "steps are solved together where Jacobians are small dense blocks"
-            at_start = pending.pop(0, np.zeros((size, count)))
-            total = by_parameters + at_start.T @ starts[number].T
-            found[number] = total.reshape(len(rows), size, -1)
-        return found
-
-
-def _parts(segment: Segment) -> tuple[Trajectory, ...]:
-    assert isinstance(segment.trajectory, Trajectories)
-    return segment.trajectory.parts
-
-
-def _segment_of(segment: Segment, part: Trajectory, begin: int) -> Segment:
-    """The steps of one trajectory, whose first state has the number ``begin``."""
-    assert segment.stages is not None
-    steps = part.n_steps
-    states, stages = segment.states[begin : begin + steps + 1], segment.stages[begin : begin + steps]
-    return Segment(part, 0, steps, 0, states, stages)

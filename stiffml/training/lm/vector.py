@@ -71,19 +71,22 @@ class FittedVector:
             for p, part in zip(self.parameters, parts, strict=True):
                 p.copy_(part.view_as(p))
 
-    def starts(
-        self, theta: np.ndarray, run: int, state: np.ndarray, learned: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Where an interval of a run starts, (components,), and its derivative (size, components).
+    def starts(self, theta: np.ndarray, run: int, state: np.ndarray, learned: bool) -> np.ndarray:
+        """Where an interval of a run starts, (components,).
 
         ``learned``: it is the beginning of the run, whose unknown components are fitted.
         """
-        start, change = state.copy(), np.zeros((len(self), len(state)))
-        if learned:
-            for component, position in self.learned[run].items():
-                start[component] = theta[position]
-                change[position, component] = 1.0
-        return start, change
+        start = state.copy()
+        for component, position in self.learned[run].items() if learned else ():
+            start[component] = theta[position]
+        return start
+
+    def changes(self, run: int, components: int, learned: bool) -> np.ndarray:
+        """(size, components) the derivative of that."""
+        found = np.zeros((len(self), components))
+        for component, position in self.learned[run].items() if learned else ():
+            found[position, component] = 1.0
+        return found
 
 
 def _entries(name: str, parameter: Tensor) -> list[str]:

@@ -1,0 +1,67 @@
+"""A run of a single state in C, with a method that PETSc does not have."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from stiffml.native.compiled_run.interface import LEFT_TO_PYTHON, REASONS
+from stiffml.native.compiled_run.qualifying import obstacle_of
+from stiffml.native.compiled_run.samples import Runs
+from stiffml.native.side_by_side.work import Work
+from stiffml.run.nonstop import Course, Taken, obstacle_to_any
+from stiffml.run.request import Request
+from stiffml.run.stepping import Task
+from stiffml.settings import Tolerances
+from stiffml.steps import Adaptive
+
+
+def obstacle(request: Request) -> str:
+    """Why the steps of a run are taken in Python; empty if they are taken in C."""
+    if request.method.stepper != "native":
+        return "the steps are PETSc's, or explicit"
+    return obstacle_to_any(request) or obstacle_of(
+        request.system, request.method, isinstance(request.steps, Adaptive)
+    )
+
+
+def taken_in_c(task: Task, course: Course) -> Taken:
+    """Take the steps of a run that :func:`obstacle` admits."""
+    if task.watch is not None:
+        return Taken.none("a watch looks at every step")
+    runs = Runs(_work(task, course), np.array([course.first]), renews=True)
+    taken = runs.taken()
+    reason, (trajectory,) = int(runs.reason[0]), taken.trajectories.parts
+    if reason == LEFT_TO_PYTHON or (taken.failures and REASONS[reason] is not REASONS[5]):
+        return Taken.none("a step has failed, which is told where steps are taken one by one")
+    steps = trajectory.n_steps
+    return Taken(
+        ends=trajectory.times[1:],
+        sizes=np.diff(trajectory.times),
+        states=taken.states[1:],
+        stages=None if taken.stages is None else taken.stages[:steps],
+        output_steps=list(trajectory.output_steps),
+        half=trajectory.half,
+        counts=taken.counts,
+        wanted=float(runs.size[0]) if taken.failures else 0.0,
+    )
+
+
+def _work(task: Task, course: Course) -> Work:
+    steps: Adaptive | list[np.ndarray]
+    if isinstance(course.steps, Adaptive):
+        steps = dataclasses.replace(course.steps, maximum=task.largest)
+    else:
+        steps = [course.steps[0]]
+    none = Tolerances(0.0, 0.0)
+    return Work(
+        task.system,
+        task.method,
+        task.solver,
+        [course.outputs],
+        task.u0[None],
+        steps,
+        task.tolerances or none,
+        task.newton,
+    )
