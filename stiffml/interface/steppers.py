@@ -34,7 +34,7 @@ STEPPERS: dict[str, Callable[[Task], Stepper]] = {
 def solvers_for(request: Request) -> Solvers:
     """Who takes the steps of a run, and who takes recorded ones again."""
     stepper = STEPPERS[request.method.stepper] if request.plan is None else _all_at_once
-    return Solvers(stepper, Replay, _nonstop(request))
+    return Solvers(stepper, Replay, _nonstop(request) if request.plan is None else None)
 
 
 def _nonstop(request: Request) -> Nonstop | None:
