@@ -36,7 +36,8 @@ PAGES = {
         "fifth of them held back. Convolutions make a state of an image, an ODE carries it from t = 0 to "
         "1, and a linear layer reads the end. Nothing here is stiff: explicit methods solve it, by a few "
         "equal steps (`euler`, `rk4`) or adaptive ones (`dopri5`), in single precision. Training is by "
-        "AdamW with one cycle of its rate, all from seed 0. What a gradient costs is compared with "
+        "AdamW with one cycle of its rate, of images that are turned, moved, slanted and sized at random; "
+        "all from seed 0. What a gradient costs is compared with "
         "torchdiffeq, with a tape that is checkpointed by step, and with ACA and MALI.",
         (
             ("The right-hand side of the ODE:", "images/networks.py", "Convolutions"),
@@ -66,8 +67,8 @@ PAGES = {
         "the likelihood of the data is that of where they arrive, and its gradient is that of the steps "
         "taken. In reverse time the same ODE draws samples. It is solved by `dopri5`, in double precision, "
         "and trained by AdamW on all points, from seed 0. A training step is timed with the exact trace "
-        "and with Hutchinson's estimate, also for 43 columns, as MINIBOONE has them, by `rk4`; all beside "
-        "torchdiffeq's.",
+        "and with Hutchinson's estimate, also for MINIBOONE's 43 columns by `rk4`, in the published shape "
+        "and in a smaller one; all beside torchdiffeq's.",
         (
             ("A layer that depends on time:", "flow/model.py", "ConcatSquash"),
             ("The state is a pair, of points and traces; so is its derivative:", "flow/model.py", "Dynamics"),

@@ -17,7 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._decomp import core_aten_decompositions
+from torch._guards import TracingContext, tracing
 from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -97,8 +99,11 @@ def _taken_apart() -> dict[Any, Callable[..., Any]]:
 
 
 def _graph(function: Flat, t: Tensor, u: Tensor) -> GraphModule:
+    # torch notes the shape of each value by a mode for that. Unless it finds one it makes one for each
+    # operation, which takes longer than all the rest.
+    shapes = TracingContext(FakeTensorMode(allow_fallback_kernels=True))
     try:
-        with torch.no_grad():
+        with torch.no_grad(), tracing(shapes):
             return make_fx(torch.func.functionalize(function, remove="mutations"), _taken_apart())(t, u)
     except Exception as error:  # whatever it is, it comes again, where torch calls the function
         if "data-dependent" in str(error) or "tracing tensor" in str(error):

@@ -29,7 +29,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,7 +57,7 @@ from stiffml.system.state import Layout, State
 from stiffml.system.statistics import may_keep_statistics
 from stiffml.system.system import System
 from stiffml.system.trial_memory import rely_on
-from stiffml.system.unnamed_parameters import finds_the_same
+from stiffml.system.unnamed_parameters import finds_the_same, first_graph
 
 SOLVES = 32
 """Solves after which arguments are checked in full again."""
@@ -85,7 +85,8 @@ class _Checked:
     """What is known of a kind of solve of a function, which it must not refer to.
 
     ``held`` keeps the objects alive by whose identity the kind is known. ``request`` has a system whose parts
-    have no function; ``compiled`` says which of them were compiled.
+    have no function; ``compiled`` says which of them were compiled. ``first`` are the operations in the first
+    graph that a run keeps, once it has kept one.
     """
 
     held: tuple[object, ...]
@@ -95,6 +96,7 @@ class _Checked:
     request: Request
     compiled: list[bool]
     left: int = SOLVES
+    first: Sequence[type | None] | None = None
 
 
 def recall(arguments: Arguments) -> Request | None:
@@ -237,8 +239,10 @@ def _again(before: _Checked, arguments: Arguments) -> Request | None:
     system, s0 = _copied(bare, parts), float(request.outputs[0])
     system.keeps_members(bare.reads, bare.members)
     system.watches = before.watches
-    if not all(before.compiled) and not finds_the_same(system, s0, u0):
-        return None
+    if not all(before.compiled):
+        explicit = request.method.stepper == "explicit"
+        if not (_is_the_same(before, system, s0, u0) if explicit else finds_the_same(system, s0, u0)):
+            return None
     if arguments.compile:
         with torch.inference_mode(False), torch.no_grad():
             for part in system.parts:
@@ -259,6 +263,27 @@ def _again(before: _Checked, arguments: Arguments) -> Request | None:
             trials = rely_on(system.parts, system.facts, repeat)
         plan = repeat() if trials is None else relying_on(trials, system, plan)
     return dataclasses.replace(request, system=system, solver=solver, steps=steps, plan=plan)
+
+
+def _is_the_same(before: _Checked, system: System, s: float, u: np.ndarray) -> bool:
+    """As ``finds_the_same``, for explicit steps from a start (size,).
+
+    Where a run will keep graphs of f, it is the first of these that is looked at, and not one more.
+    """
+    keeps = bool(dataclasses.replace(before.request, system=system).kept[1])
+    if before.first is None or not keeps:
+        if not finds_the_same(system, s, u):
+            return False
+        if keeps:
+            found = first_graph(system, s, u)
+            if found is not None:
+                system.first_graph, before.first = found
+        return True
+    found = first_graph(system, s, u)
+    if found is None or found[1] != before.first:
+        return False
+    system.first_graph = found[0]
+    return True
 
 
 def _start(y0: State, layout: Layout, batch_dims: int) -> np.ndarray | None:

@@ -47,9 +47,12 @@ class ExplicitStepper(Stepper):
         self._rejected = self._count = 0
         self._bad_slope: np.ndarray | None = None
         self._graphs = KeptGraphs(task.graphs) if task.graphs else None
-        # Where graphs are kept, the first slope is evaluated once more for its graph.
+        # Where graphs are kept, the first slope is evaluated once more for its graph, unless that is there.
         self._first: np.ndarray | None = None if self._graphs is not None else task.slopes[0]
         self._first_graph: Graphed | None = None
+        if self._graphs is not None and self._system.first_graph is not None:
+            self._first_graph, self._system.first_graph = self._system.first_graph, None
+            self._first = self._first_graph.slope
         self._stiffness: StiffnessTest | None = None
         if task.tolerances is not None and task.watches_stiffness:
             self._stiffness = StiffnessTest(method, self._system.space, self._system.f.eps)

@@ -76,9 +76,7 @@ def _task(request: Request, u0: np.ndarray, watch: Watch | None, slopes: Sequenc
     largest = outputs[-1] - outputs[0]
     if isinstance(steps, Adaptive) and steps.maximum is not None:
         largest = min(largest, steps.maximum)
-    # What the reverse sweep of an explicit method would otherwise compute again.
-    keeps = request.is_differentiated and request.adjoint.checkpoints == "stages"
-    by_stages = request.system.f.is_reversed_by_stages
+    keeps_stages, graphs = (False, 0.0) if method.implicit else request.kept
     limits = None if bounds is None else Limits(bounds, request.tolerances, request.system, u0, adaptive)
     return Task(
         request.system,
@@ -97,8 +95,8 @@ def _task(request: Request, u0: np.ndarray, watch: Watch | None, slopes: Sequenc
         plan=request.plan,
         watch=watch,
         slopes=() if method.implicit else slopes,  # which steps of other methods would hold for nothing
-        keeps_stages=keeps and not by_stages,
-        graphs=request.adjoint.graphs if keeps and by_stages and not request.t.requires_grad else 0.0,
+        keeps_stages=keeps_stages,
+        graphs=graphs,
         is_differentiated=request.is_differentiated,
     )
 

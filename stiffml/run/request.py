@@ -80,3 +80,14 @@ class Request:
     plan: Plan | None
     has_callback: bool = False
     is_differentiated: bool = False
+
+    @property
+    def kept(self) -> tuple[bool, float]:
+        """What a run keeps that its reverse sweep would otherwise compute again, if its steps are explicit.
+
+        Whether it keeps stages, and of how many bytes graphs of f.
+        """
+        if not self.is_differentiated or self.adjoint.checkpoints != "stages":
+            return False, 0.0
+        by_stages = self.system.f.is_reversed_by_stages
+        return not by_stages, self.adjoint.graphs if by_stages and not self.t.requires_grad else 0.0

@@ -15,6 +15,7 @@ from stiffml.extras import to_install
 from stiffml.parameters.names import Members, Reached, reached
 from stiffml.parameters.watch import Watch
 from stiffml.system.derivatives.dynamics import Dynamics
+from stiffml.system.derivatives.joint import Graphed
 from stiffml.system.mass import Mass
 from stiffml.system.space import Space
 from stiffml.system.state import Layout
@@ -49,6 +50,8 @@ class System:
         What the trials of func depend on, for a comparison.
     trials : PassedTrials or None
         The trials that a solve one by one relies on and has not made.
+    first_graph : Graphed or None
+        The graph of f at the start, for the first step of a run that keeps such.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class System:
         self.watches: list[Watch] = []
         self.facts: Facts | None = None
         self.trials: PassedTrials | None = None
+        self.first_graph: Graphed | None = None
         self._members = Members([])
         self.mass_has_gradient = mass is not None and mass.tensor.requires_grad
 

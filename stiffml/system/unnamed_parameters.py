@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from stiffml.parameters.leaves import Origin, Roots, ancestors, dependent_pair, next_node, origin, roots
 from stiffml.parameters.passed import require_independent, require_reverse_mode
+from stiffml.system.derivatives.joint import Graphed
 from stiffml.system.space import Space
 from stiffml.system.system import System
 
@@ -93,6 +94,22 @@ def finds_the_same(system: System, s: float, u: np.ndarray) -> bool:
         if {position[at] for at in found.known} != used:
             return False
     return True
+
+
+def first_graph(system: System, s: float, u: np.ndarray) -> tuple[Graphed, Sequence[type | None]] | None:
+    """f at the start, (size,), with its graph from the state on, and the kinds of operations in it.
+
+    None if it depends on other parameters than a system is said to have. The value is kept for the solve.
+    """
+    assert system.used is not None
+    since = next_node()
+    leaf, value, slope = system.f.attached_with_leaf(s, u)
+    require_reverse_mode(**{"func's value": (value,)})
+    position = {origin(tensor): i for i, tensor in enumerate(system.f.parameters)}
+    found = roots([value], {*position, id(leaf)}, since)
+    if found.leaves or found.older or {position[at] for at in found.known - {id(leaf)}} != system.used[0]:
+        return None
+    return Graphed.of_call(system.f, leaf, value, slope), found.operations
 
 
 def require_none_at_end(system: System, s: float, u: np.ndarray) -> None:

@@ -44,7 +44,8 @@ def learned(size: Size, tell: Tell) -> xarray.Dataset:
     y0 = ignitions.fresh(whole.mechanism, temperatures)
     kinds = [kind for kind in ("fitted", "unseen", "outside") for _ in getattr(size, kind)]
     unseen = [number for number, kind in enumerate(kinds) if kind == "unseen"]
-    ends = [ignitions.LONG * one for one in ignitions.delays(whole, y0[unseen])]
+    of_whole = ignitions.delays(whole, y0)
+    ends = [ignitions.LONG * of_whole[number] for number in unseen]
     shape = len(names), size.seeds
     matched, fitted = (np.empty((*shape, len(temperatures))) for _ in range(2))
     drift, seconds = np.empty(shape), np.empty(shape)
@@ -52,11 +53,9 @@ def learned(size: Size, tell: Tell) -> xarray.Dataset:
     for place, name in enumerate(names):
         for seed in range(size.seeds):
             at = place, seed
-            found = hydrogen.learned(runs, LAWS[name], seed, size.iterations)
-            model, seconds[at] = found.fitted, found.seconds
-            matched[at], fitted[at] = (
-                ignitions.delays(hydrogen.at(one, 1.0), y0) for one in (found.matched, model)
-            )
+            found = hydrogen.learned(runs, LAWS[name], seed, size.iterations, y0)
+            model, matched[at], seconds[at] = found.closure, found.matched, found.seconds
+            fitted[at] = ignitions.delays(hydrogen.at(model, 1.0), y0)
             drift[at] = ignitions.element_drift(hydrogen.at(model, 1.0), whole.mechanism, y0[unseen], ends)
             if seed == 0:
                 models.append(model)
@@ -65,12 +64,14 @@ def learned(size: Size, tell: Tell) -> xarray.Dataset:
     true, lacking = (np.empty((len(size.pressures), len(temperatures))) for _ in range(2))
     closure, density = (np.empty((len(names), *true.shape)) for _ in range(2))
     for column, atmospheres in enumerate(size.pressures):
-        true[column] = ignitions.delays(ignitions.reactor_at(whole.mechanism, atmospheres), y0)
         lacking[column] = ignitions.delays(hydrogen.at(models[0], atmospheres, 0.0), y0)
-        for row, model in enumerate(models):
-            at = row, column
-            closure[at] = density[at] = ignitions.delays(hydrogen.at(model, atmospheres), y0)
-            if atmospheres != 1.0:
+        if atmospheres == 1.0:  # where all else is known
+            true[column], closure[:, column], density[:, column] = of_whole, fitted[:, 0], fitted[:, 0]
+        else:
+            true[column] = ignitions.delays(ignitions.reactor_at(whole.mechanism, atmospheres), y0)
+            for row, model in enumerate(models):
+                at = row, column
+                closure[at] = ignitions.delays(hydrogen.at(model, atmospheres), y0)
                 density[at] = ignitions.delays(hydrogen.at(model, atmospheres, atmospheres), y0)
         tell(f"hydrogen at {atmospheres:g} atm")
     every, along_runs = ("law", "seed"), ("unseen_temperature", "point")

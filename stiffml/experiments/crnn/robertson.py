@@ -182,18 +182,29 @@ def runs_of(case: Case, times: np.ndarray, values: np.ndarray, sizes: np.ndarray
     return Runs(found, case.components, time_units=case.time_units, initial="known", noise=NOISE)
 
 
+def noisy(exact: np.ndarray, noise: float, seed: int) -> np.ndarray:
+    """States (count, n, 3) with relative errors; the starts are known."""
+    errors = noise * np.random.default_rng(seed).standard_normal(exact.shape)
+    errors[:, 0] = 0
+    return exact * (1 + errors)
+
+
 def discovered(
     case: Case, times: np.ndarray, exact: np.ndarray, seed: int, iterations: int
 ) -> tuple[list[Step], Result]:
     """Steps and the fit of their constants from observations of states (count, n, 3)."""
-    errors = NOISE * np.random.default_rng(seed).standard_normal(exact.shape)
-    errors[:, 0] = 0
-    values, y0 = exact * (1 + errors), exact[:, 0]
+    values = noisy(exact, NOISE, seed)
     chosen, k = found_among_all(Matching(times, values), len(case.rates))
     steps = [CANDIDATES[i] for i in chosen]
     in_units = np.array([SIZES[list(step.left)].prod() for step in steps])
-    model = Reactions(steps, k / in_units)
-    result = fitted(model, runs_of(case, times, values, values, y0), iterations)
+    return steps, refined(case, Reactions(steps, k / in_units), times, values, exact[:, 0], iterations)
+
+
+def refined(
+    case: Case, model: Reactions, times: np.ndarray, values: np.ndarray, y0: np.ndarray, iterations: int
+) -> Result:
+    """The fit of constants to observations (count, n, 3), and again with better weights."""
+    fitted(model, runs_of(case, times, values, values, y0), iterations)
     with torch.no_grad():  # errors are a fraction of the solution, not of each observation
         sizes = odeint(
             model,
@@ -204,8 +215,7 @@ def discovered(
             steps=STEPS,
         )
     assert isinstance(sizes, Tensor)
-    result = fitted(model, runs_of(case, times, values, sizes.transpose(0, 1).numpy(), y0), iterations)
-    return steps, result
+    return fitted(model, runs_of(case, times, values, sizes.transpose(0, 1).numpy(), y0), iterations)
 
 
 def fitted(model: Reactions, runs: Runs, iterations: int) -> Result:

@@ -23,6 +23,7 @@ class Size:
     """Of a form: cases, sets of observations, runs and times of each, random starts, steps of Adam, fits.
 
     ``robertson``: runs of Robertson's reactions, at that case's own times and with all its candidates.
+    ``tried``: further sets, in which the reactions are known and only intervals are tried.
     """
 
     cases: tuple[str, ...] = tuple(EVERY)
@@ -34,6 +35,7 @@ class Size:
     steps: int = 1500
     candidates: int = 6
     iterations: int = 60
+    tried: int = 16
 
     def runs_of(self, case: Case) -> int:
         return self.robertson if case is robertson.ROBERTSON else self.runs

@@ -66,7 +66,7 @@ SIZES: dict[Form, Size] = {
             (8, "SqueezeNext", "rk4"),
             *((side, CONVOLUTIONAL, method) for side in WANTED for method in ("euler", "dopri5", "rk4")),
         ),
-        {8: 12, 28: 24},
+        {8: 20, 28: 30},
         None,
         METHODS,
         (1, 2, 4, 8, 16, 32),
@@ -170,7 +170,7 @@ def dataset(
             "steps": list(by_steps),
         },
         attrs={
-            "seeds": "0: weights, batches, shifts of images, and which images are held back",
+            "seeds": "0: weights, batches, how images are moved, and which images are held back",
             "batch": f"{BATCH} images in training, {size.batch} where costs are measured",
             "block": "T = 1, states of 16 channels: 8×8 for images of 8×8, 7×7 for those of 28×28",
             "precision": "float32",
@@ -186,7 +186,7 @@ def of_accuracy(size: Size, accuracies: dict[str, list[float]]) -> list[Finding]
         wanted = WANTED[side] if bounded else None
         differs = "digits and a small network in place of CIFAR-10 and 200 epochs"
         if wanted is not None and curve[-1] < wanted:
-            differs += f"; {size.epochs[side]} epochs, so that it takes minutes"
+            differs += f"; {size.epochs[side]} epochs of a network of 16 channels"
         what = f"accuracy on unseen digits, {case}"
         found.append(Finding(what, curve[-1], at_least=wanted, differs=differs))
     return found

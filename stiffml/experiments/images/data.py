@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import affine_grid, grid_sample
+
+ANGLE, SLANT, SIZE, SHIFT = 0.14, 0.1, 0.08, 1 / 18
+"""By how much images are moved at most: rad, of the height, of the logarithm of the size, of a side."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,18 @@ def digits(side: int, limit: int | None = None) -> Digits:
     return Digits(images[held:], shown[held:], images[:held], shown[:held])
 
 
-def shifted(images: Tensor, generator: torch.Generator, most: int) -> Tensor:
-    """Images moved by up to ``most`` pixels in both directions, each by another random shift."""
-    count, _, side, _ = images.shape
-    wide = pad(images, [most] * 4)
-    start = torch.randint(0, 2 * most + 1, (2, count, 1), generator=generator)
-    rows, columns = start + torch.arange(side)
-    return wide[torch.arange(count)[:, None, None], 0, rows[:, :, None], columns[:, None, :]][:, None]
+def moved(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Images as if written anew: each turned, moved, slanted and sized by random amounts of its own."""
+    count, side = len(images), images.shape[-1]
+
+    def uniform(most: float) -> Tensor:
+        return most * (2 * torch.rand(count, generator=generator) - 1)
+
+    angle, slant, size = uniform(ANGLE), uniform(SLANT), uniform(SIZE).exp()
+    cos, sin = size * angle.cos(), size * angle.sin()
+    rows = [
+        torch.stack([cos, slant * cos - sin, uniform(2 * SHIFT)], dim=1),
+        torch.stack([sin, slant * sin + cos, uniform(2 * SHIFT)], dim=1),
+    ]
+    grid = affine_grid(torch.stack(rows, dim=1), [count, 1, side, side], align_corners=False)
+    return grid_sample(images, grid, align_corners=False)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from stiffml import Adaptive, Grid, ODEBlock
-from stiffml.experiments.images.data import Digits, shifted
+from stiffml.experiments.images.data import Digits, moved
 from stiffml.experiments.images.networks import Classifier
 from stiffml.experiments.images.ways import TIMES
 
@@ -32,7 +32,7 @@ class Trained:
 def train(
     data: Digits, dynamics: Callable[[], nn.Module], method: str, epochs: int, told: Callable[[str], None]
 ) -> Trained:
-    """AdamW with one cycle of its rate; images are moved by up to a pixel, or two of 28, at random."""
+    """AdamW with one cycle of its rate; images are moved at random, anew in each epoch."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     steps = STEPS[method]
@@ -49,7 +49,7 @@ def train(
         order = torch.randperm(len(data.images), generator=generator)
         for number in range(batches):
             batch = order[number * BATCH : (number + 1) * BATCH]
-            images = shifted(data.images[batch], generator, most=data.side // 12 or 1)
+            images = moved(data.images[batch], generator)
             optimizer.zero_grad()
             cross_entropy(model(images), data.labels[batch]).backward()
             optimizer.step()

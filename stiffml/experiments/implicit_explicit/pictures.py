@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stiffml.experiments.implicit_explicit.findings import FASTEST
+from stiffml.experiments.implicit_explicit.findings import FASTEST, SEEN
 from stiffml.plotting import DATA, Figure, series, styled
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def trainings(data: xarray.Dataset) -> Figure:
 
 def followed(data: xarray.Dataset) -> Figure:
     """Stiffness, cost and gradient at the snapshots of one fit."""
-    figure = Figure(figsize=(11, 3.8))
-    left, middle, right = figure.subplots(1, 3)
+    figure = Figure(figsize=(11, 7.2))
+    (left, middle), (right, last) = figure.subplots(2, 2)
     at = data["followed"].values
     left.plot(at, data["fit_error"], **series(0), label="mean error, cn [ranges]")
     left.plot(at, data["fit_fastest"], **series(1), label="fastest decay [1/s]")
@@ -85,7 +85,13 @@ def followed(data: xarray.Dataset) -> Figure:
     right.plot(at, data["norm"], **{**series(1), "mfc": "none", "ms": 9}, label="dopri5, discrete adjoint")
     right.plot(at, data["norm_continuous"], **series(2), label="torchdiffeq, continuous")
     right.set_title("norm of the gradient")
-    for panel in (left, middle, right):
+    time, seen = data["observation"].values[1:], data["left"].values[1:] > SEEN
+    last.axvspan(time[0], time[seen].max(), color=DATA, alpha=0.12, lw=0, label="the transient is seen")
+    for number, (name, text) in enumerate((("decay", "learned, cn"), ("decay_own", "Robertson"))):
+        last.plot(time, data[name].values[1:], **series(number), label=text)
+    last.set_title("fastest decay at the observations [1/s]")
+    for panel in (left, middle, right, last):
         panel.set(xscale="log", yscale="log", xlabel="iteration of the fit by LM")
         panel.legend(frameon=False, fontsize=9)
+    last.set_xlabel("time [s]")
     return figure

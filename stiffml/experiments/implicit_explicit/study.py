@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import stiffml
 from stiffml.diagnostics import stiffness
 from stiffml.experiments.experiment import Form, Outcome, Report
+from stiffml.experiments.implicit_explicit.decays import along_the_data
 from stiffml.experiments.implicit_explicit.findings import findings
 from stiffml.experiments.robertson import END, LEARNING_RATE, Data, Network, error_of, observations
 from stiffml.training import FirstOrder, compare, fit
@@ -117,7 +118,8 @@ def follow(data: Data, size: Size, report: Callable[[int, str], None]) -> xarray
     def keep(progress: object) -> None:
         kept.append({name: weight.clone() for name, weight in model.state_dict().items()})
 
-    fit(model, data.runs, method="cn", scale=1.0, target=size.target, report=keep)
+    result = fit(model, data.runs, method="cn", scale=1.0, target=size.target, report=keep)
+    learned = along_the_data(result.model, data)
     at = np.unique(np.geomspace(1, len(kept), size.snapshots).round().astype(int))
     rows = []
     for place, iteration in enumerate(at):
@@ -141,7 +143,8 @@ def follow(data: Data, size: Size, report: Callable[[int, str], None]) -> xarray
         text, units = (text, "1") if isinstance(text, str) else text
         values = np.array([row[name] for row in rows], dtype=float)
         variables[name] = ("followed", values, {"long_name": text, "units": units})
-    return xarray.Dataset(variables, {"followed": ("followed", at, {"long_name": "iteration of the fit"})})
+    fitted = xarray.Dataset(variables, {"followed": ("followed", at, {"long_name": "iteration of the fit"})})
+    return fitted.merge(learned)
 
 
 def costs(model: nn.Module, data: Data, calls: int) -> dict[str, float]:

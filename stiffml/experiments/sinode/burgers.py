@@ -14,6 +14,7 @@ from torch import Tensor
 import problems
 import stiffml
 from stiffml.experiments.experiment import Experiment, Finding, Form, Outcome, Report
+from stiffml.experiments.sinode.beside import beside, of_torchdiffeq
 from stiffml.experiments.sinode.pictures import draw_burgers
 from stiffml.experiments.sinode.results import losses_of, of_ways
 from stiffml.experiments.sinode.training import Dense, Setting, Training, Way, Windows, train
@@ -73,6 +74,8 @@ def run(form: Form, report: Report) -> Outcome:
     for number, way in enumerate(ways, 2):
         ended[way] = train(problem, training, validation, way, setting, partial(report, number - 1, 4))
     data = losses_of(ended).merge(onwards(ended, problem, states[:, seen:]))
+    if form != "quick":
+        data = data.merge(beside(problem, training, *ways, setting))
     data.attrs.update(
         seeds="0",
         setup=f"{size.points} points, {seen} initial conditions to train on, {size.series - seen} others to "
@@ -80,7 +83,7 @@ def run(form: Form, report: Report) -> Outcome:
         unlearned=float(absolute(validation.start - validation.end)),
     )
     report(4, 4, "models from unseen initial conditions")
-    return Outcome(data, (*of_ways(data, form), *of_fronts(data)))
+    return Outcome(data, (*of_ways(data, form), *of_torchdiffeq(data), *of_fronts(data)))
 
 
 def generate(problem: problems.Problem, size: Size, seed: int) -> Tensor:
@@ -168,4 +171,5 @@ EXPERIMENT = Experiment(
     source="H. Zhang, Y. Liu & R. Maulik, semi-implicit neural ODEs, arXiv 2412.11301",
     run=run,
     draw=draw_burgers,
+    requires=("torchdiffeq",),
 )

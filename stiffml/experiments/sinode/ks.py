@@ -12,6 +12,7 @@ from torch import Tensor
 
 import problems
 from stiffml.experiments.experiment import Experiment, Finding, Form, Outcome, Report
+from stiffml.experiments.sinode.beside import beside, of_torchdiffeq
 from stiffml.experiments.sinode.pictures import draw_ks
 from stiffml.experiments.sinode.results import losses_of, of_ways
 from stiffml.experiments.sinode.training import Convolution, Dense, Setting, Training, Way, train
@@ -80,7 +81,10 @@ def run(form: Form, report: Report) -> Outcome:
     ended = {}
     for number, (way, setting) in enumerate(ways.items(), 2):
         ended[way] = train(problem, training, validation, way, setting, partial(report, number - 1, 5))
+    imex, explicit, _ = ways
     data = losses_of(ended)
+    if form != "quick":
+        data = data.merge(beside(problem, training, imex, explicit, dense))
     data = data.merge(by_themselves(ended, problem, series, rate))
     data.attrs.update(
         lyapunov_exponent=rate,
@@ -90,7 +94,7 @@ def run(form: Form, report: Report) -> Outcome:
         f"on, {len(validation.start)} later ones to validate on, batch {size.batch}",
     )
     report(5, 5, "models by themselves")
-    return Outcome(data, (*of_ways(data, form), *of_chaos(data, form)))
+    return Outcome(data, (*of_ways(data, form), *of_torchdiffeq(data), *of_chaos(data, form)))
 
 
 def by_themselves(
@@ -195,4 +199,5 @@ EXPERIMENT = Experiment(
     source="H. Zhang, Y. Liu & R. Maulik, semi-implicit neural ODEs, arXiv 2412.11301",
     run=run,
     draw=draw_ks,
+    requires=("torchdiffeq",),
 )

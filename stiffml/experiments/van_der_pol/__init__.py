@@ -11,4 +11,5 @@ EXPERIMENT = Experiment(
     source="C. Fronk & L. Petzold, arXiv 2410.05592 (implicit methods) and 2412.01181 (exponential ones)",
     run=run,
     draw=draw,
+    requires=("torchdiffeq",),
 )

@@ -14,6 +14,7 @@ import numpy as np
 from stiffml.experiments.experiment import Finding, Form, Outcome, Report
 from stiffml.experiments.van_der_pol.attempts import ATTEMPTS, REACHED, Attempt, Ended, attempt
 from stiffml.experiments.van_der_pol.models import Data, observations
+from stiffml.experiments.van_der_pol.others import OTHERS, Other, attempt_by_other
 
 if TYPE_CHECKING:
     import xarray
@@ -37,13 +38,13 @@ class Size:
     mu: float
     points: int
     seconds: float
-    attempts: tuple[Attempt, ...]
+    attempts: tuple[Attempt | Other, ...]
 
 
 SIZES = {
     "quick": Size(10.0, 100, 1.2, ATTEMPTS[2:3] + ATTEMPTS[7:8]),
-    "medium": Size(30.0, 200, 2.5, ATTEMPTS),
-    "full": Size(100.0, 400, 5.0, ATTEMPTS),
+    "medium": Size(30.0, 200, 2.5, (*ATTEMPTS, *OTHERS)),
+    "full": Size(100.0, 400, 5.0, (*ATTEMPTS, *OTHERS)),
 }
 
 
@@ -52,7 +53,10 @@ def run(form: Form, report: Report) -> Outcome:
     data = observations(size.mu, size.points, END)
     ended = []
     for number, one in enumerate(size.attempts, 1):
-        ended.append(attempt(one, data, size.seconds))
+        if isinstance(one, Other):
+            ended.append(attempt_by_other(one, data, size.seconds))
+        else:
+            ended.append(attempt(one, data, size.seconds))
         report(number, len(size.attempts), f"{one.name}: {ended[-1].unseen:.1e}, {ended[-1].outcome[:40]}")
     found = dataset(size, data, ended)
     return Outcome(found, findings(found, form))

@@ -123,6 +123,16 @@ class WithJacobian(Evaluation):
             self._last_blocks = None
         return value
 
+    def attached_with_leaf(self, s: float, u: np.ndarray) -> tuple[Tensor, Tensor, np.ndarray]:
+        """The same from a leaf, as ``called_with_leaf``; the value is kept for a later :meth:`evaluate`."""
+        s, state = self.span.trim(s), u.copy()
+        with torch.enable_grad():
+            leaf, value, slope = self.called_with_leaf(s, state)
+        if not self.is_large and not self.space.is_distributed:
+            self._last_time, self._last_state, self._last_slope = s, state, slope.copy()
+            self._last_blocks = None
+        return leaf, value, slope
+
     def attached_slope(self, s: float, u: np.ndarray) -> tuple[Tensor, np.ndarray]:
         """The same, and f there."""
         value = self.attached(s, u)

@@ -80,6 +80,17 @@ class Graphed:
                 self._leaves, self._direction = [leaf], f.direction
         if not f.knows(value, self._leaves):
             f.require_known(value, torch.tensor([s]), torch.from_numpy(u)[None], self._leaves)
+        self._keep(value)
+
+    @classmethod
+    def of_call(cls, f: Dynamics, leaf: Tensor, value: Tensor, slope: np.ndarray) -> Graphed:
+        """From what ``called_with_leaf`` has returned, whose graph is known to end at parameters of ``f``."""
+        found = cls.__new__(cls)
+        found._leaves, found._direction, found.slope = [leaf], f.direction, slope
+        found._keep(value)
+        return found
+
+    def _keep(self, value: Tensor) -> None:
         self._like = value.device, value.dtype
         # Of the value only the edge where its graph begins is kept.
         self._edge: GradientEdge | None = get_gradient_edge(value) if value.requires_grad else None
