@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
+
+NO_NODE = sys.maxsize
+"""Larger than the number of any node."""
 
 Origin = int | tuple[Node, int]
 """A tensor in a graph: the id of a leaf, or the node that computed the tensor and the output number."""
@@ -88,24 +92,34 @@ def roots(begin: Iterable[Tensor | Node], known: Container[Origin] = (), since: 
 
 
 def comes_from(tensor: Tensor, leaves: Iterable[Tensor]) -> bool:
-    """Whether a tensor was computed from no other leaves than these; all are looked for at every call.
+    """Whether a tensor was computed from no other leaves than these; all are looked for at every call."""
+    return oldest_from(tensor, leaves) is not None
+
+
+def oldest_from(tensor: Tensor, leaves: Iterable[Tensor]) -> int | None:
+    """The least number of a node that a tensor was computed by, ``NO_NODE`` if there is none; see
+    :func:`next_node`. None if it was computed from other leaves than these.
 
     As :func:`roots` would tell, but for what else that says, in half of its time.
     """
     known = set(map(id, leaves))
     if tensor.grad_fn is None:
-        return not tensor.requires_grad or id(tensor) in known
-    seen, waiting = set[Node](), [tensor.grad_fn]
+        return NO_NODE if not tensor.requires_grad or id(tensor) in known else None
+    seen, waiting, oldest = set[Node](), [tensor.grad_fn], NO_NODE
     while waiting:
-        for node, _ in waiting.pop().next_functions:
+        one = waiting.pop()
+        number = one._sequence_nr()
+        if number < oldest:
+            oldest = number
+        for node, _ in one.next_functions:
             if node is None or node in seen:
                 continue
             seen.add(node)
             if type(node) is not _ACCUMULATES:
                 waiting.append(node)
             elif id(node.variable) not in known:  # type: ignore[attr-defined]
-                return False
-    return True
+                return None
+    return oldest
 
 
 def ancestors(node: Node) -> Iterator[Origin]:

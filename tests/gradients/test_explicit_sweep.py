@@ -270,3 +270,68 @@ def test_backwards_twice() -> None:
     first = torch.autograd.grad(y.sum(), [y0, func.out.weight], retain_graph=True)
     again = torch.autograd.grad(y.sum(), [y0, func.out.weight])
     require_close(again, first, 1e-13)
+
+
+class Shared(Counted):
+    """A network of which all calls share a part of their graphs: weights that are made once."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 3)
+        self.logarithm = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+        self.kept: Tensor | None = None
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        if self.kept is None:
+            self.kept = torch.exp(self.logarithm)
+        return self.kept * super().forward(t, y)
+
+
+@pytest.mark.parametrize("shares", [False, True])
+@pytest.mark.parametrize("graphs", [0.0, math.inf])
+def test_what_a_graph_holds_is_freed_as_it_is_used(
+    shares: bool, graphs: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for what other calls share, whose gradients would be lost with it."""
+    func, y0, t = Shared() if shares else Counted(3, 3), start_of((500, 3)), times(0, 0.5, 1)
+    arguments: dict = {"method": "rk4", "batch_dims": 1, "adjoint": Discrete(graphs=graphs)}
+    retained, grad = list[bool](), torch.autograd.grad
+
+    def noted(outputs, *arguments, **options):
+        retained.append(bool(options.get("retain_graph")))
+        return grad(outputs, *arguments, **options)
+
+    def differentiated(steps: Grid) -> list[Tensor]:
+        if shares:
+            func.kept = torch.exp(func.logarithm)
+        y = solve(func, y0, t, steps=steps, **arguments).y
+        func.zero_grad()
+        monkeypatch.setattr(torch.autograd, "grad", noted)
+        y.square().sum().backward()
+        monkeypatch.undo()
+        return [p.grad for p in func.parameters() if p.grad is not None]
+
+    found = differentiated(Grid(4))
+    assert len(retained) >= 32, f"{len(retained)} products: look at Graphed.products"
+    assert any(retained) == shares, "look at what Graphed._keep is told"
+
+    def plain() -> Tensor:
+        y, total = y0, y0.square().sum()
+        for begin, end in pairwise(t.tolist()):
+            h = (end - begin) / 4
+            for n in range(4):
+                s = torch.tensor(begin + n * h, dtype=torch.float64)
+                k1 = func(s, y)
+                k2 = func(s + h / 2, y + h / 2 * k1)
+                k3 = func(s + h / 2, y + h / 2 * k2)
+                y = y + h / 6 * (k1 + 2 * k2 + 2 * k3 + func(s + h, y + h * k3))
+            total = total + y.square().sum()
+        return total
+
+    func.zero_grad()
+    if shares:
+        func.kept = None
+    plain().backward()
+    expected = [p.grad for p in func.parameters() if p.grad is not None]
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-13)

@@ -200,9 +200,7 @@ SHAPE = {
 }
 WHY_MISSED = {
     TAPE: "f is called as often, but stiffml searches the graph of each call for tensors that it does not "
-    "know, and runs torch's backward pass once for each call, where a tape runs it once; each such pass keeps "
-    "what the graph holds until it has ended, since other calls may share it, so large ones take new memory "
-    "where a tape takes that which it has just freed",
+    "know, and runs torch's backward pass once for each call, where a tape runs it once",
     CONTINUOUS: "an adjoint that solves backwards calls f twice as often, but differentiates it as often: "
     "where a call costs 1 and its derivative 2, that is 4 beside 3; what is above 0.75 are the costs that a "
     "backward pass of torch for each call has beside odeint's",

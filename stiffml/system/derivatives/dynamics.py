@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.parameters.leaves import comes_from, origin, roots
+from stiffml.parameters.leaves import oldest_from, origin, roots
 from stiffml.system.derivatives.jacobian import NARROW, WithJacobian
 from stiffml.system.derivatives.products import Derivative, added, derivative, gradient
 from stiffml.system.function.batching import Batching
@@ -74,10 +74,13 @@ class Dynamics(WithJacobian):
 
         False if parameters are no leaves, which takes another look.
         """
-        if self.makes_leaves:
-            return True
+        return self.makes_leaves or self.oldest_node(slopes, leaves) is not None
+
+    def oldest_node(self, slopes: Tensor, leaves: Sequence[Tensor]) -> int | None:
+        """The number of the oldest operation in the graph of ``slopes``; None if these depend on other leaves
+        than these and parameters, or parameters are no leaves."""
         known = (*leaves, *self.parameters)
-        return all(one.grad_fn is None for one in known) and comes_from(slopes, known)
+        return oldest_from(slopes, known) if all(one.grad_fn is None for one in known) else None
 
     def require_known(self, slopes: Tensor, s: Tensor, u: Tensor, leaves: Sequence[Tensor]) -> None:
         """Raise ValueError if ``slopes``, f at K states, depend on other leaves than these and parameters."""

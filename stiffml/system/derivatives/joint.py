@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge, saved_tensors_hooks
 
-from stiffml.parameters.leaves import roots
+from stiffml.parameters.leaves import next_node, roots
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.derivatives.jacobian import WORTH_REPLICATING
 from stiffml.system.derivatives.products import gradient
@@ -63,9 +63,10 @@ class Graphed:
         (size,) f, which must not be written to either.
     """
 
-    __slots__ = ("_direction", "_edge", "_leaves", "_like", "slope")
+    __slots__ = ("_direction", "_edge", "_is_shared", "_leaves", "_like", "slope")
 
     def __init__(self, f: Dynamics, s: float, u: np.ndarray, wrt_time: bool = False) -> None:
+        since = next_node()
         with torch.enable_grad():
             if wrt_time or f.extrapolates(s):
                 # In solver time, and differentiable by it whether or not torch sees how f depends on time.
@@ -78,19 +79,23 @@ class Graphed:
             else:
                 leaf, value, self.slope = f.called_with_leaf(s, u)
                 self._leaves, self._direction = [leaf], f.direction
-        if not f.knows(value, self._leaves):
+        oldest = f.oldest_node(value, self._leaves)
+        if oldest is None:
             f.require_known(value, torch.tensor([s]), torch.from_numpy(u)[None], self._leaves)
-        self._keep(value)
+        self._keep(value, is_shared=oldest is None or oldest < since)
 
     @classmethod
     def of_call(cls, f: Dynamics, leaf: Tensor, value: Tensor, slope: np.ndarray) -> Graphed:
-        """From what ``called_with_leaf`` has returned, whose graph is known to end at parameters of ``f``."""
+        """From what ``called_with_leaf`` has returned: its graph was made by that call, and is known to end
+        at parameters of ``f``."""
         found = cls.__new__(cls)
         found._leaves, found._direction, found.slope = [leaf], f.direction, slope
-        found._keep(value)
+        found._keep(value, is_shared=False)
         return found
 
-    def _keep(self, value: Tensor) -> None:
+    def _keep(self, value: Tensor, is_shared: bool) -> None:
+        # Where other calls may share a part of the graph, what it holds outlives its use.
+        self._is_shared = is_shared
         self._like = value.device, value.dtype
         # Of the value only the edge where its graph begins is kept.
         self._edge: GradientEdge | None = get_gradient_edge(value) if value.requires_grad else None
@@ -113,9 +118,9 @@ class Graphed:
         if self._direction < 0:
             cotangent = -cotangent
         wanted = [*self._leaves, *f.parameters]
-        # The graph may have a part that other calls of func share.
+        shared = self._is_shared
         found: list[Tensor | None] = [
-            *torch.autograd.grad([self._edge], wanted, cotangent, retain_graph=True, allow_unused=True)
+            *torch.autograd.grad([self._edge], wanted, cotangent, retain_graph=shared, allow_unused=True)
         ]
         by_u, times = found[0], found[1 : len(self._leaves)]
         u = None if by_u is None else by_u.double().cpu().numpy()
