@@ -21,12 +21,10 @@ class Newton:
     (Hairer & Wanner, Solving ODEs II, section IV.8, eq. 8.10).
 
     Adaptive steps with a factorised Jacobian, of a function that is not compiled, keep that Jacobian from
-    iteration to iteration and from step to step while ρ ≤ 0.3. Convergence is linear then. Where gradients
-    may be asked for, the expected error must be at most 1e-5, so that they are those of equations that hold;
-    in a solve without them, as under ``torch.no_grad``, at most 0.1, if there are no algebraic equations.
-    These iterations, at most 8 in a stage, do not count towards ``max_iterations``. Where ρ is larger, the
-    rest of the stage takes a new Jacobian in each iteration; a stage in which func is not finite is solved
-    again with a new one before its step is cut.
+    iteration to iteration and from step to step while ρ ≤ 0.3. Convergence is linear then, so the expected
+    error must be at most 1e-5. These iterations, at most 8 in a stage, do not count towards
+    ``max_iterations``. Where ρ is larger, the rest of the stage takes a new Jacobian in each iteration; a
+    stage in which func is not finite is solved again with a new one before its step is cut.
 
     An iterate is also accepted if its updates no longer shrink and are no larger than rounding makes them: an
     equation A + B + C = 1 determines a small C only to 1e-16.

@@ -15,7 +15,7 @@ from stiffml.native.mended import MendedJacobians
 from stiffml.native.newton import NewtonTest
 from stiffml.native.rows import LastJacobian, NotConvergedError, RowSolver
 from stiffml.run.controller import Controller
-from stiffml.run.kept_jacobian import KeptJacobian, error_left, may_keep
+from stiffml.run.kept_jacobian import KeptJacobian, may_keep
 from stiffml.run.stepping import Counts, Stepper, Task, updates
 from stiffml.settings import Tolerances
 from stiffml.system.derivatives.dynamics import Dynamics
@@ -37,11 +37,7 @@ class NativeStepper(Stepper):
         mends = task.solver is not None and task.solver.uses_blocks
         self._mended = MendedJacobians(task.system) if mends else None
         is_direct = task.solver is not None and task.solver.contraction == 0
-        self._last = (
-            LastJacobian(KeptJacobian(error_left(task)))
-            if adaptive and is_direct and may_keep(task)
-            else None
-        )
+        self._last = LastJacobian(KeptJacobian()) if adaptive and is_direct and may_keep(task) else None
         self._keeps_stages = bool(task.method.kept_stages(task.system.form))
         self._trajectory = Trajectory(np.array([task.s0, task.last]))
         held = task.method.estimate_history if adaptive else task.method.history
@@ -166,9 +162,7 @@ class NativeStepper(Stepper):
             trajectory.drop_last_step()
             trajectory.half = half
         if order:
-            assert self._tolerances is not None
-            safety = self._task.method.safety(self._tolerances.rtol)
-            return status, Controller(order - 1, safety).factor(error)
+            return status, Controller(order - 1, self._task.method.safety).factor(error)
         return status, 1.0 if self._tolerances is not None else math.inf
 
     def _solve(self, rows: RowSolver) -> tuple[Status | None, float]:

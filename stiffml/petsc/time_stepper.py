@@ -15,7 +15,7 @@ from stiffml.petsc.options import ScopedOptions
 from stiffml.petsc.rounding import rounding_of_updates
 from stiffml.petsc.sharing import vector_type
 from stiffml.petsc.stiffness import StiffnessTest
-from stiffml.run.kept_jacobian import MOST_KEPT, KeptJacobian, error_left, may_keep
+from stiffml.run.kept_jacobian import MOST_KEPT, KeptJacobian, may_keep
 from stiffml.run.stepping import Task
 from stiffml.settings import Tolerances
 
@@ -109,7 +109,7 @@ class TimeStepper:
                 self._rounding_of_updates,
                 callbacks.shares_vectors,
                 searches=searches,
-                keeping=KeptJacobian(error_left(task)) if matrix.keeps else None,
+                keeping=KeptJacobian() if matrix.keeps else None,
             )
             snes.setConvergenceTest(test)
         callbacks.use(matrix, test)
@@ -183,9 +183,9 @@ def options_of(task: Task, guards: bool) -> ScopedOptions:
         managed |= {"ts_adapt_dt_min": 0.0, "ts_adapt_dt_max": task.largest}
     suggested = dict(task.solver.suggested_options) if isinstance(task.solver, PETScSolver) else {}
     if task.tolerances:
-        suggested["ts_adapt_safety"] = safety = method.safety(task.tolerances.rtol)
+        suggested["ts_adapt_safety"] = method.safety
         # Of a step that was rejected PETSc takes the product of both, by default 0.45 for all methods.
-        suggested["ts_adapt_reject_safety"] = min(1.0, 0.45 / safety)
+        suggested["ts_adapt_reject_safety"] = min(1.0, 0.45 / method.safety)
     if system.constant_jacobian:
         managed["snes_type"] = "ksponly"  # one linear solve, without a convergence test
     elif method.newton:

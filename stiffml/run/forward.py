@@ -97,7 +97,6 @@ def _task(request: Request, u0: np.ndarray, watch: Watch | None, slopes: Sequenc
         slopes=() if method.implicit else slopes,  # which steps of other methods would hold for nothing
         keeps_stages=keeps_stages,
         graphs=graphs,
-        is_differentiated=request.is_differentiated,
     )
 
 

@@ -19,9 +19,6 @@ One with new Jacobians ends at updates of the size of the weights; but it conver
 leaves is about this. Gradients show what is left: they are those of equations that hold.
 """
 
-ENOUGH = 0.1
-"""The same where no gradient can be asked for: Newton's weights are a hundredth of a step's tolerance."""
-
 MOST_KEPT = 8
 """Iterations of one solve with the same Jacobian."""
 
@@ -49,26 +46,12 @@ def may_keep(task: Task) -> bool:
     return task.method.newton and not is_other
 
 
-def error_left(task: Task) -> float:
-    """The error, in Newton's weights, at which an iteration with a kept Jacobian ends.
-
-    What it leaves is seen in gradients, and in algebraic equations, of which no step has a tolerance.
-    """
-    mass = task.system.mass
-    return EXACT if task.is_differentiated or (mass is not None and mass.singular) else ENOUGH
-
-
 class KeptJacobian:
     """Decides whether an iteration uses the last Jacobian J, and judges updates made with it.
 
     The matrix shift·M − J follows the shift at once; J is kept while updates shrink fast. If they do not, the
     solve goes on with a new J at each iterate, from where it is. Hairer & Wanner, Solving ODEs II, section
     IV.8; Hindmarsh et al., ACM TOMS 31 (2005), section 2.1.
-
-    Parameters
-    ----------
-    left : float
-        The error at which iterations end, in Newton's weights.
 
     Attributes
     ----------
@@ -80,8 +63,7 @@ class KeptJacobian:
         Iterations of the present solve before it was exact.
     """
 
-    def __init__(self, left: float) -> None:
-        self._left = left
+    def __init__(self) -> None:
         self.wants_new, self.is_exact = True, False
         self.iterations = 0
         self._is_new = True  # whether the last update was, or the next is, made with a J of its own iterate
@@ -127,14 +109,14 @@ class KeptJacobian:
         if self._is_new:
             return None
         if previous == math.inf:
-            return size <= self._left
+            return size <= EXACT
         contraction = size / previous
         if not contraction <= FAST or self.iterations >= MOST_KEPT:
             self.wants_new = self.is_exact = self._failed = True
             return False
         # A single quotient may be small by chance.
         self._rate = max(0.3 * self._rate, contraction)
-        return self._rate < 1 and size * self._rate <= self._left * (1 - self._rate)
+        return self._rate < 1 and size * self._rate <= EXACT * (1 - self._rate)
 
     def has_converged(self) -> None:
         """A solve has ended well."""

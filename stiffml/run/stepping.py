@@ -87,8 +87,6 @@ class Task:
         Whether the stages of explicit steps are kept.
     graphs : float
         Bytes of graphs of f that may be kept; 0 for none.
-    is_differentiated : bool
-        Whether gradients may be asked for.
     """
 
     system: System
@@ -109,7 +107,6 @@ class Task:
     slopes: Sequence[np.ndarray] = ()
     keeps_stages: bool = False
     graphs: float = 0.0
-    is_differentiated: bool = False
 
     @property
     def shrink(self) -> float:

@@ -57,7 +57,6 @@ struct task {
   double newton_rtol, eps;
   const double *newton_atol, *signs; /* (4, size) of +1 and -1 */
   int64_t max_iterations, keeps;     /* whether iterations go on with earlier Jacobians */
-  double error_left;                 /* at which such iterations end, in Newton's weights */
   /* The course: times to end steps on, and either adaptive steps or steps known in advance. */
   double start, first, minimum;
   int64_t max_steps, max_cuts, outputs, adaptive;

@@ -47,7 +47,6 @@ class TaskStruct(ctypes.Structure):
         *((name, _DOUBLE) for name in ("stability", "rtol", "newton_rtol", "eps")),
         *((name, _POINTER) for name in ("newton_atol", "signs")),
         *((name, _INT) for name in ("max_iterations", "keeps")),
-        ("error_left", _DOUBLE),
         *((name, _DOUBLE) for name in ("start", "first", "minimum")),
         *((name, _INT) for name in ("max_steps", "max_cuts", "outputs", "adaptive")),
         *((name, _POINTER) for name in ("output", "end_of", "ends")),

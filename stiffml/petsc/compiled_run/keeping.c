@@ -50,14 +50,14 @@ static enum judged judge_kept(struct run *r, double size, double previous) {
   if (!r->task.keeps || k->is_exact) return BY_OTHER_RULES;
   k->iterations++;
   if (k->is_new) return BY_OTHER_RULES;
-  if (previous == INFINITY) return size <= r->task.error_left ? GOOD : GOES_ON;
+  if (previous == INFINITY) return size <= KEPT_EXACT ? GOOD : GOES_ON;
   double contraction = size / previous;
   if (!(contraction <= KEPT_FAST) || k->iterations >= KEPT_MOST) {
     k->wants_new = k->is_exact = k->has_failed = 1;
     return GOES_ON;
   }
   k->rate = fmax(0.3 * k->rate, contraction);
-  return k->rate < 1 && size * k->rate <= r->task.error_left * (1 - k->rate) ? GOOD : GOES_ON;
+  return k->rate < 1 && size * k->rate <= KEPT_EXACT * (1 - k->rate) ? GOOD : GOES_ON;
 }
 
 /* A solve has ended well. */

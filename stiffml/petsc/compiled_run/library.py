@@ -15,6 +15,7 @@ from stiffml.run import kept_jacobian
 
 _KEPT = {
     "FAST": kept_jacobian.FAST,
+    "EXACT": kept_jacobian.EXACT,
     "MOST": kept_jacobian.MOST_KEPT,
     "SLOW": kept_jacobian.SLOW,
     "OLDEST": kept_jacobian.OLDEST,

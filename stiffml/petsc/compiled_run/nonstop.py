@@ -26,7 +26,7 @@ from stiffml.petsc.formulation import Formulation, TimeAsState
 from stiffml.petsc.library import PETSc
 from stiffml.petsc.stiffness import StiffnessTest
 from stiffml.petsc.time_stepper import new_ts, options_of, set_tolerances
-from stiffml.run.kept_jacobian import error_left, may_keep
+from stiffml.run.kept_jacobian import may_keep
 from stiffml.run.nonstop import Course, Taken
 from stiffml.run.stepping import Counts, Task
 from stiffml.steps import Adaptive
@@ -120,7 +120,6 @@ class _Run:
             newton = task.newton
             struct.newton_rtol, struct.max_iterations = newton.rtol, newton.max_iterations
             struct.keeps = task.tolerances is not None and may_keep(task)
-            struct.error_left = error_left(task)
             struct.signs = self._numbers(_signs(size))
             if newton.atol is not None:
                 struct.newton_atol = self._numbers(np.broadcast_to(newton.atol, size))
