@@ -162,7 +162,9 @@ class NativeStepper(Stepper):
             trajectory.drop_last_step()
             trajectory.half = half
         if order:
-            return status, Controller(order - 1, self._task.method.safety).factor(error)
+            assert self._tolerances is not None
+            safety = self._task.method.safety(self._tolerances.rtol)
+            return status, Controller(order - 1, safety).factor(error)
         return status, 1.0 if self._tolerances is not None else math.inf
 
     def _solve(self, rows: RowSolver) -> tuple[Status | None, float]:

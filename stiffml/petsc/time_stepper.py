@@ -183,9 +183,9 @@ def options_of(task: Task, guards: bool) -> ScopedOptions:
         managed |= {"ts_adapt_dt_min": 0.0, "ts_adapt_dt_max": task.largest}
     suggested = dict(task.solver.suggested_options) if isinstance(task.solver, PETScSolver) else {}
     if task.tolerances:
-        suggested["ts_adapt_safety"] = method.safety
+        suggested["ts_adapt_safety"] = safety = method.safety(task.tolerances.rtol)
         # Of a step that was rejected PETSc takes the product of both, by default 0.45 for all methods.
-        suggested["ts_adapt_reject_safety"] = min(1.0, 0.45 / method.safety)
+        suggested["ts_adapt_reject_safety"] = min(1.0, 0.45 / safety)
     if system.constant_jacobian:
         managed["snes_type"] = "ksponly"  # one linear solve, without a convergence test
     elif method.newton:
