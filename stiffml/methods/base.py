@@ -101,11 +101,6 @@ class Method(ABC):
         return False
 
     @property
-    def evaluates_start(self) -> bool:
-        """Whether PETSc evaluates f where a step starts, before Newton's iteration."""
-        return False
-
-    @property
     def estimates_first_step(self) -> bool:
         """Whether the first step of a run with adaptive steps has an error estimate."""
         return True

@@ -61,10 +61,6 @@ class Theta(OneStep):
     # The error estimate of a step uses the two states before it, which the first step does not have.
     estimates_first_step = False
 
-    @property
-    def evaluates_start(self) -> bool:
-        return self.theta < 1
-
     def petsc_options(self) -> dict[str, object]:
         if self.theta == 1:
             return {"ts_type": "beuler"}

@@ -5,7 +5,6 @@ Python is left in a step.
 
 The C files are parts of one library, made once for the PETSc that petsc4py has loaded. They do what
 ``petsc/stepper.py``, ``petsc/callbacks.py``, ``petsc/convergence.py`` and ``run/drive.py`` do in Python, with
-the same options of PETSc, so the steps are the same. But f is not evaluated where Newton's iteration has
-ended, which PETSc asks for only to have its norm. What these treat specially ends a run in C, as does a
-failure, and the run is taken again in Python, from its start.
+the same options of PETSc, so the steps are the same. What these treat specially ends a run in C, and the run
+is taken again in Python, from its start.
 """

@@ -45,7 +45,7 @@ struct task {
   const double *mass; /* (masses, width) or (masses, width, width); NULL for the identity */
   int64_t masses, mass_is_diagonal;
   /* The method. */
-  int64_t implicit, newton, evaluates_start, explicit_first_stage, half_step, both_at_once, looks_ahead, guards;
+  int64_t implicit, newton, explicit_first_stage, half_step, both_at_once, looks_ahead, guards;
   int64_t first_kept, kept; /* stages */
   double growth, most_growth; /* see methods/growth.py */
   int64_t growing;            /* so many of the last steps count */
@@ -113,8 +113,6 @@ struct run {
   /* Newton's test. */
   double *atol, *floor, previous, linearised_at, shift;
   int64_t has_floor, is_estimated, needed, expects_jacobian, solves, solves_at_start;
-  int64_t is_updated;          /* whether the next residual is at an iterate that is to be judged first */
-  SNESConvergedReason verdict; /* on that iterate */
   /* The attempt at a step. */
   int64_t noted, bad_in_step, wants_half;
   double last_taken;

@@ -112,9 +112,7 @@ static double right_time(struct run *r, double s) {
   return at_start ? r->now : s;
 }
 
-static PetscErrorCode is_solution(struct run *r, const double *x, int *found);
-
-/* The residual M u' - f(s, u); zero at an iterate that is a solution, without asking for f. */
+/* The residual M u' - f(s, u). */
 static PetscErrorCode ifunction(TS ts, PetscReal s, Vec u, Vec change, Vec residual, void *context) {
   struct run *r = context;
   const struct task *k = &r->task;
@@ -132,16 +130,7 @@ static PetscErrorCode ifunction(TS ts, PetscReal s, Vec u, Vec change, Vec resid
       memcpy(r->half, x, r->size * sizeof *x);
     }
   }
-  int ends;
-  PetscCall(is_solution(r, x, &ends));
-  if (ends) {
-    PetscCall(VecRestoreArrayRead(u, &x));
-    PetscCall(VecSet(residual, 0));
-    PetscFunctionReturn(PETSC_SUCCESS);
-  }
-  int wanted = s == r->now;
-  if (k->newton) wanted = r->expects_jacobian && !(k->evaluates_start && wanted);
-  wanted = wanted && k->both_at_once;
+  int wanted = k->both_at_once && (k->newton ? r->expects_jacobian : s == r->now);
   PetscCall(slope_at(r, s, x, wanted));
   PetscCall(VecGetArrayRead(change, &v));
   PetscCall(VecGetArrayWrite(residual, &into));

@@ -35,10 +35,7 @@ class TaskStruct(ctypes.Structure):
         ("degree", _INT),
         ("mass", _POINTER),
         *((name, _INT) for name in ("masses", "mass_is_diagonal")),
-        *(
-            (name, _INT)
-            for name in ("implicit", "newton", "evaluates_start", "explicit_first_stage", "half_step")
-        ),
+        *((name, _INT) for name in ("implicit", "newton", "explicit_first_stage", "half_step")),
         *((name, _INT) for name in ("both_at_once", "looks_ahead", "guards", "first_kept", "kept")),
         *((name, _DOUBLE) for name in ("growth", "most_growth")),
         ("growing", _INT),

@@ -63,16 +63,17 @@ static PetscErrorCode is_rounding(struct run *r, const double *update, const dou
   return PETSC_SUCCESS;
 }
 
-/* The reason to stop according to the last update, which has led to x. */
-static PetscErrorCode judge(struct run *r, SNES snes, PetscInt iteration, const double *x,
-                            SNESConvergedReason *reason) {
-  const PetscScalar *update;
-  Vec last;
+/* The reason to stop according to the last update. */
+static PetscErrorCode judge(struct run *r, SNES snes, PetscInt iteration, SNESConvergedReason *reason) {
+  const PetscScalar *update, *x;
+  Vec last, state;
   double square = 0;
   PetscFunctionBeginUser;
   *reason = SNES_CONVERGED_ITERATING;
   PetscCall(SNESGetSolutionUpdate(snes, &last));
+  PetscCall(SNESGetSolution(snes, &state));
   PetscCall(VecGetArrayRead(last, &update));
+  PetscCall(VecGetArrayRead(state, &x));
   for (int64_t i = 0; i < r->size; i++) {
     double weight = r->task.newton_rtol * fabs(x[i]) + r->atol[i];
     double scaled = update[i] / (r->has_floor ? weight + r->floor[i] : weight);
@@ -94,20 +95,8 @@ static PetscErrorCode judge(struct run *r, SNES snes, PetscInt iteration, const 
       if (found) *reason = SNES_CONVERGED_SNORM_RELATIVE;
     }
   }
+  PetscCall(VecRestoreArrayRead(state, &x));
   PetscCall(VecRestoreArrayRead(last, &update));
-  PetscFunctionReturn(PETSC_SUCCESS);
-}
-
-/* Judge the update that has led to x, where PETSc asks for the residual: of a solution it is not needed. */
-static PetscErrorCode is_solution(struct run *r, const double *x, int *found) {
-  PetscInt iteration;
-  PetscFunctionBeginUser;
-  *found = 0;
-  if (!r->is_updated) PetscFunctionReturn(PETSC_SUCCESS);
-  r->is_updated = 0;
-  PetscCall(SNESGetIterationNumber(r->snes, &iteration));
-  PetscCall(judge(r, r->snes, iteration + 1, x, &r->verdict));
-  *found = r->verdict > 0;
   PetscFunctionReturn(PETSC_SUCCESS);
 }
 
@@ -116,11 +105,10 @@ static PetscErrorCode test(SNES snes, PetscInt iteration, PetscReal xnorm, Petsc
   struct run *r = context;
   int64_t keeps = r->task.keeps;
   PetscFunctionBeginUser;
-  r->is_updated = 0;
   if (!isfinite(fnorm))
     *reason = SNES_DIVERGED_FUNCTION_NANORINF;
   else if (iteration > 0)
-    *reason = r->verdict;
+    PetscCall(judge(r, snes, iteration, reason));
   else {
     r->previous = INFINITY;
     r->is_estimated = 0;
@@ -132,8 +120,7 @@ static PetscErrorCode test(SNES snes, PetscInt iteration, PetscReal xnorm, Petsc
   if (*reason == SNES_CONVERGED_ITERATING) {
     r->expects_jacobian = iteration + 1 < r->needed;
     /* Iterations with a kept Jacobian do not count. */
-    int is_last = iteration - (keeps ? r->keeping.iterations : 0) >= r->task.max_iterations;
-    if (is_last) {
+    if (iteration - (keeps ? r->keeping.iterations : 0) >= r->task.max_iterations) {
       r->solves++;
       if (keeps) {
         *reason = SNES_DIVERGED_MAX_IT;
@@ -141,7 +128,6 @@ static PetscErrorCode test(SNES snes, PetscInt iteration, PetscReal xnorm, Petsc
       }
     }
     if (keeps) r->expects_jacobian = r->expects_jacobian && r->keeping.is_exact;
-    r->is_updated = !is_last; /* where the residual is wanted next */
   } else {
     r->needed = iteration > 1 ? iteration : 1;
     r->expects_jacobian = 1;

@@ -94,7 +94,6 @@ class _Run:
             degree=system.f.span.degree,
             implicit=method.implicit,
             newton=method.newton,
-            evaluates_start=method.evaluates_start,
             explicit_first_stage=method.explicit_first_stage,
             half_step=method.starts_with_half_step,
             both_at_once=layout.width <= NARROW,
