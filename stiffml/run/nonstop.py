@@ -84,10 +84,8 @@ watch of the task allows."""
 
 
 def obstacle_to_any(request: Request) -> str:
-    """Why no code may take the steps of a run all by itself; empty if such code may."""
+    """Why no code may take the steps of a run one by one, all by itself; empty if such code may."""
     system, solver = request.system, request.solver
-    if request.plan is not None:
-        return "all steps are solved for at once"
     if system.space.is_distributed or system.f.is_large:
         return "the state is large, or spread over processes"
     if request.events or request.bounds is not None:

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 from methods import ADAPTIVE, EVERY_KIND, WITH_INTERPOLATION
-from runs_in_c import both, compare, require_library, require_same
+from runs_in_c import Robertson, both, compare, require_library, require_same
 from stiff_parts import SPLIT, WHOLE
-from torch import Tensor, nn
+from torch import Tensor
 
 import stiffml
 from stiffml import METHODS, Adaptive, Fixed, Grid, Newton, solve
@@ -26,16 +26,6 @@ MASSES = {
     "diagonal": torch.tensor([1.0, 2.0, 0.5], dtype=D),
     "dense": torch.tensor([[1.0, 0.2, 0.0], [0.0, 2.0, 0.1], [0.3, 0.0, 0.5]], dtype=D),
 }
-
-
-class Robertson(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.k = nn.Parameter(torch.tensor([0.04, 3e7, 1e4], dtype=D))
-
-    def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        a, b, c = self.k[0] * y[..., 0], self.k[1] * y[..., 1] ** 2, self.k[2] * y[..., 1] * y[..., 2]
-        return torch.stack([c - a, a - c - b, b], dim=-1)
 
 
 ROBERTSON = Robertson()

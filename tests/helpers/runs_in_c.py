@@ -10,13 +10,25 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stiffml import METHODS, Solution, solve
 from stiffml.compiled.refusal import NotCompilableError
 from stiffml.petsc.compiled_run.library import library
 
 COUNTS = ("accepted", "rejected", "newton_iterations", "krylov_iterations")
+
+
+class Robertson(nn.Module):
+    """Robertson's reactions, with their rate constants as parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.k = nn.Parameter(torch.tensor([0.04, 3e7, 1e4], dtype=torch.float64))
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        a, b, c = self.k[0] * y[..., 0], self.k[1] * y[..., 1] ** 2, self.k[2] * y[..., 1] * y[..., 2]
+        return torch.stack([c - a, a - c - b, b], dim=-1)
 
 
 def require_library() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from runs_in_c import both, compare, require_same
-from torch import Tensor, nn
+from runs_in_c import Robertson, both, compare, require_same
+from torch import Tensor
 
 from stiffml import Adaptive, Discrete, Fixed, Grid, Newton, Status, solve
 
@@ -13,16 +13,6 @@ D = torch.float64
 ATOL = torch.tensor([1e-6, 1e-10, 1e-6], dtype=D)
 T = torch.tensor([0.0, 0.1, 1.0, 30.0], dtype=D)
 Y0 = torch.tensor([1.0, 0.0, 0.0], dtype=D)
-
-
-class Robertson(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.k = nn.Parameter(torch.tensor([0.04, 3e7, 1e4], dtype=D))
-
-    def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        a, b, c = self.k[0] * y[..., 0], self.k[1] * y[..., 1] ** 2, self.k[2] * y[..., 1] * y[..., 2]
-        return torch.stack([c - a, a - c - b, b], dim=-1)
 
 
 @pytest.mark.parametrize("checkpoints", ["stages", "solutions"])

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from stiffml.errors import Status
 from stiffml.native.compiled_run.interface import LEFT_TO_PYTHON, REASONS
 from stiffml.native.compiled_run.qualifying import obstacle_of
 from stiffml.native.compiled_run.samples import Runs
@@ -33,7 +34,7 @@ def taken_in_c(task: Task, course: Course) -> Taken:
     runs = Runs(_work(task, course), np.array([course.first]), renews=True)
     taken = runs.taken()
     reason, (trajectory,) = int(runs.reason[0]), taken.trajectories.parts
-    if reason == LEFT_TO_PYTHON or (taken.failures and REASONS[reason] is not REASONS[5]):
+    if reason == LEFT_TO_PYTHON or (taken.failures and REASONS[reason] is not Status.MAX_STEPS):
         return Taken.none("a step has failed, which is told where steps are taken one by one")
     if taken.counts.rejected and not isinstance(course.steps, Adaptive):
         return Taken.none("a known step was cut, where parts of steps are taken one by one")

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from stiffml.discretization.trajectory import Trajectories, Trajectory
+from stiffml.errors import Status
 from stiffml.native.compiled_run.interface import LEFT_TO_PYTHON, REASONS, TaskStruct
 from stiffml.native.compiled_run.library import library
 from stiffml.native.compiled_run.task import Arrays, task_of
@@ -126,7 +127,7 @@ class Runs:
 
     def _failure(self, i: int, begin: float, state: np.ndarray) -> Failure:
         why, component = REASONS[int(self.reason[i])], None
-        if why is not REASONS[5]:
+        if why is not Status.MAX_STEPS:
             component = self._work.component(why, i, begin, state, self.found[i])
         return Failure(why, begin, float(self.size[i]), component)
 

@@ -26,15 +26,7 @@ NUMBERS = 4_000_000
 
 
 class Together(Differentiated):
-    """The solver of intervals for one request, whose steps must be known.
-
-    Parameters
-    ----------
-    request : Request
-        Of a solve with the same function, method and steps.
-    wanted : sequence of int
-        The positions of the parameters of the system that are fitted, in their order.
-    """
+    """The solver of intervals for one request, whose steps must be known."""
 
     def groups(self, times: Sequence[np.ndarray], columns: int) -> list[Group]:
         """Group intervals with these times (rows,) for ``columns`` tangents, as many as fit into memory."""
