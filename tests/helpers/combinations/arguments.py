@@ -125,7 +125,7 @@ def given_jacobian(run: Run) -> Callable[[Tensor, Any], Any]:
             return run.as_rows(func(t, run.as_state(rows)))
 
         rows = run.as_rows(y)
-        found = torch.autograd.functional.jacobian(slopes, rows).reshape(
+        found = torch.autograd.functional.jacobian(slopes, rows, vectorize=True).reshape(
             -1, width, rows[..., 0].numel(), width
         )
         blocks = torch.stack([found[k, :, k] for k in range(len(found))])
