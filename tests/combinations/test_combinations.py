@@ -27,7 +27,7 @@ def test_combination(seed: int) -> None:
 @pytest.mark.sweep
 @pytest.mark.parametrize("seed", MANY)
 def test_more_combinations(seed: int) -> None:
-    found = failures(seed)
+    found = failures(seed, each=seed % 4 == 0)
     assert not found, "\n".join(found)
 
 
