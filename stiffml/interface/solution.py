@@ -114,8 +114,9 @@ class Solution:
         Some methods have an interpolant of their own: ``dopri5`` (Hairer, Nørsett & Wanner, Solving ODEs I,
         section II.6), ``rosw-ra34pw2``, and ``arkimex-2c 2d 2e 3 4 5`` without a mass matrix. For BDF it is
         the polynomial that the formula of the step is made from. For other methods it is the polynomial
-        through the ends of nearby steps; its degree is the method's order, at most 5. The interpolant is
-        continuous, but its derivative jumps at the ends of steps.
+        through the ends of nearby steps; its degree is the method's order, at most 5. A warning tells where a
+        run has fewer steps than that, as methods of high order may: the degree is their number then. The
+        interpolant is continuous, but its derivative jumps at the ends of steps.
 
         Parameters
         ----------

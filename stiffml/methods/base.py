@@ -212,9 +212,14 @@ class Method(ABC):
     def interpolation(self) -> Stencil:
         """The states through which a polynomial gives outputs, for methods without an interpolant.
 
-        By default the states around the step, with a polynomial of the method's order, at most 5.
+        By default the states around the step, as many as ``interpolated_steps`` have.
         """
-        return centred(min(self.order + 1, 6))
+        return centred(self.interpolated_steps + 1)
+
+    @property
+    def interpolated_steps(self) -> int:
+        """Through the ends of how many steps that polynomial goes: the method's order, at most 5."""
+        return min(self.order, 5)
 
     def petsc_options(self) -> dict[str, object]:
         """The PETSc options that select this method, without prefix; for PETSc's methods only."""

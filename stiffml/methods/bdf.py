@@ -132,6 +132,10 @@ class BDF(Method):
     own_interpolant = True
 
     @property
+    def interpolated_steps(self) -> int:
+        return 1  # that the formula of the step is made from has its order however many there are
+
+    @property
     def interpolation(self) -> Stencil:
         # The interpolation polynomial of the BDF formula itself, which PETSc uses too.
         def stencil(step: int, last: int | None) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -308,3 +309,23 @@ def test_a_solution_without_steps_has_nothing_to_interpolate(start: Tensor) -> N
     partial = solve(failing, start, times(0, 1), breakpoints=[0.5], throw=False)
     assert not partial.success
     assert torch.allclose(partial.interpolate(times(0.5)), start * math.exp(-0.5), rtol=1e-4)
+
+
+@pytest.mark.parametrize("outputs", ["interpolate", "steps"])
+def test_few_steps_are_warned_of(outputs: str) -> None:
+    """A polynomial through the ends of two steps is no match for a method of order 8."""
+    y0, t = torch.ones(1, dtype=torch.float64), torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64)
+    arguments = {"method": "verner8", "outputs": outputs, "rtol": 1e-6}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sol = solve(lambda t, y: -y, y0, t, **arguments)
+    assert sol.stats.accepted < 5
+    told = [str(w.message) for w in caught if "polynomial of degree" in str(w.message)]
+    assert bool(told) == (outputs == "interpolate"), told
+    with pytest.warns(UserWarning, match="instead of 5"):
+        sol.interpolate(torch.tensor([0.1], dtype=torch.float64))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sol.interpolate(sol.step_times)  # states that were stepped to
+        solve(lambda t, y: -y, y0, t, method="dopri5", outputs="interpolate")  # an interpolant of its own
+        solve(lambda t, y: -y, y0, t, method="bdf2", rtol=0.1, outputs="interpolate")

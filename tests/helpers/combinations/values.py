@@ -142,6 +142,7 @@ def check_exact(case: Case) -> list[str]:
     bound, why = _bound(case, float(np.abs(exact).max()))
     found = []
     allowed = np.where(is_read & case.c.adaptive, BETWEEN * bound, bound)
+    allowed[is_read & _is_poor(case, at)] = np.inf
     if not (errors <= allowed).all():
         worst = int(np.argmax(errors / allowed))
         found.append(
@@ -157,6 +158,16 @@ def check_exact(case: Case) -> list[str]:
                 f"event: {late:.1e} away from that of scipy, more than {bound:.1e}; look at events.py"
             )
     return found
+
+
+def _is_poor(case: Case, at: np.ndarray) -> np.ndarray:
+    """Where adaptive steps are so few that a solve warns of states between them."""
+    poor, kind = np.zeros(len(at), dtype=bool), case.c.kind
+    if case.c.adaptive and not kind.own_interpolant:
+        for ends in case.ends:
+            if len(ends) - 1 < kind.interpolated_steps:
+                poor |= (ends[0] <= at) & (at <= ends[-1])
+    return poor
 
 
 def _bound(case: Case, size: float) -> tuple[float, str]:
