@@ -19,7 +19,7 @@ from pathlib import Path
 
 from stiffml.compiled.refusal import NotCompilableError
 
-LONG = 300_000
+LONG = 200_000
 """Characters of code from which it is optimised less: compilers take long otherwise."""
 
 LU = Path(__file__).with_name("lu.c")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from stiffml.compiled.cache import library_of
-from stiffml.compiled.code import bend_code, forward_code, pull_code, push_code
+from stiffml.compiled.code import KINDS, LANES, code_of, flags_of
 from stiffml.compiled.expressions import Expressions
 from stiffml.compiled.library import Library
 from stiffml.compiled.trace import Flat, trace
+
+MANY = 8 * LANES
+"""States from which loops take several at once. Their code is compiled when it is first wanted."""
 
 
 class CompiledFunction:
@@ -48,35 +50,27 @@ class CompiledFunction:
         self._expressions = Expressions(traced, u.numel())
         self.size, self.parameters = self._expressions.size, self._expressions.parameters
         self.pattern = self._expressions.pattern
-        self._forward = Library(library_of(forward_code(self._expressions)), ("values", "blocks"))
+        self._libraries: dict[tuple[str, int], Library] = {}
+        self._library("forward")
 
-    @cached_property
-    def _pull(self) -> Library:
-        return Library(library_of(pull_code(self._expressions)), ("pull",))
-
-    @cached_property
-    def _push(self) -> Library:
-        return Library(library_of(push_code(self._expressions)), ("push", "move"))
-
-    @cached_property
-    def _bend(self) -> Library:
-        return Library(library_of(bend_code(self._expressions)), ("bend",))
+    def _library(self, kind: str, states: int = 1) -> Library:
+        """That of a kind of loops, for so many states."""
+        lanes = LANES if states >= MANY else 1
+        found = self._libraries.get((kind, lanes))
+        if found is None:
+            path = library_of(code_of(self._expressions, kind, lanes), flags_of(lanes))
+            found = self._libraries[kind, lanes] = Library(path, KINDS[kind].loops)
+        return found
 
     @property
     def address(self) -> int:
         """Of the C struct with pointers to f and its Jacobian (see ``code.py``)."""
-        return self._forward.address()
+        return self._library("forward").address()
 
-    def loop(self, name: str) -> int:
-        """The address of the loop ``"values"``, ``"blocks"``, ``"pull"``, ``"push"`` or ``"bend"``.
-
-        See ``code.py``.
-        """
-        if name == "pull":
-            return self._pull.loop(name)
-        if name == "push":
-            return self._push.loop(name)
-        return (self._bend if name == "bend" else self._forward).loop(name)
+    def loop(self, name: str, states: int = 1) -> int:
+        """The address of a loop, such as ``"values"``, best for so many states (see ``code.py``)."""
+        (kind,) = [kind for kind, of in KINDS.items() if name in of.loops]
+        return self._library(kind, states).loop(name)
 
     @staticmethod
     def packed(tensors: Sequence[Tensor]) -> np.ndarray:
@@ -87,7 +81,7 @@ class CompiledFunction:
     def values(self, t: np.ndarray, y: np.ndarray, p: np.ndarray) -> np.ndarray:
         """f, like y."""
         f = np.empty_like(y)
-        self._forward.call("values", *_counts(t, y), t, y, p, f)
+        self._library("forward", len(y)).call("values", *_counts(t, y), t, y, p, f)
         return f
 
     def blocks(
@@ -95,7 +89,7 @@ class CompiledFunction:
     ) -> tuple[np.ndarray, np.ndarray]:
         """f, and the blocks of ∂f/∂y of ``width`` components: (K · samples · size/width, width, width)."""
         f, found = np.empty_like(y), np.empty((y.size // width, width, width))
-        self._forward.call("blocks", *_counts(t, y), width, t, y, p, f, found)
+        self._library("forward", len(y)).call("blocks", *_counts(t, y), width, t, y, p, f, found)
         return f, found
 
     def pull(
@@ -103,19 +97,19 @@ class CompiledFunction:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """f, and w (like y) times ∂f/∂y, like y, times ∂f/∂t (K,), and times ∂f/∂p, summed over states."""
         f, wrt_y, wrt_t, wrt_p = np.empty_like(y), np.empty_like(y), np.empty(len(t)), np.empty(len(p))
-        self._pull.call("pull", *_counts(t, y), t, y, p, w, f, wrt_y, wrt_t, wrt_p)
+        self._library("pull", len(y)).call("pull", *_counts(t, y), t, y, p, w, f, wrt_y, wrt_t, wrt_p)
         return f, wrt_y, wrt_t, wrt_p
 
     def push(self, t: np.ndarray, y: np.ndarray, p: np.ndarray, s: np.ndarray, v: np.ndarray) -> np.ndarray:
         """∂f/∂t s + ∂f/∂y v, like y, for s (K,) and v like y."""
         found = np.empty_like(y)
-        self._push.call("push", *_counts(t, y), t, y, p, s, v, found)
+        self._library("push", len(y)).call("push", *_counts(t, y), t, y, p, s, v, found)
         return found
 
     def move(self, t: np.ndarray, y: np.ndarray, p: np.ndarray, q: np.ndarray) -> np.ndarray:
         """∂f/∂p q, like y, for q (parameters,)."""
         found = np.empty_like(y)
-        self._push.call("move", *_counts(t, y), t, y, p, q, found)
+        self._library("push", len(y)).call("move", *_counts(t, y), t, y, p, q, found)
         return found
 
     def bend(
@@ -123,7 +117,7 @@ class CompiledFunction:
     ) -> tuple[np.ndarray, np.ndarray]:
         """The gradients of w·(∂f/∂t s + ∂f/∂y v) by y, like y, and by p, summed over states; v, w like y."""
         wrt_y, wrt_p = np.empty_like(y), np.empty(len(p))
-        self._bend.call("bend", *_counts(t, y), t, y, p, s, v, w, wrt_y, wrt_p)
+        self._library("bend", len(y)).call("bend", *_counts(t, y), t, y, p, s, v, w, wrt_y, wrt_p)
         return wrt_y, wrt_p
 
 

@@ -93,5 +93,6 @@ def _enter(part: object, t: np.ndarray, struct: PartStruct) -> None:
     """Put a compiled function where C reads it, with its own times at the nodes."""
     assert isinstance(part, CompiledDynamics)
     code = part.compiled.code
-    struct.blocks, struct.samples = code.loop("blocks"), part.layout.size // code.size
+    struct.samples = part.layout.size // code.size
+    struct.blocks = code.loop("blocks", len(t) * struct.samples)
     struct.p, struct.t, struct.direction = address(part.compiled.p), address(t), part.direction

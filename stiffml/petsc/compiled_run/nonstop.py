@@ -146,12 +146,13 @@ class _Run:
 
         assert isinstance(part, CompiledDynamics)
         code, by_time = part.compiled.code, part is self._task.system.f and problem.time_is_state
+        samples = part.layout.size // code.size
         return FunctionStruct(
-            values=code.loop("values"),
-            blocks=code.loop("blocks"),
-            push=code.loop("push") if by_time else None,
+            values=code.loop("values", samples),
+            blocks=code.loop("blocks", samples),
+            push=code.loop("push", samples) if by_time else None,
             p=self._numbers(part.compiled.p),
-            samples=part.layout.size // code.size,
+            samples=samples,
         )
 
     def _numbers(self, array: np.ndarray) -> int | None:

@@ -1,0 +1,113 @@
+"""C code of a function and its derivatives, of four kinds.
+
+A library of kind "forward" for one state at a time exports, with y (size,), p (parameters,), and all matrices
+of doubles, row by row:
+
+    struct stiffml_function {
+        int64_t size, parameters, nonzeros;
+        const int64_t *row, *column;          // of the entries of ∂f/∂y that may differ from zero
+        int (*f)(double t, const double *y, const double *p, double *f);
+        int (*jacobian)(double t, const double *y, const double *p, double *entries);
+    };
+    const struct stiffml_function *stiffml_function(void);
+
+for code in C that takes steps by itself: both functions return 0, keep nothing, and may run in several
+threads. The entries come in the order of ``row`` and ``column``, column by column. All libraries have loops
+over many states, K times with ``samples`` states each, whose C code is beside this file. They return 0, or 1
+if there is no memory.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import casadi as ca
+
+from stiffml.compiled.code.translation import translated
+from stiffml.compiled.expressions import Expressions
+
+LANES = 4
+"""States that are evaluated side by side where there are many: as wide as most processors compute."""
+
+
+class Kind(NamedTuple):
+    """What a library is for.
+
+    Attributes
+    ----------
+    loops : tuple of str
+        The names of its loops.
+    functions : callable
+        The functions of some expressions that its loops call.
+    """
+
+    loops: tuple[str, ...]
+    functions: Callable[[Expressions], Sequence[ca.Function]]
+
+
+KINDS = {
+    "forward": Kind(
+        ("values", "blocks"), lambda of: [of.slope, of.pushed if of.by_columns else of.linearised]
+    ),
+    "pull": Kind(("pull",), lambda of: [of.pulled]),
+    "push": Kind(("push", "move"), lambda of: [of.pushed, of.moved]),
+    "bend": Kind(("bend",), lambda of: [of.bent]),
+}
+"""f and ∂f/∂y; products of cotangents with derivatives; derivatives along directions; second derivatives."""
+
+
+def code_of(of: Expressions, kind: str, lanes: int = 1) -> str:
+    """The code of a kind of library, for so many states at once."""
+    functions = KINDS[kind].functions(of)
+    # p, and a direction of p.
+    parts = [translated(f, {2, 3} if f.name() == "moved" else {2}) for f in functions]
+    numbers = [f"#define LANES {lanes}", f"#define SIZE {of.size}", f"#define PARAMETERS {of.parameters}"]
+    if kind == "forward":
+        pattern = of.pattern
+        numbers += [f"#define NONZEROS {len(pattern.row)}", f"#define BY_COLUMNS {int(of.by_columns)}"]
+        parts += [_array("ROW", pattern.row.tolist()), _array("COLUMN", pattern.column.tolist())]
+    here = Path(__file__).parent
+    return "\n".join((*numbers, (here / "lanes.h").read_text(), *parts, (here / f"{kind}.c").read_text()))
+
+
+@functools.cache
+def flags_of(lanes: int) -> tuple[str, ...]:
+    """What the compiler is told of this processor and its C library; nothing for one state at a time."""
+    if lanes == 1:
+        return ()
+    abilities, flags = _abilities(), ["-fno-math-errno"]
+    if not {"avx2", "fma"} <= abilities:
+        return tuple(flags)
+    flags += ["-mavx2", "-mfma"]
+    if _version_of_glibc() >= (2, 35):
+        flags += ["-DLIBMVEC", "-lmvec"]
+    return tuple(flags)
+
+
+def _abilities() -> set[str]:
+    """Of this processor, as Linux names them; empty elsewhere."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return set()
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return set()
+    return set(next((line for line in text.splitlines() if line.startswith("flags")), "").split())
+
+
+def _version_of_glibc() -> tuple[int, ...]:
+    """Of the C library that is loaded; (0,) if it is another."""
+    try:
+        name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+        return tuple(map(int, version.split("."))) if name == "glibc" else (0,)
+    except (AttributeError, OSError, ValueError):
+        return (0,)
+
+
+def _array(name: str, values: Sequence[int]) -> str:
+    return f"static const int64_t {name}[] = {{{', '.join(map(str, values or [0]))}}};"

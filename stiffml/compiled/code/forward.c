@@ -1,0 +1,80 @@
+/* f and df/dy. */
+
+/* f where it is wanted, and the entries; ``room`` is for 2 SIZE vectors. */
+static void linear(const vec *t, const vec *y, const double *p, vec *f, vec *entries, vec *room) {
+#if BY_COLUMNS
+  vec none = all(0), *v = room, *product = room + SIZE;
+  int64_t k = 0;
+  if (f) slope(t, y, p, f);
+  for (int64_t i = 0; i < SIZE; i++) v[i] = none;
+  for (int64_t c = 0; c < SIZE; c++) {
+    if (k == NONZEROS || COLUMN[k] != c) continue;
+    v[c] = all(1);
+    pushed(t, y, p, &none, v, product);
+    v[c] = none;
+    for (; k < NONZEROS && COLUMN[k] == c; k++) entries[k] = product[ROW[k]];
+  }
+#else
+  linearised(t, y, p, f ? f : room, entries);
+#endif
+}
+
+#if LANES == 1
+static int value(double t, const double *y, const double *p, double *f) {
+  slope(&t, y, p, f);
+  return 0;
+}
+static int jacobian(double t, const double *y, const double *p, double *entries) {
+  TAKE_ROOM(room, 2 * SIZE);
+  if (!room) return 1;
+  linear(&t, y, p, 0, entries, room);
+  GIVE_BACK(room);
+  return 0;
+}
+struct stiffml_function {
+  int64_t size, parameters, nonzeros;
+  const int64_t *row, *column;
+  int (*f)(double t, const double *y, const double *p, double *f);
+  int (*jacobian)(double t, const double *y, const double *p, double *entries);
+};
+static const struct stiffml_function FUNCTION = {SIZE, PARAMETERS, NONZEROS, ROW, COLUMN, value, jacobian};
+EXPORT const struct stiffml_function *stiffml_function(void) { return &FUNCTION; }
+#endif
+
+/* f (K, samples, size) at t (K,), y (K, samples, size). */
+EXPORT int values(int64_t K, int64_t samples, const double *t, const double *y, const double *p, double *f) {
+  TAKE_ROOM(own, 2 * SIZE);
+  vec *found = own + SIZE;
+  if (!own) return 1;
+  for (int64_t first = 0; first < K * samples; first += LANES) {
+    int64_t count = at_most(LANES, K * samples - first);
+    vec time = times_of(samples, first, count, t);
+    gather(SIZE, first, count, y, own);
+    slope(&time, own, p, found);
+    scatter(SIZE, first, count, found, f);
+  }
+  GIVE_BACK(own);
+  return 0;
+}
+
+/* The same, and the blocks (K, samples, size/width, width, width) on the diagonal of each Jacobian. */
+EXPORT int blocks(int64_t K, int64_t samples, int64_t width, const double *t, const double *y,
+                  const double *p, double *f, double *out) {
+  TAKE_ROOM(own, 4 * SIZE + NONZEROS);
+  vec *found = own + SIZE, *room = found + SIZE, *entries = room + 2 * SIZE;
+  if (!own) return 1;
+  memset(out, 0, K * samples * SIZE * width * sizeof *out);
+  for (int64_t first = 0; first < K * samples; first += LANES) {
+    int64_t count = at_most(LANES, K * samples - first);
+    vec time = times_of(samples, first, count, t);
+    gather(SIZE, first, count, y, own);
+    linear(&time, own, p, found, entries, room);
+    scatter(SIZE, first, count, found, f);
+    for (int64_t e = 0; e < NONZEROS; e++)
+      if (ROW[e] / width == COLUMN[e] / width)
+        for (int64_t l = 0; l < count; l++)
+          out[((first + l) * SIZE + ROW[e]) * width + COLUMN[e] % width] = ((double *)(entries + e))[l];
+  }
+  GIVE_BACK(own);
+  return 0;
+}

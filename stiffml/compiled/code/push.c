@@ -1,0 +1,36 @@
+/* Derivatives along directions. */
+
+/* At t (K,), y (K, samples, size): df/dt s + df/dy v for s (K,) and v like y. */
+EXPORT int push(int64_t K, int64_t samples, const double *t, const double *y, const double *p,
+                const double *s, const double *v, double *out) {
+  TAKE_ROOM(own, 3 * SIZE);
+  vec *along = own + SIZE, *found = along + SIZE;
+  if (!own) return 1;
+  for (int64_t first = 0; first < K * samples; first += LANES) {
+    int64_t count = at_most(LANES, K * samples - first);
+    vec time = times_of(samples, first, count, t), of_time = times_of(samples, first, count, s);
+    gather(SIZE, first, count, y, own);
+    gather(SIZE, first, count, v, along);
+    pushed(&time, own, p, &of_time, along, found);
+    scatter(SIZE, first, count, found, out);
+  }
+  GIVE_BACK(own);
+  return 0;
+}
+
+/* The same for df/dp q with q (parameters,). */
+EXPORT int move(int64_t K, int64_t samples, const double *t, const double *y, const double *p,
+                const double *q, double *out) {
+  TAKE_ROOM(own, 2 * SIZE);
+  vec *found = own + SIZE;
+  if (!own) return 1;
+  for (int64_t first = 0; first < K * samples; first += LANES) {
+    int64_t count = at_most(LANES, K * samples - first);
+    vec time = times_of(samples, first, count, t);
+    gather(SIZE, first, count, y, own);
+    moved(&time, own, p, q, found);
+    scatter(SIZE, first, count, found, out);
+  }
+  GIVE_BACK(own);
+  return 0;
+}
