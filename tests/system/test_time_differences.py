@@ -14,7 +14,8 @@ from torch import Tensor
 from stiffml import METHODS, Fixed, Grid, Split, check_gradients, odeint, solve
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.function.span import Span
-from stiffml.system.function.time_differences import TimeDifferences
+from stiffml.system.function.time_differences import TimeDifferences, time_differences
+from stiffml.system.space import Space
 from stiffml.system.state import Layout
 
 D = torch.float64
@@ -255,3 +256,18 @@ def test_copies_keep_their_derivatives() -> None:
         y = odeint(each, torch.zeros(1, dtype=D), times(0, 1), method="rosw-rodaspr2", steps=Fixed(2e-3))
         exact = (omega * np.exp(-1) + np.sin(omega) - omega * np.cos(omega)) / (1 + omega**2)
         assert float(y[-1, 0]) == pytest.approx(exact, rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_many_components_do_not_hide_the_time_by_cancelling(dtype: torch.dtype) -> None:
+    """The same forcing everywhere, in any number of components, some of which do not change."""
+    for count in range(1, 130):
+
+        def many(t: Tensor, y: Tensor, count: int = count) -> Tensor:
+            forcing = torch.from_numpy(np.sin(3 * t.detach().double().numpy()))[:, None]
+            steady = torch.arange(count) % 2 > 0
+            return -y + torch.where(steady, 0.0, 0.4 * forcing).to(dtype).double()
+
+        u = torch.zeros(count, dtype=torch.float64)
+        found = time_differences(many, Span(0.0, 0.8), dtype, u, Space(), {})
+        assert found is not None, f"{count} components"

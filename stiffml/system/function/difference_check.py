@@ -32,8 +32,9 @@ LEAST = {torch.float64: 1e-4, torch.float32: 1e-2}
 class Differences:
     """Derivatives (…, size) of f along a direction, by a longer and a shorter step.
 
-    ``weights`` (…, size) have random signs. With them components of all sizes count alike, but those spoilt
-    by rounding or kinks hardly. The weighted sums of differences and of torch's derivative are compared.
+    With the ``weights`` (…, size) components of all sizes count alike, but those spoilt by rounding or kinks
+    hardly. The weighted sums of differences and of torch's derivative are compared. Weights have the signs of
+    the differences, so that what torch does not see adds up: with random signs it may cancel by chance.
     """
 
     longer: np.ndarray
@@ -46,7 +47,7 @@ class Differences:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             weights = 1 / (size * (1 + (TRUST * change / size) ** 2))
         weights = np.where((change < RESOLVED * size) & np.isfinite(weights), weights, 0.0)
-        return cls(longer, shorter, random_signed(random, size.shape) * weights)
+        return cls(longer, shorter, np.sign(shorter) * np.abs(random_signed(random, size.shape)) * weights)
 
     def within(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Of some rows: the weighted sum, its uncertainty, and the number of components in it."""
