@@ -150,7 +150,7 @@ class Discrete:
     graphs : float
         With ``"stages"``, how many bytes an explicit method may use besides for the graphs of ``func``, which
         spare the backward pass an evaluation for each stage. Steps for which there is no room are evaluated
-        again. Default 256 MB; 0 for none, ``math.inf`` for all.
+        again. Default 2 GB, where a tape of the whole solve has no bound; 0 for none, ``math.inf`` for all.
 
     Raises
     ------
@@ -167,7 +167,7 @@ class Discrete:
     """
 
     checkpoints: str | int | Disk = "stages"
-    graphs: float = 2.0**28
+    graphs: float = 2.0**31
 
     def __post_init__(self) -> None:
         if isinstance(self.graphs, bool) or not isinstance(self.graphs, int | float) or not self.graphs >= 0:

@@ -107,6 +107,9 @@ class LocalJacobian(Compressed):
     size: int
     is_symmetric: bool
 
+    is_of_graph = False
+    """Whether it is made of products with the autograd graph of f."""
+
     def matrix(self, dynamics: Dynamics, s: float, u: np.ndarray) -> csr_array:
         """(size, size) at one state; raises as :meth:`values` does."""
         values = self.values(dynamics, s, u)
@@ -125,6 +128,8 @@ class Coloured(LocalJacobian):
     pattern : csr_array
         (n, n)
     """
+
+    is_of_graph = True
 
     def __init__(self, pattern: csr_array) -> None:
         coordinates = pattern.tocoo()

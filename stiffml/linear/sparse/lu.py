@@ -61,6 +61,7 @@ class SparseLU(PETScSolver):
         self.coloured, self.dynamics = coloured, dynamics
         self.mass_matrix = eye_array(coloured.size, format="csr") if mass is None else mass.sparse()
         self.mass = mass
+        self.keeps_graphs = coloured.is_of_graph
         # Minimum degree on A + Aᵀ halves the fill of grids, but suits no pattern that is not symmetric.
         self._ordering = "MMD_AT_PLUS_A" if coloured.is_symmetric and mass is None else "COLAMD"
         self._constant: SparseJacobian | None = None
