@@ -69,7 +69,7 @@ def fit(
     networks with more weights than a run has observations, by adjoints. Its cost then grows with the number
     of weights, not with their square or cube: tens of thousands are no obstacle. Beyond 4e8 derivatives, of
     all observations by all weights, the matrix is never formed: steps are made of products with it, each a
-    tangent or a reverse sweep (:mod:`stiffml.training.lm.subspace`). A solve that fails is a rejected step.
+    tangent or a reverse sweep (``training/lm/subspace.py``). A solve that fails is a rejected step.
 
     By an optimizer of torch, on whole runs or a strategy too, with minibatches, a schedule and others as
     ``first_order`` says. A solve that fails is tried again with smaller steps, then its interval is left out

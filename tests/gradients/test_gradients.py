@@ -54,6 +54,8 @@ def test_gradients_match_the_solve(method: str, case: str, steps) -> None:
     func, y0, t = CASES[case]()
     if method == "bdf6" and case == "robertson":
         t = times(0, 2e-3, 5e-3, 8e-3, 1.2e-2)  # order 6 stands no more growth than this
+    if method == "verner8" and case == "robertson":
+        t = times(0, 2e-3, 5e-3, 8e-3)  # at the other times what k3 makes is lost in the loss's rounding
     # Loose: few steps suffice to show a wrong adjoint, and every step is paid for a hundred times.
     # Robertson's second species is 4e-5: a larger atol would leave it to itself.
     atol = 1e-5 if case == "robertson" else 1e-4

@@ -100,6 +100,7 @@ def test_ends(name: str, method: str, rtol: float) -> None:
 
 
 @pytest.mark.sweep
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", ["emep", "nand"])
 def test_scipy_meets_the_published_ends(name: str) -> None:
     problem = problems.load(name)
