@@ -12,6 +12,7 @@ from stiffml.compiled.cache import library_of
 from stiffml.compiled.code import KINDS, LANES, code_of, flags_of
 from stiffml.compiled.expressions import Expressions
 from stiffml.compiled.library import Library
+from stiffml.compiled.refusal import NotCompilableError
 from stiffml.compiled.trace import Flat, trace
 
 MANY = 8 * LANES
@@ -56,19 +57,26 @@ class CompiledFunction:
     def _library(self, kind: str, states: int = 1) -> Library:
         """That of a kind of loops, for so many states."""
         lanes = LANES if states >= MANY else 1
-        found = self._libraries.get((kind, lanes))
-        if found is None:
+        if (kind, lanes) not in self._libraries:
+            self._libraries[kind, lanes] = self._made(kind, lanes)
+        return self._libraries[kind, lanes]
+
+    def _made(self, kind: str, lanes: int) -> Library:
+        try:
             path = library_of(code_of(self._expressions, kind, lanes), flags_of(lanes))
-            found = self._libraries[kind, lanes] = Library(path, KINDS[kind].loops)
-        return found
+            return Library(path, KINDS[kind].loops)
+        except NotCompilableError:
+            if lanes == 1:
+                raise
+        return self._library(kind)  # a compiler that knows no vectors; the numbers are the same
 
     @property
     def address(self) -> int:
-        """Of the C struct with pointers to f and its Jacobian (see ``code.py``)."""
+        """Of the C struct with pointers to f and its Jacobian (see ``code/kinds.py``)."""
         return self._library("forward").address()
 
     def loop(self, name: str, states: int = 1) -> int:
-        """The address of a loop, such as ``"values"``, best for so many states (see ``code.py``)."""
+        """The address of a loop, such as ``"values"``, best for so many states (see ``code/kinds.py``)."""
         (kind,) = [kind for kind, of in KINDS.items() if name in of.loops]
         return self._library(kind, states).loop(name)
 

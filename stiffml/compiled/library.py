@@ -19,7 +19,7 @@ _LOOPS = {
     "move": [_COUNT] * 2 + [_ARRAY] * 5,
     "bend": [_COUNT] * 2 + [_ARRAY] * 8,
 }
-"""The loops of ``code.py``, with their arguments."""
+"""The loops of ``code/kinds.py``, with their arguments."""
 
 
 class Library:
@@ -45,7 +45,7 @@ class Library:
         return ctypes.cast(self._loops[name], ctypes.c_void_p).value or 0
 
     def address(self) -> int:
-        """Of the ``struct stiffml_function``, for code in C that takes steps (see ``code.py``)."""
+        """Of the ``struct stiffml_function``, for code in C that takes steps (see ``code/kinds.py``)."""
         function = self._loaded.stiffml_function
         function.argtypes, function.restype = [], ctypes.c_void_p
         return function()

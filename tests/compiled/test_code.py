@@ -11,10 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import stiffml.compiled.code.code as code_module
 from stiffml.compiled import expressions, function
 from stiffml.compiled.cache import library_of
-from stiffml.compiled.code import LANES, code_of, flags_of
+from stiffml.compiled.code import LANES, code_of, flags_of, processor
 from stiffml.compiled.code.translation import translated
 from stiffml.compiled.function import CompiledFunction
 from stiffml.compiled.library import Library
@@ -170,11 +169,10 @@ def test_lanes_do_not_touch_each_other() -> None:
 
 def test_many_states_are_compiled_when_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
-    original = code_module.code_of
 
     def counted(of: object, kind: str, lanes: int = 1) -> str:
         made.append(lanes)
-        return original(of, kind, lanes)
+        return code_of(of, kind, lanes)
 
     monkeypatch.setattr(function, "code_of", counted)
     code = CompiledFunction(lambda t, y: -y, torch.zeros((), dtype=D), torch.ones(2, dtype=D))
@@ -183,6 +181,13 @@ def test_many_states_are_compiled_when_they_come(monkeypatch: pytest.MonkeyPatch
     for _ in range(2):
         code.values(np.zeros(100), np.ones((100, 2)), np.empty(0))
     assert made == [1, LANES]
+
+
+def test_where_vectors_do_not_compile_single_states_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(function, "flags_of", lambda lanes: () if lanes == 1 else ("--no-such-flag",))
+    code = CompiledFunction(lambda t, y: -2 * y, torch.zeros((), dtype=D), torch.ones(2, dtype=D))
+    y = np.linspace(0, 1, 200).reshape(100, 2)
+    np.testing.assert_array_equal(code.values(np.zeros(100), y, np.empty(0)), -2 * y)
 
 
 def test_an_operation_without_translation_is_named() -> None:
@@ -205,8 +210,8 @@ def test_large_functions_take_their_room_from_the_heap() -> None:
 def test_flags_follow_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     """What it lacks is not asked for; the code is right without."""
     assert flags_of(1) == ()
-    monkeypatch.setattr(code_module, "_abilities", set)
-    plain = code_module.flags_of.__wrapped__(LANES)
+    monkeypatch.setattr(processor, "_abilities", set)
+    plain = processor.flags_of.__wrapped__(LANES)
     assert not any(re.match("-m|-l|-D", flag) for flag in plain)
     y = ca.SX.sym("y", 2)
     inputs = [ca.SX.sym("t"), y, ca.SX(0, 1)]

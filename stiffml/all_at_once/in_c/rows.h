@@ -8,7 +8,7 @@
 #include <string.h>
 #define EXPORT __attribute__((visibility("default")))
 
-/* The loop ``blocks`` of compiled code, see stiffml/compiled/code/code.py. */
+/* The loop ``blocks`` of compiled code, see stiffml/compiled/code/kinds.py. */
 typedef int (*Blocks)(int64_t, int64_t, int64_t, const double *, const double *, const double *, double *,
                       double *);
 

@@ -19,9 +19,6 @@ if there is no memory.
 
 from __future__ import annotations
 
-import functools
-import os
-import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -73,40 +70,6 @@ def code_of(of: Expressions, kind: str, lanes: int = 1) -> str:
         parts += [_array("ROW", pattern.row.tolist()), _array("COLUMN", pattern.column.tolist())]
     here = Path(__file__).parent
     return "\n".join((*numbers, (here / "lanes.h").read_text(), *parts, (here / f"{kind}.c").read_text()))
-
-
-@functools.cache
-def flags_of(lanes: int) -> tuple[str, ...]:
-    """What the compiler is told of this processor and its C library; nothing for one state at a time."""
-    if lanes == 1:
-        return ()
-    abilities, flags = _abilities(), ["-fno-math-errno"]
-    if not {"avx2", "fma"} <= abilities:
-        return tuple(flags)
-    flags += ["-mavx2", "-mfma"]
-    if _version_of_glibc() >= (2, 35):
-        flags += ["-DLIBMVEC", "-lmvec"]
-    return tuple(flags)
-
-
-def _abilities() -> set[str]:
-    """Of this processor, as Linux names them; empty elsewhere."""
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return set()
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return set()
-    return set(next((line for line in text.splitlines() if line.startswith("flags")), "").split())
-
-
-def _version_of_glibc() -> tuple[int, ...]:
-    """Of the C library that is loaded; (0,) if it is another."""
-    try:
-        name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
-        return tuple(map(int, version.split("."))) if name == "glibc" else (0,)
-    except (AttributeError, OSError, ValueError):
-        return (0,)
 
 
 def _array(name: str, values: Sequence[int]) -> str:
