@@ -23,9 +23,10 @@ from stiffml.interface.compiling import CompiledModule
 from stiffml.interface.equations import space_of
 from stiffml.interface.events import all_events, events_of
 from stiffml.interface.feasibility import require_sane_span
+from stiffml.interface.few_steps import warn_of_few_steps
 from stiffml.interface.forms.form import Form, form_of
 from stiffml.interface.forms.reformed import in_form, reformed
-from stiffml.interface.interpolation import interpolate, warn_of_few_steps
+from stiffml.interface.interpolation import interpolate
 from stiffml.interface.keeping import solve_on_kept_steps
 from stiffml.interface.notes import with_notes
 from stiffml.interface.open_end import is_open, with_far_end, without_event
@@ -272,7 +273,8 @@ def _finish(
         end = system.direction * trajectory.times[-1]
         status, message = Status.STOPPED, f"the callback ended the solve at t = {end:.10g}"
     if len(request.between):
-        warn_of_few_steps(tape, request.between[request.between <= trajectory.times[-1]])
+        reached = request.between[request.between <= trajectory.times[-1]]
+        warn_of_few_steps(tape.replay, trajectory.times, reached)
         u = u[run.in_time]
     pieces = (Piece(tape, inputs, None if event is None else event.t),)
     solution = Solution(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -16,6 +15,7 @@ from stiffml.gradients.autograd import Integrate
 from stiffml.gradients.events import moved_with_end
 from stiffml.gradients.linearized import longest_segment
 from stiffml.gradients.tape import Tape
+from stiffml.interface.few_steps import warn_of_few_steps
 from stiffml.interface.piece import Piece
 from stiffml.run.between import states_between
 from stiffml.run.dense_output import reader_for
@@ -92,27 +92,12 @@ def _all_states(tape: Tape) -> tuple[Tape, np.ndarray]:
 
 def interpolated_piece(piece: Piece, t: Tensor, s: np.ndarray) -> Tensor:
     """The states (n, size) of one run at the times t (n,), which are ``s`` in solver time."""
-    warn_of_few_steps(piece.tape, s)
+    warn_of_few_steps(piece.tape.replay, piece.tape.replay.single.times, s)
 
     def read(tape: Tape) -> tuple[Tape, np.ndarray]:
         return tape.read_later(partial(_readings, tape, s)), _states(tape, s)
 
     return _of_piece(piece, t, read)
-
-
-def warn_of_few_steps(tape: Tape, s: np.ndarray) -> None:
-    """Warn if states at times ``s``, in solver time, come from a polynomial through too few ends of steps."""
-    method, system, times = tape.replay.method, tape.replay.system, tape.replay.single.times
-    needed, steps = method.interpolated_steps, len(times) - 1
-    if steps >= needed or method.dense(system.form) is not None or np.isin(s, times).all():
-        return
-    begin, end = system.direction * times[[0, -1]]
-    warnings.warn(
-        f"interpolation: from t = {begin:.6g} to {end:.6g} the method of order {method.order} took {steps} "
-        f"steps, so states between them come from a polynomial of degree {steps} instead of {needed}. They "
-        'may be far less accurate than the steps. Try: outputs="steps", or a smaller rtol',
-        stacklevel=2,
-    )
 
 
 def _of_piece(piece: Piece, t: Tensor, read: Callable[[Tape], tuple[Tape, np.ndarray]]) -> Tensor:

@@ -329,3 +329,12 @@ def test_few_steps_are_warned_of(outputs: str) -> None:
         sol.interpolate(sol.step_times)  # states that were stepped to
         solve(lambda t, y: -y, y0, t, method="dopri5", outputs="interpolate")  # an interpolant of its own
         solve(lambda t, y: -y, y0, t, method="bdf2", rtol=0.1, outputs="interpolate")
+
+
+def test_few_steps_of_samples_are_warned_of_once() -> None:
+    y0 = torch.ones(3, 1, dtype=torch.float64)
+    t = torch.tensor([[0.0, 1.0], [0.0, 2.0], [0.0, 3.0]], dtype=torch.float64)
+    sol = solve(lambda t, y: -y, y0, t, method="verner8", batch_dims=1, rtol=1e-6)
+    with pytest.warns(UserWarning, match="polynomial of degree") as caught:
+        sol.interpolate(torch.tensor([0.1, 0.2], dtype=torch.float64))
+    assert len(caught) == 1

@@ -10,6 +10,7 @@ import numpy as np
 from stiffml.discretization.interpolation import Reading
 from stiffml.discretization.numbering import half_step, is_half, is_output, output_state
 from stiffml.discretization.trajectory import Trajectories
+from stiffml.interface.few_steps import warn_of_few_steps
 from stiffml.native.replay import Replay
 from stiffml.run.dense_output import reader_for
 from stiffml.run.stored import InMemory
@@ -24,6 +25,9 @@ def readings_between(replay: Replay, checkpoints: InMemory, asked: Sequence[np.n
     assert isinstance(trajectories, Trajectories)
     kept = checkpoints.segment(replay, 0, trajectories.n_steps)
     readings: list[Reading] = []
+    for part, s in zip(trajectories.parts, asked, strict=True):
+        if warn_of_few_steps(replay, part.times, s):
+            break  # one sample says it for all
     for start, part, s in zip(trajectories.starts.tolist(), trajectories.parts, asked, strict=True):
         if not len(s):
             continue
