@@ -10,8 +10,7 @@ EXPORT int bend(int64_t K, int64_t samples, const double *t, const double *y, co
   if (!own) return 1;
   memset(sum, 0, PARAMETERS * sizeof *sum);
   memset(wrt_p, 0, PARAMETERS * sizeof *wrt_p);
-  for (int64_t first = 0; first < K * samples; first += LANES) {
-    int64_t count = at_most(LANES, K * samples - first);
+  EACH_GROUP(K * samples) {
     vec time = times_of(samples, first, count, t), of_time = times_of(samples, first, count, s);
     gather(SIZE, first, count, y, own);
     gather(SIZE, first, count, v, along);

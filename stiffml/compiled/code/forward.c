@@ -46,8 +46,7 @@ EXPORT int values(int64_t K, int64_t samples, const double *t, const double *y, 
   TAKE_ROOM(own, 2 * SIZE);
   vec *found = own + SIZE;
   if (!own) return 1;
-  for (int64_t first = 0; first < K * samples; first += LANES) {
-    int64_t count = at_most(LANES, K * samples - first);
+  EACH_GROUP(K * samples) {
     vec time = times_of(samples, first, count, t);
     gather(SIZE, first, count, y, own);
     slope(&time, own, p, found);
@@ -64,8 +63,7 @@ EXPORT int blocks(int64_t K, int64_t samples, int64_t width, const double *t, co
   vec *found = own + SIZE, *room = found + SIZE, *entries = room + 2 * SIZE;
   if (!own) return 1;
   memset(out, 0, K * samples * SIZE * width * sizeof *out);
-  for (int64_t first = 0; first < K * samples; first += LANES) {
-    int64_t count = at_most(LANES, K * samples - first);
+  EACH_GROUP(K * samples) {
     vec time = times_of(samples, first, count, t);
     gather(SIZE, first, count, y, own);
     linear(&time, own, p, found, entries, room);

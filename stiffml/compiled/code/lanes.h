@@ -54,6 +54,10 @@ EACH_PAIR(v_copysign, copysign)
 
 static inline int64_t at_most(int64_t most, int64_t count) { return count < most ? count : most; }
 
+/* For groups of states side by side, each of ``count`` states from the one with the number ``first`` on. */
+#define EACH_GROUP(states) \
+  for (int64_t first = 0, count; (count = at_most(LANES, (states) - first)) > 0; first += LANES)
+
 /* The numbers (size,) of the states first ... first + count - 1 of many; the last stands in for lanes left over. */
 static inline void gather(int64_t size, int64_t first, int64_t count, const double *from, vec *to) {
   for (int64_t l = 0; l < LANES; l++) {

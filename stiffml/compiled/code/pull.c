@@ -11,8 +11,7 @@ EXPORT int pull(int64_t K, int64_t samples, const double *t, const double *y, co
   memset(wrt_t, 0, K * sizeof *wrt_t);
   memset(sum, 0, PARAMETERS * sizeof *sum);
   memset(wrt_p, 0, PARAMETERS * sizeof *wrt_p);
-  for (int64_t first = 0; first < K * samples; first += LANES) {
-    int64_t count = at_most(LANES, K * samples - first);
+  EACH_GROUP(K * samples) {
     vec time = times_of(samples, first, count, t);
     gather(SIZE, first, count, y, own);
     gather(SIZE, first, count, w, along);

@@ -6,8 +6,7 @@ EXPORT int push(int64_t K, int64_t samples, const double *t, const double *y, co
   TAKE_ROOM(own, 3 * SIZE);
   vec *along = own + SIZE, *found = along + SIZE;
   if (!own) return 1;
-  for (int64_t first = 0; first < K * samples; first += LANES) {
-    int64_t count = at_most(LANES, K * samples - first);
+  EACH_GROUP(K * samples) {
     vec time = times_of(samples, first, count, t), of_time = times_of(samples, first, count, s);
     gather(SIZE, first, count, y, own);
     gather(SIZE, first, count, v, along);
@@ -24,8 +23,7 @@ EXPORT int move(int64_t K, int64_t samples, const double *t, const double *y, co
   TAKE_ROOM(own, 2 * SIZE);
   vec *found = own + SIZE;
   if (!own) return 1;
-  for (int64_t first = 0; first < K * samples; first += LANES) {
-    int64_t count = at_most(LANES, K * samples - first);
+  EACH_GROUP(K * samples) {
     vec time = times_of(samples, first, count, t);
     gather(SIZE, first, count, y, own);
     moved(&time, own, p, q, found);
