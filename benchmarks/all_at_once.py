@@ -72,13 +72,15 @@ class Case(NamedTuple):
 @dataclass(frozen=True)
 class Cost:
     """Medians: CPU time of an eager call in µs, of an iteration forward and backward in such calls, its wall
-    time in calls, Newton iterations of a solve."""
+    time in calls; of a solve its Newton iterations, of which the first are a guess's without new Jacobians,
+    and its Jacobians."""
 
     call_us: float
     forward_f: float
     backward_f: float
     wall_f: float
     newton_iterations: float
+    jacobians: float
 
     @property
     def total_f(self) -> float:
@@ -155,7 +157,7 @@ def measure(case: Case, repeats: int) -> dict[str, Cost]:
         before = case.solve()
         case.step()
         calls: list[tuple[float, float]] = []
-        rows: dict[str, list[tuple[float, float, float, float]]] = {way: [] for way in WAYS}
+        rows: dict[str, list[tuple[float, ...]]] = {way: [] for way in WAYS}
         for repeat in range(repeats + 2):
             with torch.no_grad():
                 wall, began = time.perf_counter(), time.process_time()
@@ -174,8 +176,8 @@ def measure(case: Case, repeats: int) -> dict[str, Cost]:
                 loss.backward()
                 backward, wall = time.process_time() - between, time.perf_counter() - wall
                 if repeat >= 2:  # the first two are warm-up
-                    iterations = solution.stats.newton_iterations
-                    rows[way].append((between - began, backward, wall, iterations))
+                    counts = solution.stats.newton_iterations, solution.stats.jacobians
+                    rows[way].append((between - began, backward, wall, *counts))
             if repeat >= 2:
                 calls.append((call, wall_call))
             before = solution
@@ -185,8 +187,8 @@ def measure(case: Case, repeats: int) -> dict[str, Cost]:
     call, wall_call = (statistics.median(column) for column in zip(*calls, strict=True))
     medians = {way: [statistics.median(column) for column in zip(*rows[way], strict=True)] for way in WAYS}
     return {
-        way: Cost(call * 1e6, forward / call, backward / call, wall / wall_call, iterations)
-        for way, (forward, backward, wall, iterations) in medians.items()
+        way: Cost(call * 1e6, forward / call, backward / call, wall / wall_call, *counts)
+        for way, (forward, backward, wall, *counts) in medians.items()
     }
 
 

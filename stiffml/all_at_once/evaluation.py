@@ -61,6 +61,12 @@ class Evaluation:
             values, blocks = self.dynamics.values_and_blocks(self.s, torch.from_numpy(self._here))
             self.values, self.blocks = values.numpy(), blocks.numpy()
 
+    def values_only(self, x: np.ndarray) -> np.ndarray:
+        """(M, size) f at vectors ``x`` (count, size), without its Jacobians."""
+        if not len(self.at):
+            return self.values
+        return self.dynamics.evaluate_many(self.s, torch.from_numpy(x[self.at])).numpy()
+
     def values_at(self, x: np.ndarray) -> np.ndarray:
         """(M, size) f at vectors ``x`` (count, size) near those of the last evaluation."""
         if self._here is None:

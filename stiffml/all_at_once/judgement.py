@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+
 MAX_ITERATIONS = 15
 """Largest number of iterations: beyond it, solving the steps one by one is faster."""
 
@@ -16,6 +20,12 @@ NEAR, FEW_ITERATES = 0.1, 4
 
 ROUNDING_LEVEL = 1e-13
 """Updates below this fraction of the largest component of a vector count as rounding error if they stall."""
+
+
+def relative_size(change: np.ndarray, state: np.ndarray, scale: np.ndarray) -> float:
+    """The largest of changes (n, size), relative to the components of the states and to their ``scale``."""
+    relative = change / (np.abs(state) + 0.01 * scale + 1e-250)
+    return math.sqrt(float((relative**2).mean(axis=1).max()))
 
 
 class StepsNotConvergedError(Exception):

@@ -19,6 +19,7 @@ from stiffml.all_at_once.judgement import (
     NEAR,
     ROUNDING_LEVEL,
     StepsNotConvergedError,
+    relative_size,
 )
 from stiffml.all_at_once.matrix import Jacobians, Matrix, matrix_of
 from stiffml.all_at_once.structure import Structure
@@ -68,6 +69,20 @@ class ManySteps:
         self.last = FactoredBlocks.of(self._structure, self._system, *self._jacobians(), self.curvatures(x))
         shape = (len(residual), self._system.layout.samples, self._system.layout.width)
         return self.last.factors.solve(residual.reshape(shape)).reshape(residual.shape)
+
+    def correction(self, x: np.ndarray, factored: Factored) -> np.ndarray:
+        """(unknowns, size) the update with factors of another time, which needs no Jacobians.
+
+        They are those of the same rows, of which none is Rosenbrock's.
+        """
+        parts = [part for part in (self.f, self.g) if part is not None]
+        for part in parts:
+            part.values = part.values_only(x)
+        if isinstance(factored, FactoredInC):
+            return factored.correction([part.values for part in parts], x)
+        found = np.zeros((*x.shape, 1))
+        factored.along(self._residual(x)[..., None], found)
+        return found[self._topology.given :, :, 0]
 
     def residual(self, x: np.ndarray) -> np.ndarray:
         """(unknowns, size) R at the vectors x (count, size), where f and its Jacobians are evaluated."""
@@ -183,8 +198,7 @@ class ManySteps:
             if converged:
                 if not trusted and not self.steps_lead_to(x, limits.rtol * np.abs(x[given:]) + atol, size):
                     raise StepsNotConvergedError(iteration)
-                relative = change / (state + 0.01 * scale[tested] + 1e-250)
-                return x, iteration, math.sqrt(float((relative**2).mean(axis=1).max()))
+                return x, iteration, relative_size(change, state, scale[tested])
         raise StepsNotConvergedError(MAX_ITERATIONS)
 
     def _is_own_iteration(self, x: np.ndarray) -> bool:

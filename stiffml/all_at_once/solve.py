@@ -10,6 +10,7 @@ from stiffml.all_at_once.evaluation import Slopes
 from stiffml.all_at_once.factored import Factored
 from stiffml.all_at_once.in_c.qualifying import is_in_c
 from stiffml.all_at_once.newton import ManySteps
+from stiffml.all_at_once.simplified import approached
 from stiffml.all_at_once.structure import Structure, structure_of
 from stiffml.discretization.trajectory import Segment, Trajectory
 from stiffml.methods import Method
@@ -35,15 +36,30 @@ class Kept(NamedTuple):
     Attributes
     ----------
     structure : Structure
+    x : ndarray
+        (count, size) the vectors of the solution.
     slopes : list of Slopes
         The values of f, and of g if there is one, at the solution.
-    factored : Factored or None
-        The equations as they were factorised last, if that was at the solution but for Newton's tolerance.
+    last : Factored or None
+        The equations as they were factorised last.
+    is_there : bool
+        Whether that was at the solution but for Newton's tolerance.
     """
 
     structure: Structure
+    x: np.ndarray
     slopes: list[Slopes]
-    factored: Factored | None
+    last: Factored | None
+    is_there: bool
+
+    @property
+    def factored(self) -> Factored | None:
+        """The equations as they are factorised at the solution, if they are."""
+        return self.last if self.is_there else None
+
+    def is_of(self, structure: Structure, x: np.ndarray) -> bool:
+        """Whether the equations are those of a structure, for vectors like ``x``."""
+        return self.structure is structure and self.x.shape == x.shape
 
 
 class Found(NamedTuple):
@@ -60,7 +76,7 @@ class Found(NamedTuple):
         (k, size) the half steps at the starts of the k trajectories that begin in the segment; None if there
         are none.
     iterations : int
-        Number of Newton iterations.
+        Number of Newton iterations, with those that had older factors.
     is_jacobian_right : bool or None
         Whether the iteration has shown that; None if it could not.
     kept : Kept or None
@@ -87,6 +103,7 @@ def solve_steps(
     limits: NewtonLimits,
     guess: np.ndarray,
     trusted: bool,
+    near: object = None,
 ) -> Found:
     """Solve the steps ``first`` … ``last`` − 1 of a trajectory, which must have their times.
 
@@ -103,6 +120,8 @@ def solve_steps(
         Rosenbrock methods.
     trusted : bool
         Whether the guess is near the wanted solution.
+    near : object
+        What the solve that the guess is from has kept, if it is ``Kept`` and of the same equations.
 
     Raises
     ------
@@ -112,11 +131,17 @@ def solve_steps(
     origin = last + 1 - len(guess)
     if trajectory.half is None and method.starts_with_half_step:
         trajectory.half = float(trajectory.times[:2].mean()), guess[0]
-    return solve_segment(Segment(trajectory, first, last, origin, guess), method, system, limits, trusted)
+    segment = Segment(trajectory, first, last, origin, guess)
+    return solve_segment(segment, method, system, limits, trusted, near)
 
 
 def solve_segment(
-    segment: Segment, method: Method, system: System, limits: NewtonLimits, trusted: bool
+    segment: Segment,
+    method: Method,
+    system: System,
+    limits: NewtonLimits,
+    trusted: bool,
+    near: object = None,
 ) -> Found:
     """Solve the steps of a segment, of one or several trajectories, whose states are the initial guess.
 
@@ -142,15 +167,17 @@ def solve_segment(
         atol = limits.atol[of_steps]
     else:
         atol = limits.atol + 0 * scale
-    equations = _equations(structure, system)
+    equations, simplified = _equations(structure, system), 0
+    if isinstance(near, Kept) and near.last is not None and near.is_of(structure, x) and _is_in_torch(system):
+        x, simplified = approached(ManySteps(structure, system), x, near.x, near.last, scale)
     x, iterations, update = equations.solve(x, limits, atol, scale, trusted)
     states, stages, halves = parts_of(structure, x, segment)
     end = int(topology.order.new[-1])
     kept, slopes = None, None
     if update <= NEAR_SOLUTION:
         # Rosenbrock rows have derivatives of J besides, which the reverse sweep needs anew.
-        is_there = update <= min(AT_SOLUTION, limits.rtol) and not topology.brackets
-        kept = Kept(structure, equations.slopes_at(x), equations.last if is_there else None)
+        last, is_there = equations.last, update <= min(AT_SOLUTION, limits.rtol)
+        kept = Kept(structure, x, equations.slopes_at(x), None if topology.brackets else last, is_there)
         at_end = [part.of(end) for part in kept.slopes]
         there = [value for value in at_end if value is not None]
         slopes = there if len(there) == len(at_end) else None
@@ -158,7 +185,7 @@ def solve_segment(
         states,
         stages,
         halves,
-        iterations,
+        simplified + iterations,
         equations.is_jacobian_right(),
         kept,
         slopes,
@@ -171,6 +198,11 @@ def _equations(structure: Structure, system: System) -> ManySteps | StepsInC:
     from stiffml.all_at_once.in_c.steps import StepsInC  # imports casadi
 
     return StepsInC(structure, system)
+
+
+def _is_in_torch(system: System) -> bool:
+    """Whether Jacobians cost several values of f; in compiled code they cost two."""
+    return not all(part.is_compiled for part in system.parts)
 
 
 def parts_of(

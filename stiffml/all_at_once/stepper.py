@@ -50,6 +50,7 @@ class AllAtOnceStepper(NativeStepper):
         super().__init__(task)
         assert task.plan is not None
         self._ends, self._guess, self._trials = task.plan.ends, task.plan.guess, task.plan.trials
+        self._near = task.plan.near
         self._window: _Window | None = None
         self._taken = 0  # how many steps of the window have been taken
         self._length = self._longest = fitting(task.system, task.method)
@@ -208,4 +209,5 @@ class AllAtOnceStepper(NativeStepper):
             self._task.newton,
             np.concatenate([before, guess]),
             trusted=self._guess is not None,
+            near=self._near if count == len(self._ends) else None,
         )

@@ -66,7 +66,8 @@ def plan_of(
     start = start_of(arguments, steps, ends, system)
     # With fewer states kept there is no memory to spend.
     is_differentiated = system.used is not None and isinstance(adjoint.checkpoints, str)
-    return Plan(ends, is_output, ramp_steps, start, is_differentiated=is_differentiated)
+    near = near_of(arguments, steps)
+    return Plan(ends, is_output, ramp_steps, start, near, is_differentiated=is_differentiated)
 
 
 def obstacle_to_plan(
@@ -105,6 +106,17 @@ def start_of(arguments: Arguments, steps: Steps, ends: np.ndarray, system: Syste
     _require_solution(guess)
     start = None if guess is None else _states_at(guess, ends, system)
     return np.concatenate(steps.states) if isinstance(steps, Held) else start
+
+
+def near_of(arguments: Arguments, steps: Steps) -> object:
+    """What the solve before has kept that is the guess, of steps that it had too; None without one.
+
+    Held steps have nothing of the kind, so that a training that is resumed with them ends the same.
+    """
+    guess = arguments.guess
+    if guess is None or isinstance(steps, Held) or len(guess.pieces) != 1:
+        return None
+    return guess.pieces[0].tape.run.kept
 
 
 def _require_solution(guess: object) -> None:

@@ -39,7 +39,7 @@ from torch import Tensor
 from stiffml.interface.arguments import DEFAULTS, Arguments
 from stiffml.interface.checking import may_rely_on_trials, relying_on, try_out_system
 from stiffml.interface.initial_state import checked_layout
-from stiffml.interface.planning import start_of
+from stiffml.interface.planning import near_of, start_of
 from stiffml.linear.dense.lu import DenseLU
 from stiffml.linear.settings import LU
 from stiffml.methods import Method
@@ -137,7 +137,7 @@ def remember(arguments: Arguments, request: Request) -> None:
     bare.keeps_members([dataclasses.replace(reads, modules=[]) for reads in system.reads], system.members)
     steps, plan, known = arguments.steps, request.plan, _known(arguments.func)
     if plan is not None:
-        plan = dataclasses.replace(plan, guess=None, trials=None)
+        plan = dataclasses.replace(plan, guess=None, near=None, trials=None)
     held = (arguments.t, arguments.params, steps.ends if isinstance(steps, Recorded) else None)
     while len(known) >= KEPT:
         known.pop(next(iter(known)), None)
@@ -254,7 +254,8 @@ def _again(before: _Checked, arguments: Arguments) -> Request | None:
     if method.implicit:
         solver = DenseLU(layout, bare.constant_jacobian)
     if plan is not None:
-        plan = dataclasses.replace(plan, guess=start_of(arguments, steps, plan.ends, system))
+        start = start_of(arguments, steps, plan.ends, system)
+        plan = dataclasses.replace(plan, guess=start, near=near_of(arguments, steps))
     if len(request.outputs) > 1:
         given = (request.t, y0)
         repeat = functools.partial(try_out_system, system, method, solver, s0, u0, given, plan, relies=True)

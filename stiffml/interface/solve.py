@@ -109,8 +109,8 @@ def solve(
         ``"sequential"``: one by one.
     guess : Solution
         Where that iteration starts: a solution with other parameters or another initial state, such as that
-        of the training iteration before. Default: the initial state. The result does not depend on it beyond
-        Newton's tolerance.
+        of the training iteration before. Default: the initial state. If it has the same steps, its Jacobians
+        serve for the first iterations. The result does not depend on it beyond Newton's tolerance.
     outputs : str
         ``"steps"``: steps end on every time of t. ``"interpolate"``: steps end on the first and the last time
         only, and the states between are interpolated (see :meth:`Solution.interpolate`). Many outputs then

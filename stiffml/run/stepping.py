@@ -35,6 +35,8 @@ class Plan:
         Number of steps that a starting ramp has added to those asked for.
     guess : ndarray or None
         (steps, size) initial guess for the states at these times.
+    near : object
+        What the solve that the guess is from has kept, see :attr:`Stepper.kept`; None if it is from none.
     trials : PassedTrials or None
         The trials of func that were made for a solve before and not for this one.
     is_differentiated : bool
@@ -45,6 +47,7 @@ class Plan:
     is_output: np.ndarray
     ramp_steps: int = 0
     guess: np.ndarray | None = None
+    near: object = None
     trials: PassedTrials | None = None
     is_differentiated: bool = False
 

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from forms import Case, forms
-from methods import EXPONENTIAL
+from forms import Case
+from rows import RUNS, off, require_same
 from small_problems import forced, known, logistic, times
 from torch import Tensor, nn
 
 import stiffml
-from stiffml import METHODS, Discrete, Disk, Fixed, Grid, Newton, solve
+from stiffml import Discrete, Disk, Fixed, Grid, Newton, solve
 from stiffml.all_at_once import stepper
 
 D = torch.float64
 OUTPUTS = times(0.1, 0.25, 0.3, 0.8)
 LOOK_AT = "look at structure.py and newton.py in all_at_once/, then at the method's pattern"
-RUNS = [(name, form) for name in METHODS if name not in EXPONENTIAL for form in forms(name)]
 A_FEW = ["cn", "bdf3", "rosw-ra34pw2", "arkimex-3", "dirk-es325sal", "sdirk3"]
-
-
-def off(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
 
 
 @pytest.mark.parametrize(("method", "form"), RUNS)
@@ -30,12 +25,7 @@ def test_same_states_and_gradients(method: str, form: str) -> None:
     expected = case.solve(method, steps, stepping="sequential")
     found = case.solve(method, steps, stepping="all-at-once")
     assert found.stats.at_once > 0, f"{method}, {form}: no step was found; {LOOK_AT}"
-    assert off(found.y, expected.y) <= 1e-10, f"{method}, {form}: {off(found.y, expected.y):.1e}; {LOOK_AT}"
-    wanted, gradients = case.gradients(expected), case.gradients(found)
-    for name, group in wanted.items():
-        for one, other in zip(gradients[name], group, strict=True):
-            far = off(one, other)
-            assert far <= 1e-8, f"{method}, {form}: dL/d{name} is off by {far:.1e}; look at gradients/"
+    require_same(case, found, expected, f"{method}, {form}; {LOOK_AT}")
 
 
 @pytest.mark.parametrize("checkpoints", ["stages", "solutions", 3, "disk"])

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from forms import NEWTON, Case, forms
-from methods import EXPONENTIAL
+from forms import NEWTON, Case
+from rows import RUNS, off, require_same
 from small_problems import forced, known, logistic, times
-from torch import Tensor
 
 import stiffml
-from stiffml import METHODS, Grid, solve
+from stiffml import Grid, solve
 from stiffml.all_at_once.in_c import factored, qualifying, steps
 from stiffml.compiled.refusal import NotCompilableError
 
 D = torch.float64
 OUTPUTS = times(0.1, 0.25, 0.3, 0.8)
-RUNS = [(name, form) for name in METHODS if name not in EXPONENTIAL for form in forms(name)]
 A_FEW = ["cn", "bdf3", "arkimex-3", "dirk-es325sal", "sdirk3", "rk4"]
 LOOK_AT = "look at rows.c and newton.c in all_at_once/in_c/"
 
@@ -44,26 +42,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return counts
 
 
-def off(found: Tensor, expected: Tensor) -> float:
-    return float(((found - expected).abs().max() / expected.abs().max().clamp(min=1e-12)).detach())
-
-
-def require_same(case: Case, found, expected, what: str) -> None:
-    assert off(found.y, expected.y) <= 1e-10, f"{what}: {off(found.y, expected.y):.1e}; {LOOK_AT}"
-    wanted, gradients = case.gradients(expected), case.gradients(found)
-    for name, group in wanted.items():
-        for one, other in zip(gradients[name], group, strict=True):
-            far = off(one, other)
-            assert far <= 1e-8, f"{what}: dL/d{name} is off by {far:.1e}; {LOOK_AT}"
-
-
 @pytest.mark.parametrize(("method", "form"), RUNS)
 def test_compiled_functions(method: str, form: str, calls: dict[str, int]) -> None:
     case = Case(form, OUTPUTS)
     expected = case.solve(method, Grid(3), stepping="sequential")
     found = case.solve(method, Grid(3), stepping="all-at-once", compile=True)
     assert found.stats.at_once == found.stats.accepted
-    require_same(case, found, expected, f"{method}, {form}")
+    require_same(case, found, expected, f"{method}, {form}; {LOOK_AT}")
     has_brackets = method.startswith("rosw")
     extrapolates = method in {"dirk-es648sa", "dirk-es7510sa", "dirk-s7511sal"}
     whole = not has_brackets and not extrapolates
@@ -76,7 +61,7 @@ def test_without_a_compiler(method: str, form: str, no_library, calls: dict[str,
     case = Case(form, OUTPUTS)
     expected = case.solve(method, Grid(3), stepping="sequential")
     found = case.solve(method, Grid(3), stepping="all-at-once")
-    require_same(case, found, expected, f"{method}, {form}")
+    require_same(case, found, expected, f"{method}, {form}; {LOOK_AT}")
     assert not any(calls.values())
 
 

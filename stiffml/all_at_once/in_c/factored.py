@@ -68,6 +68,19 @@ class FactoredInC(Factored):
             update.fill(np.nan)
         return found, update[structure.topology.given :]
 
+    def correction(self, values: Sequence[np.ndarray], x: np.ndarray) -> np.ndarray:
+        """(unknowns, size) the update with these factors at x (count, size), where f, and g, have ``values``.
+
+        The nodes are those of the topology.
+        """
+        struct, update = self._struct(), np.zeros_like(x)
+        values = [np.ascontiguousarray(part) for part in values]
+        for part, at_nodes in zip((struct.f, struct.g), values, strict=False):
+            part.values = address(at_nodes)
+        if loaded().stiffml_correct(ctypes.byref(struct), address(x), address(update)):
+            raise MemoryError("Newton's update in C: no memory")
+        return update[self.structure.topology.given :]
+
     @classmethod
     def _empty(cls, structure: Structure, system: System, *parts: Jacobians | None) -> FactoredInC:
         shape = structure.topology.unknowns, system.layout.samples, system.layout.width

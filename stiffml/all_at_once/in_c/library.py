@@ -33,6 +33,7 @@ def _loaded() -> ctypes.CDLL:
     count, array, system = ctypes.c_int64, ctypes.c_void_p, ctypes.POINTER(SystemStruct)
     found.stiffml_solve.argtypes = [system, ctypes.POINTER(NewtonStruct), array]
     found.stiffml_update.argtypes = [system, array, array]
+    found.stiffml_correct.argtypes = [system, array, array]
     found.stiffml_factorise.argtypes = [system]
     found.stiffml_substitute.argtypes = [system, count, array, array]
     found.stiffml_reverse.argtypes = [system, count, *[array] * 4]

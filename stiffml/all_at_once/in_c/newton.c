@@ -151,17 +151,22 @@ EXPORT int stiffml_solve(const struct system *s, struct newton *n, double *x) {
   return ended;
 }
 
-/* Newton's update d (count, size), which is zero before, at x, where the parts have f, g and their Jacobians. */
-EXPORT int stiffml_update(const struct system *s, const double *x, double *d) {
+/* Newton's update d (count, size), which is zero before, at x, where the parts have f and g, with the factors and
+   Jacobians that there are. */
+EXPORT int stiffml_correct(const struct system *s, const double *x, double *d) {
   int64_t size = size_of(s), f = s->parts[0].nodes, g = s->parts[1].nodes;
   double *v = malloc((s->unknowns + 1 + f + g) * size * sizeof *v);
   if (!v) return NO_MEMORY;
   double *sum = v + s->unknowns * size, *along[2] = {sum + size, sum + (1 + f) * size};
   residual(s, x, v, sum);
-  int singular = factorise_all(s);
-  if (!singular) substitute(s, v, d, along, sum);
+  substitute(s, v, d, along, sum);
   free(v);
-  return singular ? NOT_CONVERGED : CONVERGED;
+  return CONVERGED;
+}
+
+/* The same, where the parts have their Jacobians, with the factors of these. */
+EXPORT int stiffml_update(const struct system *s, const double *x, double *d) {
+  return factorise_all(s) ? NOT_CONVERGED : stiffml_correct(s, x, d);
 }
 
 /* The factors for the Jacobians that the parts have; 1 if a block is singular. */
