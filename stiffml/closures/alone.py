@@ -1,4 +1,8 @@
-"""A network alone, where nothing is known: what data say of components that settle at once."""
+"""A network alone, where nothing is known: parts and a fit that suit what data look like.
+
+Two kinds of stiff data have shapes of their own: components that settle within the first interval, and times
+over decades, in which rates change by as many.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from stiffml.closures.components import magnitudes
-from stiffml.closures.features import Features, LinearFeatures
-from stiffml.closures.heads import Head, Relaxation
+from stiffml.closures.features import Features, LinearFeatures, LogFeatures
+from stiffml.closures.heads import Head, ProductionLoss, Relaxation
 from stiffml.closures.networks import mlp
+from stiffml.steps import Grid
 from stiffml.training.data import Runs
 from stiffml.training.lm.ladder import GrowingHorizon
 from stiffml.training.lm.levenberg_marquardt import LevenbergMarquardt
@@ -22,45 +27,107 @@ FAST = 3.0
 SETTLED = 150.0
 """Times that a fast component could settle within the first interval: any rate that is far faster will do."""
 
+DECADES = 1e3
+"""The length of runs over their first interval, from which times span decades."""
+
 GAIN = 0.1
 """Of the last layer of the network."""
 
-OF_RATES: dict[str, Any] = {"ridges": (0.1,), "resolution": 1e-3}
-"""Of the matching of rates."""
+ATTEMPTS, GOOD, GOOD_OF_NOISE = 5, 1e-2, 2.0
+"""Attempts over decades, and the error that ends them: of the ranges, or in units of the noise if known."""
 
 
 class Alone(NamedTuple):
-    """The parts of a closure without a known part; ``scale`` (n,) of its rates."""
+    """The parts of a closure without a known part, and how it is fitted.
+
+    ``scale`` (n,) is that of its rates. ``matching``: arguments of the matching of rates before the fit; None
+    for no such. ``suggested``: arguments of the fit.
+    """
 
     network: nn.Module
     typical: Tensor
     scale: np.ndarray
     head: Head
     features: Features
+    matching: dict[str, Any] | None
+    suggested: dict[str, Any]
 
 
 def alone(runs: Runs, widths: Sequence[int], seed: int) -> Alone | None:
-    """Parts that suit data in which some components settle within the first interval; None if none does.
+    """Parts that suit data of one of the two kinds; None for others."""
+    fast = _fast(runs)
+    if fast.any() and not fast.all():
+        return _settling(runs, widths, seed, fast)
+    first, longest = _lengths(runs)
+    return _over_decades(runs, widths, seed) if longest >= DECADES * first else None
+
+
+def _settling(runs: Runs, widths: Sequence[int], seed: int, fast: np.ndarray) -> Alone:
+    """For data in which some components, ``fast`` (n,), settle within the first interval.
 
     Of these no observation shows how fast they are, only where they settle: at numbers that the network says
     of the others, which alone it is shown. Shown fast components that are 0 at the start and settled at the
     first observation, it may say anything between. The others are damped over the length of the runs, and
-    tanh bounds what is said, so that no solution runs away.
+    tanh bounds what is said, so that no solution runs away. A network alone holds for a while beyond what it
+    has seen, not for long: so the horizon grows.
     """
-    fast = _fast(runs)
-    if not fast.any() or fast.all():
-        return None
-    slow, largest = np.flatnonzero(~fast).tolist(), np.nanmax(np.abs(runs.values), axis=0)
-    typical = magnitudes("typical", np.where(largest > 0, largest, 1.0))
-    first = min(float(run.times[1] - run.times[0]) for run in runs)
-    longest = max(float(run.times[-1] - run.times[0]) for run in runs)
+    slow, typical = np.flatnonzero(~fast).tolist(), _typical(runs)
+    first, longest = _lengths(runs)
     return Alone(
         mlp([len(slow), *widths, len(fast)], "tanh", seed=seed, gain=GAIN),
         typical,
         typical.numpy() * np.where(fast, SETTLED / first, 1 / longest),
         Relaxation(),
         LinearFeatures(typical, of=slow),
+        {"ridges": (0.1,), "resolution": 1e-3},
+        {
+            "method": "bdf",
+            "strategy": GrowingHorizon(2, iterations=15, last=60, last_tolerance=1e-3),
+            "levenberg_marquardt": LevenbergMarquardt(ridge=1e-3),
+        },
     )
+
+
+def _over_decades(runs: Runs, widths: Sequence[int], seed: int) -> Alone:
+    """For times over decades, with rates from one per first interval to one per length of the runs.
+
+    Production and loss are exponentials of what the network says of logarithms: a number of size 1 is a rate
+    in the middle of these decades. Steps between observations are halved, since coarse ones have errors that
+    a fit makes up for with wrong rates. The horizon grows by one observation at a time. A ridge keeps weights
+    small: without it about half of the attempts come to where the next step has no solution; with it they
+    come closer to the data at each horizon, not as close in the end. Attempts that fail are followed by
+    others.
+    """
+    typical, (first, longest) = _typical(runs), _lengths(runs)
+    features, known_noise = LogFeatures(typical), bool((np.nan_to_num(runs.noise) > 0).all())
+    return Alone(
+        mlp([features.count, *widths, 2 * len(typical)], "tanh", seed=seed, gain=GAIN),
+        typical,
+        typical.numpy() / np.sqrt(first * longest),
+        ProductionLoss(),
+        features,
+        None,
+        {
+            "method": "sdirk3",
+            "steps": Grid(2),
+            "strategy": GrowingHorizon(1, iterations=30),
+            "levenberg_marquardt": LevenbergMarquardt(ridge=1e-2),
+            "attempts": ATTEMPTS,
+            "judged": GOOD_OF_NOISE if known_noise else GOOD,
+        },
+    )
+
+
+def _typical(runs: Runs) -> Tensor:
+    """(n,) the largest observations; 1 where that is 0."""
+    largest = np.nanmax(np.abs(runs.values), axis=0)
+    return magnitudes("typical", np.where(largest > 0, largest, 1.0))
+
+
+def _lengths(runs: Runs) -> tuple[float, float]:
+    """The shortest first interval of a run, and the length of the longest run."""
+    first = min(float(run.times[1] - run.times[0]) for run in runs)
+    return first, max(float(run.times[-1] - run.times[0]) for run in runs)
 
 
 def _fast(runs: Runs) -> np.ndarray:
@@ -70,12 +137,3 @@ def _fast(runs: Runs) -> np.ndarray:
         if len(run) > 2:
             rates += np.nan_to_num(np.abs(np.diff(run.values[:3], axis=0) / np.diff(run.times[:3])[:, None]))
     return rates[0] > FAST * rates[1]
-
-
-def suggested_alone() -> dict[str, Any]:
-    """Arguments of a fit: a network alone holds for a while beyond what it has seen, not for long."""
-    return {
-        "method": "bdf",
-        "strategy": GrowingHorizon(2, iterations=15, last=60, last_tolerance=1e-3),
-        "levenberg_marquardt": LevenbergMarquardt(ridge=1e-3),
-    }

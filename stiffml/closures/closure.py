@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stiffml.checks import described
-from stiffml.closures.alone import OF_RATES, alone, suggested_alone
+from stiffml.closures.alone import alone
 from stiffml.closures.components import invariant_rows, magnitudes, named, places
 from stiffml.closures.features import Features, LinearFeatures, LogFeatures
 from stiffml.closures.heads import Head, Reactions, Setting, Sinh
@@ -45,9 +45,10 @@ class Closure(KnownAndMissing, Preparable):
     ----------
     known : callable, nn.Module or None
         known(t, y) -> dy/dt in the shape of y; a module becomes a submodule. None where nothing is known:
-        then, if nothing but the widths of a network is given, and some components settle within the first
-        interval of the data, these relax to what the network says of the others (``Relaxation``), and a fit
-        takes a growing horizon.
+        then, if nothing but the widths of a network is given, data decide. If some components settle within
+        the first interval, these relax to what the network says of the others (``Relaxation``). Else, if
+        times span three decades or more, rates are ``ProductionLoss`` of logarithms; two hidden layers of 10
+        serve well. A fit then takes a growing horizon.
     network : nn.Module or sequence of int
         From features (…, ``features.count``) to the head's numbers; or the widths of the hidden layers of an
         :func:`mlp` that is made to fit, and drawn from ``seed`` with the small ``gain`` 1e-2. Default
@@ -215,11 +216,12 @@ class Closure(KnownAndMissing, Preparable):
             parts = alone(runs, given["network"], self.seed)
             if parts is not None:
                 every = list(range(len(runs.components)))
-                network, typical, scale, head, features = parts
+                network, typical, scale, head, features, matching, fitted = parts
                 self._complete(network, typical, scale, every, runs.components, head, features)
                 self._left_out = None
-                match_rates(self, runs, **OF_RATES, compile=compile)
-                return suggested_alone()
+                if matching is not None:
+                    match_rates(self, runs, **matching, compile=compile)
+                return fitted
         found = sizes_of(self.known, runs, given["where"], given["scale"], self.conserve)
         chosen, typical = list(found.where), magnitudes("typical", found.typical)
         features, head = given["features"], given["head"]

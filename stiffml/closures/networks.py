@@ -63,6 +63,10 @@ class MLP(nn.Sequential):
             layer.bias.zero_()
         return self
 
+    def reset_parameters(self) -> None:
+        """Draw all weights anew, from a seed of torch's random numbers."""
+        self.reset(int(torch.randint(2**31, ())))
+
 
 def mlp(widths: Sequence[int], activation: str = "gelu", *, seed: int = 0, gain: float = 1.0) -> MLP:
     """A network of dense layers, in double precision; :meth:`MLP.reset` says how it begins.

@@ -48,7 +48,7 @@ def fit(
     bounds: Mapping[str, tuple[float, float]] | None = None,
     target: float = 0.0,
     judged: float | None = None,
-    attempts: int = 1,
+    attempts: int | None = None,
     seed: int = 0,
     iterations: int | None = None,
     learning_rate: float | None = None,
@@ -93,7 +93,7 @@ def fit(
     method : str or Method
         Default ``"sdirk3"``, L-stable, or what a model suggests that takes something from data
         (:class:`Preparable`), such as a ``Closure`` without ``typical``; so are the defaults of ``steps``
-        and, for ``"lm"``, of ``strategy`` and ``levenberg_marquardt``.
+        and, for ``"lm"``, of ``strategy``, ``levenberg_marquardt``, ``judged`` and ``attempts``.
     steps : Steps
         Default ``Grid()``, one step between observations. Known steps of small systems are solved all at
         once, from the states of the iteration before; any other runs are solved one by one, or in one call
@@ -118,7 +118,8 @@ def fit(
         The same, at most, of the model solved again with tight tolerances, at the data to validate on or else
         at the data. An attempt whose error then is larger is followed by another. Default: not asked.
     attempts : int
-        Restarts with other weights, until ``target`` is reached; the best one counts. Default 1.
+        Restarts with other weights, until ``target`` and ``judged`` are reached; the best one counts.
+        Default 1.
     seed : int
         Of the first attempt, if the model is a function of it; attempt k has seed + 1000 k.
     iterations : int
@@ -184,9 +185,6 @@ def fit(
     require_runs(data, validate)
     with one_thread():
         restarts = Restarts(model, whole("seed", seed, least=0), data)
-    attempts = whole("attempts", attempts)
-    if attempts > 1:
-        restarts.require_possible()
     if isinstance(optimizer, str):
         optimizer = optimizer.lower()
     by_lm = isinstance(optimizer, str) and optimizer == "lm"
@@ -195,6 +193,13 @@ def fit(
     kept = steps if isinstance(steps, KeptSteps) else None
     taken = steps.steps if isinstance(steps, KeptSteps) else steps
     suggested = {"method": "sdirk3", "steps": Grid(), **restarts.suggested}
+    if attempts is None:
+        attempts = suggested.get("attempts", 1) if by_lm else 1
+    attempts = whole("attempts", attempts)
+    if attempts > 1:
+        restarts.require_possible()
+    if judged is None and by_lm:
+        judged = suggested.get("judged")
     method = suggested["method"] if method is None else method
     taken = suggested["steps"] if taken is None else taken
     solving, equations = solving_arguments(arguments, method, taken)

@@ -38,5 +38,5 @@ class Preparable(abc.ABC):
         """Take from runs what was left out; return arguments of a fit that suit the model, or {}.
 
         These hold where the fit is not given others: of ``method``, ``steps`` and, by Levenberg-Marquardt,
-        ``strategy`` and ``levenberg_marquardt``. Calling it again changes nothing.
+        ``strategy``, ``levenberg_marquardt``, ``judged`` and ``attempts``. Calling it again changes nothing.
         """

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import stiffml
-from stiffml.closures import Closure, Linear, mlp
+from stiffml.closures import Closure, Linear, alone, mlp
 from stiffml.training import LevenbergMarquardt, Run, Runs, Whole, compare, fit
 
 NAMES = ["A", "B", "C", "D"]
@@ -206,6 +206,38 @@ def test_where_nothing_is_known_fast_components_settle_at_what_slow_ones_say() -
     a = torch.exp(-fine)
     exact = torch.stack([a, a, a**2], dim=1)[1:]  # but for 1/1000
     assert (y[1:] - exact).abs().max() < 1e-2
+
+
+def over_decades(points: int) -> Runs:
+    """A → B at 10 per second and B → C at 0.02, observed from 1e-3 to 1e3 seconds."""
+    t, (fast, slow) = np.concatenate([[0.0], np.geomspace(1e-3, 1e3, points)]), (10.0, 0.02)
+    a = np.exp(-fast * t)
+    b = fast / (fast - slow) * (np.exp(-slow * t) - np.exp(-fast * t))
+    return Runs([Run("a", t, np.stack([a, b, 1 - a - b], axis=1))], ["A", "B", "C"], initial="known")
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_where_nothing_is_known_of_data_over_decades(seed: int) -> None:
+    """Rates are production and loss, and the fit is good where nothing was observed."""
+    model = Closure(None, [6], seed=seed)
+    result = fit(model, over_decades(16))
+    assert type(model.features).__name__ == "LogFeatures"
+    assert torch.allclose(model.rates.scale, model.typical)  # one per second, the middle of 1e-3 … 1e3
+    error = result.report(over_decades(61)).mean
+    assert error < 4e-3, f"seed {seed}: {error:.1e}; look at _over_decades in closures/alone.py"
+
+
+def test_a_fit_that_is_not_good_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alone, "GOOD", 1e-12)
+    model, strategy = Closure(None, [4]), Whole(last=2)
+    result = fit(model, over_decades(16), strategy=strategy)
+    assert len(result.attempts) == alone.ATTEMPTS
+    assert len({attempt.error for attempt in result.attempts}) > 1, "look at reset_parameters in networks.py"
+    once = fit(Closure(None, [4]), over_decades(16), strategy=strategy, attempts=1)
+    assert len(once.attempts) == 1, "what is asked for counts"
+    with pytest.raises(ValueError, match="judged is for optimizer='lm'"):
+        fit(Closure(None, [4]), over_decades(16), optimizer="adam", iterations=1, judged=1.0)
+    fit(Closure(None, [4]), over_decades(16), optimizer="adam", iterations=1)  # which has no attempts
 
 
 def test_what_is_said_is_not_taken_from_data() -> None:

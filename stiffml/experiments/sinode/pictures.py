@@ -36,9 +36,8 @@ def attractor(data: xarray.Dataset) -> Figure:
     for number, way in enumerate(data["way"].values):
         style, times = series(number), np.sort(data["valid"].sel({"way": way}).values)
         share = 1 - np.arange(len(times)) / len(times)
-        left.step(times, share, where="pre", color=style["color"], ls=style["ls"], label=way)
+        left.step(times, share, where="pre", color=style["color"], ls=style["ls"])
     left.set(xlabel="time [Lyapunov times]", ylabel="share of series still predicted", ylim=(0, 1.02))
-    left.legend(frameon=False, fontsize=8)
     waves = np.arange(data.sizes["waves"])
     for number, model in enumerate(data["model"].values):
         one = data.sel({"model": model})
@@ -67,6 +66,7 @@ def waves(data: xarray.Dataset) -> Figure:
             data["time"] * rate, data["x"], field.T, cmap="RdBu_r", vmin=-3, vmax=3, rasterized=True
         )
         panel.set_title(model, fontsize=9)
+        panel.grid(False)
         panel.set_xlabel("Lyapunov times")
     panels[0].set_ylabel("x")
     figure.colorbar(image, ax=panels, label="u")
