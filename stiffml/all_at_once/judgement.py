@@ -25,7 +25,7 @@ ROUNDING_LEVEL = 1e-13
 def relative_size(change: np.ndarray, state: np.ndarray, scale: np.ndarray) -> float:
     """The largest of changes (n, size), relative to the components of the states and to their ``scale``."""
     relative = change / (np.abs(state) + 0.01 * scale + 1e-250)
-    return math.sqrt(float((relative**2).mean(axis=1).max()))
+    return math.sqrt(float(np.einsum("ij,ij->i", relative, relative).max()) / relative.shape[1])
 
 
 class StepsNotConvergedError(Exception):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -116,6 +117,11 @@ class FactoredInC(Factored):
         x[:] = np.moveaxis(tangents, 0, -1)
 
     def _struct(self) -> SystemStruct:
+        """A new one: two threads may solve with the same factors, at values of their own."""
+        return SystemStruct.from_buffer_copy(self._template)
+
+    @cached_property
+    def _template(self) -> SystemStruct:
         struct = rows_of(self.structure).struct(self.system)
         struct.lu, struct.pivots = address(self.lu), address(self.pivots)
         for part, jacobians in ((struct.f, self.f), (struct.g, self.g)):
