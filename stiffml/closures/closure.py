@@ -239,7 +239,7 @@ class Closure(KnownAndMissing, Preparable):
         )
         self._left_out = None
         match_rates(self, runs, ridges=RIDGES, compile=compile)
-        return suggested(runs)
+        return suggested(runs, isinstance(given["network"], nn.Module) or len(given["network"]) > 0)
 
     @property
     def reactions(self) -> tuple[str, ...]:
