@@ -8,7 +8,8 @@ Used again means: no object that a solve changes, but its parts. Each solve has 
 solves within func, in several threads, and two before one backward pass do not know of each other. Nothing of
 what :func:`check` finds by calling func is taken for granted either:
 
-- The arguments are the same objects, or equal numbers and strings of the same type; t has the same times.
+- The arguments are the same objects, or equal numbers and strings of the same type. Of t and of tolerances by
+  component the numbers count: fits make these tensors anew.
 - What func reads is the same: numbers, modules and their modes, code, and which tensors, each requiring a
   gradient or not (see :class:`stiffml.parameters.names.Reached`).
 - The graph of func at the start has the same operations and ends at the same parameters. Of a function in
@@ -90,7 +91,6 @@ class _Checked:
     """
 
     held: tuple[object, ...]
-    times: bytes
     watches: list[Watch]
     ends: bytes
     request: Request
@@ -138,16 +138,16 @@ def remember(arguments: Arguments, request: Request) -> None:
     steps, plan, known = arguments.steps, request.plan, _known(arguments.func)
     if plan is not None:
         plan = dataclasses.replace(plan, guess=None, near=None, trials=None)
-    held = (arguments.t, arguments.params, steps.ends if isinstance(steps, Recorded) else None)
+    held = (arguments.params, steps.ends if isinstance(steps, Recorded) else None)
     while len(known) >= KEPT:
         known.pop(next(iter(known)), None)
     system.watches = [Watch(part.func) for part in system.parts]
     known[kind] = _Checked(
         held,
-        _bytes_of(arguments.t),
         system.watches,
         _bytes_of_ends(steps),
-        dataclasses.replace(request, system=bare, solver=None, plan=plan),
+        # The ends may be a part of the caller's times, who may change these.
+        dataclasses.replace(request, system=bare, solver=None, plan=plan, ends=request.ends.clone()),
         [part.is_compiled for part in system.parts],
     )
 
@@ -167,9 +167,10 @@ def _kind(arguments: Arguments) -> object | None:
         return None
     if not isinstance(method, str | Method) or not isinstance(linear, str | LU):
         return None
-    if isinstance(newton, Newton) and isinstance(newton.atol, Tensor):
-        return None
     if not isinstance(newton, Newton | None) or not isinstance(adjoint, Discrete | None):
+        return None
+    atol_of_newton = None if newton is None else _as_numbers(newton.atol)
+    if type(atol_of_newton) not in _PLAIN:
         return None
     which: object = steps
     if isinstance(steps, Recorded):
@@ -181,7 +182,7 @@ def _kind(arguments: Arguments) -> object | None:
         return None
     kind = (
         torch.is_grad_enabled(),
-        id(t),
+        (t.dtype, t.device, t.shape, _bytes_of(t)),
         tuple((id(tensor), tensor.requires_grad) for tensor in params),
         _requires_grad(y0),
         type(steps),
@@ -189,7 +190,9 @@ def _kind(arguments: Arguments) -> object | None:
         given["guess"] is None,
         kinds,
         *values,
-        *((type(value), value) for value in (method, linear, newton, adjoint)),
+        None if newton is None else (newton.rtol, type(atol_of_newton), newton.max_iterations),
+        atol_of_newton,
+        *((type(value), value) for value in (method, linear, adjoint)),
     )
     try:
         hash(kind)  # a method of the caller's own may have none
@@ -226,7 +229,7 @@ def _again(before: _Checked, arguments: Arguments) -> Request | None:
     request, bare, func, y0 = before.request, before.request.system, arguments.func, arguments.y0
     layout, plan = bare.layout, request.plan
     steps = arguments.steps if isinstance(arguments.steps, Recorded) else request.steps
-    if _bytes_of(arguments.t) != before.times or _bytes_of_ends(steps) != before.ends:
+    if _bytes_of_ends(steps) != before.ends:
         return None
     u0 = _start(y0, layout, arguments.batch_dims)
     if u0 is None:
@@ -257,13 +260,13 @@ def _again(before: _Checked, arguments: Arguments) -> Request | None:
         start = start_of(arguments, steps, plan.ends, system)
         plan = dataclasses.replace(plan, guess=start, near=near_of(arguments, steps))
     if len(request.outputs) > 1:
-        given = (request.t, y0)
+        given = (arguments.t, y0)
         repeat = functools.partial(try_out_system, system, method, solver, s0, u0, given, plan, relies=True)
         trials = None
         if may_rely_on_trials(system, plan):
             trials = rely_on(system.parts, system.facts, repeat)
         plan = repeat() if trials is None else relying_on(trials, system, plan)
-    return dataclasses.replace(request, system=system, solver=solver, steps=steps, plan=plan)
+    return dataclasses.replace(request, system=system, solver=solver, steps=steps, plan=plan, t=arguments.t)
 
 
 def _is_the_same(before: _Checked, system: System, s: float, u: np.ndarray) -> bool:

@@ -10,6 +10,7 @@ from remembering import Y0, D, Func, T, counted_checks, fresh, gradients, run
 from torch import Tensor, nn
 
 from stiffml import BDF, LU, Discrete, Fixed, Grid, KeptSteps, Newton, ODEBlock, solve
+from stiffml.training import Run, Runs, fit
 
 
 @pytest.fixture
@@ -118,6 +119,44 @@ def test_tolerances_by_component(name: str, checks: list[int]) -> None:
     before = len(checks)
     taken(values.flip(0)), taken(values.float())
     assert len(checks) == before + 2
+
+
+def test_equal_times_in_another_tensor_are_the_same(checks: list[int]) -> None:
+    """And what is returned shares no memory with the tensor of a solve before."""
+    func, first = Func(), T.clone()
+    found = run(func, t=first).y.detach()
+    for _ in range(3):
+        again = T.clone()
+        solution = run(func, t=again)
+        assert torch.equal(solution.y.detach(), found)
+        again.zero_()
+        first.zero_()
+    assert len(checks) == 1
+    run(func, t=T + 1e-3), run(func, t=1.1 * T)
+    assert len(checks) == 3
+
+
+def test_newtons_tolerance_by_component(checks: list[int]) -> None:
+    func, atol = Func(), torch.tensor([1e-9, 1e-8], dtype=D)
+    first = run(func, newton=Newton(rtol=1e-7, atol=atol)).y.detach()
+    for _ in range(2):
+        assert torch.equal(run(func, newton=Newton(rtol=1e-7, atol=atol.clone())).y.detach(), first)
+    assert len(checks) == 1
+    for other in (
+        Newton(rtol=1e-7, atol=2 * atol),
+        Newton(rtol=1e-8, atol=atol),
+        Newton(rtol=1e-7, atol=atol, max_iterations=9),
+        Newton(rtol=1e-7, atol=1e-9),
+    ):
+        run(func, newton=other)
+    assert len(checks) == 5
+
+
+def test_the_iterations_of_a_fit(checks: list[int]) -> None:
+    """A fit makes times and tolerances anew in each iteration; its arguments are the same all the same."""
+    data = Runs([Run("a", T.numpy(), torch.stack([torch.exp(-T), T], 1))], ["A", "B"], initial="known")
+    fit(Func(), data, optimizer="adamw", method="cn", iterations=20)
+    assert len(checks) <= 5, f"{len(checks)} full checks; look at _kind in interface/remembered.py"
 
 
 def test_times_changed_in_place_are_noticed(checks: list[int]) -> None:
