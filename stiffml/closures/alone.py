@@ -1,7 +1,7 @@
 """A network alone, where nothing is known: parts and a fit that suit what data look like.
 
-Two kinds of stiff data have shapes of their own: components that settle within the first interval, and times
-over decades, in which rates change by as many.
+Two kinds of stiff data have shapes of their own: components that settle within the first interval, and
+amounts over decades of time, in which rates change by as many.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ SETTLED = 150.0
 
 DECADES = 1e3
 """The length of runs over their first interval, from which times span decades."""
+
+BELOW = 0.1
+"""Of the largest observation: amounts, which cannot be negative, may be observed so far below 0 by errors."""
 
 GAIN = 0.1
 """Of the last layer of the network."""
@@ -59,7 +62,8 @@ def alone(runs: Runs, widths: Sequence[int], seed: int) -> Alone | None:
     if fast.any() and not fast.all():
         return _settling(runs, widths, seed, fast)
     first, longest = _lengths(runs)
-    return _over_decades(runs, widths, seed) if longest >= DECADES * first else None
+    amounts = np.nanmin(runs.values, axis=0) >= -BELOW * _typical(runs).numpy()
+    return _over_decades(runs, widths, seed) if longest >= DECADES * first and amounts.all() else None
 
 
 def _settling(runs: Runs, widths: Sequence[int], seed: int, fast: np.ndarray) -> Alone:
@@ -89,7 +93,7 @@ def _settling(runs: Runs, widths: Sequence[int], seed: int, fast: np.ndarray) ->
 
 
 def _over_decades(runs: Runs, widths: Sequence[int], seed: int) -> Alone:
-    """For times over decades, with rates from one per first interval to one per length of the runs.
+    """For amounts over decades of time, with rates from one per first interval to one per length of the runs.
 
     Production and loss are exponentials of what the network says of logarithms: a number of size 1 is a rate
     in the middle of these decades. Steps between observations are halved, since coarse ones have errors that

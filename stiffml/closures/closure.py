@@ -47,8 +47,8 @@ class Closure(KnownAndMissing, Preparable):
         known(t, y) -> dy/dt in the shape of y; a module becomes a submodule. None where nothing is known:
         then, if nothing but the widths of a network is given, data decide. If some components settle within
         the first interval, these relax to what the network says of the others (``Relaxation``). Else, if
-        times span three decades or more, rates are ``ProductionLoss`` of logarithms; two hidden layers of 10
-        serve well. A fit then takes a growing horizon.
+        times span three decades or more and nothing is negative, rates are ``ProductionLoss`` of logarithms;
+        two hidden layers of 10 serve well. A fit then takes a growing horizon.
     network : nn.Module or sequence of int
         From features (…, ``features.count``) to the head's numbers; or the widths of the hidden layers of an
         :func:`mlp` that is made to fit, and drawn from ``seed`` with the small ``gain`` 1e-2. Default

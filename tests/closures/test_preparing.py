@@ -227,6 +227,15 @@ def test_where_nothing_is_known_of_data_over_decades(seed: int) -> None:
     assert error < 4e-3, f"seed {seed}: {error:.1e}; look at _over_decades in closures/alone.py"
 
 
+def test_what_can_be_negative_is_no_amount() -> None:
+    """Production and loss would not take a component below 0."""
+    runs = over_decades(16)
+    below = Runs([Run("a", runs[0].times, runs[0].values - 0.5)], runs.components, initial="known")
+    model = Closure(None, [6])
+    model.prepare(below)
+    assert type(model.rates).__name__ == "_Reacting"
+
+
 def test_a_fit_that_is_not_good_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alone, "GOOD", 1e-12)
     model, strategy = Closure(None, [4]), Whole(last=2)
