@@ -98,9 +98,9 @@ def _over_decades(runs: Runs, widths: Sequence[int], seed: int) -> Alone:
     Production and loss are exponentials of what the network says of logarithms: a number of size 1 is a rate
     in the middle of these decades. Steps between observations are halved, since coarse ones have errors that
     a fit makes up for with wrong rates. The horizon grows by one observation at a time. A ridge keeps weights
-    small: without it about half of the attempts come to where the next step has no solution; with it they
-    come closer to the data at each horizon, not as close in the end. Attempts that fail are followed by
-    others.
+    small: with a hundredth of it about half of the attempts on Robertson's problem came to where the next
+    step has no solution, and most others within 3e-4 of the data; with it all came within 9e-4. Attempts that
+    fail are followed by others.
     """
     typical, (first, longest) = _typical(runs), _lengths(runs)
     features, known_noise = LogFeatures(typical), bool((np.nan_to_num(runs.noise) > 0).all())
