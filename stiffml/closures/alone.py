@@ -24,6 +24,9 @@ from stiffml.training.lm.levenberg_marquardt import LevenbergMarquardt
 FAST = 3.0
 """How much larger its first rate is than its second of a component that settles within the first interval."""
 
+MOVED = 0.1
+"""Of its largest observation, what such a component moves by there at least: errors of data move it less."""
+
 SETTLED = 150.0
 """Times that a fast component could settle within the first interval: any rate that is far faster will do."""
 
@@ -36,8 +39,15 @@ BELOW = 0.1
 GAIN = 0.1
 """Of the last layer of the network."""
 
-ATTEMPTS, GOOD, GOOD_OF_NOISE = 5, 1e-2, 2.0
-"""Attempts over decades, and the error that ends them: of the ranges, or in units of the noise if known."""
+ATTEMPTS = 5
+"""Of fits over decades."""
+
+RIDGE, GOOD = 1e-2, 1e-2
+RIDGE_OF_NOISE, GOOD_OF_NOISE = 1.0, 1.0
+"""Their ridge, and the mean error that ends the attempts: in units of the ranges, or of the noise if known.
+
+The mean of errors that are as large as the noise is 0.8 of it.
+"""
 
 
 class Alone(NamedTuple):
@@ -115,7 +125,7 @@ def _over_decades(runs: Runs, widths: Sequence[int], seed: int) -> Alone:
             "method": "sdirk3",
             "steps": Grid(2),
             "strategy": GrowingHorizon(1, iterations=30),
-            "levenberg_marquardt": LevenbergMarquardt(ridge=1e-2),
+            "levenberg_marquardt": LevenbergMarquardt(ridge=RIDGE_OF_NOISE if known_noise else RIDGE),
             "attempts": ATTEMPTS,
             "judged": GOOD_OF_NOISE if known_noise else GOOD,
         },
@@ -136,8 +146,10 @@ def _lengths(runs: Runs) -> tuple[float, float]:
 
 def _fast(runs: Runs) -> np.ndarray:
     """(n,) bool, by the rates of all runs together."""
-    rates = np.zeros((2, len(runs.components)))
+    rates, moved = np.zeros((2, len(runs.components))), np.zeros(len(runs.components))
     for run in runs:
         if len(run) > 2:
-            rates += np.nan_to_num(np.abs(np.diff(run.values[:3], axis=0) / np.diff(run.times[:3])[:, None]))
-    return rates[0] > FAST * rates[1]
+            steps = np.nan_to_num(np.abs(np.diff(run.values[:3], axis=0)))
+            rates += steps / np.diff(run.times[:3])[:, None]
+            moved = np.maximum(moved, steps[0])
+    return (rates[0] > FAST * rates[1]) & (moved > MOVED * _typical(runs).numpy())

@@ -227,6 +227,20 @@ def test_where_nothing_is_known_of_data_over_decades(seed: int) -> None:
     assert error < 4e-3, f"seed {seed}: {error:.1e}; look at _over_decades in closures/alone.py"
 
 
+def test_data_over_decades_with_noise_that_is_known() -> None:
+    """Away from the noise the fit is nearer to the truth than the data are."""
+    (exact,) = over_decades(16)
+    values = exact.values + 0.01 * np.random.default_rng(0).standard_normal(exact.values.shape)
+    run = Run("a", exact.times, values, y0=exact.values[0])
+    runs = Runs([run], ["A", "B", "C"], initial="known", noise=np.full(3, 0.01))
+    model = Closure(None, [6, 6])
+    error = fit(model, runs).report(over_decades(61)).mean
+    assert type(model.features).__name__ == "LogFeatures", (
+        "noise is not what settles; look at MOVED in alone.py"
+    )
+    assert error < 0.8, f"{error:.2f} of the noise; look at RIDGE_OF_NOISE in closures/alone.py"
+
+
 def test_what_can_be_negative_is_no_amount() -> None:
     """Production and loss would not take a component below 0."""
     runs = over_decades(16)
