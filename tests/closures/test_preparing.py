@@ -235,9 +235,7 @@ def test_data_over_decades_with_noise_that_is_known() -> None:
     runs = Runs([run], ["A", "B", "C"], initial="known", noise=np.full(3, 0.01))
     model = Closure(None, [6, 6])
     error = fit(model, runs).report(over_decades(61)).mean
-    assert type(model.features).__name__ == "LogFeatures", (
-        "noise is not what settles; look at MOVED in alone.py"
-    )
+    assert type(model.features).__name__ == "LogFeatures", "noise does not settle; look at MOVED in alone.py"
     assert error < 0.8, f"{error:.2f} of the noise; look at RIDGE_OF_NOISE in closures/alone.py"
 
 
