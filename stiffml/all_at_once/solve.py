@@ -168,8 +168,14 @@ def solve_segment(
     else:
         atol = limits.atol + 0 * scale
     equations, simplified = _equations(structure, system), 0
-    if isinstance(near, Kept) and near.last is not None and near.is_of(structure, x) and _is_in_torch(system):
-        x, simplified = approached(ManySteps(structure, system), x, near.x, near.last, scale)
+    if (
+        isinstance(equations, ManySteps)
+        and isinstance(near, Kept)
+        and near.last is not None
+        and near.is_of(structure, x)
+        and _is_in_torch(system)
+    ):
+        x, simplified = approached(equations, x, near.x, near.last, scale)
     x, iterations, update = equations.solve(x, limits, atol, scale, trusted)
     states, stages, halves = parts_of(structure, x, segment)
     end = int(topology.order.new[-1])

@@ -17,6 +17,7 @@ from stiffml.closures.features import Features, LinearFeatures, LogFeatures
 from stiffml.closures.heads import Head, ProductionLoss, Relaxation
 from stiffml.closures.networks import mlp
 from stiffml.steps import Grid
+from stiffml.training.asked import scale_of
 from stiffml.training.data import Runs
 from stiffml.training.lm.ladder import GrowingHorizon
 from stiffml.training.lm.levenberg_marquardt import LevenbergMarquardt
@@ -113,7 +114,7 @@ def _over_decades(runs: Runs, widths: Sequence[int], seed: int) -> Alone:
     fail are followed by others.
     """
     typical, (first, longest) = _typical(runs), _lengths(runs)
-    features, known_noise = LogFeatures(typical), bool((np.nan_to_num(runs.noise) > 0).all())
+    features, (_, known_noise) = LogFeatures(typical), scale_of(None, runs)
     return Alone(
         mlp([features.count, *widths, 2 * len(typical)], "tanh", seed=seed, gain=GAIN),
         typical,

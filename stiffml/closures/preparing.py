@@ -14,6 +14,7 @@ from stiffml.closures.components import invariant_rows, places
 from stiffml.closures.known_and_missing import Known, dependent_of
 from stiffml.closures.missing import MissingRate, missing_rate
 from stiffml.closures.partners import Balance, hidden_partners, moves
+from stiffml.training.asked import scale_of
 from stiffml.training.data import Runs
 from stiffml.training.lm.ladder import Whole
 from stiffml.training.lm.levenberg_marquardt import LevenbergMarquardt
@@ -124,7 +125,7 @@ def suggested(runs: Runs, has_hidden_layers: bool) -> dict[str, Any]:
     BDF, which takes a ramp of small steps between observations, because one step is far off where these are
     coarse, and a fit makes up for that with wrong rates; whole trajectories from the beginning.
     """
-    known_noise = bool((np.nan_to_num(runs.noise) > 0).all())
+    _, known_noise = scale_of(None, runs)
     of_noise = PRIOR_OF_NOISE if has_hidden_layers else PRIOR_OF_POWERS
     return {
         "method": "bdf",

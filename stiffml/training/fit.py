@@ -193,13 +193,12 @@ def fit(
     kept = steps if isinstance(steps, KeptSteps) else None
     taken = steps.steps if isinstance(steps, KeptSteps) else steps
     suggested = {"method": "sdirk3", "steps": Grid(), **restarts.suggested}
-    if attempts is None:
-        attempts = suggested.get("attempts", 1) if by_lm else 1
-    attempts = whole("attempts", attempts)
+    if by_lm:
+        attempts = suggested.get("attempts") if attempts is None else attempts
+        judged = suggested.get("judged") if judged is None else judged
+    attempts = 1 if attempts is None else whole("attempts", attempts)
     if attempts > 1:
         restarts.require_possible()
-    if judged is None and by_lm:
-        judged = suggested.get("judged")
     method = suggested["method"] if method is None else method
     taken = suggested["steps"] if taken is None else taken
     solving, equations = solving_arguments(arguments, method, taken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from forms import Case
@@ -10,6 +11,7 @@ from small_problems import times
 from torch import Tensor
 
 from stiffml import Grid, Solution, solve
+from stiffml.all_at_once import simplified
 from stiffml.all_at_once import solve as at_once
 
 D = torch.float64
@@ -34,12 +36,12 @@ def test_the_same_solution_and_gradients(method: str, form: str) -> None:
     require_same(case, found, expected, f"{method}, {form}; {LOOK_AT}")
 
 
-def costs(method: str, **more) -> tuple[Solution, int]:
-    """A solve after parameters have moved by 1 %, and the Jacobians at each node in both passes."""
+def costs(method: str) -> tuple[Solution, int]:
+    """A solve after parameters have moved by 1 %, and the Jacobians of both passes."""
     case = Case("ode", OUTPUTS)
     before = case.solve(method, Grid(8), stepping="all-at-once")
     moved(case, 0.01)
-    solution = case.solve(method, Grid(8), stepping="all-at-once", guess=before, **more)
+    solution = case.solve(method, Grid(8), stepping="all-at-once", guess=before)
     case.gradients(solution)
     stats = solution.stats
     assert stats.adjoint is not None
@@ -80,18 +82,56 @@ def test_a_guess_from_which_it_does_not_converge() -> None:
         assert off(found.y, expected.y) <= 1e-7, LOOK_AT
 
 
-def test_factors_of_other_steps_are_not_used() -> None:
+class Equations:
+    """Of one unknown x, with the updates that a list says; an exception is raised."""
+
+    def __init__(self, updates: list) -> None:
+        self.updates = updates
+
+    def correction(self, x: np.ndarray, factored: object) -> np.ndarray:
+        update = self.updates.pop(0)
+        if isinstance(update, Exception):
+            raise update
+        return np.full((1, 1), update)
+
+
+@pytest.mark.parametrize(
+    ("updates", "found", "iterations"),
+    [
+        ([0.1, 0.01, 1e-3, 1e-4, 1e-5], 2 - 0.1111, 4),  # as many as there may be
+        ([0.1, 1e-5, 1e-9], 2 - 0.10001, 2),  # fine
+        ([0.1, 0.1], 7.0, 2),  # the guess, where it does not converge from the beginning
+        ([0.1, 0.01, 0.02], 2 - 0.11, 3),  # as far as it came
+        ([float("nan")], 7.0, 1),
+        ([0.1, ValueError("far outside")], 7.0, 2),
+    ],
+)
+def test_where_it_ends(updates: list, found: float, iterations: int) -> None:
+    """From a given vector 5 and a guess 7; the solution before was 2."""
+    guess, before = np.array([[5.0], [7.0]]), np.array([[4.0], [2.0]])
+    x, count = simplified.approached(Equations(updates), guess, before, None, np.ones((1, 1)))  # type: ignore[arg-type]
+    assert (x[0, 0], count) == (5.0, iterations)
+    assert abs(x[1, 0] - found) < 1e-14
+
+
+def test_where_factors_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the same steps, of a function in torch; Rosenbrock rows have derivatives of Jacobians too."""
+    used: list[int] = []
+
+    def counted(equations, x, *others):
+        used.append(len(x))
+        return simplified.approached(equations, x, *others)
+
+    monkeypatch.setattr(at_once, "approached", counted)
     case = Case("ode", OUTPUTS)
-    before = case.solve("cn", Grid(4))
-    plain = case.solve("cn", Grid(8), guess=case.solve("cn", Grid(4), adjoint=None))
-    found = case.solve("cn", Grid(8), guess=before)
-    assert found.stats.newton_iterations == plain.stats.newton_iterations, LOOK_AT
-    assert off(found.y, plain.y) <= 1e-12
-
-
-def test_a_guess_of_another_batch_is_one_for_its_states_only() -> None:
-    """The number of samples is another, and so are the equations."""
-    case, y0 = Case("ode", OUTPUTS), torch.tensor([[0.9, 0.6], [0.8, 0.7]], dtype=D)
-    two = solve(case.func, y0, OUTPUTS, method="cn", steps=Grid(4), batch_dims=1)
-    with pytest.raises(ValueError, match="guess has states of 4 components, y0 has 2"):
-        solve(case.func, y0[0], OUTPUTS, method="cn", steps=Grid(4), guess=two)
+    for method, steps, more, expected in (
+        ("cn", Grid(4), {}, 1),
+        ("cn", Grid(8), {}, 0),
+        ("cn", Grid(4), {"compile": True}, 0),
+        ("rosw-ra34pw2", Grid(4), {"stepping": "all-at-once"}, 0),
+    ):
+        before = case.solve(method, Grid(4), **more)
+        used.clear()
+        found = case.solve(method, steps, guess=before, **more)
+        assert len(used) == expected, f"{method}, {steps}, {more}; {LOOK_AT}"
+        assert off(found.y, case.solve(method, steps, stepping="sequential").y) <= 1e-10

@@ -58,28 +58,26 @@ class FactoredInC(Factored):
         The update (unknowns, size) is NaN if a block is singular. The nodes are those of the topology.
         """
         found = cls._empty(structure, system, f, g)
-        struct, update = found._struct(), np.zeros_like(x)
-        values = [np.ascontiguousarray(part) for part in values]
-        for part, at_nodes in zip((struct.f, struct.g), values, strict=False):
-            part.values = address(at_nodes)
-        ended = loaded().stiffml_update(ctypes.byref(struct), address(x), address(update))
-        if ended == NO_MEMORY:
-            raise MemoryError("Newton's update in C: no memory")
-        if ended != CONVERGED:
-            update.fill(np.nan)
-        return found, update[structure.topology.given :]
+        return found, found._update_by("stiffml_update", values, x)
 
     def correction(self, values: Sequence[np.ndarray], x: np.ndarray) -> np.ndarray:
         """(unknowns, size) the update with these factors at x (count, size), where f, and g, have ``values``.
 
         The nodes are those of the topology.
         """
+        return self._update_by("stiffml_correct", values, x)
+
+    def _update_by(self, name: str, values: Sequence[np.ndarray], x: np.ndarray) -> np.ndarray:
+        """(unknowns, size) what a function of the library finds; NaN if a block is singular."""
         struct, update = self._struct(), np.zeros_like(x)
         values = [np.ascontiguousarray(part) for part in values]
         for part, at_nodes in zip((struct.f, struct.g), values, strict=False):
             part.values = address(at_nodes)
-        if loaded().stiffml_correct(ctypes.byref(struct), address(x), address(update)):
+        ended = getattr(loaded(), name)(ctypes.byref(struct), address(x), address(update))
+        if ended == NO_MEMORY:
             raise MemoryError("Newton's update in C: no memory")
+        if ended != CONVERGED:
+            update.fill(np.nan)
         return update[self.structure.topology.given :]
 
     @classmethod
