@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from stiffml.all_at_once.stepper import AllAtOnceStepper
 from stiffml.native.compiled_run import alone
 from stiffml.native.explicit import ExplicitStepper
 from stiffml.native.replay import Replay
 from stiffml.native.stepper import NativeStepper
-from stiffml.petsc.compiled_run.nonstop import taken_in_c
+from stiffml.petsc.compiled_run import nonstop as by_petsc
 from stiffml.petsc.compiled_run.qualifying import obstacle
 from stiffml.petsc.stepper import PETScStepper
-from stiffml.run.nonstop import Nonstop
+from stiffml.run.nonstop import Course, Nonstop, Taken
 from stiffml.run.request import Request
 from stiffml.run.solvers import Solvers
 from stiffml.run.stepping import Stepper, Task
@@ -38,10 +39,19 @@ def solvers_for(request: Request) -> Solvers:
 
 
 def _nonstop(request: Request) -> Nonstop | None:
-    """Code in C that takes all steps of a run; None if there is none for it."""
-    if not obstacle(request):
-        return taken_in_c
-    return None if alone.obstacle(request) else alone.taken_in_c
+    """Code in C that takes all steps of a run; None if there is none for it.
+
+    A step of PETSc costs some 10 µs besides func, more than compiled functions of small systems. So the rows
+    of the method are solved without it where C can do that, and the steps are the same.
+    """
+    if alone.obstacle(request):
+        return None if obstacle(request) else by_petsc.taken_in_c
+    return partial(_alone_or_by_petsc, request)
+
+
+def _alone_or_by_petsc(request: Request, task: Task, course: Course) -> Taken:
+    taken = alone.taken_in_c(task, course)
+    return by_petsc.taken_in_c(task, course) if taken.given_up and not obstacle(request) else taken
 
 
 def _all_at_once(task: Task) -> Stepper:

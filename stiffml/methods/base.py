@@ -114,6 +114,9 @@ class Method(ABC):
         """The factor by which adaptive steps stay below the size whose estimated error is the tolerance."""
         return 0.9
 
+    largest_factor = 10.0
+    """The largest factor by which the error control lets steps grow from one to the next; PETSc's default."""
+
     def aim(self, rtol: float | np.ndarray) -> float:
         """The estimated errors of adaptive steps, relative to those that a safety factor of 0.9 leaves."""
         return (self.safety(rtol) / 0.9) ** (self.order + 1)

@@ -83,6 +83,8 @@ class BDF(Method):
             return super().growth_limit(runs)
         return Growth(self.growth, self.order, self.jump, runs)
 
+    largest_factor = 2.0  # PETSc's for these methods
+
     def safety(self, rtol: float | np.ndarray) -> float:
         # Steps aim at a third of the tolerance: the errors of multistep methods add up over steps of about
         # the same size, and a rejected step costs more than somewhat shorter ones. CVODE aims at a sixth

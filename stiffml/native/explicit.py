@@ -18,9 +18,6 @@ from stiffml.settings import Tolerances
 from stiffml.system.derivatives.joint import Graphed, KeptGraphs
 from stiffml.system.finite import is_finite
 
-LARGEST_FACTOR = 10.0
-"""The largest factor by which adaptive steps grow from one to the next, as PETSc has it."""
-
 
 class ExplicitStepper(Stepper):
     """Takes explicit steps, and cuts those whose error is too large or where f is not finite.
@@ -39,7 +36,7 @@ class ExplicitStepper(Stepper):
             embedded = method.tableau.embedded
             assert embedded is not None
             self._error_weights = rows.weights - embedded
-            self._controller = Controller(method.estimate_order - 1, largest=LARGEST_FACTOR)
+            self._controller = Controller(method.estimate_order - 1)
         self._slopes = np.empty((len(rows.c), task.u0.size))
         self._time, self._state = task.s0, task.u0
         self._stages: list[np.ndarray] = []

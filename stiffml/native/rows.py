@@ -276,6 +276,7 @@ class RowSolver:
             x = x - update
             try:
                 if test.reached(update, x):
+                    self._note_slope(row, alpha, beta, known, x, origin)
                     return x
             except FloatingPointError:
                 if last is None or not last.use.may_repeat():
@@ -283,6 +284,24 @@ class RowSolver:
                 x = start
             del update
         raise NotConvergedError(s, u.numpy(), None)
+
+    def _note_slope(
+        self,
+        row: Row,
+        alpha: np.ndarray,
+        beta: np.ndarray,
+        known: np.ndarray,
+        x: np.ndarray,
+        origin: np.ndarray | None,
+    ) -> None:
+        """f at the unknown of an implicit row as the row has it, for others: (α M (x − origin) − known) / β.
+
+        An evaluation has the rounding errors of x times J, which the stages of a stiff system may amplify.
+        """
+        if len(self.pattern.rows) > 1:
+            with np.errstate(over="ignore", invalid="ignore"):
+                moved = x if origin is None else x - origin
+                self._values["f", row.column] = (alpha * self.system.weigh(moved) - known) / beta
 
     def _largest_of(self, row: Row, start: np.ndarray) -> np.ndarray:
         """(K, size) the largest |x| among ``start`` and the columns that a row begins with.

@@ -102,7 +102,7 @@ class NativeStepper(Stepper):
         return self._last_failure
 
     def step(self, size: float) -> Status | None:
-        task, limits, grows = self._task, self._task.limits, math.inf
+        task, limits = self._task, self._task.limits
         self.cut_by, self.detail = None, ""
         if limits is not None:
             limits.begin()
@@ -113,16 +113,17 @@ class NativeStepper(Stepper):
             # The tiny constant avoids division by zero for components that stay at zero.
             self._newton_atol = 0.01 * newton.rtol * np.abs(self.state) + 1e-250
         status: Status | None = None
+        was_long = False
         for _ in range(task.max_cuts):
-            status, factor = self._attempt(size)
+            status, factor = self._attempt(size, was_long)
             if status is None:
-                factor = min(grows, factor)
-                self._next_size = min(task.largest, size * factor)
+                wanted = min(task.largest, size * factor)
+                self._next_size = wanted if self.cut_by is None else min(wanted, size)
                 return None
             self._rejected += 1
-            grows = 1.0
             if status is Status.STEP_TOO_SMALL:
                 size *= factor
+                was_long = True
             else:
                 if status in (Status.NON_FINITE, Status.OUT_OF_BOUNDS):
                     self.cut_by = status
@@ -132,8 +133,8 @@ class NativeStepper(Stepper):
                 break
         return status
 
-    def _attempt(self, size: float) -> tuple[Status | None, float]:
-        """Try a step of ``size`` and keep it if it succeeds.
+    def _attempt(self, size: float, was_long: bool) -> tuple[Status | None, float]:
+        """Try a step of ``size`` and keep it if it succeeds; ``was_long``: an earlier try had a large error.
 
         Returns None or why it failed, and the factor for the size of the next step or attempt.
         """
@@ -163,8 +164,9 @@ class NativeStepper(Stepper):
             trajectory.half = half
         if order:
             assert self._tolerances is not None
-            safety = self._task.method.safety(self._tolerances.rtol)
-            return status, Controller(order - 1, safety).factor(error)
+            safety = method.safety(self._tolerances.rtol)
+            controller = Controller(order - 1, safety, largest=method.largest_factor)
+            return status, controller.factor(error, was_long)
         return status, 1.0 if self._tolerances is not None else math.inf
 
     def _solve(self, rows: RowSolver) -> tuple[Status | None, float]:
@@ -231,7 +233,8 @@ class NativeStepper(Stepper):
         if self._tolerances is None or not rows.pattern.outputs:
             return 0.0
         (row,) = rows.pattern.output_rows
-        errors = scaled(rows.output(row), new, self._states[-1], self._tolerances)
+        errors = rows.output(row)
+        errors = scaled(errors, new, new - errors, self._tolerances)
         space = self._task.system.space
         return math.sqrt(space.sum(float(errors @ errors)) / space.sum(errors.size))
 

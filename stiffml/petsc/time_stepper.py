@@ -15,6 +15,7 @@ from stiffml.petsc.options import ScopedOptions
 from stiffml.petsc.rounding import rounding_of_updates
 from stiffml.petsc.sharing import vector_type
 from stiffml.petsc.stiffness import StiffnessTest
+from stiffml.run.controller import REPEATED
 from stiffml.run.kept_jacobian import MOST_KEPT, KeptJacobian, may_keep
 from stiffml.run.stepping import Task
 from stiffml.settings import Tolerances
@@ -184,8 +185,8 @@ def options_of(task: Task, guards: bool) -> ScopedOptions:
     suggested = dict(task.solver.suggested_options) if isinstance(task.solver, PETScSolver) else {}
     if task.tolerances:
         suggested["ts_adapt_safety"] = safety = method.safety(task.tolerances.rtol)
-        # Of a step that was rejected PETSc takes the product of both, by default 0.45 for all methods.
-        suggested["ts_adapt_reject_safety"] = min(1.0, 0.45 / safety)
+        # Of a step that was rejected twice PETSc takes the product of both.
+        suggested["ts_adapt_reject_safety"] = min(1.0, REPEATED / safety)
     if system.constant_jacobian:
         managed["snes_type"] = "ksponly"  # one linear solve, without a convergence test
     elif method.newton:

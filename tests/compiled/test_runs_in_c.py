@@ -60,7 +60,7 @@ def test_known_steps_of_every_method(name: str) -> None:
 def test_adaptive_steps_of_every_method(name: str) -> None:
     rtol = 1e-3 if METHODS[name].order < 3 else 1e-5
     # Where coefficients are large, errors have few digits: an ulp of y0 moves ends as much.
-    loose = {"within": 1e-9, "ends": 1e-4} if METHODS[name].order >= 7 else {}
+    loose = {"within": 1e-9, "ends": 1e-4} if METHODS[name].order >= 6 else {}
     for func, parameters in functions(name):
         compare(func, start(), T, parameters, method=name, rtol=rtol, atol=rtol, **loose)
 
@@ -82,8 +82,11 @@ def test_samples_masses_and_decreasing_times(name: str, mass: str) -> None:
 def test_robertson(name: str) -> None:
     t = torch.cat([torch.zeros(1, dtype=D), torch.logspace(-5, 2, 15, dtype=D)])
     y0, atol = torch.tensor([1.0, 0, 0], dtype=D), torch.tensor([1e-8, 1e-12, 1e-8], dtype=D)
-    # Rounding is amplified by 1e3 where reactions balance, and steps follow it.
-    compare(ROBERTSON, y0, t, [ROBERTSON.k], method=name, rtol=1e-5, atol=atol, within=1e-10)
+    # Rounding is amplified by 1e3 where reactions balance, and steps follow it. Gradients by times divide the
+    # rounding of states by steps of 1e-6: those of C agree to 3e-11 with solves to Newton's rtol=1e-12, those
+    # of PETSc, which does not sum differences of states, to 3e-6.
+    arguments = {"method": name, "rtol": 1e-5, "atol": atol}
+    compare(ROBERTSON, y0, t, [ROBERTSON.k], within=1e-10, at_times=1e-5, **arguments)
 
 
 @pytest.mark.parametrize("name", WITH_INTERPOLATION)

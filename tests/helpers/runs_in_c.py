@@ -16,7 +16,7 @@ from stiffml import METHODS, Solution, solve
 from stiffml.compiled.refusal import NotCompilableError
 from stiffml.petsc.compiled_run.library import library
 
-COUNTS = ("accepted", "rejected", "newton_iterations", "krylov_iterations")
+COUNTS = ("accepted", "rejected", "krylov_iterations")
 
 
 class Robertson(nn.Module):
@@ -68,6 +68,9 @@ def require_same(found: Solution, wanted: Solution, within: float = 1e-11, ends:
     assert wanted.stats.in_c == 0
     for name in COUNTS:
         assert getattr(found.stats, name) == getattr(wanted.stats, name), name
+    # PETSc does not count one iteration of each half step that BDF starts with, at a breakpoint too.
+    iterations = found.stats.newton_iterations - wanted.stats.newton_iterations
+    assert iterations in (0, 1, 2), (iterations, "Newton's iteration of C is another than that of PETSc")
     np.testing.assert_allclose(*(np.concatenate(s.steps.ends) for s in (found, wanted)), rtol=0, atol=ends)
     largest = wanted.y.abs().max()
     assert (found.y - wanted.y).abs().max() <= within * largest
@@ -80,10 +83,11 @@ def compare(
     parameters: list[Tensor],
     within: float = 1e-11,
     ends: float = 1e-7,
+    at_times: float = 1e-8,
     **arguments: Any,
 ) -> None:
     """Compare solves in C with those in Python, of a compiled function and of one that is not: steps, values
-    and gradients."""
+    and gradients; those of compiled functions by times within ``at_times``."""
 
     def solved(compiled: bool) -> tuple[Solution, tuple[Tensor | None, ...]]:
         inputs = [y0.clone().requires_grad_(), t.clone().requires_grad_(), *parameters]
@@ -103,12 +107,15 @@ def compare(
             slack = 0 if arguments.get("mass") is None else wanted.stats.accepted
             asked, needed = found.stats.rhs_evals, wanted.stats.rhs_evals
             assert abs(asked - needed) <= slack, "look at what C asks Python for"
-        _require_same_gradients(gradients, others)
+        _require_same_gradients(gradients, others, at_times if compiled else 1e-8)
 
 
-def _require_same_gradients(gradients: tuple[Tensor | None, ...], others: tuple[Tensor | None, ...]) -> None:
-    for gradient, expected in zip(gradients, others, strict=True):
+def _require_same_gradients(
+    gradients: tuple[Tensor | None, ...], others: tuple[Tensor | None, ...], at_times: float
+) -> None:
+    for number, (gradient, expected) in enumerate(zip(gradients, others, strict=True)):
         if expected is None:
             assert gradient is None
         else:
-            assert (gradient - expected).norm() <= 1e-8 * expected.norm()
+            off = (gradient - expected).norm() / expected.norm()
+            assert off <= (at_times if number == 1 else 1e-8), ("the gradient number", number)

@@ -1,4 +1,4 @@
-"""A single compiled state with a method that PETSc does not have: all steps in one call of C."""
+"""A single compiled state with a method of our own: all steps in one call of C, as from Python."""
 
 from __future__ import annotations
 

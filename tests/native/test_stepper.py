@@ -253,5 +253,5 @@ def test_controller() -> None:
     controller = Controller(2)
     for error in (0.02, 0.5, 3.0):
         assert error * controller.factor(error) ** 3 == pytest.approx(0.9**3)
-    assert controller.factor(0.0) == controller.factor(1e-9) == 5.0
+    assert controller.factor(0.0) == controller.factor(1e-9) == 10.0
     assert controller.factor(np.inf) == controller.factor(np.nan) == controller.factor(1e9) == 0.1

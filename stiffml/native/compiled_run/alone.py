@@ -1,4 +1,4 @@
-"""A run of a single state in C, with a method that PETSc does not have."""
+"""A run of a single state in C."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ from stiffml.steps import Adaptive
 
 def obstacle(request: Request) -> str:
     """Why the steps of a run are taken in Python; empty if they are taken in C."""
-    if request.method.stepper != "native":
-        return "the steps are PETSc's, or explicit"
-    return obstacle_to_any(request) or obstacle_of(
-        request.system, request.method, isinstance(request.steps, Adaptive)
-    )
+    method, adaptive = request.method, isinstance(request.steps, Adaptive)
+    if not method.implicit:
+        return "the steps are explicit"
+    if not method.within_step:
+        return "stages lie beyond the step"
+    if adaptive and not method.has_estimates(request.system.form):
+        return "the method has no error estimate of its own"
+    return obstacle_to_any(request) or obstacle_of(request.system, method, adaptive)
 
 
 def taken_in_c(task: Task, course: Course) -> Taken:
@@ -57,7 +60,7 @@ def _work(task: Task, course: Course) -> Work:
         steps = dataclasses.replace(course.steps, maximum=task.largest)
     else:
         steps = [course.steps[0]]
-    none = Tolerances(0.0, 0.0)
+    none = Tolerances(1.0, 1.0)  # known steps have no others
     return Work(
         task.system,
         task.method,

@@ -2,6 +2,7 @@
 #define LEAST_SPACINGS 16
 #define MOST_CUTS 40
 #define MOST_HALVINGS 16
+#define REPEATED 0.45
 
 static void *grown(void *rows, int64_t count) { return realloc(rows, (count > 0 ? count : 1) * sizeof(double)); }
 
@@ -33,7 +34,8 @@ static void end_run(const struct task *k, struct run *r, int64_t sample, enum re
 static int begin_run(const struct task *k, struct run *r, int64_t sample) {
   r->begun = 1;
   r->half = grown(NULL, k->width);
-  if (!r->half || make_room(k, r)) return 1;
+  r->slope = grown(NULL, k->width);
+  if (!r->half || !r->slope || make_room(k, r)) return 1;
   r->times[0] = r->now = k->output[k->output_at[sample]];
   memcpy(r->states, k->start + sample * k->width, k->width * sizeof(double));
   r->passed = 1;
@@ -49,29 +51,34 @@ static double next_end(const struct task *k, struct run *r, double target) {
     return r->waiting[r->waits - 1];
   }
   double left = target - r->now;
+  r->tried = left;
   if (r->proposal >= left * (1 - 1e-9)) return target;
-  return r->now + fmin(r->proposal, left / 2); /* two even steps rather than a full step and a tiny one */
+  /* Two even steps rather than a full step and a tiny one, unless that is the rest of a longer one. */
+  r->tried = r->cuts ? r->proposal : fmin(r->proposal, left / 2);
+  return r->now + r->tried;
 }
 
 /* The norm of the error of a step, in units of the tolerances; scaled errors stay in ``error``. */
 static double error_norm(struct worker *w) {
   const struct task *k = w->task;
   int64_t n = k->width;
-  const double *new = w->x[w->new], *old = w->x[w->history - 1], *atol = k->atol + w->sample * n;
+  const double *new = w->x[w->new], *atol = k->atol + w->sample * n;
   double square = 0;
   if (sum_known(w, w->rows, w->columns, 0)) return NAN;
   for (int64_t i = 0; i < n; i++) {
-    w->error[i] = w->known[i] / (atol[i] + k->rtol * fmax(fabs(new[i]), fabs(old[i])));
+    double size = fmax(fabs(new[i]), fabs(new[i] - w->known[i])); /* as PETSc has it */
+    w->error[i] = w->known[i] / (atol[i] + k->rtol * size);
     square += w->error[i] * w->error[i];
   }
   return sqrt(square / n);
 }
 
 /* As in run/controller.py. */
-static double factor_of(double norm, int64_t order, double safety) {
+static double factor_of(const struct task *k, double norm, int64_t order, int again) {
   if (!isfinite(norm)) return 0.1;
-  if (norm == 0) return 5;
-  return fmin(5, fmax(0.1, safety * pow(norm, -1.0 / order)));
+  if (norm == 0) return k->largest_factor;
+  double safety = again && norm > 1 ? fmin(k->safety, REPEATED) : k->safety;
+  return fmin(k->largest_factor, fmax(0.1, safety * pow(norm, -1.0 / order)));
 }
 
 static void keep(struct worker *w, double target, double factor) {
@@ -85,29 +92,33 @@ static void keep(struct worker *w, double target, double factor) {
     r->half_time = (w->begin + w->end) / 2;
     memcpy(r->half, w->x[w->history], n * sizeof(double));
   }
+  r->has_slope = k->explicit_first_stage;
+  if (r->has_slope) memcpy(r->slope, w->values + w->new * n, n * sizeof(double));
+  r->last_taken = w->h;
   r->steps++;
   r->times[r->steps] = r->now = w->end;
   memcpy(r->states + r->steps * n, w->x[w->new], n * sizeof(double));
   if (k->adaptive) {
     double last = k->output[k->output_at[w->sample + 1] - 1], first = k->output[k->output_at[w->sample]];
-    double suggestion = fmin(fmin(last - first, k->maximum), w->h * fmin(r->cuts ? 1 : INFINITY, factor));
-    /* A step that was shortened only to land on an output, not by rounding of its ends: the longer proposal is
-       still good. */
-    if (w->h < r->proposal * (1 - 1e-9)) suggestion = fmax(suggestion, r->proposal);
+    double suggestion = fmin(fmin(last - first, k->maximum), w->h * fmin(r->was_bad ? 1 : INFINITY, factor));
+    /* A step that was shortened only to land on an output: the longer proposal is still good. */
+    if (r->tried < r->proposal) suggestion = fmax(suggestion, r->proposal);
     r->proposal = next_size(r->last_sizes, k->growing, k->growth, k->most_growth, w->h, suggestion,
                             r->cuts > 0);
   } else
     r->waits--;
-  r->cuts = 0;
+  r->cuts = r->was_bad = r->was_long = 0;
   if (w->end == target) k->output_step[k->output_at[w->sample] + r->passed++] = r->steps;
 }
 
 /* The step is to be shorter; not zero if it cannot be. */
-static int cut(struct worker *w, double factor) {
+static int cut(struct worker *w, double factor, enum reason reason) {
   const struct task *k = w->task;
   struct run *r = w->run;
   r->rejected++;
   r->cuts++;
+  r->was_bad |= reason == NON_FINITE;
+  r->was_long |= reason == STEP_TOO_SMALL;
   if (k->adaptive) {
     r->proposal = w->h * factor;
     return r->proposal < fmax(k->minimum, LEAST_SPACINGS * spacing(w->begin)) || r->cuts >= MOST_CUTS;
@@ -148,14 +159,14 @@ static void advance(struct worker *w) {
   enum reason reason = solve_rows(w);
   if (!reason && w->has_error) {
     norm = error_norm(w);
-    factor = factor_of(norm, w->order, k->safety);
+    factor = factor_of(k, norm, w->order, r->was_long);
     reason = !isfinite(norm) ? NON_FINITE : norm > 1 ? STEP_TOO_SMALL : GOOD;
   }
   if (!reason)
     keep(w, target, factor);
   else if (reason == LEFT_TO_PYTHON)
     end_run(k, r, w->sample, reason, 0);
-  else if (cut(w, reason == STEP_TOO_SMALL ? factor : k->adaptive ? 0.25 : 0.5)) {
+  else if (cut(w, reason == STEP_TOO_SMALL ? factor : k->adaptive ? 0.25 : 0.5, reason)) {
     note(w, reason);
     end_run(k, r, w->sample, reason, w->h);
   }

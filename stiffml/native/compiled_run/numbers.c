@@ -1,4 +1,5 @@
 /* The coefficients of a step: from a table, or those of BDF, which follow from the times of its states. */
+#define MUCH_LONGER 100.0
 
 static void from_table(struct worker *w) {
   const struct table *t = &w->task->table;
@@ -74,7 +75,8 @@ static void begin_bdf(struct worker *w) {
 static void from_past(struct worker *w) {
   const struct task *k = w->task;
   const struct run *r = w->run;
-  int64_t most = k->bdf + k->adaptive, before = r->steps < most - 1 ? r->steps : most - 1;
+  /* One state more than the formula has, for the error and the first iterate. */
+  int64_t most = k->bdf + 1, before = r->steps < most - 1 ? r->steps : most - 1;
   double T[9], d[9];
   w->has_error = k->adaptive;
   w->differences = 1;
@@ -113,6 +115,16 @@ static void from_past(struct worker *w) {
   w->order = count;
 }
 
+/* f at the old state, as the last step has solved for it. Its rounding errors grow with the ratio of the two
+   sizes. */
+static void take_slope(struct worker *w) {
+  struct run *r = w->run;
+  if (!r->cuts) r->renews_slope = w->h > MUCH_LONGER * r->last_taken;
+  if (!r->has_slope || r->renews_slope) return;
+  memcpy(w->values + (w->history - 1) * w->task->width, r->slope, w->task->width * sizeof(double));
+  w->has_value[w->history - 1] = 1;
+}
+
 /* The rows of the step from the last state of a run to ``end``. */
 static void prepare(struct worker *w, double end) {
   w->begin = w->run->now;
@@ -125,6 +137,7 @@ static void prepare(struct worker *w, double end) {
   w->new = w->columns - 1;
   for (int64_t c = w->history; c < w->columns; c++) w->x[c] = w->room + c * w->task->width;
   for (int64_t c = 0; c < w->columns; c++) w->has_value[c] = 0;
+  take_slope(w);
   w->has_factors = 0;
   /* what a failure is told from, if it comes before these are known */
   memset(w->room + w->new * w->task->width, 0, w->task->width * sizeof(double));

@@ -38,7 +38,8 @@ struct task {
   /* The method: BDF of an order, or 0 and a table. */
   int64_t bdf, error_order;
   struct table table;
-  double growth, most_growth; /* see methods/growth.py */
+  int64_t explicit_first_stage; /* which takes the slope that the last step has solved for */
+  double growth, most_growth;   /* see methods/growth.py */
   int64_t growing;            /* so many of the last steps count */
   /* Newton's iteration. newton_atol is (samples, width), or NULL: 1 % of rtol at the start of each step. */
   double safety, newton_rtol, left, eps; /* left: see native/side_by_side/work.py */
@@ -46,7 +47,7 @@ struct task {
   int64_t max_iterations, renews; /* renews: whether each iteration takes a new Jacobian */
   /* Steps: adaptive, with tolerances and the sizes of the first ones, or known by their ends. */
   int64_t adaptive, max_steps;
-  double rtol, minimum, maximum;
+  double rtol, minimum, maximum, largest_factor;
   const double *atol, *first; /* (samples, width), (samples,) */
   const double *start;        /* (samples, width) */
   const double *output, *end; /* of all samples, one after the other */
@@ -61,13 +62,15 @@ enum reason { GOOD, NON_FINITE, STEP_TOO_SMALL, NEWTON_FAILED, LINEAR_FAILED, AT
 
 /* The run of one sample. */
 struct run {
-  int64_t begun, ended, steps, passed, cuts, room, rejected, iterations, values, jacobians;
-  double now, proposal;
+  int64_t begun, ended, steps, passed, cuts, was_bad, was_long, room, rejected, iterations, values, jacobians;
+  double now, proposal, tried; /* tried: the size of a step before its ends were rounded */
   double *times, *states, *stages; /* (steps + 1,), (steps + 1, width), (steps, kept, width) */
   double waiting[64];              /* ends of known steps in parts, the next one last */
   int64_t waits, next_end;
   int64_t has_half;
   double half_time, *half, last_sizes[MOST_GROWING];
+  int64_t has_slope, renews_slope; /* whether f at the last state is known, and is not to be used */
+  double *slope, last_taken;
 };
 
 /* The rows of the step that is being tried, and room for its columns. */

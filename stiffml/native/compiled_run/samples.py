@@ -69,6 +69,7 @@ class Runs:
         if isinstance(steps, Adaptive):
             struct.max_steps, struct.rtol = steps.max_steps, work.tolerances.rtol
             struct.safety = work.method.safety(work.tolerances.rtol)
+            struct.largest_factor = work.method.largest_factor
             struct.minimum, struct.maximum = steps.minimum or 0.0, steps.maximum or np.inf
             struct.atol = arrays.numbers(_rows(work.tolerances.atol, work))
             struct.first = arrays.numbers(first_sizes(work) if self._first is None else self._first)

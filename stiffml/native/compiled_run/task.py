@@ -44,6 +44,7 @@ def task_of(
         samples=samples,
         width=system.layout.width,
         direction=system.direction,
+        explicit_first_stage=method.explicit_first_stage,
         growth=growth.ratio,
         most_growth=growth.largest,
         growing=growth.steps,

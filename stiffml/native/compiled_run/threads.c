@@ -46,8 +46,9 @@ static void free_worker(struct worker *w) {
 EXPORT void stiffml_samples_end(struct batch *b) {
   if (!b) return;
   for (int64_t i = 0; b->runs && i < b->task.samples; i++) {
-    void *held[] = {b->runs[i].times, b->runs[i].states, b->runs[i].stages, b->runs[i].half};
-    for (size_t j = 0; j < 4; j++) free(held[j]);
+    void *held[] = {b->runs[i].times, b->runs[i].states, b->runs[i].stages, b->runs[i].half,
+                    b->runs[i].slope};
+    for (size_t j = 0; j < 5; j++) free(held[j]);
   }
   for (int64_t i = 0; b->workers && i < b->threads; i++) free_worker(&b->workers[i]);
   free(b->runs);

@@ -85,10 +85,17 @@ class Drive:
         for attempt in attempts(past, active, ends, work.method, work.system.form, self._adaptive):
             mine, segment, block, order = attempt
             which = active[mine]
-            weights = self._newton_weights(which)
             rows = SideBySide(
-                block, segment, work.system, work.solver, work.newton.max_iterations, weights, work.left
+                block,
+                segment,
+                work.system,
+                work.solver,
+                work.newton.max_iterations,
+                self._newton_weights(which),
+                work.left,
             )
+            if work.method.explicit_first_stage:
+                rows.begin(past.slopes_for(which, ends[mine] - begins[mine]))
             new = rows.solve()
             self._iterations += rows.iterations
             self._mended += rows.mended
@@ -108,9 +115,12 @@ class Drive:
         if order:
             tolerances = work.tolerances_of(samples)
             with np.errstate(over="ignore", invalid="ignore"):
-                errors = scaled(rows.errors_found(), new, self._past.states[samples, -1], tolerances)
+                found = rows.errors_found()
+                errors = scaled(found, new, new - found, tolerances)
                 norms = np.sqrt(np.mean(errors**2, axis=1))
-            factors = Controller(order - 1, work.method.safety(tolerances.rtol)).factors(norms)
+            safety, largest = work.method.safety(tolerances.rtol), work.method.largest_factor
+            controller = Controller(order - 1, safety, largest=largest)
+            factors = controller.factors(norms, self._goals.was_long[samples])
             for k in np.flatnonzero(~np.isfinite(norms)).tolist():
                 rows.failed[k] = rows.failed[k] or Status.NON_FINITE
             for k in np.flatnonzero(norms > 1).tolist():
@@ -122,7 +132,7 @@ class Drive:
             self._rejected += 1
             sample, begin, end = int(samples[k]), float(begins[k]), float(ends[k])
             factor = float(factors[k]) if why is Status.STEP_TOO_SMALL else SHRINK[self._adaptive]
-            stuck = self._goals.cut(sample, begin, end, factor)
+            stuck = self._goals.cut(sample, begin, end, factor, why)
             if stuck is not None:
                 found = rows.update[k]
                 if why is Status.NON_FINITE:
@@ -150,7 +160,7 @@ class Drive:
         if pattern.keeps_half:
             past.halves[samples] = rows.x[pattern.history][at]
             past.half_times[samples] = (begins + ends) / 2
-        past.append(samples, ends, new)
+        past.append(samples, ends, new, rows.end_slopes()[at])
         self._goals.took(samples, ends - begins, factors)
         self._taken[samples] += 1
         reached = samples[ends == self._goals.next_output(samples)]

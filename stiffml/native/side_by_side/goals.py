@@ -30,6 +30,8 @@ class Goals(ABC):
     ----------
     passed : ndarray
         (samples,) int: how many of them each sample has reached.
+    was_long : ndarray
+        (samples,) bool: whether an earlier attempt at the next step had too large an error.
     """
 
     def __init__(self, outputs: Sequence[np.ndarray]) -> None:
@@ -39,6 +41,8 @@ class Goals(ABC):
         for row, times in zip(self._outputs, outputs, strict=True):
             row[: len(times)] = times
         self.cuts = np.zeros(len(outputs), dtype=int)
+        self.was_long, self._was_bad = np.zeros((2, len(outputs)), dtype=bool)
+        self._tried = np.zeros(len(outputs))  # the sizes of steps before their ends were rounded
 
     @property
     def last(self) -> np.ndarray:
@@ -62,7 +66,7 @@ class Goals(ABC):
         """Steps of some samples were accepted; ``factors`` (K,) are those of the error control."""
 
     @abstractmethod
-    def cut(self, sample: int, begin: float, end: float, factor: float) -> Status | None:
+    def cut(self, sample: int, begin: float, end: float, factor: float, why: Status) -> Status | None:
         """The step of a sample failed and is to be ``factor`` times as long; returns why it cannot be."""
 
 
@@ -85,24 +89,28 @@ class Chosen(Goals):
     def ends(self, samples: np.ndarray, begins: np.ndarray) -> np.ndarray:
         target, proposal = self.next_output(samples), self.proposals[samples]
         left = target - begins
-        self._lands = proposal >= left * (1 - 1e-9)
-        # Two even steps rather than a full step and a tiny one.
-        return np.where(self._lands, target, begins + np.minimum(proposal, left / 2))
+        lands = proposal >= left * (1 - 1e-9)
+        # Two even steps rather than a full step and a tiny one, unless that is the rest of a longer one.
+        size = np.where(self.cuts[samples] > 0, proposal, np.minimum(proposal, left / 2))
+        self._tried[samples] = np.where(lands, left, size)
+        return np.where(lands, target, begins + size)
 
     def took(self, samples: np.ndarray, sizes: np.ndarray, factors: np.ndarray) -> None:
-        grows = np.where(self.cuts[samples] > 0, 1.0, np.inf)
+        grows = np.where(self._was_bad[samples], 1.0, np.inf)
         suggestion = np.minimum(self._largest[samples], sizes * np.minimum(grows, factors))
-        # A step that was shortened only to land on an output: the longer proposal is still good. One that is
-        # shorter by rounding of its ends is not such a step.
+        # A step that was shortened only to land on an output: the longer proposal is still good.
         before = self.proposals[samples]
-        suggestion = np.where(sizes < before * (1 - 1e-9), np.maximum(suggestion, before), suggestion)
+        suggestion = np.where(self._tried[samples] < before, np.maximum(suggestion, before), suggestion)
         self.proposals[samples] = self._growth.after(samples, sizes, suggestion, self.cuts[samples] > 0)
         self.cuts[samples] = 0
+        self.was_long[samples] = self._was_bad[samples] = False
 
-    def cut(self, sample: int, begin: float, end: float, factor: float) -> Status | None:
+    def cut(self, sample: int, begin: float, end: float, factor: float, why: Status) -> Status | None:
         size = (end - begin) * factor
         self.proposals[sample] = size
         self.cuts[sample] += 1
+        self._was_bad[sample] |= why is Status.NON_FINITE
+        self.was_long[sample] |= why is Status.STEP_TOO_SMALL
         least = max(self._minimum, LEAST_SPACINGS * float(np.spacing(abs(begin))))
         if size < least or self.cuts[sample] >= MOST_CUTS[True]:
             return Status.STEP_TOO_SMALL
@@ -128,7 +136,7 @@ class Known(Goals):
             self._waiting[i].pop()
         self.cuts[samples] = 0
 
-    def cut(self, sample: int, begin: float, end: float, factor: float) -> Status | None:
+    def cut(self, sample: int, begin: float, end: float, factor: float, why: Status) -> Status | None:
         self.cuts[sample] += 1
         self._waiting[sample].append(begin + (end - begin) / 2)
         if self.cuts[sample] > MOST_CUTS[False] or end - begin < 8 * np.spacing(abs(begin)):

@@ -71,6 +71,15 @@ class SideBySide(RowSolver):
         self._factors_of: tuple[np.ndarray, np.ndarray] | None = None
         self._lu: BlockLU | None = None
 
+    def begin(self, slopes: np.ndarray) -> None:
+        """Start from slopes (K, size) at the old states; where they are NaN, f is evaluated."""
+        base, slopes = self.pattern.base, slopes.copy()
+        rows = np.flatnonzero(np.isnan(slopes).any(axis=1))
+        if len(rows):
+            s, u = self._times("f", base)[rows], torch.from_numpy(self.x[base][rows])
+            slopes[rows] = self.system.f.evaluate_many(s, u).numpy()
+        self._values["f", base] = slopes
+
     def solve(self) -> np.ndarray:
         """Solve for all columns; returns the new states (K, size), without meaning where they failed."""
         for row in self.pattern.step_rows:
@@ -79,6 +88,10 @@ class SideBySide(RowSolver):
         for k in np.flatnonzero(~np.isfinite(new).all(axis=1)):
             self.failed[k] = self.failed[k] or Status.NON_FINITE
         return new
+
+    def end_slopes(self) -> np.ndarray:
+        """(K, size) f at the new states, as the rows for these have it; NaN if they are explicit."""
+        return self._values.get(("f", self.pattern.new), np.full(self.update.shape, np.nan))
 
     def kept_stages(self) -> np.ndarray:
         """(K, stages, size)"""
@@ -134,6 +147,7 @@ class SideBySide(RowSolver):
             rows = rows[finite & ~done]
         for k in rows.tolist():
             self._fail(k, Status.NEWTON_FAILED, x)
+        self._note_slope(row, alpha, beta, known, x, origin)
         return x
 
     def _fail(self, k: int, why: Status | None, x: np.ndarray) -> None:

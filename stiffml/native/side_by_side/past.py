@@ -12,6 +12,9 @@ from stiffml.discretization.equations import Block, Form
 from stiffml.discretization.trajectory import Segment, Trajectories
 from stiffml.methods import Method
 
+MUCH_LONGER = 100.0
+"""For a step so many times longer than the last, the slope at its start is evaluated anew."""
+
 
 class Past:
     """The last states of every sample, newest last, and its half step.
@@ -24,6 +27,10 @@ class Past:
         (samples,) int.
     half_times, halves : ndarray
         (samples,) and (samples, width): the half steps that BDF starts with, once known.
+    slopes : ndarray
+        (samples, width) f at the last states, as the last steps have solved for it. NaN at the start.
+    sizes : ndarray
+        (samples,) of the last steps.
     """
 
     def __init__(self, history: int, s: np.ndarray, u: np.ndarray) -> None:
@@ -33,13 +40,24 @@ class Past:
         self.times[:, -1], self.states[:, -1] = s, u
         self.count = np.ones(samples, dtype=int)
         self.half_times, self.halves = np.zeros(samples), np.zeros((samples, width))
+        self.slopes, self.sizes = np.full((samples, width), np.nan), np.zeros(samples)
 
-    def append(self, samples: np.ndarray, ends: np.ndarray, states: np.ndarray) -> None:
-        """Add the ends (K,) of a step of some samples (K,), with states (K, width)."""
+    def append(self, samples: np.ndarray, ends: np.ndarray, states: np.ndarray, slopes: np.ndarray) -> None:
+        """Add the ends (K,) of a step of some samples (K,), with states and slopes (K, width)."""
+        self.slopes[samples], self.sizes[samples] = slopes, ends - self.times[samples, -1]
         self.times[samples, :-1] = self.times[samples, 1:]
         self.states[samples, :-1] = self.states[samples, 1:]
         self.times[samples, -1], self.states[samples, -1] = ends, states
         self.count[samples] = np.minimum(self.count[samples] + 1, self.times.shape[1])
+
+    def slopes_for(self, samples: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """(K, width) f at the last states of some samples, for steps of ``sizes`` (K,); NaN if to be found.
+
+        The slope that a step has solved for is a difference of states divided by its size. In a much longer
+        step its rounding errors would grow with the ratio of the two sizes.
+        """
+        much_longer = sizes > MUCH_LONGER * self.sizes[samples]
+        return np.where(much_longer[:, None], np.nan, self.slopes[samples])
 
 
 class _Windows(Trajectories):
