@@ -1,4 +1,4 @@
-"""The gradients of samples with steps of their own, each sample reversed by itself in compiled code."""
+"""The gradients of compiled runs of one state, or of samples with steps of their own, in compiled code."""
 
 from __future__ import annotations
 
@@ -16,10 +16,8 @@ def reversed_by_sample(tape: Tape, cotangents: Tensor) -> Reversed | None:
 
     Gradients by times are not among them.
     """
-    replay, checkpoints, trajectories = tape.replay, tape.checkpoints, tape.replay.trajectory
-    if not isinstance(trajectories, Trajectories) or replay.has_queries:
-        return None
-    if not isinstance(checkpoints, InMemory) or not replay.system.f.is_compiled:
+    replay, checkpoints = tape.replay, tape.checkpoints
+    if not replay.system.f.is_compiled or replay.has_queries or not isinstance(checkpoints, InMemory):
         return None
     numbers = [reading.states for reading in tape.readings]
     states = np.concatenate(numbers)
@@ -29,5 +27,7 @@ def reversed_by_sample(tape: Tape, cotangents: Tensor) -> Reversed | None:
     rows = np.repeat(np.arange(len(numbers)), [len(part) for part in numbers])
     of_states = np.zeros(checkpoints.states.shape)
     np.add.at(of_states, states, weights[:, None] * cotangents.numpy()[rows])
-    kept = checkpoints.states, checkpoints.stages
+    kept, trajectories = (checkpoints.states, checkpoints.stages), replay.trajectory
+    if not isinstance(trajectories, Trajectories):
+        trajectories = Trajectories([trajectories])
     return reversed_in_c(trajectories, replay.method, replay.system, *kept, of_states)

@@ -1,4 +1,4 @@
-"""Steps that stiffml takes by itself, in C and side by side, are those that PETSc takes of the same methods."""
+"""Steps that stiffml takes by itself, in C and side by side, are those that PETSc takes of a method."""
 
 from __future__ import annotations
 
