@@ -165,7 +165,7 @@ class Trajectory:
 
     def recorded(self) -> Recorded:
         """The steps of all completed intervals, to be used as ``steps=`` of another solve."""
-        return Recorded.of_run(self._fractions())
+        return Recorded.of_run(self._fractions)
 
     def _fractions(self) -> Fractions:
         sizes, intervals = self.sizes, len(self.output_steps) - 1

@@ -118,6 +118,8 @@ def _reverse(
     found = None if wrt_time else reversed_by_sample(tape, cotangents)
     if found is not None:
         return Gradients(torch.from_numpy(found.u0.ravel()), found.parameters, None, None)
+    if same is not None:
+        same.torch_is_needed()
     replay, readings = tape.replay, tape.readings
     trajectory, method, system = replay.trajectory, replay.method, replay.system
     pending = Pending()

@@ -42,9 +42,8 @@ class SameFunc:
         system = replay.system
         if any(part.is_compiled for part in system.parts):
             # It has the numbers of the run, and would not show that func has changed. A change that is not
-            # seen either does no harm to its gradient. Second derivatives, in Rosenbrock rows, are torch's.
-            needs_first_only = replay.method.newton or not replay.method.implicit
-            self._is_known = needs_first_only and system.is_seen_unchanged()
+            # seen either does no harm to its gradient.
+            self._is_known = system.is_seen_unchanged()
             self.require()
         elif not isinstance(kept, Kept) and not self._is_compared_by_stages:
             self.require()
@@ -63,6 +62,13 @@ class SameFunc:
         if not self._is_known:
             self._tape.require_same_func()
             self._is_known = True
+
+    def torch_is_needed(self) -> None:
+        """Of compiled functions torch has the second derivatives in Rosenbrock rows, by func as it is."""
+        method, system = self._tape.replay.method, self._tape.replay.system
+        if method.implicit and not method.newton and any(part.is_compiled for part in system.parts):
+            self._is_known = False
+            self.require()
 
     def conclude(self, is_same: bool) -> None:
         """Note that values of f at all steps were compared; where they differ, calls of func decide.

@@ -162,7 +162,7 @@ def _append_last(
     """Add the last output, which is after the jumps at the end of the time span."""
     before = _rows(solved[-1].solution.y, slice(-1, None), squeeze=True)
     state = _after(boundary, before, arguments)
-    none = Recorded.of_run(()) if isinstance(arguments.steps, Recorded) else arguments.steps
+    none = Recorded.of_run(tuple) if isinstance(arguments.steps, Recorded) else arguments.steps
     at_end = dataclasses.replace(arguments, y0=state, t=boundary.times[-1].detach()[None], steps=none)
     solution, error = solve_one(at_end, stats, continues=True)
     y = _first_moved(solution.y, t[-1], boundary, arguments)
@@ -269,7 +269,7 @@ def _joined(solved: list[_Part], t: Tensor, stats: Stats) -> Solution:
         status=final.status,
         message=final.message,
         stats=stats,
-        steps=Recorded.of_run(tuple(ends)),
+        steps=Recorded.of_run(lambda: tuple(ends)),
         event=final.event,
         interpolant=partial(interpolate, tuple(pieces)),
         pieces=tuple(pieces),

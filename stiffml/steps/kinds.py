@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,15 +177,28 @@ class Recorded:
         object.__setattr__(self, "ends", _fractions(self.ends))
 
     @classmethod
-    def of_run(cls, ends: Fractions) -> Recorded:
-        """The steps of a run, unchecked: they may be too short for their ends to differ as fractions."""
+    def of_run(cls, ends: Callable[[], Fractions]) -> Recorded:
+        """The steps of a run, unchecked: they may be too short for their ends to differ as fractions.
+
+        They are found when first asked for.
+        """
         recorded = cls.__new__(cls)
-        object.__setattr__(recorded, "ends", ends)
+        object.__setattr__(recorded, "_find", ends)
         return recorded
+
+    def __getattr__(self, name: str) -> Fractions:
+        find = vars(self).pop("_find", None) if name == "ends" else None
+        if find is None:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        object.__setattr__(self, "ends", find())
+        return self.ends
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"ends": self.ends, **vars(self)}
 
     def between(self, first: int, last: int) -> Recorded:
         """The steps of the intervals ``first`` … ``last`` − 1."""
-        return Recorded.of_run(self.ends[first:last])
+        return Recorded.of_run(lambda: self.ends[first:last])
 
     def counts(self, times: np.ndarray) -> np.ndarray:
         """(intervals,) float, steps in each."""

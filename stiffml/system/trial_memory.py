@@ -14,8 +14,8 @@ So trials that were passed are remembered only
   f and its Jacobian are compared near the last state; but a whole Jacobian of a wide system costs more than
   the trials, so that these solves show nothing either.
 
-A compiled function has trials of its own: its Jacobian and its products are others. Each solve compares its
-values with torch's besides.
+A compiled function has trials of its own: its Jacobian and its products are others. It is one graph, whose
+Jacobian explains its changes; each solve compares its values with torch's.
 
 Forgotten is what belongs to a function that no longer exists.
 """
@@ -144,6 +144,9 @@ class PassedTrials:
         OutdatedError
             If the trials show that f has to be evaluated in another way.
         """
+        if all(part.is_compiled for part in self._parts):
+            self.count(seen=True)  # the Jacobian is that of the graph which is compared with torch
+            return
         if not all(part.may_replicate and part.layout.width <= NARROW for part in self._parts):
             self.count(seen=False)
             return

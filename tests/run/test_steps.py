@@ -190,6 +190,6 @@ def test_steps_of_a_run_that_ended_early(breakpoints: list[float] | None) -> Non
 
 def test_a_run_may_leave_steps_that_cannot_be_taken_again() -> None:
     """Too short for their ends to differ as fractions: an error where they are taken again, not before."""
-    steps = Recorded.of_run((np.array([0.5, 0.5, 1.0]),))
+    steps = Recorded.of_run(lambda: (np.array([0.5, 0.5, 1.0]),))
     with pytest.raises(ValueError, match=r"interval 0, entry 1 is 0\.5"):
         solve(decay, Y0, torch.tensor([0.0, 1.0], dtype=torch.float64), method="cn", steps=steps)

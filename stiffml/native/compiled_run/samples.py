@@ -48,10 +48,12 @@ class Runs:
         self._arrays = Arrays()
         lengths = np.array([len(times) for times in work.outputs])
         self._output_at = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        self.steps, self.passed, self.reason, self.has_half = np.zeros((4, samples), dtype=np.int64)
+        self._whole = np.zeros((4, samples), dtype=np.int64)
+        self.steps, self.passed, self.reason, self.has_half = self._whole
         self.output_step = np.zeros(self._output_at[-1], dtype=np.int64)
-        self.size, self.half_time = np.zeros((2, samples))
-        self.half, self.found = np.zeros((2, samples, width))
+        self._numbers, self._states = np.zeros((2, samples)), np.zeros((2, samples, width))
+        self.size, self.half_time = self._numbers
+        self.half, self.found = self._states
         self.counts = np.zeros(4, dtype=np.int64)
         self._struct = self._task()
 
@@ -77,10 +79,10 @@ class Runs:
         else:
             struct.end = arrays.numbers(np.concatenate([*steps, np.empty(0)]))
             struct.end_at = arrays.kept(np.cumsum([0, *map(len, steps)]).astype(np.int64))
-        for name in ("steps", "passed", "reason", "output_step", "has_half"):
-            setattr(struct, name, arrays.kept(getattr(self, name)))
-        for name in ("size", "half_time", "half", "found", "counts"):
-            setattr(struct, name, arrays.kept(getattr(self, name)))
+        struct.steps, struct.passed, struct.reason, struct.has_half = arrays.rows(self._whole)
+        struct.size, struct.half_time = arrays.rows(self._numbers)
+        struct.half, struct.found = arrays.rows(self._states)
+        struct.output_step, struct.counts = arrays.kept(self.output_step), arrays.kept(self.counts)
         return struct
 
     def taken(self) -> Taken:

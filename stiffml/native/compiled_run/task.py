@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
+from stiffml.discretization.equations import Form
 from stiffml.methods import BDF, Method
 from stiffml.native.compiled_run.interface import TableStruct, TaskStruct
 from stiffml.native.compiled_run.tables import table_of
@@ -25,6 +28,11 @@ class Arrays:
         assert array.flags.c_contiguous
         self._kept.append(array)
         return array.ctypes.data
+
+    def rows(self, array: np.ndarray) -> range:
+        """The addresses of the rows of such an array; asking for each of them takes long."""
+        first, size = self.kept(array), array.strides[0]
+        return range(first, first + len(array) * size, size)
 
 
 def task_of(
@@ -56,19 +64,27 @@ def task_of(
     if isinstance(method, BDF):
         struct.bdf = method.order
         return struct
-    table = table_of(method, system.form, adaptive)
+    struct.table, struct.error_order, _ = _table_struct(method, system.form, adaptive)
+    if not (keeps_stages and method.kept_stages(system.form)):
+        struct.table.kept = 0
+    return struct
+
+
+@lru_cache(maxsize=64)
+def _table_struct(method: Method, form: Form, adaptive: bool) -> tuple[TableStruct, int, Arrays]:
+    """The rows of a one-step method, the order of its errors, and the arrays that must be kept with these."""
+    table, arrays = table_of(method, form, adaptive), Arrays()
     assert table is not None
-    rows, columns = len(table.tau), len(table.c)
-    struct.error_order = table.order
-    struct.table = TableStruct(
+    rows = len(table.tau)
+    struct = TableStruct(
         rows=rows,
-        columns=columns,
+        columns=len(table.c),
         has_error=len(table.alpha) - rows,
         differences=table.differences,
         first_kept=table.stages.start,
-        kept=len(table.stages) if keeps_stages and method.kept_stages(system.form) else 0,
+        kept=len(table.stages),
         **{name: arrays.numbers(getattr(table, name)) for name in ("alpha", "alpha_per_h", "beta")},
         **{name: arrays.numbers(getattr(table, name)) for name in ("beta_by_h", "tau", "c")},
         **{name: arrays.kept(getattr(table, name)) for name in ("weighted", "rosenbrock")},
     )
-    return struct
+    return struct, table.order, arrays
