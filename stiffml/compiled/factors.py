@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stiffml.compiled.address import address
 from stiffml.compiled.cache import LU, library_of
 from stiffml.compiled.refusal import NotCompilableError
 
@@ -28,11 +29,11 @@ class Factors:
         count, n, _ = blocks.shape
         self._shape = count, n
         self._lu, self._pivots = blocks, np.empty((count, n), dtype=np.int32)
-        _library().stiffml_factorise(count, n, blocks.ctypes.data, self._pivots.ctypes.data)
+        _library().stiffml_factorise(count, n, address(blocks), address(self._pivots))
 
     def solve(self, x: np.ndarray) -> None:
         """Overwrite right-hand sides (count · n,), contiguous, by solutions."""
-        _library().stiffml_solve(*self._shape, self._lu.ctypes.data, self._pivots.ctypes.data, x.ctypes.data)
+        _library().stiffml_solve(*self._shape, address(self._lu), address(self._pivots), address(x))
 
 
 @cache

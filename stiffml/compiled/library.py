@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stiffml.compiled.address import address
 from stiffml.compiled.refusal import NotCompilableError
 
 _COUNT, _ARRAY = ctypes.c_int64, ctypes.c_void_p
@@ -36,7 +37,7 @@ class Library:
 
     def call(self, name: str, *arguments: int | np.ndarray) -> None:
         """Call a loop; arrays must be of doubles, and contiguous."""
-        passed = [a if isinstance(a, int) else a.ctypes.data for a in arguments]
+        passed = [a if isinstance(a, int) else address(a) for a in arguments]
         if self._loops[name](*passed):
             raise MemoryError(f"compiled function: no memory for {name}")
 

@@ -67,7 +67,8 @@ def plan_of(
     # With fewer states kept there is no memory to spend.
     is_differentiated = system.used is not None and isinstance(adjoint.checkpoints, str)
     near = near_of(arguments, steps)
-    return Plan(ends, is_output, ramp_steps, start, near, is_differentiated=is_differentiated)
+    asked = stepping == "all-at-once"
+    return Plan(ends, is_output, ramp_steps, start, near, is_differentiated=is_differentiated, is_asked=asked)
 
 
 def obstacle_to_plan(

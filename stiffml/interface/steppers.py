@@ -34,8 +34,12 @@ STEPPERS: dict[str, Callable[[Task], Stepper]] = {
 
 def solvers_for(request: Request) -> Solvers:
     """Who takes the steps of a run, and who takes recorded ones again."""
-    stepper = STEPPERS[request.method.stepper] if request.plan is None else _all_at_once
-    return Solvers(stepper, Replay, _nonstop(request) if request.plan is None else None)
+    plan = request.plan
+    if plan is None:
+        return Solvers(STEPPERS[request.method.stepper], Replay, _nonstop(request))
+    # Where C takes steps by itself, one by one is as fast as all at once from a guess, and converges always.
+    in_c = not plan.is_asked and plan.guess is None and not alone.obstacle(request)
+    return Solvers(_all_at_once, Replay, alone.taken_in_c if in_c else None)
 
 
 def _nonstop(request: Request) -> Nonstop | None:

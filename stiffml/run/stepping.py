@@ -41,6 +41,8 @@ class Plan:
         The trials of func that were made for a solve before and not for this one.
     is_differentiated : bool
         Whether gradients may be asked for, and memory spent on them.
+    is_asked : bool
+        Whether the caller wants them solved for together; else another way may be faster.
     """
 
     ends: np.ndarray
@@ -50,6 +52,7 @@ class Plan:
     near: object = None
     trials: PassedTrials | None = None
     is_differentiated: bool = False
+    is_asked: bool = False
 
 
 @dataclass(frozen=True)

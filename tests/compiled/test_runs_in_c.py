@@ -179,7 +179,7 @@ FROM_PYTHON: dict[str, dict] = {
     "few checkpoints": {"adjoint": stiffml.Discrete(checkpoints=3)},
     "krylov": {"linear": stiffml.GMRES()},
     "coloured": {"jacobian": "coloured"},
-    "all at once": {"steps": Grid(6)},
+    "all at once": {"steps": Grid(6), "stepping": "all-at-once"},
 }
 
 

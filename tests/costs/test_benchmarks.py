@@ -130,10 +130,13 @@ def test_steps_all_at_once(tmp_path: Path) -> None:
     ]
     for case in all_at_once.CASES:
         rows = [row for row in cases if row["case"] == case]
-        one, *others = (row["newton_iterations"] for row in rows)
-        assert one > 80 > 40 > max(others), f"{case}, {one}, {others}: look at stepping"
-        _, *jacobians = (row["jacobians"] for row in rows)
-        for cold, warm in (jacobians[:2], jacobians[2:]):
-            assert cold > warm > 0, f"{case}, {jacobians}: look at guess, and at all_at_once/simplified.py"
+        iterations = {row["way"]: row["newton_iterations"] for row in rows}
+        together = {way: count for way, count in iterations.items() if count <= 40}
+        # Where C takes the steps of a single state one by one, it does so without a guess.
+        alone = {"one by one"} | ({"compiled, cold"} if case != "samples" else set())
+        assert iterations.keys() - together.keys() == alone, f"{case}, {iterations}: look at stepping"
+        jacobians = {row["way"]: row["jacobians"] for row in rows}
+        assert jacobians["all at once"] > jacobians["with a guess"] > 0, f"{case}: look at simplified.py"
+        assert jacobians["compiled, with a guess"] > 0, f"{case}: look at guess"
         for row in rows:
             assert 0 < row["backward_f"] < row["total_f"]

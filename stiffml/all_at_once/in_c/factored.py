@@ -10,11 +10,12 @@ from functools import cached_property
 import numpy as np
 
 from stiffml.all_at_once.factored import Factored, Reversed
-from stiffml.all_at_once.in_c.interface import CONVERGED, NO_MEMORY, SystemStruct, address, room
+from stiffml.all_at_once.in_c.interface import CONVERGED, NO_MEMORY, SystemStruct, room
 from stiffml.all_at_once.in_c.library import library
 from stiffml.all_at_once.in_c.rows import rows_of
 from stiffml.all_at_once.matrix import Jacobians
 from stiffml.all_at_once.structure import Structure
+from stiffml.compiled.address import address
 from stiffml.compiled.refusal import NotCompilableError
 from stiffml.system.system import System
 

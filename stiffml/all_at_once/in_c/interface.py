@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from stiffml.compiled.address import address
+
 _INT, _DOUBLE, _POINTER = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
 
 CONVERGED, NOT_CONVERGED, NO_MEMORY = range(3)
@@ -62,15 +64,9 @@ def room(shapes: Sequence[tuple[int, ...]]) -> tuple[list[np.ndarray], list[int]
     """Arrays of zeros in one piece of memory, and their addresses."""
     sizes = [math.prod(shape) for shape in shapes]
     whole = np.zeros(sum(sizes))
-    arrays, places, at, place = [], [], 0, whole.ctypes.data
+    arrays, places, at, place = [], [], 0, address(whole)
     for shape, size in zip(shapes, sizes, strict=True):
         arrays.append(whole[at : at + size].reshape(shape))
         places.append(place + at * whole.itemsize)
         at += size
     return arrays, places
-
-
-def address(array: np.ndarray) -> int:
-    """Of the numbers of a contiguous array, which must be kept while they are used."""
-    assert array.flags.c_contiguous
-    return array.ctypes.data

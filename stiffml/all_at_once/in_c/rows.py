@@ -7,8 +7,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from stiffml.all_at_once import judgement
-from stiffml.all_at_once.in_c.interface import NewtonStruct, SystemStruct, address
+from stiffml.all_at_once.in_c.interface import NewtonStruct, SystemStruct
 from stiffml.all_at_once.structure import Structure
+from stiffml.compiled.address import address
 from stiffml.system.system import System
 
 

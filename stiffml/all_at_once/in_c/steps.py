@@ -8,11 +8,12 @@ import numpy as np
 
 from stiffml.all_at_once.evaluation import Slopes
 from stiffml.all_at_once.in_c.factored import FactoredInC, loaded
-from stiffml.all_at_once.in_c.interface import CONVERGED, NO_MEMORY, PartStruct, address, room
+from stiffml.all_at_once.in_c.interface import CONVERGED, NO_MEMORY, PartStruct, room
 from stiffml.all_at_once.in_c.rows import rows_of
 from stiffml.all_at_once.judgement import StepsNotConvergedError
 from stiffml.all_at_once.matrix import Jacobians
 from stiffml.all_at_once.structure import Structure
+from stiffml.compiled.address import address
 from stiffml.settings import NewtonLimits
 from stiffml.system.derivatives.compiled_dynamics import CompiledDynamics
 from stiffml.system.system import System

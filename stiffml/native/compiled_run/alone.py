@@ -20,6 +20,8 @@ from stiffml.steps import Adaptive
 
 def obstacle(request: Request) -> str:
     """Why the steps of a run are taken in Python; empty if they are taken in C."""
+    if not request.system.f.is_compiled:
+        return "the function is not compiled"
     method, adaptive = request.method, isinstance(request.steps, Adaptive)
     if not method.implicit:
         return "the steps are explicit"

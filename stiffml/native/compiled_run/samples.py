@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from stiffml.compiled.address import address
 from stiffml.discretization.trajectory import Trajectories, Trajectory
 from stiffml.errors import Status
 from stiffml.native.compiled_run.interface import LEFT_TO_PYTHON, REASONS, TaskStruct
@@ -102,9 +103,9 @@ class Runs:
             stages = np.empty((len(times), kept, width)) if kept else None
             library_.stiffml_samples_collect(
                 batch,
-                times.ctypes.data,
-                states.ctypes.data,
-                None if stages is None else stages.ctypes.data,
+                address(times),
+                address(states),
+                None if stages is None else address(stages),
             )
         finally:
             library_.stiffml_samples_end(batch)

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from stiffml.compiled.address import address
 from stiffml.discretization.equations import Form
 from stiffml.methods import BDF, Method
 from stiffml.native.compiled_run.interface import TableStruct, TaskStruct
@@ -25,9 +26,8 @@ class Arrays:
 
     def kept(self, array: np.ndarray) -> int:
         """The address of a contiguous array itself."""
-        assert array.flags.c_contiguous
         self._kept.append(array)
-        return array.ctypes.data
+        return address(array)
 
     def rows(self, array: np.ndarray) -> range:
         """The addresses of the rows of such an array; asking for each of them takes long."""

@@ -6,7 +6,8 @@ import ctypes
 
 import numpy as np
 
-from stiffml.petsc.compiled_run.interface import FunctionStruct, address
+from stiffml.compiled.address import address
+from stiffml.petsc.compiled_run.interface import FunctionStruct
 from stiffml.petsc.formulation import Formulation
 from stiffml.system.derivatives.dynamics import Dynamics
 

@@ -6,6 +6,8 @@ import ctypes
 
 import numpy as np
 
+from stiffml.compiled.address import address
+
 _INT, _DOUBLE, _POINTER = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
 
 ARRIVED, ON_THE_WAY, AT_STEP_LIMIT, GIVEN_UP = range(4)
@@ -63,18 +65,10 @@ class TakenStruct(ctypes.Structure):
     )
 
 
-def address(array: np.ndarray | None) -> int | None:
-    """Of the numbers of a contiguous array, which must be kept while they are used."""
-    if array is None:
-        return None
-    assert array.flags.c_contiguous
-    return array.ctypes.data
-
-
 def copied(pointer: int | None, *shape: int, dtype: type = np.float64) -> np.ndarray:
     """A copy of numbers in C."""
     found: np.ndarray = np.empty(shape, dtype=dtype)
     if found.nbytes:
         assert pointer is not None
-        ctypes.memmove(found.ctypes.data, pointer, found.nbytes)
+        ctypes.memmove(address(found), pointer, found.nbytes)
     return found

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from stiffml.compiled.address import address
 from stiffml.petsc.compiled_run.asking import Asked
 from stiffml.petsc.compiled_run.interface import (
     ARRIVED,
@@ -18,7 +19,6 @@ from stiffml.petsc.compiled_run.interface import (
     FunctionStruct,
     TakenStruct,
     TaskStruct,
-    address,
     copied,
 )
 from stiffml.petsc.compiled_run.library import library
