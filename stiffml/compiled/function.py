@@ -54,6 +54,11 @@ class CompiledFunction:
         self._libraries: dict[tuple[str, int], Library] = {}
         self._library("forward")
 
+    @property
+    def by_columns(self) -> bool:
+        """Whether the Jacobian is made of products, so that it costs many times as much as a value."""
+        return self._expressions.by_columns
+
     def _library(self, kind: str, states: int = 1) -> Library:
         """That of a kind of loops, for so many states."""
         lanes = LANES if states >= MANY else 1
@@ -78,7 +83,11 @@ class CompiledFunction:
     def loop(self, name: str, states: int = 1) -> int:
         """The address of a loop, such as ``"values"``, best for so many states (see ``code/kinds.py``)."""
         (kind,) = [kind for kind, of in KINDS.items() if name in of.loops]
-        return self._library(kind, states).loop(name)
+        return self._library(kind, self._side_by_side(name, states)).loop(name)
+
+    def _side_by_side(self, name: str, states: int) -> int:
+        """How many evaluations of the function a loop makes at once: the columns of a Jacobian too."""
+        return MANY if name == "blocks" and self.by_columns else states
 
     @staticmethod
     def packed(tensors: Sequence[Tensor]) -> np.ndarray:
@@ -97,7 +106,8 @@ class CompiledFunction:
     ) -> tuple[np.ndarray, np.ndarray]:
         """f, and the blocks of ∂f/∂y of ``width`` components: (K · samples · size/width, width, width)."""
         f, found = np.empty_like(y), np.empty((y.size // width, width, width))
-        self._library("forward", len(y)).call("blocks", *_counts(t, y), width, t, y, p, f, found)
+        states = self._side_by_side("blocks", len(y))
+        self._library("forward", states).call("blocks", *_counts(t, y), width, t, y, p, f, found)
         return f, found
 
     def pull(

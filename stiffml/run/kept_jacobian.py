@@ -39,10 +39,10 @@ def may_keep(task: Task) -> bool:
     """Whether Newton's iterations of adaptive steps may go on with earlier Jacobians.
 
     Not those of known steps, which are solved to rounding: that takes few iterations with new Jacobians, and
-    many with a kept one. A compiled Jacobian costs hardly more than a value.
+    many with a kept one. A compiled Jacobian costs hardly more than a value, unless it is made by columns.
     """
     system = task.system
-    is_other = system.constant_jacobian or system.space.is_distributed or system.f.is_compiled
+    is_other = system.constant_jacobian or system.space.is_distributed or system.f.has_cheap_jacobian
     return task.method.newton and not is_other
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import problems
+import stiffml
 from problems.chemistry import ConstantPressureReactor, Mechanism
 from stiffml.compiled.check import require_same
 from stiffml.compiled.function import CompiledFunction
@@ -83,8 +84,25 @@ def test_a_large_jacobian_is_made_of_products(monkeypatch: pytest.MonkeyPatch) -
     other = CompiledFunction(func, torch.tensor(0.0, dtype=D), y.detach())
     assert not other._expressions.by_columns
     at = np.zeros(1), y.detach().numpy()[None].copy(), code.packed(code.lifted)
-    for one, same in zip(code.blocks(*at, 8), other.blocks(*at, 8), strict=True):
-        np.testing.assert_allclose(one, same, rtol=1e-13)
+    for width in (8, 4, 2):
+        for one, same in zip(code.blocks(*at, width), other.blocks(*at, width), strict=True):
+            np.testing.assert_allclose(one, same, rtol=1e-13, err_msg=f"width {width}")
+
+
+def test_a_jacobian_made_of_products_serves_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It costs as much as many values; one from an expression does not, and each iteration has its own."""
+    func, y = function_of("hires")
+    y0, t = y.detach(), torch.tensor([0.0, 5.0, 50.0], dtype=D)
+    arguments = {"method": "bdf", "rtol": 1e-6, "atol": 1e-9, "compile": True}
+    wanted = stiffml.solve(func, y0, t, **arguments)
+    assert wanted.stats.jacobians >= wanted.stats.newton_iterations > 0
+    monkeypatch.setattr("stiffml.compiled.expressions.MOST_IN_JACOBIAN", 10)
+    found = stiffml.solve(lambda t, y: func(t, y), y0, t, **arguments)
+    assert found.stats.in_c == found.stats.accepted > 0
+    assert 5 * found.stats.jacobians < found.stats.newton_iterations, "look at run/kept_jacobian.py"
+    torch.testing.assert_close(found.y, wanted.y, rtol=1e-5, atol=1e-9)
+    by_rows = stiffml.solve(lambda t, y: func(t, y), y0, t, **arguments | {"method": "rosw-rodaspr2"})
+    torch.testing.assert_close(by_rows.y, wanted.y, rtol=1e-5, atol=1e-9)
 
 
 class CFunction(ctypes.Structure):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -193,3 +195,22 @@ def test_a_run_may_leave_steps_that_cannot_be_taken_again() -> None:
     steps = Recorded.of_run(lambda: (np.array([0.5, 0.5, 1.0]),))
     with pytest.raises(ValueError, match=r"interval 0, entry 1 is 0\.5"):
         solve(decay, Y0, torch.tensor([0.0, 1.0], dtype=torch.float64), method="cn", steps=steps)
+
+
+def test_steps_of_a_run_can_be_stored_and_copied() -> None:
+    """They are found when first asked for, and keep nothing else of the run alive afterwards."""
+    ends = (np.array([0.5, 1.0]), np.array([1.0]))
+    asked: list[int] = []
+
+    def find() -> tuple[np.ndarray, ...]:
+        asked.append(1)
+        return ends
+
+    steps = Recorded.of_run(find)
+    assert not asked
+    for again in (pickle.loads(pickle.dumps(steps)), copy.deepcopy(steps), steps):
+        assert list(map(list, again.ends)) == list(map(list, ends))
+        assert vars(again).keys() == {"ends"}
+    assert asked == [1]
+    with pytest.raises(AttributeError, match="Recorded has no attribute 'sizes'"):
+        steps.sizes  # noqa: B018

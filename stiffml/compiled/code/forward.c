@@ -1,5 +1,31 @@
 /* f and df/dy. */
 
+#if LANES > 1 && BY_COLUMNS
+/* f (SIZE,) and the blocks (SIZE/width, width, width) of df/dy at one state, several columns side by side;
+   ``room`` is for 4 SIZE vectors. */
+static void columns(int64_t width, double t, const double *y, const double *p, double *f, double *out,
+                    vec *room) {
+  vec time = all(t), none = all(0), *own = room, *found = own + SIZE, *v = found + SIZE, *product = v + SIZE;
+  for (int64_t i = 0; i < SIZE; i++) own[i] = all(y[i]), v[i] = none;
+  slope(&time, own, p, found);
+  scatter(SIZE, 0, 1, found, f);
+  for (int64_t first = 0, next; first < NONZEROS; first = next) {
+    int64_t last = -1, lane = -1;
+    for (next = first; next < NONZEROS; next++) {
+      if (COLUMN[next] == last) continue;
+      if (lane + 1 == LANES) break;
+      ((double *)(v + (last = COLUMN[next])))[++lane] = 1;
+    }
+    pushed(&time, own, p, &none, v, product);
+    last = lane = -1;
+    for (int64_t k = first; k < next; k++) {
+      if (COLUMN[k] != last) v[last = COLUMN[k]] = none, lane++;
+      if (ROW[k] / width == last / width) out[ROW[k] * width + last % width] = ((double *)(product + ROW[k]))[lane];
+    }
+  }
+}
+#endif
+
 /* f where it is wanted, and the entries; ``room`` is for 2 SIZE vectors. */
 static void linear(const vec *t, const vec *y, const double *p, vec *f, vec *entries, vec *room) {
 #if BY_COLUMNS
@@ -63,6 +89,12 @@ EXPORT int blocks(int64_t K, int64_t samples, int64_t width, const double *t, co
   vec *found = own + SIZE, *room = found + SIZE, *entries = room + 2 * SIZE;
   if (!own) return 1;
   memset(out, 0, K * samples * SIZE * width * sizeof *out);
+#if LANES > 1 && BY_COLUMNS
+  for (int64_t q = 0; q < K * samples; q++)
+    columns(width, t[q / samples], y + q * SIZE, p, f + q * SIZE, out + q * SIZE * width, own);
+  GIVE_BACK(own);
+  return 0;
+#endif
   EACH_GROUP(K * samples) {
     vec time = times_of(samples, first, count, t);
     gather(SIZE, first, count, y, own);

@@ -29,6 +29,8 @@ def obstacle(request: Request) -> str:
         return "stages lie beyond the step"
     if adaptive and not method.has_estimates(request.system.form):
         return "the method has no error estimate of its own"
+    if adaptive and method.newton and not request.system.f.has_cheap_jacobian:
+        return "a Jacobian serves many steps"
     return obstacle_to_any(request) or obstacle_of(request.system, method, adaptive)
 
 

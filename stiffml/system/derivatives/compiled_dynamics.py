@@ -40,6 +40,7 @@ class CompiledDynamics(Dynamics):
         )
         self.makes_leaves, self.rhs_evals = dynamics.makes_leaves, dynamics.rhs_evals
         self.compiled, self._code = compiled, compiled.code
+        self.has_cheap_jacobian = not compiled.code.by_columns
         self._last: tuple[float, np.ndarray] | None = None
         self._last_anew: tuple[float, np.ndarray, np.ndarray] | None = None
 

@@ -27,12 +27,15 @@ class Dynamics(WithJacobian):
         Whether func is known to make tensors that require gradients anew in each call.
     is_compiled : bool
         Whether values and first derivatives come from compiled code.
+    has_cheap_jacobian : bool
+        Whether a Jacobian costs hardly more than a value; not if compiled code makes it column by column.
     agreed : dict
         By positions of parameters, how many Jacobians by these were right, as far as some were compared.
     """
 
     makes_leaves = False
     is_compiled = False
+    has_cheap_jacobian = False
 
     @cached_property
     def agreed(self) -> dict[tuple[int, ...], int]:
