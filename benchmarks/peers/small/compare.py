@@ -8,8 +8,9 @@ numbers and the same tolerances (rtol, and atol = rtol times a threshold of each
 and runs in turns on the same core, each in a process of its own; their right-hand sides are compared first.
 With compiled functions, stiffml's are so by compile=True, those of JAX ahead of time; CVODE calls a Python
 function on numpy arrays. With eager ones stiffml calls a torch module, and so do CVODE and scipy's Radau and
-BDF. Compiling is not timed but told; the first run of everything is dropped. Times are medians of CPU time,
-which neighbours on the machine disturb less. "Gradient" is the loss together with its gradient by y0 and all
+BDF. Compiling is not timed but told; the first run of everything is dropped. In each turn a solver makes the
+same run three times, as a training repeats it, and the third counts. Times are medians over the turns of CPU
+time, which neighbours on the machine disturb less. "Gradient" is the loss together with its gradient by y0 and all
 constants.
 
 Errors are those of reference.py, which solves with scipy's Radau: for forward runs the largest error at an
@@ -56,6 +57,8 @@ SIDES = {
     "eager": {"stiffml": OWN, "torch": OWN},
 }
 """The sides of a comparison, and the interpreters that they run in."""
+IN_A_ROW = 3
+"""Runs of a solver in a turn, of which the last one counts."""
 ROUNDING = 1e-9
 """The largest difference of right-hand sides at the start: sums that cancel there."""
 
@@ -92,7 +95,8 @@ class Case:
         """Each kind of run once, if it is worth it."""
         for kind, error in self.errors.items():
             if KEPT[0] <= error <= KEPT[1] or error <= KEPT[1] < 10 * error:
-                run = worker.ask(self.solver, self.rtol, kind == "gradient")
+                for _ in range(IN_A_ROW):
+                    run = worker.ask(self.solver, self.rtol, kind == "gradient")
                 self.seconds.setdefault(kind, []).append(run.seconds)
 
     def row(self) -> dict:
