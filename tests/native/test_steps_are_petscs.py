@@ -7,7 +7,7 @@ import torch
 from runs_in_c import Robertson, in_python, require_library
 from torch import Tensor
 
-from stiffml import Solution, solve
+from stiffml import Adaptive, Solution, Status, solve
 
 D = torch.float64
 METHODS = ("bdf2", "bdf5", "rosw-ra34pw2", "rosw-rodaspr2", "dirk-es213sal", "dirk-657a", "dirk-s212")
@@ -62,3 +62,25 @@ def _require_same_steps(found: Solution, wanted: Solution, within: float) -> Non
     assert off <= 2 + 0.05 * wanted.stats.rejected, "look at what follows a step that was rejected"
     y, expected = found.y.reshape(wanted.y.shape), wanted.y
     assert ((y - expected).abs().amax(0) <= within * expected.abs().amax(0)).all()
+
+
+@pytest.mark.parametrize("method", ["bdf5", "rosw-ra34pw2", "dirk-es213sal"])
+def test_steps_that_would_become_too_short(method: str) -> None:
+    """Also where none is rejected: the error control asks for less than the smallest step."""
+    require_library()
+    t, y0 = torch.tensor([0.0, 2.0], dtype=D), torch.tensor([2.0, -2 / 3], dtype=D)
+    arguments = {"method": method, "rtol": 1e-5, "atol": 1e-5, "throw": False}
+    arguments["steps"] = Adaptive(initial=1e-4, minimum=2e-7)
+    wanted = by_petsc(van_der_pol, y0, t, **arguments)
+    assert wanted.status is Status.STEP_TOO_SMALL
+    assert wanted.stats.accepted > 10
+    with torch.no_grad():
+        one = solve(van_der_pol, y0, t, compile=True, **arguments)
+        own = [
+            solve(van_der_pol, y0[None], t[None], batch_dims=1, compile=compiled, **arguments)
+            for compiled in (True, False)
+        ]
+    for found in (one, *own):
+        assert found.status is wanted.status
+        assert found.stats.accepted == wanted.stats.accepted, "look at what ends runs in drive.c and goals.py"
+    assert one.message == wanted.message

@@ -10,8 +10,8 @@ With compiled functions, stiffml's are so by compile=True, those of JAX ahead of
 function on numpy arrays. With eager ones stiffml calls a torch module, and so do CVODE and scipy's Radau and
 BDF. Compiling is not timed but told; the first run of everything is dropped. In each turn a solver makes the
 same run three times, as a training repeats it, and the third counts. Times are medians over the turns of CPU
-time, which neighbours on the machine disturb less. "Gradient" is the loss together with its gradient by y0 and all
-constants.
+time, which neighbours on the machine disturb less. "Gradient" is the loss together with its gradient by y0
+and all constants.
 
 Errors are those of reference.py, which solves with scipy's Radau: for forward runs the largest error at an
 output, relative to the component's largest size; for gradients the largest error of an entry times its input,

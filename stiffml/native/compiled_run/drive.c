@@ -1,5 +1,6 @@
 /* The steps of a sample, one after the other; as in native/side_by_side/drive.py and goals.py. */
 #define LEAST_SPACINGS 16
+#define NOTHING 4
 #define MOST_CUTS 40
 #define MOST_HALVINGS 16
 #define REPEATED 0.45
@@ -81,10 +82,12 @@ static double factor_of(const struct task *k, double norm, int64_t order, int ag
   return fmin(k->largest_factor, fmax(0.1, safety * pow(norm, -1.0 / order)));
 }
 
-static void keep(struct worker *w, double target, double factor) {
+/* Not zero if the next step would be too short. */
+static int keep(struct worker *w, double target, double factor) {
   const struct task *k = w->task;
   struct run *r = w->run;
   int64_t n = k->width;
+  int stuck = 0;
   for (int64_t i = 0; i < k->table.kept; i++)
     memcpy(r->stages + (r->steps * k->table.kept + i) * n, w->x[k->table.first_kept + i], n * sizeof(double));
   if (w->has_half_row) {
@@ -105,10 +108,13 @@ static void keep(struct worker *w, double target, double factor) {
     if (r->tried < r->proposal) suggestion = fmax(suggestion, r->proposal);
     r->proposal = next_size(r->last_sizes, k->growing, k->growth, k->most_growth, w->h, suggestion,
                             r->cuts > 0);
+    double wanted = r->cuts ? w->h : suggestion;
+    stuck = w->end != target && wanted < fmax(k->minimum, LEAST_SPACINGS * spacing(w->end));
   } else
     r->waits--;
   r->cuts = r->was_bad = r->was_long = 0;
   if (w->end == target) k->output_step[k->output_at[w->sample] + r->passed++] = r->steps;
+  return stuck;
 }
 
 /* The step is to be shorter; not zero if it cannot be. */
@@ -121,7 +127,7 @@ static int cut(struct worker *w, double factor, enum reason reason) {
   r->was_long |= reason == STEP_TOO_SMALL;
   if (k->adaptive) {
     r->proposal = w->h * factor;
-    return r->proposal < fmax(k->minimum, LEAST_SPACINGS * spacing(w->begin)) || r->cuts >= MOST_CUTS;
+    return r->proposal < NOTHING * spacing(w->begin) || r->cuts >= MOST_CUTS;
   }
   if (r->cuts > MOST_HALVINGS || r->waits == 64 || w->h < 8 * spacing(w->begin)) return 1;
   r->waiting[r->waits++] = w->begin + w->h / 2;
@@ -162,9 +168,12 @@ static void advance(struct worker *w) {
     factor = factor_of(k, norm, w->order, r->was_long);
     reason = !isfinite(norm) ? NON_FINITE : norm > 1 ? STEP_TOO_SMALL : GOOD;
   }
-  if (!reason)
-    keep(w, target, factor);
-  else if (reason == LEFT_TO_PYTHON)
+  if (!reason) {
+    if (keep(w, target, factor)) {
+      note(w, STEP_TOO_SMALL);
+      end_run(k, r, w->sample, STEP_TOO_SMALL, w->h);
+    }
+  } else if (reason == LEFT_TO_PYTHON)
     end_run(k, r, w->sample, reason, 0);
   else if (cut(w, reason == STEP_TOO_SMALL ? factor : k->adaptive ? 0.25 : 0.5, reason)) {
     note(w, reason);

@@ -142,9 +142,13 @@ class Drive:
                 component = work.component(why, sample, begin, self._past.states[sample, -1], found)
                 self._failures[sample] = Failure(why, begin, end - begin, component)
         if good.any():
-            self._keep(
-                samples[good], begins[good], ends[good], rows, np.flatnonzero(good), new[good], factors[good]
-            )
+            at = np.flatnonzero(good)
+            stuck = self._keep(samples[good], begins[good], ends[good], rows, at, new[good], factors[good])
+            for k in at[stuck].tolist():
+                sample, size = int(samples[k]), float(ends[k] - begins[k])
+                found = np.zeros(new.shape[1]) if errors is None else errors[k]
+                component = work.component(Status.STEP_TOO_SMALL, sample, float(ends[k]), new[k], found)
+                self._failures[sample] = Failure(Status.STEP_TOO_SMALL, float(ends[k]), size, component)
 
     def _keep(
         self,
@@ -155,13 +159,14 @@ class Drive:
         at: np.ndarray,
         new: np.ndarray,
         factors: np.ndarray,
-    ) -> None:
+    ) -> np.ndarray:
+        """Returns (K,) bool: whether a sample cannot go on."""
         past, log, pattern = self._past, self._log, rows.pattern
         if pattern.keeps_half:
             past.halves[samples] = rows.x[pattern.history][at]
             past.half_times[samples] = (begins + ends) / 2
         past.append(samples, ends, new, rows.end_slopes()[at])
-        self._goals.took(samples, ends - begins, factors)
+        stuck = self._goals.took(samples, ends, ends - begins, factors)
         self._taken[samples] += 1
         reached = samples[ends == self._goals.next_output(samples)]
         self._goals.passed[reached] += 1
@@ -172,6 +177,7 @@ class Drive:
         log.states.append(new)
         if self._work.method.kept_stages(self._work.system.form):
             log.stages.append(rows.kept_stages()[at])
+        return stuck
 
     def _newton_weights(self, samples: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         newton = self._work.newton

@@ -14,6 +14,9 @@ from stiffml.steps import Adaptive
 LEAST_SPACINGS = 16
 """A step shorter than this many spacings between floating-point times is lost in rounding."""
 
+NOTHING = 4
+"""An attempt at a step of fewer spacings would hardly change time."""
+
 MOST_CUTS = {True: 40, False: 16}
 """After so many cuts in a row a sample has failed, with adaptive steps and with others."""
 
@@ -62,8 +65,13 @@ class Goals(ABC):
         """(K,) where the next step of some samples (K,) is to end, which begins at ``begins`` (K,)."""
 
     @abstractmethod
-    def took(self, samples: np.ndarray, sizes: np.ndarray, factors: np.ndarray) -> None:
-        """Steps of some samples were accepted; ``factors`` (K,) are those of the error control."""
+    def took(
+        self, samples: np.ndarray, ends: np.ndarray, sizes: np.ndarray, factors: np.ndarray
+    ) -> np.ndarray:
+        """Steps of some samples were accepted; ``factors`` (K,) are those of the error control.
+
+        Returns (K,) bool: whether the next step would be too short.
+        """
 
     @abstractmethod
     def cut(self, sample: int, begin: float, end: float, factor: float, why: Status) -> Status | None:
@@ -95,15 +103,21 @@ class Chosen(Goals):
         self._tried[samples] = np.where(lands, left, size)
         return np.where(lands, target, begins + size)
 
-    def took(self, samples: np.ndarray, sizes: np.ndarray, factors: np.ndarray) -> None:
+    def took(
+        self, samples: np.ndarray, ends: np.ndarray, sizes: np.ndarray, factors: np.ndarray
+    ) -> np.ndarray:
         grows = np.where(self._was_bad[samples], 1.0, np.inf)
         suggestion = np.minimum(self._largest[samples], sizes * np.minimum(grows, factors))
         # A step that was shortened only to land on an output: the longer proposal is still good.
         before = self.proposals[samples]
         suggestion = np.where(self._tried[samples] < before, np.maximum(suggestion, before), suggestion)
-        self.proposals[samples] = self._growth.after(samples, sizes, suggestion, self.cuts[samples] > 0)
+        was_cut = self.cuts[samples] > 0
+        self.proposals[samples] = self._growth.after(samples, sizes, suggestion, was_cut)
+        least = np.maximum(self._minimum, LEAST_SPACINGS * np.spacing(np.abs(ends)))
+        stuck = (ends != self.next_output(samples)) & (np.where(was_cut, sizes, suggestion) < least)
         self.cuts[samples] = 0
         self.was_long[samples] = self._was_bad[samples] = False
+        return stuck
 
     def cut(self, sample: int, begin: float, end: float, factor: float, why: Status) -> Status | None:
         size = (end - begin) * factor
@@ -111,8 +125,7 @@ class Chosen(Goals):
         self.cuts[sample] += 1
         self._was_bad[sample] |= why is Status.NON_FINITE
         self.was_long[sample] |= why is Status.STEP_TOO_SMALL
-        least = max(self._minimum, LEAST_SPACINGS * float(np.spacing(abs(begin))))
-        if size < least or self.cuts[sample] >= MOST_CUTS[True]:
+        if size < NOTHING * float(np.spacing(abs(begin))) or self.cuts[sample] >= MOST_CUTS[True]:
             return Status.STEP_TOO_SMALL
         return None
 
@@ -131,10 +144,13 @@ class Known(Goals):
     def ends(self, samples: np.ndarray, begins: np.ndarray) -> np.ndarray:
         return np.array([self._waiting[i][-1] for i in samples.tolist()])
 
-    def took(self, samples: np.ndarray, sizes: np.ndarray, factors: np.ndarray) -> None:
+    def took(
+        self, samples: np.ndarray, ends: np.ndarray, sizes: np.ndarray, factors: np.ndarray
+    ) -> np.ndarray:
         for i in samples.tolist():
             self._waiting[i].pop()
         self.cuts[samples] = 0
+        return np.zeros(len(samples), dtype=bool)
 
     def cut(self, sample: int, begin: float, end: float, factor: float, why: Status) -> Status | None:
         self.cuts[sample] += 1
