@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import overload
 
 import numpy as np
 import torch
@@ -52,12 +53,6 @@ class Reading:
     def of_state(state: int) -> Reading:
         """The reading that is the state with this number."""
         return Reading(np.array([state]), np.ones(1), state)
-
-    @classmethod
-    def of_states(cls, states: Sequence[int]) -> list[Reading]:
-        """The readings that are the states with these numbers."""
-        one = np.ones(1)
-        return [cls(row, one, n) for row, n in zip(np.array(states, dtype=int)[:, None], states, strict=True)]
 
     @classmethod
     def of_output(cls, number: int, end: int, s: float, value: np.ndarray) -> Reading:
@@ -104,6 +99,33 @@ class Reading:
             at = torch.from_numpy(self.times)
             total += torch.func.jvp(lambda t: lagrange(t, s), (at,), (moved,))[1].numpy() @ self.values
         return total
+
+
+class StateReadings(Sequence[Reading]):
+    """The readings that are states themselves; each is made when it is asked for, as most never are.
+
+    Parameters
+    ----------
+    states : ndarray
+        (readings,) int, the numbers of the states.
+    """
+
+    def __init__(self, states: np.ndarray) -> None:
+        self.states = states
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    @overload
+    def __getitem__(self, number: int) -> Reading: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> StateReadings: ...
+
+    def __getitem__(self, number: int | slice) -> Reading | StateReadings:
+        if isinstance(number, slice):
+            return StateReadings(self.states[number])
+        return Reading.of_state(int(self.states[number]))
 
 
 def lagrange(times: Tensor, s: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
+from stiffml.discretization.interpolation import StateReadings
 from stiffml.discretization.trajectory import Trajectories
 from stiffml.gradients.tape import Tape
 from stiffml.native.compiled_run.reversing import Reversed, reversed_in_c
@@ -19,14 +20,17 @@ def reversed_by_sample(tape: Tape, cotangents: Tensor) -> Reversed | None:
     replay, checkpoints = tape.replay, tape.checkpoints
     if not replay.system.f.is_compiled or replay.has_queries or not isinstance(checkpoints, InMemory):
         return None
-    numbers = [reading.states for reading in tape.readings]
-    states = np.concatenate(numbers)
-    if (states < 0).any():  # the half steps of BDF
-        return None
-    weights = np.concatenate([reading.weights for reading in tape.readings])
-    rows = np.repeat(np.arange(len(numbers)), [len(part) for part in numbers])
-    of_states = np.zeros(checkpoints.states.shape)
-    np.add.at(of_states, states, weights[:, None] * cotangents.numpy()[rows])
+    of_states, readings, values = np.zeros(checkpoints.states.shape), tape.readings, cotangents.numpy()
+    if isinstance(readings, StateReadings):
+        np.add.at(of_states, readings.states, values)
+    else:
+        numbers = [reading.states for reading in readings]
+        states = np.concatenate(numbers)
+        if (states < 0).any():  # the half steps of BDF
+            return None
+        weights = np.concatenate([reading.weights for reading in readings])
+        rows = np.repeat(np.arange(len(numbers)), [len(part) for part in numbers])
+        np.add.at(of_states, states, weights[:, None] * values[rows])
     kept, trajectories = (checkpoints.states, checkpoints.stages), replay.trajectory
     if not isinstance(trajectories, Trajectories):
         trajectories = Trajectories([trajectories])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from stiffml.discretization.equations import Block, Equations, Nodes
-from stiffml.discretization.interpolation import Reading
+from stiffml.discretization.interpolation import Reading, StateReadings
 from stiffml.linear.dense.lu import DenseBlocks
 from stiffml.native.replay import Replay
 from stiffml.system.derivatives.curvature import Curvature
@@ -21,6 +21,8 @@ SEGMENT_NUMBERS = 4_000_000
 
 def last_state(readings: Sequence[Reading]) -> int:
     """The number of the last state that the outputs depend on."""
+    if isinstance(readings, StateReadings):
+        return int(readings.states.max())
     return max([reading.end for reading in readings])
 
 

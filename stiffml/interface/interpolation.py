@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stiffml.checks import times
-from stiffml.discretization.interpolation import Reading
+from stiffml.discretization.interpolation import Reading, StateReadings
 from stiffml.gradients.autograd import Integrate
 from stiffml.gradients.events import moved_with_end
 from stiffml.gradients.linearized import longest_segment
@@ -87,7 +87,7 @@ def _all_states(tape: Tape) -> tuple[Tape, np.ndarray]:
     for segment in tape.checkpoints.forwards(replay, last, longest_segment(replay)):
         begin = segment.first - segment.origin
         parts.append(segment.states[begin + 1 : begin + 1 + segment.last - segment.first].copy())
-    return tape.with_readings(Reading.of_states(range(last + 1))), np.concatenate(parts)
+    return tape.with_readings(StateReadings(np.arange(last + 1))), np.concatenate(parts)
 
 
 def interpolated_piece(piece: Piece, t: Tensor, s: np.ndarray) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -20,13 +21,13 @@ class SampleOutputs:
     ----------
     layout : Layout
         Of the whole batch.
-    readings : list of Reading
+    readings : sequence of Reading
     index : Tensor
         (n, samples) int: which reading an output is; −1 where a sample that failed has none.
     """
 
     layout: Layout
-    readings: list[Reading]
+    readings: Sequence[Reading]
     index: Tensor
 
     def arranged(self, u: Tensor) -> Tensor:

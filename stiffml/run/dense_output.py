@@ -7,7 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from stiffml.discretization.dense_output import Queries
-from stiffml.discretization.interpolation import Interpolator, NothingToRead, Reader, Reading
+from stiffml.discretization.interpolation import (
+    Interpolator,
+    NothingToRead,
+    Reader,
+    Reading,
+    StateReadings,
+)
 from stiffml.discretization.numbering import is_output, output_of
 from stiffml.discretization.trajectory import Segment
 from stiffml.run.stepping import S, StepSolver
@@ -27,6 +33,8 @@ def reader_for(s: np.ndarray, replay: StepSolver) -> Reader:
 
 def with_read_outputs(replay: S, readings: Sequence[Reading]) -> S:
     """The replay of a finished run, with those of its outputs added that are rows of a step."""
+    if isinstance(readings, StateReadings):
+        return replay
     firsts = [(int(reading.states[0]), reading) for reading in readings if reading.s is not None]
     asked = [(output_of(n), r.end - 1, r.s) for n, r in firsts if is_output(n)]
     if not asked:

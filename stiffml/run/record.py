@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from stiffml.discretization.interpolation import Reading
+from stiffml.discretization.interpolation import Reading, StateReadings
 from stiffml.discretization.trajectory import Trajectory
 from stiffml.errors import Status
 from stiffml.run.checkpoints import Checkpoints
@@ -91,11 +92,13 @@ class Run:
     kept: object | None = None
 
     @property
-    def readings(self) -> list[Reading]:
+    def readings(self) -> Sequence[Reading]:
         """The readings of all outputs: first those at step ends, then those between, then the event."""
+        marked = np.array(self.trajectory.output_steps, dtype=int)
+        steps = StateReadings(marked[self.returned[: len(marked)]])
+        if not self.between and self.event is None:
+            return steps
         at_event = [] if self.event is None else [self.trajectory.n_steps]
-        marked = zip(self.trajectory.output_steps, self.returned, strict=False)
-        steps = [Reading.of_state(n) for n, is_returned in marked if is_returned]
         return [*steps, *self.between, *map(Reading.of_state, at_event)]
 
     @property

@@ -14,7 +14,6 @@ from stiffml.interface.arguments import DEFAULTS, Arguments
 from stiffml.interface.checking import interpolated_outputs, require_callables, require_effect, try_out_system
 from stiffml.interface.checking_steps import require_right_estimate
 from stiffml.interface.equations import parameters_of, space_of, system_of
-from stiffml.interface.feasibility import require_sane_span
 from stiffml.interface.initial_state import checked_layout
 from stiffml.interface.own_times.steps import steps_by_sample
 from stiffml.interface.own_times.times import OwnTimes, own_times
@@ -121,8 +120,6 @@ def check(arguments: Arguments) -> OwnRequest:
     layout = checked_layout(y0, arguments.batch_dims)
     times = own_times(arguments.t, layout.batch)
     _require_taken(arguments, method)
-    for own in times.t:
-        require_sane_span(own)
     interpolated = interpolated_outputs(arguments.outputs)
     make_consistent = flag("make_consistent", arguments.make_consistent)
     require_effect(arguments, method)
@@ -143,7 +140,7 @@ def check(arguments: Arguments) -> OwnRequest:
     single = _single(arguments, layout, of_one, trial, u0)
     system = system_of(single, method, of_one, direction, span)
     given = arguments.steps
-    on_steps = tuple(times.on_steps(i, interpolated) for i in range(layout.samples))
+    on_steps = times.on_steps(interpolated)
     outputs = tuple(own[chosen] for own, chosen in zip(times.distinct, on_steps, strict=True))
     known, ramp_steps = steps_by_sample(given, method, arguments, outputs, layout, adjoint)
     require_right_estimate(known if isinstance(known, Adaptive) else Recorded(()), method, system.mass)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stiffml.all_at_once.samples import taken_at_once
-from stiffml.discretization.interpolation import Reading
+from stiffml.discretization.interpolation import Reading, StateReadings
 from stiffml.errors import SolveError, Status, explain
 from stiffml.gradients.autograd import Integrate
 from stiffml.gradients.initial_values import MakeConsistent
@@ -148,18 +149,21 @@ def _side_by_side(work: Work) -> Taken:
     return Drive(work).run() if obstacle(work) else taken_in_c(work)
 
 
-def _outputs(request: OwnRequest, taken: Taken, tape: Tape) -> tuple[list[Reading], np.ndarray, np.ndarray]:
+def _outputs(
+    request: OwnRequest, taken: Taken, tape: Tape
+) -> tuple[Sequence[Reading], np.ndarray, np.ndarray]:
     """The readings, their values (outputs, width), and (samples, n) which of them an entry of t is, or −1."""
     starts, parts = taken.trajectories.starts.tolist(), taken.trajectories.parts
-    readings: list[Reading] = []
+    numbers: list[int] = []
     positions = []
     for start, part, own, chosen in zip(starts, parts, request.times.distinct, request.on_steps, strict=True):
         position = np.full(len(own), -1)
         reached = np.flatnonzero(chosen)[: len(part.output_steps)]
-        position[reached] = len(readings) + np.arange(len(reached))
-        readings += Reading.of_states([start + n for n in part.output_steps])
+        position[reached] = len(numbers) + np.arange(len(reached))
+        numbers += [start + n for n in part.output_steps]
         positions.append(position)
-    values = [taken.states[[int(reading.states[0]) for reading in readings]]]
+    readings: Sequence[Reading] = StateReadings(np.array(numbers, dtype=int))
+    values = [taken.states[numbers]]
     asked = []
     for part, own, chosen in zip(parts, request.times.distinct, request.on_steps, strict=True):
         inside = own[~chosen]
@@ -171,7 +175,7 @@ def _outputs(request: OwnRequest, taken: Taken, tape: Tape) -> tuple[list[Readin
         for position, chosen, s in zip(positions, request.on_steps, asked, strict=True):
             position[np.flatnonzero(~chosen)[: len(s)]] = number + np.arange(len(s))
             number += len(s)
-        readings += between
+        readings = [*readings, *between]
         values.append(np.stack([reading.value for reading in between]))
     which = request.times.which
     index = np.stack([position[row] for position, row in zip(positions, which, strict=True)])
@@ -180,13 +184,23 @@ def _outputs(request: OwnRequest, taken: Taken, tape: Tape) -> tuple[list[Readin
 
 def _chosen_times(request: OwnRequest) -> tuple[Tensor, Tensor]:
     """The times on which steps end, and the others, sample by sample, differentiable."""
-    times = request.times
-    ends: list[Tensor] = []
-    between: list[Tensor] = []
-    for i, chosen in enumerate(request.on_steps):
-        for into, wanted in ((ends, chosen), (between, ~chosen)):
-            into.append(times.t[i, torch.from_numpy(times.firsts(i, wanted)).to(times.t.device)])
-    return torch.cat(ends), torch.cat(between)
+    times, on_steps = request.times, request.on_steps
+    known: dict[
+        int, tuple[np.ndarray, np.ndarray]
+    ] = {}  # of samples with the same times, which are one array
+    found = []
+    for i, chosen in enumerate(on_steps):
+        if id(chosen) not in known:
+            known[id(chosen)] = times.firsts(i, chosen), times.firsts(i, ~chosen)
+        found.append(known[id(chosen)])
+    ends, between = (_at(times.t, [pair[k] for pair in found]) for k in (0, 1))
+    return ends, between
+
+
+def _at(t: Tensor, places: list[np.ndarray]) -> Tensor:
+    """Of each row of t (samples, n) the numbers at some places (k,), one after the other."""
+    rows = np.repeat(np.arange(len(places)), list(map(len, places)))
+    return t[tuple(torch.from_numpy(index).to(t.device) for index in (rows, np.concatenate(places)))]
 
 
 def _count(request: OwnRequest, tape: Tape, taken: Taken) -> None:

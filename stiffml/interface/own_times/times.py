@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stiffml.interface.feasibility import require_sane_span
 from stiffml.interface.output_times import increasing
 from stiffml.steps import ends_of_steps
 
@@ -37,10 +38,18 @@ class OwnTimes:
         """(k,) positions in t of those of a sample's distinct times that are ``chosen``."""
         return np.searchsorted(self.which[sample], np.flatnonzero(chosen))
 
-    def on_steps(self, sample: int, interpolated: bool) -> np.ndarray:
-        """(distinct,) bool: on which of the distinct times of a sample steps end."""
-        times = self.distinct[sample]
-        return ends_of_steps(times, interpolated) if len(times) > 1 else np.ones(1, dtype=bool)
+    def on_steps(self, interpolated: bool) -> tuple[np.ndarray, ...]:
+        """For each sample (distinct,) bool: on which of its distinct times steps end."""
+        known = {
+            id(own): ends_of_steps(own, interpolated) if len(own) > 1 else np.ones(1, dtype=bool)
+            for own in self.different
+        }
+        return tuple(known[id(own)] for own in self.distinct)
+
+    @property
+    def different(self) -> list[np.ndarray]:
+        """Those of ``distinct`` that are not those of an earlier sample."""
+        return list({id(own): own for own in self.distinct}.values())
 
 
 def own_times(t: Tensor, batch: tuple[int, ...]) -> OwnTimes:
@@ -84,15 +93,18 @@ def own_times(t: Tensor, batch: tuple[int, ...]) -> OwnTimes:
             f"t[{j}] = {values[i, j]:.17g} and t[{j + 1}] = {values[i, j + 1]:.17g}"
         )
     new = np.concatenate([np.ones((len(values), 1), dtype=bool), changes != 0], axis=1)
-    distinct = []
-    for i, (own, is_new) in enumerate(zip(values, new, strict=True)):
+    known: dict[bytes, np.ndarray] = {}
+    keys = [own.tobytes() for own in values]
+    for i, (key, own, is_new) in enumerate(zip(keys, values, new, strict=True)):
+        if key in known:
+            continue
         try:
-            distinct.append(
-                increasing(torch.from_numpy(own[is_new]))[1] if is_new.sum() > 1 else direction * own[:1]
-            )
+            require_sane_span(torch.from_numpy(own))
+            once = increasing(torch.from_numpy(own[is_new]))[1] if is_new.sum() > 1 else direction * own[:1]
         except ValueError as error:
             raise ValueError(f"for sample {_where(i, batch)}: {error}") from None
-    return OwnTimes(rows, direction, tuple(distinct), np.cumsum(new, axis=1) - 1)
+        known[key] = once
+    return OwnTimes(rows, direction, tuple(map(known.__getitem__, keys)), np.cumsum(new, axis=1) - 1)
 
 
 def _where(sample: int, batch: tuple[int, ...], *rest: int) -> list[int]:

@@ -143,11 +143,11 @@ class Drive:
                 self._failures[sample] = Failure(why, begin, end - begin, component)
         if good.any():
             at = np.flatnonzero(good)
-            stuck = self._keep(samples[good], begins[good], ends[good], rows, at, new[good], factors[good])
-            for k in at[stuck].tolist():
+            short = self._keep(samples[good], begins[good], ends[good], rows, at, new[good], factors[good])
+            for k in at[short]:
                 sample, size = int(samples[k]), float(ends[k] - begins[k])
-                found = np.zeros(new.shape[1]) if errors is None else errors[k]
-                component = work.component(Status.STEP_TOO_SMALL, sample, float(ends[k]), new[k], found)
+                off = np.zeros(new.shape[1]) if errors is None else errors[k]
+                component = work.component(Status.STEP_TOO_SMALL, sample, float(ends[k]), new[k], off)
                 self._failures[sample] = Failure(Status.STEP_TOO_SMALL, float(ends[k]), size, component)
 
     def _keep(
