@@ -19,7 +19,7 @@ from stiffml.steps import Adaptive
 
 
 def obstacle(request: Request) -> str:
-    """Why the steps of a run are taken in Python; empty if they are taken in C."""
+    """Why C does not take the steps of a run by the rows of the method; empty if it does."""
     if not request.system.f.is_compiled:
         return "the function is not compiled"
     method, adaptive = request.method, isinstance(request.steps, Adaptive)
