@@ -110,6 +110,7 @@ class RowSolver:
             c: segment.states_at(block.known[:, c]) for c in range(self.pattern.history)
         }
         self._values: dict[tuple[str, int], np.ndarray] = {}
+        self._solved_for: dict[int, np.ndarray] = {}  # f at columns, as their rows have it
         for column, slope in (segment.slopes or {}).items():
             self._values["f", column] = slope[None]
         self._base: tuple[Factors, np.ndarray] | None = None
@@ -207,6 +208,8 @@ class RowSolver:
             part = getattr(self.system, name)
             u = torch.from_numpy(np.ascontiguousarray(self.x[c]))
             found = part.evaluate_many(self._times(name, c), u).numpy()
+            if name == "f" and c in self._solved_for:
+                found = np.where(np.isfinite(found), self._solved_for[c], found)
             if len(self.pattern.rows) > 1:  # another row may use it too
                 self._values[name, c] = found
         return found
@@ -296,12 +299,13 @@ class RowSolver:
     ) -> None:
         """f at the unknown of an implicit row as the row has it, for others: (α M (x − origin) − known) / β.
 
-        An evaluation has the rounding errors of x times J, which the stages of a stiff system may amplify.
+        An evaluation has the rounding errors of x times J, which the stages of a stiff system may amplify. It
+        only shows whether f is finite.
         """
         if len(self.pattern.rows) > 1:
             with np.errstate(over="ignore", invalid="ignore"):
                 moved = x if origin is None else x - origin
-                self._values["f", row.column] = (alpha * self.system.weigh(moved) - known) / beta
+                self._solved_for[row.column] = (alpha * self.system.weigh(moved) - known) / beta
 
     def _largest_of(self, row: Row, start: np.ndarray) -> np.ndarray:
         """(K, size) the largest |x| among ``start`` and the columns that a row begins with.

@@ -69,9 +69,9 @@ def test_numbers_of_batches() -> None:
 def test_numbers_of_compiled_functions() -> None:
     cases = {one["way"]: one for one in stored("compiled_steps")["cases"] if one["method"] == "bdf5"}
     text = said("compiled")
-    for way in ("torch", "torch, steps in C", "compiled", "in C"):
+    for way in ("torch", "torch, PETSc in C", "compiled", "compiled, PETSc in C", "compiled, rows in C"):
         assert f"| {cases[way]['forward_ms']:.1f} ms | {cases[way]['both_ms']:.1f} ms |" in text, way
-    assert f"{cases['in C']['steps']} steps of BDF" in text
+    assert f"{cases['compiled, rows in C']['steps']} steps of BDF" in text
 
 
 def test_numbers_of_kept_steps() -> None:

@@ -88,7 +88,10 @@ def forced(t: Tensor, y: Tensor) -> Tensor:
 @pytest.mark.usefixtures("python_handles_ctrl_c")
 @pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "in torch"])
 def test_ctrl_c_between_the_segments_of_a_long_run(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long run is reversed in parts of bounded numbers, about a second's work, whoever evaluates func."""
+    """A long run is reversed in parts of bounded numbers, about a second's work, whoever evaluates func.
+
+    With compiled functions C reverses it, but for gradients by times.
+    """
     monkeypatch.setattr("stiffml.gradients.linearized.SEGMENT_NUMBERS", 16_000)
     y0 = torch.ones(1, dtype=D).requires_grad_()
     count, at, reverse = 0, 0, adjoint._reverse_segment
@@ -104,7 +107,7 @@ def test_ctrl_c_between_the_segments_of_a_long_run(compiled: bool, monkeypatch: 
 
     def gradient() -> float:
         nonlocal count
-        t = torch.tensor([0.0, 20.0], dtype=D)
+        t = torch.tensor([0.0, 20.0], dtype=D, requires_grad=compiled)
         arguments = {"method": "cn", "steps": Fixed(1e-3), "adjoint": Discrete("solutions")}
         y = solve(forced, y0, t, compile=compiled, **arguments).y
         count = 0

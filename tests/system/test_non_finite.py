@@ -186,6 +186,24 @@ def test_a_power_of_a_quantity_that_decays(method: str) -> None:
     assert math.isfinite(float(gradient))
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("method", ["bdf", "bdf1", "sdirk3", "dirk-es213sal", "rosw-ra34pw2"])
+def test_the_same_of_samples_with_steps_of_their_own(method: str, compiled: bool) -> None:
+    """Newton's last iterate may lie where f is not finite, and so would the gradient be."""
+    t, k = times(0, 0.25, 1, 8), torch.tensor(K, dtype=torch.float64, requires_grad=True)
+    y0 = torch.tensor([[X0], [0.5 * X0]], dtype=torch.float64)
+    arguments = {"method": method, "params": [k], "rtol": 1e-3, "atol": 1e-5, "compile": compiled}
+
+    def func(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return x**N / (k**N + x**N) - D * x
+
+    own = solve(func, y0, t.expand(2, 4), batch_dims=1, **arguments)
+    alone = solve(func, y0[0], t, **arguments)
+    for y in (own.y[:, 0], alone.y):
+        (gradient,) = torch.autograd.grad(y[2, 0] + y[3, 0], k)
+        assert math.isfinite(float(gradient)), "look at what follows Newton's iteration"
+
+
 @pytest.mark.parametrize("method", ADAPTIVE_WHOLE)
 def test_no_step_is_kept_whose_equations_are_not_finite(method: str) -> None:
     """y' = −y, NaN below 1/2: nothing goes on beyond t = ln 2, and the error names time and component."""

@@ -61,13 +61,18 @@ static void guess(struct worker *w, int64_t column, double *x) {
 }
 
 /* f at the unknown of a row as it is if the row holds exactly: (a M (x - origin) - known) / b. An evaluation has
-   the rounding errors of x times J, which on stiff systems the stages that use it amplify. */
-static void solved_for(struct worker *w, int64_t own, double a, double b, const double *origin, const double *x) {
+   the rounding errors of x times J, which on stiff systems the stages that use it amplify. It only shows whether
+   f is finite there; the last iterate has not been asked for it. */
+static enum reason solved_for(struct worker *w, int64_t own, double a, double b, const double *origin,
+                              const double *x) {
   int64_t n = w->task->width;
   double *moved = w->error, *f = w->values + own * n;
+  if (slope_at(w, w->s[own], x, f, NULL)) return LEFT_TO_PYTHON;
+  if (!is_finite(f, n)) return NON_FINITE;
   for (int64_t i = 0; i < n; i++) moved[i] = origin ? x[i] - origin[i] : x[i];
   for (int64_t i = 0; i < n; i++) f[i] = (a * weighed(w->task, i, moved) - w->known[i]) / b;
   w->has_value[own] = 1;
+  return GOOD;
 }
 
 static double largest(const double *v, int64_t n) {
@@ -135,6 +140,7 @@ static enum reason linearise(struct worker *w, double a) {
 /* Solve (a M - J) x = known + tau df/ds for x. */
 static void rosenbrock(struct worker *w, int64_t row, double *x) {
   int64_t n = w->task->width;
+  w->run->iterations++;
   for (int64_t i = 0; i < n; i++) x[i] = w->known[i] + w->tau[row] * w->wrt_time[i];
   solve(w->matrix, w->pivots, n, x);
 }
@@ -187,8 +193,8 @@ static enum reason solve_rows(struct worker *w) {
       rosenbrock(w, row, x);
     else
       for (int64_t i = 0; i < n; i++) x[i] = w->known[i] / a;
+    if (!reason && b != 0) reason = solved_for(w, own, a, b, origin, x);
     if (reason) return reason;
-    if (b != 0) solved_for(w, own, a, b, origin, x);
   }
   return is_finite(w->x[w->new], n) ? GOOD : NON_FINITE;
 }

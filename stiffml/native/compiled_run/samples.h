@@ -55,7 +55,7 @@ struct task {
   /* Results. output_step is like output; reason is of ``enum reason``; found names a component. */
   int64_t *steps, *passed, *reason, *output_step, *has_half; /* (samples,) */
   double *size, *half_time, *half, *found;                   /* (samples,) twice, (samples, width) twice */
-  int64_t *counts; /* (4,) rejected steps, Newton's iterations, values, Jacobians */
+  int64_t *counts; /* (4,) rejected steps, Newton's iterations or linear solves, values, Jacobians */
 };
 
 enum reason { GOOD, NON_FINITE, STEP_TOO_SMALL, NEWTON_FAILED, LINEAR_FAILED, AT_STEP_LIMIT, LEFT_TO_PYTHON };

@@ -48,7 +48,7 @@ class SideBySide(RowSolver):
     failed : list of Status or None
         (K,) why a sample has no new state.
     iterations, mended : int
-        Iterations of all samples, and Jacobians with entries from differences.
+        Iterations of all samples, or linear solves of Rosenbrock rows; Jacobians mended by differences.
     update : ndarray
         (K, size) the last updates of Newton's iteration.
     """
@@ -68,6 +68,7 @@ class SideBySide(RowSolver):
         self.failed: list[Status | None] = [None] * block.steps
         self.iterations = self.mended = 0
         self.update = np.zeros((block.steps, segment.states.shape[1]))
+        self._ends_with_newton = False
         self._factors_of: tuple[np.ndarray, np.ndarray] | None = None
         self._lu: BlockLU | None = None
 
@@ -85,13 +86,19 @@ class SideBySide(RowSolver):
         for row in self.pattern.step_rows:
             self.x[row.column] = self._solve(row)
         new = self.x[self.pattern.new]
-        for k in np.flatnonzero(~np.isfinite(new).all(axis=1)):
+        finite = np.isfinite(new).all(axis=1)
+        good = np.flatnonzero(finite & np.array([why is None for why in self.failed]))
+        if self._ends_with_newton and len(good):
+            # The equation of the new state has f there, of which the last iterate has not been asked.
+            s, u = self._times("f", self.pattern.new)[good], torch.from_numpy(new[good])
+            finite[good] = np.isfinite(self.system.f.evaluate_many(s, u).numpy()).all(axis=1)
+        for k in np.flatnonzero(~finite):
             self.failed[k] = self.failed[k] or Status.NON_FINITE
         return new
 
     def end_slopes(self) -> np.ndarray:
         """(K, size) f at the new states, as the rows for these have it; NaN if they are explicit."""
-        return self._values.get(("f", self.pattern.new), np.full(self.update.shape, np.nan))
+        return self._solved_for.get(self.pattern.new, np.full(self.update.shape, np.nan))
 
     def kept_stages(self) -> np.ndarray:
         """(K, stages, size)"""
@@ -148,7 +155,12 @@ class SideBySide(RowSolver):
         for k in rows.tolist():
             self._fail(k, Status.NEWTON_FAILED, x)
         self._note_slope(row, alpha, beta, known, x, origin)
+        self._ends_with_newton = row.column == self.pattern.new
         return x
+
+    def _rosenbrock(self, row: Row, alpha: np.ndarray, known: np.ndarray) -> np.ndarray:
+        self.iterations += self.failed.count(None)
+        return super()._rosenbrock(row, alpha, known)
 
     def _fail(self, k: int, why: Status | None, x: np.ndarray) -> None:
         """Give up a sample, with a state at which func may still be called."""
