@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stiffml.discretization.equations import Block, Equations
-from stiffml.discretization.interpolation import Reading
+from stiffml.discretization.interpolation import Reading, StateReadings
 from stiffml.discretization.row import Row
 from stiffml.system.derivatives.curvature import Curvature
 from stiffml.system.derivatives.linearization import Linearization
@@ -37,6 +37,11 @@ class Pending(dict[int, np.ndarray]):
 
     def read_all(self, readings: Sequence[Reading], cotangents: np.ndarray) -> None:
         """Add dL/d(outputs) (outputs, size) likewise."""
+        if isinstance(readings, StateReadings):
+            for state, cotangent in zip(readings.states.tolist(), cotangents, strict=True):
+                held = self.get(state)
+                self[state] = cotangent if held is None else held + cotangent
+            return
         for reading, cotangent in zip(readings, cotangents, strict=True):
             if reading.s is None and reading.end not in self:  # without calls: these are all, nearly always
                 self[reading.end] = cotangent

@@ -87,14 +87,14 @@ def test_numbers_of_the_readme_are_those_that_were_measured() -> None:
 
     seeds, unseen, seconds = (bound["value"] for bound in of("fits_robertson_40"))
     own, _, compiled, with_gradient = (1 / bound["value"] for bound in of("own_steps"))
-    in_c = max(bound["value"] for bound in of("compiled_steps"))
+    in_c = max(bound["value"] for bound in of("compiled_steps") if "rows in C" in bound["what"])
     assert (seeds, unseen) == (1, 1)
     said = [
         f"through {len(set(map(repr, stiffml.METHODS.values())))} implicit and explicit methods",
         f"a median of {seconds:.1f} s",
         f"take 1/{own:.0f} of the time",
         f"compiled 1/{float(f'{compiled:.2g}'):.0f}, with gradients 1/{float(f'{with_gradient:.2g}'):.0f} ",
-        f"takes at most {in_c:.1f} times as long",
+        f"takes at most {in_c:.1f} of the time of PETSc's own",
     ]
     text = " ".join(PAGES["README.md"].split())
     assert [words for words in said if words not in text] == []
