@@ -17,8 +17,10 @@ def reversed_by_sample(tape: Tape, cotangents: Tensor) -> Reversed | None:
 
     Gradients by times are not among them.
     """
-    replay, checkpoints = tape.replay, tape.checkpoints
-    if not replay.system.f.is_compiled or replay.has_queries or not isinstance(checkpoints, InMemory):
+    replay, checkpoints, system = tape.replay, tape.checkpoints, tape.replay.system
+    if not system.f.is_compiled or system.layout.samples > 1:  # which would have steps in common
+        return None
+    if replay.has_queries or not isinstance(checkpoints, InMemory):
         return None
     of_states, readings, values = np.zeros(checkpoints.states.shape), tape.readings, cotangents.numpy()
     if isinstance(readings, StateReadings):
@@ -34,4 +36,4 @@ def reversed_by_sample(tape: Tape, cotangents: Tensor) -> Reversed | None:
     kept, trajectories = (checkpoints.states, checkpoints.stages), replay.trajectory
     if not isinstance(trajectories, Trajectories):
         trajectories = Trajectories([trajectories])
-    return reversed_in_c(trajectories, replay.method, replay.system, *kept, of_states)
+    return reversed_in_c(trajectories, replay.method, system, *kept, of_states)

@@ -37,16 +37,13 @@ class Pending(dict[int, np.ndarray]):
 
     def read_all(self, readings: Sequence[Reading], cotangents: np.ndarray) -> None:
         """Add dL/d(outputs) (outputs, size) likewise."""
-        if isinstance(readings, StateReadings):
+        if isinstance(readings, StateReadings):  # without calls: these are all, nearly always
             for state, cotangent in zip(readings.states.tolist(), cotangents, strict=True):
                 held = self.get(state)
                 self[state] = cotangent if held is None else held + cotangent
             return
         for reading, cotangent in zip(readings, cotangents, strict=True):
-            if reading.s is None and reading.end not in self:  # without calls: these are all, nearly always
-                self[reading.end] = cotangent
-            else:
-                self.read(reading, cotangent)
+            self.read(reading, cotangent)
 
     def read(self, reading: Reading, cotangent: np.ndarray) -> None:
         """Add dL/d(output) (size,), weighted, to the states that the output is a combination of."""

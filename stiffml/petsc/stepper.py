@@ -10,15 +10,13 @@ from stiffml.errors import Status
 from stiffml.petsc.library import NOT_FINITE, PETSc
 from stiffml.petsc.stages import read_stages
 from stiffml.petsc.time_stepper import TimeStepper
+from stiffml.run.controller import MUCH_LONGER
 from stiffml.run.stepping import Counts, Stepper, Task, updates
 from stiffml.settings import Tolerances
 from stiffml.system.finite import is_finite
 
 _STEP_REJECTED = PETSc.TS.ConvergedReason.DIVERGED_STEP_REJECTED
 _ERR_FP = 72  # PETSC_ERR_FP, raised for an error norm that is infinite or not a number
-
-_MUCH_LONGER = 100.0
-"""Before a step this many times longer than the last, the slope at its start is solved for again."""
 
 
 class PETScStepper(Stepper):
@@ -220,7 +218,7 @@ class PETScStepper(Stepper):
         The last slope is a difference of states divided by the last step size. In a longer step its rounding
         error grows with the ratio of the two sizes.
         """
-        if size > _MUCH_LONGER * self._taken:
+        if size > MUCH_LONGER * self._taken:
             self._steps.ts.restartStep()
             self._callbacks.start_slope_is_solved_for(self._callbacks.test.solves)
 

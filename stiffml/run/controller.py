@@ -10,6 +10,9 @@ import numpy as np
 REPEATED = 0.45
 """The safety factor where one attempt at a step after another was too long, if it is not smaller anyway."""
 
+MUCH_LONGER = 100.0
+"""For a step so many times longer than the last, an explicit first stage takes its slope anew."""
+
 
 @dataclass(frozen=True)
 class Controller:

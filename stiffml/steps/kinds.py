@@ -187,11 +187,15 @@ class Recorded:
         return recorded
 
     def __getattr__(self, name: str) -> Fractions:
-        find = vars(self).pop("_find", None) if name == "ends" else None
-        if find is None:
+        known = vars(self)
+        find = known.get("_find") if name == "ends" else None
+        if find is not None:
+            known["ends"] = find()
+            known.pop("_find", None)
+        elif name != "ends" or "ends" not in known:  # another thread may just have found them
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-        object.__setattr__(self, "ends", find())
-        return self.ends
+        ends: Fractions = known["ends"]
+        return ends
 
     def __getstate__(self) -> dict[str, object]:
         return {"ends": self.ends, **vars(self)}

@@ -24,7 +24,7 @@ static void columns(int64_t width, double t, const double *y, const double *p, d
     }
   }
 }
-#endif
+#else
 
 /* f where it is wanted, and the entries; ``room`` is for 2 SIZE vectors. */
 static void linear(const vec *t, const vec *y, const double *p, vec *f, vec *entries, vec *room) {
@@ -44,6 +44,7 @@ static void linear(const vec *t, const vec *y, const double *p, vec *f, vec *ent
   linearised(t, y, p, f ? f : room, entries);
 #endif
 }
+#endif
 
 #if LANES == 1
 static int value(double t, const double *y, const double *p, double *f) {
@@ -92,9 +93,7 @@ EXPORT int blocks(int64_t K, int64_t samples, int64_t width, const double *t, co
 #if LANES > 1 && BY_COLUMNS
   for (int64_t q = 0; q < K * samples; q++)
     columns(width, t[q / samples], y + q * SIZE, p, f + q * SIZE, out + q * SIZE * width, own);
-  GIVE_BACK(own);
-  return 0;
-#endif
+#else
   EACH_GROUP(K * samples) {
     vec time = times_of(samples, first, count, t);
     gather(SIZE, first, count, y, own);
@@ -105,6 +104,7 @@ EXPORT int blocks(int64_t K, int64_t samples, int64_t width, const double *t, co
         for (int64_t l = 0; l < count; l++)
           out[((first + l) * SIZE + ROW[e]) * width + COLUMN[e] % width] = ((double *)(entries + e))[l];
   }
+#endif
   GIVE_BACK(own);
   return 0;
 }

@@ -11,9 +11,7 @@ import numpy as np
 from stiffml.discretization.equations import Block, Form
 from stiffml.discretization.trajectory import Segment, Trajectories
 from stiffml.methods import Method
-
-MUCH_LONGER = 100.0
-"""For a step so many times longer than the last, the slope at its start is evaluated anew."""
+from stiffml.run.controller import MUCH_LONGER
 
 
 class Past:
