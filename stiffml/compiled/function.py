@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from stiffml.compiled.cache import library_of
 from stiffml.compiled.code import KINDS, LANES, code_of, flags_of
 from stiffml.compiled.expressions import Expressions
 from stiffml.compiled.library import Library
+from stiffml.compiled.packing import Packing
 from stiffml.compiled.refusal import NotCompilableError
 from stiffml.compiled.trace import Flat, trace
 
@@ -52,6 +52,7 @@ class CompiledFunction:
         self.size, self.parameters = self._expressions.size, self._expressions.parameters
         self.pattern = self._expressions.pattern
         self._libraries: dict[tuple[str, int], Library] = {}
+        self._packing = Packing()
         self._library("forward")
 
     @property
@@ -89,11 +90,9 @@ class CompiledFunction:
         """How many evaluations of the function a loop makes at once: the columns of a Jacobian too."""
         return MANY if name == "blocks" and self.by_columns else states
 
-    @staticmethod
-    def packed(tensors: Sequence[Tensor]) -> np.ndarray:
+    def packed(self, tensors: Sequence[Tensor]) -> np.ndarray:
         """(parameters,) p with the present values of tensors like ``lifted``."""
-        parts = [tensor.detach().cpu().reshape(-1) for tensor in tensors]
-        return torch.cat(parts).double().numpy() if parts else np.empty(0)
+        return self._packing.packed(tensors)
 
     def values(self, t: np.ndarray, y: np.ndarray, p: np.ndarray) -> np.ndarray:
         """f, like y."""

@@ -69,12 +69,15 @@ class Gradients:
         (n_ends,) dL/d(times on which steps must end), in solver time, if wanted.
     between : ndarray or None
         (Q,) dL/d(times of outputs between step ends), in solver time, if wanted.
+    is_finite : bool
+        Whether they are known to be finite.
     """
 
     u0: Tensor
     parameters: list[Tensor | None]
-    times: np.ndarray | None
-    between: np.ndarray | None
+    times: np.ndarray | None = None
+    between: np.ndarray | None = None
+    is_finite: bool = False
 
 
 def reverse(
@@ -117,7 +120,7 @@ def _reverse(
     """
     found = None if wrt_time else reversed_by_sample(tape, cotangents)
     if found is not None:
-        return Gradients(torch.from_numpy(found.u0.ravel()), found.parameters, None, None)
+        return Gradients(torch.from_numpy(found.u0.ravel()), found.parameters, is_finite=True)
     if same is not None:
         same.torch_is_needed()
     replay, readings = tape.replay, tape.readings

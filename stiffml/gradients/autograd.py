@@ -94,7 +94,7 @@ def _gradients(tape: Tape, wrt_time: bool, cotangents: Tensor, *inputs: Tensor) 
     with tape.at_work():
         with SameFunc(tape, is_swept_by_stages(tape.replay)) as same, explained(tape):
             gradients = reverse(tape, _plain(cotangents), wrt_time, same)
-        if all_finite(cotangents):
+        if not gradients.is_finite and all_finite(cotangents):
             wanted = [gradients.u0 if u0.requires_grad else None, gradients.times, gradients.between]
             require_finite([*wanted, *gradients.parameters], tape)
     adjoint = tape.stats.adjoint = tape.stats.adjoint or AdjointStats()

@@ -6,7 +6,6 @@ import numpy as np
 from torch import Tensor
 
 from stiffml.discretization.interpolation import StateReadings
-from stiffml.discretization.trajectory import Trajectories
 from stiffml.gradients.tape import Tape
 from stiffml.native.compiled_run.reversing import Reversed, reversed_in_c
 from stiffml.run.stored import InMemory
@@ -33,7 +32,5 @@ def reversed_by_sample(tape: Tape, cotangents: Tensor) -> Reversed | None:
         weights = np.concatenate([reading.weights for reading in readings])
         rows = np.repeat(np.arange(len(numbers)), [len(part) for part in numbers])
         np.add.at(of_states, states, weights[:, None] * values[rows])
-    kept, trajectories = (checkpoints.states, checkpoints.stages), replay.trajectory
-    if not isinstance(trajectories, Trajectories):
-        trajectories = Trajectories([trajectories])
-    return reversed_in_c(trajectories, replay.method, system, *kept, of_states)
+    kept = checkpoints.states, checkpoints.stages
+    return reversed_in_c(replay.trajectory, replay.method, system, *kept, of_states)

@@ -13,7 +13,8 @@ what :func:`check` finds by calling func is taken for granted either:
 - What func reads is the same: numbers, modules and their modes, code, and which tensors, each requiring a
   gradient or not (see :class:`stiffml.parameters.names.Reached`).
 - The graph of func at the start has the same operations and ends at the same parameters. Of a function in
-  compiled form, which is where derivatives come from, the value there is that of torch.
+  compiled form, which is where derivatives come from, the value beside the end of the solve is that of torch;
+  else it is solved again after a full check.
 - y0 has the same layout and is finite.
 - The trials of func are remembered, or made, as for any solve (see :mod:`stiffml.system.trial_memory`).
 
@@ -247,10 +248,7 @@ def _again(before: _Checked, arguments: Arguments) -> Request | None:
         if not (_is_the_same(before, system, s0, u0) if explicit else finds_the_same(system, s0, u0)):
             return None
     if arguments.compile:
-        with torch.inference_mode(False), torch.no_grad():
-            for part in system.parts:
-                part.evaluate(s0, u0)  # unless that is known, for a comparison
-            system.compile(u0, is_repeated=True)
+        system.compile(u0, is_repeated=True)
         if [part.is_compiled for part in system.parts] != before.compiled:
             return None
     method, solver = request.method, None

@@ -39,7 +39,7 @@ def solvers_for(request: Request) -> Solvers:
         return Solvers(STEPPERS[request.method.stepper], Replay, _nonstop(request))
     # Where C takes steps by itself, one by one is as fast as all at once from a guess, and converges always.
     in_c = not plan.is_asked and plan.guess is None and not alone.obstacle(request)
-    return Solvers(_all_at_once, Replay, alone.taken_in_c if in_c else None)
+    return Solvers(_all_at_once, Replay, partial(alone.taken_in_c, request) if in_c else None)
 
 
 def _nonstop(request: Request) -> Nonstop | None:
@@ -54,7 +54,7 @@ def _nonstop(request: Request) -> Nonstop | None:
 
 
 def _alone_or_by_petsc(request: Request, task: Task, course: Course) -> Taken:
-    taken = alone.taken_in_c(task, course)
+    taken = alone.taken_in_c(request, task, course)
     return by_petsc.taken_in_c(task, course) if taken.given_up and not obstacle(request) else taken
 
 

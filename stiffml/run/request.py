@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch import Tensor
@@ -58,6 +58,9 @@ class Request:
         Whether a callback looks at every step.
     is_differentiated : bool
         Whether gradients may be asked for.
+    prepared : dict
+        What code that takes steps has made for such runs, by the name of its module. Solves that repeat this
+        one share it.
     """
 
     method: Method
@@ -80,6 +83,7 @@ class Request:
     plan: Plan | None
     has_callback: bool = False
     is_differentiated: bool = False
+    prepared: dict[str, object] = field(default_factory=dict)
 
     @property
     def kept(self) -> tuple[bool, float]:

@@ -113,8 +113,8 @@ class System:
 
         ``u`` (size,) is where the solve starts. What cannot be compiled stays as it is, after one warning;
         with ``required`` it is a ValueError. ``is_repeated``: a solve has compared values near the start with
-        those of torch shortly before; then those that torch has just had there are enough, and a part for
-        which they differ is left as it is.
+        those of torch shortly before; then those beside its end are enough, see ``CompiledDynamics.confirm``,
+        and a part of which nothing is kept is left as it is.
         """
         # casadi takes long to import, and is only installed for this.
         if importlib.util.find_spec("casadi") is None:

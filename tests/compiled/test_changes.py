@@ -246,24 +246,43 @@ def test_wrong_arguments() -> None:
         stiffml.compile(3, Y0)
 
 
+UNSEEN = {"calls": 0, "after": 0}
+"""What no look at a module sees: a global that its method reads."""
+
+
+class Counting(nn.Module):
+    """Changes with its call number ``after``, which nothing sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        UNSEEN.update(calls=0, after=10**9)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        UNSEEN["calls"] += 1
+        return -y * (1.0 if UNSEEN["calls"] < UNSEEN["after"] else 1.1)
+
+
 def test_a_change_after_the_start_is_an_error_at_the_end() -> None:
     """What the trials at the start could not see: a number that changes while the solve runs."""
-    state = {"calls": 0, "after": 10**9}
-
-    class Counter(nn.Module):
-        def forward(self, t: Tensor, y: Tensor) -> Tensor:
-            state["calls"] += 1
-            return -y * (1.0 if state["calls"] < state["after"] else 1.1)
-
-    func = Counter()
     with torch.no_grad():
-        solve(func, compile=True)
-        solve(func, compile=True)
-        before = state["calls"]
-        solve(func, compile=True)
-        state["after"] = 2 * state["calls"] - before  # the last call of the next solve
+        solve(Counting(), compile=True)
+        calls, func = UNSEEN["calls"], Counting()
+        UNSEEN["after"] = calls  # the last call of the solve
         with pytest.raises(ReplayError, match="differs from its compiled form"):
             solve(func, compile=True)
+
+
+def test_a_repeated_solve_of_a_function_that_has_changed_is_made_anew() -> None:
+    """It is seen where that solve ends; another one then compiles the function as it is."""
+    with torch.no_grad():
+        func = Counting()
+        for _ in range(3):
+            before = solve(func, compile=True)
+        UNSEEN["after"] = 0
+        now = solve(func, compile=True)
+        wanted = solve(func)
+    torch.testing.assert_close(now, wanted, rtol=1e-9, atol=1e-11)
+    assert not torch.allclose(now, before, rtol=1e-3)
 
 
 def test_a_change_between_forward_and_backward_is_an_error() -> None:

@@ -3,25 +3,53 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stiffml.errors import Status
 from stiffml.native.compiled_run.interface import LEFT_TO_PYTHON, REASONS
 from stiffml.native.compiled_run.qualifying import obstacle_of
-from stiffml.native.compiled_run.samples import Runs
+from stiffml.native.compiled_run.runs import Runs
+from stiffml.native.compiled_run.task import code_of, parameters_of
+from stiffml.native.compiled_run.terms import Terms
 from stiffml.native.side_by_side.work import Work
 from stiffml.run.nonstop import Course, Taken, obstacle_to_any
 from stiffml.run.request import Request
-from stiffml.run.stepping import Task
+from stiffml.run.stepping import Counts, Task
 from stiffml.settings import Tolerances
 from stiffml.steps import Adaptive
+
+if TYPE_CHECKING:  # imports casadi
+    from stiffml.compiled.function import CompiledFunction
+
+
+@dataclass
+class _Prepared:
+    """What is known of the runs of a request and of those that repeat it, for one compiled function."""
+
+    code: CompiledFunction
+    obstacle: str
+    terms: Terms | None = None
 
 
 def obstacle(request: Request) -> str:
     """Why C does not take the steps of a run by the rows of the method; empty if it does."""
     if not request.system.f.is_compiled:
         return "the function is not compiled"
+    return _prepared(request).obstacle
+
+
+def _prepared(request: Request) -> _Prepared:
+    code, before = code_of(request.system), request.prepared.get(__name__)
+    if isinstance(before, _Prepared) and before.code is code:
+        return before
+    made = request.prepared[__name__] = _Prepared(code, _obstacle(request))
+    return made
+
+
+def _obstacle(request: Request) -> str:
     method, adaptive = request.method, isinstance(request.steps, Adaptive)
     if not method.implicit:
         return "the steps are explicit"
@@ -34,27 +62,31 @@ def obstacle(request: Request) -> str:
     return obstacle_to_any(request) or obstacle_of(request.system, method, adaptive)
 
 
-def taken_in_c(task: Task, course: Course) -> Taken:
+def taken_in_c(request: Request, task: Task, course: Course) -> Taken:
     """Take the steps of a run that :func:`obstacle` admits."""
     if task.watch is not None:
         return Taken.none("a watch looks at every step")
-    runs = Runs(_work(task, course), np.array([course.first]), renews=True)
-    taken = runs.taken()
-    reason, (trajectory,) = int(runs.reason[0]), taken.trajectories.parts
-    if reason == LEFT_TO_PYTHON or (taken.failures and REASONS[reason] is not Status.MAX_STEPS):
+    prepared = _prepared(request)
+    if prepared.terms is None:
+        prepared.terms = Terms(_work(task, course), renews=True)
+    runs = Runs(prepared.terms, parameters_of(task.system), task.u0[None], np.array([course.first]))
+    reason = int(runs.reason[0])
+    rejected, iterations, values, jacobians = runs.counts.tolist()
+    task.system.f.stepped(values, jacobians, float(runs.times[-1]), runs.states[-1])
+    if reason == LEFT_TO_PYTHON or (reason and REASONS[reason] is not Status.MAX_STEPS):
         return Taken.none("a step has failed, which is told where steps are taken one by one")
-    if taken.counts.rejected and not isinstance(course.steps, Adaptive):
+    if rejected and not isinstance(course.steps, Adaptive):
         return Taken.none("a known step was cut, where parts of steps are taken one by one")
-    steps = trajectory.n_steps
+    steps = len(runs.times) - 1
     return Taken(
-        ends=trajectory.times[1:],
-        sizes=np.diff(trajectory.times),
-        states=taken.states[1:],
-        stages=None if taken.stages is None else taken.stages[:steps],
-        output_steps=list(trajectory.output_steps),
-        half=trajectory.half,
-        counts=taken.counts,
-        wanted=float(runs.size[0]) if taken.failures else 0.0,
+        ends=runs.times[1:],
+        sizes=runs.times[1:] - runs.times[:-1],
+        states=runs.states[1:],
+        stages=None if runs.stages is None else runs.stages[:steps],
+        output_steps=[0, *runs.output_step[1 : max(int(runs.passed[0]), 1)].tolist()],
+        half=(float(runs.half_time[0]), runs.half[0]) if runs.has_half[0] else None,
+        counts=Counts(rejected, iterations, in_c=steps),
+        wanted=float(runs.size[0]) if reason else 0.0,
     )
 
 

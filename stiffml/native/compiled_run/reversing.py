@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.discretization.trajectory import Trajectories
+from stiffml.discretization.trajectory import Trajectories, Trajectory
 from stiffml.methods import Method
 from stiffml.native.compiled_run.interface import BackwardsStruct, TaskStruct
 from stiffml.native.compiled_run.library import library
 from stiffml.native.compiled_run.qualifying import obstacle_of
-from stiffml.native.compiled_run.samples import INTERRUPTIBLE
+from stiffml.native.compiled_run.runs import INTERRUPTIBLE
 from stiffml.native.compiled_run.task import Arrays, task_of
+from stiffml.system.finite import is_finite
 from stiffml.system.system import System
 
 NUMBERS = 4_000_000
@@ -30,7 +31,7 @@ class Reversed(NamedTuple):
 
 
 def reversed_in_c(
-    trajectories: Trajectories,
+    trajectories: Trajectory | Trajectories,
     method: Method,
     system: System,
     states: np.ndarray,
@@ -61,7 +62,8 @@ def reversed_in_c(
         return None
     if stages is None and method.kept_stages(system.form):
         return None  # Newton's iteration finds them again
-    parts, parameters = trajectories.parts, len(f.compiled.p)
+    parts = trajectories.parts if isinstance(trajectories, Trajectories) else (trajectories,)
+    parameters = len(f.compiled.p)
     starts = np.append(trajectories.starts, len(states)).astype(np.int64)
     total, counts = np.zeros(parameters), np.zeros(4, dtype=np.int64)
     most = max(1, NUMBERS // max(parameters, 1))
@@ -69,10 +71,11 @@ def reversed_in_c(
         last = min(first + most, len(parts))
         arrays, wrt_p = Arrays(), np.zeros((last - first, parameters))
         struct = task_of(arrays, system, method, last - first, False, stages is not None)
-        halves = [part.half for part in parts[first:last]]
-        struct.half_time = arrays.numbers(np.array([0.0 if half is None else half[0] for half in halves]))
-        zero = np.zeros(states.shape[1])
-        struct.half = arrays.numbers(np.stack([zero if half is None else half[1] for half in halves]))
+        half_times, half_states = np.zeros(last - first), np.zeros((last - first, states.shape[1]))
+        for i, part in enumerate(parts[first:last]):
+            if part.half is not None:
+                half_times[i], half_states[i] = part.half
+        struct.half_time, struct.half = arrays.kept(half_times), arrays.kept(half_states)
         struct.counts = arrays.kept(counts)
         back = BackwardsStruct(
             pull=f.compiled.code.loop("pull"),
@@ -85,18 +88,24 @@ def reversed_in_c(
             cotangents=arrays.kept(cotangents),
             wrt_p=arrays.kept(wrt_p),
         )
-        if not _reversed(struct, back, min(torch.get_num_threads(), last - first)):
+        if not _reversed(struct, back, 1 if len(parts) == 1 else min(torch.get_num_threads(), last - first)):
             return None
         total += wrt_p.sum(axis=0)
     u0 = cotangents[starts[:-1]]
-    if not (np.isfinite(u0).all() and np.isfinite(total).all()):
+    if not (is_finite(u0) and is_finite(total)):
         return None  # Python says where it comes from
     f.stepped(int(counts[2]), int(counts[3]), float(trajectories.times[-1]), states[-1])
     grads: list[Tensor | None] = [
-        None if place is None else torch.from_numpy(total[place].copy()).to(parameter).view(parameter.shape)
+        None if place is None else _shaped(total[place], parameter)
         for parameter, place in zip(f.parameters, places, strict=True)
     ]
     return Reversed(u0, grads)
+
+
+def _shaped(values: np.ndarray, like: Tensor) -> Tensor:
+    """Numbers as a tensor; shaped by numpy, which is faster at it."""
+    found = torch.from_numpy(values.reshape(like.shape))
+    return found if like.dtype == found.dtype and like.is_cpu else found.to(like)
 
 
 def _reversed(struct: TaskStruct, back: BackwardsStruct, threads: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +13,10 @@ from stiffml.methods import BDF, Method
 from stiffml.native.compiled_run.interface import TableStruct, TaskStruct
 from stiffml.native.compiled_run.tables import table_of
 from stiffml.system.system import System
+
+if TYPE_CHECKING:  # imports casadi
+    from stiffml.compiled.function import CompiledFunction
+    from stiffml.system.derivatives.compilation import Compiled
 
 
 class Arrays:
@@ -35,56 +40,68 @@ class Arrays:
         return range(first, first + len(array) * size, size)
 
 
+def code_of(system: System) -> CompiledFunction:
+    """The compiled code of f."""
+    return _compiled(system).code
+
+
+def parameters_of(system: System) -> np.ndarray:
+    """(parameters,) the numbers that f reads, as they are now."""
+    return _compiled(system).p
+
+
+def _compiled(system: System) -> Compiled:
+    from stiffml.system.derivatives.compiled_dynamics import CompiledDynamics  # imports casadi
+
+    assert isinstance(system.f, CompiledDynamics)
+    return system.f.compiled
+
+
 def task_of(
     arrays: Arrays, system: System, method: Method, samples: int, adaptive: bool, keeps_stages: bool
 ) -> TaskStruct:
     """A task with its function and method; ``adaptive`` steps come with rows of errors."""
-    from stiffml.system.derivatives.compiled_dynamics import CompiledDynamics  # imports casadi
-
-    f = system.f
-    assert isinstance(f, CompiledDynamics)
-    code, growth = f.compiled.code, method.growth_limit()
-    struct = TaskStruct(
-        values=code.loop("values"),
-        blocks=code.loop("blocks"),
-        push=code.loop("push") if method.time_is_state else None,
-        p=arrays.numbers(f.compiled.p),
-        samples=samples,
-        width=system.layout.width,
-        direction=system.direction,
-        explicit_first_stage=method.explicit_first_stage,
-        growth=growth.ratio,
-        most_growth=growth.largest,
-        growing=growth.steps,
-        eps=f.eps,
-        adaptive=adaptive,
-    )
+    code = code_of(system)
+    keeps_stages = keeps_stages and bool(method.kept_stages(system.form))
+    struct = TaskStruct.from_buffer_copy(_of_method(method, system.form, adaptive, keeps_stages)[0])
+    struct.values, struct.blocks = code.loop("values"), code.loop("blocks")
+    if method.time_is_state:
+        struct.push = code.loop("push")
+    struct.p = arrays.numbers(parameters_of(system))
+    struct.samples, struct.width = samples, system.layout.width
+    struct.direction, struct.eps = system.direction, system.f.eps
     if system.mass is not None:
         struct.mass = arrays.numbers(system.mass.blocks)
-    if isinstance(method, BDF):
-        struct.bdf = method.order
-        return struct
-    struct.table, struct.error_order, _ = _table_struct(method, system.form, adaptive)
-    if not (keeps_stages and method.kept_stages(system.form)):
-        struct.table.kept = 0
     return struct
 
 
 @lru_cache(maxsize=64)
-def _table_struct(method: Method, form: Form, adaptive: bool) -> tuple[TableStruct, int, Arrays]:
-    """The rows of a one-step method, the order of its errors, and the arrays that must be kept with these."""
-    table, arrays = table_of(method, form, adaptive), Arrays()
+def _of_method(method: Method, form: Form, adaptive: bool, keeps_stages: bool) -> tuple[TaskStruct, Arrays]:
+    """A task that has a method only, and the arrays that must be kept with it."""
+    growth, arrays = method.growth_limit(), Arrays()
+    struct = TaskStruct(
+        explicit_first_stage=method.explicit_first_stage,
+        growth=growth.ratio,
+        most_growth=growth.largest,
+        growing=growth.steps,
+        adaptive=adaptive,
+    )
+    if isinstance(method, BDF):
+        struct.bdf = method.order
+        return struct, arrays
+    table = table_of(method, form, adaptive)
     assert table is not None
     rows = len(table.tau)
-    struct = TableStruct(
+    struct.error_order = table.order
+    struct.table = TableStruct(
         rows=rows,
         columns=len(table.c),
         has_error=len(table.alpha) - rows,
         differences=table.differences,
         first_kept=table.stages.start,
-        kept=len(table.stages),
+        kept=len(table.stages) if keeps_stages else 0,
         **{name: arrays.numbers(getattr(table, name)) for name in ("alpha", "alpha_per_h", "beta")},
         **{name: arrays.numbers(getattr(table, name)) for name in ("beta_by_h", "tau", "c")},
         **{name: arrays.kept(getattr(table, name)) for name in ("weighted", "rosenbrock")},
     )
-    return struct, table.order, arrays
+    return struct, arrays

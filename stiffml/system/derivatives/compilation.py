@@ -31,14 +31,10 @@ SPREAD = 0.3
 
 @dataclass
 class Start:
-    """Where a solve begins and ends, in the time of the function: ``times`` (begin, end), ``u`` (size,).
-
-    ``value`` (size,): torch's at the start, if that is to be compared and not one near it.
-    """
+    """Where a solve begins and ends, in the time of the function: ``times`` (begin, end), ``u`` (size,)."""
 
     times: tuple[float, float]
     u: np.ndarray
-    value: np.ndarray | None = None
 
 
 @dataclass
@@ -126,9 +122,9 @@ def compiled(
     """The compiled form of a function, new or kept; None, after one warning, if it cannot be compiled.
 
     ``required``: raise ValueError instead. A kept one is used only while the function reads the same numbers,
-    and has the same value near the start. If ``start`` has a value, only a kept one is returned.
+    and has the same value near the start.
     """
-    known, key = remembered(func), ("compiled", layout)
+    known, key = remembered(func), _key(layout)
     reads = reads or reached(func)
     before = known.get(key)
     inputs: list[Tensor] = []
@@ -140,8 +136,6 @@ def compiled(
             found = Compiled(func, before, tensors, reads.tensors)
             if _agrees(found, func, layout, start):
                 return found
-    if start.value is not None:
-        return None
     try:
         _require_fit(layout, space)
         kept = _compile(func, layout, start, inputs)
@@ -153,6 +147,23 @@ def compiled(
         return None
     known[key] = kept
     return Compiled(func, kept, tuple(tensor for _, tensor in kept.lifted), reads.tensors)
+
+
+def kept(func: Func, layout: Layout, reads: Reached | None = None) -> Compiled | None:
+    """The compiled form that is kept of a function which reads the same numbers; None if there is none.
+
+    No value of it is compared with torch's.
+    """
+    reads = reads or reached(func)
+    before = remembered(func).get(_key(layout))
+    if not isinstance(before, _Kept):
+        return None
+    tensors, _ = _present(before, reads.values, reads.tensors)
+    return None if tensors is None else Compiled(func, before, tensors, reads.tensors)
+
+
+def _key(layout: Layout) -> object:
+    return "compiled", layout
 
 
 def _warn(reason: Exception) -> None:
@@ -261,8 +272,6 @@ def _generic(func: Func, layout: Layout, start: Start) -> list[tuple[float, np.n
 
 def _agrees(found: Compiled, func: Func, layout: Layout, start: Start) -> bool:
     """Whether the compiled value near the start of a solve is torch's."""
-    if start.value is not None and np.isfinite(start.value).all():
-        return found.excess(start.times[0], start.u, start.value) == 0
     flat, random = _flat(func, layout), np.random.default_rng(1)
     t = start.times[0] + FRACTIONS[0] * (start.times[1] - start.times[0])
 

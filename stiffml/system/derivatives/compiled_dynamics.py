@@ -12,9 +12,12 @@ from torch import Tensor
 from stiffml.errors import ReplayError
 from stiffml.parameters.leaves import origin
 from stiffml.parameters.names import Reached
-from stiffml.system.derivatives.compilation import Compiled, Start, compiled
+from stiffml.system.derivatives.compilation import Compiled, Start, compiled, kept
 from stiffml.system.derivatives.dynamics import Dynamics
+from stiffml.system.finite import is_finite
 from stiffml.system.function.batching import Batching, Sample
+from stiffml.system.function.generic_states import beside
+from stiffml.system.trial_memory import OutdatedError
 
 
 class CompiledDynamics(Dynamics):
@@ -25,11 +28,13 @@ class CompiledDynamics(Dynamics):
     Attributes
     ----------
     compiled : Compiled
+
+    ``is_compared``: whether values near the start of the solve have been compared with those of torch.
     """
 
     is_compiled = True
 
-    def __init__(self, dynamics: Dynamics, compiled: Compiled) -> None:
+    def __init__(self, dynamics: Dynamics, compiled: Compiled, is_compared: bool) -> None:
         super().__init__(
             dynamics.func,
             dynamics.layout,
@@ -42,7 +47,7 @@ class CompiledDynamics(Dynamics):
         self.compiled, self._code = compiled, compiled.code
         self.has_cheap_jacobian = not compiled.code.by_columns
         self._last: tuple[float, np.ndarray] | None = None
-        self._last_anew: tuple[float, np.ndarray, np.ndarray] | None = None
+        self._is_compared = is_compared
 
     def stepped(self, evaluations: int, jacobians: int, s: float, u: np.ndarray) -> None:
         """Count what code in C has evaluated by itself, up to a time and a state (size,)."""
@@ -50,25 +55,44 @@ class CompiledDynamics(Dynamics):
         self._at(np.array([s]), u[None])
 
     def confirm(self) -> None:
-        """Raise ReplayError unless the value where compiled code was last asked is that of torch."""
+        """Compare the value beside the state where compiled code was last asked with that of torch.
+
+        At the state itself, an equilibrium perhaps, values may be the same by chance.
+
+        Raises
+        ------
+        OutdatedError
+            If they differ, and values at the start have not been compared.
+        ReplayError
+            If they differ, and these were the same.
+        """
         if self._last is None:
             return
         t, u = self._last
-        anew = self._last_anew
-        if anew is not None and anew[0] == t and np.array_equal(anew[1], u):
-            value = anew[2]
-        else:
-            with torch.no_grad():
-                y = self.layout.unflatten(torch.from_numpy(u.copy()))
-                value = self.layout.flatten(self.func(torch.tensor(t, dtype=torch.float64), y)).numpy()
-        if np.isfinite(value).all():
-            off = self.compiled.excess(t, u, value)
-            if off and self.compiled.is_as_it_was:
-                raise ReplayError(
-                    f"compile: at t = {t:.10g}, where the solve ended, func differs from its compiled form "
-                    f"by {off:.3g}. It has changed during the solve, or part of it has left torch. Try: "
-                    "compile=False"
-                )
+        u = beside(u)
+        try:
+            value = self._torchs(t, u)
+            is_known = is_finite(value)
+        except Exception:  # the user's function may raise anything at a state that the solve has not come to
+            is_known = False
+        if not is_known:
+            u = self._last[1]
+            value = self._torchs(t, u)
+        off = self.compiled.excess(t, u, value) if is_finite(value) else 0.0
+        if not off or not self.compiled.is_as_it_was:
+            return
+        if not self._is_compared:
+            raise OutdatedError
+        raise ReplayError(
+            f"compile: at t = {t:.10g}, where the solve ended, func differs from its compiled form by "
+            f"{off:.3g}. It has changed during the solve, or part of it has left torch. Try: compile=False"
+        )
+
+    def _torchs(self, t: float, u: np.ndarray) -> np.ndarray:
+        """The function's own value (size,) at its own time."""
+        with torch.no_grad():
+            y = self.layout.unflatten(torch.from_numpy(u.copy()))
+            return self.layout.flatten(self.func(torch.tensor(t, dtype=torch.float64), y)).numpy()
 
     def is_as_it_was(self) -> bool:
         """Whether first derivatives are of compiled code alone, and tensors have the values that it has."""
@@ -77,12 +101,11 @@ class CompiledDynamics(Dynamics):
         return own and compiled.is_as_it_was and compiled.has_its_constants and compiled.may("pull")
 
     def evaluate_anew(self, s: float, u: np.ndarray) -> np.ndarray:
-        found = super()._slope(self.span.trim(s), u.copy())
-        self._last_anew = self.direction * self.span.trim(s), u.copy(), self.direction * found
-        return found
+        return super()._slope(self.span.trim(s), u.copy())
 
     def known_slope(self, s: float, u: np.ndarray) -> np.ndarray | None:
-        return None  # the last is of compiled code
+        # That of compiled code, which is compared with torch at the end of the solve.
+        return None if self.extrapolates(s) else self.evaluate(s, u)
 
     def _slope(self, s: float, u: np.ndarray) -> np.ndarray:
         if self.extrapolates(s):
@@ -229,8 +252,10 @@ def in_compiled_form(
     ``reads``: what it reads, if that is known. ``is_repeated``: see ``System.compile``.
     The function itself, after one warning, if it cannot be compiled; with ``required`` a ValueError.
     """
+    if is_repeated:
+        known = kept(dynamics.func, dynamics.layout, reads)
+        return dynamics if known is None else CompiledDynamics(dynamics, known, is_compared=False)
     span, direction = dynamics.span, dynamics.direction
-    value = direction * dynamics.last_slope if is_repeated and dynamics.last_slope.shape == u.shape else None
-    start = Start((direction * span.begin, direction * span.end), u, value)
+    start = Start((direction * span.begin, direction * span.end), u)
     found = compiled(dynamics.func, dynamics.layout, dynamics.space, start, required, reads)
-    return dynamics if found is None else CompiledDynamics(dynamics, found)
+    return dynamics if found is None else CompiledDynamics(dynamics, found, is_compared=True)

@@ -7,6 +7,7 @@ state may come out right by chance. At a state near it, it does not.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import numpy as np
 
@@ -42,6 +43,21 @@ def nearby(u: np.ndarray, random: np.random.Generator) -> Iterator[np.ndarray]:
     for reach, side in ATTEMPTS:
         yield u + side * reach * signs * sizes * random.uniform(0.5, 1.0, u.size)
     yield u
+
+
+BESIDE = 1e-4
+"""Distance of the one state beside another, relative to each component."""
+
+
+def beside(u: np.ndarray) -> np.ndarray:
+    """One state (size,) beside ``u`` whose components all differ, away from zero; always the same."""
+    return u + np.where(u < 0, -BESIDE, BESIDE) * typical_sizes(u) * _weights(u.size)
+
+
+@lru_cache(maxsize=16)
+def _weights(size: int) -> np.ndarray:
+    """(size,) between 0.5 and 1; not to be written to."""
+    return np.random.default_rng(0).uniform(0.5, 1.0, size)
 
 
 def first_finite(
