@@ -52,6 +52,7 @@ class CompiledFunction:
         self.size, self.parameters = self._expressions.size, self._expressions.parameters
         self.pattern = self._expressions.pattern
         self._libraries: dict[tuple[str, int], Library] = {}
+        self._addresses: dict[tuple[str, int], int] = {}
         self._packing = Packing()
         self._library("forward")
 
@@ -83,8 +84,12 @@ class CompiledFunction:
 
     def loop(self, name: str, states: int = 1) -> int:
         """The address of a loop, such as ``"values"``, best for so many states (see ``code/kinds.py``)."""
-        (kind,) = [kind for kind, of in KINDS.items() if name in of.loops]
-        return self._library(kind, self._side_by_side(name, states)).loop(name)
+        found = self._addresses.get((name, states))
+        if found is None:
+            (kind,) = [kind for kind, of in KINDS.items() if name in of.loops]
+            found = self._library(kind, self._side_by_side(name, states)).loop(name)
+            self._addresses[name, states] = found
+        return found
 
     def _side_by_side(self, name: str, states: int) -> int:
         """How many evaluations of the function a loop makes at once: the columns of a Jacobian too."""

@@ -69,11 +69,11 @@ class Arguments:
     progress: bool = False
     throw: bool = True
 
-    def having(self, **changes: Any) -> Arguments:
-        """These arguments with others for some: as ``dataclasses.replace``, in a tenth of the time."""
-        made = object.__new__(type(self))
-        vars(made).update(vars(self))
-        vars(made).update(changes)
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Arguments:
+        """Those of a call that names all of them, which takes a tenth of the time of the other way."""
+        made = object.__new__(cls)
+        vars(made).update(given)
         return made
 
 

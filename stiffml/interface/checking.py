@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stiffml.changing import changed
 from stiffml.checks import described, flag, several_times
 from stiffml.interface.arguments import Arguments
 from stiffml.interface.checking_steps import (
@@ -168,7 +169,7 @@ def with_outputs_chosen(arguments: Arguments) -> Arguments:
         on_steps = 0 if is_new else int(ends_of_steps(_all_ends(arguments), False).sum()) - 1
         if is_new or (isinstance(steps, Recorded) and len(steps.ends) < on_steps):
             chosen = "interpolate"
-    return arguments.having(outputs=chosen)
+    return changed(arguments, outputs=chosen)
 
 
 def _all_ends(arguments: Arguments) -> np.ndarray:
@@ -276,6 +277,6 @@ def may_rely_on_trials(system: System, plan: Plan | None) -> bool:
 def relying_on(trials: PassedTrials, system: System, plan: Plan | None) -> Plan | None:
     """Note in a plan, or for steps one by one in the system, which trials a solve relies on."""
     if plan is not None:
-        return dataclasses.replace(plan, trials=trials)
+        return changed(plan, trials=trials)
     system.trials = trials
     return None

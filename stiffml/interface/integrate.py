@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stiffml.changing import changed
 from stiffml.checks import flag, times_of_samples
 from stiffml.errors import SolveError, Status, explain
 from stiffml.gradients.autograd import Integrate
@@ -71,7 +72,7 @@ def _solved(arguments: Arguments) -> Solution:
     flag("throw", arguments.throw)
     t, params = times_of_samples("t", arguments.t), collected(arguments.params)
     if t is not arguments.t or params is not arguments.params:
-        arguments = arguments.having(t=t, params=params)
+        arguments = changed(arguments, t=t, params=params)
     if isinstance(arguments.func, CompiledModule):
         arguments = dataclasses.replace(arguments, func=arguments.func.func, compile=True)
     arguments = with_outputs_chosen(arguments)

@@ -17,8 +17,8 @@ from stiffml.steps import Adaptive
 
 def is_open(arguments: Arguments) -> bool:
     """Whether the last of the times (n,) is infinite."""
-    t = arguments.t.detach()
-    return len(t) > 1 and math.isinf(float(t[-1]))
+    times = arguments.t.detach().cpu().numpy()
+    return len(times) > 1 and math.isinf(times[-1])
 
 
 def with_far_end(arguments: Arguments) -> Arguments:

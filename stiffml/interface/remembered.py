@@ -38,6 +38,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stiffml.changing import changed
 from stiffml.interface.arguments import DEFAULTS, Arguments
 from stiffml.interface.checking import may_rely_on_trials, relying_on, try_out_system
 from stiffml.interface.initial_state import checked_layout
@@ -256,7 +257,7 @@ def _again(before: _Checked, arguments: Arguments) -> Request | None:
         solver = DenseLU(layout, bare.constant_jacobian)
     if plan is not None:
         start = start_of(arguments, steps, plan.ends, system)
-        plan = dataclasses.replace(plan, guess=start, near=near_of(arguments, steps))
+        plan = changed(plan, guess=start, near=near_of(arguments, steps))
     if len(request.outputs) > 1:
         given = (arguments.t, y0)
         repeat = functools.partial(try_out_system, system, method, solver, s0, u0, given, plan, relies=True)
@@ -264,7 +265,7 @@ def _again(before: _Checked, arguments: Arguments) -> Request | None:
         if may_rely_on_trials(system, plan):
             trials = rely_on(system.parts, system.facts, repeat)
         plan = repeat() if trials is None else relying_on(trials, system, plan)
-    return dataclasses.replace(request, system=system, solver=solver, steps=steps, plan=plan, t=arguments.t)
+    return changed(request, system=system, solver=solver, steps=steps, plan=plan, t=arguments.t)
 
 
 def _is_the_same(before: _Checked, system: System, s: float, u: np.ndarray) -> bool:
@@ -272,7 +273,7 @@ def _is_the_same(before: _Checked, system: System, s: float, u: np.ndarray) -> b
 
     Where a run will keep graphs of f, it is the first of these that is looked at, and not one more.
     """
-    keeps = bool(dataclasses.replace(before.request, system=system).kept[1])
+    keeps = bool(changed(before.request, system=system).kept[1])
     if before.first is None or not keeps:
         if not finds_the_same(system, s, u):
             return False

@@ -276,7 +276,7 @@ def solve(
     tensor([[1.0000, 0.9048, 0.7408],
             [1.0000, 0.1353, 0.1353]], dtype=torch.float64)
     """
-    return solved(Arguments(**locals()))  # the only local variables are the arguments
+    return solved(Arguments.of(locals()))  # the only local variables are the arguments
 
 
 @named_arguments(throw="odeint always raises if it cannot reach the last time; use solve for throw=False")
@@ -320,4 +320,4 @@ def odeint(
     >>> stiffml.odeint(func, y0, t, rtol=1e-8)[:, 0]  # 1, exp(-1)
     tensor([1.0000, 0.3679], dtype=torch.float64)
     """
-    return solved(Arguments(**locals())).y  # the only local variables are the arguments
+    return solved(Arguments.of(locals())).y  # the only local variables are the arguments

@@ -10,6 +10,7 @@ import numpy as np
 
 from stiffml.discretization.trajectory import Growing
 from stiffml.errors import Status
+from stiffml.methods.growth import Growth
 from stiffml.run.crossings import Crossing
 from stiffml.run.dense_output import reader_for
 from stiffml.run.endings import (
@@ -87,13 +88,17 @@ class Drive:
         self._finder = EventFinder(events, again, task.s0, task.u0) if events else None
         if self._finder is not None and task.limits is not None:
             task.limits.ends_run = self._finder.crosses
-        self._solvers, self._growth = solvers, task.method.growth_limit()
+        self._solvers = solvers
         self._taken_nonstop: Counts | None = None
 
     @cached_property
     def stepper(self) -> Stepper:
         """Takes the steps one by one; made when first asked for."""
         return self._solvers.stepper(self._task)
+
+    @cached_property
+    def _growth(self) -> Growth:
+        return self._method.growth_limit()
 
     @property
     def counts(self) -> Counts:

@@ -10,6 +10,7 @@ import numpy as np
 from stiffml.methods import Method
 from stiffml.settings import Tolerances
 from stiffml.steps import RESOLVED
+from stiffml.system.finite import is_finite
 from stiffml.system.system import System
 
 
@@ -41,7 +42,8 @@ def initial_size(
     count = space.sum(u0.size)
 
     def norm(v: np.ndarray) -> float:
-        return math.sqrt(space.sum(float(np.sum((v / weights) ** 2))) / count)
+        scaled = v / weights
+        return math.sqrt(space.sum(float(np.vdot(scaled, scaled))) / count)
 
     d0, d1 = norm(u0), norm(f0)
     span = last - s0
@@ -49,7 +51,7 @@ def initial_size(
     h0 = 1e-6 if d0 < 1 or d1 < 1e-5 else 0.01 * d0 / d1
     h0 = min(max(h0, shortest_first(s0)), span)
     f1 = system.derivative(s0 + h0, u0 + h0 * f0)
-    d2 = norm(f1 - f0) / h0 if space.every(np.isfinite(f1).all()) else 0.0
+    d2 = norm(f1 - f0) / h0 if space.every(is_finite(f1)) else 0.0
     # PETSc's implicit methods begin with a step of order 1 or without an error estimate.
     order = 1 if method.implicit else method.order
     largest = max(d1, d2)

@@ -14,5 +14,4 @@ def is_finite(values: np.ndarray) -> bool:
 
 def first_not_finite(values: np.ndarray) -> int | None:
     """The first flat position that is not finite; None where all are."""
-    finite = np.isfinite(values)
-    return None if finite.all() else int(np.argmin(finite))
+    return None if is_finite(values) else int(np.argmin(np.isfinite(values)))

@@ -17,9 +17,31 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.weak import WeakIdKeyDictionary
 
-_KNOWN: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+class _OfObjects:
+    """A dictionary for each object, found by its identity, as long as it exists."""
+
+    def __init__(self) -> None:
+        self._entries: dict[int, tuple[weakref.ref, dict[Any, Any]]] = {}
+
+    def __getitem__(self, owner: object) -> dict[Any, Any]:
+        """Raises TypeError for an object that takes no weak references."""
+        key = id(owner)
+        entry = self._entries.get(key)
+        if entry is not None and entry[0]() is owner:
+            return entry[1]
+
+        def forget(ref: weakref.ref) -> None:
+            if key in self._entries and self._entries[key][0] is ref:
+                del self._entries[key]
+
+        made = weakref.ref(owner, forget), dict[Any, Any]()
+        self._entries[key] = made
+        return made[1]
+
+
+_KNOWN = _OfObjects()
 """By an object, then by which function of it: what was found."""
 
 _WITHOUT_MODULE: dict[Hashable, dict[Any, Any]] = {}
@@ -47,12 +69,12 @@ def remembered(func: Any) -> dict[Any, Any]:
     A bound method is a new object at every mention, so its dictionary belongs to the instance. One that says
     what it is made of, ``kept_with``, a function and a key, is remembered with that.
     """
-    func, key = getattr(func, "kept_with", (func, None))
+    func, key = func.kept_with if hasattr(type(func), "kept_with") else (func, None)
     owner, part = _place_of(func)
     if key is not None:
         part = part, key
     try:
-        functions = _WITHOUT_MODULE if owner is None else _KNOWN.setdefault(owner, {})
+        functions = _WITHOUT_MODULE if owner is None else _KNOWN[owner]
     except TypeError:  # it takes no weak references
         return {}
     known = functions.pop(part, {})
