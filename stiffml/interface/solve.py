@@ -105,8 +105,8 @@ def solve(
         iteration are solved for all at once, by one Newton iteration on the equations of many steps, where
         samples have a dense Jacobian and up to 16 components, or 32 with a guess. It is the same solution.
         Where the iteration does not converge, fewer steps are taken together, and in the end one by one;
-        ``stats.at_once`` counts. Those of a compiled function of one state are taken one by one in C, unless
-        there is a guess. ``"all-at-once"``: for any method, or an error that says why not.
+        ``stats.at_once`` counts. Those of a compiled function of one state are taken one by one in C, which
+        is as fast. ``"all-at-once"``: for any method, or an error that says why not.
         ``"sequential"``: one by one.
     guess : Solution
         Where that iteration starts: a solution with other parameters or another initial state, such as that
