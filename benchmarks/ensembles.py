@@ -6,8 +6,7 @@ The three rates of a sample are its own, spread by a factor of two either way: t
 of its state with the derivative zero, so that matrices are 6 x 6. To t = 100 with 40 outputs and to t = 1e5
 with 50, rtol = 1e-6, atol = 1e-9; forward, and the gradient of a sum of squares by the initial states, rates
 included, and by a shift of all rates. CPU time, the smallest of the repeats, with all that a solve does;
-``in_c_ms`` is the part of it in which C takes steps. A single sample of three components is compared with
-PETSc's steps in C.
+``in_c_ms`` is the part of it in which C takes steps.
 
 Writes benchmarks/results/ensembles.json and ensembles.png.
 """
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 import stiffml
 from stiffml.native.compiled_run import samples as in_c
+from stiffml.native.compiled_run.runs import Runs
 
 SPANS = {"100": (1e2, 40), "1e5": (1e5, 50)}
 METHODS = ("rosw-rodaspr2", "bdf")
@@ -60,16 +60,15 @@ def times(end: float, outputs: int) -> Tensor:
 def ensemble(count: int, span: str, method: str, repeats: int) -> dict:
     func, t = Reactions(), times(*SPANS[span]).expand(count, -1)
     y0, taken = starts(count).requires_grad_(), list[float]()
-    original = in_c._Runs.taken
 
-    def timed(runs):
+    def timed(*given) -> Runs:
         began = time.process_time()
-        found = original(runs)
+        found = Runs(*given)
         taken.append(time.process_time() - began)
         return found
 
     forward, backward = [], []
-    with patch.object(in_c._Runs, "taken", timed):
+    with patch.object(in_c, "Runs", timed):
         for _ in range(repeats + 1):
             began = time.process_time()
             solution = stiffml.solve(
@@ -93,48 +92,6 @@ def ensemble(count: int, span: str, method: str, repeats: int) -> dict:
     }
 
 
-class Robertson(nn.Module):
-    """The same with three components, as other benchmarks have it."""
-
-    def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        a, b, c = y.unbind(-1)
-        first, second, third = 0.04 * a, 3e7 * b * b, 1e4 * b * c
-        return torch.stack([third - first, first - second - third, second], -1)
-
-
-def single(method: str, repeats: int) -> dict:
-    """One sample, natively and by PETSc, without gradients."""
-    func, t = Robertson(), times(100.0, 40)
-    y0 = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
-    arguments = {"method": method, "rtol": 1e-6, "atol": 1e-9, "compile": True}
-    found: dict[str, list[float]] = {"native_ms": [], "petsc_ms": [], "native_run_us": [], "petsc_run_us": []}
-    original, taken = in_c._Runs.taken, list[float]()
-
-    def timed(runs):
-        began = time.process_time()
-        found = original(runs)
-        taken.append(time.process_time() - began)
-        return found
-
-    with torch.no_grad(), patch.object(in_c._Runs, "taken", timed):
-        for _ in range(10 * repeats):
-            began = time.process_time()
-            native = stiffml.solve(func, y0[None], t[None], batch_dims=1, **arguments)
-            found["native_ms"].append(1e3 * (time.process_time() - began))
-            found["native_run_us"].append(1e6 * taken[-1])
-            began = time.process_time()
-            petsc = stiffml.solve(func, y0, t, **arguments)
-            found["petsc_ms"].append(1e3 * (time.process_time() - began))
-            found["petsc_run_us"].append(1e6 * petsc.stats.wall_s)
-    return {
-        "method": method,
-        "steps": native.stats.accepted,
-        "petsc_steps": petsc.stats.accepted,
-        "largest_difference": float((native.y[:, 0] - petsc.y).abs().max()),
-        **{name: min(values) for name, values in found.items()},
-    }
-
-
 def draw(result: dict, path: Path) -> None:
     """Times by the number of samples."""
     from matplotlib.figure import Figure
@@ -154,7 +111,7 @@ def draw(result: dict, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-if __name__ == "__main__":
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -162,12 +119,11 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, default=RESULTS)
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
     torch.set_num_threads(asked.threads)
     result = {
         "command": f"python benchmarks/ensembles.py --threads {asked.threads} --repeats {asked.repeats}",
         "machine": machine(),
-        "single": [single(method, asked.repeats) for method in METHODS],
         "ensembles": [
             ensemble(count, span, method, asked.repeats)
             for span in SPANS
@@ -175,6 +131,10 @@ if __name__ == "__main__":
             for count in asked.samples
         ],
     }
-    for row in (*result["single"], *result["ensembles"]):
+    for row in result["ensembles"]:
         print(row, flush=True)
     store(result, draw, asked.out, "ensembles")
+
+
+if __name__ == "__main__":
+    main()

@@ -69,15 +69,15 @@ def test_without_a_compiler(method: str, form: str, no_library, calls: dict[str,
 @pytest.mark.parametrize("method", A_FEW)
 def test_counts_are_the_same(method: str, compiled: bool, no_library) -> None:
     """As without the library: evaluations, Jacobians, iterations; cold, with a guess, both ways in time."""
-    case = Case("ode", OUTPUTS)
     runs = []
     for is_in_c in (False, True):
         if is_in_c:
             no_library.undo()
-        found = []
+        case, found = Case("ode", OUTPUTS), []
         for t in (OUTPUTS, -OUTPUTS):
-            cold = solve(case.func, case.y0, t, method=method, steps=Grid(4), compile=compiled)
-            warm = solve(case.func, case.y0, t, method=method, steps=Grid(4), compile=compiled, guess=cold)
+            known = {"method": method, "steps": Grid(4), "compile": compiled, "stepping": "all-at-once"}
+            cold = solve(case.func, case.y0, t, **known)
+            warm = solve(case.func, case.y0, t, **known, guess=cold)
             for one in (cold, warm):
                 one.y.sum().backward()
                 assert one.stats.adjoint is not None

@@ -105,7 +105,8 @@ class CompiledDynamics(Dynamics):
 
     def known_slope(self, s: float, u: np.ndarray) -> np.ndarray | None:
         # That of compiled code, which is compared with torch at the end of the solve.
-        return None if self.extrapolates(s) else self.evaluate(s, u)
+        with self.uncounted():
+            return None if self.extrapolates(s) else self.evaluate(s, u)
 
     def _slope(self, s: float, u: np.ndarray) -> np.ndarray:
         if self.extrapolates(s):
