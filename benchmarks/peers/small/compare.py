@@ -144,7 +144,13 @@ def compared(system: System, functions: str, repeats: int) -> dict:
         for worker in workers.values():
             worker.close()
     rows = [case.row() for case in cases if case.seconds or case.failures]
-    return {"title": system.title, "versions": versions, "best": best(rows), "cases": rows}
+    return {
+        "title": system.title,
+        "versions": versions,
+        "reference_gradient_uncertain": reference.uncertain,
+        "best": best(rows),
+        "cases": rows,
+    }
 
 
 def best(rows: list[dict]) -> dict[str, dict[str, dict]]:

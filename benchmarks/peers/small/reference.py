@@ -8,9 +8,9 @@ import numpy as np
 from scipy.integrate import solve_ivp
 from systems import System
 
-MOVED = 1e-3
-"""Inputs are moved by so much, relatively: then differences of fourth order are off by 1e-8, of which as much
-is rounding and tolerance as truncation."""
+MOVES = tuple(10 ** (-k / 2) for k in range(6, 13))
+"""By how much inputs may be moved, relatively. For smooth solutions differences of fourth order are off by 1e-8
+at the largest; where the solution has fronts, whose time depends on the inputs, it is far too large."""
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,15 @@ class Reference:
 
     The loss is the mean of the squares of the states at the outputs, each component divided by ``scale``
     (n,), the largest size it has there. ``sizes`` (n + parameters,) are those of the inputs, and of a y0
-    that is zero its threshold.
+    that is zero its threshold. ``uncertain``: by how much two differences of the largest entry of the
+    gradient differ, relatively.
     """
 
     states: np.ndarray
     scale: np.ndarray
     gradient: np.ndarray
     sizes: np.ndarray
+    uncertain: float
 
     def error(self, states: np.ndarray) -> float:
         """The largest error of any component at any output, divided by its scale."""
@@ -65,14 +67,23 @@ def reference_of(system: System) -> Reference:
 
     def loss(i: int, by: float) -> float:
         moved = inputs.copy()
-        moved[i] += by * MOVED * sizes[i]
+        moved[i] += by * sizes[i]
         return float(np.mean((states_of(moved) / scale) ** 2))
 
-    gradient = [
-        (8 * (loss(i, 1) - loss(i, -1)) - (loss(i, 2) - loss(i, -2))) / (12 * MOVED * sizes[i])
-        for i in range(len(inputs))
-    ]
-    return Reference(states, scale, np.array(gradient), sizes)
+    def derivative(i: int, move: float) -> float:
+        """By an input, times its size."""
+        near, far = (loss(i, by * move) - loss(i, -by * move) for by in (1, 2))
+        return (8 * near - far) / (12 * move)
+
+    rough = [derivative(i, MOVES[len(MOVES) // 2]) for i in range(len(inputs))]
+    leading = int(np.argmax(np.abs(rough)))
+    # Truncation makes it worse on one side, rounding and tolerance on the other.
+    tried = [derivative(leading, move) for move in MOVES]
+    best = int(np.argmin(np.abs(np.diff(tried))))
+    if best != len(MOVES) // 2:
+        rough = [derivative(i, MOVES[best]) for i in range(len(inputs))]
+    uncertain = abs(tried[best + 1] - tried[best]) / abs(tried[best])
+    return Reference(states, scale, np.array(rough) / sizes, sizes, uncertain)
 
 
 def _jacobian(system: System, t: float, y: np.ndarray, p: np.ndarray) -> np.ndarray:
