@@ -136,11 +136,12 @@ class _Comparison:
         """Gradients of products of the cotangent with derivatives along a direction of y and t."""
         random, u = self._random, np.abs(self._u)
         s, v = random.uniform(0.5, 1.0, 1), random.uniform(0.5, 1.0, u.size) * u
-        wrt_y, wrt_p = self._compiled.bend(*self._at, s, v[None], self._w[None])
+        t, (y,), p = self._at
+        wrt_y, wrt_p = self._compiled.bend(t, y, p, s, v[None], self._w[None])
         by_y, *by_p = self._torch_second(torch.from_numpy(s)[0], torch.from_numpy(v))
         # What a component of f is made of, and so its derivatives, may cancel.
         sizes = np.maximum(u, 1e-9 * u.max() + 1e-300)
-        self._require("second derivative", wrt_y[0], by_y, np.abs(by_y), self._total / sizes)
+        self._require("second derivative", wrt_y, by_y, np.abs(by_y), self._total / sizes)
         parts = np.split(wrt_p, np.cumsum([part.size for part in by_p])[:-1]) if by_p else []
         for part, expected, tensor in zip(parts, by_p, self._tensors, strict=True):
             if not tensor.requires_grad:

@@ -62,8 +62,14 @@ class CompiledFunction:
         return self._expressions.by_columns
 
     def _library(self, kind: str, states: int = 1) -> Library:
-        """That of a kind of loops, for so many states."""
-        lanes = LANES if states >= MANY else 1
+        """That of a kind of loops, for so many states.
+
+        Functions so large that a Jacobian is made of products are computed in lanes throughout: their code
+        for one number at a time is slower than that, and would take as long to compile again.
+        """
+        return self._with(kind, LANES if states >= MANY or self.by_columns else 1)
+
+    def _with(self, kind: str, lanes: int) -> Library:
         if (kind, lanes) not in self._libraries:
             self._libraries[kind, lanes] = self._made(kind, lanes)
         return self._libraries[kind, lanes]
@@ -75,25 +81,21 @@ class CompiledFunction:
         except NotCompilableError:
             if lanes == 1:
                 raise
-        return self._library(kind)  # a compiler that knows no vectors; the numbers are the same
+        return self._with(kind, 1)  # a compiler that knows no vectors; the numbers are the same
 
     @property
     def address(self) -> int:
         """Of the C struct with pointers to f and its Jacobian (see ``code/kinds.py``)."""
-        return self._library("forward").address()
+        return self._with("forward", 1).address()
 
     def loop(self, name: str, states: int = 1) -> int:
         """The address of a loop, such as ``"values"``, best for so many states (see ``code/kinds.py``)."""
         found = self._addresses.get((name, states))
         if found is None:
             (kind,) = [kind for kind, of in KINDS.items() if name in of.loops]
-            found = self._library(kind, self._side_by_side(name, states)).loop(name)
+            found = self._library(kind, states).loop(name)
             self._addresses[name, states] = found
         return found
-
-    def _side_by_side(self, name: str, states: int) -> int:
-        """How many evaluations of the function a loop makes at once: the columns of a Jacobian too."""
-        return MANY if name == "blocks" and self.by_columns else states
 
     def packed(self, tensors: Sequence[Tensor]) -> np.ndarray:
         """(parameters,) p with the present values of tensors like ``lifted``."""
@@ -110,8 +112,7 @@ class CompiledFunction:
     ) -> tuple[np.ndarray, np.ndarray]:
         """f, and the blocks of ∂f/∂y of ``width`` components: (K · samples · size/width, width, width)."""
         f, found = np.empty_like(y), np.empty((y.size // width, width, width))
-        states = self._side_by_side("blocks", len(y))
-        self._library("forward", states).call("blocks", *_counts(t, y), width, t, y, p, f, found)
+        self._library("forward", len(y)).call("blocks", *_counts(t, y), width, t, y, p, f, found)
         return f, found
 
     def pull(
@@ -137,9 +138,12 @@ class CompiledFunction:
     def bend(
         self, t: np.ndarray, y: np.ndarray, p: np.ndarray, s: np.ndarray, v: np.ndarray, w: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The gradients of w·(∂f/∂t s + ∂f/∂y v) by y, like y, and by p, summed over states; v, w like y."""
+        """The gradients of Σ w·(∂f/∂t s + ∂f/∂y v) at one t (1,) and y (size,) by y and by p.
+
+        The sum is over R of s (R,), v and w (R, size).
+        """
         wrt_y, wrt_p = np.empty_like(y), np.empty(len(p))
-        self._library("bend", len(y)).call("bend", *_counts(t, y), t, y, p, s, v, w, wrt_y, wrt_p)
+        self._library("bend", len(s)).call("bend", len(s), t, y, p, s, v, w, wrt_y, wrt_p)
         return wrt_y, wrt_p
 
 

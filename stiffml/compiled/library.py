@@ -18,7 +18,7 @@ _LOOPS = {
     "pull": [_COUNT] * 2 + [_ARRAY] * 8,
     "push": [_COUNT] * 2 + [_ARRAY] * 6,
     "move": [_COUNT] * 2 + [_ARRAY] * 5,
-    "bend": [_COUNT] * 2 + [_ARRAY] * 8,
+    "bend": [_COUNT] + [_ARRAY] * 8,
 }
 """The loops of ``code/kinds.py``, with their arguments."""
 

@@ -149,7 +149,7 @@ def test_lanes_have_the_numbers_of_single_states(monkeypatch: pytest.MonkeyPatch
                     *code.pull(t, y, p, w),
                     code.push(t, y, p, s, v),
                     code.move(t, y, p, p[::-1].copy()),
-                    *code.bend(t, y, p, s, v, w),
+                    *code.bend(t[:1], y[0], p, np.resize(s, len(v)), v, w),
                 ]
             )
         for number, (ours, wanted) in enumerate(zip(*found, strict=True)):

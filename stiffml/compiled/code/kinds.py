@@ -58,11 +58,17 @@ KINDS = {
 """f and ∂f/∂y; products of cotangents with derivatives; derivatives along directions; second derivatives."""
 
 
+ALONG = {"pushed": (3, 4), "bent": (3, 4, 5)}
+"""The inputs that are directions, of functions that are evaluated for several of them at one state."""
+
+
 def code_of(of: Expressions, kind: str, lanes: int = 1) -> str:
     """The code of a kind of library, for so many states at once."""
     functions = KINDS[kind].functions(of)
     # p, and a direction of p.
-    parts = [translated(f, {2, 3} if f.name() == "moved" else {2}) for f in functions]
+    parts = [
+        translated(f, {2, 3} if f.name() == "moved" else {2}, ALONG.get(f.name(), ())) for f in functions
+    ]
     numbers = [f"#define LANES {lanes}", f"#define SIZE {of.size}", f"#define PARAMETERS {of.parameters}"]
     if kind == "forward":
         pattern = of.pattern

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #define EXPORT __attribute__((visibility("default")))
+#define NOT_INLINED __attribute__((noinline))
 
 #if LANES == 1
 typedef double vec;

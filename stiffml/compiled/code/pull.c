@@ -4,7 +4,7 @@
    over all states. */
 EXPORT int pull(int64_t K, int64_t samples, const double *t, const double *y, const double *p,
                 const double *w, double *f, double *wrt_y, double *wrt_t, double *wrt_p) {
-  TAKE_ROOM(own, 4 * SIZE + 1 + 2 * PARAMETERS);
+  TAKE_ROOM(own, 4 * SIZE + 1 + 2 * PARAMETERS + PULLED_ROOM);
   vec *along = own + SIZE, *found = along + SIZE;
   vec *by_y = found + SIZE, *by_t = by_y + SIZE, *by_p = by_t + 1, *sum = by_p + PARAMETERS;
   if (!own) return 1;
@@ -15,7 +15,7 @@ EXPORT int pull(int64_t K, int64_t samples, const double *t, const double *y, co
     vec time = times_of(samples, first, count, t);
     gather(SIZE, first, count, y, own);
     gather(SIZE, first, count, w, along);
-    pulled(&time, own, p, along, found, by_y, by_t, by_p);
+    pulled(&time, own, p, along, found, by_y, by_t, by_p, sum + PARAMETERS);
     scatter(SIZE, first, count, found, f);
     scatter(SIZE, first, count, by_y, wrt_y);
     for (int64_t l = 0; l < count; l++) wrt_t[(first + l) / samples] += ((double *)by_t)[l];

@@ -6,12 +6,11 @@ of several states.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import casadi as ca
 
-from stiffml.compiled.refusal import NotCompilableError
+from stiffml.compiled.code.program import Output, Piece, Program, operands_of, program_of
 
 _OF_ONE = [
     "EXP",
@@ -71,8 +70,10 @@ _OPERATIONS = {
 }
 
 
-def translated(function: ca.Function, shared: Collection[int]) -> str:
-    """A C function of CasADi's name, ``void name(i0, i1, …, o0, o1, …)``, of pointers to inputs and outputs.
+def translated(function: ca.Function, shared: Collection[int], along: Collection[int] = ()) -> str:
+    """A C function of CasADi's name, ``void name(i0, i1, …, o0, o1, …, room)``, of pointers.
+
+    ``room`` is for as many vectors as the macro of the name in capitals with ``_ROOM`` says.
 
     Parameters
     ----------
@@ -80,39 +81,60 @@ def translated(function: ca.Function, shared: Collection[int]) -> str:
         Of scalar expressions (SX).
     shared : collection of int
         The inputs that all states have in common, ``const double *``; others are ``const vec *``.
+    along : collection of int
+        If there are any, two more functions of the same arguments, ``name_first``, to which these inputs do
+        not matter, and ``name_rest``, which may be called again for others of them with the same room.
 
     Raises
     ------
     NotCompilableError
         For an operation that is not known here.
     """
+    name, program = function.name(), program_of(function, _OPERATIONS, shared, along)
     kinds = ["double" if i in shared else "vec" for i in range(function.n_in())]
     given = [f"const {kind} *restrict i{i}" for i, kind in enumerate(kinds)]
     found = [f"vec *restrict o{i}" for i in range(function.n_out())]
-    variables = ", ".join(f"a{i}" for i in range(max(function.sz_w(), 1)))
-    lines = [f"static void {function.name()}({', '.join(given + found)}) {{", f"  vec {variables};"]
-    for k in range(function.n_instructions()):
-        operation = function.instruction_id(k)
-        to = function.instruction_output(k)
-        if operation == ca.OP_CONST:
-            lines.append(f"  a{to[0]} = all({_number(function.instruction_constant(k))});")
+    parameters = ", ".join([*given, *found, "vec *restrict w"])
+    passed = ", ".join([f"i{i}" for i in range(len(given))] + [f"o{i}" for i in range(len(found))] + ["w"])
+    lines, places = [f"#define {name.upper()}_ROOM {program.room}"], dict[int, int]()
+    parts = ["first", "rest"] if along else [""]
+    for part, pieces in zip(parts, program.parts, strict=True):
+        whole, calls = f"{name}_{part}" if part else name, []
+        for k, piece in enumerate(pieces):
+            calls.append(f"  {whole}_{k}({passed});")
+            lines.append(f"static NOT_INLINED void {whole}_{k}({parameters}) {{")
+            lines += [*_statements(program, piece, places), "}"]
+            places |= piece.kept
+        lines += [f"static inline void {whole}({parameters}) {{", *calls, "}"]
+    if along:
+        calls = [f"  {name}_{part}({passed});" for part in parts]
+        lines += [f"static inline void {name}({parameters}) {{", *calls, "}"]
+    return "\n".join(lines)
+
+
+def _statements(program: Program, piece: Piece, places: Mapping[int, int]) -> list[str]:
+    """The lines of a piece; ``places`` are those in the room of values of earlier pieces."""
+    lines, there = list[str](), set[int]()
+
+    def compute(number: int) -> None:
+        value = program.values[number]
+        text = value.form.format(*(f"a{i}" for i in value.operands))
+        lines.append(f"  const vec a{number} = {text};")
+        there.add(number)
+
+    for statement in piece.statements:
+        for operand in operands_of(program.values, statement):
+            if operand in there:
+                continue
+            if program.values[operand].operands:
+                lines.append(f"  const vec a{operand} = w[{places[operand]}];")
+                there.add(operand)
+            else:
+                compute(operand)
+        if isinstance(statement, Output):
+            lines.append(f"  o{statement.output}[{statement.place}] = a{statement.value};")
             continue
-        read = function.instruction_input(k)
-        if operation == ca.OP_OUTPUT:
-            lines.append(f"  o{to[0]}[{to[1]}] = a{read[0]};")
-        elif operation == ca.OP_INPUT:
-            value = f"i{read[0]}[{read[1]}]"
-            lines.append(f"  a{to[0]} = {f'all({value})' if read[0] in shared else value};")
-        elif operation in _OPERATIONS:
-            lines.append(f"  a{to[0]} = {_OPERATIONS[operation].format(*(f'a{i}' for i in read))};")
-        else:
-            raise NotCompilableError(f"CasADi's operation {operation} has no translation to C")
-    return "\n".join((*lines, "}"))
-
-
-def _number(value: float) -> str:
-    if math.isnan(value):
-        return "NAN"
-    if math.isinf(value):
-        return "INFINITY" if value > 0 else "-INFINITY"
-    return repr(float(value))
+        compute(statement)
+        if statement in piece.kept:
+            lines.append(f"  w[{piece.kept[statement]}] = a{statement};")
+    return lines

@@ -5,6 +5,8 @@ struct sweep {
   const struct backwards *b;
   double *x, *f;                             /* (columns, width) cotangents of columns, and of f there */
   double *half, *total, *through, *wrt_p, *one; /* of the half step; work */
+  double *along, *stages, *multipliers;          /* (rows,), (rows, width) of the brackets of a step */
+  int64_t brackets;
   double *to_p; /* where the gradient of the sample is summed */
 };
 
@@ -62,15 +64,26 @@ static void spread(struct sweep *s, int64_t row, int64_t own) {
   }
 }
 
-/* The bracket J y + tau df/ds of a row, whose J depends on the old state and the parameters. */
-static int bracket(struct sweep *s, int64_t row, int64_t own) {
+/* Note the bracket J y + tau df/ds of a row, whose J depends on the old state and the parameters. */
+static void note_bracket(struct sweep *s, int64_t row, int64_t own) {
+  struct worker *w = s->w;
+  const struct task *k = w->task;
+  int64_t n = k->width, at = s->brackets++;
+  s->along[at] = k->direction * w->tau[row];
+  memcpy(s->stages + at * n, w->x[own], n * sizeof(double));
+  for (int64_t i = 0; i < n; i++) s->multipliers[at * n + i] = k->direction * s->total[i];
+}
+
+/* All brackets of a step at once, to the old state and the parameters. */
+static int reverse_brackets(struct sweep *s) {
   struct worker *w = s->w;
   const struct task *k = w->task;
   int64_t n = k->width, base = w->history - 1;
-  double t = k->direction * w->begin, along = k->direction * w->tau[row];
-  for (int64_t i = 0; i < n; i++) s->one[i] = k->direction * s->total[i];
-  w->run->values++;
-  if (s->b->bend(1, 1, &t, w->x[base], k->p, &along, w->x[own], s->one, s->through, s->wrt_p)) return 1;
+  double t = k->direction * w->begin;
+  if (!s->brackets) return 0;
+  w->run->values += s->brackets;
+  if (s->b->bend(s->brackets, &t, w->x[base], k->p, s->along, s->stages, s->multipliers, s->through, s->wrt_p))
+    return 1;
   add(s->x + base * n, 1, s->through, n);
   add(s->to_p, 1, s->wrt_p, s->b->parameters);
   return 0;
@@ -91,7 +104,7 @@ static int reverse_row(struct sweep *s, int64_t row) {
     if (total_of(s, own, 0)) return 1;
     if (w->rosenbrock[row]) {
       solve_transposed(w->matrix, w->pivots, n, s->total);
-      if (bracket(s, row, own)) return 1;
+      note_bracket(s, row, own);
     } else
       for (int64_t i = 0; i < n; i++) s->total[i] /= a;
   }
@@ -120,8 +133,10 @@ static int reverse_step(struct sweep *s, int64_t first, int64_t m) {
   memset(s->f, 0, w->columns * n * sizeof(double));
   memcpy(s->x + w->new * n, cotangents + n, n * sizeof(double));
   if (w->has_half_row) memcpy(s->x + w->history * n, s->half, n * sizeof(double));
+  s->brackets = 0;
   for (int64_t row = w->rows - 1; row >= 0; row--)
     if (reverse_row(s, row)) return 1;
+  if (reverse_brackets(s)) return 1;
   for (int64_t c = 0; c < w->history; c++) {
     if (total_of(s, c, 0)) return 1;
     int is_half = w->x[c] == w->run->half;
@@ -191,16 +206,19 @@ static void *reverse_work(void *given) {
 }
 
 static int make_sweep(struct sweep *s, struct worker *w, const struct backwards *b) {
-  int64_t n = w->task->width, columns = w->task->bdf ? 10 : w->task->table.columns;
+  int64_t n = w->task->width, columns = w->task->bdf ? 10 : w->task->table.columns, rows = columns;
   s->w = w;
   s->b = b;
-  s->x = enough(2 * columns * n + 3 * n + b->parameters, sizeof(double));
+  s->x = enough(2 * columns * n + 3 * n + b->parameters + rows + 2 * rows * n, sizeof(double));
   if (!s->x) return 1;
   s->f = s->x + columns * n;
   s->total = s->f + columns * n;
   s->through = s->total + n;
   s->one = s->through + n;
   s->wrt_p = s->one + n;
+  s->along = s->wrt_p + b->parameters;
+  s->stages = s->along + rows;
+  s->multipliers = s->stages + rows * n;
   return 0;
 }
 

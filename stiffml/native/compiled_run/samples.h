@@ -16,8 +16,8 @@ typedef int (*Push)(int64_t, int64_t, const double *, const double *, const doub
                     const double *, double *);
 typedef int (*Pull)(int64_t, int64_t, const double *, const double *, const double *, const double *, double *,
                     double *, double *, double *);
-typedef int (*Bend)(int64_t, int64_t, const double *, const double *, const double *, const double *,
-                    const double *, const double *, double *, double *);
+typedef int (*Bend)(int64_t, const double *, const double *, const double *, const double *, const double *,
+                    const double *, double *, double *);
 
 /* The rows of a one-step method, whose last row is the error if there is one; see ``tables.py``. */
 struct table {
