@@ -8,10 +8,11 @@ import numpy as np
 from torch import Tensor
 
 from stiffml.compiled.cache import library_of
-from stiffml.compiled.code import KINDS, LANES, code_of, flags_of
+from stiffml.compiled.code import KINDS, LANES, code_of
 from stiffml.compiled.expressions import Expressions
 from stiffml.compiled.library import Library
 from stiffml.compiled.packing import Packing
+from stiffml.compiled.processor import flags_of
 from stiffml.compiled.refusal import NotCompilableError
 from stiffml.compiled.trace import Flat, trace
 

@@ -8,7 +8,6 @@ numbers with the least memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.discretization.equations import Block, Equations, Nodes
+from stiffml.discretization.equations import Equations, Nodes
 from stiffml.discretization.trajectory import Segment
 from stiffml.gradients.by_sample import reversed_by_sample
 from stiffml.gradients.explicit import ExplicitSweep
@@ -29,6 +28,7 @@ from stiffml.gradients.linearized import (
     linearize,
     longest_segment,
 )
+from stiffml.gradients.mass import mass_gradient
 from stiffml.gradients.same_values import SameFunc
 from stiffml.gradients.sweep import Pending, sweep
 from stiffml.gradients.tape import Tape
@@ -333,20 +333,3 @@ def _through(
         total.times.add_nodes(at)
         total.times.ends += wrt_ends.numpy()
     return at, {position for position, part in enumerate(parameters) if part is not None}
-
-
-def mass_gradient(
-    block: Block, multipliers: np.ndarray, column: Callable[[int], np.ndarray], system: System
-) -> Tensor:
-    """dL/dM = −Σ w (Σ_c α_c x_c)ᵀ, summed over the steps and the rows with L = M.
-
-    ``multipliers`` (rows, steps, size) are the w; ``column(c)`` returns x_c (steps, size).
-    """
-    assert system.mass is not None
-    gradient = np.zeros(1)
-    alpha = block.numbers.alpha.numpy()
-    for row in block.pattern.rows:
-        if row.weighted:
-            combined = sum(alpha[:, row.index, c, None] * column(c) for c in (*row.alpha, row.column))
-            gradient = gradient - system.mass.gradient(multipliers[row.index], np.asarray(combined))
-    return system.mass.as_given(gradient)

@@ -20,10 +20,11 @@ from torch import Tensor
 
 from stiffml.discretization.equations import Equations, Nodes
 from stiffml.discretization.numbering import STAGE
-from stiffml.gradients.adjoint import Total, mass_gradient
+from stiffml.gradients.adjoint import Total
 from stiffml.gradients.directions import Along, Direction
 from stiffml.gradients.exponential import NO_SECOND, linear_part_has_parameters
 from stiffml.gradients.linearized import curvatures_of, last_state, longest_segment
+from stiffml.gradients.mass import mass_gradient
 from stiffml.gradients.sweep import Pending, sweep
 from stiffml.gradients.tangent import TangentSweep, linearize_both
 from stiffml.gradients.tangent_steps import Tangents

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.changing import changed
 from stiffml.checks import described, flag, several_times
 from stiffml.interface.arguments import Arguments
+from stiffml.interface.changing import changed
 from stiffml.interface.checking_steps import (
     require_options,
     require_possible,

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.changing import changed
 from stiffml.checks import flag, times_of_samples
 from stiffml.errors import SolveError, Status, explain
 from stiffml.gradients.autograd import Integrate
@@ -19,6 +18,7 @@ from stiffml.gradients.initial_values import MakeConsistent
 from stiffml.gradients.tape import Tape
 from stiffml.interface.arguments import Arguments
 from stiffml.interface.breakpoints import solve_in_sections
+from stiffml.interface.changing import changed
 from stiffml.interface.checking import check, with_outputs_chosen
 from stiffml.interface.compiling import CompiledModule
 from stiffml.interface.equations import space_of

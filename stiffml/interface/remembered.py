@@ -38,8 +38,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stiffml.changing import changed
 from stiffml.interface.arguments import DEFAULTS, Arguments
+from stiffml.interface.changing import changed
 from stiffml.interface.checking import may_rely_on_trials, relying_on, try_out_system
 from stiffml.interface.initial_state import checked_layout
 from stiffml.interface.planning import near_of, start_of

@@ -37,8 +37,8 @@ def solvers_for(request: Request) -> Solvers:
     plan = request.plan
     if plan is None:
         return Solvers(STEPPERS[request.method.stepper], Replay, _nonstop(request))
-    # Where C takes steps by itself, one by one is as fast as all at once from a guess. If a step has to be cut
-    # there, they are solved for all at once.
+    # Where C takes steps by itself, one by one is as fast as all at once from a guess. If a step has to be
+    # cut there, they are solved for all at once.
     in_c = not plan.is_asked and not alone.obstacle(request)
     return Solvers(_all_at_once, Replay, partial(alone.taken_in_c, request) if in_c else None)
 

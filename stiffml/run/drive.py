@@ -138,7 +138,9 @@ class Drive:
         proposal = steps.initial
         if proposal is None or not self._method.estimates_first_step:
             # No error estimate checks the first step of these methods, so the caller's size is limited too.
-            proposal = min(proposal or math.inf, max(self._initial_size(outputs[-1]), minimum))
+            given, at = (self._system, self._method, self._tolerances), (self._state, self._slope())
+            found = initial_size(*given, self._start, outputs[-1], *at)
+            proposal = min(proposal or math.inf, max(found, minimum))
         proposal = min(max(proposal, shortest_first(self._start)), steps.maximum or math.inf)
         if not self._blur()[1] and self._passes(Course(outputs, steps, proposal)):
             return
@@ -302,11 +304,6 @@ class Drive:
         if self._run.returned[len(self._trajectory.output_steps)]:
             self.outputs.append(self._state)
         self._trajectory.mark_output()
-
-    def _initial_size(self, last: float) -> float:
-        return initial_size(
-            self._system, self._method, self._tolerances, self._start, last, self._state, self._slope()
-        )
 
     def _allow_for_rounding_of_time(self) -> bool:
         """Loosen atol at the start of a run where the solution is too fast for the resolution of time.

@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from stiffml.compiled import expressions, function
+from stiffml.compiled import expressions, function, processor
 from stiffml.compiled.cache import library_of
-from stiffml.compiled.code import LANES, code_of, flags_of, processor
+from stiffml.compiled.code import LANES, code_of
 from stiffml.compiled.code.translation import translated
 from stiffml.compiled.function import CompiledFunction
 from stiffml.compiled.library import Library
+from stiffml.compiled.processor import flags_of
 from stiffml.compiled.refusal import NotCompilableError
 
 D = torch.float64

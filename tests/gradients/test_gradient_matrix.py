@@ -71,7 +71,7 @@ LOOK_AT = {
     "y0": "look at the method's pattern and numbers, then at sweep.py",
     "parameters": "look at which nodes the cotangents of f belong to, in equations.py",
     "t": "look at times.py, and at how the method's numbers depend on the times",
-    "mass": "look at adjoint.mass_gradient",
+    "mass": "look at gradients/mass.py",
 }
 
 

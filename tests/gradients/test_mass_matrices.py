@@ -69,7 +69,7 @@ LOOK_AT = {
     "slopes": "look at which nodes the cotangents of f belong to, in equations.py",
     "algebraic": "look at the same, and at the parameter gradients of MakeConsistent.backward",
     "t": "look at times.py, and at dL/dt0 of MakeConsistent.backward",
-    "mass": "look at adjoint._mass_gradient",
+    "mass": "look at gradients/mass.py",
 }
 
 

@@ -9,8 +9,8 @@ from scipy.integrate import solve_ivp
 from systems import System
 
 MOVES = tuple(10 ** (-k / 2) for k in range(6, 13))
-"""By how much inputs may be moved, relatively. For smooth solutions differences of fourth order are off by 1e-8
-at the largest; where the solution has fronts, whose time depends on the inputs, it is far too large."""
+"""By how much inputs may be moved, relatively. For smooth solutions differences of fourth order are off by
+1e-8 at the largest; where the solution has fronts, whose time depends on the inputs, it is far too large."""
 
 
 @dataclass(frozen=True)

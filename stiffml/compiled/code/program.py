@@ -22,8 +22,10 @@ PIECE = 1000
 
 
 class Value(NamedTuple):
-    """``form`` with the names of the ``operands`` in place of {0}, {1}. Those without are not kept but written
-    again, in each piece that reads them."""
+    """``form`` with the names of the ``operands`` in place of {0}, {1}.
+
+    Values without operands are not kept but written again, in each piece that reads them.
+    """
 
     form: str
     operands: tuple[int, ...]

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from stiffml.compiled.cache import GROWTH, LU, library_of
+from stiffml.compiled.processor import flags_for_matrices
 from stiffml.compiled.refusal import NotCompilableError
 from stiffml.native.compiled_run.interface import BackwardsStruct, TaskStruct
 
@@ -26,7 +27,7 @@ def _loaded() -> ctypes.CDLL:
     here = Path(__file__).parent
     text = "\n".join(path.read_text() for path in (LU, GROWTH, *map(here.joinpath, PARTS)))
     try:
-        found = ctypes.CDLL(str(library_of(text, ["-pthread"])))
+        found = ctypes.CDLL(str(library_of(text, ["-pthread", *flags_for_matrices()])))
     except OSError as error:
         raise NotCompilableError(f"the library of steps cannot be loaded: {error}") from error
     batch = ctypes.c_void_p

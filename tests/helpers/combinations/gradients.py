@@ -18,7 +18,7 @@ LOOK_AT = {
     "y0": "the method's pattern and numbers, then sweep.py",
     "parameters": "what counts as a parameter, and which nodes the cotangents of f belong to (equations.py)",
     "t": "times.py, output_gradient in trajectory.py, and how the method's numbers depend on times",
-    "mass": "adjoint.mass_gradient, and in initialization.py if make_consistent is there",
+    "mass": "gradients/mass.py, and in initialization.py if make_consistent is there",
     "breakpoints": "breakpoints.py",
     "event": "differentiable_event in events.py",
     "times of interpolate": "Reading.time_gradient in interpolation.py",

@@ -22,6 +22,20 @@ def flags_of(lanes: int) -> tuple[str, ...]:
     return tuple(flags)
 
 
+@functools.cache
+def flags_for_matrices() -> tuple[str, ...]:
+    """The same for loops over rows of matrices. Products and sums are rounded one by one, as elsewhere."""
+    abilities, flags = _abilities(), ["-O3", "-fno-math-errno", "-ffp-contract=off"]
+    if "avx2" in abilities:
+        flags.append("-mavx2")
+    if abilities >= _AVX512:
+        flags += [f"-m{name}" for name in sorted(_AVX512)]
+    return tuple(flags)
+
+
+_AVX512 = {"avx512f", "avx512vl", "avx512dq", "avx512bw"}
+
+
 def _abilities() -> set[str]:
     """Of this processor, as Linux names them; empty elsewhere."""
     if platform.machine() not in ("x86_64", "AMD64"):
