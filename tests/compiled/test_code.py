@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stiffml.compiled import expressions, function, processor
 from stiffml.compiled.cache import library_of
-from stiffml.compiled.code import LANES, code_of
+from stiffml.compiled.code import LANES, code_of, program
 from stiffml.compiled.code.translation import translated
 from stiffml.compiled.function import CompiledFunction
 from stiffml.compiled.library import Library
@@ -155,6 +155,52 @@ def test_lanes_have_the_numbers_of_single_states(monkeypatch: pytest.MonkeyPatch
             )
         for number, (ours, wanted) in enumerate(zip(*found, strict=True)):
             assert np.abs(ours - wanted).max() <= 1e-13 * np.abs(wanted).max(), (times, samples, number)
+
+
+@pytest.mark.parametrize("by_columns", [False, True])
+@pytest.mark.parametrize("piece", [1, 2, 7, 50])
+def test_pieces_have_the_numbers_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch, piece: int, by_columns: bool
+) -> None:
+    """But for rounding, since compilers fuse operations within a piece: values are kept as long as needed."""
+    if by_columns:
+        monkeypatch.setattr(expressions, "MOST_IN_JACOBIAN", 0)
+    k, table = torch.rand(2, 4, 3, generator=torch.Generator().manual_seed(0), dtype=D)
+    flat, random, found = _reaction(k[0].requires_grad_(), table), np.random.default_rng(0), []
+    t, s = random.random((2, 5))
+    y, v, w = random.random((3, 5, 3))
+    for size in (10**9, piece):
+        monkeypatch.setattr(program, "PIECE", size)
+        code = CompiledFunction(flat, torch.tensor(0.3, dtype=D), torch.rand(3, dtype=D))
+        p = code.packed(code.lifted)
+        found.append(
+            [
+                code.values(t, y, p),
+                *code.blocks(t, y, p, 3),
+                *code.pull(t, y, p, w),
+                code.push(t, y, p, s, v),
+                code.move(t, y, p, p[::-1].copy()),
+                *code.bend(t[:1], y[0], p, s, v, w),
+            ]
+        )
+    for number, (whole, cut) in enumerate(zip(*found, strict=True)):
+        off = np.abs(whole - cut).max() / np.abs(whole).max()
+        assert off <= 1e-14, f"number {number}: look at stiffml/compiled/code/program.py"
+
+
+def test_several_brackets_are_the_sum_of_single_ones() -> None:
+    """Of any number, whole groups of lanes or not."""
+    k, table = torch.rand(2, 4, 3, generator=torch.Generator().manual_seed(0), dtype=D)
+    flat = _reaction(k[0].requires_grad_(), table)
+    code = CompiledFunction(flat, torch.tensor(0.3, dtype=D), torch.rand(3, dtype=D))
+    random, p = np.random.default_rng(0), code.packed(code.lifted)
+    t, y = random.random(1), random.random(3)
+    for count in (1, 3, 4, 6, 40):
+        s, (v, w) = random.random(count), random.random((2, count, 3))
+        whole = code.bend(t, y, p, s, v, w)
+        single = [code.bend(t, y, p, s[i : i + 1], v[i : i + 1], w[i : i + 1]) for i in range(count)]
+        for ours, parts in zip(whole, zip(*single, strict=True), strict=True):
+            np.testing.assert_allclose(ours, sum(parts), rtol=1e-12, err_msg=str(count))
 
 
 def test_lanes_do_not_touch_each_other() -> None:
