@@ -46,7 +46,7 @@ def compile(
     Other numbers and tensors that ``func`` reads are constants in it. It is compiled anew when they have
     changed, or for a state of another shape. Code is kept on disk, in the folder of the environment variable
     STIFFML_CACHE or ``~/.cache/stiffml``. When it is made, its values and derivatives are compared with those
-    of torch, and its values at the start and at the end of each solve.
+    of torch, and its values near the start of a first solve and beside the end of each solve.
 
     With a dense Jacobian of up to 64 components a sample, PETSc's steps are taken in C, all of them in one
     call, unless there is an event, ``bounds``, a ``callback`` or ``options``, or checkpoints are few or on
