@@ -49,10 +49,12 @@ bench: ## time stiffml's own paths, and record the results
 	.venv/bin/python benchmarks/all_at_once.py
 	.venv/bin/python benchmarks/compiled_steps.py
 	.venv/bin/python benchmarks/ensembles.py
+	.venv/bin/python benchmarks/eager_gradients.py
 
 bench-peers: ## compare with other tools, which get an environment of their own, and record the result
-	$(PYTHON) environment/bootstrap.py
+	$(PYTHON) environment/bootstrap.py --extras chemistry
 	$(PYTHON) benchmarks/peers/environment.py
+	.venv/bin/python benchmarks/ignition.py
 	.venv/bin/python benchmarks/peers/brusselator.py
 	.venv/bin/python benchmarks/peers/small/compare.py
 	.venv/bin/python benchmarks/peers/small/compare.py --functions eager

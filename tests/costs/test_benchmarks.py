@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import all_at_once
 import checkpoint_planning
 import compiled_steps
+import eager_gradients
 import ensembles
 from large_fields import gradients, growth, memory, million, ranks
 from large_fields.problem import Fourier, diffusion_matrix, whole_start
@@ -137,6 +138,16 @@ def test_ensembles(tmp_path: Path) -> None:
     ]
     for row in rows:
         assert 0 < row["in_c_ms"] < row["forward_ms"]
+
+
+def test_eager_gradients(tmp_path: Path) -> None:
+    asked = ["--methods", "bdf3", "--systems", "robertson", "--repeats", "1", "--limit", "0.1"]
+    eager_gradients.main([*asked, "--out", str(tmp_path)])
+    found = json.loads((tmp_path / "eager_gradients.json").read_text())
+    assert [row["method"] for row in found["cases"]] == ["bdf3", "bdf3"]
+    (adjoint,) = found["adjoint"]
+    assert all("failure" in row for row in adjoint["torchdiffeq"])
+    assert min(row["error"] for row in adjoint["stiffml"]) <= eager_gradients.TARGET
 
 
 def test_steps_all_at_once(tmp_path: Path) -> None:

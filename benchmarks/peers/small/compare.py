@@ -78,7 +78,7 @@ class Case:
     def warm_up(self, worker: Worker, reference: Reference) -> None:
         """The first run of each kind, for its error; of the gradient only where the error is of interest."""
         for kind in KINDS:
-            # Gradients may be far less accurate than the states, so that runs with very accurate ones count too.
+            # Gradients may be far less accurate than states, so that runs with very accurate ones count too.
             if kind == "gradient" and not self.errors.get("forward", 0) <= KEPT[1]:
                 return
             try:
