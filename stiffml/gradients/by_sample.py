@@ -7,6 +7,7 @@ from torch import Tensor
 
 from stiffml.discretization.interpolation import StateReadings
 from stiffml.gradients.tape import Tape
+from stiffml.native.compiled_run.alone import Columns
 from stiffml.native.compiled_run.reversing import Reversed, reversed_in_c
 from stiffml.run.stored import InMemory
 
@@ -32,5 +33,6 @@ def reversed_by_sample(tape: Tape, cotangents: Tensor) -> Reversed | None:
         weights = np.concatenate([reading.weights for reading in readings])
         rows = np.repeat(np.arange(len(numbers)), [len(part) for part in numbers])
         np.add.at(of_states, states, weights[:, None] * values[rows])
-    kept = checkpoints.states, checkpoints.stages
+    columns = tape.run.kept.values if isinstance(tape.run.kept, Columns) else None
+    kept = checkpoints.states, checkpoints.stages, columns
     return reversed_in_c(replay.trajectory, replay.method, system, *kept, of_states)

@@ -58,6 +58,8 @@ class Taken:
         Whether the watch of the task ended them.
     given_up : str
         Why the run has to be taken one step at a time, from its start; empty if it need not.
+    kept : object or None
+        See :attr:`stiffml.run.stepping.Stepper.kept`.
     """
 
     ends: np.ndarray
@@ -70,6 +72,7 @@ class Taken:
     wanted: float
     out_of_time: bool = False
     given_up: str = ""
+    kept: object = None
 
     @classmethod
     def none(cls, given_up: str) -> Taken:
@@ -109,7 +112,7 @@ def keep(taken: Taken, run: Run, outputs: Growing, reader: Reader | None) -> Non
     ``reader``: computes the outputs between step ends; None if there are none.
     """
     trajectory = run.trajectory
-    trajectory.half = taken.half
+    trajectory.half, run.kept = taken.half, taken.kept
     if reader is None:
         trajectory.extend(taken.ends, taken.sizes)
     else:  # which looks at what has been passed so far

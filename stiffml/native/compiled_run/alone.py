@@ -34,6 +34,17 @@ class _Prepared:
     terms: Terms | None = None
 
 
+@dataclass(frozen=True)
+class Columns:
+    """All columns of each step but the states at its ends, (steps + 1, columns, size), for the reverse sweep.
+
+    Those of the last state have no meaning. Of methods whose stages are not kept everywhere: Rosenbrock's,
+    which others solve for again.
+    """
+
+    values: np.ndarray
+
+
 def obstacle(request: Request) -> str:
     """Why C does not take the steps of a run by the rows of the method; empty if it does."""
     if not request.system.f.is_compiled:
@@ -66,9 +77,10 @@ def taken_in_c(request: Request, task: Task, course: Course) -> Taken:
     """Take the steps of a run that :func:`obstacle` admits."""
     if task.watch is not None:
         return Taken.none("a watch looks at every step")
-    prepared = _prepared(request)
+    prepared, keeps_columns = _prepared(request), _keeps_columns(request)
     if prepared.terms is None:
-        prepared.terms = Terms(_work(task, course), renews=True)
+        kept = "columns" if keeps_columns else "stages"
+        prepared.terms = Terms(_work(task, course), renews=True, kept=kept)
     runs = Runs(prepared.terms, parameters_of(task.system), task.u0[None], np.array([course.first]))
     reason = int(runs.reason[0])
     rejected, iterations, values, jacobians = runs.counts.tolist()
@@ -82,12 +94,20 @@ def taken_in_c(request: Request, task: Task, course: Course) -> Taken:
         ends=runs.times[1:],
         sizes=runs.times[1:] - runs.times[:-1],
         states=runs.states[1:],
-        stages=None if runs.stages is None else runs.stages[:steps],
+        stages=None if runs.stages is None or keeps_columns else runs.stages[:steps],
         output_steps=[0, *runs.output_step[1 : max(int(runs.passed[0]), 1)].tolist()],
         half=(float(runs.half_time[0]), runs.half[0]) if runs.has_half[0] else None,
         counts=Counts(rejected, iterations, in_c=steps),
         wanted=float(runs.size[0]) if reason else 0.0,
+        kept=Columns(runs.stages) if runs.stages is not None and keeps_columns else None,
     )
+
+
+def _keeps_columns(request: Request) -> bool:
+    """Whether the reverse sweep would solve for stages again, and memory may be spent on them."""
+    method = request.method
+    may = request.is_differentiated and request.adjoint.checkpoints == "stages"
+    return may and method.time_is_state and not method.kept_stages(request.system.form)
 
 
 def _work(task: Task, course: Course) -> Work:

@@ -123,9 +123,12 @@ static int reverse_step(struct sweep *s, int64_t first, int64_t m) {
   w->run->now = b->times[at];
   prepare(w, b->times[at + 1]);
   w->has_error = 0;
-  if (k->table.kept)
+  if (k->table.kept) {
     for (int64_t i = 0; i < k->table.kept; i++) w->x[k->table.first_kept + i] = b->stages + (at * k->table.kept + i) * n;
-  else if (w->columns > w->history + 1 && !w->has_half_row && solve_rows(w))
+    /* The rows of Rosenbrock's stages have the same factors. */
+    for (int64_t row = 0; row < w->rows && !w->has_factors; row++)
+      if (w->rosenbrock[row] && linearise(w, w->alpha[row * w->columns + w->history + row])) return 1;
+  } else if (w->columns > w->history + 1 && !w->has_half_row && solve_rows(w))
     return 1;
   if (w->has_half_row) w->x[w->history] = w->run->half;
   w->x[w->new] = b->states + (at + 1) * n;

@@ -36,6 +36,7 @@ def reversed_in_c(
     system: System,
     states: np.ndarray,
     stages: np.ndarray | None,
+    columns: np.ndarray | None,
     cotangents: np.ndarray,
 ) -> Reversed | None:
     """The gradients of several samples by the reverse sweep; None if only Python has them.
@@ -48,6 +49,8 @@ def reversed_in_c(
         (states, width) of all samples, one after the other.
     stages : ndarray or None
         (states, stages, width) of the steps from these states, if they were kept.
+    columns : ndarray or None
+        (states, columns, width) all columns of these steps, if these were kept.
     cotangents : ndarray
         (states, width) dL/du of states that are outputs; overwritten.
     """
@@ -62,6 +65,8 @@ def reversed_in_c(
         return None
     if stages is None and method.kept_stages(system.form):
         return None  # Newton's iteration finds them again
+    kept = "columns" if columns is not None else "none" if stages is None else "stages"
+    stages = stages if columns is None else columns
     parts = trajectories.parts if isinstance(trajectories, Trajectories) else (trajectories,)
     parameters = len(f.compiled.p)
     starts = np.append(trajectories.starts, len(states)).astype(np.int64)
@@ -70,7 +75,7 @@ def reversed_in_c(
     for first in range(0, len(parts), most):
         last = min(first + most, len(parts))
         arrays, wrt_p = Arrays(), np.zeros((last - first, parameters))
-        struct = task_of(arrays, system, method, last - first, False, stages is not None)
+        struct = task_of(arrays, system, method, last - first, False, kept)
         half_times, half_states = np.zeros(last - first), np.zeros((last - first, states.shape[1]))
         for i, part in enumerate(parts[first:last]):
             if part.half is not None:

@@ -123,18 +123,22 @@ static enum reason newton(struct worker *w, int64_t column, double a, double b, 
   return NEWTON_FAILED;
 }
 
-/* J and df/ds at the old state, and the factors of a M - J, which serve all stages. */
+/* f and J at the old state, and the factors of a M - J, which serve all stages. */
 static enum reason linearise(struct worker *w, double a) {
-  const struct task *k = w->task;
-  int64_t n = k->width, base = w->history - 1;
-  double t = k->direction * w->begin, along = 1; /* direction twice: of time, and of f */
+  int64_t n = w->task->width, base = w->history - 1;
   if (slope_at(w, w->begin, w->x[base], w->values + base * n, w->jacobian)) return LEFT_TO_PYTHON;
-  w->has_value[base] = 1;
-  w->run->values++;
-  if (k->push(1, 1, &t, w->x[base], k->p, &along, w->zeros, w->wrt_time)) return LEFT_TO_PYTHON;
-  w->has_factors = 1;
+  w->has_value[base] = w->has_factors = 1;
   if (factorise_at(w, a, 1)) return is_finite(w->jacobian, n * n) ? LINEAR_FAILED : NON_FINITE;
   return GOOD;
+}
+
+/* The same, and df/ds. */
+static enum reason begin_rosenbrock(struct worker *w, double a) {
+  const struct task *k = w->task;
+  double t = k->direction * w->begin, along = 1; /* direction twice: of time, and of f */
+  w->run->values++;
+  if (k->push(1, 1, &t, w->x[w->history - 1], k->p, &along, w->zeros, w->wrt_time)) return LEFT_TO_PYTHON;
+  return linearise(w, a);
 }
 
 /* Solve (a M - J) x = known + tau df/ds for x. */
@@ -184,7 +188,7 @@ static enum reason solve_rows(struct worker *w) {
     int64_t own = w->history + row;
     double *x = w->room + own * n, a = w->alpha[row * w->columns + own], b = w->beta[row * w->columns + own];
     enum reason reason = GOOD;
-    if (w->rosenbrock[row] && !w->has_factors) reason = linearise(w, a);
+    if (w->rosenbrock[row] && !w->has_factors) reason = begin_rosenbrock(w, a);
     if (reason) return reason;
     if (sum_known(w, row, own, w->weighted[row])) return LEFT_TO_PYTHON;
     if (b != 0)

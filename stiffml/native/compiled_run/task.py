@@ -58,12 +58,17 @@ def _compiled(system: System) -> Compiled:
 
 
 def task_of(
-    arrays: Arrays, system: System, method: Method, samples: int, adaptive: bool, keeps_stages: bool
+    arrays: Arrays, system: System, method: Method, samples: int, adaptive: bool, kept: str
 ) -> TaskStruct:
-    """A task with its function and method; ``adaptive`` steps come with rows of errors."""
+    """A task with its function and method; ``adaptive`` steps come with rows of errors.
+
+    ``kept``: of each step the ``"stages"`` that the method keeps everywhere, all ``"columns"`` but the states
+    at its ends, or ``"none"``.
+    """
     code = code_of(system)
-    keeps_stages = keeps_stages and bool(method.kept_stages(system.form))
-    struct = TaskStruct.from_buffer_copy(_of_method(method, system.form, adaptive, keeps_stages)[0])
+    if kept == "stages" and not method.kept_stages(system.form):
+        kept = "none"
+    struct = TaskStruct.from_buffer_copy(_of_method(method, system.form, adaptive, kept)[0])
     struct.values, struct.blocks = code.loop("values"), code.loop("blocks")
     if method.time_is_state:
         struct.push = code.loop("push")
@@ -76,7 +81,7 @@ def task_of(
 
 
 @lru_cache(maxsize=64)
-def _of_method(method: Method, form: Form, adaptive: bool, keeps_stages: bool) -> tuple[TaskStruct, Arrays]:
+def _of_method(method: Method, form: Form, adaptive: bool, kept: str) -> tuple[TaskStruct, Arrays]:
     """A task that has a method only, and the arrays that must be kept with it."""
     growth, arrays = method.growth_limit(), Arrays()
     struct = TaskStruct(
@@ -91,15 +96,20 @@ def _of_method(method: Method, form: Form, adaptive: bool, keeps_stages: bool) -
         return struct, arrays
     table = table_of(method, form, adaptive)
     assert table is not None
-    rows = len(table.tau)
+    rows, columns = len(table.tau), len(table.c)
+    first, count = {
+        "none": (0, 0),
+        "stages": (table.stages.start, len(table.stages)),
+        "columns": (columns - rows, rows - 1),  # the last row is that of the new state
+    }[kept]
     struct.error_order = table.order
     struct.table = TableStruct(
         rows=rows,
-        columns=len(table.c),
+        columns=columns,
         has_error=len(table.alpha) - rows,
         differences=table.differences,
-        first_kept=table.stages.start,
-        kept=len(table.stages) if keeps_stages else 0,
+        first_kept=first,
+        kept=count,
         **{name: arrays.numbers(getattr(table, name)) for name in ("alpha", "alpha_per_h", "beta")},
         **{name: arrays.numbers(getattr(table, name)) for name in ("beta_by_h", "tau", "c")},
         **{name: arrays.kept(getattr(table, name)) for name in ("weighted", "rosenbrock")},

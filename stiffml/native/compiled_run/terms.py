@@ -23,18 +23,17 @@ class Terms:
     output_at : ndarray
         (samples + 1,) where the outputs of each sample begin among those of all.
 
-    ``renews``: whether each of Newton's iterations takes a new Jacobian.
+    ``renews``: whether each of Newton's iterations takes a new Jacobian. ``kept``: what is kept of each step,
+    see :func:`stiffml.native.compiled_run.task.task_of`.
     """
 
-    def __init__(self, work: Work, renews: bool = False) -> None:
+    def __init__(self, work: Work, renews: bool = False, kept: str = "stages") -> None:
         self.samples, self.width = work.u0.shape
         self.code = code_of(work.system)
         self.output_at = np.cumsum([0, *map(len, work.outputs)]).astype(np.int64)
         self._arrays = arrays = Arrays()
         newton, steps, adaptive = work.newton, work.steps, isinstance(work.steps, Adaptive)
-        self._struct = struct = task_of(
-            arrays, work.system, work.method, self.samples, adaptive, keeps_stages=True
-        )
+        self._struct = struct = task_of(arrays, work.system, work.method, self.samples, adaptive, kept)
         struct.newton_rtol, struct.max_iterations = newton.rtol, newton.max_iterations
         struct.renews, struct.left = renews, work.left
         struct.output = arrays.numbers(np.concatenate(work.outputs))
