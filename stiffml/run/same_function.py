@@ -10,7 +10,6 @@ import torch
 
 from stiffml.errors import ReplayError
 from stiffml.system.derivatives.dynamics import Dynamics
-from stiffml.system.finite import is_finite
 from stiffml.system.system import System
 from stiffml.system.unnamed_parameters import used_by
 
@@ -54,7 +53,7 @@ class Values:
     @classmethod
     def at(cls, s: float, where: str, slopes: Sequence[np.ndarray], system: System) -> Values | None:
         """The record of ``slopes``, one (size,) for each part; None if they are not finite."""
-        finite = all(is_finite(slope) for slope in slopes)
+        finite = all(np.isfinite(slope).all() for slope in slopes)
         if not system.space.every(finite):
             return None
         return cls(s, where, tuple(_reduced(v, part) for v, part in zip(slopes, system.parts, strict=True)))
