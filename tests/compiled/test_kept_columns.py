@@ -1,4 +1,4 @@
-"""Stages of Rosenbrock steps in C are kept for the reverse sweep, which then finds the same with less work."""
+"""Stages of Rosenbrock steps in C are kept for the reverse sweep, which then has less to do."""
 
 from __future__ import annotations
 
