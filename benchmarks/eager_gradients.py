@@ -156,7 +156,7 @@ def compared(name: str, repeats: int, limit: float) -> dict:
     model = Scaled(name)
     with torch.no_grad():
         scale = solve(model, model.y0, model.t, rtol=1e-9, atol=1e-9 * model.threshold).y.abs().amax(0)
-    sizes = np.concatenate([np.maximum(model.y0.abs(), model.threshold), np.ones(len(scale))])
+    sizes = torch.cat([torch.maximum(model.y0.abs(), model.threshold), torch.ones_like(scale)]).numpy()
     wanted = ours(model, "bdf5", 1e-10, scale).gradient * sizes
 
     def error(gradient: np.ndarray) -> float:
