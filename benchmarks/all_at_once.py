@@ -154,7 +154,7 @@ def measure(case: Case, repeats: int) -> dict[str, Cost]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        before = case.solve()
+        before = {way: case.solve(**more) for way, more in WAYS.items() if way.endswith("with a guess")}
         case.step()
         calls: list[tuple[float, float]] = []
         rows: dict[str, list[tuple[float, ...]]] = {way: [] for way in WAYS}
@@ -166,7 +166,7 @@ def measure(case: Case, repeats: int) -> dict[str, Cost]:
                 call = (time.process_time() - began) / 50
                 wall_call = (time.perf_counter() - wall) / 50
             for way in WAYS:
-                more = WAYS[way] | ({"guess": before} if way.endswith("with a guess") else {})
+                more = WAYS[way] | ({"guess": before[way]} if way in before else {})
                 for parameter in case.parameters:
                     parameter.grad = None
                 wall, began = time.perf_counter(), time.process_time()
@@ -178,9 +178,10 @@ def measure(case: Case, repeats: int) -> dict[str, Cost]:
                 if repeat >= 2:  # the first two are warm-up
                     counts = solution.stats.newton_iterations, solution.stats.jacobians
                     rows[way].append((between - began, backward, wall, *counts))
+                if way in before:
+                    before[way] = solution
             if repeat >= 2:
                 calls.append((call, wall_call))
-            before = solution
             case.step()
     finally:
         torch.set_num_threads(threads)
