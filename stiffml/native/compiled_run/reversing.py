@@ -76,6 +76,7 @@ def reversed_in_c(
         last = min(first + most, len(parts))
         arrays, wrt_p = Arrays(), np.zeros((last - first, parameters))
         struct = task_of(arrays, system, method, last - first, False, kept)
+        struct.p = arrays.numbers(f.compiled.p)
         half_times, half_states = np.zeros(last - first), np.zeros((last - first, states.shape[1]))
         for i, part in enumerate(parts[first:last]):
             if part.half is not None:

@@ -60,7 +60,7 @@ def _compiled(system: System) -> Compiled:
 def task_of(
     arrays: Arrays, system: System, method: Method, samples: int, adaptive: bool, kept: str
 ) -> TaskStruct:
-    """A task with its function and method; ``adaptive`` steps come with rows of errors.
+    """A task with its function, without parameters, and its method; ``adaptive`` steps have rows of errors.
 
     ``kept``: of each step the ``"stages"`` that the method keeps everywhere, all ``"columns"`` but the states
     at its ends, or ``"none"``.
@@ -72,7 +72,6 @@ def task_of(
     struct.values, struct.blocks = code.loop("values"), code.loop("blocks")
     if method.time_is_state:
         struct.push = code.loop("push")
-    struct.p = arrays.numbers(parameters_of(system))
     struct.samples, struct.width = samples, system.layout.width
     struct.direction, struct.eps = system.direction, system.f.eps
     if system.mass is not None:

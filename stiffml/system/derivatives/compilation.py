@@ -150,7 +150,7 @@ def compiled(
     return Compiled(func, kept, tuple(tensor for _, tensor in kept.lifted), reads.tensors)
 
 
-def kept(func: Func, layout: Layout, reads: Reached | None = None) -> Compiled | None:
+def kept_form(func: Func, layout: Layout, reads: Reached | None = None) -> Compiled | None:
     """The compiled form that is kept of a function which reads the same numbers; None if there is none.
 
     No value of it is compared with torch's.

@@ -12,7 +12,7 @@ from torch import Tensor
 from stiffml.errors import ReplayError
 from stiffml.parameters.leaves import origin
 from stiffml.parameters.names import Reached
-from stiffml.system.derivatives.compilation import Compiled, Start, compiled, kept
+from stiffml.system.derivatives.compilation import Compiled, Start, compiled, kept_form
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.finite import is_finite
 from stiffml.system.function.batching import Batching, Sample
@@ -254,7 +254,7 @@ def in_compiled_form(
     The function itself, after one warning, if it cannot be compiled; with ``required`` a ValueError.
     """
     if is_repeated:
-        known = kept(dynamics.func, dynamics.layout, reads)
+        known = kept_form(dynamics.func, dynamics.layout, reads)
         return dynamics if known is None else CompiledDynamics(dynamics, known, is_compared=False)
     span, direction = dynamics.span, dynamics.direction
     start = Start((direction * span.begin, direction * span.end), u)
