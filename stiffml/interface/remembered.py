@@ -62,7 +62,7 @@ from stiffml.system.system import System
 from stiffml.system.trial_memory import rely_on
 from stiffml.system.unnamed_parameters import finds_the_same, first_graph
 
-SOLVES = 32
+SOLVES = 128
 """Solves after which arguments are checked in full again."""
 
 KEPT = 8

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -60,7 +61,7 @@ def integrate(
         task = _task(request, u0, watch, slopes)
         drive = Drive(run, task, solvers, request.between, request.tolerances, request.events)
         on_steps = _driven(drive, run, steps)
-        run.after = _values_at_the_end(run, system, drive)
+        _note_values_at_the_end(run, system, drive)
         if system.constant_jacobian and system.trials is not None and not _seems_linear(run, request, u0):
             system.require_constant_jacobian(outputs[0], outputs[1], u0)
         for part in system.parts:
@@ -123,18 +124,29 @@ def _driven(drive: Drive, run: Run, steps: Steps) -> np.ndarray:
     return drive.outputs.rows
 
 
-def _values_at_the_end(run: Run, system: System, drive: Drive) -> Values | None:
+def _note_values_at_the_end(run: Run, system: System, drive: Drive) -> None:
     state, end = run.checkpoints.end, float(run.trajectory.times[-1])
     if state is None or system.used is None:  # the run will not be differentiated
-        return None
+        return
     is_kept = run.failure is None or run.failure.status is not Status.NO_ROOM
     if run.event is None and not run.counts["in_c"] and is_kept and drive.stepper.slopes is not None:
-        return Values.at(end, "ended", drive.stepper.slopes, system)
-    if isinstance(run.kept, KeptGraphs) and len(run.kept) == run.trajectory.n_steps:
-        return None  # the reverse sweep evaluates nothing again, or compares the ends of all steps
+        run.after = Values.at(end, "ended", drive.stepper.slopes, system)
+    elif isinstance(run.kept, KeptGraphs) and len(run.kept) == run.trajectory.n_steps:
+        pass  # the reverse sweep evaluates nothing again, or compares the ends of all steps
+    elif all(part.is_compiled and not part.extrapolates(end) for part in system.parts):
+        run.find_after = partial(_known_values, end, state, system)  # its numbers stay as they are
+    else:
+        run.after = _known_values(end, state, system) or _values_anew(end, state, system)
+
+
+def _known_values(end: float, state: np.ndarray, system: System) -> Values | None:
     known = [part.known_slope(end, state) for part in system.parts]
-    if not any(slope is None for slope in known):
-        return Values.at(end, "ended", [slope for slope in known if slope is not None], system)
+    if any(slope is None for slope in known):
+        return None
+    return Values.at(end, "ended", [slope for slope in known if slope is not None], system)
+
+
+def _values_anew(end: float, state: np.ndarray, system: System) -> Values | None:
     try:
         with torch.random.fork_rng(devices=[]):  # this call must not change the caller's random numbers
             slopes = [part.evaluate_anew(end, state) for part in system.parts]

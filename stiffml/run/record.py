@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -52,9 +53,10 @@ class Run:
         (n_ends,) bool: which of the times that steps must end on are output times.
     between : list of Reading
         The readings of outputs between step ends.
-    before, after : Values or None
-        Values of f and g at the start and the end of the run; None if they are not finite or were not
-        needed.
+    before : Values or None
+        Values of f and g at the start of the run; None if they are not finite or were not needed.
+    find_after : callable or None
+        Finds the values at its end when :attr:`after` is first asked for.
     failure : Failure or None
         Why the run stopped early, if it did.
     event : float or None
@@ -80,7 +82,7 @@ class Run:
     returned: np.ndarray
     between: list[Reading] = field(default_factory=list)
     before: Values | None = None
-    after: Values | None = None
+    find_after: Callable[[], Values | None] | None = None
     failure: Failure | None = None
     event: float | None = None
     event_number: int = 0
@@ -90,6 +92,11 @@ class Run:
     given_up: str = ""
     wall_s: float = 0.0
     kept: object | None = None
+
+    @cached_property
+    def after(self) -> Values | None:
+        """Values of f and g at the end of the run, as ``before``."""
+        return None if self.find_after is None else self.find_after()
 
     @property
     def readings(self) -> Sequence[Reading]:

@@ -38,7 +38,7 @@ from stiffml.system.function.batching import Batching
 from stiffml.system.function.cache import remembered
 from stiffml.system.function.generic_states import random_signed, typical_sizes
 
-SOLVES = 32
+SOLVES = 128
 """Solves that rely on the trials of one."""
 
 NEAR = 1e-4
