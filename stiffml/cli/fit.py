@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from stiffml.cli.asked import Asked, SetUp
+from stiffml.cli.beside import Beside, Curve
 from stiffml.cli.options import Data, HoldOut, Learn, Name, Noise, Points, Run, Time
 from stiffml.cli.screen import Settings, Size, Work, console, errors, explained
 
@@ -47,7 +49,7 @@ def fit(
     size: Size = None,
     beside: Annotated[
         bool | None,
-        typer.Option(help="After lm, AdamW for the same time, to compare. Default: for robertson."),
+        typer.Option(help="Beside lm AdamW for the same time, to compare. Default: for robertson."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for weights, netCDF files and the figure. Default runs/NAME.")
@@ -55,8 +57,9 @@ def fit(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the fit in the folder.")] = False,
 ) -> None:
     """Fit constants or networks to data: of any problem, or of your own file."""
+    from stiffml.cli.pictures import picture
     from stiffml.cli.setups import set_up
-    from stiffml.files import require_writable, take_back
+    from stiffml.files import require_writable, save_picture, take_back
 
     with explained():
         if optimizer == "lm" and iterations is not None:
@@ -67,26 +70,30 @@ def fit(
             name, tuple(settings or ()), size, learn, data, time_column, run, points, noise, 0, hold_out
         )
         folder = Path("runs", Path(name).stem) if out is None else out
+        changes = {} if method is None else _with_method(method)
         made = require_writable(folder, "--out")
-        try:
-            chosen = set_up(asked)
-            arguments = chosen.of(optimizer)
-            arguments |= {} if method is None else _with_method(method, arguments)
-            arguments |= {} if iterations is None else {"iterations": iterations}
-            arguments |= {} if max_seconds is None else {"max_seconds": max_seconds}
-            began = time.process_time()
-            result = _fitted(chosen, folder, optimizer, seed, resume, arguments)
-            seconds = time.process_time() - began
-        except BaseException:
-            take_back(made)
-            raise
         wanted = optimizer == "lm" and (name == "robertson" if beside is None else beside)
-        other = _beside(chosen, folder, seed, seconds, arguments) if wanted else None
-        _write(folder, chosen, result, seconds, other)
-    console.print(_table(chosen, result, optimizer, seed, seconds, folder, other))
+        with Beside(asked, seed, changes) if wanted else nullcontext() as other:
+            try:
+                chosen = set_up(asked)
+                arguments = {**chosen.of(optimizer), **changes}
+                arguments |= {} if iterations is None else {"iterations": iterations}
+                arguments |= {} if max_seconds is None else {"max_seconds": max_seconds}
+                began = time.process_time()
+                result = _fitted(chosen, folder, optimizer, seed, resume, arguments)
+                seconds = time.process_time() - began
+            except BaseException:
+                take_back(made)
+                raise
+            if other is not None:
+                other.end_at(seconds)
+            _write(folder, chosen, result)
+            curve = None if other is None else _waited_for(other, seconds)
+        save_picture(folder / "fit.png", picture(chosen, result, seconds, curve))
+    console.print(_table(chosen, result, optimizer, seed, seconds, folder, curve))
 
 
-def _with_method(method: str, arguments: dict[str, Any]) -> dict[str, Any]:
+def _with_method(method: str) -> dict[str, Any]:
     """Explicit methods with an error estimate adapt their steps, also where the others do not."""
     from stiffml.methods import resolve
     from stiffml.steps import Adaptive
@@ -94,6 +101,11 @@ def _with_method(method: str, arguments: dict[str, Any]) -> dict[str, Any]:
     known = resolve(method)
     explicit = known.adaptive and not known.implicit
     return {"method": method, **({"steps": Adaptive()} if explicit else {})}
+
+
+def _waited_for(other: Beside, seconds: float) -> Curve | None:
+    with errors.status(f"AdamW for the same time, {seconds:.0f} s"):
+        return other.curve()
 
 
 def _fitted(
@@ -126,49 +138,16 @@ def _fitted(
             ) from None
 
 
-def _beside(
-    chosen: SetUp, folder: Path, seed: int, seconds: float, arguments: dict[str, Any]
-) -> tuple[Any, Any]:
-    """CPU seconds and held-out errors of AdamW, trained for the same time on the same data."""
-    from stiffml import training
-    from stiffml.methods import Method
-
-    method = arguments.get("method", "sdirk3")
-    label = str(method) if isinstance(method, Method) else method
-    common = {k: v for k, v in chosen.of("adamw").items() if k not in ("method", "steps")}
-    steps = {label: arguments["steps"]} if "steps" in arguments else None
-    with errors.status(f"AdamW for the same time, {seconds:.0f} s"):
-        found = training.compare(
-            chosen.model,
-            chosen.data,
-            validate=chosen.validate,
-            methods=[method],
-            optimizers=["adamw"],
-            seeds=[seed],
-            seconds=max(seconds, 1e-3),
-            steps=steps,
-            **common,
-        )
-    from stiffml.training.comparing.figures import up_to
-
-    data = found.data.isel(method=0, optimizer=0, seed=0)
-    error = data["held_out" if chosen.validate is not None else "error"]
-    return up_to(found.data, "cpu_s").values[0, 0, 0], error.values
-
-
-def _write(
-    folder: Path, chosen: SetUp, result: Result, seconds: float, other: tuple[Any, Any] | None
-) -> None:
+def _write(folder: Path, chosen: SetUp, result: Result) -> None:
     import torch
 
-    from stiffml.cli.pictures import picture, trajectory
-    from stiffml.files import save_atomically, save_netcdf, save_picture
+    from stiffml.cli.pictures import trajectory
+    from stiffml.files import save_atomically, save_netcdf
 
     weights = result.model.state_dict()
     save_atomically(folder / "weights.pt", lambda file: torch.save(weights, file))
     save_netcdf(folder / "history.nc", result.history)
     save_netcdf(folder / "trajectory.nc", trajectory(chosen, result))
-    save_picture(folder / "fit.png", picture(chosen, result, seconds, other))
 
 
 def _table(
@@ -178,7 +157,7 @@ def _table(
     seed: int,
     seconds: float,
     folder: Path,
-    other: tuple[Any, Any] | None,
+    other: Curve | None,
 ) -> Table:
     count, anew = result.history.sizes["iteration"], len(result.attempts) - 1
     table = Table("fit", escape(chosen.title))
@@ -190,7 +169,7 @@ def _table(
     if chosen.validate is not None:
         table.add_row("solved again, held out", f"{result.report(chosen.validate).mean:.1e}")
     if other is not None:
-        table.add_row("AdamW after the same time", f"{other[1][~(other[1] != other[1])][-1]:.1e}")
+        table.add_row("AdamW after the same time", f"{other.error[-1]:.1e}")
     table.add_row("failed solves on the way", str(len(result.failures)))
     for row in _constants(result):
         table.add_row(*row)

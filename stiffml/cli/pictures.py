@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stiffml.cli.asked import SetUp
+from stiffml.cli.beside import Curve
 from stiffml.display import with_units
 from stiffml.interface.labels import shared_units
 
@@ -58,7 +59,7 @@ def _resolved(chosen: SetUp, result: Result) -> list[tuple[Any, bool]]:
     return found
 
 
-def picture(chosen: SetUp, result: Result, seconds: float, other: tuple[Any, Any] | None) -> Figure:
+def picture(chosen: SetUp, result: Result, seconds: float, other: Curve | None) -> Figure:
     """Observations as points, the model solved again as lines; the errors on the way in the last panel."""
     from stiffml.plotting import DATA, FIT, Figure
     from stiffml.plotting.axes import spans_decades
@@ -113,13 +114,13 @@ def _history(panel: Any, result: Result) -> None:
     panel.grid(alpha=0.25, which="both")
 
 
-def _beside(panel: Any, chosen: SetUp, result: Result, seconds: float, other: tuple[Any, Any]) -> None:
+def _beside(panel: Any, chosen: SetUp, result: Result, seconds: float, other: Curve) -> None:
     """AdamW's error as it falls, and where Levenberg-Marquardt is after the same time."""
     from stiffml.plotting import DATA, FIT
 
     held = chosen.validate is not None
     reached = result.report(chosen.validate if held else result.data).mean
-    panel.plot(*other, color=DATA, ls="--", marker="s", ms=3.5, lw=1.2, label="AdamW")
+    panel.plot(other.seconds, other.error, color=DATA, ls="--", marker="s", ms=3.5, lw=1.2, label="AdamW")
     panel.plot([seconds], [reached], "*", color=FIT, ms=13, label="Levenberg-Marquardt", ls="none")
     title = "held-out error, solved again" if held else "error, solved again"
     panel.set(yscale="log", xlabel="CPU time [s]", title=title)

@@ -227,7 +227,7 @@ def _described(
 
     lines = record.upto(last)
     columns = {name: ("iteration", np.array([getattr(line, name) for line in lines])) for name in NAMES[1:]}
-    judge = Judge(task)
+    judge = Judge(task.data, task.validate, task.arguments)
     kept = record.kept(last)
     judged = [judge.of(model, weights) for weights in kept.values()]
     names = ("error", "held_out", "stiffness", "explicit_steps")
@@ -251,12 +251,11 @@ def _described(
 
 
 class Judge:
-    """Errors and stiffness of a model at the data of a task."""
+    """Errors and stiffness of a model at the data of a training by ``fit`` with these arguments."""
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
-        self._scale = scale_of(task.arguments.get("scale"), task.data)[0]
-        arguments = task.arguments
+    def __init__(self, data: Runs, validate: Runs | None, arguments: Mapping[str, Any]) -> None:
+        self._data, self._validate = data, validate
+        self._scale = scale_of(arguments.get("scale"), data)[0]
         self._equations = {name: arguments[name] for name in EQUATIONS if name in arguments}
         self._solving = {
             name: arguments[name] for name in (*EQUATIONS, *STEPPING, "method", "steps") if name in arguments
@@ -265,8 +264,8 @@ class Judge:
     def of(self, model: nn.Module, weights: list[Tensor]) -> tuple[float, float, float, float]:
         """Mean errors solved again at the data and at those held out; stiffness and explicit steps."""
         put(model, weights)
-        seen = self._resolved(model, self._task.data)
-        held = None if self._task.validate is None else self._resolved(model, self._task.validate)
+        seen = self._resolved(model, self._data)
+        held = None if self._validate is None else self._resolved(model, self._validate)
         found = [
             stiffness_along(_plain(model), one.line[0], one.line[1], self._equations.get("mass"))
             for one in seen
@@ -278,6 +277,11 @@ class Judge:
             max(one[1] for one in found),
         )
 
+    def error(self, model: nn.Module, weights: list[Tensor]) -> float:
+        """The mean error solved again, at what is held out if anything is."""
+        put(model, weights)
+        return mean_of(self._resolved(model, self._validate or self._data), self._scale)
+
     def _resolved(self, model: nn.Module, runs: Runs) -> list[Any]:
         atol = ATOL * float(self._scale.min())
         return [
@@ -288,7 +292,7 @@ class Judge:
         """The mean error along the steps of the training, how many these are, and why they end early."""
         total, count, steps, message = 0.0, 0, 0, ""
         dtype = trainable(model)[0].dtype
-        for run in self._task.data:
+        for run in self._data:
             y0 = torch.from_numpy(run.y0.copy()).to(dtype)
             times = torch.from_numpy(run.times.copy())
             seen = run.mask[1:]
