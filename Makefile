@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .PHONY: demo test sweep sweep-petsc wheels check docs bench bench-peers clean
 
 demo: ## fit a neural ODE to Robertson's problem and draw the result
-	$(PYTHON) environment/bootstrap.py
+	$(PYTHON) environment/bootstrap.py --extras compile
 	rm -rf runs/demo
 	.venv/bin/stiffml fit robertson --out runs/demo
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,11 @@ def set_up(asked: Asked) -> SetUp:
     return _of_problem(asked)
 
 
+def compiled() -> dict[str, bool]:
+    """The argument of ``fit`` for code in C, where the package that makes it is installed."""
+    return {"compile": True} if importlib.util.find_spec("casadi") else {}
+
+
 def _require_absent(only: str, asked: Asked) -> None:
     given = {"--set": asked.settings, "--size": asked.size, "--learn": asked.learn, "--noise": asked.noise}
     for name, value in given.items():
@@ -53,7 +59,7 @@ def _published(asked: Asked) -> SetUp:
         data=data.runs,
         validate=data.unseen,
         arguments={
-            "all": {"method": robertson.METHOD, "scale": 1.0},
+            "all": {"method": robertson.METHOD, "scale": 1.0, **compiled()},
             "lm": {"target": robertson.TARGET, "attempts": robertson.ATTEMPTS},
             "descent": {"learning_rate": robertson.LEARNING_RATE},
         },
@@ -104,7 +110,7 @@ def _of_problem(asked: Asked) -> SetUp:
         data=data,
         validate=validate,
         arguments={
-            "all": constants if names else {},
+            "all": constants if names else compiled(),
             "lm": {"strategy": Whole()} if names else {},
         },
     )

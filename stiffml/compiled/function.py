@@ -124,6 +124,12 @@ class CompiledFunction:
         self._library("pull", len(y)).call("pull", *_counts(t, y), t, y, p, w, f, wrt_y, wrt_t, wrt_p)
         return f, wrt_y, wrt_t, wrt_p
 
+    def pull_rows(self, t: np.ndarray, y: np.ndarray, p: np.ndarray) -> np.ndarray:
+        """∂f/∂p, like y with one more axis (parameters,)."""
+        found = np.empty((*y.shape, len(p)))
+        self._library("pull", y.size).call("pull_rows", *_counts(t, y), t, y, p, found)
+        return found
+
     def push(self, t: np.ndarray, y: np.ndarray, p: np.ndarray, s: np.ndarray, v: np.ndarray) -> np.ndarray:
         """∂f/∂t s + ∂f/∂y v, like y, for s (K,) and v like y."""
         found = np.empty_like(y)

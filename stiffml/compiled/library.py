@@ -16,6 +16,7 @@ _LOOPS = {
     "values": [_COUNT] * 2 + [_ARRAY] * 4,
     "blocks": [_COUNT] * 3 + [_ARRAY] * 5,
     "pull": [_COUNT] * 2 + [_ARRAY] * 8,
+    "pull_rows": [_COUNT] * 2 + [_ARRAY] * 4,
     "push": [_COUNT] * 2 + [_ARRAY] * 6,
     "move": [_COUNT] * 2 + [_ARRAY] * 5,
     "bend": [_COUNT] + [_ARRAY] * 8,

@@ -23,6 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from stiffml.compiled.refusal import NotCompilableError
 from stiffml.compiled.table import OPERATIONS
@@ -66,22 +67,23 @@ class Trace:
 def trace(function: Flat, t: Tensor, u: Tensor, inputs: Collection[Tensor] = ()) -> Trace:
     """The graph of a function at a time and a state; ``inputs``: further tensors that shall be inputs.
 
-    It is traced twice: a tensor that the function makes from numbers is another one the second time.
+    It is traced, and called once more: a tensor that it makes from numbers is another one then.
 
     Raises
     ------
     NotCompilableError
         If the function reads the value of a tensor, as a branch does.
     """
-    graph, other = _graph(function, t, u), _graph(function, t, u)
+    graph, reading = _graph(function, t, u), _Reading()
     wanted = {id(tensor) for tensor in inputs}
-    outside = {tensor.data_ptr() for tensor in _constants(other).values()}
+    with reading, torch.no_grad():
+        function(t, u)
     lifted: dict[str, Tensor] = {}
     baked: dict[int, Tensor] = {}
     for name, tensor in _constants(graph).items():
         if tensor.is_floating_point() and (tensor.requires_grad or id(tensor) in wanted):
             lifted[name] = tensor
-        elif tensor.data_ptr() in outside:
+        elif tensor.data_ptr() in reading.places:
             baked[id(tensor)] = tensor
     kept = [(tensor, tensor.detach().clone()) for tensor in baked.values()]
     return Trace(graph, lifted, kept, lambda: function(t, u))
@@ -119,6 +121,19 @@ def _line(frames: traceback.StackSummary) -> str:
         if not frame.filename.startswith((_TORCH, _OWN)) and os.path.exists(frame.filename):
             return f", at {frame.filename}:{frame.lineno}: {frame.line}"
     return ""
+
+
+class _Reading(TorchDispatchMode):
+    """Notes where the tensors lie that operations read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: set[int] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        self.places |= {one.data_ptr() for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)}
+        return func(*args, **kwargs)
 
 
 class _Watch(TorchDispatchMode):

@@ -29,7 +29,7 @@ from stiffml.training.restarts import Restarts
 EQUATIONS = ("linear", "jacobian", "mass", "make_consistent")
 """Further arguments of a solve that a fit takes. Solves with tight tolerances get them too."""
 
-STEPPING = ("rtol", "atol", "newton")
+STEPPING = ("rtol", "atol", "newton", "compile")
 """Those that only the fit's own solves get."""
 
 

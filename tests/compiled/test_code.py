@@ -148,6 +148,7 @@ def test_lanes_have_the_numbers_of_single_states(monkeypatch: pytest.MonkeyPatch
                     *code.blocks(t, y, p, 3),
                     code.blocks(t, y, p, 1)[1],
                     *code.pull(t, y, p, w),
+                    code.pull_rows(t, y, p),
                     code.push(t, y, p, s, v),
                     code.move(t, y, p, p[::-1].copy()),
                     *code.bend(t[:1], y[0], p, np.resize(s, len(v)), v, w),
@@ -155,6 +156,17 @@ def test_lanes_have_the_numbers_of_single_states(monkeypatch: pytest.MonkeyPatch
             )
         for number, (ours, wanted) in enumerate(zip(*found, strict=True)):
             assert np.abs(ours - wanted).max() <= 1e-13 * np.abs(wanted).max(), (times, samples, number)
+
+
+def test_derivatives_by_parameters_are_those_of_torch() -> None:
+    """Of each component at each state, with several states for one time."""
+    k, table = torch.tensor([0.3, 0.7, 0.2], dtype=D, requires_grad=True), torch.rand(4, 3, dtype=D)
+    code = CompiledFunction(_reaction(k, table), torch.tensor(0.3, dtype=D), torch.rand(3, dtype=D))
+    t, y = torch.rand(3, dtype=D), torch.rand(6, 3, dtype=D)
+    found = code.pull_rows(t.numpy(), y.numpy(), code.packed(code.lifted))
+    for row, state in enumerate(y):
+        wanted = torch.func.jacrev(lambda k: _reaction(k, table)(t[row // 2], state))(k).detach().numpy()  # noqa: B023
+        np.testing.assert_allclose(found[row], wanted, rtol=1e-12, atol=1e-14, err_msg="look at code/pull.c")
 
 
 @pytest.mark.parametrize("by_columns", [False, True])

@@ -51,7 +51,7 @@ KINDS = {
     "forward": Kind(
         ("values", "blocks"), lambda of: [of.slope, of.pushed if of.by_columns else of.linearised]
     ),
-    "pull": Kind(("pull",), lambda of: [of.pulled]),
+    "pull": Kind(("pull", "pull_rows"), lambda of: [of.pulled]),
     "push": Kind(("push", "move"), lambda of: [of.pushed, of.moved]),
     "bend": Kind(("bend",), lambda of: [of.bent]),
 }

@@ -100,7 +100,7 @@ def learned(runs: Runs, hidden: Sequence[int], seed: int, iterations: int, y0: T
     seconds = time.process_time() - began
     matched = ignitions.delays(at(closure, 1.0), y0)
     began = time.process_time()
-    fit(closure, runs, **{**suited, "strategy": Whole(last=iterations, last_tolerance=1e-4)})
+    fit(closure, runs, **{**suited, "strategy": Whole(last=iterations, last_tolerance=1e-4), "compile": True})
     return Learned(closure, matched, seconds + time.process_time() - began)
 
 

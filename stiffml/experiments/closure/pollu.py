@@ -95,7 +95,7 @@ def learned(
     seconds = time.process_time() - began
     matched = solved(closure, unseen)
     began = time.process_time()
-    fit(closure, data, **{**suited, "strategy": Whole(last=iterations, last_tolerance=1e-4)})
+    fit(closure, data, **{**suited, "strategy": Whole(last=iterations, last_tolerance=1e-4), "compile": True})
     return Learned(closure, matched, seconds + time.process_time() - began)
 
 

@@ -38,6 +38,10 @@ def parameter_jacobian(
 
     Missing ones are zero. None if f cannot be differentiated in this way.
     """
+    if len(s) * u.shape[-1] * sum(dynamics.parameters[i].numel() for i in positions) <= NUMBERS:
+        known = dynamics.parameter_jacobian(positions, s, u)
+        if known is not None:
+            return known
     by_parameters = _ByParameters(dynamics, positions)
     expanded = dynamics.span.expanded(s) if dynamics.span.degree else None
     s_at, u_at = (s, u) if expanded is None else (expanded.times, u[expanded.rows])

@@ -74,7 +74,11 @@ class Compiled:
     ) -> None:
         self._func, self._kept, self._named = func, kept, named
         self.code, self.tensors = kept.code, tensors
-        self.p = self.code.packed(tensors)
+        self.renew()
+
+    def renew(self) -> None:
+        """Take the values that the tensors have now."""
+        self.p = self.code.packed(self.tensors)
 
     def may(self, what: str) -> bool:
         """Whether ``"pull"`` or ``"push"`` is right; compiled and compared with torch at the first call."""

@@ -49,6 +49,9 @@ class CompiledDynamics(Dynamics):
         self._last: tuple[float, np.ndarray] | None = None
         self._is_compared = is_compared
 
+    def renew(self) -> None:
+        self.compiled.renew()
+
     def stepped(self, evaluations: int, jacobians: int, s: float, u: np.ndarray) -> None:
         """Count what code in C has evaluated by itself, up to a time and a state (size,)."""
         super().stepped(evaluations, jacobians, s, u)
@@ -199,6 +202,21 @@ class CompiledDynamics(Dynamics):
             moved = self._forward(self._code.move(t, y, self.compiled.p, q))
             row.copy_(torch.from_numpy(moved).view(u.shape))
         return result
+
+    def parameter_jacobian(
+        self, positions: Sequence[int], s: Tensor, u: Tensor
+    ) -> dict[int, Tensor] | None:
+        places = self.places
+        if places is None or self.extrapolates(s.numpy()) or not self.compiled.may("pull"):
+            return None
+        self.rhs_evals += len(s)
+        t, y = self._at(s.numpy(), u.numpy())
+        found = self._forward(self._code.pull_rows(t, y, self.compiled.p)).reshape(*u.shape, -1)
+        return {
+            position: torch.from_numpy(found[..., place])
+            for position in positions
+            if (place := places[position]) is not None
+        }
 
     @cached_property
     def places(self) -> list[slice | None] | None:

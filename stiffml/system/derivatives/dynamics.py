@@ -64,6 +64,18 @@ class Dynamics(WithJacobian):
             return False
         return bool(np.any(s < self.span.begin) or np.any(s > self.span.end))
 
+    def renew(self) -> None:
+        """Notice that tensors which the function reads may have other values than before."""
+
+    def parameter_jacobian(
+        self, positions: Sequence[int], s: Tensor, u: Tensor
+    ) -> dict[int, Tensor] | None:
+        """∂f/∂θ at K states, see :func:`stiffml.system.derivatives.by_parameters.parameter_jacobian`.
+
+        None unless compiled code has it.
+        """
+        return None
+
     def confirm(self) -> None:
         """Raise ReplayError if values did not come from the function itself and are no longer its own."""
 

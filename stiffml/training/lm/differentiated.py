@@ -96,6 +96,11 @@ class Differentiated:
         self._first = dict(zip(wanted, firsts, strict=False))
         self.count = firsts[-1]
 
+    def renew(self) -> None:
+        """Notice that parameters have other values."""
+        for part in self._system.parts:
+            part.renew()
+
     def units(self, count: int) -> Units:
         """The directions of all parameters that are fitted, among ``count``."""
         return Units(self._first, count)
@@ -116,6 +121,11 @@ class Differentiated:
 
         ``starts`` are those of the initial states, (P, size), by all that is fitted: the parameters first.
         By adjoints where they are fewer than the tangents, and there are many of these in long intervals.
+
+        Raises
+        ------
+        ReplayError
+            If func is compiled, and its value is not that of the code.
         """
         found: dict[int, np.ndarray] = {}
         with self._spending(), torch.inference_mode(False), torch.no_grad():
@@ -124,6 +134,8 @@ class Differentiated:
                 few = rows * size < len(starts[0]) and rows * len(starts[0]) >= MANY
                 way = self._adjoints if few else self._tangents
                 found |= way(group, segment, starts)
+            for part in self._system.parts:
+                part.confirm()
         return [found[number] for number in range(len(starts))]
 
     def _tangents(

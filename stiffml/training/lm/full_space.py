@@ -131,7 +131,7 @@ class FullSpaceResiduals(IntervalResiduals):
             raise TrialError(str(error) or type(error).__name__) from error
 
     def _at(self, numbers: np.ndarray, theta: np.ndarray) -> FullSpacePoint:
-        self._of.vector.write(theta)
+        self._of.write(theta)
         starts = [self._of.start_of(theta, interval) for interval in self.intervals]
         parts = self._split(numbers)
         defects, segments = [], []
@@ -152,7 +152,7 @@ class FullSpaceResiduals(IntervalResiduals):
 
     def linear(self, point: FullSpacePoint) -> tuple[csr_array, np.ndarray]:
         """∂R/∂x (unknowns, unknowns), and ∂R/∂θ (unknowns, P)."""
-        self._of.vector.write(point.theta)
+        self._of.write(point.theta)
         begins = [self._of.start_of(point.theta, interval) for interval in self.intervals]
         moved = [self._of.change_of(interval) for interval in self.intervals]
         found = []

@@ -99,6 +99,12 @@ class Residuals:
             return SideBySide(self.arguments, self.vector.parameters)
         return OneByOne(self.arguments, self.vector.parameters)
 
+    def write(self, theta: np.ndarray) -> None:
+        """Give the model these numbers (size,)."""
+        self.vector.write(theta)
+        if isinstance(self.engine, Together):
+            self.engine.renew()
+
     def of(self, intervals: Sequence[Interval]) -> IntervalResiduals:
         """The residuals of these intervals."""
         return IntervalResiduals(self, intervals)
@@ -199,7 +205,7 @@ class IntervalResiduals:
 
     def _continued(self, theta: np.ndarray, paths: Sequence[Path]) -> list[Path]:
         """The paths up to the ends of the intervals."""
-        self._of.vector.write(theta)
+        self._of.write(theta)
         found = []
         for interval, rows, (times, states) in zip(self.intervals, self._times, paths, strict=True):
             if isinstance(self._engine, Together) and times[-1] < rows[-1]:
@@ -219,7 +225,7 @@ class IntervalResiduals:
 
     def _evaluate(self, theta: np.ndarray, paths: Sequence[Path] | None, near: Any = None) -> SolvedPoint:
         try:
-            self._of.vector.write(theta)
+            self._of.write(theta)
             starts = [self._of.start_of(theta, interval) for interval in self.intervals]
             return self._point(theta, self._engine.solve(self._groups, starts, paths, near))  # type: ignore[arg-type]
         except Exception as error:  # func may raise whatever it likes far from the data
@@ -240,7 +246,7 @@ class IntervalResiduals:
 
     def jacobian(self, theta: np.ndarray, solved: Any) -> np.ndarray:
         """(m, size) the derivatives of the residuals at a point."""
-        self._of.vector.write(theta)
+        self._of.write(theta)
         changes = [self._of.change_of(interval) for interval in self.intervals]
         derivatives = self._engine.derivatives(solved, changes)
         parts = zip(derivatives, self._factors, self.counts, strict=True)
@@ -254,7 +260,7 @@ class IntervalResiduals:
     def along(self, theta: np.ndarray, solved: Any, v: np.ndarray) -> np.ndarray:
         """(m,) the product of the derivatives at a point with ``v`` (size,)."""
         assert not isinstance(self._engine, SideBySide)
-        self._of.vector.write(theta)
+        self._of.write(theta)
         starts = np.zeros((len(self.intervals), len(self._of.scale)))
         for start, interval in zip(starts, self.intervals, strict=True):
             for component, position in self._of.learned_by(interval).items():
@@ -266,7 +272,7 @@ class IntervalResiduals:
     def back(self, theta: np.ndarray, solved: Any, w: np.ndarray) -> np.ndarray:
         """(size,) the product of their transpose with ``w`` (m,)."""
         assert not isinstance(self._engine, SideBySide)
-        self._of.vector.write(theta)
+        self._of.write(theta)
         cotangents, first = [], 0
         for factor, counts in zip(self._factors, self.counts, strict=True):
             rows = np.zeros(counts.shape)
@@ -287,7 +293,7 @@ class IntervalResiduals:
 
     def restored(self, kept: dict[str, Any]) -> SolvedPoint:
         """The point with the very states that were kept."""
-        self._of.vector.write(kept["theta"])
+        self._of.write(kept["theta"])
         return self._point(kept["theta"], self._engine.restored(self._groups, kept["solved"]))  # type: ignore[arg-type]
 
 
