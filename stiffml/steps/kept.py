@@ -113,6 +113,12 @@ class KeptSteps:
         self._least = 1.0  # the error of the steps as they were chosen, or what they aim at
         self.error = 0.0
 
+    def __copy__(self) -> KeptSteps:
+        """Other ones that are where these are, and go their own way."""
+        made = object.__new__(KeptSteps)
+        vars(made).update(vars(self), renewals=self.renewals.copy())  # all else is replaced, never changed
+        return made
+
     @property
     def count(self) -> int:
         """The number of steps that are kept; 0 before the first solve."""

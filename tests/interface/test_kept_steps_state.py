@@ -38,6 +38,23 @@ def test_the_state_resumes_a_training_bit_by_bit() -> None:
         assert same(before, saved(kept))
 
 
+def test_a_copy_goes_its_own_way() -> None:
+    """What a later solve changes in one does not change in the other; both go on alike."""
+    func, kept = Oscillator(), KeptSteps(renew=4)
+    for k in range(3):
+        moved(func, k)
+        solve(func, kept)
+    before, twin = saved(kept), copy.copy(kept)
+    for k in range(3, 7):  # chooses anew on the way
+        moved(func, k)
+        solve(func, kept)
+    assert same(saved(twin), before), "look at __copy__ in steps/kept.py"
+    for k in range(3, 7):
+        moved(func, k)
+        solve(func, twin)
+    assert same(saved(twin), saved(kept))
+
+
 def test_a_block_has_them_in_its_state() -> None:
     func = Oscillator()
     block = ODEBlock(func, T, method="bdf3", steps=KeptSteps(renew=3), **TOLERANCES)

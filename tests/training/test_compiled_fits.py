@@ -1,4 +1,4 @@
-"""Fits with ``compile=True``: those of torch, for every strategy and optimizer, and at all parameters on the way."""
+"""Fits with ``compile=True`` are those of torch: by each strategy and optimizer, at parameters on the way."""
 
 from __future__ import annotations
 

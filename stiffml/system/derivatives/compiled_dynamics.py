@@ -203,9 +203,7 @@ class CompiledDynamics(Dynamics):
             row.copy_(torch.from_numpy(moved).view(u.shape))
         return result
 
-    def parameter_jacobian(
-        self, positions: Sequence[int], s: Tensor, u: Tensor
-    ) -> dict[int, Tensor] | None:
+    def parameter_jacobian(self, positions: Sequence[int], s: Tensor, u: Tensor) -> dict[int, Tensor] | None:
         places = self.places
         if places is None or self.extrapolates(s.numpy()) or not self.compiled.may("pull"):
             return None

@@ -67,9 +67,7 @@ class Dynamics(WithJacobian):
     def renew(self) -> None:
         """Notice that tensors which the function reads may have other values than before."""
 
-    def parameter_jacobian(
-        self, positions: Sequence[int], s: Tensor, u: Tensor
-    ) -> dict[int, Tensor] | None:
+    def parameter_jacobian(self, positions: Sequence[int], s: Tensor, u: Tensor) -> dict[int, Tensor] | None:
         """∂f/∂θ at K states, see :func:`stiffml.system.derivatives.by_parameters.parameter_jacobian`.
 
         None unless compiled code has it.

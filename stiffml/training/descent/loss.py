@@ -49,6 +49,26 @@ class Evaluated:
     faults: list[Fault] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Observed:
+    """What was observed of an interval.
+
+    Attributes
+    ----------
+    times : ndarray
+        (rows,)
+    seen : Tensor
+        (rows, components) bool: which numbers count.
+    values, factors : Tensor
+        (n,) those that count, and what their differences are multiplied by.
+    """
+
+    times: np.ndarray
+    seen: Tensor
+    values: Tensor
+    factors: Tensor
+
+
 class IntervalLoss:
     """The loss of a model and of what else is fitted.
 
@@ -86,6 +106,7 @@ class IntervalLoss:
         self._template = kept
         self.kept: dict[Interval, KeptSteps] = {}
         self._scale = torch.from_numpy(residuals.scale.copy())
+        self._known: dict[Interval, Observed] = {}
 
     def evaluate(self, intervals: Sequence[Interval], gradient: bool = True) -> Evaluated:
         """The loss over intervals; nothing is raised where solves fail."""
@@ -112,8 +133,8 @@ class IntervalLoss:
 
     def new_kept(self, state: dict[str, Any]) -> KeptSteps:
         """Steps like those that intervals keep, from a ``state_dict``."""
-        kept = copy.deepcopy(self._template)
-        assert kept is not None, "the same settings keep steps"
+        assert self._template is not None, "the same settings keep steps"
+        kept = copy.copy(self._template)
         kept.load_state_dict(state)
         return kept
 
@@ -160,7 +181,9 @@ class IntervalLoss:
     def _keeper(self, part: list[Interval]) -> KeptSteps | None:
         if self._template is None:
             return None
-        return self.kept.setdefault(part[0], copy.deepcopy(self._template))
+        if part[0] not in self.kept:
+            self.kept[part[0]] = copy.copy(self._template)
+        return self.kept[part[0]]
 
     def _once(
         self, part: list[Interval], options: dict[str, Any], keeper: KeptSteps | None, gradient: bool
@@ -180,16 +203,12 @@ class IntervalLoss:
     def _sum(
         self, part: list[Interval], options: dict[str, Any], keeper: KeptSteps | None
     ) -> tuple[Tensor, int]:
-        runs = self._of.runs
-        rows = [slice(one.first, one.last + 1) for one in part]
-        times = [runs[one.run].times[own].copy() for one, own in zip(part, rows, strict=True)]
-        starts = [self._unknowns.start(one) for one in part]
+        observed = [self._observed(one) for one in part]
+        times, starts = [one.times for one in observed], [self._unknowns.start(one) for one in part]
         total, count = torch.zeros((), dtype=torch.float64), 0
-        for one, own, y in zip(part, rows, self._solved(times, starts, options, keeper), strict=True):
-            run = runs[one.run]
-            seen = torch.from_numpy(self._of.observed(one))
-            values, weights = (torch.from_numpy(a[own].copy()) for a in (run.values, run.weights))
-            off = ((y - values) / self._scale)[seen] * weights[seen].sqrt()
+        solutions = self._solved(times, starts, options, keeper)
+        for one, data, y in zip(part, observed, solutions, strict=True):
+            off = (y[data.seen] - data.values) * data.factors
             parts, following = [off], None
             if not self._observations_only:
                 parts.append(self._unknowns.prior(one))
@@ -200,6 +219,18 @@ class IntervalLoss:
             total = total + (residuals.abs() if self._settings.loss == "absolute" else residuals**2).sum()
             count += len(residuals)
         return total, count
+
+    def _observed(self, interval: Interval) -> Observed:
+        """What was observed of it; asked for again and again."""
+        if interval not in self._known:
+            run, rows = self._of.runs[interval.run], slice(interval.first, interval.last + 1)
+            counts = self._of.observed(interval)
+            factors = (np.sqrt(run.weights[rows]) / self._of.scale)[counts]
+            times, values = run.times[rows].copy(), torch.from_numpy(run.values[rows][counts])
+            self._known[interval] = Observed(
+                times, torch.from_numpy(counts), values, torch.from_numpy(factors)
+            )
+        return self._known[interval]
 
     def _solved(
         self, times: list[np.ndarray], starts: list[Tensor], options: dict[str, Any], keeper: KeptSteps | None
