@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,15 +16,26 @@ if TYPE_CHECKING:
     from problems import Problem
     from stiffml.training import Runs
 
+SMALL = 100
+"""Components of a state up to which functions are compiled: torch is fast on fields, and their code long."""
+
 
 def set_up(asked: Asked) -> SetUp:
-    """The set-up that was asked for.
+    """The set-up that was asked for, by compiled functions where the package that makes them is installed.
 
     Raises
     ------
     ValueError, OSError
         For what is wrong with it.
     """
+    made = _set_up(asked)
+    if len(made.data.components) > SMALL or importlib.util.find_spec("casadi") is None:
+        return made
+    of_all = {"compile": True, **made.arguments.get("all", {})}
+    return replace(made, arguments={**made.arguments, "all": of_all})
+
+
+def _set_up(asked: Asked) -> SetUp:
     from stiffml.cli.own_file import defines_problem, own_set_up
 
     if asked.name.endswith(".py") and not defines_problem(Path(asked.name)):
@@ -34,11 +45,6 @@ def set_up(asked: Asked) -> SetUp:
     if asked.name == "robertson" and plain and asked.learn in (None, "network"):
         return _published(asked)
     return _of_problem(asked)
-
-
-def compiled() -> dict[str, bool]:
-    """The argument of ``fit`` for code in C, where the package that makes it is installed."""
-    return {"compile": True} if importlib.util.find_spec("casadi") else {}
 
 
 def _require_absent(only: str, asked: Asked) -> None:
@@ -59,7 +65,7 @@ def _published(asked: Asked) -> SetUp:
         data=data.runs,
         validate=data.unseen,
         arguments={
-            "all": {"method": robertson.METHOD, "scale": 1.0, **compiled()},
+            "all": {"method": robertson.METHOD, "scale": 1.0},
             "lm": {"target": robertson.TARGET, "attempts": robertson.ATTEMPTS},
             "descent": {"learning_rate": robertson.LEARNING_RATE},
         },
@@ -110,7 +116,7 @@ def _of_problem(asked: Asked) -> SetUp:
         data=data,
         validate=validate,
         arguments={
-            "all": constants if names else compiled(),
+            "all": constants if names else {},
             "lm": {"strategy": Whole()} if names else {},
         },
     )

@@ -83,7 +83,7 @@ def taken_in_c(request: Request, task: Task, course: Course) -> Taken:
         prepared.terms = Terms(_work(task, course), renews=True, kept=kept)
     runs = Runs(prepared.terms, parameters_of(task.system), task.u0[None], np.array([course.first]))
     reason = int(runs.reason[0])
-    rejected, iterations, values, jacobians = runs.counts.tolist()
+    rejected, iterations, values, jacobians, mended = runs.counts.tolist()
     task.system.f.stepped(values, jacobians, float(runs.times[-1]), runs.states[-1])
     if reason == LEFT_TO_PYTHON or (reason and REASONS[reason] is not Status.MAX_STEPS):
         return Taken.none("a step has failed, which is told where steps are taken one by one")
@@ -97,7 +97,7 @@ def taken_in_c(request: Request, task: Task, course: Course) -> Taken:
         stages=None if runs.stages is None or keeps_columns else runs.stages[:steps],
         output_steps=[0, *runs.output_step[1 : max(int(runs.passed[0]), 1)].tolist()],
         half=(float(runs.half_time[0]), runs.half[0]) if runs.has_half[0] else None,
-        counts=Counts(rejected, iterations, in_c=steps),
+        counts=Counts(rejected, iterations, mended_jacobians=mended, in_c=steps),
         wanted=float(runs.size[0]) if reason else 0.0,
         kept=Columns(runs.stages) if runs.stages is not None and keeps_columns else None,
     )

@@ -1,6 +1,7 @@
 /* The rows of a step, solved one after the other; as in native/rows.py and native/side_by_side/newton.py. */
 #define SLOW 0.1
 #define ROUNDING_UNITS 30
+#define LEAST_MOVED 1e-3 /* of the largest component: smaller ones are moved as if they had that size */
 
 /* f at a time and a state, and its Jacobian if there is room for it; not zero without memory. */
 static int slope_at(struct worker *w, double s, const double *u, double *f, double *jacobian) {
@@ -81,6 +82,30 @@ static double largest(const double *v, int64_t n) {
   return found;
 }
 
+/* Put differences of f in place of the entries of a Jacobian that are not finite, as linear/non_finite.py does; not
+   zero without memory. */
+static int mend(struct worker *w, double s, const double *x, const double *f, double *jacobian) {
+  int64_t n = w->task->width;
+  double *moved = w->error, *there = w->update, most = largest(x, n);
+  w->run->mended++;
+  for (int64_t c = 0; c < n; c++) {
+    int64_t lacking = 0;
+    for (int64_t i = 0; i < n; i++)
+      if (!isfinite(jacobian[i * n + c])) jacobian[i * n + c] = NAN, lacking++;
+    double step = sqrt(w->task->eps) * fmax(fabs(x[c]), most > 0 ? LEAST_MOVED * most : 1);
+    for (int side = 1; side >= -1 && lacking; side -= 2) {
+      memcpy(moved, x, n * sizeof *moved);
+      moved[c] += side * step;
+      if (slope_at(w, s, moved, there, NULL)) return 1;
+      for (int64_t i = 0; i < n; i++) {
+        double found = (there[i] - f[i]) / (moved[c] - x[c]);
+        if (isnan(jacobian[i * n + c]) && isfinite(found)) jacobian[i * n + c] = found, lacking--;
+      }
+    }
+  }
+  return 0;
+}
+
 /* Solve a M (x - origin) - b f(s, x) = known. */
 static enum reason newton(struct worker *w, int64_t column, double a, double b, const double *origin, double *x) {
   const struct task *k = w->task;
@@ -92,8 +117,8 @@ static enum reason newton(struct worker *w, int64_t column, double a, double b, 
   for (int64_t iteration = 0; iteration < k->max_iterations; iteration++) {
     if (slope_at(w, w->s[column], x, f, fresh ? w->jacobian : NULL)) return LEFT_TO_PYTHON;
     if (fresh) {
-      /* Python replaces such entries by differences. */
-      if (is_finite(f, n) && !is_finite(w->jacobian, n * n)) return LEFT_TO_PYTHON;
+      if (is_finite(f, n) && !is_finite(w->jacobian, n * n) && mend(w, w->s[column], x, f, w->jacobian))
+        return LEFT_TO_PYTHON;
       w->has_factors = 1;
       w->factors_alpha = a;
       w->factors_beta = b;

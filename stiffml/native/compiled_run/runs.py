@@ -41,7 +41,7 @@ class Runs:
     output_step : ndarray
         For all outputs, after how many steps each was reached.
     counts : ndarray
-        (4,) rejected steps, iterations, values and Jacobians of f.
+        (5,) rejected steps, iterations, values and Jacobians of f, and those with differences in them.
     times, states, stages : ndarray
         Of all steps, sample after sample, each from its start; stages None if the method has none to keep.
     """
@@ -55,7 +55,7 @@ class Runs:
         self.size, self.half_time = numbers
         self.half, self.found = states
         self.output_step = np.zeros(terms.output_at[-1], dtype=np.int64)
-        self.counts = np.zeros(4, dtype=np.int64)
+        self.counts = np.zeros(5, dtype=np.int64)
         struct.p, struct.start = arrays.numbers(p), arrays.numbers(u0)
         if first is not None:
             struct.first = arrays.numbers(first)

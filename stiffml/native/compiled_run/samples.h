@@ -55,7 +55,7 @@ struct task {
   /* Results. output_step is like output; reason is of ``enum reason``; found names a component. */
   int64_t *steps, *passed, *reason, *output_step, *has_half; /* (samples,) */
   double *size, *half_time, *half, *found;                   /* (samples,) twice, (samples, width) twice */
-  int64_t *counts; /* (4,) rejected steps, Newton's iterations or linear solves, values, Jacobians */
+  int64_t *counts; /* (5,) rejected steps, Newton's iterations or linear solves, values, Jacobians, those mended */
 };
 
 enum reason { GOOD, NON_FINITE, STEP_TOO_SMALL, NEWTON_FAILED, LINEAR_FAILED, AT_STEP_LIMIT, LEFT_TO_PYTHON };
@@ -63,6 +63,7 @@ enum reason { GOOD, NON_FINITE, STEP_TOO_SMALL, NEWTON_FAILED, LINEAR_FAILED, AT
 /* The run of one sample. */
 struct run {
   int64_t begun, ended, steps, passed, cuts, was_bad, was_long, room, rejected, iterations, values, jacobians;
+  int64_t mended;
   double now, proposal, tried; /* tried: the size of a step before its ends were rounded */
   double *times, *states, *stages; /* (steps + 1,), (steps + 1, width), (steps, kept, width) */
   double waiting[64];              /* ends of known steps in parts, the next one last */

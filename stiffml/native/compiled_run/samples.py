@@ -40,10 +40,10 @@ def _with_trajectories(work: Work, terms: Terms, runs: Runs) -> Taken:
         parts.append(Trajectory.of_steps(work.outputs[i], runs.times[end - steps : end], marks, half))
         if int(runs.reason[i]) in REASONS:
             failures[i] = _failure(work, runs, i, end - 1)
-    rejected, iterations, values, jacobians = runs.counts.tolist()
+    rejected, iterations, values, jacobians, mended = runs.counts.tolist()
     work.system.f.stepped(values, jacobians, float(runs.times[-1]), runs.states[-1])
     in_c = int(runs.steps[runs.reason != LEFT_TO_PYTHON].sum())
-    counts = Counts(rejected, iterations, in_c=in_c)
+    counts = Counts(rejected, iterations, mended_jacobians=mended, in_c=in_c)
     return Taken(Trajectories(parts), runs.states, runs.stages, failures, counts)
 
 

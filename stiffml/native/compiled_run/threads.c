@@ -129,5 +129,6 @@ EXPORT void stiffml_samples_collect(struct batch *b, double *times, double *stat
     counts[1] += r->iterations;
     counts[2] += r->values;
     counts[3] += r->jacobians;
+    counts[4] += r->mended;
   }
 }

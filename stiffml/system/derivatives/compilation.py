@@ -138,8 +138,9 @@ def compiled(
     if isinstance(before, _Kept):
         tensors, inputs = _present(before, reads.values, reads.tensors)
         if tensors is not None:
-            found = Compiled(func, before, tensors, reads.tensors)
-            if _agrees(found, func, layout, start):
+            found, near = Compiled(func, before, tensors, reads.tensors), _value_near(func, layout, start)
+            # Parameters of a fit may make func infinite; with others the code serves again.
+            if near is None or found.excess(*near) == 0:
                 return found
     try:
         _require_fit(layout, space)
@@ -223,7 +224,8 @@ def _compile(func: Func, layout: Layout, start: Start, inputs: list[Tensor]) -> 
         try:
             kept = _compile_as(func, one, Start(start.times, start.u[: layout.width]), inputs)
             found = Compiled(func, kept, tuple(tensor for _, tensor in kept.lifted), {})
-            if _agrees(found, func, layout, start):
+            near = _value_near(func, layout, start)
+            if near is not None and found.excess(*near) == 0:
                 return kept
         except NotCompilableError:
             pass  # as the whole state may not be either
@@ -275,8 +277,8 @@ def _generic(func: Func, layout: Layout, start: Start) -> list[tuple[float, np.n
     return states
 
 
-def _agrees(found: Compiled, func: Func, layout: Layout, start: Start) -> bool:
-    """Whether the compiled value near the start of a solve is torch's."""
+def _value_near(func: Func, layout: Layout, start: Start) -> tuple[float, np.ndarray, np.ndarray] | None:
+    """A time, a state (size,) near the start of a solve, and torch's value there; None if none is finite."""
     flat, random = _flat(func, layout), np.random.default_rng(1)
     t = start.times[0] + FRACTIONS[0] * (start.times[1] - start.times[0])
 
@@ -285,4 +287,4 @@ def _agrees(found: Compiled, func: Func, layout: Layout, start: Start) -> bool:
             return flat(torch.tensor(t, dtype=torch.float64), torch.from_numpy(u.copy())).double().numpy()
 
     state = first_finite(value, nearby(start.u, random))
-    return state is not None and found.excess(t, *state) == 0
+    return None if state is None else (t, *state)
