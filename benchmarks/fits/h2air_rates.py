@@ -109,6 +109,7 @@ def measured(seed: int, runs: Runs, true: np.ndarray, scored: ConstantPressureRe
         strategy=MultipleShooting(lengths=(1, 4), iterations=15, last=15),
         levenberg_marquardt=LevenbergMarquardt(ridge=1e-3, damping=1e-3),
         report=report,
+        compile=True,
     )
     seconds = {"cpu_s": time.process_time() - began[0], "wall_s": time.perf_counter() - began[1]}
     wrong = (model.rates()["log_A"] - truth.log_A).detach()
