@@ -10,7 +10,7 @@ import pytest
 import torch
 from decays import Chain, chain_runs
 from methods import NEWTON_WHOLE
-from torch import Tensor
+from torch import Tensor, nn
 
 from stiffml import Adaptive, Grid, Newton
 from stiffml.closures import Closure
@@ -97,6 +97,42 @@ def test_a_fit_is_that_of_torch(how: str) -> None:
     assert len(found[1].history["iteration"]) == len(found[0].history["iteration"])
     rtol = 1e-5 if how == "adaptive steps" else 1e-7
     np.testing.assert_allclose(found[1].model.rates, found[0].model.rates, rtol=rtol, err_msg=LOOK_AT)
+
+
+class Features(nn.Module):
+    """dy/dt = tanh(y W) a, with W a buffer: random, and no part of what is fitted."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.register_buffer("w", torch.randn(2, 6, generator=generator, dtype=torch.float64))
+        self.a = nn.Parameter(0.1 * torch.randn(6, 2, generator=generator, dtype=torch.float64))
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return torch.tanh(y @ self.w) @ self.a
+
+
+def test_buffers_may_have_other_values() -> None:
+    """As those of another attempt have. They are written into the code at first."""
+    models = Features(0), Features(0)
+    arguments = {"method": "sdirk3", "steps": Grid()}
+    both = [
+        Residuals(model, chain_runs(), SCALE, {**arguments, "compile": compiled})
+        for model, compiled in zip(models, (False, True), strict=True)
+    ]
+    for seed in (0, 1, 2):
+        for model in models:
+            model.load_state_dict(Features(seed).state_dict())
+        theta = both[0].vector.read()
+        points = [one.of(whole(one.runs)).begin(theta, None) for one in both]
+        for name in ("residuals", "jacobian"):
+            wanted, found = (v() if callable(v := getattr(point, name)) else v for point in points)
+            np.testing.assert_allclose(found, wanted, atol=1e-9 * np.abs(wanted).max(), err_msg=LOOK_AT)
+    attempts = [
+        fit(Features, chain_runs(), compile=compiled, attempts=3, target=1e-9, strategy=Whole(last=4))
+        for compiled in (False, True)
+    ]
+    assert attempts[1].error == pytest.approx(attempts[0].error, rel=1e-6)
 
 
 def test_what_cannot_be_compiled_is_fitted_by_torch() -> None:

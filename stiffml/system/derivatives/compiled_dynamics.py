@@ -29,12 +29,12 @@ class CompiledDynamics(Dynamics):
     ----------
     compiled : Compiled
 
-    ``is_compared``: whether values near the start of the solve have been compared with those of torch.
+    ``start``: where the solve begins, if values near it have been compared with those of torch.
     """
 
     is_compiled = True
 
-    def __init__(self, dynamics: Dynamics, compiled: Compiled, is_compared: bool) -> None:
+    def __init__(self, dynamics: Dynamics, compiled: Compiled, start: Start | None = None) -> None:
         super().__init__(
             dynamics.func,
             dynamics.layout,
@@ -44,13 +44,24 @@ class CompiledDynamics(Dynamics):
             dynamics.span,
         )
         self.makes_leaves, self.rhs_evals = dynamics.makes_leaves, dynamics.rhs_evals
+        self._take(compiled)
+        self._last: tuple[float, np.ndarray] | None = None
+        self._start = start
+
+    def _take(self, compiled: Compiled) -> None:
         self.compiled, self._code = compiled, compiled.code
         self.has_cheap_jacobian = not compiled.code.by_columns
-        self._last: tuple[float, np.ndarray] | None = None
-        self._is_compared = is_compared
 
     def renew(self) -> None:
-        self.compiled.renew()
+        if self.compiled.has_its_constants:
+            self.compiled.renew()
+            return
+        # Other values of a buffer, say: they become numbers that the code reads.
+        assert self._start is not None, "solves that repeat others are not renewed"
+        found = compiled(self.func, self.layout, self.space, self._start, required=True)
+        assert found is not None, "it would have raised"
+        self._take(found)
+        vars(self).pop("places", None)
 
     def stepped(self, evaluations: int, jacobians: int, s: float, u: np.ndarray) -> None:
         """Count what code in C has evaluated by itself, up to a time and a state (size,)."""
@@ -84,7 +95,7 @@ class CompiledDynamics(Dynamics):
         off = self.compiled.excess(t, u, value) if is_finite(value) else 0.0
         if not off or not self.compiled.is_as_it_was:
             return
-        if not self._is_compared:
+        if self._start is None:
             raise OutdatedError
         raise ReplayError(
             f"compile: at t = {t:.10g}, where the solve ended, func differs from its compiled form by "
@@ -271,8 +282,8 @@ def in_compiled_form(
     """
     if is_repeated:
         known = kept_form(dynamics.func, dynamics.layout, reads)
-        return dynamics if known is None else CompiledDynamics(dynamics, known, is_compared=False)
+        return dynamics if known is None else CompiledDynamics(dynamics, known)
     span, direction = dynamics.span, dynamics.direction
     start = Start((direction * span.begin, direction * span.end), u)
     found = compiled(dynamics.func, dynamics.layout, dynamics.space, start, required, reads)
-    return dynamics if found is None else CompiledDynamics(dynamics, found, is_compared=True)
+    return dynamics if found is None else CompiledDynamics(dynamics, found, start)
