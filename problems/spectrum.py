@@ -24,12 +24,15 @@ def jacobian(problem: Definition, t: float, y: np.ndarray) -> np.ndarray:
 def flat_jacobian(func: ProblemFunction, t: Tensor, y: Tensor) -> np.ndarray:
     """∂func/∂y (n, n) at a state y of any shape with n unknowns."""
     if y.numel() <= NARROW:  # row by row, which is faster than a batch of so few
-        leaf = y.detach().reshape(-1).requires_grad_()
-        value = func(t, leaf.reshape(y.shape)).reshape(-1)
-        rows = [
-            torch.autograd.grad(component, leaf, retain_graph=True, materialize_grads=True)[0]
-            for component in value
-        ]
+        with torch.enable_grad():
+            leaf = y.detach().reshape(-1).requires_grad_()
+            value = func(t, leaf.reshape(y.shape)).reshape(-1)
+            if not value.requires_grad:  # it does not depend on y
+                return np.zeros((value.numel(), y.numel()))
+            rows = [
+                torch.autograd.grad(component, leaf, retain_graph=True, materialize_grads=True)[0]
+                for component in value
+            ]
         return torch.stack(rows).numpy()
     derivative = torch.func.jacrev(lambda flat: func(t, flat.reshape(y.shape)).reshape(-1))
     return derivative(y.reshape(-1)).detach().numpy()

@@ -27,6 +27,8 @@ class SetUp:
         To fit to; held out, or None.
     arguments : dict
         Of ``fit``, as they suit the model, by optimizer: ``"lm"`` or ``"descent"``, and ``"all"``.
+    compiles_unasked : bool
+        Whether the command has chosen compiled functions by itself.
     """
 
     title: str
@@ -35,6 +37,7 @@ class SetUp:
     data: Runs
     validate: Runs | None
     arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    compiles_unasked: bool = False
 
     def of(self, optimizer: str) -> dict[str, Any]:
         """The arguments of a fit by this optimizer."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import threading
 import time
 import warnings
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,7 +26,7 @@ FINER, COARSER = 1.05, 1.5
 """Factors between CPU times: of the weights that are kept, and of those that are solved again at the end."""
 
 LEAST = 0.02
-"""Seconds until the first of these times."""
+"""Seconds before which no weights are solved again but the first."""
 
 
 class Curve(NamedTuple):
@@ -55,7 +56,8 @@ class Beside:
         context = multiprocessing.get_context("spawn")  # a copy of this one would share PETSc's state
         self._here, there = context.Pipe()
         self._process = context.Process(target=_train, args=(there, asked, seed, changes), daemon=True)
-        self._process.start()
+        with _not_interrupted():
+            self._process.start()
         there.close()
 
     def __enter__(self) -> Self:
@@ -81,6 +83,19 @@ class Beside:
             return found
         errors.print(f"AdamW could not be trained beside it: {found}", markup=False, highlight=False)
         return None
+
+
+@contextmanager
+def _not_interrupted() -> Iterator[None]:
+    """A process that begins within this is left alone by Ctrl-C: this one ends it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Spent(Exception):
@@ -123,7 +138,6 @@ class _Snapshots:
 
 def _train(connection: Connection, asked: Asked, seed: int, changes: Mapping[str, Any]) -> None:
     """In the other process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first one ends it
     warnings.simplefilter("ignore")  # which the first one shows
     try:
         connection.send(_trained(connection, asked, seed, changes))

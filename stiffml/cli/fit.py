@@ -58,7 +58,7 @@ def fit(
 ) -> None:
     """Fit constants or networks to data: of any problem, or of your own file."""
     from stiffml.cli.pictures import picture
-    from stiffml.cli.setups import set_up
+    from stiffml.cli.setups import set_up, warned_as_asked
     from stiffml.files import require_writable, save_picture, take_back
 
     with explained():
@@ -80,7 +80,8 @@ def fit(
                 arguments |= {} if iterations is None else {"iterations": iterations}
                 arguments |= {} if max_seconds is None else {"max_seconds": max_seconds}
                 began = time.process_time()
-                result = _fitted(chosen, folder, optimizer, seed, resume, arguments)
+                with warned_as_asked(chosen):
+                    result = _fitted(chosen, folder, optimizer, seed, resume, arguments)
                 seconds = time.process_time() - began
             except BaseException:
                 take_back(made)

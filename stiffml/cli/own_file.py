@@ -1,5 +1,7 @@
 """A file of the user's own that says what to fit. It is run, because it is named as a program to run.
 
+It is run once in each process: with ``--jobs`` and ``--beside`` in several.
+
 It defines
 
 - ``model``: seed -> module, func(t, y) of the components of the data; or a module. Or in its place

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +34,17 @@ def set_up(asked: Asked) -> SetUp:
     if len(made.data.components) > SMALL or importlib.util.find_spec("casadi") is None:
         return made
     of_all = {"compile": True, **made.arguments.get("all", {})}
-    return replace(made, arguments={**made.arguments, "all": of_all})
+    is_own = "compile" not in made.arguments.get("all", {})
+    return replace(made, arguments={**made.arguments, "all": of_all}, compiles_unasked=is_own)
+
+
+@contextmanager
+def warned_as_asked(chosen: SetUp) -> Iterator[None]:
+    """Within this nobody hears that what was not asked for, compiled functions, is not possible."""
+    with warnings.catch_warnings():
+        if chosen.compiles_unasked:
+            warnings.filterwarnings("ignore", message="compile: func is evaluated by torch")
+        yield
 
 
 def _set_up(asked: Asked) -> SetUp:

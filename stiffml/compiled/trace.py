@@ -81,6 +81,8 @@ def trace(function: Flat, t: Tensor, u: Tensor, inputs: Collection[Tensor] = ())
     lifted: dict[str, Tensor] = {}
     baked: dict[int, Tensor] = {}
     for name, tensor in _constants(graph).items():
+        if tensor.layout is not torch.strided:
+            raise NotCompilableError(f"it reads a tensor whose layout is {tensor.layout}")
         if tensor.is_floating_point() and (tensor.requires_grad or id(tensor) in wanted):
             lifted[name] = tensor
         elif tensor.data_ptr() in reading.places:
@@ -132,7 +134,8 @@ class _Reading(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        self.places |= {one.data_ptr() for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)}
+        read = (one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor))
+        self.places |= {one.data_ptr() for one in read if one.layout is torch.strided}
         return func(*args, **kwargs)
 
 

@@ -115,7 +115,7 @@ class KeptSteps:
 
     def __copy__(self) -> KeptSteps:
         """Other ones that are where these are, and go their own way."""
-        made = object.__new__(KeptSteps)
+        made = object.__new__(type(self))
         vars(made).update(vars(self), renewals=self.renewals.copy())  # all else is replaced, never changed
         return made
 

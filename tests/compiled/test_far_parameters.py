@@ -1,4 +1,4 @@
-"""Parameters for which func is not finite, as trials of a fit have them: the code serves again afterwards."""
+"""Parameters for which func is not finite, as trials of a fit have, do not forbid the code for others."""
 
 from __future__ import annotations
 
@@ -37,3 +37,17 @@ def test_a_solve_at_which_nothing_is_finite_does_not_forbid_the_code() -> None:
     assert lost.status is stiffml.Status.NON_FINITE
     assert again.stats.in_c == before.stats.in_c > 0, "look at compiled in system/derivatives/compilation.py"
     assert torch.equal(again.y, before.y)
+
+
+def test_nor_does_a_first_solve_at_which_nothing_is_finite() -> None:
+    func, y0, t = Decay(), torch.tensor([1.0, 2.0], dtype=D), torch.tensor([0.0, 0.1], dtype=D)
+    with torch.no_grad():
+        func.log.fill_(1e3)
+        for _ in range(2):  # told once
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                lost = stiffml.solve(func, y0, t, method="bdf", compile=True, throw=False)
+            assert lost.status is stiffml.Status.NON_FINITE
+        assert not said
+        func.log.fill_(1.0)
+        assert stiffml.solve(func, y0, t, method="bdf", compile=True).stats.in_c > 0

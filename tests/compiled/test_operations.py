@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import stiffml
 from stiffml.compiled.expressions import Expressions
 from stiffml.compiled.refusal import NotCompilableError
 from stiffml.compiled.table import OPERATIONS
@@ -259,3 +260,17 @@ def test_lookup_beyond_the_table_is_nan() -> None:
     found = np.array(of.slope(0.0, [-1.0, 17.0], [])).ravel()
     assert found[0] == TABLE[-1]
     assert math.isnan(found[1])
+
+
+def test_a_sparse_tensor_is_left_to_torch() -> None:
+    """It has no memory that the code could read."""
+    matrix = (-torch.eye(3, dtype=D)).to_sparse()
+    y0, t = torch.ones(3, dtype=D), torch.tensor([0.0, 1.0], dtype=D)
+
+    def func(t: Tensor, y: Tensor) -> Tensor:
+        return torch.sparse.mm(matrix, y[:, None])[:, 0]
+
+    with pytest.warns(UserWarning, match="layout is torch.sparse_coo"):
+        found = stiffml.solve(func, y0, t, method="sdirk3", steps=stiffml.Grid(), compile=True)
+    wanted = stiffml.solve(func, y0, t, method="sdirk3", steps=stiffml.Grid())
+    assert torch.equal(found.y, wanted.y)

@@ -70,7 +70,7 @@ def reversed_in_c(
     parts = trajectories.parts if isinstance(trajectories, Trajectories) else (trajectories,)
     parameters = len(f.compiled.p)
     starts = np.array([*trajectories.starts, len(states)], dtype=np.int64)
-    total, counts = np.zeros(parameters), np.zeros(4, dtype=np.int64)
+    total, counts = np.zeros(parameters), np.zeros(5, dtype=np.int64)
     most = max(1, NUMBERS // max(parameters, 1))
     for first in range(0, len(parts), most):
         last = min(first + most, len(parts))

@@ -86,7 +86,7 @@ static double largest(const double *v, int64_t n) {
    zero without memory. */
 static int mend(struct worker *w, double s, const double *x, const double *f, double *jacobian) {
   int64_t n = w->task->width;
-  double *moved = w->error, *there = w->update, most = largest(x, n);
+  double *moved = w->error, *there = w->wrt_time, most = largest(x, n);
   w->run->mended++;
   for (int64_t c = 0; c < n; c++) {
     int64_t lacking = 0;

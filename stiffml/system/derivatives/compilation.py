@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stiffml.compiled.check import agrees, excess, require_same
 from stiffml.compiled.function import CompiledFunction
-from stiffml.compiled.refusal import NotCompilableError
+from stiffml.compiled.refusal import NotCompilableError, NotFiniteError
 from stiffml.parameters.names import Reached, reached
 from stiffml.system.function.batching import Func
 from stiffml.system.function.cache import remembered
@@ -89,7 +89,7 @@ class Compiled:
                 self._kept.usable[what] = True
             except NotCompilableError as error:
                 self._kept.usable[what] = False
-                _warn(error)
+                _warn(self._func, error)
         return self._kept.usable[what]
 
     def excess(self, t: float, u: np.ndarray, value: np.ndarray) -> float:
@@ -148,8 +148,9 @@ def compiled(
     except NotCompilableError as error:
         if required:
             raise ValueError(f"compile: func cannot be compiled, because {error}") from error
-        _warn(error)
-        known[key] = reads.values
+        _warn(func, error)
+        if not isinstance(error, NotFiniteError):
+            known[key] = reads.values
         return None
     known[key] = kept
     return Compiled(func, kept, tuple(tensor for _, tensor in kept.lifted), reads.tensors)
@@ -172,8 +173,14 @@ def _key(layout: Layout) -> object:
     return "compiled", layout
 
 
-def _warn(reason: Exception) -> None:
-    warnings.warn(f"compile: func is evaluated by torch, as without compile, because {reason}", stacklevel=2)
+def _warn(func: Func, reason: Exception) -> None:
+    """Once for each reason: layouts of a function may all be refused for the same."""
+    text, said = str(reason), remembered(func).setdefault("compile: said", set())
+    if text not in said:
+        said.add(text)
+        warnings.warn(
+            f"compile: func is evaluated by torch, as without compile, because {text}", stacklevel=2
+        )
 
 
 def _require_fit(layout: Layout, space: Space) -> None:
@@ -271,9 +278,7 @@ def _generic(func: Func, layout: Layout, start: Start) -> list[tuple[float, np.n
         if found is not None:
             states.append((t, found[0]))
     if not states:
-        raise NotCompilableError(
-            "it is not finite near the initial state, where it would be compared with torch"
-        )
+        raise NotFiniteError("it is not finite near the initial state, where it would be compared with torch")
     return states
 
 

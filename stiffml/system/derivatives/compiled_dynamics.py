@@ -12,12 +12,16 @@ from torch import Tensor
 from stiffml.errors import ReplayError
 from stiffml.parameters.leaves import origin
 from stiffml.parameters.names import Reached
+from stiffml.parameters.watch import Watch
 from stiffml.system.derivatives.compilation import Compiled, Start, compiled, kept_form
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.finite import is_finite
 from stiffml.system.function.batching import Batching, Sample
 from stiffml.system.function.generic_states import beside
 from stiffml.system.trial_memory import OutdatedError
+
+NUMBERS = 4_000_000
+"""Derivatives by parameters that are made at once (32 MB)."""
 
 
 class CompiledDynamics(Dynamics):
@@ -29,7 +33,8 @@ class CompiledDynamics(Dynamics):
     ----------
     compiled : Compiled
 
-    ``start``: where the solve begins, if values near it have been compared with those of torch.
+    ``start``: where the solve begins, if values near it have been compared with those of torch, as far as
+    these are finite.
     """
 
     is_compiled = True
@@ -47,13 +52,16 @@ class CompiledDynamics(Dynamics):
         self._take(compiled)
         self._last: tuple[float, np.ndarray] | None = None
         self._start = start
+        self._watch: Watch | None = None
 
     def _take(self, compiled: Compiled) -> None:
         self.compiled, self._code = compiled, compiled.code
         self.has_cheap_jacobian = not compiled.code.by_columns
 
     def renew(self) -> None:
-        if self.compiled.has_its_constants:
+        if self._watch is None:
+            self._watch = Watch(self.func)
+        if self.compiled.has_its_constants and self._watch.sees(self.func):
             self.compiled.renew()
             return
         # Other values of a buffer, say: they become numbers that the code reads.
@@ -61,6 +69,7 @@ class CompiledDynamics(Dynamics):
         found = compiled(self.func, self.layout, self.space, self._start, required=True)
         assert found is not None, "it would have raised"
         self._take(found)
+        self._watch = Watch(self.func)
         vars(self).pop("places", None)
 
     def stepped(self, evaluations: int, jacobians: int, s: float, u: np.ndarray) -> None:
@@ -216,16 +225,42 @@ class CompiledDynamics(Dynamics):
 
     def parameter_jacobian(self, positions: Sequence[int], s: Tensor, u: Tensor) -> dict[int, Tensor] | None:
         places = self.places
-        if places is None or self.extrapolates(s.numpy()) or not self.compiled.may("pull"):
+        if places is None or self.extrapolates(s.numpy()) or not len(s):
+            return None
+        wanted = {position: place for position in positions if (place := places[position]) is not None}
+        if not wanted:
+            return {}
+        count = sum(place.stop - place.start for place in wanted.values())
+        few = count < self._code.size  # then a product for each number, else one for each component
+        if not self.compiled.may("push" if few else "pull"):
             return None
         self.rhs_evals += len(s)
         t, y = self._at(s.numpy(), u.numpy())
-        found = self._forward(self._code.pull_rows(t, y, self.compiled.p)).reshape(*u.shape, -1)
-        return {
-            position: torch.from_numpy(found[..., place])
-            for position in positions
-            if (place := places[position]) is not None
-        }
+        rows = self._moved_by_each if few else self._pulled_by_rows
+        found = rows(t, y, list(wanted.values())).reshape(*u.shape, count)
+        parts = np.split(found, np.cumsum([place.stop - place.start for place in wanted.values()])[:-1], -1)
+        pairs = zip(wanted, parts, strict=True)
+        return {position: torch.from_numpy(np.ascontiguousarray(part)) for position, part in pairs}
+
+    def _moved_by_each(self, t: np.ndarray, y: np.ndarray, places: Sequence[slice]) -> np.ndarray:
+        """∂f/∂p, (states, size, numbers), of the numbers at some places of p."""
+        columns, unit = [], np.zeros_like(self.compiled.p)
+        for i in (i for place in places for i in range(place.start, place.stop)):
+            unit[i] = 1
+            columns.append(self._code.move(t, y, self.compiled.p, unit))
+            unit[i] = 0
+        return self._forward(np.stack(columns, -1))
+
+    def _pulled_by_rows(self, t: np.ndarray, y: np.ndarray, places: Sequence[slice]) -> np.ndarray:
+        """The same by way of all of p, for as many times in turn as fit into memory."""
+        p, samples = self.compiled.p, len(y) // len(t)
+        most = max(1, NUMBERS // (samples * self._code.size * len(p)))
+        found = []
+        for first in range(0, len(t), most):
+            last = min(first + most, len(t))
+            rows = self._code.pull_rows(t[first:last], y[first * samples : last * samples], p)
+            found.append(np.concatenate([rows[..., place] for place in places], -1))
+        return self._forward(np.concatenate(found))
 
     @cached_property
     def places(self) -> list[slice | None] | None:

@@ -101,6 +101,11 @@ class Differentiated:
         for part in self._system.parts:
             part.renew()
 
+    def confirm(self) -> None:
+        """Raise ReplayError if func is compiled, and its value is not that of the code."""
+        for part in self._system.parts:
+            part.confirm()
+
     def units(self, count: int) -> Units:
         """The directions of all parameters that are fitted, among ``count``."""
         return Units(self._first, count)
@@ -134,8 +139,7 @@ class Differentiated:
                 few = rows * size < len(starts[0]) and rows * len(starts[0]) >= MANY
                 way = self._adjoints if few else self._tangents
                 found |= way(group, segment, starts)
-            for part in self._system.parts:
-                part.confirm()
+            self.confirm()
         return [found[number] for number in range(len(starts))]
 
     def _tangents(
@@ -188,6 +192,7 @@ class Differentiated:
             for group, segment in zip(solved.groups, solved.segments, strict=True):
                 at_start = np.concatenate([starts[number] for number in group.which])[None]
                 found |= self._swept(group, segment, at_start, Along([direction]))
+            self.confirm()
         return [found[number][:, :, 0] for number in range(len(starts))]
 
     def back(self, solved: Solved, cotangents: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -206,6 +211,7 @@ class Differentiated:
                     is_small = reverse_for_many(equations, replay, pending, one, found)
                     assert is_small, "steps are solved together where Jacobians are small dense blocks"
                     by_start[number] = pending.pop(0, np.zeros((size, 1)))[:, 0]
+            self.confirm()
         return found[0], [by_start[number] for number in range(len(cotangents))]
 
     @staticmethod

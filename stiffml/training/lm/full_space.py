@@ -161,6 +161,8 @@ class FullSpaceResiduals(IntervalResiduals):
                 starts, changes = ([of[number] for number in group.which] for of in (begins, moved))
                 rows.residual(starts, x)
                 found.append(rows.derivatives(starts, x, changes, self._units))
+            assert isinstance(self._engine, Together)
+            self._engine.confirm()
         by_x = csr_array(block_diag([by_x for by_x, _ in found], format="csr"))
         return by_x, np.concatenate([by_theta for _, by_theta in found])
 

@@ -100,10 +100,19 @@ class Residuals:
         return OneByOne(self.arguments, self.vector.parameters)
 
     def write(self, theta: np.ndarray) -> None:
-        """Give the model these numbers (size,)."""
+        """Give the model these numbers (size,).
+
+        Raises
+        ------
+        TrialError
+            If the model is compiled, reads other things than before, and cannot be compiled with these.
+        """
         self.vector.write(theta)
         if isinstance(self.engine, Together):
-            self.engine.renew()
+            try:
+                self.engine.renew()
+            except ValueError as error:
+                raise TrialError(str(error)) from error
 
     def of(self, intervals: Sequence[Interval]) -> IntervalResiduals:
         """The residuals of these intervals."""
