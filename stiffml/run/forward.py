@@ -133,17 +133,20 @@ def _note_values_at_the_end(run: Run, system: System, drive: Drive) -> None:
         run.after = Values.at(end, "ended", drive.stepper.slopes, system)
     elif isinstance(run.kept, KeptGraphs) and len(run.kept) == run.trajectory.n_steps:
         pass  # the reverse sweep evaluates nothing again, or compares the ends of all steps
-    elif all(part.is_compiled and not part.extrapolates(end) for part in system.parts):
+    elif system.f.is_compiled and all(p.is_compiled and not p.extrapolates(end) for p in system.parts):
         run.find_after = partial(_known_values, end, state, system)  # its numbers stay as they are
     else:
         run.after = _known_values(end, state, system) or _values_anew(end, state, system)
 
 
 def _known_values(end: float, state: np.ndarray, system: System) -> Values | None:
-    known = [part.known_slope(end, state) for part in system.parts]
-    if any(slope is None for slope in known):
-        return None
-    return Values.at(end, "ended", [slope for slope in known if slope is not None], system)
+    known: list[np.ndarray] = []
+    for part in system.parts:
+        slope = part.known_slope(end, state)
+        if slope is None:
+            return None
+        known.append(slope)
+    return Values.at(end, "ended", known, system)
 
 
 def _values_anew(end: float, state: np.ndarray, system: System) -> Values | None:
