@@ -73,8 +73,11 @@ class Recording:
             listeners = self._listeners(stack, job, total)
             try:
                 while not job.finished:
+                    before = len(job.progress.rows)
                     job.advance()
                     done = len(job.progress.rows)
+                    if done == before:  # an attempt that could not begin, say
+                        continue
                     for listener in listeners:
                         listener()
                     if folder is not None and done % self.save_every == 0 and done != saved:

@@ -218,3 +218,26 @@ def test_settings_are_checked() -> None:
     for arguments, kind, message in wrong:
         with pytest.raises(kind, match=message):
             FirstOrder(**arguments)
+
+
+@pytest.mark.parametrize("progress", [False, True])
+def test_a_first_attempt_that_cannot_begin_is_no_iteration(progress: bool) -> None:
+    """Nothing is reported of it, and the next one goes on."""
+
+    def model(seed: int) -> Chain:
+        made = Chain(2.0, 300.0)
+        if seed == 0:
+            made.logs.data.fill_(800.0)  # whose exponentials are infinite
+        return made
+
+    told = []
+    found = fit(
+        model,
+        chain_runs(),
+        strategy=Whole(last=3),
+        attempts=2,
+        target=1e-9,
+        progress=progress,
+        report=lambda now: told.append(len(now.rows)),
+    )
+    assert told == list(range(1, found.history.sizes["iteration"] + 1)), "look at drive in recording.py"

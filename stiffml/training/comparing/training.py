@@ -256,7 +256,7 @@ class Judge:
     def __init__(self, data: Runs, validate: Runs | None, arguments: Mapping[str, Any]) -> None:
         self._data, self._validate = data, validate
         self._scale = scale_of(arguments.get("scale"), data)[0]
-        self._equations = {name: arguments[name] for name in EQUATIONS if name in arguments}
+        self._equations = {name: arguments[name] for name in (*EQUATIONS, "compile") if name in arguments}
         self._solving = {
             name: arguments[name] for name in (*EQUATIONS, *STEPPING, "method", "steps") if name in arguments
         }
