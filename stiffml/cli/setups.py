@@ -33,9 +33,12 @@ def set_up(asked: Asked) -> SetUp:
     made = _set_up(asked)
     if len(made.data.components) > SMALL or importlib.util.find_spec("casadi") is None:
         return made
-    of_all = {"compile": True, **made.arguments.get("all", {})}
-    is_own = "compile" not in made.arguments.get("all", {})
-    return replace(made, arguments={**made.arguments, "all": of_all}, compiles_unasked=is_own)
+    of_all = made.arguments.get("all", {})
+    if "compile" in of_all:
+        return made
+    return replace(
+        made, arguments={**made.arguments, "all": {"compile": True, **of_all}}, compiles_unasked=True
+    )
 
 
 @contextmanager

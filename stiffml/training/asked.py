@@ -30,7 +30,7 @@ EQUATIONS = ("linear", "jacobian", "mass", "make_consistent")
 """Further arguments of a solve that a fit takes. Solves with tight tolerances get them too."""
 
 STEPPING = ("rtol", "atol", "newton", "compile")
-"""Those that only the fit's own solves get."""
+"""Those of the fit's own solves: a result is solved again with tolerances of its own, by torch."""
 
 
 RELATIVE, ABSOLUTE = 1e-9, 1e-10

@@ -68,7 +68,7 @@ class Recording:
         held = folder.load() if folder is not None and folder.resumes else None
         if held is not None:
             load(held)
-        saved, written = len(job.progress.rows), time.perf_counter()
+        written = time.perf_counter()
         with ExitStack() as stack:
             listeners = self._listeners(stack, job, total)
             try:
@@ -80,9 +80,8 @@ class Recording:
                         continue
                     for listener in listeners:
                         listener()
-                    if folder is not None and done % self.save_every == 0 and done != saved:
+                    if folder is not None and done % self.save_every == 0:
                         folder.save(state())
-                        saved = done
                         if time.perf_counter() - written > REST:
                             folder.write(history(), job.progress.failures)
                             written = time.perf_counter()

@@ -230,7 +230,8 @@ class CompiledDynamics(Dynamics):
         wanted = {position: place for position in positions if (place := places[position]) is not None}
         if not wanted:
             return {}
-        count = sum(place.stop - place.start for place in wanted.values())
+        sizes = [place.stop - place.start for place in wanted.values()]
+        count = sum(sizes)
         few = count < self._code.size  # then a product for each number, else one for each component
         if not self.compiled.may("push" if few else "pull"):
             return None
@@ -238,7 +239,7 @@ class CompiledDynamics(Dynamics):
         t, y = self._at(s.numpy(), u.numpy())
         rows = self._moved_by_each if few else self._pulled_by_rows
         found = rows(t, y, list(wanted.values())).reshape(*u.shape, count)
-        parts = np.split(found, np.cumsum([place.stop - place.start for place in wanted.values()])[:-1], -1)
+        parts = np.split(found, np.cumsum(sizes)[:-1], -1)
         pairs = zip(wanted, parts, strict=True)
         return {position: torch.from_numpy(np.ascontiguousarray(part)) for position, part in pairs}
 
