@@ -22,9 +22,9 @@ from stiffml.training.figures import save_figures
 from stiffml.training.first_order import fit_by_descent
 from stiffml.training.fitting import fit_by_levenberg_marquardt
 from stiffml.training.folder import FIGURES
-from stiffml.training.lm.climb import Goal
 from stiffml.training.lm.ladder import Strategy, Whole
 from stiffml.training.lm.levenberg_marquardt import LevenbergMarquardt
+from stiffml.training.lm.progress import Goal
 from stiffml.training.lm.residuals import Residuals
 from stiffml.training.restarts import Factory, Restarts
 from stiffml.training.result import Result

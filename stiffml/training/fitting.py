@@ -12,11 +12,12 @@ from stiffml.training.asked import Asked, bounds_of
 from stiffml.training.data import Runs
 from stiffml.training.folder import to_arrays, to_tensors
 from stiffml.training.history import history_dataset
-from stiffml.training.lm.climb import Climb, Goal
+from stiffml.training.lm.climb import Climb
 from stiffml.training.lm.covariance import Covariance, covariance
 from stiffml.training.lm.ladder import FullSpace, GrowingHorizon, MultipleShooting, Strategy
 from stiffml.training.lm.levenberg_marquardt import Iteration, LevenbergMarquardt
 from stiffml.training.lm.profile import Profiler
+from stiffml.training.lm.progress import Goal
 from stiffml.training.resolving import ATOL, RTOL, mean_of, resolve
 from stiffml.training.result import Result
 from stiffml.training.starts import start_of, units_of

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stiffml.training.lm.climb import Row
+from stiffml.training.lm.progress import Row
 
 if TYPE_CHECKING:
     import xarray

@@ -22,7 +22,7 @@ from stiffml.training import (
     least_squares,
 )
 from stiffml.training.asked import with_newton
-from stiffml.training.lm.climb import Climb, Goal
+from stiffml.training.lm.climb import Climb
 from stiffml.training.lm.levenberg_marquardt import Iteration
 from stiffml.training.lm.residuals import Residuals
 
