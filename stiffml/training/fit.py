@@ -118,8 +118,9 @@ def fit(
         The same, at most, of the model solved again with tight tolerances, at the data to validate on or else
         at the data. An attempt whose error then is larger is followed by another. Default: not asked.
     attempts : int
-        Restarts with other weights, until ``target`` and ``judged`` are reached; the best one counts.
-        Default 1.
+        Restarts with other weights, until ``target`` and ``judged`` are reached; the best one counts. One
+        that will miss ``target`` at its pace makes room for the next, and goes on in the end if it is the
+        best of all. Default 1.
     seed : int
         Of the first attempt, if the model is a function of it; attempt k has seed + 1000 k.
     iterations : int

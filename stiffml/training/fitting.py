@@ -100,6 +100,8 @@ def fit_by_levenberg_marquardt(
     now = climb.progress
     if now.best is None or now.best_theta is None or now.best_point is None:
         raise TrainingError(_lost(climb))
+    if now.best.number != now.attempt:
+        reset(now.best.number)  # buffers may be others with each attempt; its weights are in the point
     point = residuals.of(climb.rungs[-1].intervals).restored(now.best_point)
     found: Covariance | None = None
     profiler: Profiler | None = None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stiffml.checks import described
 from stiffml.training.data import Runs
@@ -51,6 +51,7 @@ class Restarts:
                 raise TypeError(f"model: the function must return a torch.nn.Module, not {described(model)}")
         self.model = model
         self.suggested = self._prepared(model)
+        self._buffers = {0: _copies(model)}
 
     def require_possible(self) -> None:
         """Raise ValueError if the model cannot get other weights."""
@@ -67,14 +68,26 @@ class Restarts:
             )
 
     def reset(self, attempt: int) -> None:
-        """Give the model the weights of an attempt; 0 leaves those that it has."""
-        if attempt == 0:
-            return
-        seed = self.seed + ATTEMPT * attempt
+        """Give the model the weights of an attempt and its buffers, the same as at first if it is repeated.
+
+        0 leaves the weights as they are.
+        """
+        if attempt > 0:
+            self._draw(self.seed + ATTEMPT * attempt)
+        if attempt not in self._buffers:
+            self._buffers[attempt] = _copies(self.model)
+        with torch.no_grad():
+            for name, buffer in self.model.named_buffers():
+                buffer.copy_(self._buffers[attempt][name])
+
+    def _draw(self, seed: int) -> None:
         if self._factory is not None:
             made = self._factory(seed)
             self._prepared(made)
             self.model.load_state_dict(made.state_dict())
+            with torch.no_grad():
+                for name, buffer in made.named_buffers():  # a state_dict may leave some out
+                    self.model.get_buffer(name).copy_(buffer)
             return
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -93,6 +106,11 @@ class Restarts:
                 found.append(module)
                 inside |= {id(part) for part in module.modules()}
         return found
+
+
+def _copies(model: nn.Module) -> dict[str, Tensor]:
+    """Its buffers."""
+    return {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
 
 
 def _require_one_argument(factory: Factory) -> None:

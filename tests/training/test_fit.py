@@ -24,6 +24,7 @@ from stiffml.training import (
 from stiffml.training.asked import with_newton
 from stiffml.training.lm.climb import Climb
 from stiffml.training.lm.levenberg_marquardt import Iteration
+from stiffml.training.lm.progress import Goal
 from stiffml.training.lm.residuals import Residuals
 
 FINE = Grid(20)

@@ -1,7 +1,8 @@
 """Climbs the rungs of a strategy, with restarts from other weights, one iteration at a time.
 
 A rung whose intervals cannot be solved is one step back: the rung before is fitted more closely. After a few
-of these the attempt is given up, and the next one starts from other weights.
+of these the attempt ends, and the next one starts from other weights. So does one whose pace is too slow for
+the target, if others are left; the best of all goes on in the end if it was such a one.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import numpy as np
 from stiffml.training.lm.full_space import FullSpaceIteration, FullSpaceResiduals
 from stiffml.training.lm.intervals import Rung
 from stiffml.training.lm.levenberg_marquardt import Iteration, State, TrialError
+from stiffml.training.lm.pace import too_slow
 from stiffml.training.lm.progress import Attempt, Failure, Goal, Progress, Row
 from stiffml.training.lm.residuals import IntervalResiduals, Residuals, rearranged
 
 STEPS_BACK = 2
-"""How often an attempt goes back a rung before it is given up."""
+"""How often an attempt goes back a rung before it ends."""
 
 CLOSER = 1e-2
 """By which factor the tolerance of a rung is smaller where it is fitted again."""
@@ -36,8 +38,8 @@ class Climb:
     iteration : Iteration
     goal : Goal
     reset : callable
-        From the number of an attempt, 1 or more, to parameters (size,) to begin with; for goals with more
-        than one attempt.
+        From the number of an attempt to parameters (size,) to begin with; for goals with more than one
+        attempt.
     judge : callable
         From parameters (size,) to an error by which attempts are compared, instead of their residuals.
     """
@@ -117,24 +119,39 @@ class Climb:
         now.state = state
         self._row(state, began)
         error = mean_error(state.point.residuals)
-        last = now.level == len(self.rungs) - 1
+        given_up = False
         if rung.to_target and error <= self.goal.error:
             state.outcome = "reached the target"
         elif not state.outcome and state.iteration >= rung.iterations:
             state.outcome = f"stopped after {rung.iterations} iterations"
+        elif not state.outcome and self._is_too_slow(state):
+            given_up, state.outcome = True, f"too slow for the target after {state.iteration} iterations"
         if state.outcome:
-            self._end_rung(state, error, last)
+            self._end_rung(state, error, given_up)
+
+    def _is_last(self) -> bool:
+        return self.progress.level == len(self.rungs) - 1
+
+    def _others_are_left(self) -> bool:
+        return self._reset is not None and len(self.progress.attempts) + 1 < self.goal.attempts
+
+    def _is_too_slow(self, state: State) -> bool:
+        """Of the last rung, while there are other attempts to make."""
+        if self.goal.error == 0 or not self._is_last() or not self._others_are_left():
+            return False
+        errors = [row.error for row in self.progress.rows[-state.iteration - 1 :]]
+        return too_slow(errors, self.goal.error, self.rungs[-1].iterations)
 
     def _is_again(self) -> bool:
         return self.progress.came_from >= self.progress.level
 
-    def _end_rung(self, state: State, error: float, last: bool) -> None:
+    def _end_rung(self, state: State, error: float, given_up: bool = False) -> None:
         now = self.progress
         now.theta, now.paths, now.came_from, now.state = state.point.theta, state.point.paths, now.level, None
         now.held = None if self.rungs[now.level].weight is None else self.problem().kept(state.point)
-        if last:
+        if self._is_last():
             # The point itself is kept: without its stages the solve might not find it again.
-            self._end_attempt(error, state.outcome, self.problem().kept(state.point))
+            self._end_attempt(error, state.outcome, self.problem().kept(state.point), given_up)
         else:
             now.level += 1
 
@@ -147,33 +164,54 @@ class Climb:
         now.back += 1
         now.level -= 1
 
-    def _end_attempt(self, error: float, outcome: str, point: dict[str, Any] | None = None) -> None:
+    def _end_attempt(
+        self, error: float, outcome: str, point: dict[str, Any] | None = None, given_up: bool = False
+    ) -> None:
         now = self.progress
         judged = error
         if np.isfinite(error) and self._judge is not None:
             judged = self._judge(now.theta)
-        ended = Attempt(now.attempt, error, judged, outcome)
-        now.attempts.append(ended)
+        ended = Attempt(now.attempt, error, judged, outcome, given_up)
+        others_are_left = self._others_are_left()
+        now.attempts[ended.number : ended.number + 1] = [ended]
         goal = self.goal
         close = error <= goal.error or (goal.error == 0 and goal.judged is not None)
         reached = close and (goal.judged is None or judged <= goal.judged)
-        if reached or (np.isfinite(error) and (now.best is None or judged < now.best.judged)):
+        better = np.isfinite(error) and (now.best is None or now.taken_up or judged < now.best.judged)
+        if reached or better:
             now.best, now.best_theta, now.best_point = ended, now.theta.copy(), point
         if reached:
             now.outcome = "reached the target"
-        elif self._reset is None or now.attempt + 1 >= goal.attempts:
-            now.outcome = f"{outcome}, after {len(now.attempts)} attempts" if now.attempt else outcome
+        elif others_are_left:
+            self._start(ended.number + 1)
+        elif now.best is not None and now.best.given_up:
+            self._take_up(now.best)
         else:
-            now.attempt += 1
-            now.theta = self._reset(now.attempt)
-            now.level = now.back = 0
-            now.paths, now.held, now.came_from = None, None, -1
+            count = len(now.attempts)
+            now.outcome = f"{outcome}, after {count} attempts" if count > 1 else outcome
+
+    def _start(self, attempt: int) -> None:
+        now = self.progress
+        assert self._reset is not None
+        now.attempt, now.theta = attempt, self._reset(attempt)
+        now.level = now.back = 0
+        now.paths, now.held, now.came_from = None, None, -1
+
+    def _take_up(self, best: Attempt) -> None:
+        """Go on with an attempt that was given up for others."""
+        now = self.progress
+        now.attempt, now.level, now.taken_up = best.number, len(self.rungs) - 1, True
+        assert self._reset is not None  # only where others were left is an attempt given up
+        assert now.best_point is not None
+        self._reset(best.number)  # its buffers; its weights are in the point
+        point = self.problem().restored(now.best_point)
+        now.state = self._iteration().begin(point.numbers, point)
 
     def _out_of_time(self) -> None:
         now = self.progress
         text = f"stopped after {self.goal.seconds:g} s"
-        if now.state is not None and now.level == len(self.rungs) - 1:
-            self._end_rung(now.state, mean_error(now.state.point.residuals), True)
+        if now.state is not None and self._is_last():
+            self._end_rung(now.state, mean_error(now.state.point.residuals))
         now.outcome = text
 
     def _failed(self, error: TrialError, iteration: int) -> None:
@@ -198,7 +236,7 @@ class Climb:
         plain = {
             name: getattr(now, name)
             for name in (
-                *("theta", "attempt", "level", "back", "came_from", "paths", "held"),
+                *("theta", "attempt", "level", "back", "came_from", "paths", "held", "taken_up"),
                 *("best_theta", "best_point", "outcome"),
             )
         }
@@ -219,6 +257,8 @@ class Climb:
             name: [kind(**one) for one in held.pop(name)] for name, kind in kinds.items()
         }
         self.progress = Progress(**held, **lists, best=None if best is None else Attempt(**best))
+        if self.progress.attempt and self._reset is not None:
+            self._reset(self.progress.attempt)
         if state is not None:
             point = self.problem().restored(state.pop("point"))
             self.progress.state = self._iteration().resumed(state, point)

@@ -49,12 +49,25 @@ class Row:
 
 @dataclass
 class Attempt:
-    """An attempt that has ended: its mean absolute residual, the judge's error, and why it ended."""
+    """An attempt that has ended.
+
+    Attributes
+    ----------
+    number : int
+        From 0.
+    error, judged : float
+        Its mean absolute residual, and the judge's error.
+    outcome : str
+        Why it ended.
+    given_up : bool
+        Whether it could have gone on, but too slowly.
+    """
 
     number: int
     error: float
     judged: float
     outcome: str
+    given_up: bool = False
 
 
 @dataclass
@@ -92,6 +105,8 @@ class Progress:
         All vectors of the rung before, if it had them as unknowns.
     state : State or None
         Of the present rung; None where it has not begun.
+    taken_up : bool
+        Whether the present attempt is one that was given up, and goes on now that no other was better.
     """
 
     theta: np.ndarray
@@ -102,6 +117,7 @@ class Progress:
     paths: list[Path] | None = None
     held: dict[str, Any] | None = None
     state: State | None = None
+    taken_up: bool = False
     best_theta: np.ndarray | None = None
     best_point: dict[str, Any] | None = None
     best: Attempt | None = None
