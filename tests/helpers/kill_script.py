@@ -147,7 +147,7 @@ def iterations(folder: Path) -> int:
     for name in (STATE, BEFORE):
         if (folder / name).exists():
             state = folders._read(folder / name)
-            return len(state["progress"]["rows"] if "progress" in state else state["rows"])
+            return len(state.get("progress", state)["rows"]["seconds"])
     return 0
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from decays import COMPONENTS, Chain, chain_runs, exact
+from decays import COMPONENTS, Chain, Rising, chain_runs, exact
 from methods import NEWTON_WHOLE
 
 from stiffml import Adaptive, Grid, Newton
@@ -15,6 +15,7 @@ from stiffml.training.lm.intervals import Interval, shot, whole
 from stiffml.training.lm.levenberg_marquardt import TrialError
 from stiffml.training.lm.one_by_one import OneByOne
 from stiffml.training.lm.residuals import Residuals, rearranged
+from stiffml.training.lm.step_by_step import step_by_step
 
 SCALE = np.array([0.5, 2e-3])
 LOOK_AT = "look at stiffml/training/lm/together.py"
@@ -168,3 +169,24 @@ def test_exact_solution_is_that_of_the_model() -> None:
     slope = (exact(t + h, 1.5, 0.2) - exact(t - h, 1.5, 0.2)) / (2 * h)
     expected = np.stack([-4 * y[:, 0], 4 * y[:, 0] - 900 * y[:, 1]], axis=1)
     np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_beginning_is_given_up_where_steps_are_cut_again_and_again() -> None:
+    """y' = y² from 1 has no solution at t = 1; steps of the middle rule before it can be solved if cut."""
+    model, start = Rising(0.0), np.ones(1)
+    calls = 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    times = np.array([0.0, 0.5, 0.85])
+    runs = Runs([Run("up", times, np.ones((3, 1)))], ["A"], initial="known")
+    arguments = Residuals(model, runs, start, {"method": "cn", "steps": Grid(1)}).arguments
+    found = step_by_step(arguments, times, start, 60)
+    assert len(found.step_times) == 7, "one of two steps is cut into five"
+    model.register_forward_hook(count)
+    with pytest.raises(TrialError, match="its steps were cut until they were 4, for 2 rows") as caught:
+        step_by_step(arguments, times, start, 4)
+    assert 0.5 < caught.value.t < 0.85
+    assert calls < 200, "it goes on beyond its number of steps"

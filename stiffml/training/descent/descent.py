@@ -10,13 +10,14 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from stiffml.steps import KeptSteps
+from stiffml.training.columns import columns_of, rows_of
 from stiffml.training.data.batches import members
 from stiffml.training.descent.loss import Evaluated, Fault, IntervalLoss
 from stiffml.training.descent.optimizers import copied, takes_one_group
@@ -326,7 +327,11 @@ class Descent:
             "kept": [
                 ([one.run, one.first, one.last], kept.state_dict()) for one, kept in self._loss.kept.items()
             ],
-            "progress": asdict(self.progress),
+            "progress": {
+                **{one.name: copy.copy(getattr(self.progress, one.name)) for one in fields(self.progress)},
+                "rows": columns_of(Row, self.progress.rows),
+                "failures": columns_of(Failure, self.progress.failures),
+            },
         }
 
     def load_state_dict(self, held: dict[str, Any]) -> None:
@@ -339,7 +344,7 @@ class Descent:
         self._before, self._best = held["before"], held["best"]
         self._loss.kept = {Interval(*place): self._loss.new_kept(state) for place, state in held["kept"]}
         progress = dict(held["progress"])
-        progress["rows"] = [Row(**row) for row in progress["rows"]]
-        progress["failures"] = [Failure(**one) for one in progress["failures"]]
+        progress["rows"] = rows_of(Row, progress["rows"])
+        progress["failures"] = rows_of(Failure, progress["failures"])
         self.progress = DescentProgress(**progress)
         torch.set_rng_state(held["random"])

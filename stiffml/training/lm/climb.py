@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from stiffml.training.columns import columns_of, rows_of
 from stiffml.training.lm.full_space import FullSpaceIteration, FullSpaceResiduals
 from stiffml.training.lm.intervals import Rung
 from stiffml.training.lm.levenberg_marquardt import Iteration, State, TrialError
@@ -26,6 +27,9 @@ STEPS_BACK = 2
 
 CLOSER = 1e-2
 """By which factor the tolerance of a rung is smaller where it is fitted again."""
+
+LISTS = {"rows": Row, "attempts": Attempt, "failures": Failure}
+"""Of a progress."""
 
 
 class Climb:
@@ -243,19 +247,14 @@ class Climb:
         state = None
         if now.state is not None:
             state = {**now.state.state_dict(), "point": self.problem().kept(now.state.point)}
-        lists = {
-            name: [asdict(one) for one in getattr(now, name)] for name in ("rows", "attempts", "failures")
-        }
+        lists = {name: columns_of(kind, getattr(now, name)) for name, kind in LISTS.items()}
         return {**plain, **lists, "state": state, "best": None if now.best is None else asdict(now.best)}
 
     def load_state_dict(self, held: dict[str, Any]) -> None:
         """Go on from a ``state_dict`` of the same fit."""
         held = dict(held)
         state, best = held.pop("state"), held.pop("best")
-        kinds = {"rows": Row, "attempts": Attempt, "failures": Failure}
-        lists: dict[str, Any] = {
-            name: [kind(**one) for one in held.pop(name)] for name, kind in kinds.items()
-        }
+        lists: dict[str, Any] = {name: rows_of(kind, held.pop(name)) for name, kind in LISTS.items()}
         self.progress = Progress(**held, **lists, best=None if best is None else Attempt(**best))
         if self.progress.attempt and self._reset is not None:
             self._reset(self.progress.attempt)

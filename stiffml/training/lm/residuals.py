@@ -19,9 +19,10 @@ from stiffml.system.space import solving_on
 from stiffml.training.data import Runs
 from stiffml.training.lm.intervals import Interval, filled
 from stiffml.training.lm.levenberg_marquardt import TrialError
-from stiffml.training.lm.one_by_one import OneByOne, one_solution, path_of
+from stiffml.training.lm.one_by_one import OneByOne, path_of
 from stiffml.training.lm.side_by_side import SideBySide, takes_batch
 from stiffml.training.lm.solved_point import SolvedPoint
+from stiffml.training.lm.step_by_step import step_by_step
 from stiffml.training.lm.together import Together
 from stiffml.training.lm.vector import FittedVector
 
@@ -31,6 +32,8 @@ Path = tuple[np.ndarray, np.ndarray]
 SMALL = 2_000
 """Parameters up to which all runs are solved in one call, and differentiated by tangents."""
 
+CUTS = 5
+"""Steps for each one asked for, and for ten more, by which an interval is solved at most to find a guess."""
 
 ROOM = 400_000_000
 """Derivatives in a matrix at most: 3.2 GB."""
@@ -225,8 +228,10 @@ class IntervalResiduals:
         return found
 
     def _step_by_step(self, interval: Interval, times: np.ndarray, start: np.ndarray) -> Solution:
+        together = isinstance(self._engine, Together)
+        most = CUTS * (10 + self._engine.steps_between(times)) if together else None  # type: ignore[union-attr]
         try:
-            return one_solution(self._of.arguments, times, start)
+            return step_by_step(self._of.arguments, times, start, most)
         except Exception as error:  # whatever func raises far from the data
             run = self._of.runs[interval.run].name
             t = float(getattr(error, "t", float("nan")))

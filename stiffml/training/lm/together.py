@@ -44,6 +44,10 @@ class Together(Differentiated):
                 part.append(new)  # type: ignore[attr-defined]
         return [self._group(*parts) for parts in found]
 
+    def steps_between(self, times: np.ndarray) -> int:
+        """How many there are from the first of these times (rows,) to the last."""
+        return self._planned(times)[0].n_steps
+
     def _planned(self, times: np.ndarray) -> tuple[Trajectory, np.ndarray]:
         outputs = self._system.direction * times
         steps = self.request.steps
