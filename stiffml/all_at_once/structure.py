@@ -113,20 +113,18 @@ _KNOWN: OrderedDict[object, Structure] = OrderedDict()
 
 
 def structure_of(method: Method, segment: Segment, form: Form) -> Structure:
-    """The equations of a segment; of the last few of one trajectory, kept, since trainings repeat steps.
+    """The equations of a segment; of the last few, kept, since trainings repeat steps.
 
     They depend on the times of the steps alone.
     """
     trajectory = segment.trajectory
-    if not isinstance(trajectory, Trajectory):
-        return Structure(method.blocks(segment, form))
-    half = trajectory.half
+    parts = (trajectory,) if isinstance(trajectory, Trajectory) else trajectory.parts
     key = (
         method,
         form,
         (segment.first, segment.last, segment.origin),
         trajectory.times[: segment.last + 1].tobytes(),
-        None if half is None else half[0],
+        tuple((part.n_steps, None if part.half is None else part.half[0]) for part in parts),
     )
     found = _KNOWN.pop(key, None) or Structure(method.blocks(segment, form))
     keep(_KNOWN, key, found, len(found.topology.entries.row))

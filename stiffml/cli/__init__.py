@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 from typing import Annotated
 
 import typer
@@ -36,3 +38,4 @@ def main(
     ] = False,
 ) -> None:
     """Scientific machine learning on stiff systems."""
+    atexit.register(gc.freeze)  # the collections of an ending Python would walk through torch for a second

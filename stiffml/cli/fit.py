@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -79,19 +80,33 @@ def fit(
                 arguments = {**chosen.of(optimizer), **changes}
                 arguments |= {} if iterations is None else {"iterations": iterations}
                 arguments |= {} if max_seconds is None else {"max_seconds": max_seconds}
-                began = time.process_time()
+                clock = Clock(None if other is None else other.end_at)
                 with warned_as_asked(chosen):
-                    result = _fitted(chosen, folder, optimizer, seed, resume, arguments)
-                seconds = time.process_time() - began
+                    result = _fitted(chosen, folder, optimizer, seed, resume, arguments, clock)
+                seconds = clock.end()
             except BaseException:
                 take_back(made)
                 raise
-            if other is not None:
-                other.end_at(seconds)
             _write(folder, chosen, result)
             curve = None if other is None else _waited_for(other, seconds)
         save_picture(folder / "fit.png", picture(chosen, result, seconds, curve))
     console.print(_table(chosen, result, optimizer, seed, seconds, folder, curve))
+
+
+class Clock:
+    """CPU seconds from now to the end of a fit, which is before its figures; ``told`` is called with them."""
+
+    def __init__(self, told: Callable[[float], None] | None) -> None:
+        self._began, self._told = time.process_time(), told
+        self._seconds: float | None = None
+
+    def end(self) -> float:
+        """The seconds until it was called first."""
+        if self._seconds is None:
+            self._seconds = time.process_time() - self._began
+            if self._told is not None:
+                self._told(self._seconds)
+        return self._seconds
 
 
 def _with_method(method: str) -> dict[str, Any]:
@@ -110,7 +125,13 @@ def _waited_for(other: Beside, seconds: float) -> Curve | None:
 
 
 def _fitted(
-    chosen: SetUp, folder: Path, optimizer: str, seed: int, resume: bool, arguments: dict[str, Any]
+    chosen: SetUp,
+    folder: Path,
+    optimizer: str,
+    seed: int,
+    resume: bool,
+    arguments: dict[str, Any],
+    clock: Clock,
 ) -> Result:
     from stiffml import training
 
@@ -121,6 +142,8 @@ def _fitted(
             row = now.rows[-1]
             note = f"error {row.error:.1e}" if hasattr(row, "error") else f"loss {row.loss:.1e}"
             work.update(len(now.rows), note=note)
+            if now.outcome:
+                clock.end()
 
         try:
             return training.fit(

@@ -26,6 +26,9 @@ DIAGONAL = 1e-8
 BLOCK = 16
 """Columns that LAPACK turns at a time."""
 
+BLOCK_QR = 64
+"""Columns for which the factorisation has room."""
+
 MANY = 300
 """Parameters from which the small system is solved, where residuals are fewer."""
 
@@ -41,6 +44,32 @@ class DampedSystem(Protocol):
 
     def step(self, damping: float) -> tuple[np.ndarray, float]:
         """The step (size,), and by how much it lowers half the sum of squares of the linearisation."""
+
+
+class Factors:
+    """Q and R of a matrix (m, n), m ≥ n, whose Q is kept as reflectors: it is only ever multiplied with."""
+
+    def __init__(self, matrix: np.ndarray) -> None:
+        self._rows, size = matrix.shape
+        if size:
+            self._reflectors, self._scalars, _, _ = lapack.dgeqrf(matrix, lwork=BLOCK_QR * size)
+            self.triangle = np.asfortranarray(np.triu(self._reflectors[:size]))
+        else:
+            self.triangle = np.zeros((0, 0))
+
+    def across(self, v: np.ndarray) -> np.ndarray:
+        """(n,) Qᵀ v, of ``v`` (m,)."""
+        return self._times(v, "T")[: len(self.triangle)]
+
+    def back(self, v: np.ndarray) -> np.ndarray:
+        """(m,) Q v, of ``v`` (n,)."""
+        return self._times(np.pad(v, (0, self._rows - len(v))), "N")
+
+    def _times(self, v: np.ndarray, trans: str) -> np.ndarray:
+        if not len(self.triangle):
+            return v
+        room = BLOCK_QR
+        return lapack.dormqr("L", trans, self._reflectors, self._scalars, v[:, None], room)[0][:, 0]
 
 
 class Tall:
@@ -62,9 +91,9 @@ class Tall:
         self._scale = scale_of(squares)
         scaled = matrix / self._scale
         self._is_tall = len(scaled) >= scaled.shape[1]
-        self._q, triangle = np.linalg.qr(scaled if self._is_tall else scaled.T)
-        self._triangle = np.asfortranarray(triangle)
-        self._right = self._q.T @ right if self._is_tall else right
+        self._factors = Factors(scaled if self._is_tall else scaled.T)
+        self._triangle = self._factors.triangle
+        self._right = self._factors.across(right) if self._is_tall else right
 
     def step(self, damping: float) -> tuple[np.ndarray, float]:
         step, size = np.zeros(self._count), len(self._triangle)
@@ -83,7 +112,7 @@ class Tall:
             scaled, left = found, self._right + self._triangle @ found
         else:  # the least y, √λ e with Rᵀ y + √λ e + r = 0, of which the step is Q y
             found = turned(lapack.dtrtrs(triangle, -self._right, trans=1)[0], "N")
-            scaled, left = self._q @ found, self._right + self._triangle.T @ found
+            scaled, left = self._factors.back(found), self._right + self._triangle.T @ found
         step[self._free] = scaled / self._scale
         return step, 0.5 * float(self._right @ self._right - left @ left)
 
