@@ -260,9 +260,9 @@ plt.show()
 assert all(row[1] <= TARGET for row in rows)
 
 # %%
-# All get there. (Over twenty seeds, in ``benchmarks/results/fits_robertson_40.json``: 20 of 20 with a median
-# of 3.6 s and at most 15 s, eight of them at the first attempt.) But look at the squares: all of them stop
-# at the same error, far above the circles. We come to that, after a word on cost.
+# All get there. (Over twenty seeds, in ``benchmarks/results/fits_robertson_40.json``, with ``compile=True``:
+# 20 of 20 with a median of 2.6 s and at most 5.4 s, seven of them at the first attempt.) But look at the
+# squares: all of them stop at the same error, far above the circles. We come to that, after a word on cost.
 #
 # The fitted network is stiff
 # ---------------------------
