@@ -1,6 +1,7 @@
 """stiffml, diffrax, tinydiffeq and CVODE on small stiff systems: time by achieved error.
 
     python benchmarks/peers/small/compare.py [--functions compiled|eager] [--only NAME …] [--repeats 10]
+        [--per-decade 4]
 
 The systems are in systems.py: Robertson's reaction to 1e2 and 1e5 s, van der Pol's oscillator, HIRES, POLLU,
 and hydrogen that ignites in air. `make bench-peers` installs what is needed first. Every side gets the same
@@ -16,7 +17,8 @@ and all constants.
 Errors are those of reference.py, which solves with scipy's Radau: for forward runs the largest error at an
 output, relative to the component's largest size; for gradients the largest error of an entry times its input,
 relative to the largest such. Ratios are at equal achieved error: every solver runs at the cheapest of the
-scanned tolerances at which its error is at most 1e-5.
+scanned tolerances at which its error is at most 1e-5. ``--per-decade`` says how many are scanned: for each of
+them tinydiffeq's gradient is compiled anew, which takes 50 s and much memory for hydrogen.
 
 Writes benchmarks/results/peers_small.json and .png, or peers_small_eager.json and .png.
 """
@@ -49,7 +51,9 @@ PEERS = HERE.parents[2] / ".venv-peers/bin/python"
 TARGET = 1e-5
 KEPT = (1e-7, 1e-3)
 """Only runs with such errors are timed."""
-TOLERANCES = [10 ** (-k / 4) for k in range(10, 41)]
+LOOSEST, TIGHTEST = -2.5, -10.0
+"""Decimal logarithms of the scanned tolerances."""
+PER_DECADE = 4
 KINDS = ("forward", "gradient")
 OWN = Path(sys.executable)
 SIDES = {
@@ -115,7 +119,12 @@ class Case:
         }
 
 
-def compared(system: System, functions: str, repeats: int) -> dict:
+def tolerances(per_decade: int) -> list[float]:
+    count = round((LOOSEST - TIGHTEST) * per_decade)
+    return [10 ** (LOOSEST - k / per_decade) for k in range(count + 1)]
+
+
+def compared(system: System, functions: str, repeats: int, per_decade: int) -> dict:
     """The rows of one system."""
     reference = reference_of(system)
     with tempfile.TemporaryDirectory() as folder:
@@ -131,7 +140,7 @@ def compared(system: System, functions: str, repeats: int) -> dict:
                 raise SystemExit(f"{side} has another right-hand side of {system.name}")
         cases = [
             Case(side, solver, rtol)
-            for rtol in TOLERANCES
+            for rtol in tolerances(per_decade)
             for side, worker in workers.items()
             for solver in worker.about["solvers"]
         ]
@@ -184,7 +193,7 @@ def table(result: dict) -> str:
     return "\n".join(lines)
 
 
-def main(functions: str, only: list[str], repeats: int, folder: Path) -> None:
+def main(functions: str, only: list[str], repeats: int, per_decade: int, folder: Path) -> None:
     command = shlex.join(["python", "benchmarks/peers/small/compare.py", *sys.argv[1:]])
     stored = "peers_small" if functions == "compiled" else "peers_small_eager"
     path, systems = folder / f"{stored}.json", {}
@@ -198,7 +207,7 @@ def main(functions: str, only: list[str], repeats: int, folder: Path) -> None:
         "systems": systems,
     }
     for name in only or NAMES:
-        found = compared(system_of(name), functions, repeats)
+        found = compared(system_of(name), functions, repeats, per_decade)
         systems[name] = {"command": command, "repeats": repeats, **found}
         store(result, draw, folder, stored)
     print(table(result))
@@ -211,6 +220,7 @@ if __name__ == "__main__":
     parser.add_argument("--only", nargs="*", default=[], choices=NAMES)
     parser.add_argument("--functions", default="compiled", choices=SIDES)
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--per-decade", type=int, default=PER_DECADE)
     parser.add_argument("--out", type=Path, default=RESULTS)
     asked = parser.parse_args()
-    main(asked.functions, asked.only, asked.repeats, asked.out)
+    main(asked.functions, asked.only, asked.repeats, asked.per_decade, asked.out)
