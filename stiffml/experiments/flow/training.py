@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -13,6 +14,8 @@ from stiffml.experiments.flow.model import TO_DATA, TO_NORMAL, Dynamics, carried
 from stiffml.experiments.flow.solvers import OURS, SOLVERS, TAPE, solver
 
 RATE, DECAY = 5e-2, 1e-5
+EVERY = 10
+"""Iterations between checks of the weights."""
 RTOL = 1e-3
 """Of training; what is reported is computed with TIGHT."""
 TIGHT = 1e-6
@@ -21,20 +24,32 @@ EDGE, CELLS = 3.0, 60
 
 
 def train(data: Points, hidden: int, iterations: int, told: Callable[[str], None]) -> Dynamics:
-    """Maximum likelihood by AdamW, all points in each iteration, one cycle of its rate; exact trace."""
+    """Maximum likelihood by AdamW, all points in each iteration, one cycle of its rate; exact trace.
+
+    A fifth of the points is not fitted to: the weights that find these the most likely are kept. Without
+    that a flow learns each point by heart, and finds unseen ones less likely than a normal distribution does.
+    """
     torch.manual_seed(0)
     dynamics = Dynamics(data.seen.shape[1], hidden)
     optimizer = torch.optim.AdamW(dynamics.parameters(), lr=RATE, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=iterations)
-    solve = solver(OURS, "dopri5", RTOL)
-    for iteration in range(iterations):
+    solve, held = solver(OURS, "dopri5", RTOL), len(data.seen) // 5
+    checked, fitted = data.seen[:held], data.seen[held:]
+    best, kept = -float("inf"), dynamics.state_dict()
+    for iteration in range(1, iterations + 1):
         optimizer.zero_grad()
-        loss = -log_density(dynamics, data.seen, solve).mean()
+        loss = -log_density(dynamics, fitted, solve).mean()
         loss.backward()
         optimizer.step()
         schedule.step()
-        if iteration % 50 == 49:
-            told(f"iteration {iteration + 1} of {iterations}: {loss.item():.3f} nat")
+        if iteration % EVERY == 0 or iteration == iterations:
+            with torch.no_grad():
+                likelihood = float(log_density(dynamics, checked, solve).mean())
+            if likelihood > best:
+                best, kept = likelihood, copy.deepcopy(dynamics.state_dict())
+        if iteration % 50 == 0:
+            told(f"iteration {iteration} of {iterations}: {loss.item():.3f} nat, the best check {-best:.3f}")
+    dynamics.load_state_dict(kept)
     return dynamics
 
 
