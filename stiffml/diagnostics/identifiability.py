@@ -106,7 +106,9 @@ def identifiability(
     prior = np.diag(vector.weight)[known]
     jacobian = np.concatenate([jacobian, prior])
     residuals = np.concatenate([residuals, (vector.weight * (values - vector.centre))[known]])
-    found = covariance(vector.names, values, jacobian, residuals, known_noise)
+    found = covariance(
+        vector.names, values, jacobian, len(residuals), float(residuals @ residuals), known_noise
+    )
     size = np.where(values != 0, np.abs(values), 1.0)
     _, singular, directions = np.linalg.svd(jacobian * size, full_matrices=True)
     singular = np.concatenate([singular, np.zeros(len(values) - len(singular))])

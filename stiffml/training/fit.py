@@ -129,7 +129,7 @@ def fit(
     learning_rate : float
         For an optimizer by name; default 5e-3, of ``"sgd"`` 1e-2, of ``"lbfgs"`` 1.
     max_seconds : float
-        After which the best so far counts. Default: no limit.
+        After which the best so far counts; with more of them the fit can be resumed. Default: no limit.
     folder : path
         Where the fit keeps its configuration and versions (``fit.json``), state and the one before
         (``state.pt``, ``state.before.pt``), history (``history.nc``), failures (``failures.log``) and

@@ -107,7 +107,8 @@ def fit_by_levenberg_marquardt(
     profiler: Profiler | None = None
     if len(vector) <= DETERMINED:
         matrix, right = iteration.linear(now.best_theta, point)
-        found = covariance(vector.names, now.best_theta, matrix, right, asked.known_noise)
+        squares = iteration.sum_of_squares(now.best_theta, point)
+        found = covariance(vector.names, now.best_theta, matrix, len(right), squares, asked.known_noise)
         problem = residuals.of(climb.rungs[-1].intervals)
         profiler = Profiler(problem, iteration, now.best_theta, point, found, vector.write)
     return Result(
@@ -165,6 +166,8 @@ def _history(climb: Climb):
 def _lost(climb: Climb) -> str:
     """Why no attempt came to whole runs."""
     now = climb.progress
+    if climb.is_out_of_time and not now.failures:
+        return f"{now.outcome}, before whole runs were fitted. Try: a larger max_seconds"
     causes = Counter(str(failure.cause) for failure in now.failures).most_common(2)
     often = "; ".join(f"{cause} ({count} times)" for cause, count in causes)
     last = now.attempts[-1].outcome if now.attempts else now.outcome

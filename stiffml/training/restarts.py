@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -51,7 +51,7 @@ class Restarts:
                 raise TypeError(f"model: the function must return a torch.nn.Module, not {described(model)}")
         self.model = model
         self.suggested = self._prepared(model)
-        self._buffers = {0: _copies(model)}
+        self._given = {0: _not_fitted(model)}
 
     def require_possible(self) -> None:
         """Raise ValueError if the model cannot get other weights."""
@@ -68,31 +68,37 @@ class Restarts:
             )
 
     def reset(self, attempt: int) -> None:
-        """Give the model the weights of an attempt and its buffers, the same as at first if it is repeated.
+        """Give the model the weights of an attempt, its buffers and frozen parameters; the same if repeated.
 
-        0 leaves the weights as they are.
+        0 leaves the weights as they are. Those that are frozen change with a factory only.
         """
         if attempt > 0:
             self._draw(self.seed + ATTEMPT * attempt)
-        if attempt not in self._buffers:
-            self._buffers[attempt] = _copies(self.model)
-        with torch.no_grad():
-            for name, buffer in self.model.named_buffers():
-                buffer.copy_(self._buffers[attempt][name])
+        if attempt not in self._given:
+            self._given[attempt] = _not_fitted(self.model)
+        self._take(self._given[attempt])
 
     def _draw(self, seed: int) -> None:
         if self._factory is not None:
             made = self._factory(seed)
             self._prepared(made)
             self.model.load_state_dict(made.state_dict())
-            with torch.no_grad():
-                for name, buffer in made.named_buffers():  # a state_dict may leave some out
-                    self.model.get_buffer(name).copy_(buffer)
+            self._take(dict(made.named_buffers()))  # a state_dict may leave some out
             return
+        frozen = {
+            name: p.detach().clone() for name, p in self.model.named_parameters() if not p.requires_grad
+        }
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for module in self._resettable():
                 module.reset_parameters()  # type: ignore[operator]
+        self._take(frozen)
+
+    def _take(self, numbers: Mapping[str, Tensor]) -> None:
+        present = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+        with torch.no_grad():
+            for name, tensor in numbers.items():
+                present[name].copy_(tensor)
 
     def _prepared(self, model: nn.Module) -> dict[str, Any]:
         return model.prepare(self._data) if isinstance(model, Preparable) else {}
@@ -108,9 +114,11 @@ class Restarts:
         return found
 
 
-def _copies(model: nn.Module) -> dict[str, Tensor]:
-    """Its buffers."""
-    return {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+def _not_fitted(model: nn.Module, buffers: bool = True) -> dict[str, Tensor]:
+    """Copies of what a fit leaves as it is: frozen parameters, and buffers."""
+    found = {name: p for name, p in model.named_parameters() if not p.requires_grad}
+    found |= dict(model.named_buffers()) if buffers else {}
+    return {name: tensor.detach().clone() for name, tensor in found.items()}
 
 
 def _require_one_argument(factory: Factory) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from decays import COMPONENTS, RATES, TIMES, Chain, chain_runs, exact
 
+import stiffml
 from stiffml import Adaptive, Grid, KeptSteps
 from stiffml.training import FirstOrder, FullSpace, GrowingHorizon, MultipleShooting, Run, Runs, Whole, fit
 from stiffml.training.descent.loss import IntervalLoss
@@ -92,7 +93,8 @@ def test_the_loss_is_the_mean_over_observations_jumps_and_priors() -> None:
         seen = run.mask[one.first + 1 : one.last + 1]
         squares = [off[seen] ** 2]
         if one.first == 0:
-            squares.append([((start[0] - run.y0[0]) / 0.05) ** 2])
+            # As another observation with this noise: the scale is that of all residuals.
+            squares.append([((start[0] - run.y0[0]) / SCALE[0]) ** 2])
         if one.last < len(run) - 1:
             following = loss._unknowns.next(one)
             assert following is not None
@@ -177,6 +179,17 @@ def test_starts_that_are_fitted_take_the_noise_of_observations_away() -> None:
     rows = [one.history for one in off]
     assert all((row["rung"].values == 0).sum() == 15 for row in rows)
     assert rows[1]["loss"].values[14] < rows[0]["loss"].values[14]
+
+
+@pytest.mark.parametrize("initial", ["known", "learned"])
+def test_the_loss_is_the_mean_over_observations(initial: str) -> None:
+    """Of a learned start too, the first row of which is an observation, and which has no prior."""
+    runs = Runs([Run("a", TIMES, exact(TIMES, 1.0))], COMPONENTS, initial=initial)
+    result = fit(Chain(), runs, optimizer="adam", steps=Grid(20), iterations=1)
+    model = Chain()
+    y = stiffml.solve(model, torch.tensor([1.0, 0.0]).double(), torch.from_numpy(TIMES), rtol=1e-8).y
+    off = ((y.detach().numpy() - runs[0].values) / result.scale)[0 if initial == "learned" else 1 :]
+    assert result.history["loss"].values[0] == pytest.approx((off**2).mean(), rel=1e-2)
 
 
 def test_every_interval_is_in_an_epoch_once(monkeypatch) -> None:

@@ -10,14 +10,12 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from stiffml.steps import KeptSteps
-from stiffml.training.columns import columns_of, rows_of
 from stiffml.training.data.batches import members
 from stiffml.training.descent.loss import Evaluated, Fault, IntervalLoss
 from stiffml.training.descent.optimizers import copied, takes_one_group
@@ -79,6 +77,7 @@ class Descent:
         self._model, self._loss, self._optimizer, self._scheduler = model, loss, optimizer, scheduler
         self.rungs, self._settings, self._seed = list(rungs), settings, seed
         self._check, self._seconds = check, seconds
+        self._over = f"stopped after {seconds:g} s"  # no end of a fit that is resumed with more time
         self.progress = DescentProgress()
         self._before: list[Tensor] | None = None  # the weights at which there was a loss
         self._best: list[Tensor] | None = None
@@ -186,7 +185,7 @@ class Descent:
         elif not last and (ended or now.done >= rung.iterations):
             self._enter(now.level + 1)
         if now.seconds > self._seconds and not now.outcome:
-            now.outcome = f"stopped after {self._seconds:g} s"
+            now.outcome = self._over
 
     def _checked(self, rung: Rung) -> float:
         now = self.progress
@@ -327,11 +326,7 @@ class Descent:
             "kept": [
                 ([one.run, one.first, one.last], kept.state_dict()) for one, kept in self._loss.kept.items()
             ],
-            "progress": {
-                **{one.name: copy.copy(getattr(self.progress, one.name)) for one in fields(self.progress)},
-                "rows": columns_of(Row, self.progress.rows),
-                "failures": columns_of(Failure, self.progress.failures),
-            },
+            "progress": self.progress.state_dict(not_ended=self._over),
         }
 
     def load_state_dict(self, held: dict[str, Any]) -> None:
@@ -343,8 +338,7 @@ class Descent:
             self._scheduler.load_state_dict(held["schedule"])
         self._before, self._best = held["before"], held["best"]
         self._loss.kept = {Interval(*place): self._loss.new_kept(state) for place, state in held["kept"]}
-        progress = dict(held["progress"])
-        progress["rows"] = rows_of(Row, progress["rows"])
-        progress["failures"] = rows_of(Failure, progress["failures"])
-        self.progress = DescentProgress(**progress)
+        self.progress = DescentProgress.of(held["progress"])
+        if self.progress.seconds > self._seconds and not self.progress.outcome:
+            self.progress.outcome = self._over
         torch.set_rng_state(held["random"])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stiffml.training.columns import columns_of, rows_of
 from stiffml.training.descent.loss import Fault
 
 if TYPE_CHECKING:
@@ -99,6 +101,21 @@ class DescentProgress:
     outcome: str = ""
     rows: list[Row] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+
+    def state_dict(self, not_ended: str) -> dict[str, Any]:
+        """In tensors, numbers and texts. ``not_ended``: an outcome after which it may go on."""
+        held = {one.name: copy.copy(getattr(self, one.name)) for one in fields(self)}
+        held |= {name: columns_of(kind, getattr(self, name)) for name, kind in LISTS.items()}
+        return {**held, "outcome": "" if self.outcome == not_ended else self.outcome}
+
+    @classmethod
+    def of(cls, held: Mapping[str, Any]) -> DescentProgress:
+        """From a ``state_dict``."""
+        return cls(**{**held, **{name: rows_of(kind, held[name]) for name, kind in LISTS.items()}})
+
+
+LISTS = {"rows": Row, "failures": Failure}
+"""Of a progress."""
 
 
 def history_dataset(rows: Sequence[Row], rungs: Sequence[str], attributes: dict[str, Any]) -> xarray.Dataset:

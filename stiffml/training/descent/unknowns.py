@@ -64,7 +64,8 @@ class Unknowns:
         vector, learned = self._of.vector, self._of.vector.learned[interval.run]
         if interval.first or not learned:
             return torch.zeros(0, dtype=torch.float64)
-        components, positions = list(learned), list(learned.values())
+        known = {component: n for component, n in learned.items() if vector.weight[n] > 0}
+        components, positions = list(known), list(known.values())
         centre, weight = (
             torch.from_numpy(vector.centre[positions]),
             torch.from_numpy(vector.weight[positions]),

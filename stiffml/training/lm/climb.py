@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -61,11 +61,16 @@ class Climb:
         self._reset, self._judge = reset, judge
         self._problem: tuple[int, IntervalResiduals] | None = None
         self.progress = Progress(residuals.vector.read())
+        self._unfinished: dict[str, Any] | None = None
         self._began = time.perf_counter()
 
     @property
     def finished(self) -> bool:
         return bool(self.progress.outcome)
+
+    @property
+    def is_out_of_time(self) -> bool:
+        return self._unfinished is not None
 
     def advance(self) -> None:
         """One iteration, or the beginning of a rung."""
@@ -176,14 +181,15 @@ class Climb:
         if np.isfinite(error) and self._judge is not None:
             judged = self._judge(now.theta)
         ended = Attempt(now.attempt, error, judged, outcome, given_up)
-        others_are_left = self._others_are_left()
-        now.attempts[ended.number : ended.number + 1] = [ended]
-        goal = self.goal
+        others_are_left, goal = self._others_are_left(), self.goal
         close = error <= goal.error or (goal.error == 0 and goal.judged is not None)
         reached = close and (goal.judged is None or judged <= goal.judged)
-        better = np.isfinite(error) and (now.best is None or now.taken_up or judged < now.best.judged)
+        better = np.isfinite(error) and (now.best is None or judged < now.best.judged)
         if reached or better:
             now.best, now.best_theta, now.best_point = ended, now.theta.copy(), point
+        elif now.taken_up and now.best is not None:  # it was better when it was given up
+            ended = now.best = replace(now.best, given_up=False)
+        now.attempts[ended.number : ended.number + 1] = [ended]
         if reached:
             now.outcome = "reached the target"
         elif others_are_left:
@@ -212,6 +218,7 @@ class Climb:
         now.state = self._iteration().begin(point.numbers, point)
 
     def _out_of_time(self) -> None:
+        self._unfinished = self.state_dict()  # with more time the fit goes on from here
         now = self.progress
         text = f"stopped after {self.goal.seconds:g} s"
         if now.state is not None and self._is_last():
@@ -235,7 +242,9 @@ class Climb:
     # What a killed fit goes on from
 
     def state_dict(self) -> dict[str, Any]:
-        """All of the progress, in arrays, numbers and texts."""
+        """All of the progress, in arrays, numbers and texts; before its end if the time was over."""
+        if self._unfinished is not None:
+            return self._unfinished
         now = self.progress
         plain = {
             name: getattr(now, name)
@@ -258,6 +267,7 @@ class Climb:
         self.progress = Progress(**held, **lists, best=None if best is None else Attempt(**best))
         if self.progress.attempt and self._reset is not None:
             self._reset(self.progress.attempt)
+        self._began = time.perf_counter() - sum(row.seconds for row in self.progress.rows)
         if state is not None:
             point = self.problem().restored(state.pop("point"))
             self.progress.state = self._iteration().resumed(state, point)

@@ -24,7 +24,8 @@ class Covariance:
     matrix : ndarray
         (size, size), in directions that the data determine; pseudo-inverse in the others.
     singular_values : ndarray
-        (min(m, size),) of K with columns in units of the numbers' own size, decreasing.
+        (min(m, size),) of K with columns in units of the numbers' own size, decreasing. Of numbers near 0
+        the unit is the change that moves the residuals by 1.
     rank : int
         How many of them exceed 1e-8 of the largest: directions that the data determine.
     undetermined : tuple of str
@@ -32,7 +33,7 @@ class Covariance:
         errors are infinite.
     variance : float
         Of the residuals: 1 where their scale is the noise, else their sum of squares over the degrees of
-        freedom.
+        freedom, in which outliers of a robust loss count as they do in the fit.
     freedom : int
         Degrees of freedom, m − rank.
 
@@ -99,21 +100,29 @@ def covariance(
     names: Sequence[str],
     values: np.ndarray,
     jacobian: np.ndarray,
-    residuals: np.ndarray,
+    count: int,
+    squares: float,
     known_noise: bool,
 ) -> Covariance:
-    """The covariance from the Jacobian (m, size) of the residuals (m,), those of priors included.
+    """The covariance from the Jacobian (m, size) of all residuals, those of priors included.
 
-    ``known_noise``: residuals are in units of the standard deviation of their observations.
+    Parameters
+    ----------
+    count, squares : int and float
+        How many residuals there are, and the sum of their squares.
+    known_noise : bool
+        Whether they are in units of the standard deviation of their observations.
     """
-    size = np.where(values != 0, np.abs(values), 1.0)
+    # A number near 0 has no size of its own: then it is that which changes the residuals by one unit.
+    effects = np.linalg.norm(jacobian, axis=0)
+    size = np.maximum(np.abs(values), 1 / np.where(effects > 0, effects, 1.0))
     _, singular, basis = np.linalg.svd(jacobian * size, full_matrices=True)
     rank = int((singular > DETERMINED * singular.max(initial=0)).sum())
     seen, unseen = basis[:rank], basis[rank:]
-    freedom = len(residuals) - rank
+    freedom = count - rank
     variance = 1.0
     if not known_noise:
-        variance = float(residuals @ residuals) / freedom if freedom > 0 else np.nan
+        variance = squares / freedom if freedom > 0 else np.nan
     scaled = (seen.T / singular[:rank] ** 2) @ seen
     part = np.sqrt((unseen**2).sum(axis=0))
     undetermined = tuple(name for name, share in zip(names, part, strict=True) if share > PART)

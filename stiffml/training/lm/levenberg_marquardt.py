@@ -256,6 +256,19 @@ class Iteration:
         size, residuals = self._robust(point.residuals)
         return self._with_prior(size[:, None] * point.jacobian(), residuals, theta)
 
+    def sum_of_squares(self, theta: np.ndarray, point: Point) -> float:
+        """Of the residuals and those of the prior, as the variance of what is fitted takes them.
+
+        Of m residuals r with a robust loss it is m Σψ² / Σψ′, where ψ(r) is half the derivative of the loss:
+        P. J. Huber, Robust Statistics (1981), chapter 7. With squares ψ is r.
+        """
+        z = (point.residuals / self.settings.width) ** 2
+        _, first, second = LOSSES[self.settings.loss](z)
+        slopes, bends = first * point.residuals, np.maximum(first + 2 * second * z, 0.0)
+        share = float(bends.mean()) if len(bends) else 1.0
+        prior = self.weight * (theta - self.centre)
+        return float(slopes @ slopes) / share + float(prior @ prior) if share > 0 else np.inf
+
     def free(self, theta: np.ndarray, gradient: np.ndarray) -> np.ndarray:
         """Which numbers may move: not those at a bound that the gradient would lead beyond."""
         outward = ((theta <= self.low) & (gradient > 0)) | ((theta >= self.high) & (gradient < 0))

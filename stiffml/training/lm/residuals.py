@@ -68,7 +68,7 @@ class Residuals:
 
     def __init__(self, model: nn.Module, runs: Runs, scale: np.ndarray, arguments: dict[str, Any]) -> None:
         self.model, self.runs, self.scale, self.options = model, runs, scale, arguments
-        self.vector = FittedVector(model, runs, runs.components)
+        self.vector = FittedVector(model, runs, scale)
         dtype = self.vector.parameters[0].dtype
         y0 = torch.from_numpy(runs[0].y0.copy()).to(dtype)
         times = torch.from_numpy(np.unique(runs.times))

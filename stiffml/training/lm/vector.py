@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stiffml.training.data import Run
+from stiffml.training.data import Runs
 
 
 class FittedVector:
@@ -18,7 +17,9 @@ class FittedVector:
     Parameters
     ----------
     model : nn.Module
-    runs : sequence of Run
+    runs : Runs
+    scale : ndarray
+        (components,) in whose units the residuals of the data are.
 
     Attributes
     ----------
@@ -27,10 +28,11 @@ class FittedVector:
         For each run from components to positions among all numbers.
     centre, weight : ndarray
         (size,) what is known beforehand: residuals ``weight * (theta - centre)`` beside those of the data.
-        Here of initial values that were measured with a known error.
+        Here of initial values that were measured with a known error. Where the scale is not the noise of the
+        observations, it is that of these residuals too: else one scale would hold less to them than another.
     """
 
-    def __init__(self, model: nn.Module, runs: Sequence[Run], components: Sequence[str]) -> None:
+    def __init__(self, model: nn.Module, runs: Runs, scale: np.ndarray) -> None:
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if not named:
             raise ValueError("model has no parameters that require gradients, so there is nothing to fit")
@@ -39,12 +41,13 @@ class FittedVector:
         self.learned: list[dict[int, int]] = []
         self._named, self._of_runs = named, list[str]()
         centre, weight = [], []
+        units = np.where(np.isnan(runs.noise), 1.0, runs.noise / scale)
         for run in runs:
             unknown = np.flatnonzero(run.y0_noise > 0).tolist()
             self.learned.append({c: len(self) + i for i, c in enumerate(unknown)})
-            self._of_runs += [f"y0 of {run.name}: {components[c]}" for c in unknown]
+            self._of_runs += [f"y0 of {run.name}: {runs.components[c]}" for c in unknown]
             centre += [run.y0[c] for c in unknown]
-            weight += [0.0 if np.isinf(run.y0_noise[c]) else 1 / run.y0_noise[c] for c in unknown]
+            weight += [0.0 if np.isinf(run.y0_noise[c]) else units[c] / run.y0_noise[c] for c in unknown]
         self._initial = np.array(centre)
         none = np.zeros(self.of_model)
         self.centre, self.weight = np.concatenate([none, centre]), np.concatenate([none, weight])
