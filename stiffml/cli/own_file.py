@@ -4,7 +4,8 @@ It is run once in each process: with ``--jobs`` and ``--beside`` in several.
 
 It defines
 
-- ``model``: seed -> module, func(t, y) of the components of the data; or a module. Or in its place
+- ``model``: seed -> module, func(t, y) of the components of the data; or a module, of which each training
+  gets a copy, for further attempts with ``reset_parameters`` called. Or in its place
   ``network``, the widths of hidden layers or a module, with ``known`` (func(t, y) of what is known),
   ``scale`` (of the missing rates) and ``typical`` (magnitudes of the components), as
   :class:`stiffml.closures.Closure` takes them;
@@ -16,6 +17,7 @@ It defines
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import Mapping
@@ -86,8 +88,10 @@ class OwnModel:
 
 
 def _called(value: Any, seed: int) -> Any:
-    """A function of the seed is called; modules and widths are what they are."""
-    if isinstance(value, nn.Module) or not callable(value):
+    """A function of the seed is called; of a module this is a copy; widths are what they are."""
+    if isinstance(value, nn.Module):  # trainings change it in place, and each begins with it as it was
+        return copy.deepcopy(value)
+    if not callable(value):
         return value
     return value(seed) if inspect.signature(value).parameters else value()
 
@@ -111,12 +115,16 @@ def own_set_up(asked: Asked) -> SetUp:
             '    data = "lab.csv"              # or pass --data lab.csv'
         )
     runs = _data(module, path, asked)
-    largest = np.nanmax(np.abs(runs.values), axis=0)
+    largest = np.nan_to_num(np.abs(runs.values)).max(axis=0)
     typical = tuple(float(x) for x in np.where(largest > 0, largest, 1.0))
     model = OwnModel(path, typical, tuple(runs.components))
     data, validate = split(runs, asked.hold_out)
     _try_out(model, path, data)
-    return SetUp(path.stem, path.stem, model, data, validate, _options(module, path))
+    options = _options(module, path)
+    # Copies of a module are all alike: a fit that may begin anew gets a module, and resets its parameters.
+    is_module = isinstance(getattr(module, "model", getattr(module, "network", None)), nn.Module)
+    made = model(0) if is_module and options["lm"].get("attempts", 1) != 1 else model
+    return SetUp(path.stem, path.stem, made, data, validate, options)
 
 
 def _data(module: ModuleType, path: Path, asked: Asked) -> Runs:

@@ -150,7 +150,7 @@ def _fast(runs: Runs) -> np.ndarray:
     rates, moved = np.zeros((2, len(runs.components))), np.zeros(len(runs.components))
     for run in runs:
         if len(run) > 2:
-            steps = np.nan_to_num(np.abs(np.diff(run.values[:3], axis=0)))
+            steps = np.nan_to_num(np.abs(np.diff(run.observations[:3], axis=0)))
             rates += steps / np.diff(run.times[:3])[:, None]
             moved = np.maximum(moved, steps[0])
     return (rates[0] > FAST * rates[1]) & (moved > MOVED * _typical(runs).numpy())

@@ -29,9 +29,9 @@ class Balances:
     def of(cls, known: Callable[[Tensor, Tensor], Tensor], run: Run, runs: Runs) -> Balances:
         if run.forcing is not None:
             raise ValueError(f"runs: run {run.name} has forcing, which known(t, y) does not see")
-        values = run.values.copy()
+        values = run.observations
         for c, name in enumerate(runs.components):
-            seen = run.mask[:, c]
+            seen = ~np.isnan(values[:, c])
             if seen.sum() < 2:
                 raise ValueError(
                     f"runs: run {run.name} has {int(seen.sum())} observations of {name}; what is missing "

@@ -15,7 +15,7 @@ from stiffml.closures.components import invariant_rows, magnitudes, named, place
 from stiffml.closures.features import Features, LinearFeatures, LogFeatures
 from stiffml.closures.heads import Head, Reactions, Setting, Sinh
 from stiffml.closures.known_and_missing import Known, KnownAndMissing, WithDependent, dependent_of
-from stiffml.closures.matching import match_rates
+from stiffml.closures.matching import is_trainable, match_rates
 from stiffml.closures.networks import mlp
 from stiffml.closures.preparing import FLOOR, RIDGES, sizes_of, suggested
 from stiffml.training import Preparable, Runs
@@ -181,8 +181,9 @@ class Closure(KnownAndMissing, Preparable):
         """Take what was left out from runs, and match the network's rates to what ``known`` lacks there.
 
         :func:`missing_rate` says where something is missing, and how much; :func:`match_rates` gives the
-        network weights with which a fit of trajectories can begin. A closure that is complete, such as one
-        that was given ``typical``, stays as it is. :func:`stiffml.training.fit` calls this by itself.
+        network weights with which a fit of trajectories can begin; frozen ones stay. A closure that is
+        complete, such as one that was given ``typical``, stays as it is. :func:`stiffml.training.fit` calls
+        this by itself.
 
         Parameters
         ----------
@@ -238,7 +239,8 @@ class Closure(KnownAndMissing, Preparable):
             _features(features, typical),
         )
         self._left_out = None
-        match_rates(self, runs, ridges=RIDGES, compile=compile)
+        if is_trainable(self.network):
+            match_rates(self, runs, ridges=RIDGES, compile=compile)
         return suggested(runs, isinstance(given["network"], nn.Module) or len(given["network"]) > 0)
 
     @property

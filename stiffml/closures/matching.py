@@ -89,7 +89,7 @@ def match_rates(
     Parameters
     ----------
     closure : Closure
-        Its network is changed.
+        Its network is changed, but for parameters that require no gradient.
     runs : Runs
         With all components, as of :func:`missing_rate`.
     ridges : sequence of float
@@ -109,7 +109,8 @@ def match_rates(
     Raises
     ------
     TypeError, ValueError
-        For what is no closure, runs with other components, or what :func:`missing_rate` refuses.
+        For what is no closure, runs with other components, a network of which no parameter requires a
+        gradient, or what :func:`missing_rate` refuses.
 
     References
     ----------
@@ -139,6 +140,8 @@ def match_rates(
     if not ridges:
         raise ValueError("match_rates: ridges must hold at least one")
     iterations = whole("match_rates: iterations", iterations)
+    if not is_trainable(closure.network):
+        raise ValueError("match_rates: no parameter of the network requires a gradient; none may change")
     problem = _Matching(closure, runs, number("match_rates: resolution", resolution, above=0))
     spread = ranges_of(runs.values)
     found: list[tuple[float, float, np.ndarray]] = []
@@ -150,6 +153,11 @@ def match_rates(
     best = min(range(len(found)), key=lambda i: (found[i][0], i))
     problem.write(found[best][2])
     return Matched(ridges, tuple(one[1] for one in found), tuple(one[0] for one in found), ridges[best])
+
+
+def is_trainable(network: nn.Module) -> bool:
+    """Whether any of its parameters may change."""
+    return any(p.requires_grad for p in network.parameters())
 
 
 def _minimised(
@@ -236,8 +244,9 @@ class _Matching:
         )
         self._rates = rates
         self._weights = (errors.square() + (resolution * closure.rates.scale).square()).rsqrt()
-        self._names = [name for name, _ in self._network.named_parameters()]
-        self._shapes = [p.shape for p in self._network.parameters()]
+        named = [(name, p) for name, p in self._network.named_parameters() if p.requires_grad]
+        self._names, self._parameters = [name for name, _ in named], [p for _, p in named]
+        self._shapes = [p.shape for p in self._parameters]
         self._values = vmap(self._one, (None, 0, 0))
         self._slopes = vmap(jacrev(self._one), (None, 0, 0))
 
@@ -262,13 +271,13 @@ class _Matching:
         return _Point(self, theta)
 
     def read(self) -> np.ndarray:
-        """(size,) the network's weights."""
-        return torch.cat([p.detach().reshape(-1) for p in self._network.parameters()]).numpy().copy()
+        """(size,) the network's weights that may change."""
+        return torch.cat([p.detach().reshape(-1) for p in self._parameters]).numpy().copy()
 
     @torch.no_grad()
     def write(self, theta: np.ndarray) -> None:
         parts = torch.from_numpy(theta).split([shape.numel() for shape in self._shapes])
-        for p, part in zip(self._network.parameters(), parts, strict=True):
+        for p, part in zip(self._parameters, parts, strict=True):
             p.copy_(part.view_as(p))
 
 

@@ -46,7 +46,7 @@ class Sizes:
     Attributes
     ----------
     typical : ndarray
-        (n,) the largest observation of each component; 1 where that is 0.
+        (n,) the largest observation of each component; 1 where that is 0, or there is none.
     scale : array_like
         Of the missing rates, as given; else (n,), the largest of them where nothing was found.
     where : tuple of int
@@ -100,7 +100,7 @@ def sizes_of(known: Known | None, runs: Runs, where: Any, scale: Any, conserve: 
             if not largest > 0:
                 raise ValueError("missing_rate(known, runs) finds no scale of what is missing; pass scale=…")
             scale = np.where(scale > 0, scale, largest / np.where(content > 0, content, 1.0))
-    typical = np.nanmax(np.abs(runs.values), axis=0)
+    typical = np.nan_to_num(np.abs(runs.values)).max(axis=0)
     return Sizes(np.where(typical > 0, typical, 1.0), scale, places("where", where, runs.components))
 
 

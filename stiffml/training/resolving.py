@@ -104,27 +104,30 @@ def _line(found: Solution, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def errors(resolved: Resolved, scale: np.ndarray) -> np.ndarray:
-    """(components,) mean absolute errors after the first row, in units of ``scale``.
+    """(components,) means of √weight · |error| after the first row, in units of ``scale``.
 
-    Infinite where the solve stopped early, NaN for what was not observed.
+    Infinite where the solve stopped early, NaN for what was not observed, or has weight 0 everywhere.
     """
-    difference = np.abs(resolved.y - resolved.run.values)[1:] / scale
-    seen = resolved.run.mask[1:]
-    difference[seen & np.isnan(difference)] = np.inf
-    count = seen.sum(axis=0)
-    total = np.where(seen, difference, 0).sum(axis=0)
+    total, count = _sums(resolved, scale)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def mean_of(resolved: Sequence[Resolved], scale: np.ndarray) -> float:
-    """The mean absolute error over all observations of all runs after their first rows."""
-    total, count = 0.0, 0
-    for one in resolved:
-        seen = one.run.mask[1:]
-        difference = np.abs(one.y - one.run.values)[1:] / scale
-        total += float(np.where(np.isnan(difference), np.inf, difference)[seen].sum())
-        count += int(seen.sum())
-    return total / count if count else float("nan")
+    """The mean of √weight · |error| over all observations of all runs after their first rows.
+
+    As the error of a fit, so that both can be compared; what has weight 0 does not count.
+    """
+    total, count = np.sum([_sums(one, scale) for one in resolved], axis=(0, 2))
+    return float(total / count) if count else float("nan")
+
+
+def _sums(resolved: Resolved, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(components,) sums of √weight · |error| after the first row, and how many observations these are of."""
+    run = resolved.run
+    seen = run.mask[1:]
+    difference = (np.sqrt(run.weights) * np.abs(resolved.y - run.values) / scale)[1:]
+    difference = np.where(np.isnan(difference), np.inf, difference)
+    return np.where(seen, difference, 0.0).sum(axis=0), seen.sum(axis=0)
 
 
 @printed
@@ -137,7 +140,8 @@ class Report:
     runs : tuple of str
     components : tuple of str
     errors : ndarray
-        (runs, components) mean absolute errors in units of ``scale``.
+        (runs, components) means of √weight · |error| in units of ``scale``: absolute errors where no weights
+        are given.
     mean : float
         Over all observations.
     scale : ndarray
@@ -147,9 +151,11 @@ class Report:
     messages : dict of str to str
         Why solves stopped early, by run.
     training : float
-        The mean absolute residual of the fit, with its own steps.
+        The mean absolute residual of the fit, with its own steps, weighted likewise.
     unseen : bool
-        Whether the runs were not fitted to.
+        Whether a run is among them that was not fitted to.
+    complete : bool
+        Whether they are all the runs that were fitted to, so that ``mean`` is to be near ``training``.
 
     Examples
     --------
@@ -168,6 +174,7 @@ class Report:
     messages: dict[str, str]
     training: float
     unseen: bool
+    complete: bool
 
     def _table(self) -> Table:
         rows = [(run, *(f"{e:.2e}" for e in row)) for run, row in zip(self.runs, self.errors, strict=True)]
@@ -189,7 +196,7 @@ class Report:
             numbers = (f"{value:.2e}".rjust(w) for value, w in zip(row, columns, strict=True))
             lines.append("  ".join([name.ljust(width), *numbers]))
         lines += [f"drift of {name}: {value:.1e}" for name, value in self.drift.items()]
-        if not self.unseen and self.mean > max(TOO_LONG * self.training, NOTICED):
+        if self.complete and self.mean > max(TOO_LONG * self.training, NOTICED):
             lines += [
                 "The steps of the fit are too long: what it found fits them better than the equations.",
                 "Take shorter ones, such as steps=Grid(4), or adaptive ones, as least_squares does.",

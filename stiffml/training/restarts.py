@@ -116,7 +116,7 @@ class Restarts:
 
 def _not_fitted(model: nn.Module, buffers: bool = True) -> dict[str, Tensor]:
     """Copies of what a fit leaves as it is: frozen parameters, and buffers."""
-    found = {name: p for name, p in model.named_parameters() if not p.requires_grad}
+    found: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if not p.requires_grad}
     found |= dict(model.named_buffers()) if buffers else {}
     return {name: tensor.detach().clone() for name, tensor in found.items()}
 

@@ -12,7 +12,7 @@ from torch import nn
 from stiffml.checks import number
 from stiffml.display import Table, printed, short, table, with_units
 from stiffml.training.band import Band, band_of
-from stiffml.training.data import Runs
+from stiffml.training.data import Run, Runs
 from stiffml.training.data.run import increasing
 from stiffml.training.lm.covariance import Covariance
 from stiffml.training.lm.profile import Profile, Profiler
@@ -51,6 +51,7 @@ class Result:
         With the fitted weights.
     error : float
         The mean absolute residual over all observations, in units of ``scale``, along the steps of the fit.
+        Where weights are given, each residual is multiplied by the root of its weight, as it is in the fit.
     outcome : str
         Why the fit ended.
     history : xarray.Dataset
@@ -154,9 +155,9 @@ class Result:
     def resolved(self, runs: Runs | None = None, *, rtol: float = RTOL, atol: float = ATOL) -> list[Resolved]:
         """The model solved again with BDF and adaptive steps of tight tolerances, at the times of runs.
 
-        Runs that were fitted to start where the fit found them to. Others start from their y0 as far as it is
-        known exactly; what of it was measured with an error, or has to be learned, is fitted to the run with
-        the model held, so that errors are those of the model, not of one observation.
+        Runs that were fitted to, in whatever set, start where the fit found them to. Others start from their
+        y0 as far as it is known exactly; what of it was measured with an error, or has to be learned, is
+        fitted to the run with the model held, so that errors are those of the model, not of one observation.
 
         Parameters
         ----------
@@ -178,13 +179,23 @@ class Result:
         rtol, atol = number("rtol", rtol, above=0), number("atol", atol, above=0) * float(self.scale.min())
         found = []
         for run in runs:
-            if runs is self.data:
+            if self._is_fitted(run):
                 y0 = self.initial[run.name]
             else:
                 units = units_of(runs, self.scale)
                 y0 = start_of(self.model, run, units, rtol=rtol, atol=atol, **self.equations)
             found.append(resolve(self.model, run, y0, rtol, atol, **self.equations))
         return found
+
+    def _is_fitted(self, run: Run) -> bool:
+        """Whether it was fitted to: a run of this name, with these times, values and start."""
+        if run.name not in self.data.names:
+            return False
+        own = self.data[run.name]
+        return own is run or all(
+            np.array_equal(getattr(own, name), getattr(run, name), equal_nan=True)
+            for name in ("times", "values", "y0", "y0_noise")
+        )
 
     def report(
         self,
@@ -195,6 +206,8 @@ class Result:
         atol: float = ATOL,
     ) -> Report:
         """Errors by run and component of the model solved again; print it as a table.
+
+        They are means of √weight · |error| in units of ``scale``, as ``error`` is along the steps of the fit.
 
         Parameters
         ----------
@@ -214,6 +227,7 @@ class Result:
         (('A',), True)
         """
         found = self.resolved(runs, rtol=rtol, atol=atol)
+        fitted = [one.run.name for one in found if self._is_fitted(one.run)]
         return Report(
             runs=tuple(one.run.name for one in found),
             components=self.data.components,
@@ -223,7 +237,8 @@ class Result:
             drift=drift_of(found, invariants or {}),
             messages={one.run.name: one.message for one in found if one.message},
             training=self.error,
-            unseen=not any(one.run is run for one in found for run in self.data),
+            unseen=len(fitted) < len(found),
+            complete=sorted(fitted) == sorted(self.data.names) and len(fitted) == len(found),
         )
 
     def band(

@@ -66,7 +66,7 @@ class _Start:
     ) -> None:
         self._model, self._run, self._free, self._arguments = model, run, free, arguments
         self._factor = np.sqrt(run.weights) / scale
-        self._counts = run.mask & (run.weights > 0)
+        self._counts = run.mask
         self._counts[0] &= np.isinf(run.y0_noise)
         self._dtype = next((p.dtype for p in model.parameters()), torch.float64)
 

@@ -304,7 +304,7 @@ class Judge:
                 total, message = np.inf, message or " ".join(str(error).split())
                 continue
             assert isinstance(found.y, Tensor)
-            off = np.abs(found.y.double().numpy() - run.values)[1:] / self._scale
+            off = (np.sqrt(run.weights) * np.abs(found.y.double().numpy() - run.values) / self._scale)[1:]
             total += float(off[seen].sum())
             steps += found.stats.accepted + found.stats.rejected
         return total / max(count, 1), steps, message

@@ -26,7 +26,7 @@ class Batch:
     values : Tensor
         (n, runs, components), 0 where nothing was observed.
     mask : Tensor
-        (n, runs, components), true where something was observed; false in padding.
+        (n, runs, components), true where something was observed that has a weight; false in padding.
     weights : Tensor
         (n, runs, components), 0 where ``mask`` is false, so that ``(weights * (y - values) ** 2).sum()`` has
         observations only.

@@ -107,13 +107,14 @@ def started(run: Run, initial: Any, labels: Labels) -> Run:
     y0, noise = run.y0.copy(), run.y0_noise.copy()
     for name, what in named("initial", initial, labels.components).items():
         c = labels.components.index(name)
-        seen = bool(run.mask[0, c])
+        # A known start may have weight 0; a measured one counts as an observation.
+        present, seen = not np.isnan(run.values[0, c]), bool(run.mask[0, c])
         if not isinstance(what, str):
             y0[c], noise[c] = number(f"initial: {name}", what), 0.0
         elif what == "learned":
             noise[c] = np.inf
         elif what == "known":
-            if noise[c] != 0 and not seen:
+            if noise[c] != 0 and not present:
                 raise ValueError(
                     f'initial: {name} is to be "known", but run {run.name} has no observation of it at '
                     f'its first time, {run.times[0]:g}; give its value, initial={{"{name}": 0.0}}, or take '

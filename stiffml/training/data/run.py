@@ -74,10 +74,11 @@ class Run:
     forcing : Forcing or None
         Conditions that change in time.
     weights : ndarray
-        (n, components), not negative. Default 1.
+        (n, components), not negative. Default 1. A value of weight 0 is as good as missing, except that the
+        first row may hold the known start whatever its weight.
     y0 : ndarray
         (components,) the state at the first time, or what is guessed of it. Default: of each component the
-        earliest observation, or 0 if there is none.
+        earliest observation that has a weight, or the first value if none has, or 0 if there is none.
     y0_noise : ndarray
         (components,) the standard deviation of y0: 0 where it is known exactly, infinite where it has to be
         learned. Default 0 where y0 was given, else infinite.
@@ -113,12 +114,13 @@ class Run:
         values = numbers(f"{run}: values", self.values, 2)
         if len(values) != len(times) or values.shape[1] == 0:
             raise ValueError(f"{run}: values must have shape ({len(times)}, components), not {values.shape}")
-        y0, noise = _initial(run, values, self.y0, self.y0_noise)
+        weights = _weights(f"{run}: weights", self.weights, values.shape)
+        y0, noise = _initial(run, values, weights, self.y0, self.y0_noise)
         found = {
             "times": times,
             "values": values,
             "inputs": _scalars(f"{run}: inputs", self.inputs),
-            "weights": _weights(f"{run}: weights", self.weights, values.shape),
+            "weights": weights,
             "y0": _constant(y0),
             "y0_noise": _constant(noise),
             "source": self.source or self.name,
@@ -128,8 +130,16 @@ class Run:
 
     @property
     def mask(self) -> np.ndarray:
-        """(n, components), true where something was observed."""
-        return ~np.isnan(self.values)
+        """(n, components), true where something was observed that has a weight above 0."""
+        return ~np.isnan(self.values) & (self.weights > 0)
+
+    @property
+    def observations(self) -> np.ndarray:
+        """(n, components) the values that count, NaN elsewhere: those of ``mask``, and the known start."""
+        found = np.where(self.mask, self.values, np.nan)
+        start = (self.y0_noise == 0) & (self.values[0] == self.y0)
+        found[0, start] = self.y0[start]
+        return found
 
     def __len__(self) -> int:
         return len(self.times)
@@ -176,7 +186,7 @@ class Run:
         """
         y0, y0_noise = self.y0, self.y0_noise
         if first > 0:
-            y0 = self.values[first]
+            y0 = np.where(self.mask[first], self.values[first], np.nan)
             y0_noise = np.where(np.isnan(y0), np.inf, np.where(np.isnan(noise), 0.0, noise))
         rows = slice(first, stop)
         return replace(
@@ -247,7 +257,9 @@ def distinct(name: str, value: Any) -> tuple[str, ...]:
     return names
 
 
-def _initial(run: str, values: np.ndarray, y0: Any, noise: Any) -> tuple[np.ndarray, np.ndarray]:
+def _initial(
+    run: str, values: np.ndarray, weights: np.ndarray, y0: Any, noise: Any
+) -> tuple[np.ndarray, np.ndarray]:
     shape = values.shape[1:]
     given = np.full(shape, np.nan) if y0 is None else numbers(f"{run}: y0", y0, 1)
     if given.shape != shape:
@@ -258,7 +270,9 @@ def _initial(run: str, values: np.ndarray, y0: Any, noise: Any) -> tuple[np.ndar
     unknown = np.isnan(given) & np.isfinite(noise)
     if unknown.any():
         raise ValueError(f"{run}: y0 is missing at {int(np.argmax(unknown))}, where y0_noise is finite")
-    return np.where(np.isnan(given), earliest(values), given), noise
+    counting = np.where(weights > 0, values, np.nan)
+    counting[0] = np.where(np.isnan(counting).all(axis=0), values[0], counting[0])
+    return np.where(np.isnan(given), earliest(counting), given), noise
 
 
 def _weights(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:

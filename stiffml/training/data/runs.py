@@ -123,8 +123,8 @@ class Runs(Sequence[Run]):
 
     @property
     def values(self) -> np.ndarray:
-        """(rows, components) the observations of all runs, NaN where there are none."""
-        return np.concatenate([run.values for run in self])
+        """(rows, components) the observations of all runs, NaN where there are none, or have weight 0."""
+        return np.concatenate([run.observations for run in self])
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -156,8 +156,8 @@ class Runs(Sequence[Run]):
         ----------
         initial : str, float or mapping
             ``"known"``: exactly the value at the first time. ``"measured"``: that, with the error of
-            observations; where it is missing, as the next. ``"learned"``: nothing is known, and the earliest
-            observation is where to begin. A number: exactly that, in all runs.
+            observations; where it is missing, or has weight 0, as the next. ``"learned"``: nothing is known,
+            and the earliest observation is where to begin. A number: exactly that, in all runs.
         noise : float or mapping
             Standard deviation of the errors, of all components or by name. Default: as it was.
 
@@ -210,7 +210,8 @@ class Runs(Sequence[Run]):
         ----------
         by : str
             ``"run"``: each run as a whole. ``"time"``: the earlier part of each to train on; the later part
-            starts with its first complete state, rows before which are left out.
+            starts with its first complete state, rows before which are left out. A run of which a part has
+            one time only is left out of that part.
         fraction : float
             Share of the runs, or of the times of each run, to train on. Default 0.8.
         seed : int

@@ -58,14 +58,15 @@ def _by_time(runs: Sequence[Run], fraction: float, at: float | None, noise: np.n
     early, late = [], []
     for run in runs:
         count = round(fraction * len(run)) if at is None else int(np.searchsorted(run.times, at))
-        if count > 0:
+        if count > 1:  # nothing can be fitted to one time
             early.append(run.cut(0, count, noise))
         starts = np.flatnonzero(run.mask[count:, needed].all(axis=1)) + count
         if len(starts) and starts[0] < len(run) - 1:
             late.append(run.cut(int(starts[0]), len(run), noise))
     where = f"fraction = {fraction:g}" if at is None else f"at = {at:g}"
     if not early or not late:
-        why = "no times before" if not early else "no complete state with an observation behind it after"
+        behind = "no complete state with an observation behind it after"
+        why = behind if early else "no two times of a run before"
         raise ValueError(f"{where} leaves one part empty: there are {why} the split")
     return early, late
 

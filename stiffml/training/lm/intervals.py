@@ -51,7 +51,7 @@ def filled(run: Run) -> np.ndarray:
 
     The rows of a run are where its states change, also where its times span decades.
     """
-    values = run.values.copy()
+    values = run.observations
     values[0] = run.y0
     rows = np.arange(len(run))
     for column in values.T:

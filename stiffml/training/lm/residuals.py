@@ -125,7 +125,7 @@ class Residuals:
         """(rows, components) bool: which observations count. The first row does where it is not known."""
         run = self.runs[interval.run]
         rows = slice(interval.first, interval.last + 1)
-        counts = run.mask[rows] & (run.weights[rows] > 0)
+        counts = run.mask[rows]
         counts[0] &= np.isinf(run.y0_noise) if interval.first == 0 else False
         return counts
 
