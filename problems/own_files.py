@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
+OWN = "_problem_file_"
+"""How the names of modules begin that such files are."""
+
 
 class ProblemFileError(ValueError):
     """A file raised an error or lacks what it must define; ``__cause__`` is the error it raised."""
@@ -33,7 +36,7 @@ def run_file(path: Path, defines: str) -> ModuleType:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     # Dataclasses look up their module in sys.modules while the file runs. No other module has this name.
-    name = f"_problem_file_{path.stem}"
+    name = f"{OWN}{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None

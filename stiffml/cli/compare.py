@@ -51,6 +51,7 @@ def compare(
     methods are the fastest then. Trainings that have ended are not done again with --resume.
     """
     from stiffml import training
+    from stiffml.cli.own_file import require_sent
     from stiffml.cli.setups import set_up, warned_as_asked
     from stiffml.files import require_writable, take_back
     from stiffml.training.comparing.comparison import REPORT
@@ -66,6 +67,8 @@ def compare(
         made = require_writable(folder, "--out")
         stack.callback(take_back, made)  # it holds something unless this fails at once
         chosen = set_up(asked)
+        if jobs > 1 or pool is not None:
+            require_sent(chosen.model)
         stack.enter_context(warned_as_asked(chosen))
         optimizing = [one.strip() for one in optimizers.split(",")]
         common, steps = _common(chosen.arguments.get("all", {}))

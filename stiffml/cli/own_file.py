@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from problems.own_files import ProblemFileError, blamed_on, run_file
+from problems.own_files import OWN, ProblemFileError, blamed_on, run_file
 from stiffml.cli.asked import Asked, SetUp
 from stiffml.cli.tables import read_table, split
 
@@ -96,6 +96,17 @@ def _called(value: Any, seed: int) -> Any:
     return value(seed) if inspect.signature(value).parameters else value()
 
 
+def require_sent(model: object) -> None:
+    """Raise ValueError for a module of a class of one's own file, which another process does not know."""
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    for one in modules:
+        if type(one).__module__.startswith(OWN):
+            raise ValueError(
+                f"a {type(one).__name__} with attempts cannot be sent to other processes; write a function "
+                f"of the seed, model = lambda seed: {type(one).__name__}(…), or leave out --jobs and --mpi"
+            )
+
+
 def own_set_up(asked: Asked) -> SetUp:
     """The set-up that a file defines.
 
@@ -115,10 +126,10 @@ def own_set_up(asked: Asked) -> SetUp:
             '    data = "lab.csv"              # or pass --data lab.csv'
         )
     runs = _data(module, path, asked)
-    largest = np.nan_to_num(np.abs(runs.values)).max(axis=0)
+    data, validate = split(runs, asked.hold_out)
+    largest = np.nan_to_num(np.abs(data.values)).max(axis=0)  # nothing of what is held out
     typical = tuple(float(x) for x in np.where(largest > 0, largest, 1.0))
     model = OwnModel(path, typical, tuple(runs.components))
-    data, validate = split(runs, asked.hold_out)
     _try_out(model, path, data)
     options = _options(module, path)
     # Copies of a module are all alike: a fit that may begin anew gets a module, and resets its parameters.

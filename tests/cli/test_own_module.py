@@ -128,3 +128,12 @@ def test_a_fit_of_the_command_leaves_the_file_s_module(asked, tmp_path: Path) ->
     result = CliRunner().invoke(app, [str(one) for one in command])
     assert result.exit_code == 0, result.output
     assert "begun anew 2 times" in re.sub(r"[│\s]+", " ", result.output)
+
+
+def test_what_other_processes_cannot_get_is_refused(asked, tmp_path: Path) -> None:
+    said = asked(MODEL + "model = M()\n" + AGAIN)
+    command = ["compare", said.name, "--data", said.data, "--jobs", "2", "--out", tmp_path / "c"]
+    result = CliRunner().invoke(app, [str(one) for one in command])
+    assert result.exit_code == 2
+    assert "model = lambda seed: M(…)" in re.sub(r"\s+", " ", result.output)
+    assert not (tmp_path / "c").exists()

@@ -16,6 +16,8 @@ from stiffml.display import Table, printed
 class Covariance:
     """Of a fit, from its Jacobian K (m, size) by (KᵀK)⁻¹, times the variance of the residuals.
 
+    A number at one of its bounds counts as free; ``Result.profile`` heeds bounds.
+
     Attributes
     ----------
     names : tuple of str
