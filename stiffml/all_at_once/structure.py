@@ -115,8 +115,10 @@ _KNOWN: OrderedDict[object, Structure] = OrderedDict()
 def structure_of(method: Method, segment: Segment, form: Form) -> Structure:
     """The equations of a segment; of the last few, kept, since trainings repeat steps.
 
-    They depend on the times of the steps alone.
+    They depend on the times of the steps alone. Those of a window, which has some of the steps, are not kept.
     """
+    if type(segment) is not Segment:
+        return Structure(method.blocks(segment, form))
     trajectory = segment.trajectory
     parts = (trajectory,) if isinstance(trajectory, Trajectory) else trajectory.parts
     key = (

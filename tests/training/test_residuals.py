@@ -11,6 +11,7 @@ from methods import NEWTON_WHOLE
 
 from stiffml import Adaptive, Grid, Newton
 from stiffml.training import GrowingHorizon, MultipleShooting, Run, Runs, Whole
+from stiffml.training.lm import step_by_step as step_by_step_module
 from stiffml.training.lm.intervals import Interval, shot, whole
 from stiffml.training.lm.levenberg_marquardt import TrialError
 from stiffml.training.lm.one_by_one import OneByOne
@@ -171,7 +172,7 @@ def test_exact_solution_is_that_of_the_model() -> None:
     np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_beginning_is_given_up_where_steps_are_cut_again_and_again() -> None:
+def test_a_beginning_is_given_up_where_steps_are_cut_again_and_again(monkeypatch) -> None:
     """y' = y² from 1 has no solution at t = 1; steps of the middle rule before it can be solved if cut."""
     model, start = Rising(0.0), np.ones(1)
     calls = 0
@@ -183,10 +184,12 @@ def test_a_beginning_is_given_up_where_steps_are_cut_again_and_again() -> None:
     times = np.array([0.0, 0.5, 0.85])
     runs = Runs([Run("up", times, np.ones((3, 1)))], ["A"], initial="known")
     arguments = Residuals(model, runs, start, {"method": "cn", "steps": Grid(1)}).arguments
-    found = step_by_step(arguments, times, start, 60)
+    found = step_by_step(arguments, times, start, 2)
     assert len(found.step_times) == 7, "one of two steps is cut into five"
     model.register_forward_hook(count)
-    with pytest.raises(TrialError, match="its steps were cut until they were 4, for 2 rows") as caught:
-        step_by_step(arguments, times, start, 4)
+    monkeypatch.setattr(step_by_step_module, "CUTS", 2)
+    monkeypatch.setattr(step_by_step_module, "FEW", 0)
+    with pytest.raises(TrialError, match="its steps were cut until they were 4 in place of 2") as caught:
+        step_by_step(arguments, times, start, 2)
     assert 0.5 < caught.value.t < 0.85
     assert calls < 200, "it goes on beyond its number of steps"

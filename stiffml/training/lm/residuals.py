@@ -32,9 +32,6 @@ Path = tuple[np.ndarray, np.ndarray]
 SMALL = 2_000
 """Parameters up to which all runs are solved in one call, and differentiated by tangents."""
 
-CUTS = 5
-"""Steps for each one asked for, and for ten more, by which an interval is solved at most to find a guess."""
-
 ROOM = 400_000_000
 """Derivatives in a matrix at most: 3.2 GB."""
 
@@ -228,10 +225,9 @@ class IntervalResiduals:
         return found
 
     def _step_by_step(self, interval: Interval, times: np.ndarray, start: np.ndarray) -> Solution:
-        together = isinstance(self._engine, Together)
-        most = CUTS * (10 + self._engine.steps_between(times)) if together else None  # type: ignore[union-attr]
+        steps = self._engine.steps_between(times) if isinstance(self._engine, Together) else None
         try:
-            return step_by_step(self._of.arguments, times, start, most)
+            return step_by_step(self._of.arguments, times, start, steps)
         except Exception as error:  # whatever func raises far from the data
             run = self._of.runs[interval.run].name
             t = float(getattr(error, "t", float("nan")))

@@ -12,9 +12,12 @@ from stiffml.interface.solution import Solution
 from stiffml.training.lm.levenberg_marquardt import TrialError
 from stiffml.training.lm.one_by_one import one_solution
 
+CUTS, FEW = 5, 50
+"""How many steps an interval is solved by at most: so many for each one asked for, and a few more."""
 
-def step_by_step(arguments: Arguments, times: np.ndarray, start: np.ndarray, most: int | None) -> Solution:
-    """The solution at ``times`` (rows,) from ``start`` (size,), by at most so many steps.
+
+def step_by_step(arguments: Arguments, times: np.ndarray, start: np.ndarray, steps: int | None) -> Solution:
+    """The solution at ``times`` (rows,) from ``start`` (size,), by so many steps, or not many more.
 
     Steps that cannot be solved are cut, as often as needed. A solution by many more steps than were asked for
     is hardly ever near one by these, and those that come to no end are cut the most.
@@ -22,17 +25,20 @@ def step_by_step(arguments: Arguments, times: np.ndarray, start: np.ndarray, mos
     Raises
     ------
     TrialError
-        If more steps are needed.
+        If many more steps are needed.
     SolveError, Exception
         If it cannot be solved, or what func raises.
     """
-    if most is None:
+    if steps is None:
         return one_solution(arguments, times, start)
+    most = CUTS * steps + FEW
     found = one_solution(dataclasses.replace(arguments, callback=_Count(most)), times, start)
     if found.status is Status.STOPPED:
-        cause = f"its steps were cut until they were {most}, for {len(times) - 1} rows"
+        cause = f"its steps were cut until they were {most} in place of {steps}"
         raise TrialError(cause, t=found.step_times[-1].item())
-    return found
+    if len(found.step_times) == steps + 1:
+        return found
+    return one_solution(arguments, times, start)  # groups of steps solved together may need no cuts
 
 
 @dataclasses.dataclass
