@@ -18,6 +18,7 @@ fitted.
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from pathlib import Path
@@ -30,11 +31,23 @@ from stiffml.experiments.robertson import observations
 from stiffml.training import FullSpace, LevenbergMarquardt, Result, Run, Runs, TrainingError, fit
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from fits.robertson import COMPONENTS, kim_layers
+from fits.robertson import COMPONENTS
 from measuring import RESULTS, Bound, machine, store
 
 NOISE, TRUTH, SHARE = 0.01, 1e-2, 0.9
 NAME = "fits_robertson_noise"
+
+
+def layers(seed: int) -> nn.Sequential:
+    """6 numbers to 6, through six layers of 5."""
+    generator = torch.Generator().manual_seed(seed)
+    found: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise([6, *[5] * 6, 6]):
+        layer = nn.Linear(inputs, outputs, dtype=torch.float64)
+        nn.init.xavier_uniform_(layer.weight, generator=generator)
+        nn.init.zeros_(layer.bias)
+        found += [layer, nn.GELU()]
+    return nn.Sequential(*found[:-1])
 
 
 class ProductionLoss(nn.Module):
@@ -46,7 +59,7 @@ class ProductionLoss(nn.Module):
 
     def __init__(self, seed: int) -> None:
         super().__init__()
-        self.layers = kim_layers(seed)
+        self.layers = layers(seed)
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         exponents = self.layers(torch.cat([y, torch.asinh(y / NOISE) / 3], dim=-1))
