@@ -26,7 +26,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -115,6 +114,8 @@ def own_set_up(asked: Asked) -> SetUp:
     ProblemFileError
         If it raises, or lacks something; the message says what and how to write it.
     """
+    from stiffml.training.data.ranges import largest_of
+
     path = Path(asked.name).absolute()
     module = _module(path)
     if not hasattr(module, "model") and not hasattr(module, "network"):
@@ -127,8 +128,7 @@ def own_set_up(asked: Asked) -> SetUp:
         )
     runs = _data(module, path, asked)
     data, validate = split(runs, asked.hold_out)
-    largest = np.nan_to_num(np.abs(data.values)).max(axis=0)  # nothing of what is held out
-    typical = tuple(float(x) for x in np.where(largest > 0, largest, 1.0))
+    typical = tuple(largest_of(data.values).tolist())  # nothing of what is held out
     model = OwnModel(path, typical, tuple(runs.components))
     _try_out(model, path, data)
     options = _options(module, path)

@@ -19,6 +19,7 @@ from stiffml.closures.networks import mlp
 from stiffml.steps import Grid
 from stiffml.training.asked import scale_of
 from stiffml.training.data import Runs
+from stiffml.training.data.ranges import largest_of
 from stiffml.training.lm.ladder import GrowingHorizon
 from stiffml.training.lm.levenberg_marquardt import LevenbergMarquardt
 
@@ -134,9 +135,8 @@ def _over_decades(runs: Runs, widths: Sequence[int], seed: int) -> Alone:
 
 
 def _typical(runs: Runs) -> Tensor:
-    """(n,) the largest observations; 1 where that is 0."""
-    largest = np.nanmax(np.abs(runs.values), axis=0)
-    return magnitudes("typical", np.where(largest > 0, largest, 1.0))
+    """(n,) the largest observations; 1 where that is 0, or there is none."""
+    return magnitudes("typical", largest_of(runs.values))
 
 
 def _lengths(runs: Runs) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from stiffml.closures.missing import MissingRate, missing_rate
 from stiffml.closures.partners import Balance, hidden_partners, moves
 from stiffml.training.asked import scale_of
 from stiffml.training.data import Runs
+from stiffml.training.data.ranges import largest_of
 from stiffml.training.lm.ladder import Whole
 from stiffml.training.lm.levenberg_marquardt import LevenbergMarquardt
 
@@ -100,8 +101,7 @@ def sizes_of(known: Known | None, runs: Runs, where: Any, scale: Any, conserve: 
             if not largest > 0:
                 raise ValueError("missing_rate(known, runs) finds no scale of what is missing; pass scale=…")
             scale = np.where(scale > 0, scale, largest / np.where(content > 0, content, 1.0))
-    typical = np.nan_to_num(np.abs(runs.values)).max(axis=0)
-    return Sizes(np.where(typical > 0, typical, 1.0), scale, places("where", where, runs.components))
+    return Sizes(largest_of(runs.values), scale, places("where", where, runs.components))
 
 
 def _content(rows: np.ndarray, dependent: Sequence[int]) -> np.ndarray:

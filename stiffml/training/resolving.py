@@ -108,7 +108,7 @@ def errors(resolved: Resolved, scale: np.ndarray) -> np.ndarray:
 
     Infinite where the solve stopped early, NaN for what was not observed, or has weight 0 everywhere.
     """
-    total, count = _sums(resolved, scale)
+    total, count = sums(resolved.run, resolved.y, scale)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
@@ -117,15 +117,15 @@ def mean_of(resolved: Sequence[Resolved], scale: np.ndarray) -> float:
 
     As the error of a fit, so that both can be compared; what has weight 0 does not count.
     """
-    total, count = np.sum([_sums(one, scale) for one in resolved], axis=(0, 2))
+    total, count = np.sum([sums(one.run, one.y, scale) for one in resolved], axis=(0, 2))
     return float(total / count) if count else float("nan")
 
 
-def _sums(resolved: Resolved, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(components,) sums of √weight · |error| after the first row, and how many observations these are of."""
-    run = resolved.run
+def sums(run: Run, y: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(components,) sums of √weight · |error| of ``y`` (rows, components) after the first row, and how many
+    observations these are of; infinite where ``y`` is NaN."""
     seen = run.mask[1:]
-    difference = (np.sqrt(run.weights) * np.abs(resolved.y - run.values) / scale)[1:]
+    difference = (np.sqrt(run.weights) * np.abs(y - run.values) / scale)[1:]
     difference = np.where(np.isnan(difference), np.inf, difference)
     return np.where(seen, difference, 0.0).sum(axis=0), seen.sum(axis=0)
 

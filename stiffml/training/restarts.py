@@ -85,9 +85,7 @@ class Restarts:
             self.model.load_state_dict(made.state_dict())
             self._take(dict(made.named_buffers()))  # a state_dict may leave some out
             return
-        frozen = {
-            name: p.detach().clone() for name, p in self.model.named_parameters() if not p.requires_grad
-        }
+        frozen = _frozen(self.model)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for module in self._resettable():
@@ -114,11 +112,13 @@ class Restarts:
         return found
 
 
-def _not_fitted(model: nn.Module, buffers: bool = True) -> dict[str, Tensor]:
+def _frozen(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
+
+
+def _not_fitted(model: nn.Module) -> dict[str, Tensor]:
     """Copies of what a fit leaves as it is: frozen parameters, and buffers."""
-    found: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if not p.requires_grad}
-    found |= dict(model.named_buffers()) if buffers else {}
-    return {name: tensor.detach().clone() for name, tensor in found.items()}
+    return {**_frozen(model), **{name: buffer.detach().clone() for name, buffer in model.named_buffers()}}
 
 
 def _require_one_argument(factory: Factory) -> None:

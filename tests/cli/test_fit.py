@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import xarray
+from decays import lab_table
 from typer.testing import CliRunner
 
 import problems
@@ -183,12 +184,7 @@ def test_a_network_for_a_problem(tmp_path: Path) -> None:
 @pytest.fixture
 def lab(tmp_path: Path) -> Path:
     """A table of two decays, and the guide's file beside it."""
-    rows = ["run,t,A,B"]
-    for name, start in (("x", 1.0), ("y", 0.5), ("z", 0.8)):
-        for t in np.linspace(0, 2, 9):
-            a = start * np.exp(-2 * t)
-            rows.append(f"{name},{t:g},{a:.8g},{start - a:.8g}")
-    (tmp_path / "lab.csv").write_text("\n".join(rows))
+    lab_table(tmp_path)
     (code,) = re.findall(r"```python\n# my\.py\n(.*?)```", GUIDE.read_text(), re.DOTALL)
     assert len([line for line in code.splitlines() if line.strip()]) <= 15
     (tmp_path / "my.py").write_text(code)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import xarray
+from decays import lab_table
 from typer.testing import CliRunner
 
 from stiffml.cli import app
@@ -55,12 +56,7 @@ fit_options = {"attempts": 3, "target": 1e-7, "strategy": Whole(last=4)}
 @pytest.fixture
 def asked(tmp_path: Path):
     """code -> what the command line asks of a file with it, of a table of two decays."""
-    rows = ["run,t,A,B"]
-    for name, start in (("x", 1.0), ("y", 0.5), ("z", 0.8)):
-        for t in np.linspace(0, 2, 9):
-            a = start * np.exp(-2 * t)
-            rows.append(f"{name},{t:g},{a:.8g},{start - a:.8g}")
-    (tmp_path / "lab.csv").write_text("\n".join(rows))
+    lab_table(tmp_path)
 
     def made(code: str) -> Asked:
         path = tmp_path / "own.py"

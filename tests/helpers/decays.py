@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -58,6 +59,28 @@ def chain_runs(noise: float = 0.0, seed: int = 0, initial: str = "known", **more
     runs[1].values[[3, 4], [0, 1]] = np.nan
     runs[1].values.flags.writeable = False
     return Runs(runs, COMPONENTS, initial=initial, **more)
+
+
+class Decay(nn.Module):
+    """dy/dt = −k y."""
+
+    def __init__(self, k: float) -> None:
+        super().__init__()
+        self.k = nn.Parameter(torch.tensor(k, dtype=torch.float64))
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return -self.k * y
+
+
+def lab_table(folder: Path) -> Path:
+    """A file in the folder: a table of three runs of two components, A → B, of which the sum stays."""
+    rows = ["run,t,A,B"]
+    for name, start in (("x", 1.0), ("y", 0.5), ("z", 0.8)):
+        for t in np.linspace(0, 2, 9):
+            a = start * np.exp(-2 * t)
+            rows.append(f"{name},{t:g},{a:.8g},{start - a:.8g}")
+    (folder / "lab.csv").write_text("\n".join(rows))
+    return folder / "lab.csv"
 
 
 class Rising(nn.Module):

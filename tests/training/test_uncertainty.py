@@ -7,21 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from decays import Decay
 from torch import nn
 
 from stiffml.training import LevenbergMarquardt, Run, Runs, least_squares
 
 TIMES = np.linspace(0, 2, 41)
 NOISE = 0.01
-
-
-class Decay(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.k = nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
-
-    def forward(self, t, y):
-        return -self.k * y
 
 
 def decay_runs(outliers: bool, **more: Any) -> Runs:
@@ -35,11 +27,11 @@ def decay_runs(outliers: bool, **more: Any) -> Runs:
 @pytest.mark.parametrize("loss", ["huber", "soft-l1"])
 def test_outliers_do_not_inflate_what_a_robust_loss_says(loss: str) -> None:
     """The standard error of k from the noise alone is 0.005; with outliers in the fit it may be half more."""
-    clean = least_squares(Decay(), decay_runs(False)).covariance.errors[0]
+    clean = least_squares(Decay(0.7), decay_runs(False)).covariance.errors[0]
     assert clean == pytest.approx(0.0045, rel=0.2)
     size = np.ptp(decay_runs(True)[0].values)
     settings = LevenbergMarquardt(loss=loss, width=3 * NOISE / size)
-    result = least_squares(Decay(), decay_runs(True), levenberg_marquardt=settings)
+    result = least_squares(Decay(0.7), decay_runs(True), levenberg_marquardt=settings)
     found = result.covariance
     assert found.errors[0] < 2 * clean, "look at Iteration.sum_of_squares"
     assert found.variance**0.5 * size < 2.5 * NOISE
@@ -52,8 +44,8 @@ def test_outliers_do_not_inflate_what_a_robust_loss_says(loss: str) -> None:
 @pytest.mark.parametrize("loss", ["squares", "huber", "soft-l1"])
 def test_a_robust_loss_without_outliers_is_least_squares(loss: str) -> None:
     settings = LevenbergMarquardt(loss=loss, width=20 * NOISE)
-    found = least_squares(Decay(), decay_runs(False), levenberg_marquardt=settings).covariance
-    plain = least_squares(Decay(), decay_runs(False)).covariance
+    found = least_squares(Decay(0.7), decay_runs(False), levenberg_marquardt=settings).covariance
+    plain = least_squares(Decay(0.7), decay_runs(False)).covariance
     np.testing.assert_allclose(found.errors, plain.errors, rtol=0.02)
     assert found.variance == pytest.approx(plain.variance, rel=0.03)
 
@@ -62,7 +54,7 @@ def test_a_measured_start_weighs_the_same_in_all_scales() -> None:
     values = np.exp(-1.3 * TIMES) + 0.03 * np.random.default_rng(1).standard_normal(len(TIMES))
     values[0] = 1.06
     runs = Runs([Run("a", TIMES, values[:, None])], ["A"], noise=0.03, initial="measured")
-    found = [least_squares(Decay(), runs, scale=scale).covariance for scale in (None, 0.03, 1.0, 10.0)]
+    found = [least_squares(Decay(0.7), runs, scale=scale).covariance for scale in (None, 0.03, 1.0, 10.0)]
     for one in found[1:]:
         np.testing.assert_allclose(one.values, found[0].values, rtol=1e-5, err_msg="look at FittedVector")
         np.testing.assert_allclose(one.errors, found[1].errors, rtol=1e-4)

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from decays import Chain, chain_runs
-from torch import Tensor, nn
+from decays import Chain, Decay, chain_runs
 
 from stiffml import Grid
 from stiffml.closures import Closure, missing_rate
@@ -30,17 +29,6 @@ TIMES = np.linspace(0, 2, 21)
 OUTLIER = 10
 
 
-class Decay(nn.Module):
-    """dy/dt = −k y."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.k = nn.Parameter(torch.tensor(1.2, dtype=torch.float64))
-
-    def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        return -self.k * y
-
-
 def decay(name: str, row: int, value: float, weight: float = 1.0, noise: float = 0.02) -> Run:
     """A run of e⁻ᵗ with errors, with one value of its own, of that weight; all others weigh 1."""
     y = np.exp(-TIMES) + noise * np.random.default_rng(0).standard_normal(len(TIMES))
@@ -59,7 +47,7 @@ def pair(row: int = OUTLIER, **more: object) -> tuple[Runs, Runs]:
 def test_an_outlier_without_weight_is_a_gap_to_a_fit_and_its_report(noise: float | None) -> None:
     found = []
     for runs in pair(noise=noise, initial="known"):
-        result = fit(Decay(), runs, validate=runs, target=1e-9, judged=1e-9, steps=Grid(4))
+        result = fit(Decay(1.2), runs, validate=runs, target=1e-9, judged=1e-9, steps=Grid(4))
         report = result.report(runs)
         assert "too long" not in str(report)
         assert not np.isfinite(report.errors).all() or report.mean < 2 * result.error
@@ -126,7 +114,7 @@ def test_weights_of_a_table_make_gaps() -> None:
 def test_a_report_weighs_as_the_fit_does(weight: float) -> None:
     run = decay("a", 0, 1.0)
     data = Runs([Run("a", run.times, run.values, weights=np.full((21, 1), weight))], ["A"], initial="known")
-    result = least_squares(Decay(), data)
+    result = least_squares(Decay(1.2), data)
     report = result.report()
     np.testing.assert_allclose(report.mean, result.error, rtol=1e-3)
     np.testing.assert_allclose(report.errors[0, 0], report.mean)
@@ -159,11 +147,11 @@ def test_steps_are_judged_by_all_runs_that_were_fitted_to() -> None:
         ["A"],
         initial=1.0,
     )
-    result = least_squares(Decay(), runs)
+    result = least_squares(Decay(1.2), runs)
     assert result.report(runs[["b"]]).mean > 1.5 * result.error
     assert "too long" not in str(result.report(runs[["b"]]))
     assert "too long" not in str(result.report(runs))
-    coarse = fit(Decay(), runs[["a"]], method="beuler", steps=Grid(1))
+    coarse = fit(Decay(1.2), runs[["a"]], method="beuler", steps=Grid(1))
     assert "too long" in str(coarse.report(Runs(list(runs)[:1], ["A"])))
 
 
@@ -173,7 +161,7 @@ def test_a_split_by_time_leaves_out_runs_with_one_time_before_it() -> None:
     for how in ({"at": 0.5}, {"fraction": 0.6}):
         early, late = runs.split("time", **how)
         assert (early.names, late.names) == (("a",), ("a",))
-        fit(Decay(), early, validate=late, steps=Grid(1))
+        fit(Decay(1.2), early, validate=late, steps=Grid(1))
     with pytest.raises(ValueError, match="leaves one part empty: there are no two times of a run before"):
         runs.split("time", at=0.05)
 
@@ -190,6 +178,6 @@ def test_nothing_is_lost_in_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("strategy", [MultipleShooting((2,)), GrowingHorizon(4), Whole()])
 def test_a_fit_with_a_value_of_weight_zero_is_one_without_it(strategy: Strategy) -> None:
     """Also where intervals start from observations: the outlier is none of them."""
-    found = [fit(Decay(), runs, strategy=strategy, steps=Grid(2)) for runs in pair(initial=1.0)]
+    found = [fit(Decay(1.2), runs, strategy=strategy, steps=Grid(2)) for runs in pair(initial=1.0)]
     with_it, without = [(r.model.k.item(), r.error, r.report().mean, r.scale.item()) for r in found]
     np.testing.assert_array_equal(with_it, without)

@@ -23,7 +23,7 @@ from stiffml.training.comparing.record import NAMES, Line, Record, put, trainabl
 from stiffml.training.data import Runs
 from stiffml.training.fit import fit
 from stiffml.training.lm.levenberg_marquardt import TrialError
-from stiffml.training.resolving import mean_of, resolve
+from stiffml.training.resolving import mean_of, resolve, sums
 from stiffml.training.restarts import Factory, Restarts
 from stiffml.training.trouble import TrainingError
 
@@ -295,8 +295,7 @@ class Judge:
         for run in self._data:
             y0 = torch.from_numpy(run.y0.copy()).to(dtype)
             times = torch.from_numpy(run.times.copy())
-            seen = run.mask[1:]
-            count += int(seen.sum())
+            count += int(run.mask[1:].sum())
             try:
                 with torch.no_grad():
                     found = solve(model, y0, times, **self._solving)
@@ -304,8 +303,7 @@ class Judge:
                 total, message = np.inf, message or " ".join(str(error).split())
                 continue
             assert isinstance(found.y, Tensor)
-            off = (np.sqrt(run.weights) * np.abs(found.y.double().numpy() - run.values) / self._scale)[1:]
-            total += float(off[seen].sum())
+            total += float(sums(run, found.y.double().numpy(), self._scale)[0].sum())
             steps += found.stats.accepted + found.stats.rejected
         return total / max(count, 1), steps, message
 

@@ -26,3 +26,12 @@ def ranges_of(values: np.ndarray) -> np.ndarray:
         elif largest > 0:
             found[c] = largest
     return found
+
+
+def largest_of(values: np.ndarray) -> np.ndarray:
+    """(components,) largest magnitudes of observations (…, components), NaN where there are none.
+
+    1 where that is 0, or nothing was observed.
+    """
+    found = np.nan_to_num(np.abs(values)).reshape(-1, values.shape[-1]).max(axis=0)
+    return np.where(found > 0, found, 1.0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import numpy as np
@@ -246,13 +246,7 @@ class Climb:
         if self._unfinished is not None:
             return self._unfinished
         now = self.progress
-        plain = {
-            name: getattr(now, name)
-            for name in (
-                *("theta", "attempt", "level", "back", "came_from", "paths", "held", "taken_up"),
-                *("best_theta", "best_point", "outcome"),
-            )
-        }
+        plain = {one.name: getattr(now, one.name) for one in fields(now)}
         state = None
         if now.state is not None:
             state = {**now.state.state_dict(), "point": self.problem().kept(now.state.point)}
