@@ -65,7 +65,7 @@ def install(venv: Path, extras: str) -> None:
         pip(venv, "install", "-q", "--no-deps", "--force-reinstall", str(wheel))
     target = f"{ROOT}[{extras}]" if extras else str(ROOT)
     pip(venv, "install", "-q", "--no-build-isolation", "-e", target, *constrained())
-    subprocess.run([python_of(venv), "-c", "import stiffml"], check=True, cwd=venv)
+    subprocess.run([python_of(venv), HERE / "first_use.py"], check=True, cwd=venv)
     stamp.write_text("\n".join([*done, f"[{extras}]"]) + "\n")
     say(f"environment ready after {minutes(time.monotonic() - began)}")
 

@@ -55,7 +55,7 @@ def observations(points: int = POINTS) -> Data:
     times = np.concatenate([[0.0], np.geomspace(1e-5, END, points)])
     others = np.concatenate([[0.0], np.geomspace(1e-5, END, UNSEEN)])
     every, where = np.unique(np.concatenate([times, others]), return_inverse=True)
-    found = reference_trajectory(problems.load("robertson"), every)[where]
+    found = reference_trajectory(problems.load("robertson"), every, checked=False)[where]
     y, unseen = found[: len(times)], found[len(times) :]
     lowest, ranges = y.min(axis=0), np.ptp(y, axis=0)
     run = Run("unseen", others, (unseen - lowest) / ranges)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import problems
+from problems import trajectories
 from problems.checking import compare
 from problems.spectrum import jacobian
 from problems.trajectories import ReferenceError, reference_trajectory
@@ -135,6 +136,20 @@ def test_a_wrong_reference_is_noticed() -> None:
     shifted = dataclasses.replace(problem.references[0], y=problem.references[0].y * (1 + 1e-9))
     with pytest.raises(ReferenceError, match=r"vanderpol: relative difference 1\.0e-09"):
         reference_trajectory(dataclasses.replace(problem, references=(shifted,)), np.array([0.0, 1.0]))
+
+
+def test_an_unchecked_trajectory_ends_at_its_last_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, times, ends = problems.load("robertson"), np.array([0.0, 1.0, 100.0]), []
+    integrate = trajectories.solve_ivp
+
+    def watched(slope, span, *given, **more):
+        ends.append(span[1])
+        return integrate(slope, span, *given, **more)
+
+    monkeypatch.setattr(trajectories, "solve_ivp", watched)
+    checked, not_checked = (reference_trajectory(problem, times, checked=c) for c in (True, False))
+    assert ends == [1e11, 100.0]
+    np.testing.assert_allclose(not_checked, checked, rtol=1e-9, atol=1e-18)
 
 
 def test_changing_anything_drops_the_references() -> None:
