@@ -104,7 +104,9 @@ class FactoredBlocks(Factored):
         multipliers = self.factors.solve(x[given:].reshape(topology.unknowns, *shape), transpose=True)
         flat = multipliers.reshape(topology.unknowns, size, *columns)
         slopes = [
-            None if part is None else product(self._of_slopes(name, part).T, flat)
+            None
+            if part is None
+            else product(self.structure.of_slopes(name, part.node, len(part.blocks)).T, flat)
             for name, part in (("f", self.f), ("g", self.g))
         ]
         rows, places = (part[topology.outside] for part in (topology.entries.row, topology.entries.column))
@@ -112,12 +114,6 @@ class FactoredBlocks(Factored):
         np.subtract.at(to_given, places, transposed_product(self.outside, multipliers[rows]))
         assert slopes[0] is not None
         return Reversed(flat, slopes[0], slopes[1])
-
-    def _of_slopes(self, name: str, part: Jacobians) -> csr_array:
-        structure = self.structure
-        if part.node is structure.topology.nodes[name][1]:
-            return structure.of_slopes_at_nodes(name)
-        return structure.of_slopes(name, part.node, len(part.blocks))
 
     def along(self, right: np.ndarray, x: np.ndarray) -> None:
         topology, (_, size, count) = self.structure.topology, x.shape

@@ -71,8 +71,20 @@ class Structure:
     def of_slopes(self, name: str, node: np.ndarray, nodes: int) -> csr_array:
         """B for ``name`` "f", or E for "g": (unknowns, nodes), from slopes to rows.
 
-        ``node`` (count,) int are the nodes of the vectors.
+        ``node`` (count,) int are the nodes of the vectors. For the array of the topology it is made once.
         """
+        if node is self.topology.nodes[name][1]:
+            return self.of_slopes_at_nodes(name)
+        return self._of_slopes_at(name, node, nodes)
+
+    def of_slopes_at_nodes(self, name: str) -> csr_array:
+        """The same for the nodes of the topology."""
+        if name not in self._of_slopes:
+            places, node = self.topology.nodes[name]
+            self._of_slopes[name] = self._of_slopes_at(name, node, len(places))
+        return self._of_slopes[name]
+
+    def _of_slopes_at(self, name: str, node: np.ndarray, nodes: int) -> csr_array:
         entries, f = self.topology.entries, name == "f"
         return _matrix(
             entries,
@@ -81,13 +93,6 @@ class Structure:
             node,
             (self.topology.unknowns, nodes),
         )
-
-    def of_slopes_at_nodes(self, name: str) -> csr_array:
-        """The same for the nodes of the topology; made once."""
-        if name not in self._of_slopes:
-            places, node = self.topology.nodes[name]
-            self._of_slopes[name] = self.of_slopes(name, node, len(places))
-        return self._of_slopes[name]
 
     def outputs_of_slopes(self, name: str, node: np.ndarray, nodes: int) -> csr_array:
         """The same for the rows of outputs: (outputs, nodes)."""

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from functools import cached_property
 
 import numpy as np
-import torch
 
+from stiffml.all_at_once.equations import OrderedEquations, has_order_of
 from stiffml.all_at_once.factored import Factored, FactoredBlocks, product, transposed_product
 from stiffml.all_at_once.in_c.factored import FactoredInC
 from stiffml.all_at_once.in_c.qualifying import has_rows_in_c
@@ -44,40 +43,9 @@ def kept_of(equations: Equations, kept: object) -> Kept | None:
 
 def equations_of(replay: Replay, segment: Segment, kept: object) -> Equations:
     """The equations of a segment; those of the forward run if it has kept them."""
-    if isinstance(kept, Kept) and not replay.has_queries and segment.first == 0:
-        blocks = kept.structure.blocks
-        complete = segment.stages is not None or not any(block.pattern.stages for block in blocks)
-        complete = complete and not kept.structure.topology.brackets
-        steps = kept.structure.topology.order.steps
-        if complete and np.array_equal(np.sort(steps), segment.which):
-            return _Solved(segment, kept.structure)
+    if isinstance(kept, Kept) and not replay.has_queries and has_order_of(kept.structure, segment):
+        return OrderedEquations(segment, kept.structure)
     return replay.equations(segment)
-
-
-class _Solved(Equations):
-    """The equations of a structure, with nodes in its order."""
-
-    def __init__(self, segment: Segment, structure: Structure) -> None:
-        super().__init__(segment, list(structure.blocks))
-        self._structure = structure
-
-    @cached_property
-    def f_nodes(self) -> Nodes:
-        return self._in_order("f")
-
-    @cached_property
-    def g_nodes(self) -> Nodes:
-        return self._in_order("g")
-
-    @cached_property
-    def _vectors(self) -> np.ndarray:
-        return self._structure.topology.order.vectors(self.segment)
-
-    def _in_order(self, name: str) -> Nodes:
-        structure, topology = self._structure, self._structure.topology
-        at, _ = topology.nodes[name]
-        s, u = torch.from_numpy(structure.node_times(name)), torch.from_numpy(self._vectors[at])
-        return Nodes(s, u, topology.order.numbers[at], topology.node_index[name])
 
 
 def factored_anew(
@@ -91,9 +59,12 @@ def factored_anew(
 ) -> Factored:
     """The equations of a segment with these Jacobians, for ``columns`` right-hand sides.
 
-    ``structure``: theirs, if it is known.
+    ``structure``: theirs, if it is known and the equations do not say.
     """
-    structure = Structure(equations.blocks) if structure is None else structure
+    if isinstance(equations, OrderedEquations):
+        structure = equations.structure
+    elif structure is None:
+        structure = Structure(equations.blocks)
 
     def jacobians(part: DenseBlocks, nodes: Nodes) -> Jacobians:
         return Jacobians(part.at(np.arange(len(nodes.s))), nodes_of_positions(structure.topology, nodes))

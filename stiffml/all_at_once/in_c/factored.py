@@ -109,11 +109,12 @@ class FactoredInC(Factored):
         return Reversed(found[0], found[1], None if self.g is None else found[2])
 
     def along(self, right: np.ndarray, x: np.ndarray) -> None:
-        v, tangents = (np.ascontiguousarray(np.moveaxis(part, -1, 0)) for part in (right, x))
+        v, tangents = np.ascontiguousarray(right), np.ascontiguousarray(x)
         struct = ctypes.byref(self._struct())
-        if loaded().stiffml_substitute(struct, len(v), address(v), address(tangents)):
+        if loaded().stiffml_substitute(struct, x.shape[2], address(v), address(tangents)):
             raise MemoryError("tangents in C: no memory")
-        x[:] = np.moveaxis(tangents, 0, -1)
+        if tangents is not x:
+            x[:] = tangents
 
     def _struct(self) -> SystemStruct:
         """A new one: two threads may solve with the same factors, at values of their own."""

@@ -10,7 +10,7 @@ from stiffml.all_at_once.in_c.interface import NewtonStruct, SystemStruct
 from stiffml.compiled.cache import LU, library_of
 from stiffml.compiled.refusal import NotCompilableError
 
-PARTS = ("rows.h", "rows.c", "newton.c")
+PARTS = ("rows.h", "rows.c", "columns.c", "newton.c")
 
 
 @cache
@@ -29,7 +29,8 @@ def library() -> ctypes.CDLL | NotCompilableError:
 
 def _loaded() -> ctypes.CDLL:
     parts = [LU, *(Path(__file__).with_name(name) for name in PARTS)]
-    found = ctypes.CDLL(str(library_of("\n".join(part.read_text() for part in parts))))
+    # Loops over many right-hand sides become vectors, which -O2 does not make everywhere.
+    found = ctypes.CDLL(str(library_of("\n".join(part.read_text() for part in parts), ["-O3"])))
     count, array, system = ctypes.c_int64, ctypes.c_void_p, ctypes.POINTER(SystemStruct)
     found.stiffml_solve.argtypes = [system, ctypes.POINTER(NewtonStruct), array]
     found.stiffml_update.argtypes = [system, array, array]

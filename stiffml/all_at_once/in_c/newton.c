@@ -172,14 +172,13 @@ EXPORT int stiffml_update(const struct system *s, const double *x, double *d) {
 /* The factors for the Jacobians that the parts have; 1 if a block is singular. */
 EXPORT int stiffml_factorise(const struct system *s) { return factorise_all(s); }
 
-/* For ``columns`` right-hand sides v (columns, unknowns, size) and d (columns, count, size). */
+/* For ``columns`` right-hand sides side by side: v (unknowns, size, columns) and d (count, size, columns). */
 EXPORT int stiffml_substitute(const struct system *s, int64_t columns, const double *v, double *d) {
-  int64_t size = size_of(s), f = s->parts[0].nodes, g = s->parts[1].nodes;
-  double *sum = malloc((1 + f + g) * size * sizeof *sum);
+  int64_t all = size_of(s) * columns, f = s->parts[0].nodes, g = s->parts[1].nodes;
+  double *sum = malloc((1 + f + g) * all * sizeof *sum);
   if (!sum) return NO_MEMORY;
-  double *along[2] = {sum + size, sum + (1 + f) * size};
-  for (int64_t k = 0; k < columns; k++)
-    substitute(s, v + k * s->unknowns * size, d + k * (s->given + s->unknowns) * size, along, sum);
+  double *along[2] = {sum + all, sum + (1 + f) * all};
+  substitute_all(s, columns, v, d, along, sum);
   free(sum);
   return 0;
 }

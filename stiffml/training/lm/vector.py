@@ -69,10 +69,18 @@ class FittedVector:
         """Set the parameters of the model; what is not finite is refused."""
         if not np.isfinite(theta).all():
             raise FloatingPointError("parameters that are not finite")
-        parts = torch.from_numpy(theta[: self.of_model]).split([p.numel() for p in self.parameters])
+        numbers, views = self._room
+        numbers[:] = theta[: self.of_model]
         with torch.no_grad():
-            for p, part in zip(self.parameters, parts, strict=True):
-                p.copy_(part.view_as(p))
+            for p, view in zip(self.parameters, views, strict=True):
+                p.copy_(view)
+
+    @cached_property
+    def _room(self) -> tuple[np.ndarray, list[Tensor]]:
+        """Numbers (of_model,), and the same memory in the shapes of the parameters."""
+        numbers = np.empty(self.of_model)
+        parts = torch.from_numpy(numbers).split([p.numel() for p in self.parameters])
+        return numbers, [part.view(p.shape) for part, p in zip(parts, self.parameters, strict=True)]
 
     def starts(self, theta: np.ndarray, run: int, state: np.ndarray, learned: bool) -> np.ndarray:
         """Where an interval of a run starts, (components,).
