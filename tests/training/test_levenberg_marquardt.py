@@ -147,7 +147,9 @@ def test_a_state_goes_on_as_if_it_had_not_been_stored() -> None:
     assert state.damping == again.damping
 
 
-@pytest.mark.parametrize("argument", [{"damping": 0}, {"grow": 1}, {"trials": 0}, {"loss": "cauchy"}])
+@pytest.mark.parametrize(
+    "argument", [{"damping": 0}, {"grow": 1}, {"acceleration": -1}, {"trials": 0}, {"loss": "cauchy"}]
+)
 def test_settings_are_checked(argument: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(argument))):
         LevenbergMarquardt(**argument)

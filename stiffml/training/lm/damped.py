@@ -92,29 +92,53 @@ class Tall:
         scaled = matrix / self._scale
         self._is_tall = len(scaled) >= scaled.shape[1]
         self._factors = Factors(scaled if self._is_tall else scaled.T)
-        self._triangle = self._factors.triangle
+        self._triangle, self._rows = self._factors.triangle, len(right)
         self._right = self._factors.across(right) if self._is_tall else right
+        self._damped: tuple[float, tuple[np.ndarray, ...]] | None = None
 
     def step(self, damping: float) -> tuple[np.ndarray, float]:
+        if not len(self._triangle):
+            return np.zeros(self._count), 0.0
+        step, left = self._solved(damping, self._right)
+        return step, 0.5 * float(self._right @ self._right - left @ left)
+
+    def answer(self, damping: float, residuals: np.ndarray) -> np.ndarray:
+        """(size,) the step with this damping for other residuals (m,), where those of the prior are zero."""
+        if not len(self._triangle):
+            return np.zeros(self._count)
+        right = np.pad(residuals, (0, self._rows - len(residuals)))
+        return self._solved(damping, self._factors.across(right) if self._is_tall else right)[0]
+
+    def _factored(self, damping: float) -> tuple[np.ndarray, ...]:
+        """[R; √λ I] = Q [T; 0]: T, and Q as reflectors. Those of the last damping are kept."""
+        if self._damped is None or self._damped[0] != damping:
+            # Both blocks are triangular, which takes a fraction of the work of full ones.
+            size = len(self._triangle)
+            below = np.asfortranarray(np.sqrt(damping) * np.eye(size))
+            self._damped = damping, lapack.dtpqrt(size, min(BLOCK, size), self._triangle, below)[:3]
+        return self._damped[1]
+
+    def _solved(self, damping: float, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The step (size,), and what it leaves of ``right``, which is as ``_right`` is."""
         step, size = np.zeros(self._count), len(self._triangle)
-        if not size:
-            return step, 0.0
-        # [R; √λ I] = Q [T; 0]: both blocks are triangular, which takes a fraction of the work of full ones.
-        below = np.asfortranarray(np.sqrt(damping) * np.eye(size))
-        triangle, reflectors, factors, _ = lapack.dtpqrt(size, min(BLOCK, size), self._triangle, below)
+        triangle, reflectors, factors = self._factored(damping)
 
         def turned(top: np.ndarray, trans: str) -> np.ndarray:
             none = np.zeros((size, 1))
             return lapack.dtpmqrt(size, reflectors, factors, top[:, None], none, trans=trans)[0][:, 0]
 
         if self._is_tall:  # the least squares of R y + r and √λ y
-            found = lapack.dtrtrs(triangle, turned(-self._right, "T"))[0]
-            scaled, left = found, self._right + self._triangle @ found
+            found = lapack.dtrtrs(triangle, turned(-right, "T"))[0]
+            scaled, left = found, right + self._triangle @ found
         else:  # the least y, √λ e with Rᵀ y + √λ e + r = 0, of which the step is Q y
-            found = turned(lapack.dtrtrs(triangle, -self._right, trans=1)[0], "N")
-            scaled, left = self._factors.back(found), self._right + self._triangle.T @ found
+            found = turned(lapack.dtrtrs(triangle, -right, trans=1)[0], "N")
+            scaled, left = self._factors.back(found), right + self._triangle.T @ found
         step[self._free] = scaled / self._scale
-        return step, 0.5 * float(self._right @ self._right - left @ left)
+        return step, left
+
+    def length(self, step: np.ndarray) -> float:
+        """|D δ| of a step (size,)."""
+        return float(np.linalg.norm(self._scale * step[self._free]))
 
 
 class Wide:
@@ -142,20 +166,36 @@ class Wide:
         whole = np.sqrt(right @ right + (weight * away) @ (weight * away))
         self.steepest = steepest_of(matrix.T @ right + self._pull, squares, whole)
         self._square = scale_of(squares) ** 2
+        self._damped: tuple[float, np.ndarray, tuple[np.ndarray, bool]] | None = None
 
     def step(self, damping: float) -> tuple[np.ndarray, float]:
-        step, matrix = np.zeros(self._count), self._matrix
+        step = np.zeros(self._count)
         if not len(self._free):
             return step, 0.0
-        inverse = 1 / (self._weight + damping * self._square)
-        half = matrix * np.sqrt(inverse)
-        system = half @ half.T
-        system[np.diag_indices_from(system)] += 1.0
-        multipliers = cho_solve(cho_factor(system), self._right - matrix @ (inverse * self._pull))
-        found = -inverse * (matrix.T @ multipliers + self._pull)
-        step[self._free] = found
-        left, away = self._right + matrix @ found, self._away + found
+        step[self._free] = found = self._solved(damping, self._right, self._pull)
+        left, away = self._right + self._matrix @ found, self._away + found
         return step, 0.5 * (self._cost - float(left @ left + self._weight @ away**2))
+
+    def answer(self, damping: float, residuals: np.ndarray) -> np.ndarray:
+        """As of :class:`Tall`."""
+        step = np.zeros(self._count)
+        step[self._free] = self._solved(damping, residuals, np.zeros(len(self._free)))
+        return step
+
+    def length(self, step: np.ndarray) -> float:
+        """|D δ| of a step (size,)."""
+        return float(np.sqrt(self._square @ step[self._free] ** 2))
+
+    def _solved(self, damping: float, right: np.ndarray, pull: np.ndarray) -> np.ndarray:
+        if self._damped is None or self._damped[0] != damping:
+            inverse = 1 / (self._weight + damping * self._square)
+            half = self._matrix * np.sqrt(inverse)
+            system = half @ half.T
+            system[np.diag_indices_from(system)] += 1.0
+            self._damped = damping, inverse, cho_factor(system)
+        _, inverse, factors = self._damped
+        multipliers = cho_solve(factors, right - self._matrix @ (inverse * pull))
+        return -inverse * (self._matrix.T @ multipliers + pull)
 
 
 def steepest_of(slopes: np.ndarray, squares: np.ndarray, size: float | np.floating) -> float:

@@ -1,8 +1,9 @@
 """The Levenberg-Marquardt iteration for least squares, with bounds, priors and robust losses.
 
 It minimises  ½ Σ ρ(r²) + ½ Σ (w (θ − c))²  over θ in a box. Each step is a damped one of
-:mod:`stiffml.training.lm.damped`. One that cannot be evaluated, or that raises the cost, is rejected: the
-damping λ grows, which shortens the next one. An accepted step lowers λ.
+:mod:`stiffml.training.lm.damped`, with a second-order correction where residuals bend
+(:mod:`stiffml.training.lm.acceleration`). One that cannot be evaluated, or that raises the cost, is rejected:
+the damping λ grows, which shortens the next one. An accepted step lowers λ.
 
 Sources: D. W. Marquardt, J. SIAM 11 (1963) 431; J. J. Moré, Lecture Notes in Math. 630 (1978) 105; robust
 losses as in B. Triggs et al., Bundle adjustment (2000); bounds by projection, C. Kanzow, N. Yamashita &
@@ -11,13 +12,14 @@ M. Fukushima, J. Comput. Appl. Math. 172 (2004) 375.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from stiffml.checks import described, number, whole
 from stiffml.display import readable
+from stiffml.training.lm.acceleration import corrected, is_bent
 from stiffml.training.lm.damped import MANY, DampedSystem, Tall, Wide
 from stiffml.training.lm.losses import LOSSES
 from stiffml.training.lm.subspace import Products, Subspace
@@ -91,6 +93,8 @@ class State:
         Trial steps in a row that could not be evaluated.
     rejected, failures : int and list
         Of the last step: trials that raised the cost, and the errors of those that could not be evaluated.
+    bent : bool
+        Whether the last step has shown that residuals bend, so that the next one is corrected.
     outcome : str
         Why the iteration has ended; empty while it has not.
     """
@@ -105,10 +109,11 @@ class State:
     rejected: int = 0
     failures: list[TrialError] = field(default_factory=list)
     outcome: str = ""
+    bent: bool = False
 
     def state_dict(self) -> dict[str, Any]:
         """All numbers but the point, which the caller keeps."""
-        names = ("cost", "damping", "iteration", "slow", "failed", "outcome")
+        names = ("cost", "damping", "iteration", "slow", "failed", "outcome", "bent")
         return {"theta": self.theta, **{name: getattr(self, name) for name in names}}
 
 
@@ -124,6 +129,11 @@ class LevenbergMarquardt:
     grow, shrink : float
         λ is multiplied by ``grow`` when a step is rejected, by half as much again when the next one is, and
         so on; it is divided by ``shrink`` when one is accepted. Default 4 and 5.
+    acceleration : float
+        The longest second-order correction of a step, 2 |D a| / |D δ|; longer ones are left out. Steps are
+        corrected where the one before was not what its linearisation expected, at the cost of one further
+        solve each. 0 leaves out all corrections. Default 0.3. Not in full space, nor for networks so large
+        that their Jacobian is products.
     trials : int
         Rejected trials in a row after which the iteration ends. Default 16.
     patience : int
@@ -147,6 +157,7 @@ class LevenbergMarquardt:
     damping: float = 1e-2
     grow: float = 4.0
     shrink: float = 5.0
+    acceleration: float = 0.3
     trials: int = 16
     patience: int = 3
     loss: str = "squares"
@@ -161,6 +172,7 @@ class LevenbergMarquardt:
         checked("damping", above=0)
         checked("grow", above=1)
         checked("shrink", least=1)
+        checked("acceleration", least=0)
         checked("width", above=0)
         checked("ridge", least=0)
         for name in ("trials", "patience"):
@@ -216,21 +228,25 @@ class Iteration:
             if expected < NOTHING * tolerance * state.cost:
                 small = True
                 break
-            trial = np.clip(theta + step, self.low, self.high)
+            trial, cost = np.clip(theta + step, self.low, self.high), np.inf
             try:
+                if state.bent or rejected or failures:
+                    trial = self._corrected(problem, state, system, damping, trial)
                 point = problem.evaluate(trial, state.point)
-                cost = self._cost(trial, point)
-                failed = 0
+                cost, failed = self._cost(trial, point), 0
             except TrialError as error:
                 failures.append(error)
-                failed, cost = failed + 1, np.inf
+                failed += 1
             if cost < state.cost:
                 gain = (state.cost - cost) / state.cost
                 slow = state.slow + 1 if gain < tolerance else 0
+                bent = bool(rejected or failures or is_bent(state.cost - cost, expected))
                 damping = max(damping / self.settings.shrink, FLOOR)
                 done = "converged: the last steps gained too little" if slow >= self.settings.patience else ""
                 number = state.iteration + 1
-                return State(trial, point, cost, damping, number, slow, failed, rejected, failures, done)
+                return State(
+                    trial, point, cost, damping, number, slow, failed, rejected, failures, done, bent
+                )
             rejected += cost < np.inf
             damping *= factor
             factor *= ACCELERATION
@@ -238,18 +254,19 @@ class Iteration:
             outcome = "converged: a further step is expected to gain too little"
         else:
             outcome = _stuck(system.steepest, failures, failed)
-        return State(
-            theta,
-            state.point,
-            state.cost,
-            damping,
-            state.iteration,
-            state.slow,
-            failed,
-            rejected,
-            failures,
-            outcome,
+        return replace(
+            state, damping=damping, failed=failed, rejected=rejected, failures=failures, outcome=outcome
         )
+
+    def _corrected(
+        self, problem: Problem, state: State, system: DampedSystem, damping: float, trial: np.ndarray
+    ) -> np.ndarray:
+        longest = self.settings.acceleration
+        if longest == 0 or not isinstance(system, Tall | Wide):
+            return trial
+        size, _ = self._robust(state.point.residuals)
+        found = corrected(problem, state.point, state.theta, trial, size, system, damping, longest)
+        return np.clip(found, self.low, self.high)
 
     def linear(self, theta: np.ndarray, point: Point) -> tuple[np.ndarray, np.ndarray]:
         """(m, size) and (m,): the Jacobian and the residuals with their losses, and those of the prior."""
