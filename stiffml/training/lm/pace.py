@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-FIRST, EVERY = 100, 50
+FIRST, EVERY = 50, 25
 """The iteration at which an attempt is looked at first, and after how many it is again."""
 
 

@@ -12,7 +12,7 @@ from stiffml.interface.solution import Solution
 from stiffml.training.lm.levenberg_marquardt import TrialError
 from stiffml.training.lm.one_by_one import one_solution
 
-CUTS, FEW = 5, 50
+CUTS, FEW = 2, 10
 """How many steps an interval is solved by at most: so many for each one asked for, and a few more."""
 
 
