@@ -1,7 +1,7 @@
 """Fits of Robertson's problem from many seeds: training error, error at times never seen, attempts, seconds.
 
-Usage: robertson.py pnode [SEEDS] [POINTS], or robertson.py long [SEEDS]. One thread is asked for by
-OMP_NUM_THREADS=1.
+    OMP_NUM_THREADS=1 python benchmarks/fits/robertson.py pnode [SEEDS] [POINTS]
+    OMP_NUM_THREADS=1 python benchmarks/fits/robertson.py long [SEEDS]
 
 pnode   PNODE's set-up (arXiv 2206.01298): to 100 s, 40 or 160 points, 155 weights, Crank-Nicolson with one
         step between observations; multiple shooting.
@@ -16,6 +16,7 @@ at times that nothing was fitted to.
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from pathlib import Path
@@ -140,9 +141,13 @@ def draw(result: dict, path: Path) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
-    kind = sys.argv[1]
-    seeds = range(int(sys.argv[2]) if len(sys.argv) > 2 else {"pnode": 20, "long": 10}[kind])
-    points = int(sys.argv[3]) if len(sys.argv) > 3 else 40
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("kind", choices=["pnode", "long"])
+    parser.add_argument("seeds", nargs="?", type=int, help="default 20, or 10 of long")
+    parser.add_argument("points", nargs="?", type=int, default=40, choices=list(UNSEEN_OF_POINTS))
+    asked = parser.parse_args()
+    kind, points = asked.kind, asked.points
+    seeds = range(asked.seeds or {"pnode": 20, "long": 10}[kind])
     if kind == "pnode":
         data = observations(points)
         train, unseen = data.runs, data.unseen
