@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
+from points import At
 
 from stiffml.training import LevenbergMarquardt
 from stiffml.training.lm.acceleration import PROBE, corrected, is_bent
@@ -13,16 +12,6 @@ from stiffml.training.lm.damped import Tall, Wide, scale_of
 from stiffml.training.lm.levenberg_marquardt import Iteration, State
 
 LOOK_AT = "look at stiffml/training/lm/acceleration.py and damped.py"
-
-
-@dataclass
-class At:
-    residuals: np.ndarray
-    matrix: np.ndarray
-    products: None = None
-
-    def jacobian(self) -> np.ndarray:
-        return self.matrix
 
 
 class Valley:

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from points import At
 from scipy.optimize import least_squares
 
 from stiffml.training import LevenbergMarquardt
 from stiffml.training.lm.levenberg_marquardt import FAILURES, Iteration, State, TrialError
 
 LOOK_AT = "look at stiffml/training/lm/levenberg_marquardt.py"
-
-
-@dataclass
-class At:
-    residuals: np.ndarray
-    matrix: np.ndarray
-    products: None = None
-
-    def jacobian(self) -> np.ndarray:
-        return self.matrix
 
 
 class Problem:
