@@ -12,19 +12,8 @@ from stiffml.discretization.equations import Equations, Nodes
 from stiffml.discretization.trajectory import Segment
 
 
-def has_order_of(structure: Structure, segment: Segment) -> bool:
-    """Whether a segment from the start of a run has the steps of a structure, and the vectors of its nodes.
-
-    Rosenbrock rows have nodes besides.
-    """
-    stages = segment.stages is None and any(block.pattern.stages for block in structure.blocks)
-    if stages or segment.first != 0 or structure.topology.brackets:
-        return False
-    return np.array_equal(np.sort(structure.topology.order.steps), segment.which)
-
-
 class OrderedEquations(Equations):
-    """The equations of a structure, with nodes in its order, for a segment that ``has_order_of`` it.
+    """The equations of a structure, with nodes in its order; made by :func:`ordered`.
 
     Attributes
     ----------
@@ -52,3 +41,15 @@ class OrderedEquations(Equations):
         at, _ = topology.nodes[name]
         s, u = torch.from_numpy(self.structure.node_times(name)), torch.from_numpy(self._vectors[at])
         return Nodes(s, u, topology.order.numbers[at], topology.node_index[name])
+
+
+def ordered(structure: Structure, segment: Segment) -> OrderedEquations | None:
+    """The equations of a segment, if it has the steps of a structure from their start, and all of its nodes.
+
+    Rosenbrock rows have nodes besides those of the structure.
+    """
+    lacks_stages = segment.stages is None and any(block.pattern.stages for block in structure.blocks)
+    if lacks_stages or segment.first != 0 or structure.topology.brackets:
+        return None
+    same = np.array_equal(np.sort(structure.topology.order.steps), segment.which)
+    return OrderedEquations(segment, structure) if same else None

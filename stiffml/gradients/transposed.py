@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stiffml.all_at_once.equations import OrderedEquations, has_order_of
+from stiffml.all_at_once.equations import OrderedEquations, ordered
 from stiffml.all_at_once.factored import Factored, FactoredBlocks, product, transposed_product
 from stiffml.all_at_once.in_c.factored import FactoredInC
 from stiffml.all_at_once.in_c.qualifying import has_rows_in_c
@@ -43,9 +43,10 @@ def kept_of(equations: Equations, kept: object) -> Kept | None:
 
 def equations_of(replay: Replay, segment: Segment, kept: object) -> Equations:
     """The equations of a segment; those of the forward run if it has kept them."""
-    if isinstance(kept, Kept) and not replay.has_queries and has_order_of(kept.structure, segment):
-        return OrderedEquations(segment, kept.structure)
-    return replay.equations(segment)
+    known = None
+    if isinstance(kept, Kept) and not replay.has_queries:
+        known = ordered(kept.structure, segment)
+    return known or replay.equations(segment)
 
 
 def factored_anew(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from stiffml.all_at_once.equations import OrderedEquations, has_order_of
+from stiffml.all_at_once.equations import ordered
 from stiffml.all_at_once.structure import structure_of
 from stiffml.discretization.equations import Equations
 from stiffml.discretization.trajectory import Segment, Trajectories, Trajectory
@@ -156,11 +156,7 @@ class Differentiated:
         replay = Replay(segment.trajectory, self._method, self._system, self.request.solver)
         sweep = TangentSweep(replay, at_start, directions)
         structure = structure_of(self._method, segment, self._system.form)
-        equations = (
-            OrderedEquations(segment, structure)
-            if has_order_of(structure, segment)
-            else Equations(segment, list(structure.blocks))
-        )
+        equations = ordered(structure, segment) or Equations(segment, list(structure.blocks))
         f, g = linearize_both(equations, replay)
         sweep.segment(equations, f, g, curvatures_of(equations, self._system.f))
         found = {}
