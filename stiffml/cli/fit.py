@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -81,6 +83,7 @@ def fit(
                 arguments |= {} if iterations is None else {"iterations": iterations}
                 arguments |= {} if max_seconds is None else {"max_seconds": max_seconds}
                 clock = Clock(None if other is None else other.end_at)
+                _import_meanwhile("xarray", "stiffml.plotting")
                 with warned_as_asked(chosen):
                     result = _fitted(chosen, folder, optimizer, seed, resume, arguments, clock)
                 seconds = clock.end()
@@ -107,6 +110,16 @@ class Clock:
             if self._told is not None:
                 self._told(self._seconds)
         return self._seconds
+
+
+def _import_meanwhile(*names: str) -> None:
+    """Import what results need in a thread, while this one waits for a compiler."""
+
+    def load() -> None:
+        for name in names:
+            importlib.import_module(name)
+
+    threading.Thread(target=load, daemon=True).start()
 
 
 def _with_method(method: str) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -54,6 +56,7 @@ class CompiledFunction:
         self.pattern = self._expressions.pattern
         self._libraries: dict[tuple[str, int], Library] = {}
         self._addresses: dict[tuple[str, int], int] = {}
+        self._begun: dict[tuple[str, int], Future[Path]] = {}
         self._packing = Packing()
         self._library("forward")
 
@@ -62,13 +65,32 @@ class CompiledFunction:
         """Whether the Jacobian is made of products, so that it costs many times as much as a value."""
         return self._expressions.by_columns
 
+    def begin(self, kinds: Sequence[str], states: int) -> None:
+        """Begin to compile these kinds of loops, each for one state and for so many, side by side.
+
+        For callers that know what they will ask for. What is asked for is waited for then.
+        """
+        wanted = {(kind, self._lanes(count)) for kind in kinds for count in (1, states)}
+        wanted = {one for one in wanted if one not in self._libraries and one not in self._begun}
+        if not wanted:
+            return
+        threads = ThreadPoolExecutor(len(wanted))
+        for kind, lanes in sorted(wanted):
+            # Threads only wait for the compiler: casadi, which makes the code, is for one of them.
+            code = code_of(self._expressions, kind, lanes)
+            self._begun[kind, lanes] = threads.submit(library_of, code, flags_of(lanes))
+        threads.shutdown(wait=False)
+
+    def _lanes(self, states: int) -> int:
+        return LANES if states >= MANY or self.by_columns else 1
+
     def _library(self, kind: str, states: int = 1) -> Library:
         """That of a kind of loops, for so many states.
 
         Functions so large that a Jacobian is made of products are computed in lanes throughout: their code
         for one number at a time is slower than that, and would take as long to compile again.
         """
-        return self._with(kind, LANES if states >= MANY or self.by_columns else 1)
+        return self._with(kind, self._lanes(states))
 
     def _with(self, kind: str, lanes: int) -> Library:
         if (kind, lanes) not in self._libraries:
@@ -77,7 +99,11 @@ class CompiledFunction:
 
     def _made(self, kind: str, lanes: int) -> Library:
         try:
-            path = library_of(code_of(self._expressions, kind, lanes), flags_of(lanes))
+            begun = self._begun.pop((kind, lanes), None)
+            if begun is not None:
+                path = begun.result()
+            else:
+                path = library_of(code_of(self._expressions, kind, lanes), flags_of(lanes))
             return Library(path, KINDS[kind].loops)
         except NotCompilableError:
             if lanes == 1:

@@ -30,7 +30,7 @@ EQUATIONS = ("linear", "jacobian", "mass", "make_consistent")
 """Further arguments of a solve that a fit takes. Solves with tight tolerances get them too."""
 
 STEPPING = ("rtol", "atol", "newton", "compile")
-"""Those of the fit's own solves: a result is solved again with tolerances of its own, by torch."""
+"""Those of the fit's own solves: a result is solved again with tolerances of its own."""
 
 
 RELATIVE, ABSOLUTE = 1e-9, 1e-10
@@ -45,6 +45,8 @@ class Asked:
     ----------
     equations : dict
         Arguments of a solve that are part of the equations.
+    compile : bool
+        Whether the model is compiled, for the fit's own solves and where it is solved again.
     known_noise : bool
         Whether residuals are in units of the noise.
     config : dict
@@ -55,6 +57,7 @@ class Asked:
     restarts: Restarts
     validate: Runs | None
     equations: dict[str, Any]
+    compile: bool
     known_noise: bool
     folder: str | Path | None
     resume: bool

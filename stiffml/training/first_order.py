@@ -116,6 +116,7 @@ def fit_by_descent(
         data=residuals.runs,
         validate=asked.validate,
         equations=asked.equations,
+        compile=asked.compile,
     )
 
 

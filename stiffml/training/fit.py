@@ -215,6 +215,7 @@ def fit(
         restarts=restarts,
         validate=validate,
         equations=equations,
+        compile=bool(arguments.get("compile", False)),
         known_noise=known_noise,
         folder=folder,
         resume=flag("resume", resume),

@@ -125,6 +125,7 @@ def fit_by_levenberg_marquardt(
         data=residuals.runs,
         validate=asked.validate,
         equations=asked.equations,
+        compile=asked.compile,
     )
 
 
@@ -154,7 +155,7 @@ def judged_error(asked: Asked, theta: np.ndarray) -> float:
         else:
             units = units_of(runs, residuals.scale)
             y0 = start_of(residuals.model, run, units, rtol=RTOL, atol=atol, **asked.equations)
-        found.append(resolve(residuals.model, run, y0, RTOL, atol, **asked.equations))
+        found.append(resolve(residuals.model, run, y0, RTOL, atol, compile=asked.compile, **asked.equations))
     return mean_of(found, residuals.scale)
 
 

@@ -87,6 +87,7 @@ class Result:
     data: Runs = field(repr=False)
     validate: Runs | None = field(repr=False, default=None)
     equations: Mapping[str, Any] = field(repr=False, default_factory=dict)
+    compile: bool = field(repr=False, default=False)
     profiler: Profiler | None = field(repr=False, default=None, compare=False)
 
     def _rows(self) -> list[tuple[str, str]]:
@@ -184,7 +185,7 @@ class Result:
             else:
                 units = units_of(runs, self.scale)
                 y0 = start_of(self.model, run, units, rtol=rtol, atol=atol, **self.equations)
-            found.append(resolve(self.model, run, y0, rtol, atol, **self.equations))
+            found.append(resolve(self.model, run, y0, rtol, atol, compile=self.compile, **self.equations))
         return found
 
     def _is_fitted(self, run: Run) -> bool:

@@ -72,6 +72,13 @@ class CompiledDynamics(Dynamics):
         self._watch = Watch(self.func)
         vars(self).pop("places", None)
 
+    def expect(self, states: int, numbers: int) -> None:
+        self._code.begin(("forward", self._derivatives_by(numbers)), states)
+
+    def _derivatives_by(self, numbers: int) -> str:
+        """A product for each number, or one for each component, whichever are fewer."""
+        return "push" if numbers < self._code.size else "pull"
+
     def stepped(self, evaluations: int, jacobians: int, s: float, u: np.ndarray) -> None:
         """Count what code in C has evaluated by itself, up to a time and a state (size,)."""
         super().stepped(evaluations, jacobians, s, u)
@@ -232,12 +239,12 @@ class CompiledDynamics(Dynamics):
             return {}
         sizes = [place.stop - place.start for place in wanted.values()]
         count = sum(sizes)
-        few = count < self._code.size  # then a product for each number, else one for each component
-        if not self.compiled.may("push" if few else "pull"):
+        by = self._derivatives_by(count)
+        if not self.compiled.may(by):
             return None
         self.rhs_evals += len(s)
         t, y = self._at(s.numpy(), u.numpy())
-        rows = self._moved_by_each if few else self._pulled_by_rows
+        rows = self._moved_by_each if by == "push" else self._pulled_by_rows
         found = rows(t, y, list(wanted.values())).reshape(*u.shape, count)
         parts = np.split(found, np.cumsum(sizes)[:-1], -1)
         pairs = zip(wanted, parts, strict=True)

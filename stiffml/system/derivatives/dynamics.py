@@ -74,6 +74,12 @@ class Dynamics(WithJacobian):
         """
         return None
 
+    def expect(self, states: int, numbers: int) -> None:
+        """Hear that values will be wanted at so many states at once, and derivatives by so many parameters.
+
+        What takes long to prepare is begun then.
+        """
+
     def confirm(self) -> None:
         """Raise ReplayError if values did not come from the function itself and are no longer its own."""
 

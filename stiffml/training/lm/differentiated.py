@@ -98,6 +98,11 @@ class Differentiated:
         self._first = dict(zip(wanted, firsts, strict=False))
         self.count = firsts[-1]
 
+    def expect(self, states: int) -> None:
+        """Hear at how many states at once values will be wanted, before they are."""
+        for part in self._system.parts:
+            part.expect(states, self.count)
+
     def renew(self) -> None:
         """Notice that parameters have other values."""
         for part in self._system.parts:

@@ -91,7 +91,9 @@ class Residuals:
             and not obstacle_to_plan(request.steps, system, request.solver, {}, WIDEST)
         )
         if possible and not (system.mass is not None and system.mass.singular):
-            return Together(request, [position[id(p)] for p in self.vector.parameters])
+            engine = Together(request, [position[id(p)] for p in self.vector.parameters])
+            engine.expect(sum(len(run.times) for run in self.runs))
+            return engine
         first = self.runs[0]
         # Those of a large network are differentiated by adjoints, which are of one run.
         is_small = len(self.vector) <= SMALL and not self.by_products
