@@ -32,12 +32,12 @@ def worked_out(trace: Trace, t: Array, u: Array, lifted: Mapping[str, Array]) ->
     values: dict[Node, Any] = {}
     inputs = iter((t, u))
     count = 0
-    for node in trace.graph.graph.nodes:
+    for node in trace.graph.nodes:
         if node.op == "placeholder":
             values[node] = next(inputs)
         elif node.op == "get_attr":
             name = str(node.target)
-            values[node] = lifted[name] if name in lifted else getattr(trace.graph, name).detach()
+            values[node] = lifted[name] if name in lifted else trace.constants[name].detach()
         elif node.op == "output":
             (found,) = node.args
             return boxed(_looked_up(found[0] if isinstance(found, list | tuple) else found, values))

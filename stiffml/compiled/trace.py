@@ -7,7 +7,6 @@ it, which keeps the zeros of a stoichiometric matrix, say.
 
 from __future__ import annotations
 
-import functools
 import os
 import traceback
 from collections.abc import Callable, Collection
@@ -16,17 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._decomp import core_aten_decompositions
-from torch._guards import TracingContext, tracing
 from torch._ops import OpOverload
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx import GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.fx import Graph, Node
 from torch.utils._pytree import tree_leaves
 
+from stiffml.compiled.recorder import Mode, Recorder, ValueReadError, as_written
 from stiffml.compiled.refusal import NotCompilableError
-from stiffml.compiled.table import OPERATIONS
 
 Flat = Callable[[Tensor, Tensor], Tensor]
 """A function of a time () and a flat state (size,), with values (size,)."""
@@ -41,15 +35,18 @@ class Trace:
 
     Attributes
     ----------
-    graph : GraphModule
+    graph : Graph
         Of (t, u).
+    constants : dict of str to Tensor
+        All tensors that it reads, by their names in the graph.
     lifted : dict of str to Tensor
-        The tensors that are inputs, by their names in the graph.
+        Those of them that are inputs.
     baked : list of (Tensor, Tensor)
-        The others that the function reads from outside, and copies of their values.
+        The others that come from outside, and copies of their values.
     """
 
-    graph: GraphModule
+    graph: Graph
+    constants: dict[str, Tensor]
     lifted: dict[str, Tensor]
     baked: list[tuple[Tensor, Tensor]]
     _call: Callable[[], object]
@@ -57,9 +54,9 @@ class Trace:
     def line_of(self, node: Node) -> str:
         """Where the function calls the operation of a node; empty if that cannot be told."""
         name = _name(node.target)
-        same = [other for other in self.graph.graph.nodes if _name(other.target) == name]
+        same = [other for other in self.graph.nodes if _name(other.target) == name]
         watch = _Watch(name, same.index(node) + 1)
-        with watch, torch.no_grad():
+        with as_written(), watch, torch.no_grad():
             self._call()
         return watch.found
 
@@ -74,13 +71,13 @@ def trace(function: Flat, t: Tensor, u: Tensor, inputs: Collection[Tensor] = ())
     NotCompilableError
         If the function reads the value of a tensor, as a branch does.
     """
-    graph, reading = _graph(function, t, u), _Reading()
+    recorded, reading = _recorded(function, t, u), _Reading()
     wanted = {id(tensor) for tensor in inputs}
-    with reading, torch.no_grad():
+    with as_written(), reading, torch.no_grad():
         function(t, u)
     lifted: dict[str, Tensor] = {}
     baked: dict[int, Tensor] = {}
-    for name, tensor in _constants(graph).items():
+    for name, tensor in recorded.constants.items():
         if tensor.layout is not torch.strided:
             raise NotCompilableError(f"it reads a tensor whose layout is {tensor.layout}")
         if tensor.is_floating_point() and (tensor.requires_grad or id(tensor) in wanted):
@@ -88,33 +85,23 @@ def trace(function: Flat, t: Tensor, u: Tensor, inputs: Collection[Tensor] = ())
         elif tensor.data_ptr() in reading.places:
             baked[id(tensor)] = tensor
     kept = [(tensor, tensor.detach().clone()) for tensor in baked.values()]
-    return Trace(graph, lifted, kept, lambda: function(t, u))
+    return Trace(recorded.graph, recorded.constants, lifted, kept, lambda: function(t, u))
 
 
-def _constants(graph: GraphModule) -> dict[str, Tensor]:
-    names = {str(node.target): None for node in graph.graph.nodes if node.op == "get_attr"}
-    return {name: getattr(graph, name) for name in names}
-
-
-@functools.cache
-def _taken_apart() -> dict[Any, Callable[..., Any]]:
-    """How torch expresses operations that are not known by those that are."""
-    return {key: value for key, value in core_aten_decompositions().items() if key not in OPERATIONS}
-
-
-def _graph(function: Flat, t: Tensor, u: Tensor) -> GraphModule:
-    # torch notes the shape of each value by a mode for that. Unless it finds one it makes one for each
-    # operation, which takes longer than all the rest.
-    shapes = TracingContext(FakeTensorMode(allow_fallback_kernels=True))
+def _recorded(function: Flat, t: Tensor, u: Tensor) -> Recorder:
+    recorder = Recorder()
+    recorder.input("t", t)
+    recorder.input("u", u)
     try:
-        with torch.no_grad(), tracing(shapes):
-            return make_fx(torch.func.functionalize(function, remove="mutations"), _taken_apart())(t, u)
+        with torch.no_grad(), as_written(), recorder:
+            recorder.finish(torch.func.functionalize(function, remove="mutations")(t, u))
     except Exception as error:  # whatever it is, it comes again, where torch calls the function
-        if "data-dependent" in str(error) or "tracing tensor" in str(error):
+        if isinstance(error, ValueReadError):
             what = "it branches on the value of a tensor, or reads it as a number"
         else:
             what = f"it cannot be traced ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
         raise NotCompilableError(what + _line(traceback.extract_tb(error.__traceback__))) from error
+    return recorder
 
 
 def _line(frames: traceback.StackSummary) -> str:
@@ -125,7 +112,7 @@ def _line(frames: traceback.StackSummary) -> str:
     return ""
 
 
-class _Reading(TorchDispatchMode):
+class _Reading(Mode):
     """Notes where the tensors lie that operations read."""
 
     def __init__(self) -> None:
@@ -139,7 +126,7 @@ class _Reading(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(Mode):
     """Notes where an operation is called the n-th time."""
 
     def __init__(self, name: str, number: int) -> None:

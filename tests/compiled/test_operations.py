@@ -210,7 +210,7 @@ def test_the_cases_cover_the_operations() -> None:
             torch.zeros((), dtype=D),
             torch.rand(4, dtype=D) + 0.1,
         )
-        seen |= {node.target for node in traced.graph.graph.nodes if node.op == "call_function"}
+        seen |= {node.target for node in traced.graph.nodes if node.op == "call_function"}
     missing = {str(operation) for operation in OPERATIONS if operation not in seen}
     assert len(missing) <= 32, sorted(missing)
     assert not {"aten.mm.default", "aten.addmm.default", "aten._softmax.default"} & missing
