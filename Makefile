@@ -5,10 +5,10 @@ SHELL := /bin/bash
 
 .PHONY: demo test sweep sweep-petsc wheels check docs bench bench-peers clean
 
-demo: ## fit a neural ODE to Robertson's problem and draw the result
+demo: ## fit a neural ODE to Robertson's problem and draw the result; SEED=3 for other weights
 	$(PYTHON) environment/bootstrap.py --extras compile
 	rm -rf runs/demo
-	.venv/bin/stiffml fit robertson --out runs/demo
+	.venv/bin/stiffml fit robertson --out runs/demo $(if $(SEED),--seed $(SEED))
 
 test: ## run the tests
 	$(PYTHON) environment/bootstrap.py --extras test

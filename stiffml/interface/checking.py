@@ -32,6 +32,7 @@ from stiffml.petsc.known_options import require_understood
 from stiffml.petsc.options import require_free
 from stiffml.run.request import Request
 from stiffml.run.stepping import Plan
+from stiffml.run.watching import StepLimit
 from stiffml.settings import Discrete, Newton
 from stiffml.steps import Adaptive, KeptSteps, Recorded, landings
 from stiffml.steps.landings import ends_of_steps
@@ -133,7 +134,7 @@ def check(arguments: Arguments) -> Request:
         events={n: one for n, one in enumerate(events_of(arguments.event)) if one.terminal},
         bounds=bounds,
         plan=plan,
-        has_callback=arguments.callback is not None,
+        has_callback=not isinstance(arguments.callback, StepLimit | None),
         is_differentiated=is_differentiated((t, y0), system),
     )
 

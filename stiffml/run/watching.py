@@ -24,6 +24,20 @@ class Stopped(Exception):
     """Ends the step loop: the callback asks for it."""
 
 
+class StepLimit:
+    """A callback that ends a solve after ``most`` steps; code that takes all steps by itself knows it too.
+
+    Such code says ``Status.MAX_STEPS`` then, which is an error of the solve.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most, self.taken = most, 0
+
+    def __call__(self, t: object, y: object, h: object) -> bool:
+        self.taken += 1
+        return self.taken >= self.most
+
+
 class Watch:
     """Looks at the steps of a solve, over all its runs.
 
@@ -41,6 +55,11 @@ class Watch:
         self._callback, self._max_seconds, self._show = callback, max_seconds, show
         self._began: float | None = None
         self.steps = 0
+
+    @property
+    def most_steps(self) -> int | None:
+        """After how many steps the callback ends the solve, if that is all it does."""
+        return self._callback.most if isinstance(self._callback, StepLimit) else None
 
     def begin(self) -> None:
         """Start the clock, unless an earlier run of the solve has."""

@@ -189,7 +189,7 @@ EXPORT int stiffml_go(struct run *r, double seconds) {
   PetscErrorCode code = PetscPushErrorHandler(PetscReturnErrorHandler, NULL);
   int ended = ARRIVED;
   while (!code && r->taken.reached + 1 < k->outputs) {
-    if (k->adaptive && r->steps >= k->max_steps) {
+    if (r->steps >= k->max_steps) {
       ended = AT_STEP_LIMIT;
       break;
     }

@@ -33,6 +33,9 @@ from stiffml.steps import Adaptive
 from stiffml.system.derivatives.dynamics import Dynamics
 from stiffml.system.derivatives.jacobian import NARROW
 
+NO_LIMIT = 2**62
+"""Steps that no run takes."""
+
 INTERRUPTIBLE = 0.05
 """Seconds after which C comes back to Python, which then notices interrupts, and lets other threads run."""
 
@@ -129,9 +132,11 @@ class _Run:
             struct.combination = self._numbers(watch.weights)
             struct.rtol = task.tolerances.rtol
             struct.atol = self._numbers(np.broadcast_to(task.tolerances.atol, size))
-        steps = course.steps
+        steps, most = course.steps, None if task.watch is None else task.watch.most_steps
+        struct.max_steps = NO_LIMIT if most is None else most
         if isinstance(steps, Adaptive):
-            struct.adaptive, struct.first, struct.max_steps = True, course.first, steps.max_steps
+            struct.adaptive, struct.first = True, course.first
+            struct.max_steps = min(struct.max_steps, steps.max_steps)
             struct.minimum = steps.minimum or 0.0
         else:
             ends, is_output = steps

@@ -41,7 +41,7 @@ class Strategy(ABC):
     """
 
     iterations: int = 80
-    last: int = 300
+    last: int = 400
     tolerance: float = 1e-3
     last_tolerance: float = 1e-6
 

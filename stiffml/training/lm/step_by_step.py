@@ -6,9 +6,10 @@ import dataclasses
 
 import numpy as np
 
-from stiffml.errors import Status
+from stiffml.errors import SolveError, Status
 from stiffml.interface.arguments import Arguments
 from stiffml.interface.solution import Solution
+from stiffml.run.watching import StepLimit
 from stiffml.training.lm.levenberg_marquardt import TrialError
 from stiffml.training.lm.one_by_one import one_solution
 
@@ -32,22 +33,15 @@ def step_by_step(arguments: Arguments, times: np.ndarray, start: np.ndarray, ste
     if steps is None:
         return one_solution(arguments, times, start)
     most = CUTS * steps + FEW
-    found = one_solution(dataclasses.replace(arguments, callback=_Count(most)), times, start)
+    too_many = f"its steps were cut until they were {most} in place of {steps}"
+    try:
+        found = one_solution(dataclasses.replace(arguments, callback=StepLimit(most)), times, start)
+    except SolveError as error:
+        if error.status is Status.MAX_STEPS:
+            raise TrialError(too_many, t=error.t) from error
+        raise
     if found.status is Status.STOPPED:
-        cause = f"its steps were cut until they were {most} in place of {steps}"
-        raise TrialError(cause, t=found.step_times[-1].item())
+        raise TrialError(too_many, t=found.step_times[-1].item())
     if len(found.step_times) == steps + 1:
         return found
     return one_solution(arguments, times, start)  # groups of steps solved together may need no cuts
-
-
-@dataclasses.dataclass
-class _Count:
-    """A callback that ends a solve with step number ``most``."""
-
-    most: int
-    taken: int = 0
-
-    def __call__(self, t: object, y: object, h: object) -> bool:
-        self.taken += 1
-        return self.taken >= self.most
