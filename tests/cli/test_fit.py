@@ -101,7 +101,7 @@ def test_a_killed_fit_resumes_to_the_same_weights(tmp_path: Path) -> None:
     """A real process, killed without warning in the middle of training."""
     killed, straight = tmp_path / "killed", tmp_path / "straight"
     options = ["fit", "robertson", "--optimizer", "adamw", "--iterations", "40", "--out"]
-    command = [sys.executable, "-m", "stiffml.cli", *options]
+    command = [sys.executable, "-m", "stiffml", *options]
     process = subprocess.Popen([*command, str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
     while not list(killed.glob("*.pt")) and time.monotonic() < deadline and process.poll() is None:

@@ -1,3 +1,0 @@
-from stiffml.cli import app
-
-app()
