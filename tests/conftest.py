@@ -6,7 +6,6 @@ import gc
 import itertools
 import math
 import signal
-import zlib
 from collections.abc import Iterator
 
 import pytest
@@ -19,19 +18,6 @@ from stiffml import solve
 torch.set_num_threads(1)
 
 _numbers = itertools.count()
-
-
-@pytest.hookimpl(tryfirst=True)  # before -m leaves tests out
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of a test marked ``share(n)`` one case in n stays, chosen by its name; ``make sweep`` has the others.
-
-    Such tests have a case for each method, and ask of it what depends on its family. Others take other
-    methods for the same question, so that each method is asked many of them.
-    """
-    for item in items:
-        mark = item.get_closest_marker("share")
-        if mark is not None and zlib.crc32(item.nodeid.encode()) % mark.args[0]:
-            item.add_marker(pytest.mark.sweep)
 
 
 def pytest_collection_finish() -> None:

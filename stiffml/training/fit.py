@@ -151,7 +151,8 @@ def fit(
         of its scale.
     compile : bool
         Turn the model and its derivatives into C, once: Levenberg-Marquardt on a small network takes two
-        fifths of the time, AdamW half, rate constants with adaptive steps a thirtieth. Default false.
+        fifths of the time, AdamW half, rate constants with adaptive steps a thirtieth. The result's
+        ``report`` and ``plot`` solve the compiled model too. Default false.
 
     Returns
     -------
