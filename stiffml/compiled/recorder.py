@@ -83,18 +83,20 @@ class Recorder(Mode):
             return found
         tensors = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
         nodes = [self._nodes[id(one)][1] for one in tensors if id(one) in self._nodes]
-        depends = any(node not in self._known for node in nodes)
+        numbers = [node for node in nodes if node in self._known]
+        # Tensors from outside are what they are; what is computed of them may be another at the next call.
+        depends = any(node not in self._known and node.op != "get_attr" for node in nodes)
         if torch.Tag.data_dependent_output in func.tags:
             if depends:
                 raise ValueReadError(str(func))
             return func(*args, **kwargs)
         if func is aten.lift_fresh.default:  # a tensor made of numbers, which may be written to later
-            func, nodes = aten.lift_fresh_copy.default, []
+            func = aten.lift_fresh_copy.default
         into = tree_map_only(Tensor, self._node, (args, kwargs))
         made = func(*args, **kwargs)
         node = self.graph.call_function(func, *into)
         node.meta["val"] = made
-        is_number = func is aten.lift_fresh_copy.default or (bool(nodes) and not depends)
+        is_number = func is aten.lift_fresh_copy.default or (bool(numbers) and not depends)
         self._note(made, node, is_number and torch.Tag.nondeterministic_seeded not in func.tags)
         return made
 
@@ -106,9 +108,9 @@ class Recorder(Mode):
                 found = apart(*args, **kwargs)
                 if found is not NotImplemented:
                     return found
-            return (
-                NotImplemented if func in OPERATIONS or func in _ASKING else func.decompose(*args, **kwargs)
-            )
+            if func in OPERATIONS or func in _ASKING:
+                return NotImplemented
+            return func.decompose(*args, **kwargs)
 
     def _note(self, made: Any, node: Node, is_number: bool) -> None:
         if isinstance(made, Tensor):

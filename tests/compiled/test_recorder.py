@@ -80,6 +80,12 @@ def test_a_number_that_the_state_was_added_to_is_none():
         _recorded(func)
 
 
+def test_a_tensor_from_outside_is_read_as_well_after_it_was_used():
+    order = torch.tensor(2, dtype=torch.float64)
+    names = [node.op for node in _recorded(lambda t, y: (order * y) ** int(order)).graph.nodes]
+    assert names.count("get_attr") == 1
+
+
 def test_constants_are_the_very_tensors_and_come_once():
     weight = torch.nn.Parameter(torch.ones(3, dtype=torch.float64))
     recorder = _recorded(lambda t, y: y * weight + weight.sum() * weight)
