@@ -52,6 +52,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("problems",),
     ("experiments",),
     ("cli",),
+    ("__main__",),
 )
 """The rooms from the ground up: those of stiffml, its own ``__init__``, and ``problems``. A room imports from
 those in lines above its own."""

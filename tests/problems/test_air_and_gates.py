@@ -83,7 +83,7 @@ def test_emep_at_noon_and_at_night() -> None:
         ),
         ("orego_dae", "bdf", 1e-6),
         ("orego_dae", "rosw-rodaspr2", 1e-6),
-        ("orego_dae", "rosw-rodaspr2", 1e-8),
+        pytest.param("orego_dae", "rosw-rodaspr2", 1e-8, marks=pytest.mark.sweep),
     ],
 )
 def test_ends(name: str, method: str, rtol: float) -> None:

@@ -27,9 +27,19 @@ class OneState(Chain):
         return super().forward(t, y)
 
 
-@pytest.mark.parametrize("method", ["bdf", "sdirk3", "dirk-es213sal"])
-@pytest.mark.parametrize("initial", ["known", "learned"])
-@pytest.mark.parametrize("length", [4, 100])
+WAYS = [
+    (method, initial, length)
+    for method in ("bdf", "dirk-es213sal", "sdirk3")
+    for initial in ("known", "learned")
+    for length in (4, 100)
+]
+SLOW = {("sdirk3", "known", 4), ("sdirk3", "known", 100), ("sdirk3", "learned", 100)}
+
+
+@pytest.mark.parametrize(
+    ("method", "initial", "length"),
+    [pytest.param(*way, marks=pytest.mark.sweep) if way in SLOW else way for way in WAYS],
+)
 def test_side_by_side_is_one_by_one(method: str, initial: str, length: int) -> None:
     """Intervals of several lengths, from a state that is fitted or not."""
     runs = chain_runs().with_initial({"A": initial})
