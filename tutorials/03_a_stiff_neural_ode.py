@@ -438,7 +438,7 @@ assert np.abs(again.y - again.run.values).max() < 5e-3
 # Exercises
 # ---------
 #
-# 1. Fit on, to a mean error of 1e-6 (``target=1e-6``). What does it cost, and what does it buy at unseen times?
+# 1. Fit on, to a mean error of 1e-6 (``target=1e-6``). What does it cost, what does it buy at unseen times?
 #
 #    *Answer.* With seed 1 it takes 102 iterations in place of 63. At unseen times the error goes from 8.28e-4
 #    to 8.24e-4: nothing is bought. With four steps between observations and seed 3 it goes to 5.0e-5, again
